@@ -1,0 +1,1 @@
+"""aind-etl: AIND's analysis results as parquet and a DuckDB warehouse."""

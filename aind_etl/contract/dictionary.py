@@ -1,0 +1,87 @@
+"""The data dictionary: the contract as a page for people.
+
+``python -m aind_etl.contract.dictionary`` prints it; ``docs/data_dictionary.md`` is its output.
+"""
+
+from collections.abc import Iterable
+
+from aind_etl.contract.columns import LEFT_IN_DOCUMENTS, Column
+from aind_etl.contract.ddl import describe
+from aind_etl.contract.tables import TABLES, Partitioning, Table
+
+_INTRODUCTION = """\
+# Data dictionary
+
+Every table of the lake and of `warehouse.duckdb`, generated from the contract
+(`aind_etl/contract/`) by `make docs`. Types are DuckDB's; times are UTC. The *key* is what
+identifies a row. *Prototype* and *framework* say where a value comes from in a document of
+either format: `[]` is every position of a list, `*` every key of an object.
+
+The views, marts and macros made from these tables are described at the head of their files
+in `sql/`, and in the warehouse as comments: `SELECT view_name, comment FROM duckdb_views()`.
+"""
+
+
+def data_dictionary() -> str:
+    """Return the data dictionary as Markdown."""
+    contents = "\n".join(
+        f"- [`{table.name}`](#{table.name}): {_first_sentence(table.description)}"
+        for table in TABLES
+    )
+    left = "\n".join(f"- `{path}`: {reason}." for path, reason in LEFT_IN_DOCUMENTS.items())
+    return "\n".join(
+        [
+            _INTRODUCTION,
+            contents,
+            "",
+            *(_section(table) for table in TABLES),
+            "## Known, and left in the documents\n",
+            "These parts of untrimmed fitting results become no attributes; their values stay in",
+            "`documents`.\n",
+            left,
+            "",
+        ]
+    )
+
+
+def _section(table: Table) -> str:
+    key = ", ".join(f"`{name}`" for name in table.key)
+    return "\n".join(
+        [
+            f"## {table.name}\n",
+            f"{table.description}\n",
+            f"Key: {key}. {_where(table)}\n",
+            "| column | type | meaning | prototype | framework |",
+            "|---|---|---|---|---|",
+            *_rows(table.columns),
+            "",
+        ]
+    )
+
+
+def _rows(columns: Iterable[Column]) -> Iterable[str]:
+    for column in columns:
+        cells = (
+            f"`{column.name}`",
+            column.type.value,
+            describe(column),
+            str(column.prototype),
+            str(column.framework),
+        )
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _where(table: Table) -> str:
+    if table.partitioning is Partitioning.WAREHOUSE_ONLY:
+        return "Only in the warehouse."
+    folders = {"collection": "collection=<name>/", "session_month": "session_month=<YYYY-MM>/"}
+    path = "".join(folders[key] for key in table.partitioning.value)
+    return f"In the lake at `{table.name}/{path}`."
+
+
+def _first_sentence(text: str) -> str:
+    return text.split(": ", maxsplit=1)[0].rstrip(".") + "."
+
+
+if __name__ == "__main__":
+    print(data_dictionary(), end="")  # noqa: T201

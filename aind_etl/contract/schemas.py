@@ -1,0 +1,54 @@
+"""The contract in the words of polars and arrow.
+
+Kept apart from the contract's own modules so that commands that need neither engine do not
+wait for their import.
+"""
+
+import polars as pl
+import pyarrow as pa
+
+from aind_etl.contract.columns import Column
+from aind_etl.contract.tables import Table
+from aind_etl.contract.types import DataType
+
+POLARS_TYPES: dict[DataType, pl.DataType] = {
+    DataType.VARCHAR: pl.String(),
+    DataType.BOOLEAN: pl.Boolean(),
+    DataType.TINYINT: pl.Int8(),
+    DataType.SMALLINT: pl.Int16(),
+    DataType.INTEGER: pl.Int32(),
+    DataType.BIGINT: pl.Int64(),
+    DataType.DOUBLE: pl.Float64(),
+    DataType.DATE: pl.Date(),
+    DataType.TIME: pl.Time(),
+    DataType.TIMESTAMPTZ: pl.Datetime("us", "UTC"),
+}
+"""Each type of the contract in polars."""
+
+# Microseconds everywhere: older readers of parquet know no nanoseconds.
+_ARROW_TYPES: dict[DataType, pa.DataType] = {
+    DataType.VARCHAR: pa.string(),
+    DataType.BOOLEAN: pa.bool_(),
+    DataType.TINYINT: pa.int8(),
+    DataType.SMALLINT: pa.int16(),
+    DataType.INTEGER: pa.int32(),
+    DataType.BIGINT: pa.int64(),
+    DataType.DOUBLE: pa.float64(),
+    DataType.DATE: pa.date32(),
+    DataType.TIME: pa.time64("us"),
+    DataType.TIMESTAMPTZ: pa.timestamp("us", "UTC"),
+}
+
+
+def polars_schema(table: Table) -> pl.Schema:
+    """Return the polars schema of a table."""
+    return pl.Schema({column.name: POLARS_TYPES[column.type] for column in table.columns})
+
+
+def arrow_schema(table: Table) -> pa.Schema:
+    """Return the arrow schema of a table, as its parquet files carry it."""
+    return pa.schema([_arrow_field(column) for column in table.columns])
+
+
+def _arrow_field(column: Column) -> pa.Field:
+    return pa.field(column.name, _ARROW_TYPES[column.type], nullable=not column.required)

@@ -1,0 +1,185 @@
+"""Every table: what a row is, its columns in order, its key and how it is partitioned.
+
+Columns themselves are said in :mod:`aind_etl.contract.columns`; views and marts are SQL files
+of their own under ``sql/``.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from aind_etl.contract import columns
+from aind_etl.contract.columns import Column
+
+
+class Partitioning(Enum):
+    """How a table's files lie in the lake."""
+
+    COLLECTION_AND_MONTH = ("collection", "session_month")
+    """``<table>/collection=<name>/session_month=<YYYY-MM or unknown>/``"""
+    COLLECTION = ("collection",)
+    """``<table>/collection=<name>/``"""
+    WHOLE = ()
+    """``<table>/``"""
+    WAREHOUSE_ONLY = None
+    """Not in the lake: made when the warehouse is built."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table of the lake and the warehouse.
+
+    Attributes
+    ----------
+    name
+        The table's final name.
+    description
+        What a row is, as one sentence.
+    columns
+        The columns in order.
+    key
+        Names of the columns that together identify a row; rows are sorted by them.
+    partitioning
+        How the files lie in the lake.
+    """
+
+    name: str
+    description: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    partitioning: Partitioning
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """Names of the columns in order."""
+        return tuple(column.name for column in self.columns)
+
+
+_KEY = tuple(column.name for column in columns.KEY)
+_MONTHLY = Partitioning.COLLECTION_AND_MONTH
+
+DOCUMENTS = Table(
+    "documents",
+    "One row a version of a document: the change log, from which everything else is made.",
+    columns.DOCUMENTS,
+    ("source_collection", "record_id", "batch_id"),
+    Partitioning.COLLECTION,
+)
+ANALYSES = Table(
+    "analyses",
+    "One row an analysis process: a document of the prototype format, or one entry of a framework "
+    "document's data processes.",
+    columns.ANALYSES,
+    _KEY,
+    _MONTHLY,
+)
+FIT_PARAMETERS = Table(
+    "fit_parameters",
+    "One row a parameter of a fitted agent.",
+    columns.FIT_PARAMETERS,
+    (*_KEY, "parameter"),
+    _MONTHLY,
+)
+CROSS_VALIDATION = Table(
+    "cross_validation",
+    "One row a fold of a fit's cross-validation.",
+    columns.CROSS_VALIDATION,
+    (*_KEY, "fold"),
+    _MONTHLY,
+)
+INPUT_ASSETS = Table(
+    "input_assets",
+    "One row a data asset named as an input of an analysis.",
+    columns.INPUT_ASSETS,
+    (*_KEY, "position"),
+    _MONTHLY,
+)
+ATTRIBUTES = Table(
+    "attributes",
+    "One row a scalar value of a document that no other column holds.",
+    columns.ATTRIBUTES,
+    (*_KEY, "section", "path"),
+    _MONTHLY,
+)
+RESULT_FILES = Table(
+    "result_files",
+    "One row a file in the result folder of an analysis.",
+    columns.RESULT_FILES,
+    (*_KEY, "file_name"),
+    _MONTHLY,
+)
+TRIALS = Table(
+    "trials",
+    "One row a valid trial of a fitted session, and one for the state after the last trial.",
+    columns.TRIALS,
+    (*_KEY, "trial"),
+    _MONTHLY,
+)
+ANALYSES_LATENTS = Table(
+    "analyses_latents",
+    "One row an analysis whose trial-by-trial variables were read.",
+    columns.ANALYSES_LATENTS,
+    _KEY,
+    _MONTHLY,
+)
+OTHER_LATENTS = Table(
+    "other_latents",
+    "One row a value of a trial-by-trial variable that `trials` does not know.",
+    columns.OTHER_LATENTS,
+    (*_KEY, "name", "position", "trial"),
+    _MONTHLY,
+)
+REJECTED_DOCUMENTS = Table(
+    "rejected_documents",
+    "One row a document of the source that is not flattened now, with the reason.",
+    columns.REJECTED_DOCUMENTS,
+    ("source_collection", "record_id"),
+    Partitioning.COLLECTION,
+)
+SESSIONS = Table(
+    "sessions",
+    "One row a behaviour session of the session table.",
+    columns.SESSIONS,
+    ("session_key",),
+    Partitioning.WHOLE,
+)
+COLLECTIONS = Table(
+    "collections",
+    "One row a collection of the source.",
+    columns.COLLECTIONS,
+    ("source_collection",),
+    Partitioning.WAREHOUSE_ONLY,
+)
+
+TABLES = (
+    ANALYSES,
+    FIT_PARAMETERS,
+    CROSS_VALIDATION,
+    INPUT_ASSETS,
+    ATTRIBUTES,
+    RESULT_FILES,
+    TRIALS,
+    ANALYSES_LATENTS,
+    OTHER_LATENTS,
+    DOCUMENTS,
+    REJECTED_DOCUMENTS,
+    SESSIONS,
+    COLLECTIONS,
+)
+"""Every table, those people query first standing first."""
+
+ANALYSIS_TABLES = (ANALYSES, FIT_PARAMETERS, CROSS_VALIDATION, INPUT_ASSETS, ATTRIBUTES)
+"""The tables a document is flattened to."""
+
+
+def table_named(name: str) -> Table:
+    """Return the table called ``name``.
+
+    Raises
+    ------
+    KeyError
+        There is no such table.
+    """
+    for table in TABLES:
+        if table.name == name:
+            return table
+    raise KeyError(f"{name!r} is no table; there are {', '.join(t.name for t in TABLES)}")
