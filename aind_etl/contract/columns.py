@@ -71,6 +71,10 @@ class Column:
     required: bool = False
     source: str = "document"
 
+    def origin(self, pipeline_format: str) -> Origin:
+        """Return where the value comes from in a document of ``pipeline_format``."""
+        return self.prototype if pipeline_format == "prototype" else self.framework
+
 
 class Origins(TypedDict):
     """The origins in both formats, as keyword arguments of :class:`Column`."""
@@ -475,7 +479,7 @@ FIT_PARAMETERS = (
         "parameter",
         V,
         "Name of the agent's parameter, such as `learn_rate`.",
-        **both("each name in `params`"),
+        **in_fit("fit_settings.fit_names[]", note="then the clamped ones, all of `params`"),
         required=True,
     ),
     Column(
@@ -488,7 +492,7 @@ FIT_PARAMETERS = (
         "is_fitted",
         DataType.BOOLEAN,
         "Whether the parameter was fitted; false for a clamped (fixed) one.",
-        **in_fit("fit_settings.fit_names[]", note="whether it names the parameter"),
+        **both("whether `fit_settings.fit_names` has the parameter"),
     ),
     Column(
         "lower_bound",

@@ -1,0 +1,220 @@
+"""From processes taken apart to columns: the step from Python values to polars.
+
+Values go straight into one list a column, so that a batch holds few Python objects at a time.
+Here belong the checks that need several values of a process; nothing is derived here.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from aind_etl.contract import Column, DataType, tables
+from aind_etl.contract.columns import KEY
+from aind_etl.contract.schemas import POLARS_TYPES
+from aind_etl.flatten.deriving import agent_alias
+from aind_etl.flatten.reading import Process, Rejection
+
+_KEY_NAMES = frozenset(column.name for column in KEY)
+_LONGEST_LIST = DataType.SMALLINT.integer_range[1]
+_MADE_OF_TEXT = frozenset({DataType.DATE, DataType.TIME, DataType.TIMESTAMPTZ})
+
+FITTED_NAMES = "parameter"
+BOUNDS = ("lower_bound", "upper_bound")
+FOLD_MEASURES = tuple(
+    column.name
+    for column in tables.CROSS_VALIDATION.columns
+    if column.name not in _KEY_NAMES and column.prototype.paths
+)
+"""The measures that cross-validation gives one value a fold of."""
+
+_PARALLEL_LISTS = ((FITTED_NAMES, *BOUNDS), FOLD_MEASURES)
+_MAPS = ("value", "value_without_polishing")
+
+
+class Gathered:
+    """The processes of one format, column by column.
+
+    Parameters
+    ----------
+    pipeline_format
+        ``prototype`` or ``framework``.
+    """
+
+    def __init__(self, pipeline_format: str) -> None:
+        self._format = pipeline_format
+        self._scalars = [
+            (column, paths, [])
+            for column in tables.ANALYSES.columns
+            if column.name != "record_id" and (paths := column.origin(pipeline_format).paths)
+        ]  # type: list[tuple[Column, tuple[str, ...], list[Any]]]
+        children = (tables.FIT_PARAMETERS, tables.CROSS_VALIDATION, tables.INPUT_ASSETS)
+        self._list_paths = {
+            column.name: next(iter(column.origin(pipeline_format).paths), "")
+            for table in children
+            for column in table.columns
+            if column.name not in _KEY_NAMES and (column.prototype.paths or column.framework.paths)
+        }
+        self._lists = {
+            name: _Lists() for name in (*self._list_paths, *(f"{name}_name" for name in _MAPS))
+        }
+        self._class_paths = next(
+            paths for column, paths, _ in self._scalars if column.name == "agent_class"
+        )
+        self._numbers: list[int] = []
+        self._indices: list[int] = []
+        self._aliases: list[str | None] = []
+        self._attributes: list[tuple[int, int, str, str, Any]] = []
+
+    def add(self, number: int, processes: Sequence[Process]) -> None:
+        """Take a document's processes.
+
+        Parameters
+        ----------
+        number
+            The document's position in its batch.
+        processes
+            All its processes: either every one is taken or, with an error, none.
+
+        Raises
+        ------
+        Rejection
+            Lists that speak of the same things differ in length, or one is too long.
+        """
+        for process in processes:
+            self._check_lengths(process)
+        for process in processes:
+            self._add_process(number, process)
+
+    def frame(self) -> pl.DataFrame:
+        """Return one row a process: the scalars as they were read, and the lists.
+
+        Dates and times are still texts. Columns the format does not have are NULL.
+        """
+        texts = {column.name for column in tables.ANALYSES.columns if column.type in _MADE_OF_TEXT}
+        read = {column.name: (paths, values) for column, paths, values in self._scalars}
+        columns = [
+            pl.Series("number", self._numbers, pl.UInt32),
+            pl.Series("process_index", self._indices, pl.Int16),
+            pl.repeat(self._format, len(self._numbers), eager=True).alias("pipeline_format"),
+            pl.Series("derived_alias", self._aliases, pl.String),
+        ]
+        for column in tables.ANALYSES.columns:
+            if not (column.prototype.paths or column.framework.paths) or column.name in _KEY_NAMES:
+                continue
+            values = read[column.name][1] if column.name in read else [None] * len(self._numbers)
+            data_type = pl.String() if column.name in texts else POLARS_TYPES[column.type]
+            columns.append(pl.Series(column.name, values, data_type))
+        columns += [
+            lists.series(f"{name}_list", _inner_type(name)) for name, lists in self._lists.items()
+        ]
+        return pl.DataFrame(columns)
+
+    def attributes(self) -> pl.DataFrame:
+        """Return one row an attribute, with the document's number and the process' index."""
+        numbers, indices, sections, paths, values = (
+            zip(*self._attributes, strict=True) if self._attributes else ((), (), (), (), ())
+        )
+        return pl.DataFrame(
+            {
+                "number": pl.Series(numbers, dtype=pl.UInt32),
+                "process_index": pl.Series(indices, dtype=pl.Int16),
+                "section": pl.Series(sections, dtype=pl.String),
+                "path": pl.Series(paths, dtype=pl.String),
+                "value_text": _only(values, str, pl.String()),
+                "value_number": _only(values, (int, float), pl.Float64()),
+                "value_boolean": _only(values, bool, pl.Boolean()),
+            }
+        )
+
+    def _check_lengths(self, process: Process) -> None:
+        for names in _PARALLEL_LISTS:
+            lengths = {
+                path: len(process.values[path])
+                for path in (self._list_paths[name] for name in names)
+                if path in process.values
+            }
+            if len(set(lengths.values())) > 1:
+                counted = ", ".join(f"'{path}' has {n}" for path, n in lengths.items())
+                raise Rejection(
+                    "lengths_differ",
+                    next(iter(lengths)),
+                    f"Lists that speak of the same things differ in length: {counted}.",
+                )
+        for path in self._list_paths.values():
+            if len(process.values.get(path) or ()) > _LONGEST_LIST:
+                raise Rejection(
+                    "wrong_value",
+                    path,
+                    f"The list at '{path}' has {len(process.values[path]):,} entries; expected at "
+                    f"most {_LONGEST_LIST:,}.",
+                )
+
+    def _add_process(self, number: int, process: Process) -> None:
+        values = process.values
+        self._numbers.append(number)
+        self._indices.append(process.index)
+        for _, paths, column in self._scalars:
+            value = values.get(paths[0])
+            if value is None and len(paths) > 1:
+                value = next((values[path] for path in paths[1:] if path in values), None)
+            column.append(value)
+        self._add_lists(values)
+        agent_class = next((values[path] for path in self._class_paths if path in values), None)
+        self._aliases.append(agent_alias(agent_class, process.agent_options))
+        self._attributes += [
+            (number, process.index, section, path, value)
+            for section, path, value in process.attributes
+        ]
+
+    def _add_lists(self, values: dict[str, Any]) -> None:
+        for names in _PARALLEL_LISTS:
+            # A list that is missing beside others is one of nothing, as long as they are.
+            paths = [self._list_paths[name] for name in names]
+            length = next((len(values[path]) for path in paths if path in values), None)
+            absent = None if length is None else [None] * length
+            for name, path in zip(names, paths, strict=True):
+                self._lists[name].add(values.get(path, absent))
+        for name in _MAPS:
+            entries = values.get(self._list_paths[name])
+            self._lists[name].add(None if entries is None else entries.values())
+            self._lists[f"{name}_name"].add(None if entries is None else entries.keys())
+        self._lists["url"].add(values.get(self._list_paths["url"]))
+
+
+class _Lists:
+    """A column of lists: one flat list, where each ends, and which are missing."""
+
+    def __init__(self) -> None:
+        self._values: list[Any] = []
+        self._ends = [0]
+        self._missing: list[bool] = []
+
+    def add(self, values: Iterable[Any] | None) -> None:
+        self._missing.append(values is None)
+        self._values.extend(values or ())
+        self._ends.append(len(self._values))
+
+    def series(self, name: str, inner: pa.DataType) -> pl.Series:
+        # What is not a number is no value: NaN becomes NULL.
+        flat = pa.array(self._values, inner, from_pandas=True)
+        lists = pa.ListArray.from_arrays(
+            pa.array(self._ends, pa.int32()), flat, mask=pa.array(self._missing, pa.bool_())
+        )
+        return pl.Series(name, lists)
+
+
+def _inner_type(name: str) -> pa.DataType:
+    texts = name in {FITTED_NAMES, "url"} or name.endswith("_name")
+    return pa.large_string() if texts else pa.float64()
+
+
+def _only(values: Sequence[Any], kinds: type | tuple[type, ...], data_type: pl.DataType) -> pl.Series:
+    """Return the values of one kind, NULL in place of the others. Truth values are no numbers."""
+    truths = kinds is bool
+    chosen = [
+        value if isinstance(value, kinds) and (truths or not isinstance(value, bool)) else None
+        for value in values
+    ]
+    return pl.Series(chosen, dtype=data_type)

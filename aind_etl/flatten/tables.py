@@ -1,0 +1,233 @@
+"""From documents to the rows of `analyses` and its children, and of `rejected_documents`.
+
+The one public function is the whole of the room. Documents are taken apart one by one (a
+verdict on one must not touch its neighbours); from then on all work is by columns.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from aind_etl.contract import DataType, Table, tables
+from aind_etl.contract.schemas import polars_schema
+from aind_etl.flatten import deriving
+from aind_etl.flatten.gathering import BOUNDS, FITTED_NAMES, FOLD_MEASURES, Gathered
+from aind_etl.flatten.reading import Rejection, read_document
+
+_ROW = ("row", "source_collection", "record_id", "process_index", "session_month")
+# A bound is reached where a value lies no farther from it than this share of the range.
+_BOUND_TOLERANCE = 1e-6
+_PARSERS = {DataType.DATE: deriving.day, DataType.TIMESTAMPTZ: deriving.moment}
+# Columns that are read as texts and mean a day or a moment.
+_DATED = {
+    column.name: _PARSERS[column.type]
+    for column in tables.ANALYSES.columns
+    if column.type in _PARSERS and (column.prototype.paths or column.framework.paths)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Flattened:
+    """What became of a batch of documents.
+
+    Attributes
+    ----------
+    rows
+        For each analysis table, by name, its rows: its columns and ``session_month``.
+    rejected
+        Rows of `rejected_documents`.
+    """
+
+    rows: dict[str, pl.DataFrame]
+    rejected: pl.DataFrame
+
+
+def flatten_documents(collection: str, documents: pl.DataFrame, unknown_month: str) -> Flattened:
+    """Flatten a batch of documents.
+
+    Parameters
+    ----------
+    collection
+        The collection they stand in.
+    documents
+        Columns ``record_id``, ``document`` (canonical JSON), ``content_hash``, ``first_seen_at``
+        and ``changed_at``, one row a document.
+    unknown_month
+        The month to file rows under that have no session date.
+
+    Returns
+    -------
+    Flattened
+        Every document stands either in ``rows["analyses"]``, once a process, or in ``rejected``.
+    """
+    gathered = {name: Gathered(name) for name in ("prototype", "framework")}
+    rejections: dict[int, Rejection] = {}
+    pairs = zip(documents["record_id"].to_list(), documents["document"].to_list(), strict=True)
+    for number, (record_id, text) in enumerate(pairs):
+        try:
+            pipeline_format, processes = read_document(record_id, text)
+            gathered[pipeline_format].add(number, processes)
+        except Rejection as rejection:
+            rejections[number] = rejection
+    taken = pl.concat([part.frame() for part in gathered.values()]).with_row_index("row")
+    parsed = taken.with_columns(
+        **{name: parse(pl.col(name)) for name, parse in _DATED.items()},
+        **{f"{name}_text": pl.col(name) for name in _DATED},
+    )
+    rejections |= _undated(parsed)
+    origins = documents.drop("document").with_row_index("number")
+    origins = origins.with_columns(source_collection=pl.lit(collection))
+    analyses = _derive(
+        parsed.filter(~pl.col("number").is_in(list(rejections))).join(
+            origins, on="number", how="inner", maintain_order="left"
+        ),
+        unknown_month,
+    )
+    attributes = pl.concat([part.attributes() for part in gathered.values()]).join(
+        analyses.select("number", *_ROW), on=["number", "process_index"], how="inner"
+    )
+    analyses = analyses.join(
+        attributes.group_by("row").len("n_attributes"), on="row", how="left", maintain_order="left"
+    ).with_columns(pl.col("n_attributes").fill_null(0))
+    frames = {
+        tables.ANALYSES: analyses,
+        tables.FIT_PARAMETERS: _fit_parameters(analyses),
+        tables.CROSS_VALIDATION: _cross_validation(analyses),
+        tables.INPUT_ASSETS: _input_assets(analyses),
+        tables.ATTRIBUTES: attributes,
+    }
+    return Flattened(
+        {table.name: _conform(table, frame) for table, frame in frames.items()},
+        _rejected(origins, rejections),
+    )
+
+
+def _undated(parsed: pl.DataFrame) -> dict[int, Rejection]:
+    """Return the documents in which a text that should mean a day or a moment means none."""
+    rejections = {}
+    for name in _DATED:
+        column = next(column for column in tables.ANALYSES.columns if column.name == name)
+        unfit = parsed.filter(pl.col(name).is_null() & pl.col(f"{name}_text").is_not_null())
+        for number, index, pipeline_format, text in unfit.select(
+            "number", "process_index", "pipeline_format", f"{name}_text"
+        ).iter_rows():
+            place = column.origin(pipeline_format).paths[0].replace("[]", f"[{index}]", 1)
+            expected = "a day" if column.type is DataType.DATE else "a moment"
+            rejections[number] = Rejection(
+                "wrong_value",
+                place,
+                f"At '{place}' stands {text[:80]!r}; expected {expected} as ISO 8601 writes it.",
+            )
+    return rejections
+
+
+def _derive(read: pl.DataFrame, unknown_month: str) -> pl.DataFrame:
+    """Add the columns of `analyses` that follow from others, but for the count of attributes."""
+    nwb_name, date = pl.col("nwb_name"), pl.col("session_date")
+    took = (pl.col("finished_at") - pl.col("started_at")).dt.total_microseconds() / 1e6
+    statistics = {}
+    for measure in FOLD_MEASURES:
+        folds = pl.col(f"{measure}_list")
+        statistics[f"{measure}_mean"] = folds.list.mean()
+        statistics[f"{measure}_std"] = folds.list.std(ddof=0)
+    numbers = [
+        column.name
+        for column in tables.ANALYSES.columns
+        if column.type is DataType.DOUBLE and column.name in read.columns
+    ]
+    # What is not a number is no value.
+    return read.with_columns(pl.col(numbers).fill_nan(None)).with_columns(
+        **statistics,
+        session_time=deriving.session_time(nwb_name),
+        session_key=deriving.session_key(nwb_name, pl.col("subject_id"), date),
+        session_month=deriving.session_month(date, unknown_month),
+        outcome=deriving.outcome(pl.col("status")),
+        duration_seconds=pl.coalesce("duration_seconds", took),
+        result_url=deriving.s3_to_https(pl.col("result_location")),
+        agent_alias=pl.coalesce("agent_alias", "derived_alias"),
+        cv_folds=pl.col(f"{FOLD_MEASURES[0]}_list").list.len(),
+        input_asset_url=pl.col("url_list").list.last(),
+    )
+
+
+def _fit_parameters(analyses: pl.DataFrame) -> pl.DataFrame:
+    def entries(names: str, values: str, label: str) -> pl.DataFrame:
+        listed = analyses.select("row", parameter=names, **{label: pl.col(values)})
+        return listed.explode("parameter", label).drop_nulls("parameter")
+
+    bounds = (
+        analyses.select("row", f"{FITTED_NAMES}_list", *(f"{name}_list" for name in BOUNDS))
+        .rename(lambda name: name.removesuffix("_list"))
+        .explode(FITTED_NAMES, *BOUNDS)
+        .drop_nulls(FITTED_NAMES)
+        .unique(["row", FITTED_NAMES], keep="first", maintain_order=True)
+        .with_columns(is_named=pl.lit(value=True))
+    )
+    unpolished = entries(
+        "value_without_polishing_name_list",
+        "value_without_polishing_list",
+        "value_without_polishing",
+    )
+    lower, upper, value = pl.col("lower_bound"), pl.col("upper_bound"), pl.col("value")
+    tolerance = _BOUND_TOLERANCE * (upper - lower)
+    return (
+        entries("value_name_list", "value_list", "value")
+        .join(bounds, on=["row", FITTED_NAMES], how="left")
+        .join(unpolished, on=["row", FITTED_NAMES], how="left")
+        .join(
+            analyses.select(*_ROW, names_fitted=pl.col(f"{FITTED_NAMES}_list").is_not_null()),
+            on="row",
+        )
+        .with_columns(
+            # Without a list of the fitted ones, nobody knows which were.
+            is_fitted=pl.when("names_fitted").then(pl.col("is_named").fill_null(value=False)),
+            at_bound=((value - lower).abs() <= tolerance) | ((upper - value).abs() <= tolerance),
+        )
+    )
+
+
+def _cross_validation(analyses: pl.DataFrame) -> pl.DataFrame:
+    lists = [f"{measure}_list" for measure in FOLD_MEASURES]
+    return (
+        analyses.select(*_ROW, *lists, fold=pl.int_ranges(pl.col(lists[0]).list.len()))
+        .rename(lambda name: name.removesuffix("_list"))
+        .explode("fold", *FOLD_MEASURES)
+        .drop_nulls("fold")
+    )
+
+
+def _input_assets(analyses: pl.DataFrame) -> pl.DataFrame:
+    return (
+        analyses.select(*_ROW, url="url_list", position=pl.int_ranges(pl.col("url_list").list.len()))
+        .explode("position", "url")
+        .drop_nulls("position")
+    )
+
+
+def _rejected(origins: pl.DataFrame, rejections: Mapping[int, Rejection]) -> pl.DataFrame:
+    verdicts = pl.DataFrame(
+        [
+            (number, rejection.reason, rejection.path or None, rejection.message)
+            for number, rejection in sorted(rejections.items())
+        ],
+        schema={
+            "number": pl.UInt32,
+            "reason": pl.String,
+            "path": pl.String,
+            "message": pl.String,
+        },
+        orient="row",
+    )
+    rows = verdicts.join(origins, on="number", how="inner", maintain_order="left")
+    return rows.rename({"changed_at": "extracted_at"}).select(
+        polars_schema(tables.REJECTED_DOCUMENTS).names()
+    )
+
+
+def _conform(table: Table, frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the table's columns, in its types, and the month to file the rows under."""
+    schema = polars_schema(table)
+    return frame.select(
+        *(pl.col(name).cast(data_type) for name, data_type in schema.items()), "session_month"
+    )

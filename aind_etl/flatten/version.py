@@ -1,0 +1,24 @@
+"""Which flattener this is."""
+
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+
+import aind_etl.contract
+import aind_etl.flatten
+
+
+@cache
+def flattener_version() -> str:
+    """Return a text that differs whenever the code that makes rows of documents does.
+
+    It follows from that code itself, so that nobody has to remember to raise a number: rows
+    made by another version, and documents it rejected, are made and tried anew.
+    """
+    digest = sha256()
+    for package in (aind_etl.contract, aind_etl.flatten):
+        for folder in package.__path__:
+            for path in sorted(Path(folder).glob("*.py")):
+                digest.update(path.name.encode())
+                digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

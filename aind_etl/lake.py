@@ -1,0 +1,360 @@
+"""The lake: partitioned parquet that anything can read, and the state of each collection.
+
+Here belong the layout of the files, the change log, the merge of new rows into partitions and
+the state files. What the rows mean does not belong here, nor how they are made.
+
+Layout, below the lake's folder::
+
+    documents/collection=<name>/<batch>.parquet                        the change log
+    <table>/collection=<name>/session_month=<YYYY-MM>/part.parquet     one live file a partition
+    rejected_documents/collection=<name>/part.parquet
+    _state/  _staging/  _locks/                                        not for readers
+
+Names of collections are percent-encoded in paths, so that no name can lead out of the lake.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+from urllib.parse import quote, unquote
+
+import polars as pl
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from aind_etl.contract import Partitioning, Table, tables
+from aind_etl.contract.schemas import arrow_schema, polars_schema
+from aind_etl.storage import LocalStorage
+
+UNKNOWN_MONTH = "unknown"
+"""The month of rows without a session date."""
+
+_STATE = "_state"
+_PART = "part.parquet"
+# Small enough that a query by subject or date skips most of a partition, large enough to
+# compress well.
+_ROW_GROUP_ROWS = 32_768
+_COMPRESSION_LEVEL = 3
+
+
+class CollectionState(BaseModel):
+    """How far a collection was read and flattened; written after the data it speaks of.
+
+    Losing it costs time, never data: everything is then compared, or flattened, anew.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    collection: str
+    source: str = ""
+    fingerprint: str = ""
+    first_pass_ended_at: datetime | None = None
+    last_new_pass_at: datetime | None = None
+    last_full_pass_at: datetime | None = None
+    flattened_through: int = 0
+    flattener: str = ""
+
+
+class Lake:
+    """The lake in one folder.
+
+    Parameters
+    ----------
+    root
+        The folder; it is made when something is first written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.storage = LocalStorage(root)
+
+    def __str__(self) -> str:
+        """Return where the lake lies."""
+        return str(self.storage.root)
+
+    # --- reading --------------------------------------------------------------------------
+
+    def collections(self) -> list[str]:
+        """Return the names of the collections that were ever extracted, sorted."""
+        folders = {name.split("/")[1] for name in self.storage.files("documents", ".parquet")}
+        states = {
+            name.removeprefix(f"{_STATE}/").removesuffix(".json")
+            for name in self.storage.files(_STATE, ".json")
+        }
+        return sorted(unquote(folder.removeprefix("collection=")) for folder in folders | states)
+
+    def files(self, table: Table, collection: str | None = None) -> list[Path]:
+        """Return the files of a table, or of one collection's part of it."""
+        folder = table.name if collection is None else _folder(table, collection)
+        return [self.storage.path(name) for name in self.storage.files(folder, ".parquet")]
+
+    def scan(self, table: Table, collection: str | None = None) -> pl.LazyFrame:
+        """Return the rows of a table, or of one collection's part of it, lazily."""
+        files = self.files(table, collection)
+        if not files:
+            return pl.LazyFrame(schema=polars_schema(table))
+        return _scan(files, table)
+
+    def months(self, table: Table, collection: str) -> list[str]:
+        """Return the session months of a collection's partitions of a table, sorted."""
+        names = self.storage.files(_folder(table, collection), f"/{_PART}")
+        return sorted({_month_of(name) for name in names})
+
+    def read_partition(
+        self, table: Table, collection: str, month: str | None = None
+    ) -> pl.DataFrame:
+        """Return one partition of a table; empty where there is none."""
+        path = self.storage.path(_partition(table, collection, month))
+        if not path.exists():
+            return pl.DataFrame(schema=polars_schema(table))
+        return _scan([path], table).collect()
+
+    # --- the change log -------------------------------------------------------------------
+
+    def last_batch(self, collection: str) -> int:
+        """Return the number of the newest batch of a collection; 0 where there is none."""
+        return max(self._batches(collection), default=0)
+
+    def append_batch(self, collection: str, versions: pl.DataFrame) -> int:
+        """Append a batch of versions to the change log; it appears whole or not at all.
+
+        Parameters
+        ----------
+        collection
+            The collection.
+        versions
+            Columns ``record_id``, ``document``, ``content_hash``, ``operation`` and
+            ``extracted_at``.
+
+        Returns
+        -------
+        int
+            The batch's number.
+        """
+        batch = self.last_batch(collection) + 1
+        rows = versions.with_columns(
+            source_collection=pl.lit(collection), batch_id=pl.lit(batch, pl.Int64)
+        )
+        name = f"{_folder(tables.DOCUMENTS, collection)}/{batch:010d}.parquet"
+        self._write(name, tables.DOCUMENTS, rows)
+        return batch
+
+    def versions(self, collection: str, after: int = 0) -> pl.LazyFrame:
+        """Return a collection's change log, lazily: every version later than batch ``after``."""
+        paths = [path for batch, path in self._batches(collection).items() if batch > after]
+        if not paths:
+            return pl.LazyFrame(schema=polars_schema(tables.DOCUMENTS))
+        return _scan(paths, tables.DOCUMENTS)
+
+    def live_documents(self, collection: str) -> pl.DataFrame:
+        """Return what the source held when it was last read, without the documents themselves.
+
+        Returns
+        -------
+        polars.DataFrame
+            Columns ``record_id``, ``content_hash`` and ``extracted_at``, one row a live document.
+        """
+        return (
+            self.versions(collection)
+            .select("record_id", "content_hash", "operation", "batch_id", "extracted_at")
+            .collect()
+            .sort("batch_id")
+            .unique("record_id", keep="last", maintain_order=True)
+            .filter(pl.col("operation") == "upsert")
+            .select("record_id", "content_hash", "extracted_at")
+        )
+
+    def _batches(self, collection: str) -> dict[int, Path]:
+        return {int(path.stem): path for path in self.files(tables.DOCUMENTS, collection)}
+
+    # --- writing --------------------------------------------------------------------------
+
+    def replace_rows(
+        self,
+        table: Table,
+        collection: str,
+        month: str | None,
+        *,
+        without: pl.DataFrame,
+        rows: pl.DataFrame,
+    ) -> bool:
+        """Replace some records' rows in one partition, which is replaced whole.
+
+        Parameters
+        ----------
+        table, collection, month
+            The partition; no month where the table has none.
+        without
+            Column ``record_id``: the records whose present rows go.
+        rows
+            The rows that come.
+
+        Returns
+        -------
+        bool
+            Whether a file was written or removed.
+        """
+        present = self.read_partition(table, collection, month)
+        merged = pl.concat(
+            [
+                present.join(without, on="record_id", how="anti"),
+                rows.select(polars_schema(table).names()),
+            ]
+        ).sort(table.key)
+        name = _partition(table, collection, month)
+        if merged.is_empty():
+            self.storage.remove(name)
+            return not present.is_empty()
+        return self._write(name, table, merged)
+
+    def _write(self, name: str, table: Table, rows: pl.DataFrame) -> bool:
+        arrow = rows.select(polars_schema(table).names()).to_arrow().cast(arrow_schema(table))
+
+        def write_parquet(file: BinaryIO) -> None:
+            pq.write_table(
+                arrow,
+                file,
+                compression="zstd",
+                compression_level=_COMPRESSION_LEVEL,
+                row_group_size=_ROW_GROUP_ROWS,
+                # Readers of every age understand this version's types and pages.
+                version="2.6",
+                data_page_version="1.0",
+            )
+
+        return self.storage.write(name, write_parquet)
+
+    # --- state ----------------------------------------------------------------------------
+
+    def state(self, collection: str) -> CollectionState:
+        """Return a collection's state; a fresh one where it is missing or cannot be read."""
+        content = self.storage.read(_state_name(collection))
+        if content is not None:
+            try:
+                return CollectionState.model_validate_json(content)
+            except ValidationError:
+                pass  # Written by hand or by a later version: what it said is found out anew.
+        return CollectionState(collection=collection)
+
+    def update_state(self, collection: str, changes: Mapping[str, Any]) -> None:
+        """Write changed fields of a collection's state."""
+        state = self.state(collection).model_copy(update=dict(changes))
+        content = json.dumps(state.model_dump(mode="json"), indent=1).encode()
+        self.storage.write(_state_name(collection), lambda file: _write_all(file, content))
+
+    def lock(self, collection: str) -> AbstractContextManager[None]:
+        """Hold the right to write a collection."""
+        return self.storage.lock(
+            f"collection={_encode(collection)}", f"the collection {collection!r} of {self}"
+        )
+
+
+class Spill:
+    """Rows of many tables, gathered batch by batch and given back partition by partition.
+
+    Rows beyond a budget wait on the disk, so that memory is bounded by the budget and by the
+    largest partition, never by the collection.
+
+    Parameters
+    ----------
+    folder
+        An empty folder for what does not fit.
+    budget_bytes
+        Size of the rows kept in memory.
+    """
+
+    def __init__(self, folder: Path, budget_bytes: int) -> None:
+        self._folder = folder
+        self._budget = budget_bytes
+        self._held: list[tuple[Table, pl.DataFrame]] = []
+        self._held_bytes = 0
+        self._files: dict[tuple[str, str], list[Path]] = {}
+
+    def add(self, table: Table, rows: pl.DataFrame) -> None:
+        """Take rows with the table's columns and ``session_month``."""
+        if rows.is_empty():
+            return
+        self._held.append((table, rows))
+        self._held_bytes += int(rows.estimated_size())
+        if self._held_bytes > self._budget:
+            self._flush()
+
+    def months(self, table: Table) -> list[str]:
+        """Return the session months for which there are rows of a table, sorted."""
+        spilled = {month for name, month in self._files if name == table.name}
+        held = {
+            month
+            for other, rows in self._held
+            if other is table
+            for month in rows["session_month"].unique()
+        }
+        return sorted(spilled | held)
+
+    def rows(self, table: Table, month: str) -> pl.DataFrame:
+        """Return the rows of one partition of a table."""
+        spilled = [pl.read_ipc(path) for path in self._files.get((table.name, month), ())]
+        held = [
+            rows.filter(pl.col("session_month") == month).drop("session_month")
+            for other, rows in self._held
+            if other is table
+        ]
+        return pl.concat([pl.DataFrame(schema=polars_schema(table)), *spilled, *held])
+
+    def _flush(self) -> None:
+        for number, (table, rows) in enumerate(self._held):
+            parts = rows.partition_by("session_month", as_dict=True, include_key=False)
+            for (month,), part in parts.items():
+                files = self._files.setdefault((table.name, str(month)), [])
+                path = self._folder / f"{table.name}-{month}-{number}-{len(files)}.arrow"
+                part.write_ipc(path, compression="lz4")
+                files.append(path)
+        self._held.clear()
+        self._held_bytes = 0
+
+
+def _scan(files: Sequence[Path], table: Table) -> pl.LazyFrame:
+    """Scan files of a table that may have been written under an older contract."""
+    return pl.scan_parquet(
+        cast("list[Path]", list(files)),
+        schema=polars_schema(table),
+        missing_columns="insert",
+        extra_columns="ignore",
+        hive_partitioning=False,
+        glob=False,
+    )
+
+
+def _encode(name: str) -> str:
+    return quote(name, safe="")
+
+
+def _folder(table: Table, collection: str) -> str:
+    return f"{table.name}/collection={_encode(collection)}"
+
+
+def _partition(table: Table, collection: str, month: str | None) -> str:
+    folder = _folder(table, collection)
+    if table.partitioning is Partitioning.COLLECTION_AND_MONTH:
+        folder += f"/session_month={_encode(month or UNKNOWN_MONTH)}"
+    return f"{folder}/{_PART}"
+
+
+def _month_of(name: str) -> str:
+    return unquote(name.rsplit("/session_month=", 1)[1].split("/", 1)[0])
+
+
+def _state_name(collection: str) -> str:
+    return f"{_STATE}/collection={_encode(collection)}.json"
+
+
+def _write_all(file: BinaryIO, content: bytes) -> None:
+    file.write(content)
+
+
+def record_ids(ids: Iterable[str]) -> pl.DataFrame:
+    """Return record ids as the one-column frame that joins expect."""
+    return pl.DataFrame({"record_id": list(ids)}, schema={"record_id": pl.String})
+
+

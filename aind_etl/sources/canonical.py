@@ -1,0 +1,190 @@
+"""The one form a document has after it left its source.
+
+The canonical form is MongoDB's *relaxed extended JSON* with sorted keys and no white space:
+plain JSON, in which what JSON lacks is an object whose one key begins with ``$``
+(``{"$numberDouble":"NaN"}``, ``{"$oid":…}``, ``{"$date":…}``). It is the same whichever way
+the document came (BSON, JSON, JSON with bare ``NaN``, either flavour of ``mongoexport``), so
+equal hashes mean equal contents.
+
+What cannot be read as a document at all gets an id of its own, made from its content, and
+stays as text: it is counted, kept and reported like any other.
+"""
+
+import json
+import math
+import re
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import bson
+import orjson
+from bson import json_util
+from bson.codec_options import CodecOptions, DatetimeConversion
+
+UNREADABLE_PREFIX = "unreadable-"
+"""Begins the record id of something that is not a JSON or BSON document."""
+
+WITHOUT_ID_PREFIX = "without-id-"
+"""Begins the record id of a JSON value that has no ``_id``."""
+
+_INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
+_MADE_ID_DIGITS = 32
+
+# What the quick way would get wrong: extended JSON, and integers longer than 64 bits, which
+# orjson reads as floats.
+_NEEDS_CARE_IN_JSON = re.compile(rb'"\$|\d{19}')
+# The last two bytes of a little-endian double that is not finite; orjson writes those as null.
+_NEEDS_CARE_IN_BSON = re.compile(rb"[\xf0-\xff][\x7f\xff]")
+
+_CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
+    datetime_conversion=DatetimeConversion.DATETIME_MS, tz_aware=False
+)
+_RELAXED = json_util.RELAXED_JSON_OPTIONS
+_ENCODING = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME
+
+
+class Document(NamedTuple):
+    """A document as every source gives it.
+
+    Attributes
+    ----------
+    record_id
+        Its ``_id`` as text: a string as it stands, an ObjectId as its hexadecimal digits,
+        anything else as canonical JSON.
+    text
+        Its canonical JSON.
+    content_hash
+        SHA-256 of the canonical JSON in UTF-8, as hexadecimal digits.
+    """
+
+    record_id: str
+    text: str
+    content_hash: str
+
+
+def document_from_json(raw: bytes) -> Document:
+    """Return the document whose JSON text is ``raw``.
+
+    Bare ``NaN`` and ``Infinity`` and both flavours of extended JSON are understood. Text that
+    is no JSON becomes a document of its own (see the module's description).
+    """
+    try:
+        if _NEEDS_CARE_IN_JSON.search(raw):
+            value = _normalise(json.loads(raw))
+        else:
+            try:
+                value = orjson.loads(raw)
+            except orjson.JSONDecodeError:
+                value = _normalise(json.loads(raw))
+        canonical = orjson.dumps(value, option=_ENCODING)
+    except (ValueError, RecursionError, TypeError):
+        return _unreadable(raw)
+    return _document(value, canonical)
+
+
+def document_from_bson(raw: bytes) -> Document:
+    """Return the document whose BSON is ``raw``.
+
+    Bytes that are no BSON become a document of its own (see the module's description).
+    """
+    try:
+        value: Any = bson.decode(raw, _CODEC)
+        if _NEEDS_CARE_IN_BSON.search(raw):
+            value = _normalise(value)
+        canonical = orjson.dumps(value, default=_extended, option=_ENCODING)
+    except (bson.errors.BSONError, ValueError, RecursionError, TypeError, OverflowError):
+        return _unreadable(raw)
+    return _document(value, canonical)
+
+
+def explain_unreadable(text: str) -> str:
+    """Return why ``text``, kept from something unreadable, is no JSON document."""
+    try:
+        json.loads(text)
+    except RecursionError:
+        return "it is nested too deeply"
+    except ValueError as error:
+        return str(error)
+    return "it is nested too deeply, or holds text that is not valid Unicode"
+
+
+def _document(value: object, canonical: bytes) -> Document:
+    content_hash = sha256(canonical).hexdigest()
+    identity = value.get("_id") if isinstance(value, dict) else None
+    if isinstance(identity, str):
+        record_id = identity
+    elif identity is None:
+        record_id = WITHOUT_ID_PREFIX + content_hash[:_MADE_ID_DIGITS]
+    elif isinstance(identity, bson.ObjectId):
+        record_id = str(identity)
+    elif isinstance(identity, dict) and identity.keys() == {"$oid"}:
+        record_id = str(identity["$oid"])
+    else:
+        record_id = orjson.dumps(identity, default=_extended, option=_ENCODING).decode()
+    return Document(record_id, canonical.decode(), content_hash)
+
+
+def _unreadable(raw: bytes) -> Document:
+    canonical = orjson.dumps(raw.decode("utf-8", "backslashreplace"))
+    content_hash = sha256(canonical).hexdigest()
+    record_id = UNREADABLE_PREFIX + content_hash[:_MADE_ID_DIGITS]
+    return Document(record_id, canonical.decode(), content_hash)
+
+
+def _normalise(value: Any) -> Any:  # noqa: ANN401 - any JSON in, any JSON out
+    """Return ``value`` in relaxed extended JSON, with nothing left that orjson would alter."""
+    if isinstance(value, dict):
+        if len(value) == 1:
+            key, inner = next(iter(value.items()))
+            if key.startswith("$"):
+                return _relax(key, inner)
+        return {key: _normalise(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_normalise(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"$numberDouble": _name_of(value)}
+    if isinstance(value, int) and not _INT64_MIN <= value <= _INT64_MAX:
+        return {"$numberDecimal": str(value)}
+    return value
+
+
+def _relax(key: str, inner: Any) -> Any:  # noqa: ANN401
+    """Return the relaxed form of the extended JSON ``{key: inner}``."""
+    try:
+        if key in {"$numberInt", "$numberLong"}:
+            return _normalise(int(inner))
+        if key == "$numberDouble":
+            return _normalise(float(inner))
+        if key == "$date":
+            moment = inner["$numberLong"] if isinstance(inner, dict) else inner
+            return {"$date": _date_text(moment)}
+    except (KeyError, TypeError, ValueError):
+        pass  # Not what its key promises: an object like any other, kept as it stands.
+    return {key: _normalise(inner)}
+
+
+def _date_text(moment: str | int) -> str | dict[str, str]:
+    """Return a date as ISO 8601 in UTC, or as milliseconds where the calendar ends."""
+    if isinstance(moment, str) and not moment.lstrip("-").isdigit():
+        parsed = datetime.fromisoformat(moment).astimezone(UTC)
+    else:
+        try:
+            parsed = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=int(moment))
+        except OverflowError:
+            return {"$numberLong": str(moment)}
+    precision = "milliseconds" if parsed.microsecond else "seconds"
+    return parsed.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
+
+
+def _name_of(number: float) -> str:
+    if math.isnan(number):
+        return "NaN"
+    return "Infinity" if number > 0 else "-Infinity"
+
+
+def _extended(value: object) -> object:
+    """Return relaxed extended JSON for a BSON type that JSON lacks."""
+    if isinstance(value, bson.DatetimeMS):
+        return {"$date": _date_text(int(value))}
+    return json_util.default(value, _RELAXED)

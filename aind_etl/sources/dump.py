@@ -1,0 +1,230 @@
+"""A dump on disk: a folder with one file a collection.
+
+``<collection>.jsonl``, ``.json`` and ``.bson``, each also ``.gz``, are what ``mongoexport``
+and ``mongodump`` write. Files are streamed; nothing is held longer than a document.
+"""
+
+import gzip
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Self, cast
+from urllib.parse import unquote
+
+from aind_etl.errors import ConfigurationError, SourceError
+from aind_etl.sources.canonical import Document, document_from_bson, document_from_json
+
+_FILE_NAME = re.compile(r"(?P<collection>.+)\.(?P<format>jsonl|json|bson)(?P<gzip>\.gz)?")
+# Files that mongodump lays beside the documents.
+_NO_DOCUMENTS = re.compile(r".*\.metadata\.json(\.gz)?|prelude\.json(\.gz)?|system\..*")
+
+_CHUNK_BYTES = 1 << 20
+_LENGTH_BYTES = 4
+# Five bytes: an empty BSON document, its length and the closing zero.
+_SHORTEST_BSON = 5
+_LARGEST_BSON = 1 << 30
+# A whole string, or a bracket; an unfinished string at the end of what was read so far.
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]|"(?:[^"\\]|\\.)*\\?$', re.DOTALL)
+_BETWEEN_DOCUMENTS = b" \t\r\n,"
+
+
+class DumpSource:
+    """A folder of dumped collections.
+
+    Parameters
+    ----------
+    folder
+        Where the files lie.
+    name
+        The source's name for people; the folder's path where none is given.
+
+    Raises
+    ------
+    ConfigurationError
+        The folder does not exist, or holds no dump.
+    """
+
+    def __init__(self, folder: Path, name: str | None = None) -> None:
+        self._folder = folder
+        self.name = name or str(folder)
+        if not folder.is_dir():
+            raise ConfigurationError(
+                f"The source {str(folder)!r} is no folder. Name a folder with one file a "
+                "collection: <collection>.jsonl, .json or .bson, each also .gz."
+            )
+        if not self._files():
+            inner = sorted(path.name for path in folder.iterdir() if path.is_dir())
+            hint = f" Its folders are {', '.join(inner)}: did you mean one of them?" * bool(inner)
+            raise ConfigurationError(
+                f"The folder {str(folder)!r} holds no dump: no <collection>.jsonl, .json or "
+                f".bson, each also .gz.{hint}"
+            )
+
+    def list_collections(self) -> list[str]:
+        """Return the names of the collections, sorted."""
+        return sorted(self._files())
+
+    def list_ids(self, collection: str) -> Iterator[str]:
+        """Yield the record id of every document of a collection."""
+        for document in self.read_documents(collection):
+            yield document.record_id
+
+    def read_documents(self, collection: str) -> Iterator[Document]:
+        """Yield every document of a collection, in the order of its file.
+
+        Raises
+        ------
+        SourceError
+            A file cannot be read, or is cut off.
+        """
+        for path in self._files().get(collection, []):
+            with _reading(path) as file:
+                if ".bson" in path.suffixes[-2:]:
+                    yield from map(document_from_bson, _split_bson(file))
+                elif ".jsonl" in path.suffixes[-2:]:
+                    yield from map(document_from_json, _split_lines(file))
+                else:
+                    yield from map(document_from_json, _split_json(file))
+
+    def read_documents_by_id(
+        self, collection: str, record_ids: AbstractSet[str]
+    ) -> Iterator[Document]:
+        """Yield the documents of a collection that have one of ``record_ids``."""
+        for document in self.read_documents(collection):
+            if document.record_id in record_ids:
+                yield document
+
+    def fingerprint(self, collection: str) -> str:
+        """Return the sizes and times of the collection's files."""
+        try:
+            facts = [path.stat() for path in self._files().get(collection, [])]
+        except OSError as error:
+            raise SourceError(f"The source {self.name} cannot be read: {error}.") from error
+        return ",".join(f"{fact.st_size}@{fact.st_mtime_ns}" for fact in facts)
+
+    def __enter__(self) -> Self:
+        """Return the source."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Do nothing: files are closed as soon as they are read."""
+
+    def _files(self) -> dict[str, list[Path]]:
+        """Return the files of each collection, by name."""
+        files: dict[str, list[Path]] = {}
+        try:
+            paths = sorted(path for path in self._folder.iterdir() if path.is_file())
+        except OSError as error:
+            raise SourceError(f"The source {self.name} cannot be read: {error}.") from error
+        for path in paths:
+            match = _FILE_NAME.fullmatch(path.name)
+            if match and not _NO_DOCUMENTS.fullmatch(path.name):
+                # mongodump writes names that a file system might not take with percent signs.
+                files.setdefault(unquote(match["collection"]), []).append(path)
+        return files
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[BinaryIO]:
+    """Open a file, unpacked, and turn what goes wrong with it into a :class:`SourceError`."""
+    try:
+        with path.open("rb") as file:
+            yield cast("BinaryIO", gzip.GzipFile(fileobj=file)) if path.suffix == ".gz" else file
+    except (OSError, EOFError, zlib.error) as error:
+        raise SourceError(
+            f"The dump {str(path)!r} cannot be read to its end: {error}. Nothing was deleted "
+            "on its account; dump the collection again."
+        ) from error
+
+
+def _split_lines(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines that are not blank."""
+    for line in file:
+        stripped = line.strip()
+        if stripped:
+            yield stripped
+
+
+def _split_bson(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the documents of a file in which BSON follows BSON.
+
+    Raises
+    ------
+    EOFError
+        The file ends within a document, or its lengths make no sense.
+    """
+    position = 0
+    while head := file.read(_LENGTH_BYTES):
+        length = struct.unpack("<i", head)[0] if len(head) == _LENGTH_BYTES else 0
+        if not _SHORTEST_BSON <= length <= _LARGEST_BSON:
+            raise EOFError(f"byte {position} begins no BSON document")
+        document = head + file.read(length - _LENGTH_BYTES)
+        if len(document) < length:
+            raise EOFError(f"it ends within the BSON document that begins at byte {position}")
+        yield document
+        position += length
+
+
+def _split_json(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the documents of a file of JSON: one array, or values one after the other.
+
+    Only strings and brackets are looked at, so that one malformed document does not take its
+    neighbours with it. What stands between two documents and is no separator is a document of
+    its own, and so is an unfinished one at the end.
+    """
+    buffer = b""
+    depth = 0
+    array: bool | None = None  # Whether the file is one array; unknown until its first bracket.
+    begin = scanned = 0
+    while chunk := file.read(_CHUNK_BYTES):
+        buffer += chunk
+        for match in _TOKEN.finditer(buffer, scanned):
+            token = match[0]
+            if token[:1] == b'"':
+                if match.end() == len(buffer) and not _is_whole_string(token):
+                    break  # Wait for the rest of the string.
+                scanned = match.end()
+                continue
+            scanned = match.end()
+            if array is None:
+                array = token == b"["
+                if array:
+                    yield from _stray(buffer[: match.start()])
+                    begin = match.end()
+                    continue
+            if token in b"{[":
+                if depth == 0:
+                    yield from _stray(buffer[begin : match.start()])
+                    begin = match.start()
+                depth += 1
+            elif depth > 0:
+                depth -= 1
+                if depth == 0:
+                    yield buffer[begin : match.end()]
+                    begin = match.end()
+            else:
+                yield from _stray(buffer[begin : match.start()])
+                begin = match.end()
+        else:
+            scanned = len(buffer)
+        buffer = buffer[begin:]
+        scanned -= begin
+        begin = 0
+    yield from _stray(buffer)
+
+
+def _is_whole_string(token: bytes) -> bool:
+    body = token[1:]
+    escapes = len(body) - 1 - len(body[:-1].rstrip(b"\\"))
+    return body.endswith(b'"') and escapes % 2 == 0
+
+
+def _stray(text: bytes) -> Iterator[bytes]:
+    """Yield what stands between two documents, if it is anything."""
+    stripped = text.strip(_BETWEEN_DOCUMENTS)
+    if stripped:
+        yield stripped

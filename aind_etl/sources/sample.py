@@ -1,0 +1,72 @@
+"""The built-in sample as a source: a dump that is made when it is first asked for."""
+
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Self
+
+from aind_etl.sources.canonical import Document
+from aind_etl.sources.dump import DumpSource
+
+
+class SampleSource:
+    """The sample world of a size and a seed.
+
+    Parameters
+    ----------
+    sessions
+        Number of behaviour sessions.
+    seed
+        Seed of the simulation; the same seed gives the same documents.
+    """
+
+    def __init__(self, sessions: int, seed: int) -> None:
+        self._sessions = sessions
+        self._seed = seed
+        self.name = f"sample:?sessions={sessions}&seed={seed}"
+        self._made: DumpSource | None = None
+        self._cleanup = ExitStack()
+
+    @property
+    def _dump(self) -> DumpSource:
+        if self._made is None:
+            # Imported here: the simulation's libraries are of no use to other sources.
+            from aind_etl.sample import write_world  # noqa: PLC0415
+
+            folder = Path(self._cleanup.enter_context(TemporaryDirectory(prefix="aind-etl-")))
+            write_world(folder, sessions=self._sessions, seed=self._seed, results=False)
+            self._made = DumpSource(folder, self.name)
+        return self._made
+
+    def list_collections(self) -> list[str]:
+        """Return the names of the collections, sorted."""
+        return self._dump.list_collections()
+
+    def list_ids(self, collection: str) -> Iterator[str]:
+        """Yield the record id of every document of a collection."""
+        return self._dump.list_ids(collection)
+
+    def read_documents(self, collection: str) -> Iterator[Document]:
+        """Yield every document of a collection."""
+        return self._dump.read_documents(collection)
+
+    def read_documents_by_id(
+        self, collection: str, record_ids: AbstractSet[str]
+    ) -> Iterator[Document]:
+        """Yield the documents of a collection that have one of ``record_ids``."""
+        return self._dump.read_documents_by_id(collection, record_ids)
+
+    def fingerprint(self, collection: str) -> str:
+        """Return the world's own description, which says all there is to say of it."""
+        return f"{collection} of {self.name}"
+
+    def __enter__(self) -> Self:
+        """Return the source."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Remove the world made."""
+        self._made = None
+        self._cleanup.close()

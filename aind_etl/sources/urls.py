@@ -1,0 +1,59 @@
+"""From the address of a source to the source."""
+
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from aind_etl.errors import ConfigurationError
+from aind_etl.sources.dump import DumpSource
+from aind_etl.sources.protocol import Source
+from aind_etl.sources.sample import SampleSource
+
+_KNOWN = (
+    "Known sources: 'sample:' (the built-in sample, also 'sample:?sessions=100&seed=1') and the "
+    "path of a folder with a dump (<collection>.jsonl, .json or .bson, each also .gz)."
+)
+_DEFAULT_SESSIONS = 24
+_DEFAULT_SEED = 0
+
+
+def open_source(url: str) -> Source:
+    """Return the source at an address.
+
+    Parameters
+    ----------
+    url
+        ``sample:``, ``sample:?sessions=N&seed=S``, the path of a folder, or its ``file:`` URL.
+
+    Raises
+    ------
+    ConfigurationError
+        The address is of no kind that is known, or what it names does not exist.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "sample":
+        return _sample(url)
+    if parts.scheme == "file":
+        return DumpSource(Path(unquote(parts.path)))
+    if "://" in url:
+        # Only the scheme is shown: the rest may hold a password.
+        raise ConfigurationError(f"Sources of the kind {parts.scheme}:// are not known. {_KNOWN}")
+    return DumpSource(Path(url).expanduser())
+
+
+def _sample(url: str) -> SampleSource:
+    parts = urlsplit(url)
+    given = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if parts.path or parts.netloc or not given.keys() <= {"sessions", "seed"}:
+        raise ConfigurationError(f"The source {url!r} is not understood. {_KNOWN}")
+    try:
+        sessions = int(given.get("sessions", _DEFAULT_SESSIONS))
+        seed = int(given.get("seed", _DEFAULT_SEED))
+    except ValueError:
+        raise ConfigurationError(
+            f"The source {url!r} is not understood: sessions and seed are whole numbers. {_KNOWN}"
+        ) from None
+    if sessions < 1 or seed < 0:
+        raise ConfigurationError(
+            f"The source {url!r} is not understood: sessions begins at 1 and seed at 0."
+        )
+    return SampleSource(sessions, seed)
