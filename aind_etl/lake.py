@@ -14,7 +14,7 @@ Names of collections are percent-encoded in paths, so that no name can lead out 
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -111,6 +111,17 @@ class Lake:
             return pl.DataFrame(schema=polars_schema(table))
         return _scan([path], table).collect()
 
+    def holds_any(self, table: Table, collection: str, month: str, records: pl.DataFrame) -> bool:
+        """Return whether a partition has rows of any of ``records`` (column ``record_id``)."""
+        path = self.storage.path(_partition(table, collection, month))
+        found = _scan([path], table).select("record_id").unique().collect()
+        return not found.join(records, on="record_id", how="semi").is_empty()
+
+    @staticmethod
+    def encoded(collection: str) -> str:
+        """Return a collection's name as paths carry it."""
+        return _encode(collection)
+
     # --- the change log -------------------------------------------------------------------
 
     def last_batch(self, collection: str) -> int:
@@ -147,6 +158,12 @@ class Lake:
         if not paths:
             return pl.LazyFrame(schema=polars_schema(tables.DOCUMENTS))
         return _scan(paths, tables.DOCUMENTS)
+
+    def read_batches(self, collection: str, after: int = 0) -> Iterator[pl.DataFrame]:
+        """Yield the batches of a collection later than batch ``after``, one after the other."""
+        for batch, path in sorted(self._batches(collection).items()):
+            if batch > after:
+                yield _scan([path], tables.DOCUMENTS).collect()
 
     def live_documents(self, collection: str) -> pl.DataFrame:
         """Return what the source held when it was last read, without the documents themselves.
@@ -356,5 +373,3 @@ def _write_all(file: BinaryIO, content: bytes) -> None:
 def record_ids(ids: Iterable[str]) -> pl.DataFrame:
     """Return record ids as the one-column frame that joins expect."""
     return pl.DataFrame({"record_id": list(ids)}, schema={"record_id": pl.String})
-
-

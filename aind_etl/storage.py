@@ -86,7 +86,9 @@ class LocalStorage:
     def remove(self, name: str) -> None:
         """Remove a file if it is there, and the folders that it leaves empty."""
         target = self.root / name
-        target.unlink(missing_ok=True)
+        if not target.exists():
+            return
+        target.unlink()
         for folder in target.parents:
             if folder == self.root or any(folder.iterdir()):
                 break

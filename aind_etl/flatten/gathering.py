@@ -44,11 +44,11 @@ class Gathered:
 
     def __init__(self, pipeline_format: str) -> None:
         self._format = pipeline_format
-        self._scalars = [
+        self._scalars: list[tuple[Column, tuple[str, ...], list[Any]]] = [
             (column, paths, [])
             for column in tables.ANALYSES.columns
             if column.name != "record_id" and (paths := column.origin(pipeline_format).paths)
-        ]  # type: list[tuple[Column, tuple[str, ...], list[Any]]]
+        ]
         children = (tables.FIT_PARAMETERS, tables.CROSS_VALIDATION, tables.INPUT_ASSETS)
         self._list_paths = {
             column.name: next(iter(column.origin(pipeline_format).paths), "")
@@ -210,7 +210,9 @@ def _inner_type(name: str) -> pa.DataType:
     return pa.large_string() if texts else pa.float64()
 
 
-def _only(values: Sequence[Any], kinds: type | tuple[type, ...], data_type: pl.DataType) -> pl.Series:
+def _only(
+    values: Sequence[Any], kinds: type | tuple[type, ...], data_type: pl.DataType
+) -> pl.Series:
     """Return the values of one kind, NULL in place of the others. Truth values are no numbers."""
     truths = kinds is bool
     chosen = [

@@ -157,10 +157,11 @@ def _parse(record_id: str, text: str) -> dict[str, Any]:
         raise Rejection(
             "missing_id",
             "_id",
-            f"A document has an '_id'; this one has {_shorten(list(value))}. Mend it in the source.",
+            f"A document has an '_id'; this one has {_shorten(list(value))}. Mend it in the "
+            "source.",
         )
     # Only documents with something that plain JSON lacks carry keys that begin with a dollar.
-    return _unwrap(value) if '{"$' in text else value  # type: ignore[no-any-return]
+    return _unwrap(value) if '{"$' in text else value
 
 
 def _unwrap(value: Any) -> Any:  # noqa: ANN401 - any JSON in, any value out

@@ -199,7 +199,9 @@ def _cross_validation(analyses: pl.DataFrame) -> pl.DataFrame:
 
 def _input_assets(analyses: pl.DataFrame) -> pl.DataFrame:
     return (
-        analyses.select(*_ROW, url="url_list", position=pl.int_ranges(pl.col("url_list").list.len()))
+        analyses.select(
+            *_ROW, url="url_list", position=pl.int_ranges(pl.col("url_list").list.len())
+        )
         .explode("position", "url")
         .drop_nulls("position")
     )

@@ -1,0 +1,168 @@
+"""Keeping the analysis tables in step with the change log.
+
+Here belongs which documents must be flattened (again) and which partitions that touches. How a
+document is flattened and how a partition is replaced belong to their own rooms.
+
+The work follows the change: only batches that came since the last time are read, and only
+partitions that hold, or will hold, one of their records are rewritten. Memory is bounded by a
+batch of documents and by the largest partition.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import polars as pl
+
+from aind_etl.contract import ANALYSIS_TABLES, Table, tables
+from aind_etl.contract.schemas import polars_schema
+from aind_etl.flatten import flatten_documents, flattener_version
+from aind_etl.lake import UNKNOWN_MONTH, Lake, Spill
+
+# How many documents are flattened at a time, unless they are large.
+_PORTION_DOCUMENTS = 10_000
+_PORTION_BYTES = 64 << 20
+_SPILL_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshReport:
+    """What bringing the tables of one collection up to date did.
+
+    Attributes
+    ----------
+    flattened, rejected, removed
+        Numbers of documents: flattened anew, rejected, and gone.
+    partitions_written
+        Number of files written or removed.
+    """
+
+    collection: str
+    flattened: int = 0
+    rejected: int = 0
+    removed: int = 0
+    partitions_written: int = 0
+
+
+def refresh_analyses(
+    lake: Lake,
+    collection: str,
+    *,
+    progress: Callable[[int], None] = lambda _documents: None,
+) -> RefreshReport:
+    """Bring `analyses`, its children and `rejected_documents` of a collection up to date.
+
+    Interrupted and run again, it gives the same tables: the state that says how far it came is
+    written last, and a record's rows are always replaced, never added to.
+
+    Parameters
+    ----------
+    lake, collection
+        Which tables.
+    progress
+        Called with the number of documents flattened since the last call.
+
+    Returns
+    -------
+    RefreshReport
+        What was done.
+    """
+    state = lake.state(collection)
+    last_batch = lake.last_batch(collection)
+    through = state.flattened_through if state.flattener == flattener_version() else 0
+    if through >= last_batch:
+        return RefreshReport(collection)
+    changed = _changed_records(lake, collection, through)
+    removed = changed.filter(pl.col("operation") == "delete").height
+    rejected: list[pl.DataFrame] = []
+    with lake.storage.scratch(f"refresh-{lake.encoded(collection)}") as folder:
+        spill = Spill(folder, _SPILL_BYTES)
+        for documents in _portions(lake, collection, through, changed):
+            flattened = flatten_documents(collection, documents, UNKNOWN_MONTH)
+            for table in ANALYSIS_TABLES:
+                spill.add(table, flattened.rows[table.name])
+            rejected.append(flattened.rejected)
+            progress(documents.height)
+        records = changed.select("record_id")
+        written = sum(
+            _replace_in_table(lake, table, collection, records, spill) for table in ANALYSIS_TABLES
+        )
+    verdicts = pl.concat([pl.DataFrame(schema=polars_schema(tables.REJECTED_DOCUMENTS)), *rejected])
+    written += lake.replace_rows(
+        tables.REJECTED_DOCUMENTS, collection, None, without=records, rows=verdicts
+    )
+    lake.update_state(
+        collection, {"flattened_through": last_batch, "flattener": flattener_version()}
+    )
+    return RefreshReport(
+        collection,
+        flattened=changed.height - removed - verdicts.height,
+        rejected=verdicts.height,
+        removed=removed,
+        partitions_written=written,
+    )
+
+
+def _changed_records(lake: Lake, collection: str, through: int) -> pl.DataFrame:
+    """Return the records with versions later than batch ``through``, as of their last one.
+
+    Returns
+    -------
+    polars.DataFrame
+        Columns ``record_id``, ``batch_id``, ``operation``, ``changed_at`` and ``first_seen_at``.
+    """
+    last = (
+        lake.versions(collection, after=through)
+        .select("record_id", "batch_id", "operation", changed_at="extracted_at")
+        .collect()
+        .sort("batch_id")
+        .unique("record_id", keep="last", maintain_order=True)
+    )
+    first = (
+        lake.versions(collection)
+        .select("record_id", "extracted_at")
+        .join(last.lazy().select("record_id"), on="record_id", how="semi")
+        .group_by("record_id")
+        .agg(first_seen_at=pl.col("extracted_at").min())
+        .collect()
+    )
+    return last.join(first, on="record_id", how="left", maintain_order="left")
+
+
+def _portions(
+    lake: Lake, collection: str, through: int, changed: pl.DataFrame
+) -> Iterator[pl.DataFrame]:
+    """Yield the live documents among the changed ones, a bounded number at a time."""
+    live = changed.filter(pl.col("operation") == "upsert").drop("operation")
+    for batch in lake.read_batches(collection, after=through):
+        documents = batch.select("record_id", "batch_id", "document", "content_hash").join(
+            live, on=["record_id", "batch_id"], how="inner", maintain_order="left"
+        )
+        yield from _slices(documents.drop("batch_id"))
+
+
+def _slices(documents: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Yield slices of documents, bounded in number and in size."""
+    sizes = documents["document"].str.len_bytes().to_list()
+    start = size = 0
+    for end, length in enumerate(sizes):
+        if end - start == _PORTION_DOCUMENTS or (end > start and size + length > _PORTION_BYTES):
+            yield documents.slice(start, end - start)
+            start, size = end, 0
+        size += length
+    if start < len(sizes):
+        yield documents.slice(start)
+
+
+def _replace_in_table(
+    lake: Lake, table: Table, collection: str, records: pl.DataFrame, spill: Spill
+) -> int:
+    """Replace the rows of some records in every partition they are or will be in."""
+    present = {
+        month
+        for month in lake.months(table, collection)
+        if lake.holds_any(table, collection, month, records)
+    }
+    return sum(
+        lake.replace_rows(table, collection, month, without=records, rows=spill.rows(table, month))
+        for month in sorted(present | set(spill.months(table)))
+    )

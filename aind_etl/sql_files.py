@@ -1,0 +1,137 @@
+"""The files of ``sql/``: what stands in them, and in which order they build on each other.
+
+A file of views or marts holds one SELECT, whose name is the file's; the comment it opens with
+says what a row is. Macros are whole statements, checks SELECTs that return what offends. How
+they are run belongs to :mod:`aind_etl.warehouse`.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from enum import StrEnum
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from aind_etl.bundle import bundled
+from aind_etl.errors import ConfigurationError
+
+
+class Kind(StrEnum):
+    """What a file of ``sql/`` makes; the value is its folder."""
+
+    MACRO = "macros"
+    VIEW = "views"
+    MART = "marts"
+    CHECK = "checks"
+
+
+@dataclass(frozen=True, slots=True)
+class SqlFile:
+    """One file of ``sql/``.
+
+    Attributes
+    ----------
+    kind, name
+        What it makes, and its name.
+    comment
+        What a row is, or what must hold.
+    statement
+        The SQL without the opening comment and a closing semicolon.
+    """
+
+    kind: Kind
+    name: str
+    comment: str
+    statement: str
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of the comment."""
+        return self.comment.split(". ", maxsplit=1)[0].rstrip(".") + "."
+
+
+def read_sql_files(kind: Kind, folder: Path | None = None) -> list[SqlFile]:
+    """Return the files of a kind, sorted by name.
+
+    Parameters
+    ----------
+    kind
+        Which files.
+    folder
+        The folder ``sql``; the one that travels with the package where none is given.
+
+    Raises
+    ------
+    ConfigurationError
+        A file does not open with a comment, or its name is no SQL name.
+    """
+    paths = sorted(((folder or bundled("sql")) / kind).glob("*.sql"))
+    return [_read(kind, path) for path in paths]
+
+
+def in_order(files: Sequence[SqlFile]) -> list[SqlFile]:
+    """Return files so that each comes after those whose tables it reads.
+
+    Raises
+    ------
+    ConfigurationError
+        Files build on each other in a circle.
+    """
+    by_name = {file.name: file for file in files}
+    graph = {file.name: tables_read(file.statement, by_name.keys()) - {file.name} for file in files}
+    try:
+        return [by_name[name] for name in TopologicalSorter(graph).static_order()]
+    except CycleError as error:
+        circle = " → ".join(error.args[1])
+        raise ConfigurationError(
+            f"Files of sql/ build on each other in a circle: {circle}."
+        ) from None
+
+
+def tables_read(query: str, names: AbstractSet[str]) -> set[str]:
+    """Return which of ``names`` a query reads as tables.
+
+    DuckDB's own parser says so for every SELECT. What it does not take apart without running
+    it, a PIVOT over the values found or a malformed query, is searched for the names as words.
+    """
+    with duckdb.connect(":memory:") as connection:
+        row = connection.execute("SELECT json_serialize_sql(?)", [query]).fetchone()
+    parsed = json.loads(row[0]) if row else {"error": True}
+    if parsed.get("error"):
+        code = re.sub(r"--.*|'[^']*'", " ", query)
+        return set(re.findall(r"\w+", code)) & names
+    return set(_table_names(parsed)) & names
+
+
+def _read(kind: Kind, path: Path) -> SqlFile:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    opening = []
+    for line in lines:
+        if not line.startswith("--"):
+            break
+        opening.append(line.removeprefix("--").strip())
+    comment = " ".join(opening).strip()
+    statement = "\n".join(lines[len(opening) :]).strip().rstrip(";")
+    if not comment or not statement:
+        raise ConfigurationError(
+            f"{path} must open with a comment that says what a row is, followed by SQL."
+        )
+    if not path.stem.isidentifier():
+        raise ConfigurationError(
+            f"{path}: the file's name becomes the name of a table; use letters, digits and _."
+        )
+    return SqlFile(kind, path.stem, comment, statement)
+
+
+def _table_names(node: Any) -> list[str]:  # noqa: ANN401 - any JSON
+    if isinstance(node, Mapping):
+        own = [node["table_name"]] if node.get("type") == "BASE_TABLE" else []
+        return own + [name for inner in node.values() for name in _table_names(inner)]
+    if isinstance(node, list):
+        return [name for inner in node for name in _table_names(inner)]
+    return []

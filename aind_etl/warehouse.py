@@ -1,0 +1,363 @@
+"""The warehouse: one DuckDB file, built aside from the lake and ``sql/``, published at once.
+
+Here belong the building, the publishing, and how the file is opened for reading. The tables
+come from the contract, everything made of them from ``sql/``.
+
+Readers never wait and are never waited for: a reader that holds the old file keeps it, and
+whoever opens the path next has the new one.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+
+import duckdb
+
+from aind_etl.contract import TABLES, DataType, Partitioning, Table, tables
+from aind_etl.contract.ddl import comments, create_table, quote_identifier, quote_text
+from aind_etl.errors import ConfigurationError, DataError
+from aind_etl.lake import Lake
+from aind_etl.sql_files import Kind, SqlFile, in_order, read_sql_files
+
+STORAGE_VERSION = "v1.0.0"
+"""The file format written: the one that every DuckDB client from 1.0 on can open."""
+
+INFO_TABLE = "warehouse_info"
+_INFO_COMMENT = "One row a fact about this file: when, from what and by what it was built."
+_LAYOUT = 1
+# Extensions are never fetched while a query runs: an error that names what is missing is clearer.
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+}
+_BUILD_CONFIG = _CONFIG | {"storage_compatibility_version": STORAGE_VERSION, "memory_limit": "1GB"}
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """What a build made.
+
+    Attributes
+    ----------
+    path
+        The warehouse.
+    published
+        False where nothing had changed since the last build, and the file was left alone.
+    rows
+        Rows of each table and mart, by name.
+    size_bytes
+        Size of the file.
+    """
+
+    path: Path
+    published: bool
+    rows: dict[str, int] = field(default_factory=dict)
+    size_bytes: int = 0
+
+
+def build_warehouse(
+    lake: Lake,
+    path: Path,
+    *,
+    sql_folder: Path | None = None,
+    progress: Callable[[str], None] = lambda _step: None,
+) -> BuildReport:
+    """Build the warehouse from the lake, and publish it.
+
+    Parameters
+    ----------
+    lake
+        Where the tables come from.
+    path
+        Where the warehouse is published. What stands there stays until the new one is whole.
+    sql_folder
+        The folder ``sql``; the one that travels with the package where none is given.
+    progress
+        Called with the name of each table as it is begun.
+
+    Returns
+    -------
+    BuildReport
+        What was made. Nothing is built where lake, ``sql/`` and versions are those of the file
+        that stands there.
+
+    Raises
+    ------
+    ConfigurationError
+        A file of ``sql/`` cannot be run; what stands at ``path`` is left alone.
+    DataError
+        Another process is publishing.
+    """
+    files = {table.name: lake.files(table) for table in TABLES if _in_lake(table)}
+    sql = {kind: read_sql_files(kind, sql_folder) for kind in Kind}
+    inputs = _fingerprint(lake, files, sql)
+    if read_info(path).get("inputs") == inputs:
+        return BuildReport(path, published=False, rows=_count_rows(path), size_bytes=_size(path))
+    with lake.storage.lock("warehouse", f"the warehouse {path}"), _aside(path) as building:
+        with duckdb.connect(building, config=_BUILD_CONFIG) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            for table in TABLES:
+                progress(table.name)
+                connection.execute(create_table(table))
+                _load(connection, table, files.get(table.name, []))
+            _load_collections(connection, lake)
+            for table in TABLES:
+                for statement in comments(table):
+                    connection.execute(statement)
+            _apply_sql(connection, sql, progress)
+            _write_info(connection, lake, inputs)
+            connection.execute("CHECKPOINT")
+        rows = _count_rows(building)
+        _publish(building, path)
+    return BuildReport(path, published=True, rows=rows, size_bytes=_size(path))
+
+
+def connect(path: Path) -> duckdb.DuckDBPyConnection:
+    """Open the warehouse for reading.
+
+    Raises
+    ------
+    ConfigurationError
+        There is none, or it cannot be read.
+    """
+    if not path.is_file():
+        raise ConfigurationError(
+            f"There is no warehouse at {str(path)!r}. Build it with 'aind-etl run', or name "
+            "another with --warehouse or AIND_ETL_WAREHOUSE."
+        )
+    try:
+        connection = duckdb.connect(path, read_only=True, config=_CONFIG)
+        connection.execute("SET TimeZone = 'UTC'")
+    except duckdb.Error as error:
+        raise ConfigurationError(
+            f"The warehouse {str(path)!r} cannot be opened ({_first_line(error)}). If it was "
+            "copied, copy it again; 'aind-etl run' builds it anew."
+        ) from None
+    return connection
+
+
+def read_info(path: Path) -> dict[str, str]:
+    """Return the facts a warehouse holds about itself; none where it cannot be read."""
+    if not path.is_file():
+        return {}
+    try:
+        with duckdb.connect(path, read_only=True, config=_CONFIG) as connection:
+            return dict(connection.execute(f"SELECT name, value FROM {INFO_TABLE}").fetchall())
+    except duckdb.Error:
+        return {}
+
+
+def run_checks(
+    connection: duckdb.DuckDBPyConnection, sql_folder: Path | None = None
+) -> Iterator[tuple[SqlFile, int]]:
+    """Run every check of ``sql/checks``; yield it with the number of offending rows."""
+    for check in read_sql_files(Kind.CHECK, sql_folder):
+        row = connection.execute(f"SELECT count(*) FROM ({check.statement})").fetchone()
+        yield check, row[0] if row else 0
+
+
+def _in_lake(table: Table) -> bool:
+    return table.partitioning is not Partitioning.WAREHOUSE_ONLY
+
+
+def _load(connection: duckdb.DuckDBPyConnection, table: Table, files: Sequence[Path]) -> None:
+    if not files:
+        return
+    columns = ", ".join(quote_identifier(name) for name in table.column_names)
+    listed = ", ".join(quote_text(str(path)) for path in files)
+    connection.execute(
+        f"INSERT INTO {quote_identifier(table.name)} ({columns}) SELECT {columns} "
+        f"FROM read_parquet([{listed}], hive_partitioning = false, union_by_name = true)"
+    )
+
+
+def _load_collections(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
+    """Fill `collections`: what the state files say, and counts of what was loaded."""
+    connection.execute(
+        "CREATE TEMP TABLE states (source_collection VARCHAR, source VARCHAR, "
+        "last_new_pass_at TIMESTAMPTZ, last_full_pass_at TIMESTAMPTZ)"
+    )
+    states = [lake.state(name) for name in lake.collections()]
+    if states:
+        connection.executemany(
+            "INSERT INTO states VALUES (?, ?, ?, ?)",
+            [
+                (state.collection, state.source, state.last_new_pass_at, state.last_full_pass_at)
+                for state in states
+            ],
+        )
+    names = ", ".join(tables.COLLECTIONS.column_names)
+    connection.execute(f"INSERT INTO collections ({names}) {_COLLECTIONS}")
+    connection.execute("DROP TABLE states")
+
+
+_COLLECTIONS = """
+WITH last_versions AS (
+    SELECT source_collection, arg_max(operation, batch_id) AS operation
+    FROM documents
+    GROUP BY source_collection, record_id
+),
+documents_counted AS (
+    SELECT
+        source_collection,
+        count(*) FILTER (operation = 'upsert') AS live,
+        count(*) FILTER (operation = 'delete') AS deleted
+    FROM last_versions
+    GROUP BY source_collection
+),
+rejected_counted AS (
+    SELECT source_collection, count(*) AS rejected
+    FROM rejected_documents
+    GROUP BY source_collection
+),
+analyses_counted AS (
+    SELECT
+        source_collection,
+        count(*) FILTER (process_index = 0 AND pipeline_format = 'prototype') AS prototype,
+        count(*) FILTER (process_index = 0 AND pipeline_format = 'framework') AS framework,
+        count(*) FILTER (outcome = 'success') AS success,
+        count(*) FILTER (outcome = 'skipped') AS skipped,
+        count(*) FILTER (outcome = 'failed') AS failed,
+        count(*) FILTER (outcome = 'unknown') AS unknown,
+        max(finished_at) AS newest
+    FROM analyses
+    GROUP BY source_collection
+)
+SELECT
+    source_collection,
+    states.source,
+    coalesce(live, 0),
+    coalesce(rejected, 0),
+    coalesce(deleted, 0),
+    coalesce(prototype, 0),
+    coalesce(framework, 0),
+    coalesce(success, 0),
+    coalesce(skipped, 0),
+    coalesce(failed, 0),
+    coalesce(unknown, 0),
+    newest,
+    states.last_new_pass_at,
+    states.last_full_pass_at
+FROM states
+LEFT JOIN documents_counted USING (source_collection)
+LEFT JOIN rejected_counted USING (source_collection)
+LEFT JOIN analyses_counted USING (source_collection)
+ORDER BY source_collection
+"""
+
+
+def _apply_sql(
+    connection: duckdb.DuckDBPyConnection,
+    sql: dict[Kind, list[SqlFile]],
+    progress: Callable[[str], None],
+) -> None:
+    """Make macros, views and marts, each after what it builds on."""
+    for file in [*sql[Kind.MACRO], *in_order([*sql[Kind.VIEW], *sql[Kind.MART]])]:
+        progress(file.name)
+        name, comment = quote_identifier(file.name), quote_text(file.comment)
+        try:
+            if file.kind is Kind.MACRO:
+                connection.execute(file.statement)
+            elif file.kind is Kind.VIEW:
+                connection.execute(f"CREATE VIEW {name} AS {file.statement}")
+                connection.execute(f"COMMENT ON VIEW {name} IS {comment}")
+            else:
+                connection.execute(f"CREATE TABLE {name} AS {file.statement}")
+                connection.execute(f"COMMENT ON TABLE {name} IS {comment}")
+        except duckdb.Error as error:
+            raise ConfigurationError(
+                f"sql/{file.kind}/{file.name}.sql cannot be run: {error}. The warehouse was left "
+                "as it was."
+            ) from None
+
+
+def _write_info(connection: duckdb.DuckDBPyConnection, lake: Lake, inputs: str) -> None:
+    connection.execute(
+        f"CREATE TABLE {INFO_TABLE} (name VARCHAR NOT NULL, value {DataType.VARCHAR})"
+    )
+    connection.execute(f"COMMENT ON TABLE {INFO_TABLE} IS {quote_text(_INFO_COMMENT)}")
+    connection.executemany(
+        f"INSERT INTO {INFO_TABLE} VALUES (?, ?)",
+        [
+            ("built_at", datetime.now(UTC).isoformat(timespec="seconds")),
+            ("built_by", f"aind-etl {version('aind-etl')}, DuckDB {duckdb.__version__}"),
+            ("lake", str(lake)),
+            ("layout", str(_LAYOUT)),
+            ("inputs", inputs),
+        ],
+    )
+
+
+def _fingerprint(lake: Lake, files: dict[str, list[Path]], sql: dict[Kind, list[SqlFile]]) -> str:
+    """Return a text that differs whenever a build would give another warehouse."""
+    digest = sha256()
+    for part in (str(_LAYOUT), version("aind-etl"), duckdb.__version__, STORAGE_VERSION):
+        digest.update(part.encode())
+    for path in sorted(path for paths in files.values() for path in paths):
+        facts = path.stat()
+        digest.update(f"{path}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
+    for table in TABLES:
+        digest.update("\0".join([create_table(table), *comments(table)]).encode())
+    for file in (file for kind in Kind for file in sql[kind]):
+        digest.update(f"{file.kind}\0{file.name}\0{file.comment}\0{file.statement}\0".encode())
+    digest.update(_COLLECTIONS.encode())
+    digest.update("\0".join(lake.collections()).encode())
+    return digest.hexdigest()
+
+
+def _count_rows(path: Path) -> dict[str, int]:
+    with duckdb.connect(path, read_only=True, config=_CONFIG) as connection:
+        names = connection.execute(
+            "SELECT table_name FROM duckdb_tables() WHERE NOT internal AND table_name <> ?",
+            [INFO_TABLE],
+        ).fetchall()
+        counted = {
+            name: connection.execute(f"SELECT count(*) FROM {quote_identifier(name)}").fetchone()
+            for (name,) in names
+        }
+    return {name: row[0] for name, row in counted.items() if row}
+
+
+@contextmanager
+def _aside(path: Path) -> Iterator[Path]:
+    """Give the path of a file to build, in a folder of its own beside ``path``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{path.name}-building-"
+    # The lock is held: a folder like this was left by a build that was killed.
+    for left in path.parent.glob(f"{prefix}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    folder = path.parent / f"{prefix}{os.getpid()}"
+    folder.mkdir()
+    try:
+        # The same name: it becomes the database's own, which views may be qualified with.
+        yield folder / path.name
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _publish(building: Path, path: Path) -> None:
+    """Put a finished file in its place, for good."""
+    if path.is_dir():
+        raise DataError(f"The warehouse {str(path)!r} is a folder; name a file.")
+    with building.open("rb+") as file:
+        os.fsync(file.fileno())
+    building.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
