@@ -158,8 +158,8 @@ def run_checks(
 ) -> Iterator[tuple[SqlFile, int]]:
     """Run every check of ``sql/checks``; yield it with the number of offending rows."""
     for check in read_sql_files(Kind.CHECK, sql_folder):
-        row = connection.execute(f"SELECT count(*) FROM ({check.statement})").fetchone()
-        yield check, row[0] if row else 0
+        ((offending,),) = connection.execute(f"SELECT count(*) FROM ({check.statement})").fetchall()
+        yield check, offending
 
 
 def _in_lake(table: Table) -> bool:
@@ -317,11 +317,12 @@ def _count_rows(path: Path) -> dict[str, int]:
             "SELECT table_name FROM duckdb_tables() WHERE NOT internal AND table_name <> ?",
             [INFO_TABLE],
         ).fetchall()
-        counted = {
-            name: connection.execute(f"SELECT count(*) FROM {quote_identifier(name)}").fetchone()
+        return {
+            name: connection.execute(f"SELECT count(*) FROM {quote_identifier(name)}").fetchall()[
+                0
+            ][0]
             for (name,) in names
         }
-    return {name: row[0] for name, row in counted.items() if row}
 
 
 @contextmanager

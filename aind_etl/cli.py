@@ -1,0 +1,465 @@
+"""The command ``aind-etl``.
+
+Here belongs what a person types and reads: arguments, tables on the terminal, exit codes. The
+work is done by the other rooms, which are imported only by the commands that need them: help
+and queries do not wait for Dagster.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table as Sheet
+
+from aind_etl.errors import AindEtlError, ConfigurationError
+
+if TYPE_CHECKING:
+    from aind_etl.progress import TerminalProgress
+    from aind_etl.query import Query
+    from aind_etl.settings import Settings
+
+app = typer.Typer(
+    name="aind-etl",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""AIND's analysis results as parquet and a DuckDB warehouse.
+
+Documents of both pipeline formats are read from a **source**, kept in a change log, flattened to
+the tables of a **lake** (partitioned parquet), and published as a **warehouse** (one DuckDB file).
+
+Begin with `aind-etl run`: without a source it loads a built-in sample. Then ask:
+`aind-etl sql "SELECT * FROM best_models LIMIT 10"`.
+
+Every option can be set by an environment variable; the command line wins. Exit codes: 0 done,
+1 data differ or a check failed, 2 wrong use or configuration, 3 the source cannot be read.
+""",
+)
+
+# Results go to standard output; everything said about the work goes to standard error.
+_out = Console()
+_err = Console(stderr=True)
+_WIDE = 240
+_SHOWN_ROWS = 200
+_INTERRUPTED = 130
+
+SourceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--source",
+        metavar="URL",
+        help="Where documents come from: `sample:` (built in, also `sample:?sessions=100&seed=1`) "
+        "or a folder with a dump: `<collection>.jsonl`, `.json` or `.bson`, each also `.gz`. "
+        "Environment: `AIND_ETL_SOURCE`.",
+    ),
+]
+LakeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--lake",
+        metavar="DIR",
+        help="Folder of the lake. Environment: `AIND_ETL_LAKE`; default `./lake`.",
+    ),
+]
+WarehouseOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--warehouse",
+        metavar="FILE",
+        help="The DuckDB file. Environment: `AIND_ETL_WAREHOUSE`; default "
+        "`<lake>/warehouse.duckdb`.",
+    ),
+]
+CollectionOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--collection",
+        metavar="NAME",
+        help="Only this collection; may be given several times. Environment: "
+        "`AIND_ETL_COLLECTIONS`, separated by commas; default all.",
+    ),
+]
+
+
+def main() -> None:
+    """Run the command, and end with an exit code that says how it went."""
+    try:
+        app()
+    except AindEtlError as error:
+        _err.print(f"[bold red]Error:[/] {_escape(str(error))}", soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _err.print("Interrupted. What was written is whole; run again to go on.")
+        sys.exit(_INTERRUPTED)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"aind-etl {version('aind-etl')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    source: SourceOption = None,
+    lake: LakeOption = None,
+    warehouse: WarehouseOption = None,
+    collection: CollectionOption = None,
+    pass_kind: Annotated[
+        Literal["new", "full"],
+        typer.Option(
+            "--pass",
+            help="`new` compares ids and reads what is missing or recent; `full` reads everything "
+            "and compares contents.",
+        ),
+    ] = "new",
+    max_deleted_share: Annotated[
+        float | None,
+        typer.Option(
+            "--max-deleted-share",
+            metavar="SHARE",
+            help="Largest share of a collection, 0 to 1, that a pass may find gone before it stops "
+            "and deletes nothing. Environment: `AIND_ETL_MAX_DELETED_SHARE`; default 0.2.",
+        ),
+    ] = None,
+) -> None:
+    """Bring lake and warehouse up to date with the source.
+
+    Runs the same Dagster assets as the nightly run, in this process. Run again, it reads only
+    what is new; interrupted, it goes on where it was.
+    """
+    settings = _settings(source, lake, warehouse, collection, max_deleted_share=max_deleted_share)
+    with _progress() as progress:
+        from aind_etl.extract import Pass
+        from aind_etl.orchestration.instance import run_everything
+        from aind_etl.orchestration.resources import Etl
+
+        run_everything(Etl(settings, progress), Pass(pass_kind))
+    _show_result(settings)
+
+
+@app.command()
+def status(lake: LakeOption = None, warehouse: WarehouseOption = None) -> None:
+    """Show what the lake and the warehouse hold, and how fresh they are."""
+    settings = _settings(None, lake, warehouse, None)
+    from aind_etl.status import collection_statuses, warehouse_status
+
+    statuses = collection_statuses(settings.lake)
+    if not statuses:
+        _out.print(
+            f"There is nothing in the lake {str(settings.lake)!r} yet. Fill it with "
+            "'aind-etl run'.",
+            soft_wrap=True,
+        )
+        return
+    sheet = _sheet(f"Lake {settings.lake.absolute()}")
+    for name, justify in (
+        ("collection", "left"),
+        ("live", "right"),
+        ("rejected", "right"),
+        ("waiting", "right"),
+        ("newest finished", "left"),
+        ("last new pass", "left"),
+        ("last full pass", "left"),
+        ("source", "left"),
+    ):
+        sheet.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for one in statuses:
+        sheet.add_row(
+            _escape(one.collection),
+            f"{one.live:,}",
+            f"{one.rejected:,}",
+            f"{one.waiting:,}",
+            one.newest_finished,
+            one.last_new_pass,
+            one.last_full_pass,
+            _escape(one.source),
+        )
+    _console(_out).print(sheet)
+    _out.print(_escape(warehouse_status(settings.warehouse_path)), soft_wrap=True)
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="A SELECT, in DuckDB's SQL.")],
+    warehouse: WarehouseOption = None,
+    lake: LakeOption = None,
+    output_format: Annotated[
+        Literal["table", "csv", "json", "parquet"],
+        typer.Option("--format", "-f", help="How to write the rows."),
+    ] = "table",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Write to a file; standard output otherwise."
+        ),
+    ] = None,
+) -> None:
+    """Ask the warehouse; it is opened for reading only.
+
+    Tables and views: `SHOW TABLES`. What they mean: `docs/data_dictionary.md`, or `SELECT
+    table_name, comment FROM duckdb_tables()`.
+    """
+    from aind_etl.query import Query
+
+    settings = _settings(None, lake, warehouse, None)
+    with Query(settings.warehouse_path, query) as asked:
+        if output_format == "table" and output is None:
+            _show_rows(asked)
+        elif output_format == "table":
+            raise ConfigurationError("--output needs --format csv, json or parquet.")
+        elif output is not None:
+            asked.write(output, output_format)
+            _err.print(f"Wrote {_escape(str(output))}", soft_wrap=True)
+        else:
+            asked.stream(sys.stdout.buffer, output_format)
+
+
+@app.command()
+def sample(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="An empty or new folder for the world.")
+    ],
+    sessions: Annotated[
+        int, typer.Option("--sessions", min=1, help="Number of behaviour sessions.")
+    ] = 24,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the simulation.")] = 0,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            metavar="jsonl|bson",
+            help="Dump format; may be given twice.",
+        ),
+    ] = None,
+    results: Annotated[
+        bool, typer.Option(help="Write the result folders (JSON, figures) as well.")
+    ] = True,
+) -> None:
+    """Write the sample world: a dump to load, and the result folders beside it.
+
+    Subjects, sessions, choices, fits and documents are simulated; the same seed gives the same
+    files.
+    """
+    from aind_etl.sample import write_world
+
+    chosen = tuple(dict.fromkeys(formats or ["jsonl"]))
+    if not set(chosen) <= {"jsonl", "bson"}:
+        raise ConfigurationError(f"--format takes jsonl or bson, not {', '.join(chosen)!r}.")
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ConfigurationError(f"{str(directory)!r} is not an empty folder; name another.")
+    with _progress() as progress:
+        progress.step("simulate", total=sessions, unit="sessions")
+        summary = write_world(
+            directory,
+            sessions=sessions,
+            seed=seed,
+            formats=chosen,  # type: ignore[arg-type]
+            results=results,
+            progress=progress.reach,
+        )
+    for collection, count in summary.documents.items():
+        _out.print(f"{count:>9,}  {_escape(collection)}")
+    _out.print(f"\nLoad it with: aind-etl run --source {_escape(str(directory))}", soft_wrap=True)
+
+
+@app.command()
+def verify(
+    source: SourceOption = None,
+    lake: LakeOption = None,
+    warehouse: WarehouseOption = None,
+    collection: CollectionOption = None,
+) -> None:
+    """Compare source, lake and warehouse: counts and contents.
+
+    Reads the whole source. Ends with exit code 1 and the differences if there are any.
+    """
+    settings = _settings(source, lake, warehouse, collection)
+    from aind_etl.lake import Lake
+    from aind_etl.sources import open_source
+    from aind_etl.verify import verify_collection, verify_warehouse
+
+    store = Lake(settings.lake)
+    sheet = _sheet("Documents")
+    sheet.add_column("collection")
+    for name in ("source", "lake", "flattened", "rejected"):
+        sheet.add_column(name, justify="right")
+    differences = []
+    with _progress() as progress, open_source(settings.source) as opened:
+        for name in sorted({*opened.list_collections(), *store.collections()}):
+            if settings.collections and name not in settings.collections:
+                continue
+            progress.step(f"compare {name}")
+            comparison, found = verify_collection(opened, store, name, progress=progress.advance)
+            differences += found
+            sheet.add_row(
+                _escape(name),
+                *(
+                    f"{count:,}"
+                    for count in (
+                        comparison.source,
+                        comparison.lake,
+                        comparison.flattened,
+                        comparison.rejected,
+                    )
+                ),
+            )
+        progress.step("compare the warehouse")
+        differences += verify_warehouse(store, settings.warehouse_path)
+    _console(_out).print(sheet)
+    for difference in differences:
+        _out.print(
+            f"[bold red]{difference.between}[/] · {_escape(difference.subject)}: "
+            f"{_escape(difference.message)}",
+            soft_wrap=True,
+        )
+    if differences:
+        _out.print(f"\n{len(differences):,} differences.")
+        raise typer.Exit(1)
+    _out.print("\nSource, lake and warehouse agree.")
+
+
+@app.command()
+def dev(
+    source: SourceOption = None,
+    lake: LakeOption = None,
+    warehouse: WarehouseOption = None,
+    collection: CollectionOption = None,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the page.")] = 3000,
+) -> None:
+    """Open Dagster's page on the assets, on this machine."""
+    settings = _settings(source, lake, warehouse, collection)
+    from aind_etl.orchestration.instance import dagster_home
+
+    environment = os.environ | {
+        "DAGSTER_HOME": str(dagster_home(settings.lake)),
+        "AIND_ETL_SOURCE": settings.source,
+        "AIND_ETL_LAKE": str(settings.lake.absolute()),
+        "AIND_ETL_WAREHOUSE": str(settings.warehouse_path.absolute()),
+        "AIND_ETL_COLLECTIONS": ",".join(settings.collections),
+    }
+    module = "aind_etl.orchestration.location"
+    arguments = [sys.executable, "-m", "dagster", "dev", "-m", module, "--port", str(port)]
+    _err.print(f"Dagster's page: http://127.0.0.1:{port} (Ctrl-C ends it)")
+    os.execve(sys.executable, arguments, environment)  # noqa: S606 - our own interpreter
+
+
+def _settings(
+    source: str | None,
+    lake: Path | None,
+    warehouse: Path | None,
+    collections: list[str] | None,
+    *,
+    max_deleted_share: float | None = None,
+) -> "Settings":
+    from aind_etl.settings import load_settings
+
+    return load_settings(
+        source=source,
+        lake=lake,
+        warehouse=warehouse,
+        collections=tuple(collections or ()),
+        max_deleted_share=max_deleted_share,
+    )
+
+
+@contextmanager
+def _progress() -> Iterator["TerminalProgress"]:
+    from aind_etl.progress import TerminalProgress
+
+    with TerminalProgress(_err) as progress:
+        yield progress
+
+
+def _show_result(settings: "Settings") -> None:
+    """Show what was built, and what to do with it."""
+    from aind_etl.query import Query
+
+    path = settings.warehouse_path
+    with Query(path, _BUILT) as built:
+        _show_rows(built, title="Built")
+    with Query(path, _BEST) as best:
+        _show_rows(best, title="The best agent of the newest sessions, by AIC")
+    shown = _escape(_relative(path))
+    lake = _escape(_relative(settings.lake))
+    _out.print(
+        f"\nLake       {lake}\nWarehouse  {shown}\n\n"
+        "Next:\n"
+        f'  aind-etl sql "FROM latest_analyses LIMIT 5"    ask the warehouse\n'
+        f"  aind-etl status                                 how fresh it is\n"
+        f"  aind-etl dev                                    Dagster's page\n"
+        f"  aind-etl run --source FOLDER                    load a dump of your own",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+_BUILT = """
+SELECT table_name AS "table", estimated_size AS "rows", comment AS "a row is"
+FROM (
+    SELECT table_name, estimated_size, split_part(comment, '. ', 1) AS comment
+    FROM duckdb_tables()
+    WHERE estimated_size > 0 AND table_name <> 'warehouse_info'
+)
+ORDER BY table_name
+"""
+
+_BEST = """
+SELECT session_key AS "session", agent_alias AS "best agent", round(value, 1) AS "AIC",
+    second_agent_alias AS "second", round(margin, 1) AS "margin"
+FROM best_models
+WHERE criterion = 'aic'
+ORDER BY session_date DESC, session_key DESC
+LIMIT 5
+"""
+
+
+def _show_rows(asked: "Query", title: str | None = None) -> None:
+    names, rows, more = asked.head(_SHOWN_ROWS)
+    sheet = _sheet(title)
+    for name, is_number in names:
+        sheet.add_column(_escape(name), justify="right" if is_number else "left", overflow="fold")
+    for row in rows:
+        sheet.add_row(*(_escape(cell) for cell in row))
+    _console(_out).print(sheet)
+    if more:
+        _out.print(f"The first {_SHOWN_ROWS:,} rows; --format csv writes all.")
+
+
+def _sheet(title: str | None) -> Sheet:
+    return Sheet(
+        title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0)
+    )
+
+
+def _console(console: Console) -> Console:
+    """Return a console that does not fold columns where nobody set a width."""
+    return console if console.is_terminal else Console(file=console.file, width=_WIDE)
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def _relative(path: Path) -> str:
+    absolute = path.absolute()
+    here = Path.cwd()
+    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)

@@ -1,0 +1,50 @@
+"""What every asset works with: the settings, and the rooms opened by them."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from aind_etl.extract import ExtractLimits
+from aind_etl.lake import Lake
+from aind_etl.progress import NoProgress, Progress
+from aind_etl.settings import Settings
+from aind_etl.sources import Source, open_source
+
+
+@dataclass(frozen=True)
+class Etl:
+    """The settings of a code location, and what they open.
+
+    Attributes
+    ----------
+    settings
+        The settings.
+    progress
+        Who is told how far a run is.
+    """
+
+    settings: Settings
+    progress: Progress = field(default_factory=NoProgress)
+
+    @property
+    def lake(self) -> Lake:
+        """The lake."""
+        return Lake(self.settings.lake)
+
+    @property
+    def limits(self) -> ExtractLimits:
+        """What the passes take for recent, and for a mishap."""
+        return ExtractLimits(
+            look_back=timedelta(days=self.settings.look_back_days),
+            max_deleted_share=self.settings.max_deleted_share,
+        )
+
+    def open_source(self) -> AbstractContextManager[Source]:
+        """Open the source for the time of a ``with`` block."""
+        return open_source(self.settings.source)
+
+    def chosen(self, collections: Sequence[str]) -> list[str]:
+        """Return which of ``collections`` the settings ask for."""
+        wanted = self.settings.collections
+        return [name for name in collections if not wanted or name in wanted]

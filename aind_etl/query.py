@@ -1,0 +1,132 @@
+"""One query on the warehouse, and the ways to hand its rows on.
+
+Nothing here writes to the warehouse, and no error of a query reaches a user as a traceback.
+"""
+
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import BinaryIO, Literal, Self
+
+import duckdb
+
+from aind_etl.contract.ddl import quote_text
+from aind_etl.errors import ConfigurationError
+from aind_etl.warehouse import connect
+
+FileFormat = Literal["csv", "json", "parquet"]
+_OPTIONS: dict[FileFormat, str] = {
+    "csv": "FORMAT csv, HEADER",
+    "json": "FORMAT json, ARRAY true",
+    "parquet": "FORMAT parquet, COMPRESSION zstd",
+}
+_NUMBERS = ("INT", "DOUBLE", "FLOAT", "DECIMAL", "HUGE")
+
+
+class Query:
+    """A SELECT on a warehouse.
+
+    Parameters
+    ----------
+    warehouse
+        The DuckDB file.
+    text
+        The query.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no warehouse, or the query cannot be run.
+    """
+
+    def __init__(self, warehouse: Path, text: str) -> None:
+        self._connection = connect(warehouse)
+        self._text = text.strip().rstrip(";")
+        try:
+            self._relation = self._relation_of(self._text)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _relation_of(self, text: str) -> duckdb.DuckDBPyRelation:
+        try:
+            statements = self._connection.extract_statements(text)
+            relation = self._connection.sql(text) if len(statements) == 1 else None
+        except duckdb.Error as error:
+            raise _explained(error) from None
+        if relation is None:
+            raise ConfigurationError(
+                f"{text!r} is not one query that returns rows. Give a single SELECT: the warehouse "
+                "is for reading."
+            )
+        return relation
+
+    def head(self, count: int) -> tuple[list[tuple[str, bool]], list[list[str]], bool]:
+        """Return the first rows, for people.
+
+        Returns
+        -------
+        columns : list of (str, bool)
+            The names, and whether the column holds numbers.
+        rows : list of list of str
+            At most ``count`` rows.
+        more : bool
+            Whether there are more.
+        """
+        try:
+            rows = self._relation.limit(count + 1).fetchall()
+        except duckdb.Error as error:
+            raise _explained(error) from None
+        columns = [
+            (name, str(kind).startswith(_NUMBERS) or "INT" in str(kind))
+            for name, kind in zip(self._relation.columns, self._relation.types, strict=True)
+        ]
+        return (
+            columns,
+            [[_shown(value) for value in row] for row in rows[:count]],
+            len(rows) > count,
+        )
+
+    def write(self, path: Path, file_format: FileFormat) -> None:
+        """Write all rows to a file."""
+        try:
+            self._connection.execute(
+                f"COPY ({self._text}) TO {quote_text(str(path))} ({_OPTIONS[file_format]})"
+            ).fetchall()
+        except duckdb.Error as error:
+            raise _explained(error) from None
+
+    def stream(self, target: BinaryIO, file_format: FileFormat) -> None:
+        """Write all rows to an open file."""
+        with TemporaryDirectory(prefix="aind-etl-") as folder:
+            path = Path(folder) / f"rows.{file_format}"
+            self.write(path, file_format)
+            with path.open("rb") as file:
+                shutil.copyfileobj(file, target)
+
+    def __enter__(self) -> Self:
+        """Return the query."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the warehouse."""
+        self._connection.close()
+
+
+def _explained(error: duckdb.Error) -> ConfigurationError:
+    """Return DuckDB's own message, which names the place and the nearest names."""
+    return ConfigurationError(f"The query cannot be run. {error}")
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value)

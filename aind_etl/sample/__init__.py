@@ -1,0 +1,18 @@
+"""A small world made by simulation: sessions, agents, and what two pipelines wrote of them.
+
+It is the source an installation starts with, and the data of tests and benchmarks at any size.
+The package knows nothing of what is later made of its documents. Public are
+:class:`SampleWorld`, :func:`write_world` and :class:`WorldSummary`.
+
+- ``agents``: what agents there are; ``dynamics``: how they choose and learn
+- ``dispositions``, ``calendar``, ``sessions``: subjects, their days, their behaviour
+- ``fits``, ``latents``: agents fitted to sessions
+- ``runs``: which pipeline analysed what, and with which oddities
+- ``documents``, ``prototype``, ``framework``, ``projects``: documents as the writers write them
+- ``figures``, ``results``: the files beside the documents
+- ``world``: all of it as a stream or on disk
+"""
+
+from aind_etl.sample.world import SampleWorld, WorldSummary, write_world
+
+__all__ = ["SampleWorld", "WorldSummary", "write_world"]

@@ -1,0 +1,162 @@
+"""The catalogue of foraging agents, made by rule.
+
+Here stands what an agent *is*: its alias, class, keyword arguments, the parameters it is fitted
+with, and their bounds. How agents learn and choose stands in :mod:`aind_etl.sample.dynamics`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import product
+
+
+class Family(StrEnum):
+    """A group of agents that learn and choose by the same equations."""
+
+    SOFTMAX_Q_LEARNING = "Q-learning, softmax"
+    EPSILON_GREEDY_Q_LEARNING = "Q-learning, epsilon-greedy"
+    LOSS_COUNTING = "loss counting"
+    COMPARE_TO_THRESHOLD = "compare to threshold"
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A foraging agent that can be fitted to a session.
+
+    Parameters
+    ----------
+    alias
+        The agent's short name, such as ``QLearning_L2F1_CK1_softmax``.
+    class_name
+        Name of the class that implements it.
+    family
+        The equations it follows.
+    keyword_arguments
+        Arguments of the class; with the class they define the agent.
+    bounds
+        Name of every fitted parameter, in the order of the fit, with its lowest and highest
+        value.
+    clamped
+        Name of every fixed parameter with its value.
+    """
+
+    alias: str
+    class_name: str
+    family: Family
+    keyword_arguments: Mapping[str, int | bool | str]
+    bounds: Mapping[str, tuple[float, float]]
+    clamped: Mapping[str, int]
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """Names of all parameters: the fitted ones, then the clamped ones."""
+        return (*self.bounds, *self.clamped)
+
+    @property
+    def k_model(self) -> int:
+        """Number of fitted parameters."""
+        return len(self.bounds)
+
+    @property
+    def has_choice_kernel(self) -> bool:
+        """Whether earlier choices bias the agent's next one."""
+        return self.keyword_arguments["choice_kernel"] != "none"
+
+
+_UNIT_INTERVAL = (0.0, 1.0)
+_SIDE_BIAS = (-5.0, 5.0)
+_KERNEL_SUFFIXES = {"none": "", "one_step": "_CK1", "full": "_CKfull"}
+_STEP_SIZE = "choice_kernel_step_size"
+
+
+def _kernel_parameters(kernel: str) -> tuple[dict[str, tuple[float, float]], dict[str, int]]:
+    """Return the bounds and the clamped values that a choice kernel adds."""
+    if kernel == "none":
+        return {}, {}
+    bounds = {"choice_kernel_relative_weight": _UNIT_INTERVAL}
+    if kernel == "one_step":
+        return bounds, {_STEP_SIZE: 1}
+    return {**bounds, _STEP_SIZE: _UNIT_INTERVAL}, {}
+
+
+def _q_learning(learn_rates: int, forget_rates: int, kernel: str, selection: str) -> Agent:
+    names = ["learn_rate"] if learn_rates == 1 else ["learn_rate_rew", "learn_rate_unrew"]
+    if forget_rates:
+        names.append("forget_rate_unchosen")
+    kernel_bounds, clamped = _kernel_parameters(kernel)
+    softmax = selection == "softmax"
+    policy = {"softmax_inverse_temperature": (0.0, 100.0)} if softmax else {"epsilon": (0.0, 1.0)}
+    suffix = _KERNEL_SUFFIXES[kernel] + ("_softmax" if softmax else "_epsi")
+    return Agent(
+        alias=f"QLearning_L{learn_rates}F{forget_rates}{suffix}",
+        class_name="ForagerQLearning",
+        family=Family.SOFTMAX_Q_LEARNING if softmax else Family.EPSILON_GREEDY_Q_LEARNING,
+        keyword_arguments={
+            "number_of_learning_rate": learn_rates,
+            "number_of_forget_rate": forget_rates,
+            "choice_kernel": kernel,
+            "action_selection": selection,
+        },
+        bounds={
+            **dict.fromkeys(names, _UNIT_INTERVAL),
+            **kernel_bounds,
+            "biasL": _SIDE_BIAS,
+            **policy,
+        },
+        clamped=clamped,
+    )
+
+
+def _loss_counting(kernel: str, *, win_stay_lose_switch: bool) -> Agent:
+    kernel_bounds, kernel_clamped = _kernel_parameters(kernel)
+    bounds = {"biasL": (-1.0, 1.0), **kernel_bounds}
+    clamped = kernel_clamped
+    if win_stay_lose_switch:
+        clamped = {"loss_count_threshold_mean": 1, "loss_count_threshold_std": 0, **clamped}
+    else:
+        thresholds = ("loss_count_threshold_mean", "loss_count_threshold_std")
+        bounds = {**dict.fromkeys(thresholds, (0.0, 10.0)), **bounds}
+    return Agent(
+        alias=("WSLS" if win_stay_lose_switch else "LossCounting") + _KERNEL_SUFFIXES[kernel],
+        class_name="ForagerLossCounting",
+        family=Family.LOSS_COUNTING,
+        keyword_arguments={"win_stay_lose_switch": win_stay_lose_switch, "choice_kernel": kernel},
+        bounds=bounds,
+        clamped=clamped,
+    )
+
+
+def _compare_to_threshold(kernel: str) -> Agent:
+    kernel_bounds, clamped = _kernel_parameters(kernel)
+    return Agent(
+        # The alias says Foraging, the class Forager: the writers' own spelling.
+        alias=f"ForagingCompareThreshold{_KERNEL_SUFFIXES[kernel]}",
+        class_name="ForagerCompareThreshold",
+        family=Family.COMPARE_TO_THRESHOLD,
+        keyword_arguments={"choice_kernel": kernel},
+        bounds={
+            "learn_rate": _UNIT_INTERVAL,
+            "threshold": (-1.0, 1.0),
+            "softmax_inverse_temperature": (1e-11, 100.0),
+            "biasL": _SIDE_BIAS,
+            **kernel_bounds,
+        },
+        clamped=clamped,
+    )
+
+
+def _make_catalogue() -> dict[str, Agent]:
+    agents = [
+        _q_learning(*choices)
+        for choices in product((1, 2), (0, 1), _KERNEL_SUFFIXES, ("softmax", "epsilon-greedy"))
+    ]
+    agents += [
+        _loss_counting(kernel, win_stay_lose_switch=fixed)
+        for fixed, kernel in product((False, True), _KERNEL_SUFFIXES)
+    ]
+    agents += [_compare_to_threshold(kernel) for kernel in _KERNEL_SUFFIXES]
+    return {agent.alias: agent for agent in agents}
+
+
+CATALOGUE: Mapping[str, Agent] = _make_catalogue()
+"""The 33 agents by alias: Q-learning, loss counting, compare to threshold."""

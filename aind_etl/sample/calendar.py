@@ -1,0 +1,259 @@
+"""The calendar: which subjects there are, and when each had its sessions.
+
+The first sessions are scripted, so that even the smallest worlds show every oddity; the others
+are drawn. What happened in a session stands in :mod:`aind_etl.sample.sessions`, which analyses
+were run over it in :mod:`aind_etl.sample.runs`.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import IntEnum
+from itertools import count
+
+import numpy as np
+
+from aind_etl.sample.dispositions import Disposition, drifting_dispositions
+
+
+class Stream(IntEnum):
+    """Independent sources of randomness, so that one part of the world cannot disturb another."""
+
+    SUBJECTS = 0
+    BEHAVIOUR = 1
+    RUNS = 2
+    FITS = 3
+    DOCUMENTS = 4
+    LATENTS = 5
+    PROJECTS = 6
+    RESULT_FOLDERS = 7
+
+
+def random_generator(seed: int, stream: Stream, index: int) -> np.random.Generator:
+    """Return the source of randomness of one thing of the world.
+
+    Parameters
+    ----------
+    seed
+        Seed of the world.
+    stream
+        What the randomness is for.
+    index
+        The thing's number: of a subject, a session, a document.
+    """
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(stream, index)))
+
+
+FEWEST_TRIALS = 50
+"""A session with fewer valid trials is not fitted."""
+
+
+class Script(IntEnum):
+    """The scripted sessions, each of which shows some oddity of the documents."""
+
+    NWB_NAME_WITHOUT_TIME = 0
+    REFITTED_WITHOUT_CROSS_VALIDATION = 1
+    TOO_SHORT_FOR_PROTOTYPE = 2
+    FAILED_FITS = 3
+    TWO_FOLDS = 4
+    FIRST_OF_TWO_ON_A_DAY = 5
+    SECOND_OF_TWO_ON_A_DAY = 6
+    PREFIXED_AND_UNSUFFIXED_NWB_NAMES = 7
+    REFITTED_AFTER_MORE_THAN_A_YEAR = 8
+    NO_CROSS_VALIDATION = 9
+    UNREADABLE_NWB_NAME = 10
+    UNKNOWN_PROTOTYPE_FIELDS = 11
+    BOTH_FORMATS_UNTRIMMED = 12
+    BOTH_FORMATS = 13
+    PREDECESSOR_COLLECTION = 14
+    TOO_SHORT_FOR_BOTH_FORMATS = 15
+    EARLIEST_FRAMEWORK = 16
+    LISTED_OUTPUTS = 17
+    TWO_PROCESSES = 18
+    TOO_SHORT_FOR_FRAMEWORK = 19
+    MISSING_OUTPUTS = 20
+    ZONED_TIMES = 21
+    REFITTED_BY_FRAMEWORK = 22
+    UNKNOWN_FRAMEWORK_FIELDS = 23
+
+
+_SCRIPT: dict[Script, tuple[int, str]] = {
+    Script.NWB_NAME_WITHOUT_TIME: (0, "2023-10-04T10:39:12"),
+    Script.REFITTED_WITHOUT_CROSS_VALIDATION: (0, "2023-12-12T10:21:45"),
+    Script.TOO_SHORT_FOR_PROTOTYPE: (0, "2024-01-15T10:44:03"),
+    Script.FAILED_FITS: (0, "2024-03-05T10:32:50"),
+    Script.TWO_FOLDS: (1, "2024-06-11T08:55:31"),
+    Script.FIRST_OF_TWO_ON_A_DAY: (1, "2024-06-12T09:02:17"),
+    Script.SECOND_OF_TWO_ON_A_DAY: (1, "2024-06-12T14:11:58"),
+    Script.PREFIXED_AND_UNSUFFIXED_NWB_NAMES: (1, "2024-06-14T09:07:40"),
+    Script.REFITTED_AFTER_MORE_THAN_A_YEAR: (2, "2024-10-24T16:28:19"),
+    Script.NO_CROSS_VALIDATION: (2, "2024-11-20T16:40:26"),
+    Script.UNREADABLE_NWB_NAME: (2, "2024-11-21T16:35:09"),
+    Script.UNKNOWN_PROTOTYPE_FIELDS: (2, "2025-02-12T16:51:37"),
+    Script.BOTH_FORMATS_UNTRIMMED: (3, "2025-03-21T13:14:22"),
+    Script.BOTH_FORMATS: (3, "2025-03-24T13:05:48"),
+    Script.PREDECESSOR_COLLECTION: (3, "2025-04-02T13:22:01"),
+    Script.TOO_SHORT_FOR_BOTH_FORMATS: (3, "2025-04-03T13:10:33"),
+    Script.EARLIEST_FRAMEWORK: (4, "2025-07-08T11:48:54"),
+    Script.LISTED_OUTPUTS: (4, "2025-07-28T11:59:06"),
+    Script.TWO_PROCESSES: (4, "2025-08-14T11:40:29"),
+    Script.TOO_SHORT_FOR_FRAMEWORK: (4, "2025-09-02T11:53:13"),
+    Script.MISSING_OUTPUTS: (5, "2026-01-26T15:30:55"),
+    Script.ZONED_TIMES: (5, "2026-02-03T15:26:38"),
+    Script.REFITTED_BY_FRAMEWORK: (5, "2026-03-10T15:33:11"),
+    Script.UNKNOWN_FRAMEWORK_FIELDS: (5, "2026-04-15T15:19:47"),
+}
+_TOO_SHORT = {
+    Script.TOO_SHORT_FOR_PROTOTYPE,
+    Script.TOO_SHORT_FOR_BOTH_FORMATS,
+    Script.TOO_SHORT_FOR_FRAMEWORK,
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A mouse.
+
+    Parameters
+    ----------
+    subject_id
+        Six digits.
+    true_agent
+        Alias of the agent that makes its choices.
+    investigator
+        Who is responsible for it.
+    """
+
+    subject_id: str
+    true_agent: str
+    investigator: str
+
+
+@dataclass(frozen=True)
+class SessionPlan:
+    """A session before it happens.
+
+    Parameters
+    ----------
+    index
+        The session's number in the world, from 0.
+    subject
+        The subject.
+    began
+        When it began, in the rig's local time.
+    valid_trials
+        How many trials the subject will not ignore.
+    disposition
+        The subject's parameters on that day.
+    is_only_one_of_its_day
+        Whether the subject had no other session on that day.
+    """
+
+    index: int
+    subject: Subject
+    began: datetime
+    valid_trials: int
+    disposition: Disposition
+    is_only_one_of_its_day: bool
+
+    @property
+    def script(self) -> Script | None:
+        """What the session was scripted to show; None where it was drawn."""
+        return Script(self.index) if self.index < len(Script) else None
+
+    @property
+    def is_too_short(self) -> bool:
+        """Whether it has too few valid trials to be fitted."""
+        return self.valid_trials < FEWEST_TRIALS
+
+
+_TRUE_AGENTS = {
+    "QLearning_L2F1_CK1_softmax": 0.3,
+    "QLearning_L2F1_CKfull_softmax": 0.2,
+    "QLearning_L1F1_CK1_softmax": 0.15,
+    "QLearning_L2F1_softmax": 0.15,
+    "ForagingCompareThreshold": 0.1,
+    "LossCounting_CK1": 0.1,
+}
+_INVESTIGATORS = ("Ada Fontana", "Bruno Okafor", "Chiara Lindqvist", "Dev Marchetti", "Ewa Sato")
+_FIRST_SUBJECT_ID, _SUBJECT_ID_STEP = 652_000, 61
+_SESSIONS_OF_A_SUBJECT = (20, 60)
+# Subjects start in three waves, of which the first is the largest. Each wave: its share, the
+# first and last day a subject starts.
+_WAVES = (
+    (0.62, datetime.fromisoformat("2023-10-02"), datetime.fromisoformat("2024-12-01")),
+    (0.16, datetime.fromisoformat("2024-12-02"), datetime.fromisoformat("2025-05-31")),
+    (0.22, datetime.fromisoformat("2025-07-01"), datetime.fromisoformat("2026-03-15")),
+)
+_TWICE_A_DAY = 0.015
+_TOO_SHORT_SHARE = 0.05
+_SATURDAY = 5
+
+
+def _make_subject(number: int, seed: int) -> tuple[Subject, np.random.Generator]:
+    random = random_generator(seed, Stream.SUBJECTS, number)
+    offset = int(random.integers(_SUBJECT_ID_STEP))
+    shares = list(_TRUE_AGENTS.values())
+    subject = Subject(
+        subject_id=str(_FIRST_SUBJECT_ID + number * _SUBJECT_ID_STEP + offset),
+        true_agent=str(random.choice(list(_TRUE_AGENTS), p=shares)),
+        investigator=str(random.choice(_INVESTIGATORS)),
+    )
+    return subject, random
+
+
+def _draw_valid_trials(random: np.random.Generator, *, too_short: bool) -> int:
+    if too_short:
+        return int(random.integers(6, FEWEST_TRIALS))
+    return int(np.clip(random.normal(430.0, 140.0), FEWEST_TRIALS, 1000.0))
+
+
+def _draw_days(random: np.random.Generator) -> list[datetime]:
+    """Return when the sessions of a subject began: a training of weeks to months."""
+    wave = int(random.choice(len(_WAVES), p=[share for share, _, _ in _WAVES]))
+    _, first, last = _WAVES[wave]
+    day = first + timedelta(days=int(random.integers((last - first).days)))
+    usual = timedelta(hours=float(random.uniform(8.0, 16.0)))
+    began = []
+    for _ in range(int(random.integers(*_SESSIONS_OF_A_SUBJECT))):
+        day += timedelta(days=1 + int(random.random() < 0.1))
+        while day.weekday() >= _SATURDAY:
+            day += timedelta(days=1)
+        late = timedelta(seconds=int(random.integers(-1800, 1800)))
+        began.append(day + timedelta(seconds=round(usual.total_seconds())) + late)
+        if random.random() < _TWICE_A_DAY:
+            began.append(began[-1] + timedelta(seconds=int(random.integers(7200, 14400))))
+    return began
+
+
+def plan_sessions(seed: int) -> Iterator[SessionPlan]:
+    """Yield the sessions of the world, subject by subject, without end.
+
+    A session does not depend on how many follow it.
+
+    Parameters
+    ----------
+    seed
+        Seed of the world.
+    """
+    index = 0
+    for number in count():
+        subject, random = _make_subject(number, seed)
+        scripts = [script for script, (owner, _) in _SCRIPT.items() if owner == number]
+        days = [datetime.fromisoformat(_SCRIPT[script][1]) for script in scripts]
+        days = days or _draw_days(random)
+        sessions_of_day = Counter(began.date() for began in days)
+        dispositions = drifting_dispositions(random, len(days))
+        for began, disposition in zip(days, dispositions, strict=True):
+            by_chance = bool(random.random() < _TOO_SHORT_SHARE)
+            too_short = index in _TOO_SHORT if index < len(Script) else by_chance
+            yield SessionPlan(
+                index=index,
+                subject=subject,
+                began=began,
+                valid_trials=_draw_valid_trials(random, too_short=too_short),
+                disposition=disposition,
+                is_only_one_of_its_day=sessions_of_day[began.date()] == 1,
+            )
+            index += 1

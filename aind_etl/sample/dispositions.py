@@ -1,0 +1,81 @@
+"""What animals are like: plausible values of every agent's parameters, and how they drift.
+
+Bounds say what a fit may return; here stands what simulated animals have. A disposition holds a
+value for every parameter of every agent, so that each agent has a sensible neighbourhood in
+which to look for its best fit, whichever agent truly made the choices.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from aind_etl.sample.agents import Agent, Family
+
+PLAUSIBLE: Mapping[str, tuple[float, float]] = {
+    "learn_rate": (0.2, 0.7),
+    "learn_rate_rew": (0.3, 0.9),
+    "learn_rate_unrew": (0.05, 0.4),
+    "forget_rate_unchosen": (0.05, 0.5),
+    "choice_kernel_relative_weight": (0.05, 0.45),
+    "choice_kernel_step_size": (0.2, 0.9),
+    "biasL": (-0.5, 0.5),
+    "softmax_inverse_temperature": (2.0, 6.0),
+    "epsilon": (0.08, 0.45),
+    "loss_count_threshold_mean": (1.5, 4.0),
+    "loss_count_threshold_std": (0.8, 2.5),
+    "threshold": (0.15, 0.55),
+}
+"""Parameter name to the lowest and highest value animals have."""
+
+# Loss counting adds its bias to a probability, the other families to a log-odds.
+_BIAS_IN_PROBABILITY = 0.15
+# The share of a parameter's plausible range that it moves from one session to the next.
+_DRIFT = 0.04
+
+
+def spread(agent: Agent, name: str) -> float:
+    """Return how far apart animals are in a parameter, in the parameter's own unit."""
+    low, high = PLAUSIBLE[name]
+    return (high - low) * _bias_scale(agent, name) / 4.0
+
+
+def _bias_scale(agent: Agent, name: str) -> float:
+    in_probability = agent.family is Family.LOSS_COUNTING and name == "biasL"
+    return _BIAS_IN_PROBABILITY if in_probability else 1.0
+
+
+@dataclass(frozen=True)
+class Disposition:
+    """A subject's parameters on one day.
+
+    Parameters
+    ----------
+    values
+        Every parameter name with its value.
+    """
+
+    values: Mapping[str, float]
+
+    def of(self, agent: Agent, name: str) -> float:
+        """Return the value of a parameter in the unit an agent uses it in."""
+        return self.values[name] * _bias_scale(agent, name)
+
+
+def drifting_dispositions(random: np.random.Generator, sessions: int) -> list[Disposition]:
+    """Return a subject's disposition in each of its sessions.
+
+    Parameters start anywhere in their plausible range and then wander.
+
+    Parameters
+    ----------
+    random
+        Source of randomness of the subject.
+    sessions
+        Number of sessions.
+    """
+    low, high = np.array(list(PLAUSIBLE.values())).T
+    start = random.uniform(low, high)
+    steps = random.normal(0.0, _DRIFT, size=(sessions, len(PLAUSIBLE))) * (high - low)
+    values = np.clip(start + np.cumsum(steps, axis=0), low, high)
+    return [Disposition(dict(zip(PLAUSIBLE, row, strict=True))) for row in values.tolist()]

@@ -1,0 +1,157 @@
+"""What documents of both formats share: the fit's results and how numbers are stored.
+
+The formats themselves stand in :mod:`aind_etl.sample.prototype` and
+:mod:`aind_etl.sample.framework`.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeAlias
+
+from aind_etl.sample.calendar import FEWEST_TRIALS
+from aind_etl.sample.fits import CrossValidation, Fit
+from aind_etl.sample.latents import Latents
+from aind_etl.sample.runs import Run
+from aind_etl.sample.sessions import Session
+
+Document: TypeAlias = dict[str, Any]
+"""A document as the database holds it: what JSON can say, keys in the writer's order."""
+
+SUCCESS = "success"
+SKIPPED = f"skipped. valid trials < {FEWEST_TRIALS}"
+FAILED = "failed due to unhandled exception (see log)"
+
+# Cross-validated likelihoods were added to both formats then.
+_LIKELIHOOD_IN_CROSS_VALIDATION_SINCE = datetime.fromisoformat("2025-07-01")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A document, and what it was made of.
+
+    Parameters
+    ----------
+    collection
+        Where it is.
+    document
+        The document.
+    location
+        The ``s3://bucket/key`` of its result folder; None where it has none.
+    run, session, fit
+        What it is about; the fit is None where there is no successful one.
+    """
+
+    collection: str
+    document: Document
+    location: str | None
+    run: Run
+    session: Session
+    fit: Fit | None
+
+
+def stored_number(value: float) -> float | int:
+    """Return a number as the database gives it back: whole ones come back as integers."""
+    return int(value) if value.is_integer() else value
+
+
+def _stored_numbers(values: Iterable[float]) -> list[float | int]:
+    return [stored_number(value) for value in values]
+
+
+def _cross_validation(results: CrossValidation, *, likelihoods: bool) -> Document:
+    stored = {
+        "prediction_accuracy_test": _stored_numbers(results.prediction_accuracy_test),
+        "prediction_accuracy_fit": _stored_numbers(results.prediction_accuracy_fit),
+        "prediction_accuracy_test_bias_only": _stored_numbers(
+            results.prediction_accuracy_test_bias_only
+        ),
+    }
+    if likelihoods:
+        stored["LPT_test"] = _stored_numbers(results.likelihood_test)
+        stored["LPT_fit"] = _stored_numbers(results.likelihood_fit)
+    return stored
+
+
+def fitting_results(fit: Fit, run: Run) -> Document:
+    """Return a fit as both formats store it.
+
+    Parameters
+    ----------
+    fit
+        The fit.
+    run
+        The run it was made in, which says whether cross-validation is told, and how.
+    """
+    agent = fit.agent
+    bounds = list(agent.bounds.values())
+    results: Document = {
+        "fit_settings": {
+            "fit_names": list(agent.bounds),
+            "lower_bounds": [low for low, _ in bounds],
+            "upper_bounds": [high for _, high in bounds],
+            "clamp_params": dict(agent.clamped),
+            "agent_kwargs": dict(agent.keyword_arguments),
+            "agent_class_name": agent.class_name,
+            "agent_alias": agent.alias,
+        },
+        "params": {name: stored_number(value) for name, value in fit.params.items()},
+        "log_likelihood": stored_number(fit.log_likelihood),
+        "AIC": stored_number(fit.aic),
+        "BIC": stored_number(fit.bic),
+        "LPT": stored_number(fit.likelihood_per_trial),
+        "LPT_AIC": stored_number(fit.likelihood_per_trial_aic),
+        "LPT_BIC": stored_number(fit.likelihood_per_trial_bic),
+        "k_model": agent.k_model,
+        "n_trials": fit.n_trials,
+        "nfev": fit.evaluations,
+        "nit": fit.iterations,
+        "success": fit.converged,
+        "params_without_polishing": {
+            name: stored_number(value) for name, value in fit.params_without_polishing.items()
+        },
+        "log_likelihood_without_polishing": stored_number(fit.log_likelihood_without_polishing),
+        "prediction_accuracy": stored_number(fit.prediction_accuracy),
+    }
+    if run.folds is not None and fit.cross_validation is not None:
+        likelihoods = run.began >= _LIKELIHOOD_IN_CROSS_VALIDATION_SINCE
+        results["cross_validation"] = _cross_validation(
+            fit.cross_validation, likelihoods=likelihoods
+        )
+    return results
+
+
+def fit_arguments(fit_folds: int | None) -> Document:
+    """Return the arguments a job passes to the fit."""
+    return {
+        "DE_kwargs": {"polish": True, "seed": 42},
+        "k_fold_cross_validation": fit_folds,
+    }
+
+
+def histories(session: Session) -> Document:
+    """Return the choices (0 left, 1 right) and rewards of a session as the writers store them."""
+    return {
+        "fit_choice_history": (~session.left).astype(float).tolist(),
+        "fit_reward_history": session.rewarded.tolist(),
+    }
+
+
+def listed_latents(latents: Latents, *, gap: float | None) -> Document:
+    """Return latent variables as lists.
+
+    Parameters
+    ----------
+    latents
+        The latent variables.
+    gap
+        What stands where there is no value: NaN in files, nothing in the database.
+    """
+    return {name: _with_gaps(values.tolist(), gap) for name, values in latents.items()}
+
+
+def _with_gaps(values: list[Any], gap: float | None) -> list[Any]:
+    if isinstance(values[0], list):
+        return [_with_gaps(row, gap) for row in values]
+    return [gap if math.isnan(value) else value for value in values]

@@ -1,0 +1,364 @@
+"""Documents of the analysis framework: the newer, nested format.
+
+Here stands the frame that all projects' documents have, and the documents of model fitting. Other
+projects' documents stand in :mod:`aind_etl.sample.projects`.
+"""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta, timezone
+
+import numpy as np
+
+from aind_etl.sample.agents import CATALOGUE, Agent
+from aind_etl.sample.documents import (
+    SKIPPED,
+    SUCCESS,
+    Document,
+    Record,
+    fit_arguments,
+    fitting_results,
+    histories,
+    listed_latents,
+)
+from aind_etl.sample.fits import Fit
+from aind_etl.sample.latents import Latents
+from aind_etl.sample.runs import Oddity, Pipeline, Run
+from aind_etl.sample.sessions import Session
+
+BUCKET = "aind-analysis-prod-o5171v"
+
+_SCHEMA_HOME = (
+    "https://raw.githubusercontent.com/AllenNeuralDynamics/aind-data-schema/main/src/"
+    "aind_data_schema/core"
+)
+_ASSET_BUCKET = "s3://codeocean-s3datasetsbucket-1u41qdg42ur9"
+_PROCESS = "han_df_mle_aind-analysis-wrapper"
+_FIGURES_PROCESS = "foraging_session_figures"
+
+# How the writers changed: the first day of each habit.
+_HISTORIES_TRIMMED_SINCE = datetime.fromisoformat("2025-07-20")
+_SECOND_VERSION_SINCE = datetime.fromisoformat("2025-12-01")
+_INPUTS_ACCUMULATED_SINCE = datetime.fromisoformat("2026-01-28")
+_INPUTS_ACCUMULATED_UNTIL = datetime.fromisoformat("2026-07-26")
+_COMMIT_HASH_SINCE = datetime.fromisoformat("2026-02-01")
+_SCHEMA_VERSIONS = (
+    (datetime.fromisoformat("2026-05-01"), "2.4.0"),
+    (_SECOND_VERSION_SINCE, "2.1.3"),
+    (datetime.fromisoformat("2025-01-01"), "2.0.71"),
+)
+_MOUNTAIN_TIME = timezone(timedelta(hours=-7))
+
+
+def holds_untrimmed_results(run: Run) -> bool:
+    """Whether a run's documents hold latent variables and histories, as the earliest did."""
+    return run.pipeline is Pipeline.FRAMEWORK and run.began < _HISTORIES_TRIMMED_SINCE
+
+
+def schema_version_at(moment: datetime) -> str:
+    """Return the version of the schema that documents of a time follow."""
+    return next(version for since, version in _SCHEMA_VERSIONS if moment >= since)
+
+
+def make_uuid(random: np.random.Generator) -> uuid.UUID:
+    """Return a random identifier (version 4) from a seeded source."""
+    return uuid.UUID(bytes=random.bytes(16), version=4)
+
+
+def data_asset(identifier: uuid.UUID) -> Document:
+    """Return an input of a job."""
+    return {"object_type": "Data asset", "url": f"{_ASSET_BUCKET}/{identifier}"}
+
+
+def make_code(
+    url: str, name: str | None, version: str, inputs: list[Document], parameters: Document
+) -> Document:
+    """Return the code block of a process: what ran, on what, with which parameters."""
+    return {
+        "object_type": "Code",
+        "url": url,
+        "name": name,
+        "version": version,
+        "container": None,
+        "run_script": "code/run",
+        "language": None,
+        "language_version": None,
+        "input_data": inputs,
+        "parameters": parameters,
+        "core_dependency": None,
+    }
+
+
+def name_of(code: Document) -> str:
+    """Return the name of a document: a hash of its code block."""
+    return hashlib.sha256(json.dumps(code).encode()).hexdigest()
+
+
+def _experimenters(names: Sequence[str], moment: datetime) -> list[Document] | list[str]:
+    if moment >= _SECOND_VERSION_SINCE:
+        return list(names)
+    registry = {"name": "Open Researcher and Contributor ID", "abbreviation": "ORCID"}
+    return [
+        {"object_type": "Person", "name": name, "registry": registry, "registry_identifier": None}
+        for name in names
+    ]
+
+
+def make_process(  # noqa: PLR0913 - a process has that many parts
+    name: str,
+    code: Document,
+    outputs: Document | list[Document] | None,
+    *,
+    began: datetime,
+    times: tuple[str, str],
+    experimenters: Sequence[str],
+) -> Document:
+    """Return a data process.
+
+    Parameters
+    ----------
+    name
+        Its name.
+    code
+        Its code block.
+    outputs
+        Its output parameters.
+    began
+        When it began, which says how its writer wrote.
+    times
+        Start and end as text.
+    experimenters
+        Who is responsible for it.
+    """
+    start, end = times
+    return {
+        "object_type": "Data process",
+        "process_type": "Analysis",
+        "name": name,
+        "stage": "Analysis",
+        "pipeline_name": None,
+        "start_date_time": start,
+        "end_date_time": end,
+        "output_path": None,
+        "output_parameters": outputs,
+        "notes": None,
+        "resources": None,
+        "experimenters": _experimenters(experimenters, began),
+        "code": code,
+    }
+
+
+def make_metadata(
+    identifier: str, name: str, location: str, processes: list[Document], version: str
+) -> Document:
+    """Return a whole document.
+
+    Parameters
+    ----------
+    identifier
+        Its id.
+    name
+        Its name, a hash.
+    location
+        Its result folder.
+    processes
+        Its data processes; each depends on those before it.
+    version
+        The version of the schema it follows.
+    """
+    names = [process["name"] for process in processes]
+    return {
+        "_id": identifier,
+        "object_type": "Metadata",
+        "describedBy": f"{_SCHEMA_HOME}/metadata.py",
+        "schema_version": version,
+        "name": name,
+        "location": location,
+        "other_identifiers": None,
+        "subject": None,
+        "data_description": None,
+        "procedures": None,
+        "instrument": None,
+        "processing": {
+            "object_type": "Processing",
+            "describedBy": f"{_SCHEMA_HOME}/processing.py",
+            "schema_version": version,
+            "data_processes": processes,
+            "pipelines": None,
+            "notes": None,
+            "dependency_graph": {name: names[:place] for place, name in enumerate(names)},
+        },
+        "acquisition": None,
+        "quality_control": None,
+        "model": None,
+    }
+
+
+def _parameters(agent: Agent, run: Run, earlier_jobs: int) -> Document:
+    tag = "v0.2" if run.began >= _SECOND_VERSION_SINCE else "v0.1"
+    # The tag was called a version at first.
+    tag_name = "analysis_ver" if holds_untrimmed_results(run) else "analysis_tag"
+    parameters: Document = {
+        "analysis_name": "MLE fitting",
+        tag_name: f"aind-analysis-framework {tag}",
+        "agent_class": agent.class_name,
+        "agent_kwargs": dict(agent.keyword_arguments),
+        "fit_kwargs": fit_arguments(run.folds),
+    }
+    if earlier_jobs:
+        # Left behind by another job of the same worker.
+        parameters["fit_bounds_override"] = {"biasL": [-2.0, 2.0]}
+    return parameters
+
+
+def _times(run: Run, position: int, start: datetime, end: datetime) -> tuple[str, str]:
+    """Return the start and end as text, in the writer's habit of the time."""
+    if Oddity.ZONED_TIMES in run.oddities:
+        zone = _MOUNTAIN_TIME if position % 3 == 2 else UTC
+        texts = [moment.replace(tzinfo=UTC).astimezone(zone).isoformat() for moment in (start, end)]
+        if position % 3 == 0:
+            texts = [text.replace("+00:00", "Z") for text in texts]
+        return texts[0], texts[1]
+    if run.began < _SECOND_VERSION_SINCE:
+        end = end.replace(microsecond=0)
+    return start.isoformat(), end.isoformat()
+
+
+def _job_times(run: Run, spent: Sequence[float]) -> list[tuple[datetime, datetime]]:
+    """Return when each job of a run began and ended."""
+    starts = [run.began.replace(microsecond=0)] * len(spent)
+    if run.began >= _SECOND_VERSION_SINCE:
+        starts = [
+            run.began + timedelta(seconds=sum(spent[:position])) for position in range(len(spent))
+        ]
+    return [
+        (start, start + timedelta(seconds=seconds))
+        for start, seconds in zip(starts, spent, strict=True)
+    ]
+
+
+def _outputs(run: Run, session: Session, results: Document, *, skipped: bool) -> Document:
+    return {
+        "additional_info": SKIPPED if skipped else SUCCESS,
+        "subject_id": session.plan.subject.subject_id,
+        "session_date": f"{session.plan.began:%Y-%m-%d}",
+        "nwb_name": run.nwb_name,
+        "fitting_results": results,
+    }
+
+
+def _results(run: Run, session: Session, fit: Fit | None, latents: Latents | None) -> Document:
+    if fit is None:
+        return {}
+    results = fitting_results(fit, run)
+    if latents is not None:
+        results["fit_settings"] = histories(session) | results["fit_settings"]
+        results["fitted_latent_variables"] = listed_latents(latents, gap=None)
+    return results
+
+
+def _as_stored(run: Run, position: int, outputs: Document) -> Document | list[Document] | None:
+    """Return output parameters in the form a run of some oddity stored them."""
+    if Oddity.MISSING_OUTPUTS in run.oddities and position < 2:
+        return None if position == 0 else {}
+    if Oddity.LISTED_OUTPUTS in run.oddities:
+        return [] if position == 0 else [outputs]
+    return outputs
+
+
+def _add_unknown_fields(document: Document, outputs: Document) -> None:
+    document["ingested"] = {"by": "loader", "attempts": 2, "checked": True, "share": 0.5}
+    document["watchers"] = ["behavior", "physiology"]
+    outputs |= {
+        "curriculum": {"name": "Coupled Baiting", "version": "1.0", "stage_number": 4},
+        "foraging_efficiency": 0.71,
+        "finished_early": False,
+        "bias_events": [12, 230],
+        "rig_name": "446-8-B",
+        "reward_size_microliters": 2,
+    }
+
+
+def _figures_process(fitting: Document) -> Document:
+    """Return a process that drew figures after a fit."""
+    code = fitting["code"] | {"name": _FIGURES_PROCESS, "parameters": {"dpi": 150}}
+    return fitting | {
+        "name": _FIGURES_PROCESS,
+        "start_date_time": fitting["end_date_time"],
+        "output_parameters": None,
+        "code": code,
+    }
+
+
+def framework_records(
+    run: Run,
+    session: Session,
+    fits: Mapping[str, Fit],
+    latents: Mapping[str, Latents],
+    random: np.random.Generator,
+) -> Iterator[Record]:
+    """Yield the documents of model fitting that a run of the framework left.
+
+    Parameters
+    ----------
+    run
+        The run.
+    session
+        The session it analysed.
+    fits
+        Alias to fit; empty where the session was too short.
+    latents
+        Alias to latent variables, of runs that hold untrimmed results.
+    random
+        Source of randomness of the session's documents.
+    """
+    asset = data_asset(make_uuid(random))
+    commit = random.bytes(20).hex()
+    spent = random.gamma(4.0, 30.0, size=len(run.aliases)).tolist()
+    job_times = _job_times(run, spent)
+    accumulates = _INPUTS_ACCUMULATED_SINCE <= run.began < _INPUTS_ACCUMULATED_UNTIL
+    inherited = [
+        data_asset(make_uuid(random))
+        for _ in range(int(random.integers(1, 9)) if accumulates else 0)
+    ]
+    for position, alias in enumerate(run.aliases):
+        # The worker's list of inputs grew from job to job; the job's own is the last.
+        repeats = position + 1 if accumulates else 1
+        code = make_code(
+            url="https://codeocean.allenneuraldynamics.org/capsule/4544861",
+            name=None if accumulates else _PROCESS,
+            version=commit,
+            inputs=[*inherited, *[asset] * repeats],
+            parameters=_parameters(CATALOGUE[alias], run, len(inherited)),
+        )
+        if run.began >= _COMMIT_HASH_SINCE:
+            code["commit_hash"] = commit
+        name = name_of(code)
+        fit = fits.get(alias)
+        untrimmed = latents.get(alias) if holds_untrimmed_results(run) else None
+        outputs = _outputs(
+            run, session, _results(run, session, fit, untrimmed), skipped=fit is None
+        )
+        start, end = job_times[position]
+        fitting = make_process(
+            _PROCESS,
+            code,
+            _as_stored(run, position, outputs),
+            began=run.began,
+            times=_times(run, position, start, end),
+            experimenters=[session.plan.subject.investigator],
+        )
+        processes = [fitting]
+        if Oddity.TWO_PROCESSES in run.oddities:
+            figures = _figures_process(fitting)
+            processes = [fitting, figures] if position % 2 == 0 else [figures, fitting]
+        identifier = name if Oddity.NAME_AS_ID in run.oddities else make_uuid(random).hex
+        location = f"s3://{BUCKET}/{run.collection}/{name}"
+        document = make_metadata(
+            identifier, name, location, processes, schema_version_at(run.began)
+        )
+        if Oddity.UNKNOWN_FIELDS in run.oddities:
+            _add_unknown_fields(document, outputs)
+        yield Record(run.collection, document, location, run, session, fit)

@@ -1,0 +1,81 @@
+"""Latent variables of fits, as the writers store them.
+
+Here stand their names, shapes and gaps. The equations behind them stand in
+:mod:`aind_etl.sample.dynamics`.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from aind_etl.sample.agents import CATALOGUE, Family
+from aind_etl.sample.calendar import Stream, random_generator
+from aind_etl.sample.dynamics import BoolArray, FloatArray, record_latents
+from aind_etl.sample.fits import Fit
+from aind_etl.sample.sessions import Session, stack_histories
+
+Latents = dict[str, FloatArray | BoolArray]
+"""Name of a latent variable to its values; the last axis is trials."""
+
+_ORDER = (
+    "q_value",
+    "loss_count",
+    "value",
+    "threshold",
+    "exploiting",
+    "choice_kernel",
+    "choice_prob",
+    "p_exploit",
+)
+_ALIASES = tuple(CATALOGUE)
+
+
+def latent_variables(wanted: Sequence[tuple[Session, Fit]], seed: int) -> list[Latents]:
+    """Return the latent variables of fits.
+
+    Parameters
+    ----------
+    wanted
+        Sessions with a fit of each.
+    seed
+        Seed of the world.
+
+    Returns
+    -------
+    list
+        For every fit its latent variables: ``choice_prob`` [2, n] and ``choice_kernel``
+        [2, n + 1] of every agent, without a kernel 0, then NaN; of Q-learning ``q_value``
+        [2, n + 1]; of loss counting ``loss_count`` [n + 1]; of comparing to a threshold
+        ``value``, ``threshold`` and ``p_exploit`` [n + 1] and ``exploiting`` [n]. Row 0 is left.
+    """
+    by_family: dict[Family, list[int]] = defaultdict(list)
+    for number, (_, fit) in enumerate(wanted):
+        by_family[fit.agent.family].append(number)
+    found: dict[int, Latents] = {}
+    for family, numbers in by_family.items():
+        numbers.sort(key=lambda number: -wanted[number][1].n_trials)
+        members = [wanted[number] for number in numbers]
+        left, rewarded, n_trials = stack_histories([session for session, _ in members])
+        parameters = [
+            {name: np.array([value], dtype=np.float64) for name, value in fit.params.items()}
+            for _, fit in members
+        ]
+        recorded = record_latents(family, parameters, left, rewarded, n_trials)
+        for number, (session, fit), variables in zip(numbers, members, recorded, strict=True):
+            found[number] = _as_written(session, fit, variables, seed)
+    return [found[number] for number in range(len(wanted))]
+
+
+def _as_written(session: Session, fit: Fit, recorded: dict[str, FloatArray], seed: int) -> Latents:
+    variables: Latents = dict(recorded)
+    if not fit.agent.has_choice_kernel:
+        kernel = np.full_like(recorded["choice_kernel"], np.nan)
+        kernel[:, 0] = 0.0
+        variables["choice_kernel"] = kernel
+    if "staying" in recorded:
+        # Whether the agent exploits is drawn by the published simulator as it runs.
+        random = random_generator(seed, Stream.LATENTS, session.plan.index)
+        draws = random.random((len(_ALIASES), fit.n_trials))[_ALIASES.index(fit.agent.alias)]
+        variables["exploiting"] = draws < recorded["staying"]
+    return {name: variables[name] for name in _ORDER if name in variables}

@@ -1,0 +1,121 @@
+"""Documents of the other projects: the framework's frame around anything.
+
+They have no output parameters, and say nothing of subjects or sessions; their parameters are
+whatever a project wrote.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timedelta
+
+import numpy as np
+
+from aind_etl.sample.calendar import Stream, random_generator
+from aind_etl.sample.documents import Document
+from aind_etl.sample.framework import (
+    BUCKET,
+    data_asset,
+    make_code,
+    make_metadata,
+    make_process,
+    make_uuid,
+    name_of,
+    schema_version_at,
+)
+
+NEUROMODULATORS = "dynamic-foraging-nm"
+LIFETIME = "dynamic-foraging-lifetime"
+ARCHITECTURE_EXAMPLE = "architecture_example_v2"
+
+_WRAPPER = "aind-analysis-wrapper"
+_EARLIEST = datetime.fromisoformat("2025-06-20T08:00:00")
+_DAYS = 380
+# The frame of documents before the schema's second version.
+_FIRST_SCHEMA_VERSION = "1.1.4"
+_SIBLINGS_OF_FIRST_SCHEMA = {"instrument": "rig", "acquisition": "session"}
+
+
+def _neuromodulator_parameters(random: np.random.Generator) -> Document:
+    cohort = int(random.integers(1, 6))
+    return {
+        "dry run": str(int(random.integers(2))),
+        "name": f"LC/VTA cohort {cohort}",
+        "channels": {"G_0": "LC: Norepinephrine", "R_0": "NAcc: DA", "G_1": "PL: Calcium"},
+        "fitted_model": "QLearning_L2F1_CK1_softmax",
+        "preprocessing": "dff-bright_mc-iso-IRLS",
+        "file_location": [f"{data_asset(make_uuid(random))['url']}/photometry.nwb.zarr"],
+    }
+
+
+def _lifetime_parameters(random: np.random.Generator) -> Document:
+    return {
+        "dry run": "0",
+        "minimal session count": str(int(random.integers(3, 12))),
+        "window in seconds": [-1, 3.5],
+        "sensor": "dLight",
+        "keep baseline": bool(random.random() < 0.5),
+    }
+
+
+def _example_parameters(random: np.random.Generator) -> Document:
+    return {
+        "analysis_name": "Unit filtering",
+        "analysis_tag": f"Filter {int(random.integers(1, 9))}",
+        "isi_violations_cutoff": round(float(random.uniform(0.01, 0.5)), 3),
+        "presence_ratio_cutoff": 1,
+    }
+
+
+# Of every project: its parameters, the fewest and most inputs of a job, and how many sessions of
+# the main collection there are to each of its documents.
+_PROJECTS: Mapping[str, tuple[Callable[[np.random.Generator], Document], tuple[int, int], int]] = {
+    NEUROMODULATORS: (_neuromodulator_parameters, (8, 40), 60),
+    LIFETIME: (_lifetime_parameters, (12, 80), 90),
+    ARCHITECTURE_EXAMPLE: (_example_parameters, (1, 2), 400),
+}
+PROJECT_COLLECTIONS = tuple(_PROJECTS)
+_FEWEST_DOCUMENTS = 4
+
+
+def project_documents(sessions: int, seed: int) -> Iterator[tuple[str, Document]]:
+    """Yield the documents of the other projects, each with its collection.
+
+    Parameters
+    ----------
+    sessions
+        Number of sessions of the main collection, with which the projects grow.
+    seed
+        Seed of the world.
+    """
+    for project, (collection, (_, _, sessions_each)) in enumerate(_PROJECTS.items()):
+        for number in range(max(_FEWEST_DOCUMENTS, sessions // sessions_each)):
+            random = random_generator(seed, Stream.PROJECTS, number * len(_PROJECTS) + project)
+            yield collection, _make_document(collection, number, random)
+
+
+def _make_document(collection: str, number: int, random: np.random.Generator) -> Document:
+    parameters, (fewest, most), _ = _PROJECTS[collection]
+    began = _EARLIEST + timedelta(seconds=int(random.integers(_DAYS * 86400)))
+    ended = began + timedelta(seconds=int(random.integers(4, 3000)))
+    code = make_code(
+        url=f"https://github.com/AllenNeuralDynamics/{_WRAPPER}.git",
+        name=_WRAPPER,
+        version=random.bytes(20).hex(),
+        inputs=[data_asset(make_uuid(random)) for _ in range(int(random.integers(fewest, most)))],
+        parameters=parameters(random),
+    )
+    process = make_process(
+        _WRAPPER,
+        code,
+        {},
+        began=began,
+        times=(began.isoformat(), ended.isoformat()),
+        experimenters=[str(make_uuid(random))],
+    )
+    name = name_of(code)
+    location = f"s3://{BUCKET}/{collection}/{name}"
+    is_old = collection == NEUROMODULATORS and number == 0
+    version = _FIRST_SCHEMA_VERSION if is_old else schema_version_at(began)
+    document = make_metadata(make_uuid(random).hex, name, location, [process], version)
+    if is_old:
+        document = {_SIBLINGS_OF_FIRST_SCHEMA.get(key, key): document[key] for key in document}
+    return document

@@ -1,0 +1,194 @@
+"""Result folders: the files that lie in S3 beside the documents, as a folder tree.
+
+Here stands which files each pipeline leaves, under which names, and which of them are missing.
+The session table's folder is among them.
+"""
+
+import json
+import pickle
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+
+from aind_etl.sample import framework, prototype
+from aind_etl.sample.calendar import Stream, random_generator
+from aind_etl.sample.documents import (
+    Document,
+    Record,
+    fitting_results,
+    histories,
+    listed_latents,
+)
+from aind_etl.sample.figures import SessionFigure
+from aind_etl.sample.fits import Fit
+from aind_etl.sample.latents import Latents
+from aind_etl.sample.runs import MODEL_FITTING, Pipeline
+
+_SESSION_TABLE_FOLDER = "aind-behavior-data/foraging_nwb_bonsai_processed"
+_FIGURE = "fitted_session.png"
+_FRAMEWORK_RESULTS = "original_results_mle_fitting.json"
+_PROTOTYPE_RESULTS = "docDB_mle_fitting.json"
+_EARLY_PROTOTYPE_RESULTS = "docDB_record.json"
+_PROTOTYPE_RESULTS_RENAMED = datetime.fromisoformat("2024-11-25")
+# Fixed, so that a newer Python writes the same bytes.
+_PICKLE_PROTOCOL = 4
+
+# Of so many successful records one has no folder, or lacks a file: how many, and which it is.
+_NO_FOLDER = (60, 17)
+_NO_FIGURE = (45, 8)
+_NO_RESULTS = (70, 23)
+
+
+def _is_the_one_of(number: int, share: tuple[int, int]) -> bool:
+    period, which = share
+    return number % period == which
+
+
+def _encode(content: object) -> bytes:
+    """Return JSON as the writers make it, with bare NaN where there is no number."""
+    return json.dumps(content).encode()
+
+
+def _whole_results(record: Record, fit: Fit, latents: Latents) -> Document:
+    """Return a fit as its file tells it: with histories, latents and candidates."""
+    results = fitting_results(fit, record.run)
+    return results | {
+        "fit_settings": histories(record.session) | results["fit_settings"],
+        "population": fit.population.tolist(),
+        "population_energies": fit.energies.tolist(),
+        "fitted_latent_variables": listed_latents(latents, gap=float("nan")),
+    }
+
+
+def _pipeline_files(record: Record, results: Document) -> Mapping[str, bytes]:
+    """Return the files in which a pipeline tells the results and the job."""
+    document = record.document
+    if record.run.pipeline is Pipeline.FRAMEWORK:
+        return {_FRAMEWORK_RESULTS: _encode(results), "metadata.nd.json": _metadata(document)}
+    early = record.run.began < _PROTOTYPE_RESULTS_RENAMED
+    job = {
+        "job_hash": document["_id"],
+        "nwb_name": document["nwb_name"],
+        "status": document["status"],
+        "analysis_spec": document["analysis_spec"],
+    }
+    return {
+        _EARLY_PROTOTYPE_RESULTS if early else _PROTOTYPE_RESULTS: _encode(
+            document | {"analysis_results": results}
+        ),
+        "docDB_job_manager.json": _encode(job),
+    }
+
+
+def _metadata(document: Document) -> bytes:
+    """Return a framework's document as its folder holds it: before the database gave it an id."""
+    return _encode({key: value for key, value in document.items() if key != "_id"})
+
+
+class ResultFolders:
+    """The folder tree ``<root>/<bucket>/<key>/``.
+
+    Parameters
+    ----------
+    root
+        Where the buckets are.
+    seed
+        Seed of the world.
+
+    Attributes
+    ----------
+    size_in_bytes
+        Size of all files written.
+    """
+
+    def __init__(self, root: Path, seed: int) -> None:
+        self.size_in_bytes = 0
+        self._root = root
+        self._seed = seed
+        self._figure = SessionFigure()
+        self._records = 0
+        self._locations: set[str] = set()
+        self._latest: dict[Pipeline, Mapping[str, bytes]] = {}
+        self._investigators: dict[str, str] = {}
+
+    @property
+    def count(self) -> int:
+        """Number of result folders written."""
+        return len(self._locations)
+
+    def write_record(self, record: Record, latents: Mapping[str, Latents]) -> None:
+        """Write the result folder of a record, if its fit succeeded and its folder is there.
+
+        Parameters
+        ----------
+        record
+            A record of model fitting.
+        latents
+            Alias to the latent variables of the record's session.
+        """
+        subject = record.session.plan.subject
+        self._investigators[subject.subject_id] = subject.investigator
+        if record.fit is None or record.location is None:
+            return
+        number = self._records
+        self._records += 1
+        if _is_the_one_of(number, _NO_FOLDER):
+            return
+        files = dict(self._files(record, record.fit, latents[record.fit.agent.alias]))
+        self._latest[record.run.pipeline] = files
+        missing = set()
+        if _is_the_one_of(number, _NO_FIGURE):
+            missing.add(_FIGURE)
+        if _is_the_one_of(number, _NO_RESULTS):
+            missing |= {_FRAMEWORK_RESULTS, _PROTOTYPE_RESULTS, _EARLY_PROTOTYPE_RESULTS}
+        self._write_folder(
+            record.location,
+            {name: content for name, content in files.items() if name not in missing},
+        )
+
+    def _files(self, record: Record, fit: Fit, latents: Latents) -> Iterator[tuple[str, bytes]]:
+        yield from _pipeline_files(record, _whole_results(record, fit, latents)).items()
+        title = f"{record.run.nwb_name}   {fit.agent.alias}"
+        yield _FIGURE, self._figure.draw(record.session, latents, title)
+        agent = {"agent_alias": fit.agent.alias, "params": dict(fit.params)}
+        yield "forager.pkl", pickle.dumps(agent, protocol=_PICKLE_PROTOCOL)
+
+    def write_project_document(self, document: Document) -> None:
+        """Write the result folder of another project's document."""
+        parameters = document["processing"]["data_processes"][0]["code"]["parameters"]
+        files = {
+            "metadata.nd.json": _metadata(document),
+            "data/summary.json": _encode({"parameters": parameters, "inputs_read": True}),
+        }
+        self._write_folder(document["location"], files)
+
+    def write_rest(self) -> None:
+        """Write what belongs to no record: orphaned folders and the session table's folder."""
+        random = random_generator(self._seed, Stream.RESULT_FOLDERS, 0)
+        # The framework writes the folder first, and a job may end before it writes the record;
+        # of the prototype, records were deleted whose folders stayed.
+        homes = {
+            Pipeline.FRAMEWORK: f"{framework.BUCKET}/{MODEL_FITTING}",
+            Pipeline.PROTOTYPE: prototype.BUCKET,
+        }
+        for pipeline, home in homes.items():
+            name = random.bytes(32).hex()
+            if pipeline in self._latest:
+                self._write_folder(f"s3://{home}/{name}", self._latest[pipeline])
+        self._write_files(
+            self._root / _SESSION_TABLE_FOLDER,
+            {"mouse_pi_mapping.json": _encode(self._investigators)},
+        )
+
+    def _write_folder(self, location: str, files: Mapping[str, bytes]) -> None:
+        # Two collections may tell of the same job, whose folder is one.
+        if location not in self._locations:
+            self._locations.add(location)
+            self._write_files(self._root / location.removeprefix("s3://"), files)
+
+    def _write_files(self, folder: Path, files: Mapping[str, bytes]) -> None:
+        for name, content in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            self.size_in_bytes += len(content)

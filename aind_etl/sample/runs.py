@@ -1,0 +1,347 @@
+"""Runs: which analyses were run over which session, by which pipeline, and when.
+
+A run is one pipeline's work on one session: it leaves a document for every agent it fitted. Here
+stands which runs there were and which oddities their documents have; how a document looks stands
+in :mod:`aind_etl.sample.documents`. Oddities that follow from a run's time alone (the writers
+changed) are not named here.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+import numpy as np
+
+from aind_etl.sample.agents import CATALOGUE, Family
+from aind_etl.sample.calendar import Script, SessionPlan, Stream, random_generator
+
+MODEL_FITTING = "dynamic-foraging-model-fitting"
+PREDECESSOR = "dynamic-foraging-analysis"
+
+
+class Pipeline(StrEnum):
+    """Who wrote a document."""
+
+    PROTOTYPE = "prototype"
+    FRAMEWORK = "framework"
+
+
+class Oddity(StrEnum):
+    """What a run's documents have that others of their time do not."""
+
+    UNKNOWN_FIELDS = "fields that no other document has"
+    ZONED_TIMES = "times with a zone"
+    LISTED_OUTPUTS = "output parameters that are a list"
+    MISSING_OUTPUTS = "output parameters that are null or empty"
+    TWO_PROCESSES = "a second data process"
+    NAME_AS_ID = "an id that equals the name"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One pipeline's work on one session.
+
+    Parameters
+    ----------
+    pipeline
+        Who ran it, and so the documents' format.
+    nwb_name
+        The session's file, as the run spelt it.
+    aliases
+        Agents to fit.
+    began
+        When it began, UTC.
+    folds
+        Number of folds of the cross-validation; None for none.
+    collection
+        Where its documents are.
+    failed
+        Aliases of agents whose fit ended in an error.
+    oddities
+        What is unusual about its documents.
+    """
+
+    pipeline: Pipeline
+    nwb_name: str
+    aliases: tuple[str, ...]
+    began: datetime
+    folds: int | None = 10
+    collection: str = MODEL_FITTING
+    failed: frozenset[str] = frozenset()
+    oddities: frozenset[Oddity] = frozenset()
+
+
+THIRTY_AGENTS = tuple(
+    alias for alias, agent in CATALOGUE.items() if agent.family is not Family.COMPARE_TO_THRESHOLD
+)
+"""All there were before agents that compare to a threshold."""
+_FIVE_AGENTS = (
+    "QLearning_L1F1_CK1_softmax",
+    "QLearning_L2F1_softmax",
+    "QLearning_L2F1_CK1_softmax",
+    "LossCounting",
+    "WSLS",
+)
+_SIX_AGENTS = (*_FIVE_AGENTS, "QLearning_L1F0_softmax")
+_FRAMEWORK_AGENTS = (
+    "QLearning_L1F1_CK1_softmax",
+    "QLearning_L2F1_softmax",
+    "QLearning_L2F1_CK1_softmax",
+    "WSLS",
+    "ForagingCompareThreshold",
+)
+_THRESHOLD_AGENTS = (
+    "QLearning_L2F1_CK1_softmax",
+    "QLearning_L2F1_CKfull_softmax",
+    "ForagingCompareThreshold",
+    "ForagingCompareThreshold_CK1",
+    "ForagingCompareThreshold_CKfull",
+)
+
+_UNREADABLE_NWB_NAME = "FIP_{subject}_foraging_test.nwb"
+
+
+def _nwb_name(plan: SessionPlan, form: str = "{subject}_{date}_{time}.nwb") -> str:
+    return form.format(
+        subject=plan.subject.subject_id,
+        date=f"{plan.began:%Y-%m-%d}",
+        time=f"{plan.began:%H-%M-%S}",
+    )
+
+
+def _prototype(plan: SessionPlan, days: float, aliases: tuple[str, ...] = _FIVE_AGENTS) -> Run:
+    """Return a run of the prototype pipeline, some days after the session."""
+    began = plan.began + timedelta(days=days)
+    return Run(Pipeline.PROTOTYPE, _nwb_name(plan), aliases, began)
+
+
+def _framework(plan: SessionPlan, days: float, aliases: tuple[str, ...] = _FRAMEWORK_AGENTS) -> Run:
+    """Return a run of the framework, some days after the session."""
+    began = plan.began + timedelta(days=days)
+    name = _nwb_name(plan, "behavior_{subject}_{date}_{time}.nwb")
+    return Run(Pipeline.FRAMEWORK, name, aliases, began)
+
+
+def _odd(run: Run, *oddities: Oddity) -> Run:
+    return replace(run, oddities=frozenset(oddities))
+
+
+_SCRIPTED: Mapping[Script, Callable[[SessionPlan], tuple[Run, ...]]] = {
+    Script.NWB_NAME_WITHOUT_TIME: lambda plan: (
+        replace(
+            _prototype(plan, 416.3, THIRTY_AGENTS),
+            nwb_name=_nwb_name(plan, "{subject}_{date}.nwb"),
+        ),
+    ),
+    Script.REFITTED_WITHOUT_CROSS_VALIDATION: lambda plan: (
+        _prototype(plan, 350.7, THIRTY_AGENTS),
+        replace(_prototype(plan, 424.2), folds=None),
+    ),
+    Script.TOO_SHORT_FOR_PROTOTYPE: lambda plan: (_prototype(plan, 320.4, THIRTY_AGENTS),),
+    Script.FAILED_FITS: lambda plan: (
+        replace(
+            _prototype(plan, 262.1, THIRTY_AGENTS),
+            failed=frozenset({"QLearning_L1F0_epsi", "LossCounting_CKfull"}),
+        ),
+    ),
+    Script.TWO_FOLDS: lambda plan: (replace(_prototype(plan, 163.5), folds=2),),
+    Script.FIRST_OF_TWO_ON_A_DAY: lambda plan: (_prototype(plan, 165.2, _SIX_AGENTS),),
+    Script.SECOND_OF_TWO_ON_A_DAY: lambda plan: (_prototype(plan, 165.2, _SIX_AGENTS),),
+    Script.PREFIXED_AND_UNSUFFIXED_NWB_NAMES: lambda plan: (
+        replace(
+            _prototype(plan, 170.8),
+            nwb_name=_nwb_name(plan, "behavior_{subject}_{date}_{time}.nwb"),
+        ),
+        replace(
+            _prototype(plan, 201.6, _SIX_AGENTS),
+            nwb_name=_nwb_name(plan, "{subject}_{date}_{time}"),
+        ),
+    ),
+    Script.REFITTED_AFTER_MORE_THAN_A_YEAR: lambda plan: (
+        _prototype(plan, 33.2, THIRTY_AGENTS),
+        replace(_prototype(plan, 420.6, THIRTY_AGENTS), folds=None),
+    ),
+    Script.NO_CROSS_VALIDATION: lambda plan: (replace(_prototype(plan, 6.1), folds=None),),
+    Script.UNREADABLE_NWB_NAME: lambda plan: (
+        _prototype(plan, 4.9),
+        replace(
+            _prototype(plan, 5.3, _FIVE_AGENTS[:2]),
+            nwb_name=_nwb_name(plan, _UNREADABLE_NWB_NAME),
+            failed=frozenset(_FIVE_AGENTS[1:2]),
+        ),
+    ),
+    Script.UNKNOWN_PROTOTYPE_FIELDS: lambda plan: (
+        _odd(_prototype(plan, 2.4), Oddity.UNKNOWN_FIELDS),
+        replace(_prototype(plan, 9.8), collection=PREDECESSOR),
+    ),
+    Script.BOTH_FORMATS_UNTRIMMED: lambda plan: (
+        _prototype(plan, 5.6, THIRTY_AGENTS),
+        _framework(plan, 115.2),
+    ),
+    Script.BOTH_FORMATS: lambda plan: (_prototype(plan, 3.7), _framework(plan, 140.4)),
+    Script.PREDECESSOR_COLLECTION: lambda plan: (
+        _prototype(plan, 12.5),
+        replace(_prototype(plan, 8.2, _SIX_AGENTS), collection=PREDECESSOR),
+    ),
+    Script.TOO_SHORT_FOR_BOTH_FORMATS: lambda plan: (
+        _prototype(plan, 7.3),
+        _framework(plan, 150.9),
+    ),
+    Script.EARLIEST_FRAMEWORK: lambda plan: (_framework(plan, 3.2),),
+    Script.LISTED_OUTPUTS: lambda plan: (
+        _odd(_framework(plan, 6.4, _THRESHOLD_AGENTS), Oddity.LISTED_OUTPUTS),
+    ),
+    Script.TWO_PROCESSES: lambda plan: (
+        _odd(_framework(plan, 20.6, _THRESHOLD_AGENTS), Oddity.TWO_PROCESSES),
+    ),
+    Script.TOO_SHORT_FOR_FRAMEWORK: lambda plan: (_framework(plan, 4.4),),
+    Script.MISSING_OUTPUTS: lambda plan: (_odd(_framework(plan, 4.7), Oddity.MISSING_OUTPUTS),),
+    Script.ZONED_TIMES: lambda plan: (
+        _odd(_framework(plan, 10.3, _THRESHOLD_AGENTS), Oddity.ZONED_TIMES),
+    ),
+    Script.REFITTED_BY_FRAMEWORK: lambda plan: (
+        replace(_framework(plan, 2.9), folds=None),
+        _odd(_framework(plan, 30.1), Oddity.NAME_AS_ID),
+    ),
+    Script.UNKNOWN_FRAMEWORK_FIELDS: lambda plan: (
+        _odd(_framework(plan, 5.8), Oddity.UNKNOWN_FIELDS),
+        replace(_framework(plan, 105.5, _THRESHOLD_AGENTS), folds=None),
+    ),
+}
+
+# The prototype pipeline started then, and worked through the sessions before.
+_PROTOTYPE_STARTED = datetime.fromisoformat("2024-11-20")
+_PROTOTYPE_FITTED_THIRTY_UNTIL = datetime.fromisoformat("2025-02-01")
+_FRAMEWORK_STARTED = datetime.fromisoformat("2025-07-07")
+_PREDECESSOR_STARTED = datetime.fromisoformat("2025-02-01")
+_NOTHING_AFTER = datetime.fromisoformat("2026-08-01")
+# How many sessions have how many of thirty models, as counted in the real collection.
+_MODELS_FITTED = {30: 4253, 29: 115, 28: 33, 27: 9, 26: 6, 24: 1}
+_LONGEST_DELAY_DAYS = 425.0
+
+
+def plan_runs(plan: SessionPlan, seed: int) -> tuple[Run, ...]:
+    """Return the runs over a session, in the order of their planning.
+
+    Parameters
+    ----------
+    plan
+        The session.
+    seed
+        Seed of the world.
+    """
+    if plan.script is not None:
+        return _SCRIPTED[plan.script](plan)
+    random = random_generator(seed, Stream.RUNS, plan.index)
+    if plan.began >= _FRAMEWORK_STARTED:
+        runs = _draw_framework_runs(plan, random)
+    elif plan.began >= _PROTOTYPE_FITTED_THIRTY_UNTIL:
+        runs = _draw_later_prototype_runs(plan, random)
+    else:
+        runs = _draw_thirty_agent_runs(plan, random)
+    return tuple(run for run in runs if run.began < _NOTHING_AFTER)
+
+
+def _draw_delay(random: np.random.Generator) -> float:
+    """Return how many days after the session a run began."""
+    return float(min(1.0 + random.exponential(20.0), _LONGEST_DELAY_DAYS))
+
+
+def _days_after(plan: SessionPlan, earliest: datetime, delay: float) -> float:
+    """Return a delay that leaves a run no earlier than its pipeline."""
+    waiting = (earliest - plan.began) / timedelta(days=1)
+    return min(max(delay, waiting + 2.0 * delay), _LONGEST_DELAY_DAYS)
+
+
+def _draw_thirty_agent_runs(plan: SessionPlan, random: np.random.Generator) -> list[Run]:
+    days = _days_after(plan, _PROTOTYPE_STARTED, _draw_delay(random))
+    if random.random() < 0.03:
+        return [_spelt_by_chance(_prototype(plan, days), plan, random)]
+    counts = np.array(list(_MODELS_FITTED.values()))
+    n_models = int(random.choice(list(_MODELS_FITTED), p=counts / counts.sum()))
+    missing = random.permutation(THIRTY_AGENTS)[n_models:].tolist()
+    first = _prototype(plan, days, THIRTY_AGENTS)
+    if random.random() < 0.5:
+        first = replace(first, failed=frozenset(missing))
+    else:
+        present = tuple(alias for alias in THIRTY_AGENTS if alias not in missing)
+        first = replace(first, aliases=present)
+    first = _spelt_by_chance(first, plan, random)
+    runs = [first]
+    if random.random() < 0.4:
+        later = first.began + timedelta(days=float(random.uniform(2.0, 300.0)))
+        again = replace(first, began=later, folds=None, failed=frozenset())
+        if random.random() < 0.2:
+            again = replace(again, aliases=_FIVE_AGENTS)
+        runs.append(again)
+    return runs + _draw_runs_in_both_formats(plan, random, 0.07)
+
+
+def _draw_later_prototype_runs(plan: SessionPlan, random: np.random.Generator) -> list[Run]:
+    aliases = THIRTY_AGENTS if random.random() < 0.15 else _FIVE_AGENTS
+    run = _spelt_by_chance(_prototype(plan, _draw_delay(random), aliases), plan, random)
+    if random.random() < 0.25:
+        run = replace(run, folds=None)
+    runs = [run]
+    if random.random() < 0.15:
+        days = _days_after(plan, _PREDECESSOR_STARTED, _draw_delay(random))
+        runs.append(replace(_prototype(plan, days), collection=PREDECESSOR))
+    return runs + _draw_runs_in_both_formats(plan, random, 0.12)
+
+
+def _draw_framework_runs(plan: SessionPlan, random: np.random.Generator) -> list[Run]:
+    run = _draw_framework_run(plan, random, _draw_delay(random))
+    runs = [run]
+    if random.random() < 0.1:
+        later = run.began + timedelta(days=float(random.uniform(1.0, 90.0)))
+        # Fitted again the other way, so that the two differ in more than their time.
+        runs.append(replace(run, began=later, folds=10 if run.folds is None else None))
+    if random.random() < 0.08:
+        runs.append(_prototype(plan, _draw_delay(random)))
+    return runs
+
+
+def _draw_runs_in_both_formats(
+    plan: SessionPlan, random: np.random.Generator, share: float
+) -> list[Run]:
+    """Return a run of the framework over a session of the prototype's time, or none."""
+    if random.random() >= share:
+        return []
+    waiting = (_FRAMEWORK_STARTED - plan.began) / timedelta(days=1)
+    return [_draw_framework_run(plan, random, waiting + _draw_delay(random) * 3.0)]
+
+
+def _draw_framework_run(plan: SessionPlan, random: np.random.Generator, days: float) -> Run:
+    aliases = _FRAMEWORK_AGENTS if random.random() < 0.7 else _THRESHOLD_AGENTS
+    run = _framework(plan, days, aliases)
+    if random.random() < 0.35:
+        run = replace(run, folds=None)
+    shares = {
+        Oddity.UNKNOWN_FIELDS: 0.04,
+        Oddity.ZONED_TIMES: 0.1,
+        Oddity.LISTED_OUTPUTS: 0.02,
+        Oddity.MISSING_OUTPUTS: 0.01,
+        Oddity.TWO_PROCESSES: 0.02,
+        Oddity.NAME_AS_ID: 0.1,
+    }
+    return _odd(run, *(oddity for oddity, share in shares.items() if random.random() < share))
+
+
+def _spelt_by_chance(run: Run, plan: SessionPlan, random: np.random.Generator) -> Run:
+    """Return a prototype run with the NWB name spelt in one of the writers' ways."""
+    chance = random.random()
+    if chance < 0.1:
+        name = _nwb_name(plan, "behavior_{subject}_{date}_{time}.nwb")
+    elif chance < 0.12:
+        name = _nwb_name(plan, "{subject}_{date}_{time}")
+    elif chance < 0.15 and plan.is_only_one_of_its_day:
+        name = _nwb_name(plan, "{subject}_{date}.nwb")
+    else:
+        name = run.nwb_name
+    unknown = random.random() < 0.03
+    return replace(
+        run,
+        nwb_name=name,
+        oddities=frozenset({Oddity.UNKNOWN_FIELDS}) if unknown else frozenset(),
+    )

@@ -1,0 +1,246 @@
+"""The sample world: its documents as a stream, and as files on disk.
+
+Here stands the order in which the parts of the simulation work together, a block of sessions at a
+time, so that the memory needed does not grow with the world.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import bson
+import orjson
+
+from aind_etl.sample.calendar import SessionPlan, Stream, plan_sessions, random_generator
+from aind_etl.sample.documents import Document, Record
+from aind_etl.sample.fits import Fit, FitRequest, fit_agents
+from aind_etl.sample.framework import framework_records, holds_untrimmed_results
+from aind_etl.sample.latents import Latents, latent_variables
+from aind_etl.sample.projects import PROJECT_COLLECTIONS, project_documents
+from aind_etl.sample.prototype import prototype_records
+from aind_etl.sample.results import ResultFolders
+from aind_etl.sample.runs import MODEL_FITTING, PREDECESSOR, Pipeline, Run, plan_runs
+from aind_etl.sample.sessions import Session, simulate_sessions
+
+_SESSIONS_TOGETHER = 32
+
+
+@dataclass(frozen=True)
+class WorldSummary:
+    """What :func:`write_world` wrote.
+
+    Parameters
+    ----------
+    documents
+        Collection to its number of documents.
+    result_folders
+        Number of result folders.
+    size_in_bytes
+        Size of all files written.
+    """
+
+    documents: Mapping[str, int]
+    result_folders: int
+    size_in_bytes: int
+
+
+@dataclass(frozen=True)
+class _AnalysedSession:
+    """A session with everything that was found out about it."""
+
+    session: Session
+    runs: tuple[Run, ...]
+    fits: Mapping[str, Fit]
+    latents: Mapping[str, Latents]
+
+
+class SampleWorld:
+    """Sessions of subjects over months, and what two pipelines wrote about them.
+
+    The same number of sessions and seed give the same world. A larger world begins with the
+    sessions of a smaller one.
+
+    Parameters
+    ----------
+    sessions
+        Number of behaviour sessions of the main collection. From 24 on, every oddity of the
+        documents occurs.
+    seed
+        Seed of the simulation.
+
+    Raises
+    ------
+    ValueError
+        The number of sessions or the seed is negative.
+    """
+
+    def __init__(self, sessions: int = 24, seed: int = 0) -> None:
+        if sessions < 0 or seed < 0:
+            raise ValueError(
+                f"A sample world has no negative number of sessions or seed, not {sessions} "
+                f"sessions and seed {seed}."
+            )
+        self._sessions = sessions
+        self._seed = seed
+
+    def collections(self) -> list[str]:
+        """Return the names of the collections, sorted."""
+        return sorted([MODEL_FITTING, PREDECESSOR, *PROJECT_COLLECTIONS])
+
+    def documents(self) -> Iterator[tuple[str, Document]]:
+        """Yield every document with the name of its collection."""
+        for analysed in _analysed_sessions(self._sessions, self._seed, with_latents=False):
+            for record in _records(analysed, self._seed):
+                yield record.collection, record.document
+        yield from project_documents(self._sessions, self._seed)
+
+
+def _analysed_sessions(
+    sessions: int, seed: int, *, with_latents: bool
+) -> Iterator[_AnalysedSession]:
+    plans = islice(plan_sessions(seed), sessions)
+    while block := list(islice(plans, _SESSIONS_TOGETHER)):
+        yield from _analyse(block, seed, with_latents=with_latents)
+
+
+def _analyse(
+    plans: Sequence[SessionPlan], seed: int, *, with_latents: bool
+) -> Iterator[_AnalysedSession]:
+    """Simulate sessions together, and fit what was fitted of them."""
+    sessions = simulate_sessions(plans, seed)
+    runs = {plan.index: plan_runs(plan, seed) for plan in plans}
+    requests = [
+        _request(session, runs[session.plan.index])
+        for session in sessions
+        if not session.plan.is_too_short
+    ]
+    fits: dict[int, dict[str, Fit]] = {plan.index: {} for plan in plans}
+    for (index, alias), fit in fit_agents(requests, seed).items():
+        fits[index][alias] = fit
+    wanted = [
+        (session, fit)
+        for session in sessions
+        if with_latents or any(map(holds_untrimmed_results, runs[session.plan.index]))
+        for fit in fits[session.plan.index].values()
+    ]
+    latents: dict[int, dict[str, Latents]] = {plan.index: {} for plan in plans}
+    for (session, fit), found in zip(wanted, latent_variables(wanted, seed), strict=True):
+        latents[session.plan.index][fit.agent.alias] = found
+    for session in sessions:
+        index = session.plan.index
+        yield _AnalysedSession(session, runs[index], fits[index], latents[index])
+
+
+def _records(analysed: _AnalysedSession, seed: int) -> Iterator[Record]:
+    """Yield the records of a session, run by run."""
+    session, fits = analysed.session, analysed.fits
+    random = random_generator(seed, Stream.DOCUMENTS, session.plan.index)
+    for run in analysed.runs:
+        if run.pipeline is Pipeline.PROTOTYPE:
+            yield from prototype_records(run, session, fits, random)
+        else:
+            yield from framework_records(run, session, fits, analysed.latents, random)
+
+
+def _request(session: Session, runs: Sequence[Run]) -> FitRequest:
+    """Return one request for all runs over a session: they saw the same choices."""
+    aliases = {alias for run in runs for alias in run.aliases}
+    folds = next((run.folds for run in runs if run.folds is not None), None)
+    return FitRequest(session, tuple(sorted(aliases)), folds)
+
+
+class _CollectionWriter:
+    """Files of documents, one a collection and format."""
+
+    _ENCODERS: Mapping[str, Callable[[Document], bytes]] = {
+        "jsonl": lambda document: orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE),
+        "bson": bson.encode,
+    }
+
+    def __init__(
+        self, directory: Path, collections: Sequence[str], formats: Sequence[str], stack: ExitStack
+    ) -> None:
+        self.documents: Counter[str] = Counter(dict.fromkeys(collections, 0))
+        self.size_in_bytes = 0
+        self._files = {
+            (collection, name): stack.enter_context((directory / f"{collection}.{name}").open("wb"))
+            for collection in collections
+            for name in formats
+        }
+        self._formats = tuple(formats)
+
+    def write(self, collection: str, document: Document) -> None:
+        """Append a document to the files of its collection."""
+        self.documents[collection] += 1
+        for name in self._formats:
+            encoded = self._ENCODERS[name](document)
+            self._files[collection, name].write(encoded)
+            self.size_in_bytes += len(encoded)
+
+
+def write_world(  # noqa: PLR0913 - each says something different of the world
+    directory: Path,
+    *,
+    sessions: int,
+    seed: int,
+    formats: Sequence[Literal["jsonl", "bson"]] = ("jsonl",),
+    results: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> WorldSummary:
+    """Write a sample world to disk.
+
+    Parameters
+    ----------
+    directory
+        Where to write: ``<collection>.jsonl`` (a document a line) and ``<collection>.bson`` (as
+        ``mongodump`` writes) and, below ``results``, ``<bucket>/<key>/`` with the result files.
+        It is made where it does not exist; files of the same names are replaced.
+    sessions, seed
+        As for :class:`SampleWorld`.
+    formats
+        Formats of the documents' files.
+    results
+        Whether to write the result folders, which takes far longer than the documents.
+    progress
+        Called with the number of sessions done and the number in all, after each session.
+
+    Returns
+    -------
+    WorldSummary
+        What was written. The same arguments write the same bytes.
+
+    Raises
+    ------
+    ValueError
+        The number of sessions or the seed is negative.
+    OSError
+        A file could not be written.
+    """
+    world = SampleWorld(sessions, seed)
+    directory.mkdir(parents=True, exist_ok=True)
+    folders = ResultFolders(directory / "results", seed) if results else None
+    with ExitStack() as stack:
+        writer = _CollectionWriter(directory, world.collections(), formats, stack)
+        analysed_sessions = _analysed_sessions(sessions, seed, with_latents=results)
+        for done, analysed in enumerate(analysed_sessions, start=1):
+            for record in _records(analysed, seed):
+                writer.write(record.collection, record.document)
+                if folders is not None:
+                    folders.write_record(record, analysed.latents)
+            if progress is not None:
+                progress(done, sessions)
+        for collection, document in project_documents(sessions, seed):
+            writer.write(collection, document)
+            if folders is not None:
+                folders.write_project_document(document)
+    if folders is not None:
+        folders.write_rest()
+    return WorldSummary(
+        documents=dict(writer.documents),
+        result_folders=0 if folders is None else folders.count,
+        size_in_bytes=writer.size_in_bytes + (0 if folders is None else folders.size_in_bytes),
+    )

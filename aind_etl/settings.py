@@ -1,0 +1,76 @@
+"""The one settings model: every choice a user has, from the environment or the command line."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from aind_etl.errors import ConfigurationError
+
+
+class Settings(BaseSettings):
+    """Settings, each from the environment variable ``AIND_ETL_<NAME>``.
+
+    Attributes
+    ----------
+    source
+        Address of the source; may hold a password, and is never shown.
+    lake
+        Folder of the lake.
+    warehouse
+        The DuckDB file; ``<lake>/warehouse.duckdb`` where none is given.
+    collections
+        The collections to work on; all where none is given. In the environment, separated by
+        commas.
+    look_back_days
+        A *new* pass reads again what arrived no longer ago than this.
+    max_deleted_share
+        Largest share of a collection, from 0 to 1, that one pass may find gone.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="AIND_ETL_", extra="ignore")
+
+    source: str = Field(default="sample:", repr=False)
+    lake: Path = Path("lake")
+    warehouse: Path | None = None
+    collections: Annotated[tuple[str, ...], NoDecode] = ()
+    look_back_days: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    max_deleted_share: float = Field(default=0.2, ge=0, le=1)
+
+    @field_validator("collections", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(name.strip() for name in value.split(",") if name.strip())
+        return value
+
+    @property
+    def warehouse_path(self) -> Path:
+        """Where the warehouse is published."""
+        return self.warehouse or self.lake / "warehouse.duckdb"
+
+
+def load_settings(**given: Any) -> Settings:  # noqa: ANN401 - the fields' types are checked by the model
+    """Return the settings: what is given, else the environment, else the defaults.
+
+    Parameters
+    ----------
+    **given
+        Fields of :class:`Settings`; those that are None or empty count as not given.
+
+    Raises
+    ------
+    ConfigurationError
+        A value does not fit.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value not in (None, ())})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        shown = "" if name == "source" else f" is {first['input']!r}"
+        raise ConfigurationError(
+            f"The setting AIND_ETL_{name.upper()} (--{name.replace('_', '-')}){shown}: "
+            f"{first['msg']}."
+        ) from None

@@ -1,0 +1,92 @@
+"""What the lake and the warehouse hold, and how fresh they are, in words for people."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+
+from aind_etl.contract import tables
+from aind_etl.lake import Lake
+from aind_etl.warehouse import read_info
+
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionStatus:
+    """One collection of the lake.
+
+    Attributes
+    ----------
+    live, rejected, waiting
+        Numbers of documents: in the source when it was last read, not flattened for a reason,
+        and not flattened yet.
+    newest_finished
+        When the newest analysis was done.
+    last_new_pass, last_full_pass
+        How long ago the passes ended.
+    source
+        The source last read.
+    """
+
+    collection: str
+    live: int
+    rejected: int
+    waiting: int
+    newest_finished: str
+    last_new_pass: str
+    last_full_pass: str
+    source: str
+
+
+def collection_statuses(lake_folder: Path) -> list[CollectionStatus]:
+    """Return the status of every collection of a lake."""
+    lake = Lake(lake_folder)
+    now = datetime.now(UTC)
+    statuses = []
+    for collection in lake.collections():
+        state = lake.state(collection)
+        live = lake.live_documents(collection)
+        analyses = lake.scan(tables.ANALYSES, collection)
+        rejected = lake.scan(tables.REJECTED_DOCUMENTS, collection)
+        known = pl.concat(
+            [frame.select("record_id", "content_hash") for frame in (analyses, rejected)]
+        ).collect()
+        waiting = live.join(known, on=["record_id", "content_hash"], how="anti")
+        newest = analyses.select(pl.col("finished_at").max()).collect().item()
+        statuses.append(
+            CollectionStatus(
+                collection,
+                live.height,
+                rejected.select(pl.len()).collect().item(),
+                waiting.height,
+                f"{newest:%Y-%m-%d %H:%M}" if newest else "–",
+                _ago(now, state.last_new_pass_at),
+                _ago(now, state.last_full_pass_at),
+                state.source,
+            )
+        )
+    return statuses
+
+
+def warehouse_status(path: Path) -> str:
+    """Return a sentence on a warehouse."""
+    if not path.is_file():
+        return f"There is no warehouse at {path.absolute()}. Build it with 'aind-etl run'."
+    info = read_info(path)
+    if "built_at" not in info:
+        return f"The file {path.absolute()} is no warehouse of aind-etl, or cannot be read."
+    built = _ago(datetime.now(UTC), datetime.fromisoformat(info["built_at"]))
+    megabytes = path.stat().st_size / 1e6
+    return f"Warehouse {path.absolute()}, built {built} by {info['built_by']}, {megabytes:,.1f} MB"
+
+
+def _ago(now: datetime, moment: datetime | None) -> str:
+    if moment is None:
+        return "never"
+    seconds = max(0, int((now - moment).total_seconds()))
+    for size, unit in ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit} ago"
+    return "just now"

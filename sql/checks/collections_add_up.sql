@@ -1,0 +1,14 @@
+-- In every collection the live documents are those of either format and the rejected ones.
+SELECT
+    source_collection,
+    live_documents,
+    prototype_documents,
+    framework_documents,
+    rejected_documents
+FROM collections
+WHERE
+    coalesce(live_documents, 0) <> (
+        coalesce(prototype_documents, 0)
+        + coalesce(framework_documents, 0)
+        + coalesce(rejected_documents, 0)
+    )

@@ -1,0 +1,21 @@
+-- k_model of an analysis is the number of its fitted, not clamped, parameters.
+-- Only where it has parameters, and each says whether it was fitted.
+WITH counted AS (
+    SELECT
+        source_collection,
+        record_id,
+        process_index,
+        count(*) FILTER (WHERE is_fitted) AS n_fitted
+    FROM fit_parameters
+    GROUP BY source_collection, record_id, process_index
+    HAVING count(*) = count(is_fitted)
+)
+SELECT
+    source_collection,
+    record_id,
+    process_index,
+    analyses.k_model,
+    counted.n_fitted
+FROM analyses
+INNER JOIN counted USING (source_collection, record_id, process_index)
+WHERE analyses.k_model <> counted.n_fitted

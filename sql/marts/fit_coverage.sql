@@ -1,0 +1,53 @@
+-- One row a subject, month of sessions and agent: how many of the subject's sessions have the fit.
+-- A session counts once, as fitted if any of its MLE fits by the agent was successful, else as
+-- skipped, failed or unknown, in that order. Missing are the sessions known from any analysis that
+-- have no record of the agent. Expected of a subject in a month is every agent that an MLE fit of
+-- any subject's session of that month names, so an agent that came into use later is not missing
+-- from earlier months. The counts add up to n_sessions.
+WITH known_sessions AS (
+    -- One analysis may know what another of the same session leaves out.
+    SELECT
+        session_key,
+        min(subject_id) AS subject_id,
+        date_trunc('month', min(session_date))::DATE AS session_month
+    FROM analyses
+    WHERE session_key IS NOT NULL
+    GROUP BY session_key
+    HAVING min(subject_id) IS NOT NULL AND min(session_date) IS NOT NULL
+),
+fits AS (
+    SELECT
+        session_key,
+        agent_alias,
+        -- The best outcome of the session's fits by the agent.
+        min(
+            CASE outcome WHEN 'success' THEN 1 WHEN 'skipped' THEN 2 WHEN 'failed' THEN 3 ELSE 4 END
+        ) AS outcome_rank
+    FROM analyses
+    WHERE
+        analysis_name = 'MLE fitting'
+        AND session_key IS NOT NULL
+        AND agent_alias IS NOT NULL
+    GROUP BY session_key, agent_alias
+),
+expected_agents AS (
+    SELECT DISTINCT
+        known_sessions.session_month,
+        fits.agent_alias
+    FROM fits
+    INNER JOIN known_sessions USING (session_key)
+)
+SELECT
+    known_sessions.subject_id,
+    known_sessions.session_month,
+    expected_agents.agent_alias,
+    count(*) AS n_sessions,
+    count(*) FILTER (WHERE fits.outcome_rank = 1) AS n_fitted,
+    count(*) FILTER (WHERE fits.outcome_rank = 2) AS n_skipped,
+    count(*) FILTER (WHERE fits.outcome_rank = 3) AS n_failed,
+    count(*) FILTER (WHERE fits.outcome_rank = 4) AS n_unknown,
+    count(*) FILTER (WHERE fits.outcome_rank IS NULL) AS n_missing
+FROM known_sessions
+INNER JOIN expected_agents USING (session_month)
+LEFT JOIN fits USING (session_key, agent_alias)
+GROUP BY known_sessions.subject_id, known_sessions.session_month, expected_agents.agent_alias

@@ -1,0 +1,34 @@
+-- One row a session, analysis and agent: the newest successful analysis, whichever pipeline and
+-- collection it came from.
+-- Newest is by finished_at, then by changed_at; an analysis without a time of finishing comes last.
+-- One that lacks a session_key, an analysis_name or an agent_alias, as other projects' records do,
+-- stands for itself: nothing says that another record replaces it.
+WITH ranked AS (
+    SELECT
+        source_collection,
+        record_id,
+        process_index,
+        row_number() OVER (
+            PARTITION BY
+                session_key,
+                analysis_name,
+                agent_alias,
+                -- Equal for all that can replace each other, the record itself for the others.
+                CASE
+                    WHEN session_key IS NULL OR analysis_name IS NULL OR agent_alias IS NULL
+                        THEN [source_collection, record_id, process_index::VARCHAR]
+                END
+            ORDER BY
+                finished_at DESC NULLS LAST,
+                changed_at DESC,
+                source_collection,
+                record_id,
+                process_index
+        ) AS age_rank
+    FROM analyses
+    WHERE outcome = 'success'
+)
+SELECT analyses.*
+FROM analyses
+SEMI JOIN (SELECT * FROM ranked WHERE age_rank = 1) AS newest
+    USING (source_collection, record_id, process_index)

@@ -1,0 +1,828 @@
+"""The sample world: its numbers agree with each other, and every oddity is there."""
+
+import json
+import math
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import bson
+import numpy as np
+import orjson
+import pytest
+
+from aind_etl.sample import SampleWorld, WorldSummary, write_world
+from aind_etl.sample.agents import CATALOGUE
+from aind_etl.sample.dynamics import SMALLEST_PROBABILITY, record_latents
+from aind_etl.sample.prototype import record_id
+
+Document = dict[str, Any]
+
+MAIN = "dynamic-foraging-model-fitting"
+PREDECESSOR = "dynamic-foraging-analysis"
+PROJECTS = ("dynamic-foraging-nm", "dynamic-foraging-lifetime", "architecture_example_v2")
+RESULT_NAMES = (
+    "original_results_mle_fitting.json",
+    "docDB_mle_fitting.json",
+    "docDB_record.json",
+)
+SKIPPED = "skipped. valid trials < 50"
+
+
+@dataclass
+class World:
+    """The documents of a world by collection, and those of model fitting by format."""
+
+    collections: dict[str, list[Document]]
+
+    @property
+    def prototypes(self) -> list[Document]:
+        """The main collection's documents of the older format."""
+        return [document for document in self.collections[MAIN] if "nwb_name" in document]
+
+    @property
+    def frameworks(self) -> list[Document]:
+        """The main collection's documents of the newer format."""
+        return [document for document in self.collections[MAIN] if "processing" in document]
+
+    @property
+    def processes(self) -> list[Document]:
+        """Every data process of the main collection."""
+        return [process for document in self.frameworks for process in processes_of(document)]
+
+    @property
+    def outputs(self) -> list[Document]:
+        """All output parameters of the main collection that hold anything."""
+        return [outputs for document in self.frameworks for outputs in outputs_of(document)]
+
+    @property
+    def fits(self) -> list[Document]:
+        """Every fit of the main collection."""
+        return [fit for document in self.collections[MAIN] for fit in fits_of(document)]
+
+
+def processes_of(document: Document) -> list[Document]:
+    processes: list[Document] = document["processing"]["data_processes"]
+    return processes
+
+
+def outputs_of(document: Document) -> list[Document]:
+    """Return the filled output parameters of a framework document, whatever holds them."""
+    held = [process["output_parameters"] for process in processes_of(document)]
+    flat = [
+        one for outputs in held for one in (outputs if isinstance(outputs, list) else [outputs])
+    ]
+    return [outputs for outputs in flat if outputs]
+
+
+def fits_of(document: Document) -> list[Document]:
+    if "processing" not in document:
+        return [document["analysis_results"]] if "analysis_results" in document else []
+    fits = [outputs["fitting_results"] for outputs in outputs_of(document)]
+    return [fit for fit in fits if fit]
+
+
+def nwb_names_of(document: Document) -> list[str]:
+    if "nwb_name" in document:
+        return [document["nwb_name"]]
+    return [outputs["nwb_name"] for outputs in outputs_of(document)]
+
+
+def make_world(sessions: int, seed: int) -> World:
+    world = World(defaultdict(list))
+    for collection, document in SampleWorld(sessions, seed).documents():
+        world.collections[collection].append(document)
+    return world
+
+
+@pytest.fixture(scope="session")
+def world() -> World:
+    return make_world(24, 0)
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, WorldSummary]:
+    directory = tmp_path_factory.mktemp("sample")
+    return directory, write_world(directory, sessions=24, seed=0, formats=("jsonl", "bson"))
+
+
+def read_jsonl(path: Path) -> list[Document]:
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def folder_of(directory: Path, document: Document) -> Path:
+    location = document.get("s3_location") or document["location"]
+    return directory / "results" / str(location).removeprefix("s3://")
+
+
+def results_of(folder: Path) -> Document | None:
+    """Return the fit in a result folder, as readers look for it."""
+    for name in RESULT_NAMES:
+        if (folder / name).exists():
+            content: Document = json.loads((folder / name).read_text())
+            fit: Document = content.get("analysis_results", content)
+            return fit
+    return None
+
+
+# --- numbers of a fit -----------------------------------------------------------------------
+
+
+def test_aic_and_bic_follow_from_the_log_likelihood_and_the_number_of_parameters(
+    world: World,
+) -> None:
+    for fit in world.fits:
+        twice, k = 2.0 * fit["log_likelihood"], fit["k_model"]
+        assert fit["AIC"] == pytest.approx(2.0 * k - twice, abs=1e-9)
+        assert fit["BIC"] == pytest.approx(k * math.log(fit["n_trials"]) - twice, abs=1e-9)
+
+
+def test_likelihoods_per_trial_follow_from_the_log_likelihood_and_the_criteria(
+    world: World,
+) -> None:
+    for fit in world.fits:
+        n_trials = fit["n_trials"]
+        assert fit["LPT"] == pytest.approx(math.exp(fit["log_likelihood"] / n_trials))
+        assert fit["LPT_AIC"] == pytest.approx(math.exp(-fit["AIC"] / 2.0 / n_trials))
+        assert fit["LPT_BIC"] == pytest.approx(math.exp(-fit["BIC"] / 2.0 / n_trials))
+
+
+def test_accuracies_and_likelihoods_per_trial_lie_between_zero_and_one(world: World) -> None:
+    for fit in world.fits:
+        lists = fit.get("cross_validation", {}).values()
+        scalars = [fit[name] for name in ("prediction_accuracy", "LPT", "LPT_AIC", "LPT_BIC")]
+        for value in [*scalars, *(value for values in lists for value in values)]:
+            assert 0.0 <= value <= 1.0
+
+
+def test_cross_validation_has_one_value_a_fold_and_agrees_with_the_specification(
+    world: World,
+) -> None:
+    for document in world.prototypes:
+        folds = document["analysis_spec"]["analysis_args"]["fit_kwargs"]["k_fold_cross_validation"]
+        for fit in fits_of(document):
+            assert ("cross_validation" in fit) == (folds is not None)
+            for values in fit.get("cross_validation", {}).values():
+                assert len(values) == folds
+
+
+def test_accuracy_on_held_out_trials_is_a_share_of_the_trials_of_the_fold(world: World) -> None:
+    for fit in world.fits:
+        if "cross_validation" not in fit:
+            continue
+        values = fit["cross_validation"]["prediction_accuracy_test"]
+        fold, in_all = fit["n_trials"] // len(values), fit["n_trials"]
+        lengths = [fold] * (len(values) - 1) + [in_all - fold * (len(values) - 1)]
+        for value, length in zip(values, lengths, strict=True):
+            assert value * length == pytest.approx(round(value * length), abs=1e-6)
+
+
+def test_polishing_never_makes_a_fit_worse(world: World) -> None:
+    for fit in world.fits:
+        assert fit["log_likelihood_without_polishing"] <= fit["log_likelihood"]
+
+
+def test_parameters_stand_fitted_first_then_clamped_and_within_their_bounds(world: World) -> None:
+    for fit in world.fits:
+        settings = fit["fit_settings"]
+        assert list(fit["params"]) == [*settings["fit_names"], *settings["clamp_params"]]
+        assert fit["k_model"] == len(settings["fit_names"])
+        for name, low, high in zip(
+            settings["fit_names"], settings["lower_bounds"], settings["upper_bounds"], strict=True
+        ):
+            assert low <= fit["params"][name] <= high
+        for name, value in settings["clamp_params"].items():
+            assert fit["params"][name] == value
+
+
+def test_fits_of_one_session_are_made_to_the_same_number_of_trials(world: World) -> None:
+    n_trials = defaultdict(set)
+    for document in world.collections[MAIN]:
+        for name, fit in zip(nwb_names_of(document), fits_of(document), strict=False):
+            session = name.removeprefix("behavior_").removesuffix(".nwb")
+            n_trials[session].add(fit["n_trials"])
+    assert {len(numbers) for numbers in n_trials.values()} == {1}
+
+
+def test_win_stay_lose_switch_never_explains_choices_best(world: World) -> None:
+    best: dict[str, tuple[float, str]] = {}
+    for document in world.prototypes:
+        for fit in fits_of(document):
+            this = (fit["AIC"], fit["fit_settings"]["agent_alias"])
+            best[document["nwb_name"]] = min(best.get(document["nwb_name"], this), this)
+    # It is nobody's true agent.
+    assert best
+    assert not any(alias.startswith("WSLS") for _, alias in best.values())
+
+
+# --- the catalogue and the equations, against real records ----------------------------------
+
+
+@pytest.fixture(scope="session")
+def real_records() -> Path:
+    folder = os.environ.get("AIND_ETL_REAL_RECORDS")
+    if not folder:
+        pytest.skip("AIND_ETL_REAL_RECORDS names no folder of real records")
+    return Path(folder)
+
+
+def real_prototypes(folder: Path) -> dict[str, Document]:
+    (path,) = folder.glob("prototype_*.json")
+    documents = json.loads(path.read_text())
+    return {
+        document["analysis_results"]["fit_settings"]["agent_alias"]: document
+        for document in documents
+    }
+
+
+def real_latents(folder: Path, alias: str) -> dict[str, np.ndarray]:
+    (path,) = folder.glob(f"latent_variables_*/{alias}.json")
+    latents = json.loads(path.read_text())["fitted_latent_variables"]
+    return {name: np.array(values, dtype=np.float64) for name, values in latents.items()}
+
+
+def real_history(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return the real session's choices (whether left) and rewards, told by its Q values."""
+    before_and_after = real_latents(folder, "QLearning_L2F1_softmax")["q_value"]
+    before, change = before_and_after[:, :-1], np.diff(before_and_after, axis=1)
+    rewarded = (change > 0).any(axis=0)
+    forgetting = real_prototypes(folder)["QLearning_L2F1_softmax"]["analysis_results"]["params"][
+        "forget_rate_unchosen"
+    ]
+    # The side that was not chosen forgets at its own rate.
+    forgets = np.isclose(change, -forgetting * before, atol=1e-12) & (before > 0)
+    left = np.where(rewarded, change[0] > 0, ~forgets[0])
+    # Where one side has no value, the other shows whether it forgets.
+    left = np.where(~rewarded & (before[0] == 0), forgets[1], left)
+    return left, np.asarray(rewarded)
+
+
+def run_agent(
+    alias: str, parameters: dict[str, float], left: np.ndarray, rewarded: np.ndarray
+) -> dict[str, np.ndarray]:
+    values = {name: np.array([float(value)]) for name, value in parameters.items()}
+    (latents,) = record_latents(
+        CATALOGUE[alias].family, [values], left[:, None], rewarded[:, None], np.array([len(left)])
+    )
+    return dict(latents)
+
+
+def log_likelihood(choice_probability: np.ndarray, left: np.ndarray) -> float:
+    chosen = np.where(left, choice_probability[0], choice_probability[1])
+    return float(np.log(np.where(chosen <= 0.0, SMALLEST_PROBABILITY, chosen)).sum())
+
+
+def test_the_catalogue_is_the_real_one(real_records: Path) -> None:
+    real = json.loads((real_records / "agent_catalogue.json").read_text())
+    assert [agent["agent_alias"] for agent in real] == list(CATALOGUE)
+    for described in real:
+        agent = CATALOGUE[described["agent_alias"]]
+        assert agent.class_name == described["agent_class_name"]
+        assert dict(agent.keyword_arguments) == described["agent_kwargs"]
+        assert sorted(agent.parameter_names) == sorted(described["params"])
+        assert agent.k_model == described["k_model"]
+
+
+def test_fit_settings_are_those_of_real_records(real_records: Path) -> None:
+    for alias, document in real_prototypes(real_records).items():
+        settings = document["analysis_results"]["fit_settings"]
+        agent = CATALOGUE[alias]
+        assert list(agent.bounds) == settings["fit_names"]
+        assert [low for low, _ in agent.bounds.values()] == settings["lower_bounds"]
+        assert [high for _, high in agent.bounds.values()] == settings["upper_bounds"]
+        assert dict(agent.clamped) == settings["clamp_params"]
+
+
+@pytest.mark.parametrize("alias", ["QLearning_L2F1_softmax", "WSLS"])
+def test_the_equations_reproduce_real_latent_variables_and_log_likelihoods(
+    real_records: Path, alias: str
+) -> None:
+    results = real_prototypes(real_records)[alias]["analysis_results"]
+    left, rewarded = real_history(real_records)
+    computed = run_agent(alias, results["params"], left, rewarded)
+    for name, values in real_latents(real_records, alias).items():
+        if name != "choice_kernel":
+            np.testing.assert_allclose(computed[name], values, atol=1e-9)
+    likelihood = log_likelihood(computed["choice_prob"], left)
+    assert likelihood == pytest.approx(results["log_likelihood"], abs=1e-6)
+
+
+def test_ids_of_prototype_records_are_made_as_the_real_ones(real_records: Path) -> None:
+    for document in real_prototypes(real_records).values():
+        assert record_id(document["nwb_name"], document["analysis_spec"]) == document["_id"]
+
+
+# --- the world as a whole -------------------------------------------------------------------
+
+
+def test_all_33_agents_are_fitted(world: World) -> None:
+    fitted = {fit["fit_settings"]["agent_alias"] for fit in world.fits}
+    assert fitted == set(CATALOGUE)
+    assert len(fitted) == 33
+
+
+def test_every_collection_is_announced(world: World) -> None:
+    assert SampleWorld().collections() == sorted(world.collections)
+    assert set(world.collections) == {MAIN, PREDECESSOR, *PROJECTS}
+
+
+def test_ids_are_unique_in_a_collection(world: World) -> None:
+    for documents in world.collections.values():
+        identifiers = [document["_id"] for document in documents]
+        assert len(set(identifiers)) == len(identifiers)
+
+
+def test_the_main_collection_tells_of_as_many_sessions_as_asked_for(world: World) -> None:
+    sessions = set()
+    for document in world.collections[MAIN]:
+        for name in nwb_names_of(document):
+            if re.search(r"\d{4}-\d{2}-\d{2}", name):
+                sessions.add(name.removeprefix("behavior_").removesuffix(".nwb"))
+    assert len(sessions) == 24
+
+
+def test_the_same_seed_gives_the_same_world_and_another_seed_another(world: World) -> None:
+    assert make_world(24, 0).collections == world.collections
+    assert make_world(24, 1).collections != world.collections
+
+
+def test_a_larger_world_begins_with_the_sessions_of_a_smaller_one(world: World) -> None:
+    smaller = make_world(9, 0).collections[MAIN]
+    assert world.collections[MAIN][: len(smaller)] == smaller
+
+
+def test_a_session_does_not_depend_on_those_it_is_simulated_with(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aind_etl.sample.world._SESSIONS_TOGETHER", 5)
+    monkeypatch.setattr("aind_etl.sample.fits._ROWS_TOGETHER", 7)
+    assert make_world(24, 0).collections == world.collections
+
+
+def test_a_large_world_has_the_proportions_of_the_real_collection() -> None:
+    sessions = 240
+    models = defaultdict(set)
+    documents = 0
+    for document in make_world(sessions, 0).collections[MAIN]:
+        documents += 1
+        for name, fit in zip(nwb_names_of(document), fits_of(document), strict=False):
+            session = name.removeprefix("behavior_").removesuffix(".nwb")
+            models[session].add(fit["fit_settings"]["agent_alias"])
+    thirty = sum(len(aliases) >= 24 for aliases in models.values()) / len(models)
+    few = sum(len(aliases) <= 9 for aliases in models.values()) / len(models)
+    assert thirty + few == pytest.approx(1.0)
+    assert 0.4 < thirty < 0.8
+    assert 15 < documents / sessions < 33
+
+
+@pytest.mark.parametrize(("sessions", "seed"), [(-1, 0), (1, -1)])
+def test_a_negative_number_of_sessions_or_seed_is_refused(sessions: int, seed: int) -> None:
+    with pytest.raises(ValueError, match="negative"):
+        SampleWorld(sessions, seed)
+
+
+def test_a_world_without_sessions_still_has_the_other_projects() -> None:
+    collections = {collection for collection, _ in SampleWorld(0).documents()}
+    assert collections == set(PROJECTS)
+
+
+def test_documents_stream_without_the_whole_world_being_simulated() -> None:
+    documents = SampleWorld(1_000_000).documents()
+    assert len(list(islice(documents, 3))) == 3
+
+
+# --- oddities -------------------------------------------------------------------------------
+
+
+def has_type(of_type: type) -> Callable[[World], bool]:
+    """Return whether some document has a field no real record has, of a type."""
+    known = {"_id", "nwb_name", "status", "s3_location", "subject_id", "session_date"}
+
+    def look(world: World) -> bool:
+        return any(
+            type(value) is of_type
+            for document in world.prototypes
+            for name, value in document.items()
+            if name not in known and not name.startswith("analysis_")
+        )
+
+    return look
+
+
+def sessions_in_both_formats(world: World) -> set[str]:
+    prototypes = {name for document in world.prototypes for name in nwb_names_of(document)}
+    frameworks = {name for document in world.frameworks for name in nwb_names_of(document)}
+    return {name for name in prototypes if f"behavior_{name}" in frameworks}
+
+
+def most_records_of_a_session_and_agent(world: World) -> int:
+    counted = Counter(
+        (document["nwb_name"], fit["fit_settings"]["agent_alias"])
+        for document in world.prototypes
+        for fit in fits_of(document)
+    )
+    return max(counted.values())
+
+
+def days_between(document: Document) -> int:
+    """Return how many days after the session a prototype analysis was done."""
+    done = np.datetime64(document["analysis_datetime"][:10])
+    return int((done - np.datetime64(document["session_date"])).astype(int))
+
+
+def end_times(world: World) -> list[str]:
+    return [process["end_date_time"] for process in world.processes]
+
+
+def nwb_names(world: World) -> set[str]:
+    return {name for document in world.collections[MAIN] for name in nwb_names_of(document)}
+
+
+def held_outputs(world: World) -> list[object]:
+    return [process["output_parameters"] for process in world.processes]
+
+
+def codes(world: World) -> list[Document]:
+    return [process["code"] for process in world.processes]
+
+
+def days_with_two_sessions(world: World) -> set[tuple[str, str]]:
+    named = [re.match(r"(\d{6})_(\d{4}-\d{2}-\d{2})_\d", name) for name in nwb_names(world)]
+    starts = {match.string.removesuffix(".nwb"): match.groups() for match in named if match}
+    counted = Counter(starts.values())
+    return {(day[0], day[1]) for day, number in counted.items() if number > 1}
+
+
+ODDITIES: dict[str, Callable[[World], object]] = {
+    "prototype: success": lambda w: any(d["status"] == "success" for d in w.prototypes),
+    "prototype: skipped": lambda w: any(d["status"] == SKIPPED for d in w.prototypes),
+    "prototype: failed": lambda w: any(d["status"].startswith("failed") for d in w.prototypes),
+    "prototype: NWB name without a time": lambda w: any(
+        re.fullmatch(r"\d{6}_\d{4}-\d{2}-\d{2}\.nwb", name) for name in nwb_names(w)
+    ),
+    "prototype: prefixed NWB name": lambda w: any(
+        d["nwb_name"].startswith("behavior_") for d in w.prototypes
+    ),
+    "prototype: NWB name without suffix": lambda w: any(
+        not d["nwb_name"].endswith(".nwb") for d in w.prototypes
+    ),
+    "prototype: no subject and date": lambda w: any(
+        d["subject_id"] is None and d["session_date"] is None and d["status"] == "success"
+        for d in w.prototypes
+    ),
+    "prototype: several records of a session and agent": lambda w: (
+        most_records_of_a_session_and_agent(w) > 1
+    ),
+    "prototype: analysed more than a year later": lambda w: any(
+        days_between(d) > 365 for d in w.prototypes if fits_of(d) and d["session_date"]
+    ),
+    "prototype: analysed within days": lambda w: any(
+        days_between(d) < 8 for d in w.prototypes if fits_of(d) and d["session_date"]
+    ),
+    "prototype: two folds": lambda w: any(
+        len(fit["cross_validation"]["prediction_accuracy_fit"]) == 2
+        for fit in w.fits
+        if "cross_validation" in fit
+    ),
+    "prototype: unknown number": has_type(float),
+    "prototype: unknown whole number": has_type(int),
+    "prototype: unknown string": has_type(str),
+    "prototype: unknown boolean": has_type(bool),
+    "prototype: unknown object": has_type(dict),
+    "prototype: unknown list": has_type(list),
+    "prototype: unknown null": has_type(type(None)),
+    "no cross-validation": lambda w: any("cross_validation" not in fit for fit in w.fits),
+    "cross-validated likelihoods": lambda w: any(
+        "LPT_test" in fit.get("cross_validation", {}) for fit in w.fits
+    ),
+    "cross-validation without likelihoods": lambda w: any(
+        "LPT_test" not in fit["cross_validation"] for fit in w.fits if "cross_validation" in fit
+    ),
+    "whole floats as integers": lambda w: any(
+        isinstance(value, int) for fit in w.fits for value in fit["params"].values()
+    ),
+    "impossible choices": lambda w: any(fit["LPT"] < 0.05 for fit in w.fits),
+    "two sessions a day": days_with_two_sessions,
+    "both formats for one session": sessions_in_both_formats,
+    "framework: skipped": lambda w: any(
+        o["additional_info"] == SKIPPED and o["fitting_results"] == {} for o in w.outputs
+    ),
+    "framework: output parameters listed": lambda w: any(
+        isinstance(held, list) and held for held in held_outputs(w)
+    ),
+    "framework: output parameters an empty list": lambda w: [] in held_outputs(w),
+    "framework: output parameters null": lambda w: any(
+        processes_of(d)[0]["output_parameters"] is None
+        for d in w.frameworks
+        if len(processes_of(d)) == 1
+    ),
+    "framework: output parameters empty": lambda w: {} in held_outputs(w),
+    "framework: two processes, the fit first": lambda w: any(
+        len(processes_of(d)) == 2 and processes_of(d)[0]["output_parameters"] for d in w.frameworks
+    ),
+    "framework: two processes, the fit last": lambda w: any(
+        len(processes_of(d)) == 2 and processes_of(d)[1]["output_parameters"] for d in w.frameworks
+    ),
+    "framework: dependencies between processes": lambda w: any(
+        any(d["processing"]["dependency_graph"].values()) for d in w.frameworks
+    ),
+    "framework: untrimmed": lambda w: any(
+        "fitted_latent_variables" in fit and "fit_choice_history" in fit["fit_settings"]
+        for fit in w.fits
+    ),
+    "framework: accumulated inputs": lambda w: any(
+        len({asset["url"] for asset in code["input_data"]}) > 1 for code in codes(w)
+    ),
+    "framework: a single input": lambda w: any(len(code["input_data"]) == 1 for code in codes(w)),
+    "framework: left-over parameters": lambda w: any(
+        "fit_bounds_override" in code["parameters"] for code in codes(w)
+    ),
+    "framework: a commit hash": lambda w: any("commit_hash" in code for code in codes(w)),
+    "framework: the tag as a version": lambda w: any(
+        "analysis_ver" in code["parameters"] for code in codes(w)
+    ),
+    "framework: first tag": lambda w: any(
+        code["parameters"].get("analysis_tag") == "aind-analysis-framework v0.1"
+        for code in codes(w)
+    ),
+    "framework: second tag": lambda w: any(
+        code["parameters"].get("analysis_tag") == "aind-analysis-framework v0.2"
+        for code in codes(w)
+    ),
+    "framework: id of a UUID": lambda w: any(len(d["_id"]) == 32 for d in w.frameworks),
+    "framework: id that is the name": lambda w: any(d["_id"] == d["name"] for d in w.frameworks),
+    "framework: experimenters as objects": lambda w: any(
+        isinstance(one, dict) for p in w.processes for one in p["experimenters"]
+    ),
+    "framework: experimenters as strings": lambda w: any(
+        isinstance(one, str) for p in w.processes for one in p["experimenters"]
+    ),
+    "framework: times in whole seconds": lambda w: any(
+        re.fullmatch(r"[-\d]+T\d\d:\d\d:\d\d", time) for time in end_times(w)
+    ),
+    "framework: times in microseconds": lambda w: any(
+        re.fullmatch(r"[-\d]+T\d\d:\d\d:\d\d\.\d{6}", time) for time in end_times(w)
+    ),
+    "framework: times with Z": lambda w: any(time.endswith("Z") for time in end_times(w)),
+    "framework: times with an offset of zero": lambda w: any(
+        time.endswith("+00:00") for time in end_times(w)
+    ),
+    "framework: times with another offset": lambda w: any(
+        time.endswith("-07:00") for time in end_times(w)
+    ),
+    "framework: jobs that share their start": lambda w: (
+        max(Counter(p["start_date_time"] for p in w.processes).values()) >= 5
+    ),
+    "framework: unknown fields": lambda w: any("ingested" in d for d in w.frameworks),
+    "framework: unknown outputs": lambda w: any("curriculum" in o for o in w.outputs),
+    "framework: alias and class spelt differently": lambda w: any(
+        fit["fit_settings"]["agent_alias"] == "ForagingCompareThreshold"
+        and fit["fit_settings"]["agent_class_name"] == "ForagerCompareThreshold"
+        for fit in w.fits
+    ),
+    "projects: many inputs": lambda w: any(
+        len(processes_of(d)[0]["code"]["input_data"]) > 10
+        for d in w.collections["dynamic-foraging-lifetime"]
+    ),
+    "projects: keys with spaces and numbers as strings": lambda w: any(
+        processes_of(d)[0]["code"]["parameters"].get("dry run") in ("0", "1")
+        for d in w.collections["dynamic-foraging-nm"]
+    ),
+    "projects: documents of an older schema": lambda w: any(
+        d["schema_version"].startswith("1.") and "rig" in d
+        for d in w.collections["dynamic-foraging-nm"]
+    ),
+}
+
+
+@pytest.fixture(scope="session", params=[0, 1, 20])
+def world_of_some_seed(request: pytest.FixtureRequest) -> World:
+    return make_world(24, request.param)
+
+
+@pytest.mark.parametrize("oddity", ODDITIES)
+def test_every_oddity_occurs_in_the_smallest_whole_world(
+    world_of_some_seed: World, oddity: str
+) -> None:
+    assert ODDITIES[oddity](world_of_some_seed)
+
+
+def test_skipped_prototype_records_tell_seven_things_only(world: World) -> None:
+    skipped = [document for document in world.prototypes if document["status"] == SKIPPED]
+    for document in skipped:
+        assert list(document) == [
+            "_id",
+            "nwb_name",
+            "status",
+            "s3_location",
+            "subject_id",
+            "session_date",
+            "analysis_spec",
+        ]
+        assert document["s3_location"] is None
+
+
+def test_the_last_of_accumulated_inputs_is_the_sessions_own(world: World) -> None:
+    own = defaultdict(set)
+    for document in world.frameworks:
+        for process in processes_of(document):
+            if len(process["code"]["input_data"]) > 1 and isinstance(
+                process["output_parameters"], dict
+            ):
+                name = process["output_parameters"].get("nwb_name")
+                asset = process["code"]["input_data"][-1]["url"]
+                own[name, process["code"]["version"]].add(asset)
+    assert own
+    assert all(len(assets) == 1 for assets in own.values())
+
+
+def test_the_predecessor_holds_prototype_documents_of_its_time_only(world: World) -> None:
+    for document in world.collections[PREDECESSOR]:
+        assert "2025-02" <= document["analysis_datetime"][:7] <= "2025-12"
+
+
+def test_other_projects_say_nothing_of_subjects_and_sessions(world: World) -> None:
+    for project in PROJECTS:
+        assert world.collections[project]
+        for document in world.collections[project]:
+            (process,) = processes_of(document)
+            assert process["output_parameters"] == {}
+            assert document["location"].endswith(f"{project}/{document['name']}")
+
+
+# --- files ----------------------------------------------------------------------------------
+
+
+def successes(directory: Path) -> Iterator[Document]:
+    """Yield the documents of the main collection that tell of a fit."""
+    for document in read_jsonl(directory / f"{MAIN}.jsonl"):
+        if fits_of(document):
+            yield document
+
+
+def test_a_written_world_holds_the_documents_of_the_stream(
+    written: tuple[Path, WorldSummary], world: World
+) -> None:
+    directory, summary = written
+    for collection, documents in world.collections.items():
+        assert read_jsonl(directory / f"{collection}.jsonl") == documents
+        assert bson.decode_all((directory / f"{collection}.bson").read_bytes()) == documents
+        assert summary.documents[collection] == len(documents)
+
+
+def test_the_summary_tells_what_was_written(written: tuple[Path, WorldSummary]) -> None:
+    directory, summary = written
+    files = [path for path in directory.rglob("*") if path.is_file()]
+    assert summary.size_in_bytes == sum(path.stat().st_size for path in files)
+    folders = {path.parent for path in files if path.name in ("forager.pkl", "metadata.nd.json")}
+    assert summary.result_folders == len(folders)
+
+
+def test_the_same_arguments_write_the_same_bytes(tmp_path: Path) -> None:
+    contents = []
+    for name in ("once", "again"):
+        write_world(tmp_path / name, sessions=3, seed=4)
+        paths = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
+        contents.append(
+            {str(path.relative_to(tmp_path / name)): path.read_bytes() for path in paths}
+        )
+    assert contents[0] == contents[1]
+    assert any(path.endswith(".png") for path in contents[0])
+
+
+def test_documents_are_the_same_with_and_without_result_folders(
+    written: tuple[Path, WorldSummary], tmp_path: Path
+) -> None:
+    directory, _ = written
+    summary = write_world(tmp_path, sessions=24, seed=0, results=False)
+    assert summary.result_folders == 0
+    assert not (tmp_path / "results").exists()
+    for path in tmp_path.iterdir():
+        assert path.read_bytes() == (directory / path.name).read_bytes()
+
+
+def test_progress_is_told_after_every_session(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    write_world(
+        tmp_path,
+        sessions=5,
+        seed=0,
+        results=False,
+        progress=lambda done, in_all: told.append((done, in_all)),
+    )
+    assert told == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
+
+
+def test_latent_variables_reproduce_the_log_likelihood_of_the_document(
+    written: tuple[Path, WorldSummary],
+) -> None:
+    directory, _ = written
+    compared = 0
+    for document in successes(directory):
+        results = results_of(folder_of(directory, document))
+        if results is None:
+            continue
+        (fit,) = fits_of(document)
+        latents, settings = results["fitted_latent_variables"], results["fit_settings"]
+        left = np.array(settings["fit_choice_history"]) == 0.0
+        probability = np.array(latents["choice_prob"])
+        likelihood = log_likelihood(probability, left)
+        assert likelihood == pytest.approx(fit["log_likelihood"], abs=1e-9)
+        predicted_right = np.argmax(probability, axis=0) == 1
+        assert np.mean(predicted_right != left) == pytest.approx(fit["prediction_accuracy"])
+        compared += 1
+    assert compared > 200
+
+
+def test_latent_variables_have_the_shapes_of_their_agents(
+    written: tuple[Path, WorldSummary],
+) -> None:
+    directory, _ = written
+    own = {
+        "ForagerQLearning": {"q_value"},
+        "ForagerLossCounting": {"loss_count"},
+        "ForagerCompareThreshold": {"value", "threshold", "p_exploit", "exploiting"},
+    }
+    for document in successes(directory):
+        results = results_of(folder_of(directory, document))
+        if results is None:
+            continue
+        latents, settings = results["fitted_latent_variables"], results["fit_settings"]
+        n_trials = results["n_trials"]
+        assert set(latents) == own[settings["agent_class_name"]] | {"choice_kernel", "choice_prob"}
+        assert len(settings["fit_choice_history"]) == n_trials
+        assert len(settings["fit_reward_history"]) == n_trials
+        for name, values in latents.items():
+            before_trials_only = name in ("choice_prob", "exploiting")
+            assert np.shape(values)[-1] == n_trials + (not before_trials_only)
+        kernel = np.array(latents["choice_kernel"])
+        assert (kernel[:, 0] == 0.0).all()
+        has_kernel = settings["agent_kwargs"]["choice_kernel"] != "none"
+        assert np.isfinite(kernel[:, 1:]).all() == has_kernel
+
+
+def test_result_files_hold_bare_nan_and_carry_the_three_historical_names(
+    written: tuple[Path, WorldSummary],
+) -> None:
+    directory, _ = written
+    for name in RESULT_NAMES:
+        paths = list((directory / "results").rglob(name))
+        assert paths
+        assert any(b"NaN" in path.read_bytes() for path in paths)
+
+
+def test_figures_are_png_images_of_some_size(written: tuple[Path, WorldSummary]) -> None:
+    directory, _ = written
+    figures = list((directory / "results").rglob("fitted_session.png"))
+    assert len(figures) > 200
+    for path in figures:
+        content = path.read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert 5_000 < len(content) < 200_000
+
+
+def test_some_folders_and_files_are_missing_and_some_folders_have_no_record(
+    written: tuple[Path, WorldSummary],
+) -> None:
+    directory, _ = written
+    folders = [folder_of(directory, document) for document in successes(directory)]
+    there = [folder for folder in folders if folder.exists()]
+    assert 0 < len(there) < len(folders)
+    assert any(not (folder / "fitted_session.png").exists() for folder in there)
+    assert any(results_of(folder) is None for folder in there)
+    in_buckets = {path.parent for path in (directory / "results").rglob("forager.pkl")}
+    of_records = set()
+    for path in directory.glob("*.jsonl"):
+        for document in read_jsonl(path):
+            if document.get("s3_location") or document.get("location"):
+                of_records.add(folder_of(directory, document))
+    assert len(in_buckets - of_records) == 2
+
+
+def test_skipped_records_have_no_result_folder(written: tuple[Path, WorldSummary]) -> None:
+    directory, _ = written
+    skipped = [
+        document
+        for document in read_jsonl(directory / f"{MAIN}.jsonl")
+        if "processing" in document
+        and any(outputs["additional_info"] == SKIPPED for outputs in outputs_of(document))
+    ]
+    assert skipped
+    assert not any(folder_of(directory, document).exists() for document in skipped)
+
+
+def test_the_session_tables_folder_tells_every_subjects_investigator(
+    written: tuple[Path, WorldSummary], world: World
+) -> None:
+    directory, _ = written
+    folder = directory / "results/aind-behavior-data/foraging_nwb_bonsai_processed"
+    mapping = json.loads((folder / "mouse_pi_mapping.json").read_text())
+    subjects = {d["subject_id"] for d in world.prototypes} | {
+        outputs["subject_id"] for outputs in world.outputs
+    }
+    assert set(mapping) == subjects - {None}
