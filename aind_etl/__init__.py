@@ -1,1 +1,20 @@
-"""aind-etl: AIND's analysis results as parquet and a DuckDB warehouse."""
+"""aind-etl: AIND's analysis results as parquet and a DuckDB warehouse.
+
+In a notebook, ``from aind_etl import Warehouse``. Everything else is the command's.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aind_etl.access import Warehouse
+
+__all__ = ["Warehouse"]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+    # Loaded when asked for: the command's help need not wait for DuckDB and polars.
+    if name in __all__:
+        from aind_etl import access  # noqa: PLC0415
+
+        return getattr(access, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

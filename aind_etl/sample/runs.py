@@ -215,10 +215,12 @@ _PROTOTYPE_STARTED = datetime.fromisoformat("2024-11-20")
 _PROTOTYPE_FITTED_THIRTY_UNTIL = datetime.fromisoformat("2025-02-01")
 _FRAMEWORK_STARTED = datetime.fromisoformat("2025-07-07")
 _PREDECESSOR_STARTED = datetime.fromisoformat("2025-02-01")
+_PREDECESSOR_ENDED = datetime.fromisoformat("2026-01-01")
 _NOTHING_AFTER = datetime.fromisoformat("2026-08-01")
 # How many sessions have how many of thirty models, as counted in the real collection.
 _MODELS_FITTED = {30: 4253, 29: 115, 28: 33, 27: 9, 26: 6, 24: 1}
 _LONGEST_DELAY_DAYS = 425.0
+_LATEST_REFIT_DAYS = 440.0
 
 
 def plan_runs(plan: SessionPlan, seed: int) -> tuple[Run, ...]:
@@ -240,12 +242,17 @@ def plan_runs(plan: SessionPlan, seed: int) -> tuple[Run, ...]:
         runs = _draw_later_prototype_runs(plan, random)
     else:
         runs = _draw_thirty_agent_runs(plan, random)
-    return tuple(run for run in runs if run.began < _NOTHING_AFTER)
+    return tuple(run for run in runs if run.began < _end_of(run.collection))
 
 
-def _draw_delay(random: np.random.Generator) -> float:
+def _end_of(collection: str) -> datetime:
+    return _PREDECESSOR_ENDED if collection == PREDECESSOR else _NOTHING_AFTER
+
+
+def _draw_delay(plan: SessionPlan, random: np.random.Generator) -> float:
     """Return how many days after the session a run began."""
-    return float(min(1.0 + random.exponential(20.0), _LONGEST_DELAY_DAYS))
+    longest = min((_NOTHING_AFTER - plan.began) / timedelta(days=1) - 1.0, _LONGEST_DELAY_DAYS)
+    return float(min(1.0 + random.exponential(20.0), longest))
 
 
 def _days_after(plan: SessionPlan, earliest: datetime, delay: float) -> float:
@@ -255,7 +262,7 @@ def _days_after(plan: SessionPlan, earliest: datetime, delay: float) -> float:
 
 
 def _draw_thirty_agent_runs(plan: SessionPlan, random: np.random.Generator) -> list[Run]:
-    days = _days_after(plan, _PROTOTYPE_STARTED, _draw_delay(random))
+    days = _days_after(plan, _PROTOTYPE_STARTED, _draw_delay(plan, random))
     if random.random() < 0.03:
         return [_spelt_by_chance(_prototype(plan, days), plan, random)]
     counts = np.array(list(_MODELS_FITTED.values()))
@@ -270,35 +277,36 @@ def _draw_thirty_agent_runs(plan: SessionPlan, random: np.random.Generator) -> l
     first = _spelt_by_chance(first, plan, random)
     runs = [first]
     if random.random() < 0.4:
-        later = first.began + timedelta(days=float(random.uniform(2.0, 300.0)))
-        again = replace(first, began=later, folds=None, failed=frozenset())
+        later = float(random.uniform(days + 2.0, _LATEST_REFIT_DAYS))
+        began = plan.began + timedelta(days=later)
+        again = replace(first, began=began, folds=None, failed=frozenset())
         if random.random() < 0.2:
             again = replace(again, aliases=_FIVE_AGENTS)
         runs.append(again)
-    return runs + _draw_runs_in_both_formats(plan, random, 0.07)
+    return runs + _draw_runs_in_both_formats(plan, random, 0.12)
 
 
 def _draw_later_prototype_runs(plan: SessionPlan, random: np.random.Generator) -> list[Run]:
     aliases = THIRTY_AGENTS if random.random() < 0.15 else _FIVE_AGENTS
-    run = _spelt_by_chance(_prototype(plan, _draw_delay(random), aliases), plan, random)
+    run = _spelt_by_chance(_prototype(plan, _draw_delay(plan, random), aliases), plan, random)
     if random.random() < 0.25:
         run = replace(run, folds=None)
     runs = [run]
     if random.random() < 0.15:
-        days = _days_after(plan, _PREDECESSOR_STARTED, _draw_delay(random))
+        days = _days_after(plan, _PREDECESSOR_STARTED, _draw_delay(plan, random))
         runs.append(replace(_prototype(plan, days), collection=PREDECESSOR))
     return runs + _draw_runs_in_both_formats(plan, random, 0.12)
 
 
 def _draw_framework_runs(plan: SessionPlan, random: np.random.Generator) -> list[Run]:
-    run = _draw_framework_run(plan, random, _draw_delay(random))
+    run = _draw_framework_run(plan, random, _draw_delay(plan, random))
     runs = [run]
     if random.random() < 0.1:
         later = run.began + timedelta(days=float(random.uniform(1.0, 90.0)))
         # Fitted again the other way, so that the two differ in more than their time.
         runs.append(replace(run, began=later, folds=10 if run.folds is None else None))
     if random.random() < 0.08:
-        runs.append(_prototype(plan, _draw_delay(random)))
+        runs.append(_prototype(plan, _draw_delay(plan, random)))
     return runs
 
 
@@ -306,10 +314,10 @@ def _draw_runs_in_both_formats(
     plan: SessionPlan, random: np.random.Generator, share: float
 ) -> list[Run]:
     """Return a run of the framework over a session of the prototype's time, or none."""
-    if random.random() >= share:
-        return []
     waiting = (_FRAMEWORK_STARTED - plan.began) / timedelta(days=1)
-    return [_draw_framework_run(plan, random, waiting + _draw_delay(random) * 3.0)]
+    if random.random() >= share or waiting > _LONGEST_DELAY_DAYS:
+        return []
+    return [_draw_framework_run(plan, random, float(random.uniform(waiting, _LATEST_REFIT_DAYS)))]
 
 
 def _draw_framework_run(plan: SessionPlan, random: np.random.Generator, days: float) -> Run:

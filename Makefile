@@ -1,0 +1,52 @@
+# Everything a person runs. `make run` and `make test` need Python 3.11 or newer and nothing else.
+
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+BIN := .venv/bin
+
+export DAGSTER_HOME ?= $(CURDIR)/dagster_home
+
+.PHONY: help run dev test test-quick lint docs bench clean
+
+help:  ## Show what there is to run.
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+run: .venv/installed  ## Load the built-in sample and show what was made.
+	$(BIN)/aind-etl run
+
+dev: .venv/installed  ## Open Dagster's page on the assets.
+	$(BIN)/aind-etl dev
+
+test: .venv/installed-dev  ## Run the whole suite, with the coverage it must reach.
+	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered
+
+test-quick: .venv/installed-dev  ## Run the part of the suite that takes less than a minute.
+	$(BIN)/pytest -m "not slow"
+
+lint: .venv/installed-dev  ## Run the linters and the type checker.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: .venv/installed-dev  ## Write the generated pages of docs/ anew.
+	$(BIN)/python -m aind_etl.contract.dictionary > docs/data_dictionary.md
+
+bench: .venv/installed-dev  ## Measure a load of 20,000 documents.
+	$(BIN)/python bench/load.py
+
+clean:  ## Remove the environment, the lake and what Dagster kept of its runs.
+	rm -rf .venv lake .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	find dagster_home -mindepth 1 ! -name dagster.yaml -delete
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer was found; name one: make PYTHON=/path/to/python3.11 ..." >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
+
+.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --group dev
+	@touch $@
