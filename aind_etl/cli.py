@@ -39,8 +39,9 @@ the tables of a **lake** (partitioned parquet), and published as a **warehouse**
 Begin with `aind-etl run`: without a source it loads a built-in sample. Then ask:
 `aind-etl sql "SELECT * FROM best_models LIMIT 10"`.
 
-Every option can be set by an environment variable; the command line wins. Exit codes: 0 done,
-1 data differ or a check failed, 2 wrong use or configuration, 3 the source cannot be read.
+Source, lake, warehouse and collections can also be set by environment variables
+(`AIND_ETL_SOURCE`, …); the command line wins. Exit codes: 0 done, 1 data differ or a check failed,
+2 wrong use or configuration, 3 the source cannot be read.
 """,
 )
 
@@ -143,8 +144,11 @@ def run(
 ) -> None:
     """Bring lake and warehouse up to date with the source.
 
-    Runs the same Dagster assets as the nightly run, in this process. Run again, it reads only
+    Runs the same Dagster assets as Dagster's page, in this process. Run again, it writes only
     what is new; interrupted, it goes on where it was.
+
+    Load a dump: `aind-etl run --source dump/analysis --lake my-lake`.
+    Compare every content, not only ids: `aind-etl run --pass full`.
     """
     settings = _settings(source, lake, warehouse, collection, max_deleted_share=max_deleted_share)
     with _progress() as progress:
@@ -215,8 +219,10 @@ def sql(
 ) -> None:
     """Ask the warehouse; it is opened for reading only.
 
-    Tables and views: `SHOW TABLES`. What they mean: `docs/data_dictionary.md`, or `SELECT
-    table_name, comment FROM duckdb_tables()`.
+    What there is: `aind-etl sql "SHOW TABLES"`.
+    What columns mean: `aind-etl sql "SELECT column_name, comment FROM duckdb_columns() WHERE
+    table_name = 'analyses'"`.
+    For a spreadsheet: `aind-etl sql "FROM best_models" --format csv --output best.csv`.
     """
     from aind_etl.query import Query
 
@@ -350,6 +356,8 @@ def dev(
     from aind_etl.orchestration.instance import dagster_home
 
     environment = os.environ | {
+        # Dagster warns of its own command's successor, which is a package of its own.
+        "PYTHONWARNINGS": "ignore",
         "DAGSTER_HOME": str(dagster_home(settings.lake)),
         "AIND_ETL_SOURCE": settings.source,
         "AIND_ETL_LAKE": str(settings.lake.absolute()),
@@ -397,28 +405,35 @@ def _show_result(settings: "Settings") -> None:
     with Query(path, _BUILT) as built:
         _show_rows(built, title="Built")
     with Query(path, _BEST) as best:
+        _out.print()
         _show_rows(best, title="The best agent of the newest sessions, by AIC")
-    shown = _escape(_relative(path))
-    lake = _escape(_relative(settings.lake))
+    command = _command()
+    where = "" if settings.lake == Path("lake") else f" --lake {_relative(settings.lake)}"
+    steps = (
+        (f'sql "FROM latest_analyses LIMIT 5"{where}', "ask the warehouse"),
+        (f"status{where}", "how fresh it is"),
+        (f"dev{where}", "Dagster's page"),
+        ("run --source FOLDER --lake DIR", "load a dump of your own"),
+    )
+    width = max(len(step) for step, _ in steps)
+    lines = [f"  {command} {step:<{width}}   {meaning}" for step, meaning in steps]
     _out.print(
-        f"\nLake       {lake}\nWarehouse  {shown}\n\n"
-        "Next:\n"
-        f'  aind-etl sql "FROM latest_analyses LIMIT 5"    ask the warehouse\n'
-        f"  aind-etl status                                 how fresh it is\n"
-        f"  aind-etl dev                                    Dagster's page\n"
-        f"  aind-etl run --source FOLDER                    load a dump of your own",
+        _escape(
+            f"\nLake       {_relative(settings.lake)}\nWarehouse  {_relative(path)}\n\nNext:\n"
+            + "\n".join(lines)
+        ),
         soft_wrap=True,
         highlight=False,
     )
 
 
 _BUILT = """
-SELECT table_name AS "table", estimated_size AS "rows", comment AS "a row is"
-FROM (
-    SELECT table_name, estimated_size, split_part(comment, '. ', 1) AS comment
-    FROM duckdb_tables()
-    WHERE estimated_size > 0 AND table_name <> 'warehouse_info'
-)
+SELECT
+    table_name AS "table",
+    estimated_size AS "rows",
+    regexp_extract(comment, '^One row ([^.:]*)', 1) AS "a row is"
+FROM duckdb_tables()
+WHERE estimated_size > 0 AND table_name <> 'warehouse_info'
 ORDER BY table_name
 """
 
@@ -457,6 +472,12 @@ def _console(console: Console) -> Console:
 
 def _escape(text: str) -> str:
     return text.replace("[", r"\[")
+
+
+def _command() -> str:
+    """Return how this command was called, so that it can be typed again."""
+    called = Path(sys.argv[0])
+    return _relative(called) if _relative(called) != str(called.absolute()) else "aind-etl"
 
 
 def _relative(path: Path) -> str:

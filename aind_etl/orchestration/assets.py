@@ -154,7 +154,7 @@ def warehouse_asset() -> dg.AssetsDefinition:
                     file.name,
                     description=file.comment,
                     deps=_upstream(file, names),
-                    group_name=file.kind,
+                    group_name=file.kind.value,
                     kinds={"duckdb", "sql"},
                     code_version=sha256(file.statement.encode()).hexdigest()[:16],
                 )
