@@ -14,7 +14,7 @@ from aind_etl.contract import Column, DataType, tables
 from aind_etl.contract.columns import KEY
 from aind_etl.contract.schemas import POLARS_TYPES
 from aind_etl.flatten.deriving import agent_alias
-from aind_etl.flatten.reading import Process, Rejection
+from aind_etl.flatten.reading import Attribute, Process, Rejection
 
 _KEY_NAMES = frozenset(column.name for column in KEY)
 _LONGEST_LIST = DataType.SMALLINT.integer_range[1]
@@ -65,7 +65,8 @@ class Gathered:
         self._numbers: list[int] = []
         self._indices: list[int] = []
         self._aliases: list[str | None] = []
-        self._attributes: list[tuple[int, int, str, str, Any]] = []
+        self._attributes: list[Attribute] = []
+        self._attribute_counts: list[int] = []
 
     def add(self, number: int, processes: Sequence[Process]) -> None:
         """Take a document's processes.
@@ -113,19 +114,26 @@ class Gathered:
 
     def attributes(self) -> pl.DataFrame:
         """Return one row an attribute, with the document's number and the process' index."""
-        numbers, indices, sections, paths, values = (
-            zip(*self._attributes, strict=True) if self._attributes else ((), (), (), (), ())
+        sections, paths, values = (
+            zip(*self._attributes, strict=True) if self._attributes else ((), (), ())
         )
-        return pl.DataFrame(
+        owners = pl.DataFrame(
             {
-                "number": pl.Series(numbers, dtype=pl.UInt32),
-                "process_index": pl.Series(indices, dtype=pl.Int16),
-                "section": pl.Series(sections, dtype=pl.String),
-                "path": pl.Series(paths, dtype=pl.String),
-                "value_text": _only(values, str, pl.String()),
-                "value_number": _only(values, (int, float), pl.Float64()),
-                "value_boolean": _only(values, bool, pl.Boolean()),
+                "number": pl.Series(self._numbers, dtype=pl.UInt32),
+                "process_index": pl.Series(self._indices, dtype=pl.Int16),
+                "count": pl.Series(self._attribute_counts, dtype=pl.UInt32),
             }
+        ).select(pl.col("number", "process_index").repeat_by("count").explode())
+        return owners.drop_nulls().with_columns(
+            pl.DataFrame(
+                {
+                    "section": pl.Series(sections, dtype=pl.String),
+                    "path": pl.Series(paths, dtype=pl.String),
+                    "value_text": _only(values, frozenset({str}), pl.String()),
+                    "value_number": _only(values, frozenset({int, float}), pl.Float64()),
+                    "value_boolean": _only(values, frozenset({bool}), pl.Boolean()),
+                }
+            )
         )
 
     def _check_lengths(self, process: Process) -> None:
@@ -163,10 +171,8 @@ class Gathered:
         self._add_lists(values)
         agent_class = next((values[path] for path in self._class_paths if path in values), None)
         self._aliases.append(agent_alias(agent_class, process.agent_options))
-        self._attributes += [
-            (number, process.index, section, path, value)
-            for section, path, value in process.attributes
-        ]
+        self._attributes += process.attributes
+        self._attribute_counts.append(len(process.attributes))
 
     def _add_lists(self, values: dict[str, Any]) -> None:
         for names in _PARALLEL_LISTS:
@@ -210,13 +216,6 @@ def _inner_type(name: str) -> pa.DataType:
     return pa.large_string() if texts else pa.float64()
 
 
-def _only(
-    values: Sequence[Any], kinds: type | tuple[type, ...], data_type: pl.DataType
-) -> pl.Series:
-    """Return the values of one kind, NULL in place of the others. Truth values are no numbers."""
-    truths = kinds is bool
-    chosen = [
-        value if isinstance(value, kinds) and (truths or not isinstance(value, bool)) else None
-        for value in values
-    ]
-    return pl.Series(chosen, dtype=data_type)
+def _only(values: Sequence[Any], kinds: frozenset[type], data_type: pl.DataType) -> pl.Series:
+    """Return the values of some types, NULL in place of the others."""
+    return pl.Series([value if type(value) in kinds else None for value in values], dtype=data_type)

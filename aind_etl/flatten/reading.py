@@ -40,12 +40,8 @@ class Rejection(Exception):  # noqa: N818 - a verdict on a document, not an erro
         self.message = message
 
 
-class Attribute(NamedTuple):
-    """A scalar of a document that no column of the contract holds."""
-
-    section: str
-    path: str
-    value: Scalar
+Attribute: TypeAlias = tuple[str, str, Scalar]
+"""Section, path and value of a scalar that no column of the contract holds."""
 
 
 @dataclass(slots=True)
@@ -223,9 +219,7 @@ def _take_process(entry: dict[str, Any], process: Process) -> None:
             entry = {**entry, "output_parameters": outputs[0]}
         else:
             entry = {**entry, "output_parameters": None}
-            process.attributes.extend(
-                Attribute("outputs", path, scalar) for path, scalar in _scalars(outputs, "")
-            )
+            _keep(outputs, "outputs", "", process.attributes)
     place, sections = _process_place(process.index)
     _take(entry, _process_tree(), place, process, sections)
     _keep_overruled("framework", process, sections)
@@ -251,8 +245,9 @@ def _keep_overruled(pipeline_format: str, process: Process, sections: _Sections)
                 continue
             value = process.values.pop(other)
             if value != process.values[first]:
-                place = other.replace("[]", f"[{process.index}]", 1)
-                process.attributes.extend(_attributes(value, place, sections))
+                place, _, key = other.replace("[]", f"[{process.index}]", 1).rpartition(".")
+                section, base = _section_of(f"{place}.", sections)
+                _keep(value, section, base + key, process.attributes)
 
 
 @cache
@@ -280,19 +275,20 @@ def _take(
 ) -> None:
     """Take the values of one object: to ``process.values`` or to its attributes."""
     values = process.values
+    kept_in, base = _section_of(place, sections)
     for key, value in section.items():
         if value is None:
             continue
         if key not in tree:
-            process.attributes.extend(_attributes(value, place + key, sections))
+            _keep(value, kept_in, base + key, process.attributes)
             continue
         node = tree[key]
+        if node is None:
+            continue
         if isinstance(node, dict):
             if not isinstance(value, dict):
                 raise _wrong_type(place + key, value, "an object")
             _take(value, node, f"{place}{key}.", process, sections)
-        elif node is None:
-            continue
         elif node.shape == "" and node.integers is None and type(value) in node.types:
             values[node.path] = value  # The commonest case, without a call.
         elif node.inner is not None:
@@ -358,26 +354,25 @@ def _taken_from_entries(
     return taken
 
 
-def _attributes(value: Any, place: str, sections: _Sections) -> list[Attribute]:  # noqa: ANN401
-    """Return the scalars at and below a place the contract does not know."""
+def _section_of(place: str, sections: _Sections) -> tuple[str, str]:
+    """Return the section that attributes below ``place`` belong to, and their paths' beginning."""
     for prefix, section in sections:
         if place.startswith(prefix):
-            return [
-                Attribute(section, path, scalar)
-                for path, scalar in _scalars(value, place.removeprefix(prefix))
-            ]
-    return [Attribute("record", path, scalar) for path, scalar in _scalars(value, place)]
+            return section, place.removeprefix(prefix)
+    return "record", place
 
 
-def _scalars(value: Any, path: str) -> Iterator[tuple[str, Scalar]]:  # noqa: ANN401
-    if isinstance(value, dict):
+def _keep(value: Any, section: str, path: str, kept: list[Attribute]) -> None:  # noqa: ANN401
+    """Add the scalars at and below a place that the contract does not know."""
+    kind = type(value)
+    if kind is dict:
         for key, inner in value.items():
-            yield from _scalars(inner, f"{path}.{key}")
-    elif isinstance(value, list):
+            _keep(inner, section, f"{path}.{key}", kept)
+    elif kind is list:
         for index, inner in enumerate(value):
-            yield from _scalars(inner, f"{path}[{index}]")
+            _keep(inner, section, f"{path}[{index}]", kept)
     elif value is not None:
-        yield path, value
+        kept.append((section, path, value))
 
 
 @cache

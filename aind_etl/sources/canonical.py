@@ -12,7 +12,6 @@ stays as text: it is counted, kept and reported like any other.
 
 import json
 import math
-import re
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -31,11 +30,13 @@ WITHOUT_ID_PREFIX = "without-id-"
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 _MADE_ID_DIGITS = 32
 
-# What the quick way would get wrong: extended JSON, and integers longer than 64 bits, which
-# orjson reads as floats.
-_NEEDS_CARE_IN_JSON = re.compile(rb'"\$|\d{19}')
-# The last two bytes of a little-endian double that is not finite; orjson writes those as null.
-_NEEDS_CARE_IN_BSON = re.compile(rb"[\xf0-\xff][\x7f\xff]")
+# Searching translated bytes for a run is many times as fast as a regular expression here, and it
+# is done for every document.
+_DIGITS = bytes.maketrans(b"123456789", b"000000000")
+_LONG_NUMBER = b"0" * 19
+# The last two bytes of a little-endian double that is not finite are f0 to ff, and then 7f or ff.
+_ENDS = bytes.maketrans(bytes(range(0xF0, 0xFF)), b"\xf0" * 15)
+_NOT_FINITE = (b"\xf0\x7f", b"\xf0\xff", b"\xff\x7f", b"\xff\xff")
 
 _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
     datetime_conversion=DatetimeConversion.DATETIME_MS, tz_aware=False
@@ -70,7 +71,7 @@ def document_from_json(raw: bytes) -> Document:
     is no JSON becomes a document of its own (see the module's description).
     """
     try:
-        if _NEEDS_CARE_IN_JSON.search(raw):
+        if _needs_care_in_json(raw):
             value = _normalise(json.loads(raw))
         else:
             try:
@@ -90,7 +91,7 @@ def document_from_bson(raw: bytes) -> Document:
     """
     try:
         value: Any = bson.decode(raw, _CODEC)
-        if _NEEDS_CARE_IN_BSON.search(raw):
+        if _needs_care_in_bson(raw):
             value = _normalise(value)
         canonical = orjson.dumps(value, default=_extended, option=_ENCODING)
     except (bson.errors.BSONError, ValueError, RecursionError, TypeError, OverflowError):
@@ -107,6 +108,20 @@ def explain_unreadable(text: str) -> str:
     except ValueError as error:
         return str(error)
     return "it is nested too deeply, or holds text that is not valid Unicode"
+
+
+def _needs_care_in_json(raw: bytes) -> bool:
+    """Return whether the quick way could get a JSON text wrong.
+
+    That is extended JSON, and integers longer than 64 bits, which orjson reads as floats.
+    """
+    return b'"$' in raw or _LONG_NUMBER in raw.translate(_DIGITS)
+
+
+def _needs_care_in_bson(raw: bytes) -> bool:
+    """Return whether there may be numbers that are not finite; orjson writes those as null."""
+    ends = raw.translate(_ENDS)
+    return any(end in ends for end in _NOT_FINITE)
 
 
 def _document(value: object, canonical: bytes) -> Document:
