@@ -296,7 +296,8 @@ def verify(
 ) -> None:
     """Compare source, lake and warehouse: counts and contents.
 
-    Reads the whole source. Ends with exit code 1 and the differences if there are any.
+    Reads the whole source. Ends with exit code 1 and the differences if there are any; what is odd
+    in the documents themselves is a warning.
     """
     settings = _settings(source, lake, warehouse, collection)
     from aind_etl.lake import Lake
@@ -332,13 +333,15 @@ def verify(
         differences += verify_warehouse(store, settings.warehouse_path)
     _console(_out).print(sheet)
     for difference in differences:
+        colour = "yellow" if difference.is_warning else "bold red"
         _out.print(
-            f"[bold red]{difference.between}[/] · {_escape(difference.subject)}: "
+            f"[{colour}]{difference.between}[/] · {_escape(difference.subject)}: "
             f"{_escape(difference.message)}",
             soft_wrap=True,
         )
-    if differences:
-        _out.print(f"\n{len(differences):,} differences.")
+    errors = sum(not difference.is_warning for difference in differences)
+    if errors:
+        _out.print(f"\n{errors:,} {'difference' if errors == 1 else 'differences'}.")
         raise typer.Exit(1)
     _out.print("\nSource, lake and warehouse agree.")
 

@@ -20,6 +20,8 @@ import duckdb
 from aind_etl.bundle import bundled
 from aind_etl.errors import ConfigurationError
 
+_WARNING = "A warning: "
+
 
 class Kind(StrEnum):
     """What a file of ``sql/`` makes; the value is its folder."""
@@ -53,6 +55,11 @@ class SqlFile:
     def summary(self) -> str:
         """The first sentence of the comment."""
         return self.comment.split(". ", maxsplit=1)[0].rstrip(".") + "."
+
+    @property
+    def is_warning(self) -> bool:
+        """Whether a check speaks of what writers wrote, not of what was made of it."""
+        return _WARNING in self.comment
 
 
 def read_sql_files(kind: Kind, folder: Path | None = None) -> list[SqlFile]:

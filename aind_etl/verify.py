@@ -31,11 +31,14 @@ class Difference:
         The collection or table concerned.
     message
         What differs, with examples.
+    is_warning
+        Whether only what writers wrote is odd: all places agree on it.
     """
 
     between: str
     subject: str
     message: str
+    is_warning: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,9 @@ def verify_warehouse(lake: Lake, warehouse: Path) -> Iterator[Difference]:
                 yield Difference(
                     f"check {check.name}",
                     "warehouse",
-                    f"{offending:,} rows offend. What must hold: {check.summary}",
+                    f"{offending:,} rows offend (the query is sql/checks/{check.name}.sql). What "
+                    f"must hold: {check.summary}",
+                    is_warning=check.is_warning,
                 )
 
 

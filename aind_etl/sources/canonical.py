@@ -12,6 +12,7 @@ stays as text: it is counted, kept and reported like any other.
 
 import json
 import math
+import re
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -101,6 +102,8 @@ def document_from_bson(raw: bytes) -> Document:
 
 def explain_unreadable(text: str) -> str:
     """Return why ``text``, kept from something unreadable, is no JSON document."""
+    if _NOT_UTF8.search(text):
+        return "it is not valid UTF-8"
     try:
         json.loads(text)
     except RecursionError:
@@ -108,6 +111,10 @@ def explain_unreadable(text: str) -> str:
     except ValueError as error:
         return str(error)
     return "it is nested too deeply, or holds text that is not valid Unicode"
+
+
+# How bytes that are no UTF-8 are kept in a text.
+_NOT_UTF8 = re.compile(r"\\x[89a-f][0-9a-f]")
 
 
 def _needs_care_in_json(raw: bytes) -> bool:

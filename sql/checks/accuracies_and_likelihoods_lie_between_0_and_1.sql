@@ -1,4 +1,5 @@
 -- Accuracies and likelihoods per trial, of fits and of their folds, lie between 0 and 1.
+-- A warning: it speaks of what writers wrote, not of what was made of it.
 WITH of_fits AS (
     UNPIVOT (
         SELECT
