@@ -311,9 +311,7 @@ def verify(
         sheet.add_column(name, justify="right")
     differences = []
     with _progress() as progress, open_source(settings.source) as opened:
-        for name in sorted({*opened.list_collections(), *store.collections()}):
-            if settings.collections and name not in settings.collections:
-                continue
+        for name in settings.choose({*opened.list_collections(), *store.collections()}):
             progress.step(f"compare {name}")
             comparison, found = verify_collection(opened, store, name, progress=progress.advance)
             differences += found

@@ -3,7 +3,6 @@
 On a terminal a line moves; anywhere else nothing moves, and only what should be read is said.
 """
 
-from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console
@@ -96,11 +95,6 @@ class TerminalProgress:
         self._bars.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Leave nothing behind on the terminal."""
         self._bars.stop()

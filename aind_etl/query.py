@@ -6,7 +6,6 @@ Nothing here writes to the warehouse, and no error of a query reaches a user as 
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import TracebackType
 from typing import BinaryIO, Literal, Self
 
 import duckdb
@@ -21,6 +20,7 @@ _OPTIONS: dict[FileFormat, str] = {
     "json": "FORMAT json, ARRAY true",
     "parquet": "FORMAT parquet, COMPRESSION zstd",
 }
+_READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 _NUMBERS = ("INT", "DOUBLE", "FLOAT", "DECIMAL", "HUGE")
 
 
@@ -52,7 +52,8 @@ class Query:
     def _relation_of(self, text: str) -> duckdb.DuckDBPyRelation:
         try:
             statements = self._connection.extract_statements(text)
-            relation = self._connection.sql(text) if len(statements) == 1 else None
+            reads = len(statements) == 1 and statements[0].type in _READING
+            relation = self._connection.sql(text) if reads else None
         except duckdb.Error as error:
             raise _explained(error) from None
         if relation is None:
@@ -109,12 +110,7 @@ class Query:
         """Return the query."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Close the warehouse."""
         self._connection.close()
 
@@ -128,5 +124,5 @@ def _shown(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return f"{value:.10g}"
     return str(value)

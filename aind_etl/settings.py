@@ -1,5 +1,6 @@
 """The one settings model: every choice a user has, from the environment or the command line."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,6 +45,27 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(name.strip() for name in value.split(",") if name.strip())
         return value
+
+    @field_validator("lake", "warehouse")
+    @classmethod
+    def _expand(cls, value: Path | None) -> Path | None:
+        return value.expanduser() if value else None
+
+    def choose(self, present: Collection[str]) -> list[str]:
+        """Return the collections to work on, out of those there are, sorted.
+
+        Raises
+        ------
+        ConfigurationError
+            One that was asked for is not there.
+        """
+        unknown = sorted(set(self.collections) - set(present))
+        if unknown:
+            raise ConfigurationError(
+                f"There is no collection {', '.join(map(repr, unknown))}; there are "
+                f"{', '.join(map(repr, sorted(present)))}."
+            )
+        return sorted(self.collections or present)
 
     @property
     def warehouse_path(self) -> Path:

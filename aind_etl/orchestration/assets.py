@@ -8,7 +8,7 @@ import dagster as dg
 
 from aind_etl.analyses import refresh_analyses
 from aind_etl.contract import ANALYSIS_TABLES, TABLES, tables
-from aind_etl.errors import AindEtlError, ConfigurationError
+from aind_etl.errors import AindEtlError
 from aind_etl.extract import ExtractReport, Pass, extract_collection
 from aind_etl.flatten import flattener_version
 from aind_etl.orchestration.metadata import made_column_schema, table_metadata, uri
@@ -40,15 +40,9 @@ def documents(
     reports: list[ExtractReport] = []
     failures: list[AindEtlError] = []
     with etl.open_source() as source:
-        present = source.list_collections()
-        unknown = set(etl.settings.collections) - {*present, *etl.lake.collections()}
-        if unknown:
-            raise ConfigurationError(
-                f"The source has no collection {', '.join(sorted(unknown))!r}; it has "
-                f"{', '.join(present)}."
-            )
         # What the lake has and the source has not is compared too: it is gone, or misplaced.
-        for collection in etl.chosen(sorted({*present, *etl.lake.collections()})):
+        present = {*source.list_collections(), *etl.lake.collections()}
+        for collection in etl.settings.choose(present):
             etl.progress.step(f"extract {collection}")
             try:
                 with etl.lake.lock(collection):
@@ -104,7 +98,7 @@ def analyses(
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Flatten what changed in the change log to `analyses` and its children."""
     reports = []
-    for collection in etl.chosen(etl.lake.collections()):
+    for collection in etl.settings.choose(etl.lake.collections()):
         etl.progress.step(f"flatten {collection}")
         with etl.lake.lock(collection):
             report = refresh_analyses(etl.lake, collection, progress=etl.progress.advance)

@@ -1,6 +1,5 @@
 """What every asset works with: the settings, and the rooms opened by them."""
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -43,8 +42,3 @@ class Etl:
     def open_source(self) -> AbstractContextManager[Source]:
         """Open the source for the time of a ``with`` block."""
         return open_source(self.settings.source)
-
-    def chosen(self, collections: Sequence[str]) -> list[str]:
-        """Return which of ``collections`` the settings ask for."""
-        wanted = self.settings.collections
-        return [name for name in collections if not wanted or name in wanted]
