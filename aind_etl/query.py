@@ -20,7 +20,12 @@ _OPTIONS: dict[FileFormat, str] = {
     "json": "FORMAT json, ARRAY true",
     "parquet": "FORMAT parquet, COMPRESSION zstd",
 }
-_READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+# A PIVOT over the values found counts as several statements.
+_READING = (
+    duckdb.StatementType.SELECT,
+    duckdb.StatementType.EXPLAIN,
+    duckdb.StatementType.MULTI,
+)
 _NUMBERS = ("INT", "DOUBLE", "FLOAT", "DECIMAL", "HUGE")
 
 

@@ -16,14 +16,18 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 
 from aind_etl.contract import TABLES, DataType, Partitioning, Table, tables
 from aind_etl.contract.ddl import comments, create_table, quote_identifier, quote_text
 from aind_etl.errors import ConfigurationError, DataError
-from aind_etl.lake import Lake
 from aind_etl.sql_files import Kind, SqlFile, in_order, read_sql_files
+
+if TYPE_CHECKING:
+    # The lake is handed over: whoever only reads a warehouse need not wait for its libraries.
+    from aind_etl.lake import Lake
 
 STORAGE_VERSION = "v1.0.0"
 """The file format written: the one that every DuckDB client from 1.0 on can open."""
@@ -62,7 +66,7 @@ class BuildReport:
 
 
 def build_warehouse(
-    lake: Lake,
+    lake: "Lake",
     path: Path,
     *,
     sql_folder: Path | None = None,
@@ -177,7 +181,7 @@ def _load(connection: duckdb.DuckDBPyConnection, table: Table, files: Sequence[P
     )
 
 
-def _load_collections(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
+def _load_collections(connection: duckdb.DuckDBPyConnection, lake: "Lake") -> None:
     """Fill `collections`: what the state files say, and counts of what was loaded."""
     connection.execute(
         "CREATE TEMP TABLE states (source_collection VARCHAR, source VARCHAR, "
@@ -277,7 +281,7 @@ def _apply_sql(
             ) from None
 
 
-def _write_info(connection: duckdb.DuckDBPyConnection, lake: Lake, inputs: str) -> None:
+def _write_info(connection: duckdb.DuckDBPyConnection, lake: "Lake", inputs: str) -> None:
     connection.execute(
         f"CREATE TABLE {INFO_TABLE} (name VARCHAR NOT NULL, value {DataType.VARCHAR})"
     )
@@ -294,7 +298,7 @@ def _write_info(connection: duckdb.DuckDBPyConnection, lake: Lake, inputs: str) 
     )
 
 
-def _fingerprint(lake: Lake, files: dict[str, list[Path]], sql: dict[Kind, list[SqlFile]]) -> str:
+def _fingerprint(lake: "Lake", files: dict[str, list[Path]], sql: dict[Kind, list[SqlFile]]) -> str:
     """Return a text that differs whenever a build would give another warehouse."""
     digest = sha256()
     for part in (str(_LAYOUT), version("aind-etl"), duckdb.__version__, STORAGE_VERSION):
