@@ -90,9 +90,12 @@ class LocalStorage:
             return
         target.unlink()
         for folder in target.parents:
-            if folder == self.root or any(folder.iterdir()):
+            if folder == self.root:
                 break
-            folder.rmdir()
+            try:
+                folder.rmdir()
+            except OSError:
+                break  # It is not empty, or another collection's run was first.
 
     @contextmanager
     def scratch(self, name: str) -> Iterator[Path]:

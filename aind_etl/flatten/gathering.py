@@ -14,10 +14,9 @@ from aind_etl.contract import Column, DataType, tables
 from aind_etl.contract.columns import KEY
 from aind_etl.contract.schemas import POLARS_TYPES
 from aind_etl.flatten.deriving import agent_alias
-from aind_etl.flatten.reading import Attribute, Process, Rejection
+from aind_etl.flatten.reading import LONGEST_LIST, Attribute, Process, Rejection, too_long
 
 _KEY_NAMES = frozenset(column.name for column in KEY)
-_LONGEST_LIST = DataType.SMALLINT.integer_range[1]
 _MADE_OF_TEXT = frozenset({DataType.DATE, DataType.TIME, DataType.TIMESTAMPTZ})
 
 FITTED_NAMES = "parameter"
@@ -81,10 +80,12 @@ class Gathered:
         Raises
         ------
         Rejection
-            Lists that speak of the same things differ in length, or one is too long.
+            Lists that speak of the same things differ in length, one is too long, or bounds
+            belong to no parameter that is named.
         """
         for process in processes:
             self._check_lengths(process)
+            self._check_names(process)
         for process in processes:
             self._add_process(number, process)
 
@@ -144,20 +145,28 @@ class Gathered:
                 if path in process.values
             }
             if len(set(lengths.values())) > 1:
-                counted = ", ".join(f"'{path}' has {n}" for path, n in lengths.items())
+                places = {_place(path, process.index): n for path, n in lengths.items()}
+                counted = ", ".join(f"'{place}' has {n}" for place, n in places.items())
                 raise Rejection(
                     "lengths_differ",
-                    next(iter(lengths)),
+                    next(iter(places)),
                     f"Lists that speak of the same things differ in length: {counted}.",
                 )
         for path in self._list_paths.values():
-            if len(process.values.get(path) or ()) > _LONGEST_LIST:
-                raise Rejection(
-                    "wrong_value",
-                    path,
-                    f"The list at '{path}' has {len(process.values[path]):,} entries; expected at "
-                    f"most {_LONGEST_LIST:,}.",
-                )
+            if len(process.values.get(path) or ()) > LONGEST_LIST:
+                raise too_long(_place(path, process.index), len(process.values[path]))
+
+    def _check_names(self, process: Process) -> None:
+        path = self._list_paths[FITTED_NAMES]
+        names = process.values.get(path) or ()
+        bounded = any(process.values.get(self._list_paths[bound]) for bound in BOUNDS)
+        if bounded and (not names or None in names or len(set(names)) < len(names)):
+            place = _place(path, process.index)
+            raise Rejection(
+                "unnamed_bounds",
+                place,
+                f"There are bounds of parameters, and '{place}' does not name each of them once.",
+            )
 
     def _add_process(self, number: int, process: Process) -> None:
         values = process.values
@@ -189,6 +198,11 @@ class Gathered:
         self._lists["url"].add(values.get(self._list_paths["url"]))
 
 
+def _place(path: str, index: int) -> str:
+    """Return where a list or an object of the contract stands in the process at ``index``."""
+    return path.removesuffix("[]").removesuffix(".*").replace("[]", f"[{index}]", 1)
+
+
 class _Lists:
     """A column of lists: one flat list, where each ends, and which are missing."""
 
@@ -202,18 +216,22 @@ class _Lists:
         self._values.extend(values or ())
         self._ends.append(len(self._values))
 
-    def series(self, name: str, inner: pa.DataType) -> pl.Series:
-        # What is not a number is no value: NaN becomes NULL.
-        flat = pa.array(self._values, inner, from_pandas=True)
+    def series(self, name: str, inner: pl.DataType) -> pl.Series:
+        flat = pl.Series(self._values, dtype=inner)
+        if inner.is_float():
+            # What is not a number is no value.
+            flat = flat.fill_nan(None)
         lists = pa.ListArray.from_arrays(
-            pa.array(self._ends, pa.int32()), flat, mask=pa.array(self._missing, pa.bool_())
+            pa.array(self._ends, pa.int32()),
+            flat.to_arrow(),
+            mask=pa.array(self._missing, pa.bool_()),
         )
         return pl.Series(name, lists)
 
 
-def _inner_type(name: str) -> pa.DataType:
+def _inner_type(name: str) -> pl.DataType:
     texts = name in {FITTED_NAMES, "url"} or name.endswith("_name")
-    return pa.large_string() if texts else pa.float64()
+    return pl.String() if texts else pl.Float64()
 
 
 def _only(values: Sequence[Any], kinds: frozenset[type], data_type: pl.DataType) -> pl.Series:

@@ -90,6 +90,8 @@ _PROTOTYPE_SECTIONS: _Sections = (
     ("analysis_results.", "outputs"),
 )
 _MESSAGE_LENGTH = 80
+LONGEST_LIST = DataType.SMALLINT.integer_range[1]
+"""Entries of the longest list whose positions fit the contract."""
 
 
 def read_document(record_id: str, text: str) -> tuple[str, list[Process]]:
@@ -125,6 +127,15 @@ def read_document(record_id: str, text: str) -> tuple[str, list[Process]]:
         "",
         "The document is of neither format: a prototype document has 'analysis_spec' and "
         f"'nwb_name', a framework document 'processing'; this one has {_shorten(list(document))}.",
+    )
+
+
+def too_long(path: str, length: int) -> Rejection:
+    """Return the verdict on a list with more entries than the contract has positions."""
+    return Rejection(
+        "wrong_value",
+        path,
+        f"The list at '{path}' has {length:,} entries; expected at most {LONGEST_LIST:,}.",
     )
 
 
@@ -197,6 +208,8 @@ def _read_framework(document: dict[str, Any]) -> list[Process]:
             f"A framework document has at least one entry in '{_PROCESSES}'; this one has "
             f"{_shorten(entries)}.",
         )
+    if len(entries) > LONGEST_LIST:
+        raise too_long(_PROCESSES, len(entries))
     record = Process(0)
     _take(document, _tree("framework"), "", record, ())
     processes = []
@@ -280,7 +293,7 @@ def _take(
         if value is None:
             continue
         if key not in tree:
-            _keep(value, kept_in, base + key, process.attributes)
+            _keep(value, kept_in, base + _step(key), process.attributes)
             continue
         node = tree[key]
         if node is None:
@@ -367,12 +380,17 @@ def _keep(value: Any, section: str, path: str, kept: list[Attribute]) -> None:  
     kind = type(value)
     if kind is dict:
         for key, inner in value.items():
-            _keep(inner, section, f"{path}.{key}", kept)
+            _keep(inner, section, f"{path}.{_step(key)}", kept)
     elif kind is list:
         for index, inner in enumerate(value):
             _keep(inner, section, f"{path}[{index}]", kept)
     elif value is not None:
         kept.append((section, path, value))
+
+
+def _step(key: str) -> str:
+    """Return a key as paths show it: quoted where it could be taken for several steps."""
+    return orjson.dumps(key).decode() if "." in key or "[" in key else key
 
 
 @cache
@@ -450,6 +468,6 @@ def _wrong_type(place: str, value: object, expected: str) -> Rejection:
 
 def _shorten(value: object) -> str:
     """Return a value for a message, cut where it is long."""
-    text = value if isinstance(value, str) else orjson.dumps(value).decode()
-    quoted = repr(text) if isinstance(value, str) else text
+    # JSON has no word for a number that is not finite.
+    quoted = repr(value) if isinstance(value, str | float) else orjson.dumps(value).decode()
     return quoted if len(quoted) <= _MESSAGE_LENGTH else quoted[:_MESSAGE_LENGTH] + "…"

@@ -182,7 +182,7 @@ def _fit_parameters(analyses: pl.DataFrame) -> pl.DataFrame:
         .rename(lambda name: name.removesuffix("_list"))
         .explode(FITTED_NAMES, *BOUNDS)
         .drop_nulls(FITTED_NAMES)
-        .unique(["row", FITTED_NAMES], keep="first", maintain_order=True)
+        .unique(["row", FITTED_NAMES], keep="any")
         .with_columns(is_named=pl.lit(value=True))
     )
     unpolished = entries(
@@ -194,8 +194,8 @@ def _fit_parameters(analyses: pl.DataFrame) -> pl.DataFrame:
     tolerance = _BOUND_TOLERANCE * (upper - lower)
     return (
         entries("value_name_list", "value_list", "value")
-        .join(bounds, on=["row", FITTED_NAMES], how="left")
-        .join(unpolished, on=["row", FITTED_NAMES], how="left")
+        .join(bounds, on=["row", FITTED_NAMES], how="full", coalesce=True)
+        .join(unpolished, on=["row", FITTED_NAMES], how="full", coalesce=True)
         .join(
             analyses.select(*_ROW, names_fitted=pl.col(f"{FITTED_NAMES}_list").is_not_null()),
             on="row",

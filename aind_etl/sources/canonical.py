@@ -43,7 +43,10 @@ _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
     datetime_conversion=DatetimeConversion.DATETIME_MS, tz_aware=False
 )
 _RELAXED = json_util.RELAXED_JSON_OPTIONS
-_ENCODING = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME
+# Code is text and Int64 an integer to Python; what becomes of them is said in `_extended`.
+_ENCODING = (
+    orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
+)
 
 
 class Document(NamedTuple):
@@ -174,14 +177,14 @@ def _normalise(value: Any) -> Any:  # noqa: ANN401 - any JSON in, any JSON out
 def _relax(key: str, inner: Any) -> Any:  # noqa: ANN401
     """Return the relaxed form of the extended JSON ``{key: inner}``."""
     try:
-        if key in {"$numberInt", "$numberLong"}:
+        if key in {"$numberInt", "$numberLong"} and isinstance(inner, str):
             return _normalise(int(inner))
-        if key == "$numberDouble":
+        if key == "$numberDouble" and isinstance(inner, str):
             return _normalise(float(inner))
         if key == "$date":
             moment = inner["$numberLong"] if isinstance(inner, dict) else inner
             return {"$date": _date_text(moment)}
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         pass  # Not what its key promises: an object like any other, kept as it stands.
     return {key: _normalise(inner)}
 
@@ -189,7 +192,9 @@ def _relax(key: str, inner: Any) -> Any:  # noqa: ANN401
 def _date_text(moment: str | int) -> str | dict[str, str]:
     """Return a date as ISO 8601 in UTC, or as milliseconds where the calendar ends."""
     if isinstance(moment, str) and not moment.lstrip("-").isdigit():
-        parsed = datetime.fromisoformat(moment).astimezone(UTC)
+        parsed = datetime.fromisoformat(moment)
+        # Without a zone it is UTC, wherever this runs.
+        parsed = parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC)
     else:
         try:
             parsed = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=int(moment))

@@ -27,8 +27,9 @@ _LENGTH_BYTES = 4
 # Five bytes: an empty BSON document, its length and the closing zero.
 _SHORTEST_BSON = 5
 _LARGEST_BSON = 1 << 30
-# A whole string, or a bracket; an unfinished string at the end of what was read so far.
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]|"(?:[^"\\]|\\.)*\\?$', re.DOTALL)
+# A bracket, or a string: whole (then it has a group), or unfinished at the end of what was read
+# so far. Nothing is tried twice: a string may be as long as a document.
+_TOKEN = re.compile(rb'[{}\[\]]|"[^"\\]*+(?:\\.[^"\\]*+)*+(?:(")|\\?\Z)', re.DOTALL)
 _BETWEEN_DOCUMENTS = b" \t\r\n,"
 
 
@@ -83,9 +84,10 @@ class DumpSource:
         """
         for path in self._files().get(collection, []):
             with _reading(path) as file:
-                if ".bson" in path.suffixes[-2:]:
+                written_as = path.name.removesuffix(".gz").rpartition(".")[2]
+                if written_as == "bson":
                     yield from map(document_from_bson, _split_bson(file))
-                elif ".jsonl" in path.suffixes[-2:]:
+                elif written_as == "jsonl":
                     yield from map(document_from_json, _split_lines(file))
                 else:
                     yield from map(document_from_json, _split_json(file))
@@ -180,12 +182,13 @@ def _split_json(file: BinaryIO) -> Iterator[bytes]:
     depth = 0
     array: bool | None = None  # Whether the file is one array; unknown until its first bracket.
     begin = scanned = 0
-    while chunk := file.read(_CHUNK_BYTES):
+    # As much again as is held already: what is unfinished is not looked at ever again.
+    while chunk := file.read(max(_CHUNK_BYTES, len(buffer))):
         buffer += chunk
         for match in _TOKEN.finditer(buffer, scanned):
             token = match[0]
             if token[:1] == b'"':
-                if match.end() == len(buffer) and not _is_whole_string(token):
+                if match[1] is None:
                     break  # Wait for the rest of the string.
                 scanned = match.end()
                 continue
@@ -215,12 +218,6 @@ def _split_json(file: BinaryIO) -> Iterator[bytes]:
         scanned -= begin
         begin = 0
     yield from _stray(buffer)
-
-
-def _is_whole_string(token: bytes) -> bool:
-    body = token[1:]
-    escapes = len(body) - 1 - len(body[:-1].rstrip(b"\\"))
-    return body.endswith(b'"') and escapes % 2 == 0
 
 
 def _stray(text: bytes) -> Iterator[bytes]:
