@@ -47,6 +47,7 @@ def refresh_analyses(
     lake: Lake,
     collection: str,
     *,
+    anew: bool = False,
     progress: Callable[[int], None] = lambda _documents: None,
 ) -> RefreshReport:
     """Bring `analyses`, its children and `rejected_documents` of a collection up to date.
@@ -58,6 +59,8 @@ def refresh_analyses(
     ----------
     lake, collection
         Which tables.
+    anew
+        Make every row of the collection from the change log, whatever the tables hold now.
     progress
         Called with the number of documents flattened since the last call.
 
@@ -68,8 +71,9 @@ def refresh_analyses(
     """
     state = lake.state(collection)
     last_batch = lake.last_batch(collection)
-    through = state.flattened_through if state.flattener == flattener_version() else 0
-    if through >= last_batch:
+    is_current = state.flattener == flattener_version() and not anew
+    through = state.flattened_through if is_current else 0
+    if through >= last_batch and not anew:
         return RefreshReport(collection)
     changed = _changed_records(lake, collection, through)
     removed = changed.filter(pl.col("operation") == "delete").height
@@ -82,7 +86,7 @@ def refresh_analyses(
                 spill.add(table, flattened.rows[table.name])
             rejected.append(flattened.rejected)
             progress(documents.height)
-        records = changed.select("record_id")
+        records = None if anew else changed.select("record_id")
         written = sum(
             _replace_in_table(lake, table, collection, records, spill) for table in ANALYSIS_TABLES
         )
@@ -154,13 +158,13 @@ def _slices(documents: pl.DataFrame) -> Iterator[pl.DataFrame]:
 
 
 def _replace_in_table(
-    lake: Lake, table: Table, collection: str, records: pl.DataFrame, spill: Spill
+    lake: Lake, table: Table, collection: str, records: pl.DataFrame | None, spill: Spill
 ) -> int:
-    """Replace the rows of some records in every partition they are or will be in."""
+    """Replace the rows of some records, or all, in every partition they are or will be in."""
     present = {
         month
         for month in lake.months(table, collection)
-        if lake.holds_any(table, collection, month, records)
+        if records is None or lake.holds_any(table, collection, month, records)
     }
     return sum(
         lake.replace_rows(table, collection, month, without=records, rows=spill.rows(table, month))

@@ -345,6 +345,64 @@ def verify(
 
 
 @app.command()
+def rebuild(
+    lake: LakeOption = None,
+    warehouse: WarehouseOption = None,
+    collection: CollectionOption = None,
+) -> None:
+    """Make every table and the warehouse anew from the change log.
+
+    The source is not read. For a lake with damaged or missing files; a changed flattener needs no
+    rebuild, the next run sees it by itself.
+    """
+    settings = _settings(None, lake, warehouse, collection)
+    from aind_etl.analyses import refresh_analyses
+    from aind_etl.lake import Lake
+    from aind_etl.warehouse import build_warehouse
+
+    store = Lake(settings.lake)
+    with _progress() as progress:
+        for name in settings.choose(store.collections()):
+            progress.step(f"flatten {name}")
+            with store.lock(name):
+                report = refresh_analyses(store, name, anew=True, progress=progress.advance)
+            progress.say(
+                f"{name}: {report.flattened:,} documents flattened, {report.rejected:,} rejected, "
+                f"{report.partitions_written:,} files written"
+            )
+        progress.step("build the warehouse")
+        build_warehouse(store, settings.warehouse_path)
+
+
+@app.command()
+def history(
+    collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="The collection.")],
+    record_id: Annotated[str, typer.Argument(metavar="ID", help="The record's `_id`.")],
+    lake: LakeOption = None,
+) -> None:
+    """Show a record's versions, and what changed from one to the next."""
+    settings = _settings(None, lake, None, None)
+    from aind_etl.history import record_history
+    from aind_etl.lake import Lake
+
+    for one in record_history(Lake(settings.lake), collection, record_id):
+        _out.print(
+            f"[bold]{one.extracted_at:%Y-%m-%d %H:%M:%S}[/] UTC  {one.operation}  "
+            f"batch {one.batch_id}  {one.content_hash or ''}",
+            soft_wrap=True,
+            highlight=False,
+        )
+        for change in one.changes:
+            before = "(none)" if change.before is None else change.before
+            after = "(none)" if change.after is None else change.after
+            _out.print(
+                f"  {_escape(change.path)}: {_escape(before)} → {_escape(after)}",
+                soft_wrap=True,
+                highlight=False,
+            )
+
+
+@app.command()
 def dev(
     source: SourceOption = None,
     lake: LakeOption = None,

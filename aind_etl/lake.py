@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from aind_etl.contract import Partitioning, Table, tables
 from aind_etl.contract.schemas import arrow_schema, polars_schema
+from aind_etl.errors import DataError
 from aind_etl.storage import LocalStorage
 
 UNKNOWN_MONTH = "unknown"
@@ -113,12 +114,12 @@ class Lake:
         path = self.storage.path(_partition(table, collection, month))
         if not path.exists():
             return pl.DataFrame(schema=polars_schema(table))
-        return _scan([path], table).collect()
+        return _collect(_scan([path], table), path)
 
     def holds_any(self, table: Table, collection: str, month: str, records: pl.DataFrame) -> bool:
         """Return whether a partition has rows of any of ``records`` (column ``record_id``)."""
         path = self.storage.path(_partition(table, collection, month))
-        found = _scan([path], table).select("record_id").unique().collect()
+        found = _collect(_scan([path], table).select("record_id").unique(), path)
         return not found.join(records, on="record_id", how="semi").is_empty()
 
     @staticmethod
@@ -198,7 +199,7 @@ class Lake:
         collection: str,
         month: str | None,
         *,
-        without: pl.DataFrame,
+        without: pl.DataFrame | None,
         rows: pl.DataFrame,
     ) -> bool:
         """Replace some records' rows in one partition, which is replaced whole.
@@ -208,7 +209,7 @@ class Lake:
         table, collection, month
             The partition; no month where the table has none.
         without
-            Column ``record_id``: the records whose present rows go.
+            Column ``record_id``: the records whose present rows go; None for all.
         rows
             The rows that come.
 
@@ -217,18 +218,14 @@ class Lake:
         bool
             Whether a file was written or removed.
         """
-        present = self.read_partition(table, collection, month)
-        merged = pl.concat(
-            [
-                present.join(without, on="record_id", how="anti"),
-                rows.select(polars_schema(table).names()),
-            ]
-        ).sort(table.key)
+        merged = rows.select(polars_schema(table).names())
+        if without is not None:
+            present = self.read_partition(table, collection, month)
+            merged = pl.concat([present.join(without, on="record_id", how="anti"), merged])
         name = _partition(table, collection, month)
         if merged.is_empty():
-            self.storage.remove(name)
-            return not present.is_empty()
-        return self._write(name, table, merged)
+            return self.storage.remove(name)
+        return self._write(name, table, merged.sort(table.key))
 
     def _write(self, name: str, table: Table, rows: pl.DataFrame) -> bool:
         arrow = rows.select(polars_schema(table).names()).to_arrow().cast(arrow_schema(table))
@@ -345,6 +342,23 @@ def _scan(files: Sequence[Path], table: Table) -> pl.LazyFrame:
         hive_partitioning=False,
         glob=False,
     )
+
+
+def _collect(rows: pl.LazyFrame, path: Path) -> pl.DataFrame:
+    """Read a partition.
+
+    Raises
+    ------
+    DataError
+        The file is damaged.
+    """
+    try:
+        return rows.collect()
+    except pl.exceptions.PolarsError as error:
+        raise DataError(
+            f"The file {str(path)!r} is damaged ({str(error).splitlines()[0]}). 'aind-etl rebuild' "
+            "makes the tables anew from the change log."
+        ) from None
 
 
 def _encode(name: str) -> str:

@@ -83,11 +83,17 @@ class LocalStorage:
         _sync_folder(target.parent)
         return True
 
-    def remove(self, name: str) -> None:
-        """Remove a file if it is there, and the folders that it leaves empty."""
+    def remove(self, name: str) -> bool:
+        """Remove a file if it is there, and the folders that it leaves empty.
+
+        Returns
+        -------
+        bool
+            Whether it was there.
+        """
         target = self.root / name
         if not target.exists():
-            return
+            return False
         target.unlink()
         for folder in target.parents:
             if folder == self.root:
@@ -96,6 +102,7 @@ class LocalStorage:
                 folder.rmdir()
             except OSError:
                 break  # It is not empty, or another collection's run was first.
+        return True
 
     @contextmanager
     def scratch(self, name: str) -> Iterator[Path]:

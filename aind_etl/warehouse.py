@@ -40,7 +40,10 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
 }
-_BUILD_CONFIG = _CONFIG | {"storage_compatibility_version": STORAGE_VERSION, "memory_limit": "512MB"}
+_BUILD_CONFIG = _CONFIG | {
+    "storage_compatibility_version": STORAGE_VERSION,
+    "memory_limit": "512MB",
+}
 
 
 @dataclass(frozen=True, slots=True)

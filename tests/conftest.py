@@ -1,0 +1,50 @@
+"""What many tests need: the sample world as a dump, as a lake and as a warehouse."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from worlds import Built, load
+
+from aind_etl.lake import Lake
+from aind_etl.sample import write_world
+from aind_etl.warehouse import build_warehouse
+
+# Nothing is said about how fast a test is: that depends on the machine.
+settings.register_profile("unhurried", settings.default, deadline=None)
+settings.load_profile("unhurried")
+
+
+@pytest.fixture(scope="session")
+def sample_dump(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the default sample world, which no test may change."""
+    folder = tmp_path_factory.mktemp("sample-dump")
+    write_world(folder, sessions=24, seed=0, formats=("jsonl",), results=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def built(sample_dump: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Return the lake and the warehouse of the sample world, which no test may change."""
+    folder = tmp_path_factory.mktemp("built")
+    lake = Lake(folder / "lake")
+    load(sample_dump, lake)
+    warehouse = folder / "warehouse.duckdb"
+    build_warehouse(lake, warehouse)
+    return Built(sample_dump, lake, warehouse)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    """Return a lake with nothing in it."""
+    return Lake(tmp_path / "lake")
+
+
+@pytest.fixture(scope="session")
+def real_records() -> Path:
+    """Return the folder of real records that ``AIND_ETL_REAL_RECORDS`` names."""
+    named = os.environ.get("AIND_ETL_REAL_RECORDS")
+    if not named:
+        pytest.skip("AIND_ETL_REAL_RECORDS names no folder of real records")
+    return Path(named)
