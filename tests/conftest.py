@@ -1,6 +1,7 @@
 """What many tests need: the sample world as a dump, as a lake and as a warehouse."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,12 @@ def built(sample_dump: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
     warehouse = folder / "warehouse.duckdb"
     build_warehouse(lake, warehouse)
     return Built(sample_dump, lake, warehouse)
+
+
+@pytest.fixture
+def sample_lake(built: Built, tmp_path: Path) -> Lake:
+    """Return a lake with the sample world."""
+    return Lake(shutil.copytree(built.lake.storage.root, tmp_path / "sample-lake"))
 
 
 @pytest.fixture

@@ -149,11 +149,10 @@ def contents_of(lake: Lake) -> dict[str, pl.DataFrame]:
 
     These are the tables without their times, and the live documents in place of the change log.
     """
-    found = {
-        name: rows.select(column for column in rows.columns if column not in _TIMES)
-        for name, rows in tables_of(lake).items()
-        if name != tables.DOCUMENTS.name
-    }
+    found = {}
+    for name, rows in tables_of(lake).items():
+        timeless = [column for column in rows.columns if column not in _TIMES]
+        found[name] = rows.select(timeless).sort(timeless)
     return found | {tables.DOCUMENTS.name: live_documents_of(lake)}
 
 

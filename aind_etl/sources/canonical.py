@@ -44,9 +44,7 @@ _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
 )
 _RELAXED = json_util.RELAXED_JSON_OPTIONS
 # Code is text and Int64 an integer to Python; what becomes of them is said in `_extended`.
-_ENCODING = (
-    orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
-)
+_ENCODING = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
 
 
 class Document(NamedTuple):

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Self, cast
 from urllib.parse import unquote
@@ -135,12 +136,25 @@ def _reading(path: Path) -> Iterator[BinaryIO]:
     """Open a file, unpacked, and turn what goes wrong with it into a :class:`SourceError`."""
     try:
         with path.open("rb") as file:
-            yield cast("BinaryIO", gzip.GzipFile(fileobj=file)) if path.suffix == ".gz" else file
+            yield _unpacked(file) if path.suffix == ".gz" else file
     except (OSError, EOFError, zlib.error) as error:
         raise SourceError(
             f"The dump {str(path)!r} cannot be read to its end: {error}. Nothing was deleted "
             "on its account; dump the collection again."
         ) from error
+
+
+def _unpacked(file: BufferedReader) -> BinaryIO:
+    """Return what a packed file holds.
+
+    Raises
+    ------
+    EOFError
+        There is nothing: even of nothing, something is left once it is packed.
+    """
+    if not file.peek(1):
+        raise EOFError("it is empty")
+    return cast("BinaryIO", gzip.GzipFile(fileobj=file))
 
 
 def _split_lines(file: BinaryIO) -> Iterator[bytes]:

@@ -1,0 +1,383 @@
+"""The one form a document has, whichever way it came."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import bson
+import orjson
+import pytest
+from bson import json_util
+from hypothesis import example, given
+from hypothesis import strategies as st
+from worlds import MAIN, read_dump
+
+from aind_etl.sources.canonical import (
+    UNREADABLE_PREFIX,
+    WITHOUT_ID_PREFIX,
+    Document,
+    document_from_bson,
+    document_from_json,
+)
+
+INT64 = (-(2**63), 2**63 - 1)
+# MongoDB keeps keys that begin with a dollar for itself.
+KEYS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="$\0"), max_size=8)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+SCALARS = st.none() | st.booleans() | st.integers(*INT64) | st.floats(allow_nan=False) | TEXTS
+DOCUMENTS = st.dictionaries(
+    KEYS,
+    st.recursive(
+        SCALARS,
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=4),
+    ),
+    max_size=6,
+)
+
+
+def exported(document: dict[str, Any]) -> dict[str, Document]:
+    """Return what becomes of a document on each of the ways MongoDB's tools write it."""
+
+    def extended(options: json_util.JSONOptions) -> bytes:
+        return json_util.dumps(document, json_options=options).encode()
+
+    return {
+        "mongodump": document_from_bson(bson.encode(document)),
+        "mongoexport": document_from_json(extended(json_util.RELAXED_JSON_OPTIONS)),
+        "mongoexport --jsonFormat=canonical": document_from_json(
+            extended(json_util.CANONICAL_JSON_OPTIONS)
+        ),
+    }
+
+
+def parsed(text: str) -> Any:
+    """Return the value of canonical JSON, with floats that JSON lacks as floats."""
+
+    def restore(value: dict[str, Any]) -> Any:
+        return float(value["$numberDouble"]) if value.keys() == {"$numberDouble"} else value
+
+    return json.loads(text, object_hook=restore)
+
+
+@pytest.fixture
+def timezone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Give a function that moves the machine to another time zone."""
+
+    def move(name: str) -> None:
+        monkeypatch.setenv("TZ", name)
+        time.tzset()
+
+    yield move
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_every_way_out_of_mongodb_gives_the_sample_s_documents_the_same_text_and_hash(
+    sample_dump: Path,
+) -> None:
+    for document in read_dump(sample_dump, MAIN):
+        ways = exported(document) | {"as written": document_from_json(orjson.dumps(document))}
+        assert len(set(ways.values())) == 1, ways
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *INT64,
+        0,
+        2**31,
+        2**53 + 1,
+        1.0,
+        -0.0,
+        5e-324,
+        1.7976931348623157e308,
+        math.nan,
+        math.inf,
+        -math.inf,
+        True,
+        None,
+        "",
+        "NaN",
+        'a string with "quotes", \\ back slashes, \0 and 日本語 🐭',
+        [],
+        {},
+        [math.nan, [1.5, math.inf], {"deep": [-math.inf]}],
+        bson.ObjectId("65f0c0ffee65f0c0ffee65f0"),
+        bson.Int64(5),
+        bson.Decimal128(Decimal("1.10")),
+        bson.Decimal128("NaN"),
+        bson.Timestamp(1_700_000_000, 1),
+        bson.Regex("^a.*", "i"),
+        bson.Code("function () { return 1; }"),
+        bson.MinKey(),
+        bson.MaxKey(),
+        bson.Binary(b"\0\xff", 0),
+        bson.Binary(b"\0\xff", 128),
+        bson.Binary.from_uuid(UUID("00112233-4455-6677-8899-aabbccddeeff")),
+        bson.DBRef("collection", bson.ObjectId("65f0c0ffee65f0c0ffee65f0")),
+        datetime(2024, 10, 24, 9, 30, tzinfo=UTC),
+        datetime(2024, 10, 24, 9, 30, 15, 123000, tzinfo=UTC),
+        datetime(1969, 12, 31, 23, 59, 59, 999000, tzinfo=UTC),
+        datetime(9999, 12, 31, tzinfo=UTC),
+        datetime(1, 1, 1, tzinfo=UTC),
+        bson.DatetimeMS(2**62),
+        bson.DatetimeMS(-(2**62)),
+    ],
+    ids=repr,
+)
+def test_a_value_of_any_type_has_one_canonical_form(value: object) -> None:
+    ways = exported({"_id": "a", "value": value})
+    assert len(set(ways.values())) == 1, ways
+    (document,) = set(ways.values())
+    assert document_from_json(document.text.encode()) == document
+
+
+@pytest.mark.parametrize(
+    ("bare", "name"), [("NaN", "NaN"), ("Infinity", "Infinity"), ("-Infinity", "-Infinity")]
+)
+def test_bare_tokens_of_python_s_json_mean_the_same_as_extended_json(bare: str, name: str) -> None:
+    bare_document = document_from_json(f'{{"_id": "a", "x": [1, {bare}]}}'.encode())
+    assert bare_document.text == f'{{"_id":"a","x":[1,{{"$numberDouble":"{name}"}}]}}'
+    assert exported({"_id": "a", "x": [1, float(bare)]})["mongodump"] == bare_document
+
+
+def test_a_number_beyond_every_float_is_infinite() -> None:
+    assert document_from_json(b'{"x":-1e999}').text == '{"x":{"$numberDouble":"-Infinity"}}'
+
+
+def test_no_digit_of_a_long_integer_is_lost() -> None:
+    digits = "123456789012345678901234567890"
+    document = document_from_json(f'{{"_id": "a", "x": {digits}, "y": -{digits}}}'.encode())
+    assert document.text == (
+        f'{{"_id":"a","x":{{"$numberDecimal":"{digits}"}},"y":{{"$numberDecimal":"-{digits}"}}}}'
+    )
+    assert (
+        exported({"_id": "a", "x": bson.Decimal128(digits), "y": bson.Decimal128(f"-{digits}")})[
+            "mongodump"
+        ]
+        == document
+    )
+
+
+@pytest.mark.parametrize("integer", [*INT64, INT64[0] - 1, INT64[1] + 1, 2**64 - 1, 2**64])
+def test_integers_at_the_limits_stay_exact(integer: int) -> None:
+    text = document_from_json(json.dumps({"x": integer}).encode()).text
+    value = json.loads(text)["x"]
+    assert (int(value["$numberDecimal"]) if isinstance(value, dict) else value) == integer
+
+
+def test_a_float_and_an_integer_of_the_same_value_differ() -> None:
+    one, other = document_from_json(b'{"x":1}'), document_from_json(b'{"x":1.0}')
+    assert one.content_hash != other.content_hash
+
+
+def test_order_of_keys_and_white_space_do_not_matter() -> None:
+    one = document_from_json(b'{"_id":"a","b":{"c":1,"d":[1,2]}}')
+    other = document_from_json(b' {\r\n\t"b" : {"d":[1 , 2],\n"c": 1} , "_id":"\\u0061"}\n')
+    assert one == other
+    assert one.text == '{"_id":"a","b":{"c":1,"d":[1,2]}}'
+
+
+def test_order_in_lists_matters() -> None:
+    assert document_from_json(b'{"a":[1,2]}') != document_from_json(b'{"a":[2,1]}')
+
+
+@given(DOCUMENTS)
+def test_canonical_text_means_what_the_document_meant_and_is_its_own_canonical_text(
+    document: dict[str, Any],
+) -> None:
+    made = document_from_json(json.dumps(document).encode())
+    assert parsed(made.text) == document
+    assert document_from_json(made.text.encode()) == made
+
+
+@given(st.dictionaries(KEYS, st.integers() | st.floats() | st.lists(st.integers() | st.floats())))
+def test_numbers_of_any_size_mean_what_they_meant(document: dict[str, Any]) -> None:
+    def exactly(value: Any) -> Any:
+        if isinstance(value, dict) and value.keys() == {"$numberDecimal"}:
+            return int(value["$numberDecimal"])
+        if isinstance(value, list):
+            return [exactly(inner) for inner in value]
+        return "NaN" if isinstance(value, float) and math.isnan(value) else value
+
+    made = document_from_json(json.dumps(document).encode())
+    assert {key: exactly(value) for key, value in parsed(made.text).items()} == {
+        key: exactly(value) for key, value in document.items()
+    }
+    assert document_from_json(made.text.encode()) == made
+
+
+@given(DOCUMENTS)
+def test_bson_and_json_of_a_document_have_the_same_canonical_text(
+    document: dict[str, Any],
+) -> None:
+    from_bson = document_from_bson(bson.encode(document))
+    assert from_bson == document_from_json(json.dumps(document, sort_keys=True).encode())
+    assert parsed(from_bson.text) == document
+
+
+@given(st.dictionaries(KEYS, st.floats() | st.lists(st.floats())))
+def test_floats_of_bson_are_never_lost(document: dict[str, Any]) -> None:
+    assert len(set(exported(document).values())) == 1
+    assert "null" not in document_from_bson(bson.encode({"x": list(document.values())})).text
+
+
+@pytest.mark.parametrize(
+    ("identity", "record_id"),
+    [
+        ("0f" * 32, "0f" * 32),
+        ("", ""),
+        ("../\"x\"/'y'\\", "../\"x\"/'y'\\"),
+        (bson.ObjectId("65f0c0ffee65f0c0ffee65f0"), "65f0c0ffee65f0c0ffee65f0"),
+        (12, "12"),
+        (1.5, "1.5"),
+        (math.nan, '{"$numberDouble":"NaN"}'),
+        (False, "false"),
+        (bson.Decimal128("1.10"), '{"$numberDecimal":"1.10"}'),
+        (datetime(2024, 10, 24, tzinfo=UTC), '{"$date":"2024-10-24T00:00:00Z"}'),
+        (bson.Binary(b"\1\2", 0), '{"$binary":{"base64":"AQI=","subType":"00"}}'),
+        ({"b": 1, "a": "x"}, '{"a":"x","b":1}'),
+    ],
+)
+def test_an_id_of_any_type_becomes_the_same_text_on_every_way(
+    identity: object, record_id: str
+) -> None:
+    ids = {document.record_id for document in exported({"_id": identity}).values()}
+    assert ids == {record_id}
+
+
+@pytest.mark.parametrize("raw", [b"{}", b'{"_id":null,"x":1}', b"[1]", b"5", b'"text"', b"null"])
+def test_what_has_no_id_gets_one_made_of_its_content(raw: bytes) -> None:
+    document = document_from_json(raw)
+    assert document.record_id.startswith(WITHOUT_ID_PREFIX)
+    assert document_from_json(b" " + raw) == document
+    assert json.loads(document.text) == json.loads(raw)
+
+
+NOT_JSON = {
+    "a word": b"oops",
+    "cut off": b'{"_id": "a", "x": [1, 2',
+    "a trailing comma": b'{"_id": "a",}',
+    "single quotes": b"{'_id': 'a'}",
+    "two documents": b'{"_id": "a"} {"_id": "b"}',
+    "not UTF-8": b'{"_id": "\xff\xfe"}',
+    "half a surrogate pair": b'{"_id": "a", "x": "\\ud800"}',
+    "a raw control character": b'{"_id": "a\x01"}',
+    "nested too deeply to read": b'{"x":' * 100_000,
+    "nested too deeply to write": b'{"x":' * 600 + b"1" + b"}" * 600,
+    "an endless integer": b'{"x": ' + b"1" * 10_000 + b"}",
+    "zeros": b"\0\0\0",
+}
+
+
+@pytest.mark.parametrize("raw", NOT_JSON.values(), ids=NOT_JSON.keys())
+def test_what_is_no_json_is_kept_under_an_id_made_of_its_content(raw: bytes) -> None:
+    document = document_from_json(raw)
+    assert document.record_id.startswith(UNREADABLE_PREFIX)
+    assert document_from_json(raw) == document
+    assert json.loads(document.text) == raw.decode("utf-8", "backslashreplace")
+
+
+def test_unreadable_things_that_differ_have_ids_that_differ() -> None:
+    ids = {document_from_json(raw).record_id for raw in NOT_JSON.values()}
+    assert len(ids) == len(NOT_JSON)
+
+
+def test_bson_that_cannot_be_read_is_kept_under_an_id_made_of_its_content() -> None:
+    raw = bytearray(bson.encode({"_id": "a", "x": 1.5}))
+    raw[4] = 0x77  # no type of BSON
+    document = document_from_bson(bytes(raw))
+    assert document.record_id.startswith(UNREADABLE_PREFIX)
+    assert document_from_bson(bytes(raw)) == document
+
+
+@pytest.mark.parametrize(
+    "promise",
+    [
+        '{"$date":"yesterday"}',
+        '{"$date":"9999-12-31T23:59:59-01:00"}',
+        '{"$date":{"$numberLong":"soon"}}',
+        '{"$date":[]}',
+        '{"$numberLong":"many"}',
+        '{"$numberInt":null}',
+        '{"$numberInt":{"$numberDouble":"Infinity"}}',
+        '{"$numberDouble":"much"}',
+        '{"$oid":5}',
+        '{"$unheard":{"of":1}}',
+    ],
+)
+def test_extended_json_that_does_not_keep_its_promise_stays_as_it_is(promise: str) -> None:
+    document = document_from_json(f'{{"_id":"a","x":{promise}}}'.encode())
+    assert document.record_id == "a"
+    assert document.text == f'{{"_id":"a","x":{promise}}}'
+
+
+@pytest.mark.parametrize("endless", ["1e999", "1" * 400])
+@pytest.mark.parametrize("key", ["$numberInt", "$numberLong", "$numberDouble", "$date"])
+def test_a_number_too_large_for_what_it_should_be_stops_nothing(key: str, endless: str) -> None:
+    document = document_from_json(f'{{"_id":"a","x":{{"{key}":{endless}}}}}'.encode())
+    assert document.record_id == "a"
+    assert "null" not in document.text
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/Los_Angeles", "Asia/Kolkata"])
+def test_a_date_without_a_zone_is_utc_wherever_it_is_read(
+    timezone: Callable[[str], None], zone: str
+) -> None:
+    timezone(zone)
+    document = document_from_json(b'{"x":{"$date":"2024-10-24T09:30:00"}}')
+    assert document.text == '{"x":{"$date":"2024-10-24T09:30:00Z"}}'
+
+
+def test_dates_with_other_offsets_are_brought_to_utc() -> None:
+    texts = {
+        document_from_json(f'{{"x":{{"$date":"{text}"}}}}'.encode()).text
+        for text in (
+            "2024-10-24T09:30:00Z",
+            "2024-10-24T09:30:00.000Z",
+            "2024-10-24T11:30:00.000+02:00",
+            "2024-10-24T02:30:00-0700",
+        )
+    }
+    assert texts == {'{"x":{"$date":"2024-10-24T09:30:00Z"}}'}
+
+
+@given(st.binary(max_size=60))
+def test_no_bytes_whatever_stop_the_reading_of_json(raw: bytes) -> None:
+    document = document_from_json(raw)
+    assert document_from_json(raw) == document
+    json.loads(document.text)
+
+
+@given(data=st.data(), document=DOCUMENTS)
+def test_no_damage_to_bson_stops_its_reading(data: st.DataObject, document: dict[str, Any]) -> None:
+    raw = bytearray(bson.encode(document | {"when": bson.DatetimeMS(0), "what": 1.5, "b": b"x"}))
+    for _ in range(data.draw(st.integers(1, 3))):
+        raw[data.draw(st.integers(4, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    made = document_from_bson(bytes(raw))
+    assert document_from_bson(bytes(raw)) == made
+    json.loads(made.text)
+
+
+@given(
+    key=st.sampled_from(["$date", "$numberInt", "$numberLong", "$numberDouble", "$oid", "$binary"]),
+    inner=st.recursive(
+        SCALARS | st.floats() | st.integers() | st.text("0123456789-:.TZ+", max_size=25),
+        lambda value: (
+            st.lists(value, max_size=2)
+            | st.dictionaries(st.sampled_from(["$numberLong", "$date", "x"]), value, max_size=2)
+        ),
+        max_leaves=4,
+    ),
+)
+@example(key="$date", inner="0001-01-01T00:00:00+01:00")
+def test_no_extended_json_whatever_stops_the_reading(key: str, inner: object) -> None:
+    document = document_from_json(json.dumps({"_id": "a", "x": {key: inner}}).encode())
+    assert document.record_id == "a"
+    assert document_from_json(document.text.encode()) == document

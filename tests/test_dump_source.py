@@ -1,0 +1,420 @@
+"""Dumps on disk: every format, cut off, damaged, large."""
+
+import gzip
+import json
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import bson
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from worlds import MAIN, JsonDocument, read_dump, write_dump
+
+from aind_etl.errors import SourceError
+from aind_etl.sources import Document, dump
+from aind_etl.sources.canonical import UNREADABLE_PREFIX
+from aind_etl.sources.dump import DumpSource
+
+
+def as_lines(documents: list[JsonDocument]) -> bytes:
+    return b"".join(orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE) for one in documents)
+
+
+def as_array(documents: list[JsonDocument]) -> bytes:
+    return b"[" + b",\n".join(map(orjson.dumps, documents)) + b"]\n"
+
+
+def as_pretty_array(documents: list[JsonDocument]) -> bytes:
+    return json.dumps(documents, indent="\t").encode()
+
+
+def as_pretty_documents(documents: list[JsonDocument]) -> bytes:
+    return "\n".join(json.dumps(one, indent=2) for one in documents).encode()
+
+
+def as_documents_without_anything_between(documents: list[JsonDocument]) -> bytes:
+    return b"".join(map(orjson.dumps, documents))
+
+
+def as_bson(documents: list[JsonDocument]) -> bytes:
+    return b"".join(map(bson.encode, documents))
+
+
+def with_windows_line_ends(documents: list[JsonDocument]) -> bytes:
+    return as_lines(documents).replace(b"\n", b"\r\n") + b"\r\n\r\n"
+
+
+def without_a_last_line_end(documents: list[JsonDocument]) -> bytes:
+    return as_lines(documents).removesuffix(b"\n")
+
+
+WAYS = [
+    (as_lines, "jsonl"),
+    (with_windows_line_ends, "jsonl"),
+    (without_a_last_line_end, "jsonl"),
+    (as_lines, "json"),
+    (as_array, "json"),
+    (as_pretty_array, "json"),
+    (as_pretty_documents, "json"),
+    (as_documents_without_anything_between, "json"),
+    (as_bson, "bson"),
+]
+
+
+@pytest.fixture(params=["plain", "gzip"])
+def packed(request: pytest.FixtureRequest) -> Callable[[Path, bytes], Path]:
+    """Give a function that writes a file, as it is or packed."""
+
+    def write(path: Path, content: bytes) -> Path:
+        if request.param == "plain":
+            path.write_bytes(content)
+            return path
+        path = path.with_name(f"{path.name}.gz")
+        path.write_bytes(gzip.compress(content, 1))
+        return path
+
+    return write
+
+
+def read(folder: Path, collection: str = MAIN) -> list[Document]:
+    return list(DumpSource(folder).read_documents(collection))
+
+
+def ids(folder: Path, collection: str = MAIN) -> list[str]:
+    return list(DumpSource(folder).list_ids(collection))
+
+
+# --- formats ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("written", "format_name"), WAYS)
+def test_every_format_gives_the_documents_of_the_sample(
+    sample_dump: Path,
+    tmp_path: Path,
+    packed: Callable[[Path, bytes], Path],
+    written: Callable[[list[JsonDocument]], bytes],
+    format_name: str,
+) -> None:
+    for collection in DumpSource(sample_dump).list_collections():
+        packed(
+            tmp_path / f"{collection}.{format_name}", written(read_dump(sample_dump, collection))
+        )
+    source = DumpSource(tmp_path)
+    assert source.list_collections() == DumpSource(sample_dump).list_collections()
+    for collection in source.list_collections():
+        assert read(tmp_path, collection) == read(sample_dump, collection)
+        assert ids(tmp_path, collection) == ids(sample_dump, collection)
+
+
+@pytest.mark.parametrize("format_name", ["jsonl", "json", "bson"])
+def test_an_empty_file_is_an_empty_collection(
+    tmp_path: Path, packed: Callable[[Path, bytes], Path], format_name: str
+) -> None:
+    packed(tmp_path / f"{MAIN}.{format_name}", b"")
+    assert DumpSource(tmp_path).list_collections() == [MAIN]
+    assert read(tmp_path) == []
+
+
+@pytest.mark.parametrize("content", [b"[]", b" [ \n ] \n", b"\n\n"])
+def test_an_empty_array_is_an_empty_collection(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / f"{MAIN}.json").write_bytes(content)
+    assert read(tmp_path) == []
+
+
+def test_the_end_of_the_name_alone_says_the_format(tmp_path: Path) -> None:
+    documents = [{"_id": "a"}, {"_id": "b"}]
+    (tmp_path / "old.bson.jsonl").write_bytes(as_lines(documents))
+    (tmp_path / "old.jsonl.json.gz").write_bytes(gzip.compress(as_pretty_array(documents)))
+    (tmp_path / "old.json.bson").write_bytes(as_bson(documents))
+    source = DumpSource(tmp_path)
+    assert source.list_collections() == ["old.bson", "old.json", "old.jsonl"]
+    assert all(ids(tmp_path, name) == ["a", "b"] for name in source.list_collections())
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        f"{MAIN}.metadata.json",
+        f"{MAIN}.metadata.json.gz",
+        "prelude.json",
+        "prelude.json.gz",
+        "system.views.bson",
+        "system.profile.bson.gz",
+        "README.md",
+        "oplog.txt",
+        "jsonl",
+    ],
+)
+def test_what_mongodump_lays_beside_the_documents_is_no_collection(
+    tmp_path: Path, beside: str
+) -> None:
+    write_dump(tmp_path, [{"_id": "a"}])
+    (tmp_path / beside).write_bytes(b'{"options":{},"indexes":[]}')
+    (tmp_path / "folder.jsonl").mkdir()
+    assert DumpSource(tmp_path).list_collections() == [MAIN]
+    assert ids(tmp_path) == ["a"]
+
+
+def test_names_are_unescaped_as_mongodump_escaped_them(tmp_path: Path) -> None:
+    for name in ("..%2F..%2Fx", "a%20b", "100%25", "dotted.name", "mäuse"):
+        write_dump(tmp_path, [{"_id": name}], name)
+    source = DumpSource(tmp_path)
+    assert source.list_collections() == ["../../x", "100%", "a b", "dotted.name", "mäuse"]
+    assert [ids(tmp_path, name) for name in source.list_collections()] == [
+        ["..%2F..%2Fx"],
+        ["100%25"],
+        ["a%20b"],
+        ["dotted.name"],
+        ["mäuse"],
+    ]
+
+
+def test_a_collection_may_lie_in_several_files(tmp_path: Path) -> None:
+    (tmp_path / f"{MAIN}.bson").write_bytes(as_bson([{"_id": "a", "from": "bson"}]))
+    write_dump(tmp_path, [{"_id": "a", "from": "jsonl"}, {"_id": "b"}])
+    assert DumpSource(tmp_path).list_collections() == [MAIN]
+    assert ids(tmp_path) == ["a", "a", "b"]
+    assert "bson" in read(tmp_path)[0].text
+
+
+def test_a_collection_that_is_not_there_has_no_documents(sample_dump: Path) -> None:
+    assert read(sample_dump, "nothing") == []
+    assert DumpSource(sample_dump).fingerprint("nothing") == ""
+
+
+def test_chosen_documents_are_read_and_no_others(sample_dump: Path) -> None:
+    everything = read(sample_dump)
+    wanted = {document.record_id for document in everything[::7]}
+    found = DumpSource(sample_dump).read_documents_by_id(MAIN, wanted | {"nobody"})
+    assert list(found) == everything[::7]
+
+
+def test_the_fingerprint_follows_the_files(tmp_path: Path) -> None:
+    path = write_dump(tmp_path, [{"_id": "a"}])
+    source = DumpSource(tmp_path)
+    before = source.fingerprint(MAIN)
+    assert source.fingerprint(MAIN) == before
+    path.write_bytes(path.read_bytes() + b'{"_id":"b"}\n')
+    assert source.fingerprint(MAIN) != before
+
+
+# --- damage -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", [b"oops", b"{'_id': 'x'}", b"{]}", b'{"_id": "x",}', b"\xff"])
+@pytest.mark.parametrize("format_name", ["jsonl", "json"])
+def test_a_document_that_is_no_json_leaves_its_neighbours_unharmed(
+    tmp_path: Path, content: bytes, format_name: str
+) -> None:
+    (tmp_path / f"{MAIN}.{format_name}").write_bytes(
+        b'{"_id": "a"}\n' + content + b'\n{"_id": "b"}\n'
+    )
+    first, bad, last = ids(tmp_path)
+    assert (first, last) == ("a", "b")
+    assert bad.startswith(UNREADABLE_PREFIX)
+
+
+def test_a_bad_entry_of_an_array_leaves_its_neighbours_unharmed(tmp_path: Path) -> None:
+    (tmp_path / f"{MAIN}.json").write_bytes(b'[{"_id": "a"}, oops, {"_id": b}, {"_id": "c"}]')
+    first, *bad, last = ids(tmp_path)
+    assert (first, last) == ("a", "c")
+    assert [one.startswith(UNREADABLE_PREFIX) for one in bad] == [True, True]
+
+
+def test_an_unfinished_document_at_the_end_is_kept(tmp_path: Path) -> None:
+    (tmp_path / f"{MAIN}.json").write_bytes(b'{"_id": "a"}\n{"_id": "b", "x": "\\')
+    first, unfinished = ids(tmp_path)
+    assert first == "a"
+    assert unfinished.startswith(UNREADABLE_PREFIX)
+
+
+def test_a_document_of_bson_that_cannot_be_read_leaves_its_neighbours_unharmed(
+    tmp_path: Path,
+) -> None:
+    bad = bytearray(bson.encode({"_id": "x"}))
+    bad[4] = 0x77  # no type of BSON
+    (tmp_path / f"{MAIN}.bson").write_bytes(
+        as_bson([{"_id": "a"}]) + bytes(bad) + as_bson([{"_id": "b"}])
+    )
+    first, unreadable, last = ids(tmp_path)
+    assert (first, last) == ("a", "b")
+    assert unreadable.startswith(UNREADABLE_PREFIX)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.999])
+@pytest.mark.parametrize(
+    "name", [f"{MAIN}.jsonl.gz", f"{MAIN}.json.gz", f"{MAIN}.bson", f"{MAIN}.bson.gz"]
+)
+def test_a_file_that_is_cut_off_is_an_error_that_names_it(
+    sample_dump: Path, tmp_path: Path, name: str, share: float
+) -> None:
+    documents = read_dump(sample_dump)
+    content = as_bson(documents) if ".bson" in name else as_lines(documents)
+    content = gzip.compress(content, 1) if name.endswith(".gz") else content
+    (tmp_path / name).write_bytes(content[: int(share * len(content))])
+    given: list[Document] = []
+    with pytest.raises(SourceError, match="cannot be read to its end") as raised:
+        given.extend(DumpSource(tmp_path).read_documents(MAIN))
+    assert name in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("x.jsonl.gz", b""),
+        ("x.jsonl.gz", b"no gzip at all"),
+        ("x.jsonl.gz", gzip.compress(b'{"_id":"a"}\n' * 99)[:-9] + b"\0" * 9),
+        ("x.bson", b"\1\0\0\0"),
+        ("x.bson", struct.pack("<i", -5) + b"\0"),
+        ("x.bson", struct.pack("<i", 2**31 - 1) + b"\0" * 99),
+        ("x.bson", as_bson([{"_id": "a"}]) + b"\5\0"),
+    ],
+)
+def test_a_file_that_is_not_what_its_name_says_is_an_error_that_names_it(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SourceError, match="cannot be read to its end") as raised:
+        read(tmp_path, "x")
+    assert name in str(raised.value)
+
+
+def test_a_folder_that_vanishes_is_an_error_of_the_source(tmp_path: Path) -> None:
+    path = write_dump(tmp_path / "dump", [{"_id": "a"}])
+    source = DumpSource(path.parent)
+    path.unlink()
+    path.parent.rmdir()
+    for ask in (
+        source.list_collections,
+        lambda: list(source.list_ids(MAIN)),
+        lambda: source.fingerprint(MAIN),
+    ):
+        with pytest.raises(SourceError, match="cannot be read"):
+            ask()
+
+
+# --- splitting --------------------------------------------------------------------------------
+
+TEXTS = st.text(st.sampled_from('ab"\\{}[],: \n🐭'), max_size=8)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=6,
+)
+INDENTS = st.sampled_from([None, 0, 1, "\t"])
+
+
+@st.composite
+def written_documents(draw: st.DrawFn) -> tuple[list[Any], bytes]:
+    """Draw documents, and a file that holds them."""
+    documents = draw(st.lists(st.dictionaries(TEXTS, VALUES, max_size=3), max_size=5))
+    options: dict[str, Any] = {
+        "indent": draw(INDENTS),
+        "ensure_ascii": draw(st.booleans()),
+    }
+    if draw(st.booleans()):
+        return documents, draw(st.sampled_from(["", "\n"])).join(
+            ["", json.dumps(documents, **options), ""]
+        ).encode()
+    between = draw(st.sampled_from(["", "\n", "\r\n", " ", ",\n"]))
+    return documents, between.join(json.dumps(one, **options) for one in documents).encode()
+
+
+class Dribble(BytesIO):
+    """A file that gives as little as it was asked for at first, as a pipe does."""
+
+    def __init__(self, content: bytes, size: int) -> None:
+        super().__init__(content)
+        self._size = size
+
+    def read(self, _size: int | None = -1, /) -> bytes:
+        """Return the next few bytes."""
+        return super().read(self._size)
+
+
+@given(written=written_documents(), size=st.integers(1, 40))
+def test_json_is_split_as_json_reads_it_whatever_the_chunks(
+    written: tuple[list[Any], bytes], size: int
+) -> None:
+    documents, content = written
+    assert [json.loads(one) for one in dump._split_json(Dribble(content, size))] == documents
+
+
+@given(written=written_documents(), size=st.integers(1, 40))
+def test_json_is_split_as_json_reads_it_when_reading_grows(
+    written: tuple[list[Any], bytes], size: int
+) -> None:
+    documents, content = written
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dump, "_CHUNK_BYTES", size)
+        assert [json.loads(one) for one in dump._split_json(BytesIO(content))] == documents
+
+
+@given(content=st.text(st.sampled_from('ab"\\{}[],: \n'), max_size=60), size=st.integers(1, 20))
+def test_splitting_loses_nothing_and_does_not_depend_on_the_chunks(content: str, size: int) -> None:
+    raw = content.encode()
+    whole = list(dump._split_json(BytesIO(raw)))
+    assert list(dump._split_json(Dribble(raw, size))) == whole
+    kept = b"".join(whole)
+    for sign in b'ab"\\{:':
+        assert kept.count(sign) == raw.count(sign)
+
+
+def test_a_document_of_sixteen_megabytes_is_read_in_every_format(
+    tmp_path: Path, packed: Callable[[Path, bytes], Path]
+) -> None:
+    large = {"_id": "large", "text": 'x"\\' * (1 << 22), "numbers": list(range(1 << 20))}
+    documents = [{"_id": "a"}, large, {"_id": "b"}]
+    for written, name in ((as_lines, "l.jsonl"), (as_array, "j.json"), (as_bson, "b.bson")):
+        packed(tmp_path / name, written(documents))
+    hashes = {
+        tuple((one.record_id, one.content_hash) for one in read(tmp_path, collection))
+        for collection in ("l", "j", "b")
+    }
+    assert len(hashes) == 1
+    ((_, (large_id, _), _),) = hashes
+    assert large_id == "large"
+
+
+# --- memory -----------------------------------------------------------------------------------
+
+MEASURED = dedent("""\
+    import resource, sys
+    from pathlib import Path
+    from aind_etl.sources.dump import DumpSource
+
+    source = DumpSource(Path(sys.argv[1]))
+    next(source.list_ids("warm"))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    count = sum(1 for _ in source.list_ids("large"))
+    print(count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+""")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format_name", ["jsonl", "json", "bson"])
+def test_a_file_far_larger_than_the_memory_used_is_streamed(
+    sample_dump: Path, tmp_path: Path, format_name: str
+) -> None:
+    written = {"jsonl": as_lines, "json": as_array, "bson": as_bson}[format_name]
+    block = written(read_dump(sample_dump)).strip(b"[]\n")
+    between = {"jsonl": b"\n", "json": b",\n", "bson": b""}[format_name]
+    times = (150 << 20) // len(block)
+    with (tmp_path / f"large.{format_name}").open("wb") as file:
+        for number in range(times):
+            file.write(between * (number > 0) + block)
+    write_dump(tmp_path, [{"_id": "a"}], "warm")
+    run = subprocess.run(
+        [sys.executable, "-c", MEASURED, str(tmp_path)], check=True, capture_output=True, text=True
+    )
+    count, kibibytes = map(int, run.stdout.split())
+    assert count == times * len(read_dump(sample_dump))
+    assert kibibytes < 50 << 10
