@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table as Sheet
 
 from aind_etl.errors import AindEtlError, ConfigurationError
@@ -49,6 +50,7 @@ Source, lake, warehouse and collections can also be set by environment variables
 _out = Console()
 _err = Console(stderr=True)
 _WIDE = 240
+_ANY_WIDTH = 1_000_000
 _SHOWN_ROWS = 200
 _INTERRUPTED = 130
 
@@ -97,6 +99,14 @@ def main() -> None:
     except AindEtlError as error:
         _err.print(f"[bold red]Error:[/] {_escape(str(error))}", soft_wrap=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        what = f"{error.filename!r}: {error.strerror}" if error.filename else str(error)
+        _err.print(
+            f"[bold red]Error:[/] {_escape(what)}. Check the path, the rights to it and the free "
+            "space; what was written is whole.",
+            soft_wrap=True,
+        )
+        sys.exit(ConfigurationError.exit_code)
     except KeyboardInterrupt:
         _err.print("Interrupted. What was written is whole; run again to go on.")
         sys.exit(_INTERRUPTED)
@@ -513,9 +523,29 @@ def _show_rows(asked: "Query", title: str | None = None) -> None:
         sheet.add_column(_escape(name), justify="right" if is_number else "left", overflow="fold")
     for row in rows:
         sheet.add_row(*(_escape(cell) for cell in row))
-    _console(_out).print(sheet)
+    console = _console(_out)
+    if Measurement.get(console, console.options.update(max_width=_ANY_WIDTH), sheet).maximum <= (
+        console.width
+    ):
+        console.print(sheet)
+    elif rows:
+        _show_upright(console, [name for name, _ in names], rows)
+    else:
+        console.print("No rows.")
     if more:
         _out.print(f"The first {_SHOWN_ROWS:,} rows; --format csv writes all.")
+
+
+def _show_upright(console: Console, names: list[str], rows: list[list[str]]) -> None:
+    """Show rows that are too wide for the console, one value a line."""
+    for number, row in enumerate(rows, start=1):
+        sheet = _sheet(f"Row {number:,}")
+        sheet.show_header = False
+        sheet.add_column()
+        sheet.add_column(overflow="fold")
+        for name, cell in zip(names, row, strict=True):
+            sheet.add_row(_escape(name), _escape(cell))
+        console.print(sheet)
 
 
 def _sheet(title: str | None) -> Sheet:

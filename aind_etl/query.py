@@ -20,12 +20,9 @@ _OPTIONS: dict[FileFormat, str] = {
     "json": "FORMAT json, ARRAY true",
     "parquet": "FORMAT parquet, COMPRESSION zstd",
 }
-# A PIVOT over the values found counts as several statements.
-_READING = (
-    duckdb.StatementType.SELECT,
-    duckdb.StatementType.EXPLAIN,
-    duckdb.StatementType.MULTI,
-)
+# A PIVOT over the values found counts as several statements. EXPLAIN is not here: with ANALYZE it
+# runs what it explains, which may write files.
+_READING = (duckdb.StatementType.SELECT, duckdb.StatementType.MULTI)
 _NUMBERS = ("INT", "DOUBLE", "FLOAT", "DECIMAL", "HUGE")
 
 
@@ -97,8 +94,9 @@ class Query:
     def write(self, path: Path, file_format: FileFormat) -> None:
         """Write all rows to a file."""
         try:
+            # On lines of its own: the query may end in a comment.
             self._connection.execute(
-                f"COPY ({self._text}) TO {quote_text(str(path))} ({_OPTIONS[file_format]})"
+                f"COPY (\n{self._text}\n) TO {quote_text(str(path))} ({_OPTIONS[file_format]})"
             ).fetchall()
         except duckdb.Error as error:
             raise _explained(error) from None

@@ -87,9 +87,16 @@ def in_order(files: Sequence[SqlFile]) -> list[SqlFile]:
     Raises
     ------
     ConfigurationError
-        Files build on each other in a circle.
+        Files build on each other in a circle, or have the same name.
     """
-    by_name = {file.name: file for file in files}
+    by_name: dict[str, SqlFile] = {}
+    for file in files:
+        other = by_name.setdefault(file.name, file)
+        if other is not file:
+            raise ConfigurationError(
+                f"sql/{other.kind}/{file.name}.sql and sql/{file.kind}/{file.name}.sql make tables "
+                "of the same name; rename one."
+            )
     graph = {file.name: tables_read(file.statement, by_name.keys()) - {file.name} for file in files}
     try:
         return [by_name[name] for name in TopologicalSorter(graph).static_order()]

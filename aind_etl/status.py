@@ -8,6 +8,7 @@ import polars as pl
 
 from aind_etl.contract import tables
 from aind_etl.lake import Lake
+from aind_etl.verify import reading
 from aind_etl.warehouse import read_info
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
@@ -41,32 +42,18 @@ class CollectionStatus:
 
 
 def collection_statuses(lake_folder: Path) -> list[CollectionStatus]:
-    """Return the status of every collection of a lake."""
+    """Return the status of every collection of a lake.
+
+    Raises
+    ------
+    DataError
+        A file of the lake is damaged.
+    """
     lake = Lake(lake_folder)
-    now = datetime.now(UTC)
     statuses = []
     for collection in lake.collections():
-        state = lake.state(collection)
-        live = lake.live_documents(collection)
-        analyses = lake.scan(tables.ANALYSES, collection)
-        rejected = lake.scan(tables.REJECTED_DOCUMENTS, collection)
-        known = pl.concat(
-            [frame.select("record_id", "content_hash") for frame in (analyses, rejected)]
-        ).collect()
-        waiting = live.join(known, on=["record_id", "content_hash"], how="anti")
-        newest = analyses.select(pl.col("finished_at").max()).collect().item()
-        statuses.append(
-            CollectionStatus(
-                collection,
-                live.height,
-                rejected.select(pl.len()).collect().item(),
-                waiting.height,
-                f"{newest:%Y-%m-%d %H:%M}" if newest else "–",
-                _ago(now, state.last_new_pass_at),
-                _ago(now, state.last_full_pass_at),
-                state.source,
-            )
-        )
+        with reading(f"the collection {collection!r}"):
+            statuses.append(_status(lake, collection))
     return statuses
 
 
@@ -80,6 +67,29 @@ def warehouse_status(path: Path) -> str:
     built = _ago(datetime.now(UTC), datetime.fromisoformat(info["built_at"]))
     megabytes = path.stat().st_size / 1e6
     return f"Warehouse {path.absolute()}, built {built} by {info['built_by']}, {megabytes:,.1f} MB"
+
+
+def _status(lake: Lake, collection: str) -> CollectionStatus:
+    state = lake.state(collection)
+    now = datetime.now(UTC)
+    live = lake.live_documents(collection)
+    analyses = lake.scan(tables.ANALYSES, collection)
+    rejected = lake.scan(tables.REJECTED_DOCUMENTS, collection)
+    known = pl.concat(
+        [frame.select("record_id", "content_hash") for frame in (analyses, rejected)]
+    ).collect()
+    waiting = live.join(known, on=["record_id", "content_hash"], how="anti")
+    newest = analyses.select(pl.col("finished_at").max()).collect().item()
+    return CollectionStatus(
+        collection,
+        live.height,
+        rejected.select(pl.len()).collect().item(),
+        waiting.height,
+        f"{newest:%Y-%m-%d %H:%M}" if newest else "–",
+        _ago(now, state.last_new_pass_at),
+        _ago(now, state.last_full_pass_at),
+        state.source,
+    )
 
 
 def _ago(now: datetime, moment: datetime | None) -> str:

@@ -4,6 +4,7 @@ Here belong the comparisons and how a difference is put in words. Nothing is cha
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import polars as pl
 
 from aind_etl.contract import TABLES, Partitioning, Table, tables
 from aind_etl.contract.ddl import quote_identifier, quote_text
+from aind_etl.errors import DataError
 from aind_etl.lake import Lake
 from aind_etl.sources import Source
 from aind_etl.warehouse import connect, run_checks
@@ -73,20 +75,16 @@ def verify_collection(
     ------
     SourceError
         The source could not be read to its end.
+    DataError
+        A file of the lake is damaged.
     """
     there = _read_hashes(source, collection, progress)
-    live = lake.live_documents(collection).select("record_id", "content_hash")
-    flattened = (
-        lake.scan(tables.ANALYSES, collection)
-        .select("record_id", "content_hash")
-        .unique()
-        .collect()
-    )
-    rejected = (
-        lake.scan(tables.REJECTED_DOCUMENTS, collection)
-        .select("record_id", "content_hash")
-        .collect()
-    )
+    identity = ("record_id", "content_hash")
+    with reading(f"the change log of the collection {collection!r}"):
+        live = lake.live_documents(collection).select(identity)
+    with reading(f"the tables of the collection {collection!r}"):
+        flattened = lake.scan(tables.ANALYSES, collection).select(identity).unique().collect()
+        rejected = lake.scan(tables.REJECTED_DOCUMENTS, collection).select(identity).collect()
     differences = [
         *_differences("source and lake", collection, there, live),
         *_differences("change log and tables", collection, live, pl.concat([flattened, rejected])),
@@ -113,11 +111,15 @@ def verify_warehouse(lake: Lake, warehouse: Path) -> Iterator[Difference]:
     ------
     ConfigurationError
         There is no warehouse, or it cannot be opened.
+    DataError
+        A file of the lake, or the warehouse, is damaged.
     """
     with connect(warehouse) as connection:
         for table in TABLES:
             if table.partitioning is not Partitioning.WAREHOUSE_ONLY:
-                yield from _compare_table(connection, table, lake.files(table))
+                with reading(f"the table {table.name!r}"):
+                    compared = list(_compare_table(connection, table, lake.files(table)))
+                yield from compared
         for check, offending in run_checks(connection):
             if offending:
                 yield Difference(
@@ -127,6 +129,25 @@ def verify_warehouse(lake: Lake, warehouse: Path) -> Iterator[Difference]:
                     f"must hold: {check.summary}",
                     is_warning=check.is_warning,
                 )
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Turn what damaged files make of reading them into an error for people.
+
+    Raises
+    ------
+    DataError
+        A file cannot be read.
+    """
+    try:
+        yield
+    except (pl.exceptions.PolarsError, duckdb.Error) as error:
+        raise DataError(
+            f"A file of {what} is damaged: {str(error).splitlines()[0]}. 'aind-etl rebuild' makes "
+            "tables and warehouse anew from the change log; the change log itself is only to be "
+            "had from a backup."
+        ) from None
 
 
 def _read_hashes(source: Source, collection: str, progress: Callable[[int], None]) -> pl.DataFrame:

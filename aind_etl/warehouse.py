@@ -97,10 +97,12 @@ def build_warehouse(
     Raises
     ------
     ConfigurationError
-        A file of ``sql/`` cannot be run; what stands at ``path`` is left alone.
+        A file of ``sql/`` cannot be run, or ``path`` is a folder; what stands there is left alone.
     DataError
-        Another process is publishing.
+        Another process is publishing, or a file of the lake is damaged.
     """
+    if path.is_dir():
+        raise ConfigurationError(f"The warehouse {str(path)!r} is a folder; name a file.")
     files = {table.name: lake.files(table) for table in TABLES if _in_lake(table)}
     sql = {kind: read_sql_files(kind, sql_folder) for kind in Kind}
     inputs = _fingerprint(lake, files, sql)
@@ -163,9 +165,22 @@ def read_info(path: Path) -> dict[str, str]:
 def run_checks(
     connection: duckdb.DuckDBPyConnection, sql_folder: Path | None = None
 ) -> Iterator[tuple[SqlFile, int]]:
-    """Run every check of ``sql/checks``; yield it with the number of offending rows."""
+    """Run every check of ``sql/checks``; yield it with the number of offending rows.
+
+    Raises
+    ------
+    ConfigurationError
+        A check cannot be run.
+    """
     for check in read_sql_files(Kind.CHECK, sql_folder):
-        ((offending,),) = connection.execute(f"SELECT count(*) FROM ({check.statement})").fetchall()
+        try:
+            # A statement may end in a comment.
+            counted = connection.execute(f"SELECT count(*) FROM (\n{check.statement}\n)").fetchall()
+        except duckdb.Error as error:
+            raise ConfigurationError(
+                f"sql/{check.kind}/{check.name}.sql cannot be run: {error}"
+            ) from None
+        ((offending,),) = counted
         yield check, offending
 
 
@@ -178,10 +193,16 @@ def _load(connection: duckdb.DuckDBPyConnection, table: Table, files: Sequence[P
         return
     columns = ", ".join(quote_identifier(name) for name in table.column_names)
     listed = ", ".join(quote_text(str(path)) for path in files)
-    connection.execute(
-        f"INSERT INTO {quote_identifier(table.name)} ({columns}) SELECT {columns} "
-        f"FROM read_parquet([{listed}], hive_partitioning = false, union_by_name = true)"
-    )
+    try:
+        connection.execute(
+            f"INSERT INTO {quote_identifier(table.name)} ({columns}) SELECT {columns} "
+            f"FROM read_parquet([{listed}], hive_partitioning = false, union_by_name = true)"
+        )
+    except duckdb.Error as error:
+        raise DataError(
+            f"The table {table.name!r} of the lake cannot be read ({_first_line(error)}). "
+            "'aind-etl rebuild' makes it anew from the change log."
+        ) from None
 
 
 def _load_collections(connection: duckdb.DuckDBPyConnection, lake: "Lake") -> None:
@@ -351,8 +372,6 @@ def _aside(path: Path) -> Iterator[Path]:
 
 def _publish(building: Path, path: Path) -> None:
     """Put a finished file in its place, for good."""
-    if path.is_dir():
-        raise DataError(f"The warehouse {str(path)!r} is a folder; name a file.")
     with building.open("rb+") as file:
         os.fsync(file.fileno())
     building.replace(path)

@@ -2,12 +2,14 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from worlds import Built, load
+from worlds import Built, flatten_otherwise, load
 
+import aind_etl.analyses
 from aind_etl.lake import Lake
 from aind_etl.sample import write_world
 from aind_etl.warehouse import build_warehouse
@@ -46,6 +48,19 @@ def sample_lake(built: Built, tmp_path: Path) -> Lake:
 def lake(tmp_path: Path) -> Lake:
     """Return a lake with nothing in it."""
     return Lake(tmp_path / "lake")
+
+
+@pytest.fixture
+def load_as_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, Lake], None]:
+    """Give a function that loads as an earlier version of the code would have."""
+
+    def load_as_before(source: Path, lake: Lake) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(aind_etl.analyses, "flattener_version", lambda: "earlier")
+            patch.setattr(aind_etl.analyses, "flatten_documents", flatten_otherwise)
+            load(source, lake)
+
+    return load_as_before
 
 
 @pytest.fixture(scope="session")

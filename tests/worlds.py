@@ -12,6 +12,7 @@ import polars as pl
 from aind_etl.analyses import RefreshReport, refresh_analyses
 from aind_etl.contract import TABLES, Partitioning, Table, tables
 from aind_etl.extract import ExtractLimits, ExtractReport, Pass, extract_collection
+from aind_etl.flatten import Flattened, flatten_documents
 from aind_etl.lake import Lake
 from aind_etl.sources import Source
 from aind_etl.sources.dump import DumpSource
@@ -216,3 +217,23 @@ def write_dump(folder: Path, documents: Iterable[JsonDocument], collection: str 
         b"".join(orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE) for one in documents)
     )
     return path
+
+
+def flatten_otherwise(collection: str, documents: pl.DataFrame, unknown_month: str) -> Flattened:
+    """Flatten half of the documents, to another month, and reject the rest."""
+    keep = pl.col("record_id") < "8"
+    made = flatten_documents(collection, documents.filter(keep), unknown_month)
+    month = pl.lit("1970-01").alias("session_month")
+    refused = documents.filter(~keep).select(
+        source_collection=pl.lit(collection),
+        record_id="record_id",
+        reason=pl.lit("not_yet"),
+        path=pl.lit(None, pl.String),
+        message=pl.lit("Not yet."),
+        content_hash="content_hash",
+        extracted_at="changed_at",
+    )
+    return Flattened(
+        {name: rows.with_columns(month) for name, rows in made.rows.items()},
+        pl.concat([made.rejected, refused]),
+    )

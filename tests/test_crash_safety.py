@@ -1,0 +1,317 @@
+"""Killed at any moment and run again, a run leaves the same as if it had not been killed."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+from worlds import (
+    MAIN,
+    Built,
+    JsonDocument,
+    assert_same,
+    contents_of,
+    files_of,
+    load,
+    loaded_lake,
+    read_dump,
+    tables_of,
+    write_dump,
+)
+
+import aind_etl.extract
+from aind_etl.analyses import refresh_analyses
+from aind_etl.contract import tables
+from aind_etl.lake import Lake
+from aind_etl.warehouse import connect
+
+
+class Killed(BaseException):
+    """The process is gone: nothing catches this."""
+
+
+class Disk:
+    """A disk on which, from one operation on, nothing happens any more.
+
+    Every call by which the lake changes its folder is an operation. The one it is killed at has
+    no effect, and clean-up code that would still run finds every later one impossible: so a kill
+    before one operation is a kill after the one before it. Half the files that were about to be
+    put in their places are cut off as well, as a kill while they are written leaves them.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch, killed_at: int = 0) -> None:
+        self.operations = 0
+        self._killed_at = killed_at
+        for name in ("mkdir", "replace", "unlink", "rmdir"):
+            patch.setattr(os, name, self._counting(getattr(os, name)))
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether nothing happens any more."""
+        return 0 < self._killed_at <= self.operations
+
+    def _counting(self, operate: Callable[..., None]) -> Callable[..., None]:
+        def counted(path: Any, *arguments: Any, **options: Any) -> None:
+            if operate.__name__ == "mkdir" and Path(path).is_dir():
+                return  # Nothing to do.
+            self.operations += 1
+            if self.is_dead:
+                if operate.__name__ == "replace" and self._killed_at % 2:
+                    os.truncate(path, Path(path).stat().st_size // 2)
+                raise Killed
+            operate(path, *arguments, **options)
+
+        return counted
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A lake, a source, and what is run.
+
+    Parameters
+    ----------
+    before
+        The lake's folder before the run.
+    dump
+        The source.
+    run
+        What is run.
+    """
+
+    before: Path
+    dump: Path
+    run: Callable[[Lake], object]
+
+    def lake(self, folder: Path) -> Lake:
+        """Return the lake as it is before the run."""
+        shutil.copytree(self.before, folder)
+        return Lake(folder)
+
+    def run_killed_at(self, lake: Lake, operation: int) -> bool:
+        """Run, be killed at an operation, and return whether it came to that."""
+        with pytest.MonkeyPatch.context() as patch:
+            disk = Disk(patch, operation)
+            with suppress(Killed):
+                self.run(lake)
+        return disk.is_dead
+
+
+@pytest.fixture
+def few(sample_dump: Path) -> list[JsonDocument]:
+    """Return documents of both formats, those of the older one of one month, the last broken."""
+    documents = read_dump(sample_dump)
+    older = [one for one in documents if "analysis_results" in one and one["session_date"]]
+    of_a_month = [one for one in older if one["session_date"][:7] == older[0]["session_date"][:7]]
+    newer = [one for one in documents if "processing" in one]
+    return [*of_a_month[:5], newer[0], older[-1] | {"subject_id": 5}]
+
+
+@pytest.fixture
+def first_load(few: list[JsonDocument], tmp_path: Path) -> Scenario:
+    """Return a first load."""
+    dump = tmp_path / "dump"
+    write_dump(dump, few)
+    (tmp_path / "before").mkdir()
+    return Scenario(tmp_path / "before", dump, lambda lake: load(dump, lake))
+
+
+@pytest.fixture
+def second_load(few: list[JsonDocument], tmp_path: Path) -> Scenario:
+    """Return a load with something new, gone, changed, moved, mended and broken."""
+    dump = tmp_path / "dump"
+    new, gone, moved, updated, *rest = few
+    write_dump(dump, [gone, moved, updated, *rest])
+    write_dump(dump, [gone], "another")
+    loaded_lake(dump, tmp_path / "before")
+    *framework, broken = deepcopy(rest)
+    broken["subject_id"] = "5"
+    framework[-1]["processing"] = {}
+    moved = moved | {"session_date": "2031-01-01"}
+    updated = updated | {"status": "another"}
+    write_dump(dump, [updated, new, *framework, broken, moved])
+    write_dump(dump, [], "another")
+    return Scenario(tmp_path / "before", dump, lambda lake: load(dump, lake))
+
+
+@pytest.fixture
+def another_flattener(
+    few: list[JsonDocument], tmp_path: Path, load_as_before: Callable[[Path, Lake], None]
+) -> Scenario:
+    """Return the flattening of everything by other code than before."""
+    dump = tmp_path / "dump"
+    write_dump(dump, few)
+    load_as_before(dump, Lake(tmp_path / "before"))
+    return Scenario(tmp_path / "before", dump, lambda lake: load(dump, lake))
+
+
+@pytest.fixture
+def rebuild(few: list[JsonDocument], tmp_path: Path) -> Scenario:
+    """Return the making anew of tables whose files are damaged or gone."""
+    dump = tmp_path / "dump"
+    write_dump(dump, few)
+    lake = loaded_lake(dump, tmp_path / "before")
+    for table in (tables.ANALYSES, tables.ATTRIBUTES):
+        first, *_, last = lake.files(table)
+        first.write_bytes(first.read_bytes()[:-50])
+        last.unlink()
+    return Scenario(tmp_path / "before", dump, lambda lake: refresh_analyses(lake, MAIN, anew=True))
+
+
+SCENARIOS = pytest.mark.parametrize(
+    "name", ["first_load", "second_load", "another_flattener", "rebuild"]
+)
+
+
+@pytest.fixture
+def scenario(request: pytest.FixtureRequest, name: str) -> Scenario:
+    made: Scenario = request.getfixturevalue(name)
+    return made
+
+
+@pytest.fixture
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    monkeypatch.setattr(aind_etl.extract, "_COMPARED_DOCUMENTS", 5)
+    monkeypatch.setattr(aind_etl.extract, "_BATCH_BYTES", 1)
+
+
+@pytest.fixture
+def undisturbed(scenario: Scenario, tmp_path: Path) -> Lake:
+    lake = scenario.lake(tmp_path / "undisturbed")
+    scenario.run(lake)
+    assert files_of(lake.storage.root) != files_of(scenario.before)
+    return lake
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_small_batches")
+@SCENARIOS
+def test_a_run_killed_at_any_operation_and_run_again_leaves_the_same_bytes(
+    scenario: Scenario, undisturbed: Lake, tmp_path: Path
+) -> None:
+    expected = files_of(undisturbed.storage.root)
+    operation = 1
+    while True:
+        folder = tmp_path / "killed"
+        lake = scenario.lake(folder)
+        if not scenario.run_killed_at(lake, operation):
+            break
+        scenario.run(lake)
+        assert files_of(folder) == expected, f"killed at operation {operation}"
+        shutil.rmtree(folder)
+        operation += 1
+    assert operation > 10
+
+
+@pytest.mark.slow
+@SCENARIOS
+def test_a_run_killed_twice_and_run_again_leaves_the_same_tables(
+    scenario: Scenario, undisturbed: Lake, tmp_path: Path
+) -> None:
+    expected = tables_of(undisturbed)
+    for first, second in ((3, 2), (9, 9), (20, 5), (20, 19), (35, 3)):
+        lake = scenario.lake(tmp_path / f"killed-{first}-{second}")
+        scenario.run_killed_at(lake, first)
+        scenario.run_killed_at(lake, second)
+        scenario.run(lake)
+        assert_same(tables_of(lake), expected)
+
+
+@pytest.mark.parametrize("name", ["first_load", "second_load", "another_flattener"])
+def test_a_run_killed_before_the_source_changes_leaves_nothing_behind(
+    scenario: Scenario, few: list[JsonDocument], tmp_path: Path
+) -> None:
+    lakes = []
+    for operation in (8, 16, 24, 32):
+        lakes.append(scenario.lake(tmp_path / f"killed-{operation}"))
+        scenario.run_killed_at(lakes[-1], operation)
+    first, second, *rest = few
+    write_dump(scenario.dump, [second | {"session_date": "2015-05-05"}, *rest[1:], first])
+    expected = contents_of(loaded_lake(scenario.dump, tmp_path / "undisturbed"))
+    for lake in lakes:
+        load(scenario.dump, lake)
+        assert_same(contents_of(lake), expected)
+
+
+@pytest.mark.parametrize("name", ["first_load", "second_load"])
+def test_whatever_a_killed_run_leaves_can_be_read(scenario: Scenario, tmp_path: Path) -> None:
+    before = tables_of(Lake(scenario.before))[tables.DOCUMENTS.name].height
+    for operation in range(1, 60, 7):
+        lake = scenario.lake(tmp_path / f"killed-{operation}")
+        scenario.run_killed_at(lake, operation)
+        found = tables_of(lake)
+        assert found[tables.DOCUMENTS.name].height >= before
+        assert not [name for name in files_of(lake.storage.root) if name.endswith(".tmp")]
+
+
+# --- the real thing -----------------------------------------------------------------------------
+
+LOAD = dedent("""\
+    import sys
+    from pathlib import Path
+    from worlds import load
+    from aind_etl.lake import Lake
+
+    load(Path(sys.argv[1]), Lake(Path(sys.argv[2])))
+""")
+
+
+def kill_once(command: list[str], lake: Path, files: int) -> bool:
+    """Start a run, kill it once the lake has so many files, and return whether it came to that."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=-1) as run:
+        while run.poll() is None and sum(len(names) for *_, names in os.walk(lake)) < files:
+            time.sleep(0.002)
+        run.send_signal(signal.SIGKILL)
+        run.communicate()
+    return run.returncode == -signal.SIGKILL
+
+
+@pytest.mark.slow
+def test_a_process_killed_at_any_moment_leaves_nothing_that_a_run_does_not_mend(
+    built: Built, tmp_path: Path
+) -> None:
+    expected = files_of(built.lake.storage.root)
+    killed = 0
+    for files in (1, 5, 14, 40, 90):
+        lake = Lake(tmp_path / str(files))
+        command = [sys.executable, "-c", LOAD, str(built.source), str(lake)]
+        killed += kill_once(command, lake.storage.root, files)
+        load(built.source, lake)
+        assert files_of(lake.storage.root) == expected, f"killed at {files} files"
+        assert list(lake.storage.path("_staging").iterdir()) == []
+    assert killed > 2
+
+
+@pytest.mark.slow
+def test_the_command_killed_and_given_again_makes_the_same_lake_and_warehouse(
+    built: Built, tmp_path: Path
+) -> None:
+    lake = Lake(tmp_path / "lake")
+    command = [
+        *(sys.executable, "-c", "from aind_etl.cli import main; main()", "run"),
+        *("--source", str(built.source), "--lake", str(lake)),
+    ]
+    assert kill_once(command, lake.storage.root, 40)
+    assert not (lake.storage.root / "warehouse.duckdb").exists()
+    subprocess.run(command, check=True, capture_output=True)
+    assert_same(contents_of(lake), contents_of(built.lake))
+    with connect(lake.storage.root / "warehouse.duckdb") as connection:
+        counts = [
+            connection.execute(f"SELECT count(*) FROM {name}").fetchall()[0][0]
+            for name in ("documents", "analyses", "attributes")
+        ]
+    assert counts == [
+        built.lake.count_rows(table)
+        for table in (tables.DOCUMENTS, tables.ANALYSES, tables.ATTRIBUTES)
+    ]

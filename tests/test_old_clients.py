@@ -1,0 +1,79 @@
+"""The warehouse is read by the older DuckDB clients that most tools still are."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from aind_etl.contract import TABLES
+from aind_etl.sql_files import Kind, read_sql_files
+
+OLDEST = "1.1.3"
+PACKAGES = [f"duckdb=={OLDEST}", "pytz"]
+
+SCRIPT = """
+import json, sys, duckdb
+
+connection = duckdb.connect(sys.argv[1], read_only=True)
+connection.execute("SET autoinstall_known_extensions = false")
+connection.execute("SET TimeZone = 'UTC'")
+found = {"version": duckdb.__version__, "counts": {}, "sums": {}, "comments": {}}
+for (name,) in connection.execute(
+    "SELECT table_name FROM information_schema.tables WHERE table_schema = 'main'"
+).fetchall():
+    # Every value of every column is read, not only counted.
+    rows = connection.execute(f'FROM "{name}"').fetchall()
+    found["counts"][name] = len(rows)
+for query in json.loads(sys.argv[2]):
+    found["sums"][query] = repr(connection.execute(query).fetchall())
+found["comments"] = dict(
+    connection.execute("SELECT table_name, comment FROM duckdb_tables()").fetchall()
+)
+print(json.dumps(found))
+"""
+
+QUERIES = [
+    "SELECT count(*), round(sum(aic), 3), max(finished_at)::VARCHAR FROM analyses",
+    "SELECT min(session_time)::VARCHAR, max(session_date)::VARCHAR FROM analyses",
+    "SELECT session_key('behavior_1_2024-01-02_03-04-05.nwb'), s3_to_https('s3://bucket/key')",
+    "SELECT count(*) FROM latest_analyses WHERE subject_id IS NOT NULL",
+    'SELECT count(*), sum(len(prediction_accuracy_test)) FROM mle_fitting WHERE "AIC" > 0',
+    "SELECT _id, map_keys(params), pipeline_source FROM mle_fitting ORDER BY ALL LIMIT 9",
+    "SELECT agent_alias, count(*) FROM best_models GROUP BY ALL ORDER BY ALL",
+]
+
+
+@pytest.fixture(scope="module")
+def old_client(tmp_path_factory):
+    """Return the interpreter of an environment of its own with an old DuckDB."""
+    folder = tmp_path_factory.mktemp("old-client")
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    python = folder / "bin" / "python"
+    installed = subprocess.run(
+        # It needs pytz for times with a zone.
+        [python, "-m", "pip", "install", "--quiet", "--only-binary=:all:", *PACKAGES],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if installed.returncode:
+        reason = (installed.stderr.strip().splitlines() or ["no reason given"])[-1]
+        pytest.skip(f"pip could not install DuckDB {OLDEST}: {reason}")
+    return python
+
+
+@pytest.mark.slow
+def test_an_old_client_reads_every_table_view_and_macro_as_this_one_does(built, old_client):
+    arguments = ["-c", SCRIPT, str(built.warehouse), json.dumps(QUERIES)]
+    old, new = (
+        json.loads(subprocess.run([python, *arguments], stdout=subprocess.PIPE, check=True).stdout)
+        for python in (old_client, sys.executable)
+    )
+    assert old.pop("version") == OLDEST
+    assert new.pop("version") != OLDEST
+    assert old == new
+    made = [file.name for kind in (Kind.VIEW, Kind.MART) for file in read_sql_files(kind)]
+    names = {table.name for table in TABLES} | set(made)
+    assert names <= old["counts"].keys()
+    assert all(old["counts"][name] > 0 for name in made)
