@@ -1,0 +1,428 @@
+"""Dagster: what a code location offers, what a run reports, and that the page is served."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from worlds import read_dump, write_dump
+
+from aind_etl.contract import ANALYSIS_TABLES, tables
+from aind_etl.contract.ddl import describe
+from aind_etl.errors import AindEtlError, ConfigurationError, DataError, SourceError
+from aind_etl.extract import Pass
+from aind_etl.lake import Lake
+from aind_etl.orchestration.definitions import EVERYTHING, build_defs
+from aind_etl.orchestration.instance import dagster_home, run_everything
+from aind_etl.orchestration.resources import Etl
+from aind_etl.settings import load_settings
+
+CLONE = Path(__file__).parent.parent
+COMMAND = Path(sys.executable).with_name("aind-etl")
+SMALL = "dynamic-foraging-analysis"
+
+LAKE_TABLES = (
+    "analyses",
+    "attributes",
+    "cross_validation",
+    "fit_parameters",
+    "input_assets",
+    "rejected_documents",
+)
+ASSETS = {
+    # Asset: its group, what it is made of, and its kinds.
+    "documents": ("lake", set(), {"mongodb", "parquet"}),
+    **{name: ("lake", {"documents"}, {"polars", "parquet"}) for name in LAKE_TABLES},
+    "warehouse": ("warehouse", {"documents", *LAKE_TABLES}, {"duckdb"}),
+    "latest_analyses": ("views", {"analyses"}, {"duckdb", "sql"}),
+    "mle_fitting": (
+        "views",
+        {"analyses", "fit_parameters", "cross_validation"},
+        {"duckdb", "sql"},
+    ),
+    "best_models": ("marts", {"model_comparison"}, {"duckdb", "sql"}),
+    "collection_freshness": ("marts", {"documents", "analyses"}, {"duckdb", "sql"}),
+    "fit_coverage": ("marts", {"analyses"}, {"duckdb", "sql"}),
+    "fit_parameters_wide": ("marts", {"analyses", "fit_parameters"}, {"duckdb", "sql"}),
+    "model_comparison": ("marts", {"latest_analyses"}, {"duckdb", "sql"}),
+    "parameter_trajectories": (
+        "marts",
+        {"analyses", "latest_analyses", "fit_parameters"},
+        {"duckdb", "sql"},
+    ),
+    "pipeline_agreement": ("marts", {"analyses", "fit_parameters"}, {"duckdb", "sql"}),
+}
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch):
+    for name in os.environ:
+        if name.startswith(("AIND_ETL_", "DAGSTER_")):
+            monkeypatch.delenv(name)
+
+
+def etl_of(source, folder, **settings):
+    return Etl(load_settings(source=str(source), lake=folder / "lake", **settings))
+
+
+@pytest.fixture(scope="module")
+def specs():
+    graph = build_defs().resolve_asset_graph()
+    return {key.to_user_string(): graph.get(key) for key in graph.get_all_asset_keys()}
+
+
+@pytest.fixture(scope="module")
+def run(sample_dump, tmp_path_factory):
+    """Return a run of every asset on an instance of its own, its settings and that instance."""
+    folder = tmp_path_factory.mktemp("run")
+    etl = etl_of(sample_dump, folder)
+    with dg.DagsterInstance.ephemeral(tempdir=str(folder)) as instance:
+        job = build_defs({"etl": etl}).resolve_job_def(EVERYTHING)
+        yield job.execute_in_process(instance=instance), etl, instance
+
+
+@pytest.fixture(scope="module")
+def metadata(run):
+    """Return what the run reported of each asset."""
+    result, _, _ = run
+    return {
+        event.asset_key.to_user_string(): event.step_materialization_data.materialization.metadata
+        for event in result.get_asset_materialization_events()
+    }
+
+
+# --- what there is ----------------------------------------------------------------------------
+
+
+def test_the_definitions_can_be_loaded():
+    dg.Definitions.validate_loadable(build_defs())
+
+
+def test_the_assets_have_their_names_groups_upstreams_and_kinds(specs):
+    assert {
+        name: (
+            node.group_name,
+            {key.to_user_string() for key in node.parent_keys},
+            {key.removeprefix("dagster/kind/") for key in node.tags if "kind" in key},
+        )
+        for name, node in specs.items()
+    } == ASSETS
+
+
+def test_every_asset_says_what_it_is(specs):
+    for name, node in specs.items():
+        assert node.description.endswith("."), name
+    assert specs["analyses"].description == tables.ANALYSES.description
+    assert specs["best_models"].description.startswith("One row a session")
+
+
+def test_one_job_makes_everything():
+    job = build_defs().resolve_job_def(EVERYTHING)
+    assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == ASSETS.keys()
+
+
+@pytest.mark.parametrize(
+    "table",
+    [tables.DOCUMENTS, *ANALYSIS_TABLES, tables.REJECTED_DOCUMENTS],
+    ids=lambda table: table.name,
+)
+def test_every_table_shows_its_columns_and_where_they_come_from(specs, table):
+    metadata = specs[table.name].metadata
+    columns = metadata["dagster/column_schema"].value.columns
+    assert [(one.name, one.type, one.description, one.constraints.nullable) for one in columns] == [
+        (column.name, column.type.value, describe(column), not column.required)
+        for column in table.columns
+    ]
+    if table is tables.DOCUMENTS:
+        assert "dagster/column_lineage" not in metadata
+        return
+    lineage = metadata["dagster/column_lineage"].value.deps_by_column
+    assert list(lineage) == list(table.column_names)
+    log = set(tables.DOCUMENTS.column_names)
+    for name, deps in lineage.items():
+        assert {dep.asset_key.to_user_string() for dep in deps} == {"documents"}, name
+        assert {dep.column_name for dep in deps} <= log
+    if table is not tables.REJECTED_DOCUMENTS:
+        assert [dep.column_name for dep in lineage["record_id"]] == ["record_id"]
+
+
+def test_the_settings_come_from_the_environment_unless_a_variant_is_asked_for(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setenv("AIND_ETL_LAKE", str(tmp_path / "of the environment"))
+    assert build_defs().resources["etl"].settings.lake == tmp_path / "of the environment"
+    other = etl_of("sample:", tmp_path)
+    assert build_defs({"etl": other}).resources["etl"] is other
+
+
+def test_the_page_shows_no_password(monkeypatch):
+    monkeypatch.setenv("AIND_ETL_SOURCE", "mongodb://reader:s3cret@db.example/analysis")
+    assert "s3cret" not in repr(build_defs().resources["etl"])
+
+
+# --- what a run does and reports ----------------------------------------------------------------
+
+
+def test_every_asset_is_made_by_one_run(run, metadata):
+    result, _, _ = run
+    assert result.success
+    assert metadata.keys() == ASSETS.keys()
+
+
+@pytest.mark.parametrize("name", ["documents", *LAKE_TABLES])
+def test_the_rows_reported_are_those_of_the_lake(run, metadata, name):
+    _, etl, _ = run
+    table = next(
+        t for t in (*ANALYSIS_TABLES, tables.DOCUMENTS, tables.REJECTED_DOCUMENTS) if t.name == name
+    )
+    assert metadata[name]["dagster/row_count"].value == etl.lake.count_rows(table)
+    assert metadata[name]["dagster/uri"].value == str(etl.lake.storage.path(name))
+
+
+def test_what_the_extraction_found_is_reported(sample_dump, metadata):
+    count = sum(len(read_dump(sample_dump, path.stem)) for path in sample_dump.glob("*.jsonl"))
+    found = {name: value.value for name, value in metadata["documents"].items()}
+    assert found["source"] == str(sample_dump)
+    assert found["pass"] == "new"
+    assert (found["new"], found["changed"], found["deleted"]) == (count, 0, 0)
+    flattened = {name: value.value for name, value in metadata["analyses"].items()}
+    assert (flattened["flattened"], flattened["rejected"]) == (count, 0)
+
+
+def test_the_warehouse_reports_its_size_and_rows(run, metadata):
+    _, etl, _ = run
+    path = etl.settings.warehouse_path
+    found = metadata["warehouse"]
+    assert found["published"].value is True
+    assert found["size_bytes"].value == path.stat().st_size
+    assert f"| analyses | {etl.lake.count_rows(tables.ANALYSES):,} |" in found["rows"].value
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, (group, *_) in ASSETS.items() if group in {"views", "marts"}]
+)
+def test_views_and_marts_report_the_columns_they_have(run, metadata, name):
+    from aind_etl.warehouse import connect
+
+    _, etl, _ = run
+    with connect(etl.settings.warehouse_path) as connection:
+        described = connection.execute(f"DESCRIBE {name}").fetchall()
+        ((count,),) = connection.execute(f"SELECT count(*) FROM {name}").fetchall()
+    columns = metadata[name]["dagster/column_schema"].value.columns
+    assert [(one.name, one.type) for one in columns] == [row[:2] for row in described]
+    if ASSETS[name][0] == "marts":
+        assert metadata[name]["dagster/row_count"].value == count
+
+
+def test_a_second_run_changes_nothing_and_says_so(run):
+    _, etl, instance = run
+    before = etl.settings.warehouse_path.stat().st_ino
+    job = build_defs({"etl": etl}).resolve_job_def(EVERYTHING)
+    config = {"ops": {"documents": {"config": {"pass_kind": "full"}}}}
+    result = job.execute_in_process(instance=instance, run_config=config)
+    (found,) = [
+        event.step_materialization_data.materialization.metadata
+        for event in result.get_asset_materialization_events()
+        if event.asset_key == dg.AssetKey("documents")
+    ]
+    assert found["pass"].value == "full"
+    assert (found["new"].value, found["changed"].value) == (0, 0)
+    assert found["unchanged"].value == found["dagster/row_count"].value
+    assert etl.settings.warehouse_path.stat().st_ino == before
+
+
+def test_one_table_can_be_made_alone(run, tmp_path):
+    """Whoever selects the change log alone gets no tables."""
+    _, done, _ = run
+    etl = etl_of(done.settings.source, tmp_path)
+    with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
+        result = dg.materialize(
+            build_defs({"etl": etl}).assets,
+            selection=["documents"],
+            resources={"etl": etl},
+            instance=instance,
+        )
+    assert result.success
+    assert etl.lake.count_rows(tables.DOCUMENTS) == done.lake.count_rows(tables.DOCUMENTS)
+    assert etl.lake.count_rows(tables.ANALYSES) == 0
+
+
+# --- what goes wrong ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def home(monkeypatch, tmp_path):
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def test_the_error_of_an_asset_reaches_the_caller_as_it_was_raised(home, tmp_path):
+    with pytest.raises(ConfigurationError, match="The source 'nowhere' is no folder"):
+        run_everything(etl_of("nowhere", tmp_path), Pass.NEW)
+
+
+def test_one_collection_that_cannot_be_read_does_not_stop_the_others(home, sample_dump, tmp_path):
+    dump = tmp_path / "dump"
+    documents = read_dump(sample_dump, SMALL)
+    write_dump(dump, documents, "whole")
+    (dump / "cut.jsonl.gz").write_bytes(b"\x1f\x8b\x08\x00 cut off")
+    etl = etl_of(dump, tmp_path)
+    with pytest.raises(SourceError, match=r"cut\.jsonl\.gz' cannot be read to its end"):
+        run_everything(etl, Pass.NEW)
+    assert etl.lake.live_documents("whole").height == len(documents)
+    with dg.DagsterInstance.get() as instance:
+        (run,) = instance.get_runs()
+    assert run.status is dg.DagsterRunStatus.FAILURE
+
+
+def test_a_collection_that_another_run_writes_is_an_error_that_says_so(home, sample_dump, tmp_path):
+    write_dump(tmp_path / "dump", read_dump(sample_dump, SMALL), SMALL)
+    etl = etl_of(tmp_path / "dump", tmp_path)
+    with etl.lake.lock(SMALL), pytest.raises(DataError, match="Another run is writing"):
+        run_everything(etl, Pass.NEW)
+    assert issubclass(DataError, AindEtlError)
+
+
+# --- the instance -------------------------------------------------------------------------------
+
+
+def test_the_instance_is_the_named_one_else_the_clones_else_the_lakes(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    lake = tmp_path / "lake"
+    assert dagster_home(lake) == lake / "_dagster"
+    assert (lake / "_dagster" / "dagster.yaml").read_text() == (
+        CLONE / "dagster_home" / "dagster.yaml"
+    ).read_text()
+    (tmp_path / "dagster_home").mkdir()
+    assert dagster_home(lake) == lake / "_dagster"
+    (tmp_path / "dagster_home" / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    assert dagster_home(lake) == tmp_path / "dagster_home"
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "named"))
+    assert dagster_home(lake) == tmp_path / "named"
+    assert (tmp_path / "named" / "dagster.yaml").is_file()
+
+
+def test_an_instance_that_was_set_up_is_left_as_it_is(monkeypatch, tmp_path):
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    (tmp_path / "dagster.yaml").write_text("telemetry:\n  enabled: false\n# mine\n")
+    dagster_home(tmp_path / "lake")
+    assert (tmp_path / "dagster.yaml").read_text().endswith("# mine\n")
+
+
+def test_a_run_of_the_command_stands_in_the_history_of_the_instance(
+    monkeypatch, sample_dump, tmp_path
+):
+    home = tmp_path / "home"
+    write_dump(tmp_path / "dump", read_dump(sample_dump, SMALL), SMALL)
+    subprocess.run(
+        [COMMAND, "run", "--source", "dump"],
+        cwd=tmp_path,
+        env=os.environ | {"DAGSTER_HOME": str(home)},
+        capture_output=True,
+        check=True,
+    )
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    with dg.DagsterInstance.get() as instance:
+        (run,) = instance.get_runs()
+        assert (run.job_name, run.status) == (EVERYTHING, dg.DagsterRunStatus.SUCCESS)
+        event = instance.get_latest_materialization_event(dg.AssetKey("analyses"))
+        assert event.run_id == run.run_id
+        rows = event.asset_materialization.metadata["dagster/row_count"].value
+        assert rows == Lake(tmp_path / "lake").count_rows(tables.ANALYSES) > 0
+        known = {key.to_user_string() for key in instance.all_asset_keys()}
+    assert known == ASSETS.keys()
+
+
+# --- the page -----------------------------------------------------------------------------------
+
+
+def free_port():
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+@contextmanager
+def serving(arguments, folder, environment):
+    """Run a server in a session of its own, and end all of its processes."""
+    log = folder / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*map(str, arguments)],
+            cwd=folder,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        yield process, log
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def wait_for(url, process, log):
+    """Return the answer of a server as soon as there is one."""
+    while True:
+        try:
+            with urllib.request.urlopen(url) as answer:
+                return json.load(answer)
+        except (urllib.error.URLError, ConnectionError):
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.2)
+
+
+def ask(port, query):
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/graphql",
+        data=json.dumps({"query": query}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)["data"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["aind-etl dev", "dagster dev"])
+def test_the_page_is_served_with_every_asset(way, tmp_path):
+    port = free_port()
+    if way == "aind-etl dev":
+        arguments = [COMMAND, "dev", "--port", port, "--lake", tmp_path / "lake"]
+    else:
+        arguments = [
+            COMMAND.with_name("dagster"),
+            "dev",
+            "--port",
+            port,
+            "-w",
+            CLONE / "workspace.yaml",
+        ]
+    environment = os.environ | {"DAGSTER_HOME": str(tmp_path / "home")}
+    (tmp_path / "home").mkdir()
+    with serving(arguments, tmp_path, environment) as (process, log):
+        information = wait_for(f"http://127.0.0.1:{port}/server_info", process, log)
+        assert information["dagster_version"] == dg.__version__
+        nodes = ask(port, "{ assetNodes { assetKey { path } groupName description } }")
+        found = {"/".join(node["assetKey"]["path"]): node for node in nodes["assetNodes"]}
+        assert found.keys() == ASSETS.keys()
+        assert found["analyses"]["description"] == tables.ANALYSES.description
+        jobs = ask(
+            port,
+            "{ repositoriesOrError { ... on RepositoryConnection { nodes { jobs { name } } } } }",
+        )
+        (repository,) = jobs["repositoriesOrError"]["nodes"]
+        assert EVERYTHING in {job["name"] for job in repository["jobs"]}

@@ -1,0 +1,132 @@
+"""What ``pip install .`` installs works outside the clone, with everything it needs."""
+
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from aind_etl.bundle import bundled
+
+CLONE = Path(__file__).parent.parent
+
+# The interpreter's packages, without the clone that is installed in place among them.
+RUN = """
+import sys
+sys.path[:] = [path for path in sys.path if path != {clone!r}]
+sys.meta_path[:] = [one for one in sys.meta_path if "editable" not in repr(one).lower()]
+sys.path.insert(0, {installed!r})
+import aind_etl
+assert aind_etl.__file__.startswith({installed!r}), aind_etl.__file__
+from aind_etl.cli import main
+sys.argv[0] = "aind-etl"
+main()
+"""
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Return the wheel that pip builds of the clone."""
+    folder = tmp_path_factory.mktemp("wheel")
+    built = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, CLONE],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if built.returncode and "hatchling" in built.stderr and "No matching" in built.stderr:
+        pytest.skip("pip could not download hatchling, which builds the wheel")
+    assert built.returncode == 0, built.stderr
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """Return a folder in which the wheel is installed, without its dependencies."""
+    folder = tmp_path_factory.mktemp("installed")
+    arguments = ["install", "--quiet", "--no-deps", "--no-index", "--target", folder, wheel]
+    subprocess.run([sys.executable, "-m", "pip", *arguments], check=True)
+    return folder
+
+
+def run(installed, folder, *arguments):
+    """Run the installed command in a folder outside the clone."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AIND_ETL_", "DAGSTER_", "PYTHONPATH"))
+    }
+    script = RUN.format(clone=str(CLONE), installed=str(installed))
+    return subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_wheel_holds_the_package_and_everything_it_needs(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    package = {
+        path.relative_to(CLONE).as_posix()
+        for path in (CLONE / "aind_etl").rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+    sql = {
+        f"aind_etl/_bundled/sql/{path.relative_to(CLONE / 'sql').as_posix()}"
+        for path in (CLONE / "sql").rglob("*.sql")
+    }
+    needed = {*package, *sql, "aind_etl/_bundled/dagster.yaml"}
+    assert sql
+    assert needed <= names
+    information = {name for name in names if ".dist-info/" in name}
+    assert names == needed | information
+    assert any(name.endswith("/licenses/LICENSE") for name in information)
+
+
+def test_the_wheel_offers_the_command_and_says_what_it_depends_on(wheel):
+    archive = zipfile.ZipFile(wheel)
+    (entry,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
+    assert "aind-etl = aind_etl.cli:main" in archive.read(entry).decode()
+    (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+    required = set(
+        re.findall(r"^Requires-Dist: ([\w-]+)", archive.read(metadata).decode(), re.MULTILINE)
+    )
+    assert {"dagster", "duckdb", "polars", "pyarrow", "typer", "rich"} <= required
+    assert not {"pytest", "hypothesis", "pandas"} & required
+
+
+def test_the_installed_command_loads_the_sample_and_answers_outside_the_clone(installed, tmp_path):
+    ended = run(installed, tmp_path, "run", "--source", "sample:?sessions=1")
+    assert ended.returncode == 0, ended.stderr
+    assert "fit_parameters_wide" in ended.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lake"]
+    settings = (tmp_path / "lake" / "_dagster" / "dagster.yaml").read_text()
+    assert settings == (CLONE / "dagster_home" / "dagster.yaml").read_text()
+    agree = run(installed, tmp_path, "verify", "--source", "sample:?sessions=1")
+    assert agree.stdout.endswith("Source, lake and warehouse agree.\n"), agree.stderr
+    count = run(installed, tmp_path, "sql", "SELECT count(*) FROM mle_fitting", "-f", "csv")
+    assert int(count.stdout.split()[1]) > 0
+
+
+def test_the_bundled_files_are_those_of_the_clone(installed):
+    script = "from aind_etl.bundle import bundled; print(bundled('sql'), bundled('dagster.yaml'))"
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+    arguments = [sys.executable, "-S", "-c", script]
+    found = subprocess.run(
+        arguments, cwd=installed, env=environment, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert found == [
+        str(installed / "aind_etl/_bundled" / name) for name in ("sql", "dagster.yaml")
+    ]
+    for path in bundled("sql").rglob("*.sql"):
+        copy = Path(found[0]) / path.relative_to(bundled("sql"))
+        assert copy.read_bytes() == path.read_bytes()
