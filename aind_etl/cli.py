@@ -59,9 +59,9 @@ SourceOption = Annotated[
     typer.Option(
         "--source",
         metavar="URL",
-        help="Where documents come from: `sample:` (built in, also `sample:?sessions=100&seed=1`) "
-        "or a folder with a dump: `<collection>.jsonl`, `.json` or `.bson`, each also `.gz`. "
-        "Environment: `AIND_ETL_SOURCE`.",
+        help="Where documents come from: `sample:` (built in, also `sample:?sessions=100&seed=1`), "
+        "a folder with a dump (`<collection>.jsonl`, `.json` or `.bson`, each also `.gz`), or "
+        "`mongodb://host/database`. Environment: `AIND_ETL_SOURCE`.",
     ),
 ]
 LakeOption = Annotated[

@@ -782,6 +782,21 @@ def test_what_is_not_a_number_is_null(main):
     assert held["analyses"]["prediction_accuracy_test_mean"].item() == pytest.approx(np.mean(rest))
 
 
+def test_whole_numbers_that_no_float_holds_exactly_are_rounded(main):
+    documents, _ = main
+    document = copy.deepcopy(next(one for one in documents.values() if fit_of(one)))
+    fit = fit_of(document)
+    name = fit["fit_settings"]["fit_names"][0]
+    fit["AIC"] = fit["params"][name] = fit["fit_settings"]["upper_bounds"][0] = 2**62 + 1
+    document["huge"] = 2**70
+    held = flatten([document]).rows
+    parameter = held["fit_parameters"].row(by_predicate=pl.col("parameter") == name, named=True)
+    assert held["analyses"]["aic"].item() == 2.0**62
+    assert parameter["value"] == parameter["upper_bound"] == 2.0**62
+    huge = held["attributes"].row(by_predicate=pl.col("path") == "huge", named=True)
+    assert huge["value_number"] == 2.0**70
+
+
 def test_every_parameter_named_anywhere_in_a_fit_has_a_row(main):
     documents, _ = main
     document = copy.deepcopy(next(one for one in documents.values() if fit_of(one)))

@@ -9,8 +9,9 @@ from aind_etl.sources.protocol import Source
 from aind_etl.sources.sample import SampleSource
 
 _KNOWN = (
-    "Known sources: 'sample:' (the built-in sample, also 'sample:?sessions=100&seed=1') and the "
-    "path of a folder with a dump (<collection>.jsonl, .json or .bson, each also .gz)."
+    "Known sources: 'sample:' (the built-in sample, also 'sample:?sessions=100&seed=1'), the "
+    "path of a folder with a dump (<collection>.jsonl, .json or .bson, each also .gz), and "
+    "'mongodb://host/database'."
 )
 _DEFAULT_SESSIONS = 24
 _DEFAULT_SEED = 0
@@ -22,7 +23,8 @@ def open_source(url: str) -> Source:
     Parameters
     ----------
     url
-        ``sample:``, ``sample:?sessions=N&seed=S``, the path of a folder, or its ``file:`` URL.
+        ``sample:``, ``sample:?sessions=N&seed=S``, the path of a folder, its ``file:`` URL, or
+        the ``mongodb:`` URL of a database.
 
     Raises
     ------
@@ -34,6 +36,11 @@ def open_source(url: str) -> Source:
         return _sample(url)
     if parts.scheme == "file":
         return DumpSource(Path(unquote(parts.path)))
+    if parts.scheme in {"mongodb", "mongodb+srv"}:
+        # Imported here: other sources need not wait for the client.
+        from aind_etl.sources.mongodb import mongo_source_from_environment  # noqa: PLC0415
+
+        return mongo_source_from_environment(url)
     if "://" in url:
         # Only the scheme is shown: the rest may hold a password.
         raise ConfigurationError(f"Sources of the kind {parts.scheme}:// are not known. {_KNOWN}")
