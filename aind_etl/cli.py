@@ -166,7 +166,11 @@ def run(
         from aind_etl.orchestration.instance import run_everything
         from aind_etl.orchestration.resources import Etl
 
-        run_everything(Etl(settings, progress), Pass(pass_kind))
+        try:
+            run_everything(Etl(settings, progress), Pass(pass_kind))
+        except KeyboardInterrupt:
+            progress.say("Interrupted. What was written is whole; run again to go on.")
+            raise typer.Exit(_INTERRUPTED) from None
     _show_result(settings)
 
 
@@ -371,6 +375,11 @@ def rebuild(
     from aind_etl.warehouse import build_warehouse
 
     store = Lake(settings.lake)
+    if not store.collections():
+        raise ConfigurationError(
+            f"There is nothing in the lake {str(settings.lake)!r} to rebuild. Name another with "
+            "--lake, or fill it with 'aind-etl run'."
+        )
     with _progress() as progress:
         for name in settings.choose(store.collections()):
             progress.step(f"flatten {name}")

@@ -192,6 +192,8 @@ def _fit_parameters(analyses: pl.DataFrame) -> pl.DataFrame:
     )
     lower, upper, value = pl.col("lower_bound"), pl.col("upper_bound"), pl.col("value")
     tolerance = _BOUND_TOLERANCE * (upper - lower)
+    # Without a finite range there is nothing to measure a distance by: only equality counts.
+    tolerance = pl.when(tolerance.is_finite()).then(tolerance).otherwise(0.0)
     return (
         entries("value_name_list", "value_list", "value")
         .join(bounds, on=["row", FITTED_NAMES], how="full", coalesce=True)

@@ -8,7 +8,7 @@ import dagster as dg
 
 from aind_etl.analyses import refresh_analyses
 from aind_etl.contract import ANALYSIS_TABLES, TABLES, tables
-from aind_etl.errors import AindEtlError
+from aind_etl.errors import AindEtlError, ConfigurationError
 from aind_etl.extract import ExtractReport, Pass, extract_collection
 from aind_etl.flatten import flattener_version
 from aind_etl.orchestration.metadata import made_column_schema, table_metadata, uri
@@ -38,8 +38,9 @@ def documents(
 ) -> dg.MaterializeResult[Any]:
     """Bring the change log of every collection up to date with the source."""
     reports: list[ExtractReport] = []
-    failures: list[AindEtlError] = []
+    etl.failures.clear()
     with etl.open_source() as source:
+        _refuse_to_mix(source.name, etl)
         # What the lake has and the source has not is compared too: it is gone, or misplaced.
         present = {*source.list_collections(), *etl.lake.collections()}
         for collection in etl.settings.choose(present):
@@ -58,12 +59,10 @@ def documents(
             except AindEtlError as error:
                 # The other collections need not wait for this one to be mended.
                 context.log.error(str(error))  # noqa: TRY400 - the error is for people
-                failures.append(error)
+                etl.failures.append(error)
                 continue
             reports.append(report)
             etl.progress.say(_sentence(report))
-    if failures:
-        raise failures[0]
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": etl.lake.count_rows(tables.DOCUMENTS),
@@ -179,8 +178,34 @@ def warehouse_asset() -> dg.AssetsDefinition:
                 if file.name in report.rows:
                     metadata["dagster/row_count"] = report.rows[file.name]
                 yield dg.MaterializeResult(asset_key=file.name, metadata=metadata)
+        if etl.failures:
+            # Only now: what could be read is published, and the run still counts as failed.
+            raise _summed_up(etl.failures)
 
     return warehouse
+
+
+def _refuse_to_mix(source: str, etl: Etl) -> None:
+    """Keep simulated documents out of a lake of real ones, and the other way round.
+
+    Raises
+    ------
+    ConfigurationError
+        The lake was filled from the other kind of source.
+    """
+    for collection in etl.lake.collections():
+        last = etl.lake.state(collection).source
+        if last and last.startswith("sample:") != source.startswith("sample:"):
+            raise ConfigurationError(
+                f"The lake {etl.lake} was filled from {last}, and the source now is {source}: the "
+                "sample's documents would be mixed with real ones. Name the right source with "
+                "--source, or another lake with --lake."
+            )
+
+
+def _summed_up(failures: list[AindEtlError]) -> AindEtlError:
+    """Return one error that says all that went wrong."""
+    return type(failures[0])("\n".join(str(failure) for failure in failures))
 
 
 def _upstream(file: SqlFile, names: set[str]) -> list[dg.AssetKey]:

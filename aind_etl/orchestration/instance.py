@@ -7,8 +7,11 @@ import warnings
 from pathlib import Path
 
 import dagster as dg
+import duckdb
+from sqlalchemy.exc import SQLAlchemyError
 
 from aind_etl.bundle import bundled
+from aind_etl.errors import DataError
 from aind_etl.extract import Pass
 from aind_etl.orchestration.definitions import EVERYTHING, build_defs
 from aind_etl.orchestration.resources import Etl
@@ -53,13 +56,25 @@ def run_everything(etl: Etl, pass_kind: Pass) -> str:
     # Progress is told by the run itself; Dagster's own log stands in the instance.
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
-    with dg.DagsterInstance.get() as instance:
-        job = build_defs({"etl": etl}).resolve_job_def(EVERYTHING)
-        result = job.execute_in_process(
-            instance=instance,
-            run_config={
-                "ops": {"documents": {"config": {"pass_kind": pass_kind.value}}},
-                "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-            },
-        )
+    job = build_defs({"etl": etl}).resolve_job_def(EVERYTHING)
+    try:
+        with (
+            etl.lake.storage.lock("run", f"the lake {etl.lake}"),
+            dg.DagsterInstance.get() as instance,
+        ):
+            result = job.execute_in_process(
+                instance=instance,
+                run_config={
+                    "ops": {"documents": {"config": {"pass_kind": pass_kind.value}}},
+                    "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+                },
+            )
+    except dg.DagsterExecutionInterruptedError:
+        raise KeyboardInterrupt from None
+    except (duckdb.Error, SQLAlchemyError) as error:
+        # A full or read-only disk reaches the databases first.
+        raise DataError(
+            f"A database file could not be written: {str(error).splitlines()[0]}. Check the free "
+            "space and the rights to the lake, the warehouse and DAGSTER_HOME, and run again."
+        ) from None
     return result.run_id

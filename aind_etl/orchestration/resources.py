@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from aind_etl.errors import AindEtlError
 from aind_etl.extract import ExtractLimits
 from aind_etl.lake import Lake
 from aind_etl.progress import NoProgress, Progress
@@ -21,10 +22,13 @@ class Etl:
         The settings.
     progress
         Who is told how far a run is.
+    failures
+        What went wrong with single collections in the run under way.
     """
 
     settings: Settings
     progress: Progress = field(default_factory=NoProgress)
+    failures: list[AindEtlError] = field(default_factory=list)
 
     @property
     def lake(self) -> Lake:

@@ -185,7 +185,7 @@ def _split_bson(file: BinaryIO) -> Iterator[bytes]:
         position += length
 
 
-def _split_json(file: BinaryIO) -> Iterator[bytes]:
+def _split_json(file: BinaryIO) -> Iterator[bytes]:  # noqa: PLR0912 - one a kind of bracket
     """Yield the documents of a file of JSON: one array, or values one after the other.
 
     Only strings and brackets are looked at, so that one malformed document does not take its
@@ -213,7 +213,13 @@ def _split_json(file: BinaryIO) -> Iterator[bytes]:
                     yield from _stray(buffer[: match.start()])
                     begin = match.end()
                     continue
-            if token in b"{[":
+            begins_line = buffer[match.start() - 1 : match.start()] == b"\n"
+            if token == b"{" and depth > 0 and begins_line and not array:
+                # No printer puts an inner object there: the document before was never closed.
+                yield from _stray(buffer[begin : match.start()])
+                begin = match.start()
+                depth = 1
+            elif token in b"{[":
                 if depth == 0:
                     yield from _stray(buffer[begin : match.start()])
                     begin = match.start()
