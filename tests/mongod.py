@@ -194,7 +194,10 @@ def running_mongod(program: Program, folder: Path, *arguments: str) -> Iterator[
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    command = [str(program.path), "--dbpath", str(data), "--port", str(port)]
+    # Where the tests are killed, the server must not be left behind.
+    setpriv = shutil.which("setpriv")
+    command = [setpriv, "--pdeathsig", "TERM"] if setpriv else []
+    command += [str(program.path), "--dbpath", str(data), "--port", str(port)]
     command += ["--bind_ip", "127.0.0.1", "--nounixsocket", "--wiredTigerCacheSizeGB", "0.25"]
     command += ["--setParameter", "enableTestCommands=1"]
     command += ["--setParameter", "diagnosticDataCollectionEnabled=false"]

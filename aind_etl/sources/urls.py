@@ -31,16 +31,17 @@ def open_source(url: str) -> Source:
     ConfigurationError
         The address is of no kind that is known, or what it names does not exist.
     """
+    # Before the address is taken apart: a password may hold what Python's parser refuses.
+    if url.startswith(("mongodb://", "mongodb+srv://")):
+        # Imported here: other sources need not wait for the client.
+        from aind_etl.sources.mongodb import mongo_source_from_environment  # noqa: PLC0415
+
+        return mongo_source_from_environment(url)
     parts = urlsplit(url)
     if parts.scheme == "sample":
         return _sample(url)
     if parts.scheme == "file":
         return DumpSource(Path(unquote(parts.path)))
-    if parts.scheme in {"mongodb", "mongodb+srv"}:
-        # Imported here: other sources need not wait for the client.
-        from aind_etl.sources.mongodb import mongo_source_from_environment  # noqa: PLC0415
-
-        return mongo_source_from_environment(url)
     if "://" in url:
         # Only the scheme is shown: the rest may hold a password.
         raise ConfigurationError(f"Sources of the kind {parts.scheme}:// are not known. {_KNOWN}")
