@@ -79,13 +79,14 @@ def _status(lake: Lake, collection: str) -> CollectionStatus:
         [frame.select("record_id", "content_hash") for frame in (analyses, rejected)]
     ).collect()
     waiting = live.join(known, on=["record_id", "content_hash"], how="anti")
-    newest = analyses.select(pl.col("finished_at").max()).collect().item()
+    # Written by polars: a document may name a moment beyond Python's calendar.
+    newest = analyses.select(pl.col("finished_at").max().dt.to_string("%Y-%m-%d %H:%M"))
     return CollectionStatus(
         collection,
         live.height,
         rejected.select(pl.len()).collect().item(),
         waiting.height,
-        f"{newest:%Y-%m-%d %H:%M}" if newest else "–",
+        newest.collect().item() or "–",
         _ago(now, state.last_new_pass_at),
         _ago(now, state.last_full_pass_at),
         state.source,

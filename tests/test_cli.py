@@ -160,6 +160,7 @@ def test_settings_come_from_the_environment_and_the_command_line_wins(session, d
     assert not (session.folder / "mine" / "warehouse.duckdb").exists()
 
 
+@pytest.mark.slow
 def test_a_pass_that_would_delete_too_much_ends_with_1_and_deletes_nothing(copy, dump):
     documents = read_dump(dump, SMALL)
     write_dump(dump, documents[5:], SMALL)
@@ -203,7 +204,7 @@ def test_a_dump_that_is_cut_off_ends_with_3_and_keeps_the_other_collections(sess
         (["run", "--max-deleted-share", "2"], "AIND_ETL_MAX_DELETED_SHARE"),
         (["run", "--source", "sample:?sessions=1", "--collection", "typo"], "no collection 'typo'"),
         (["run", "--lake", "file"], "Not a directory"),
-        (["rebuild", "--lake", "file/lake"], "Not a directory"),
+        (["rebuild", "--lake", "file/lake"], "nothing in the lake 'file/lake' to rebuild"),
         (["verify", "--source", "nowhere"], "The source 'nowhere' is no folder"),
         (["verify", "--source", "sample:?sessions=1", "--collection", "x"], "no collection 'x'"),
         (["sql", "SELECT 1"], "There is no warehouse at 'lake/warehouse.duckdb'"),
@@ -215,7 +216,7 @@ def test_a_dump_that_is_cut_off_ends_with_3_and_keeps_the_other_collections(sess
         (["sample", "."], "is not an empty folder"),
         (["sample", "new", "--format", "xml"], "--format takes jsonl or bson"),
         (["sample", "new", "--sessions", "0"], "--sessions"),
-        (["rebuild", "--collection", "typo"], "no collection 'typo'"),
+        (["rebuild", "--collection", "typo"], "nothing in the lake 'lake' to rebuild"),
         (["dev", "--port", "0"], "--port"),
         (["load"], "No such command 'load'"),
         (["run", "--sauce", "x"], "No such option"),
@@ -418,10 +419,12 @@ def test_a_damaged_lake_is_explained_and_made_anew_from_the_change_log(copy, sam
         message = sentence(copy.fails(DIFFERENT, *command))
         assert "is damaged" in message
         assert "'aind-etl rebuild' makes tables and warehouse anew" in message
+    assert "no collection 'typo'" in copy.fails(WRONG_USE, "rebuild", "--collection", "typo")
     copy.run("rebuild")
     copy.run("verify", "--source", sample_dump)
 
 
+@pytest.mark.slow
 def test_the_history_of_a_record_shows_what_changed(copy, dump):
     first, *others = read_dump(dump, SMALL)
     write_dump(dump, [first | {"status": "looked at [again]"}, *others], SMALL)

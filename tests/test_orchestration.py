@@ -318,6 +318,7 @@ def test_an_instance_that_was_set_up_is_left_as_it_is(monkeypatch, tmp_path):
     assert (tmp_path / "dagster.yaml").read_text().endswith("# mine\n")
 
 
+@pytest.mark.slow
 def test_a_run_of_the_command_stands_in_the_history_of_the_instance(
     monkeypatch, sample_dump, tmp_path
 ):

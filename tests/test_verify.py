@@ -329,6 +329,14 @@ def test_how_long_ago_a_pass_was_is_said_in_words(copy, ago, words):
     assert status.last_new_pass == words
 
 
+def test_a_moment_beyond_the_calendar_is_shown(lake, tmp_path):
+    late = {"_id": "a", "nwb_name": "b", "analysis_datetime": "9999-12-31T23:59:59-07:00"}
+    write_dump(tmp_path / "dump", [late])
+    load(tmp_path / "dump", lake)
+    (status,) = collection_statuses(lake.storage.root)
+    assert status.newest_finished == "+10000-01-01 06:59"
+
+
 def test_an_empty_lake_has_no_status(tmp_path):
     assert collection_statuses(tmp_path / "nothing") == []
 

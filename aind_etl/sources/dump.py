@@ -31,6 +31,7 @@ _LARGEST_BSON = 1 << 30
 # A bracket, or a string: whole (then it has a group), or unfinished at the end of what was read
 # so far. Nothing is tried twice: a string may be as long as a document.
 _TOKEN = re.compile(rb'[{}\[\]]|"[^"\\]*+(?:\\.[^"\\]*+)*+(?:(")|\\?\Z)', re.DOTALL)
+_NEXT_DOCUMENT = re.compile(rb"\n(?=\{)")
 _BETWEEN_DOCUMENTS = b" \t\r\n,"
 
 
@@ -213,13 +214,7 @@ def _split_json(file: BinaryIO) -> Iterator[bytes]:  # noqa: PLR0912 - one a kin
                     yield from _stray(buffer[: match.start()])
                     begin = match.end()
                     continue
-            begins_line = buffer[match.start() - 1 : match.start()] == b"\n"
-            if token == b"{" and depth > 0 and begins_line and not array:
-                # No printer puts an inner object there: the document before was never closed.
-                yield from _stray(buffer[begin : match.start()])
-                begin = match.start()
-                depth = 1
-            elif token in b"{[":
+            if token in b"{[":
                 if depth == 0:
                     yield from _stray(buffer[begin : match.start()])
                     begin = match.start()
@@ -237,7 +232,10 @@ def _split_json(file: BinaryIO) -> Iterator[bytes]:  # noqa: PLR0912 - one a kin
         buffer = buffer[begin:]
         scanned -= begin
         begin = 0
-    yield from _stray(buffer)
+    # A document that was never closed would take all that follows with it. No printer begins a
+    # line with the brace of an inner object: there the next document begins.
+    for part in [buffer] if array else _NEXT_DOCUMENT.split(buffer):
+        yield from _stray(part)
 
 
 def _stray(text: bytes) -> Iterator[bytes]:

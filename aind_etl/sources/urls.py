@@ -10,8 +10,8 @@ from aind_etl.sources.sample import SampleSource
 
 _KNOWN = (
     "Known sources: 'sample:' (the built-in sample, also 'sample:?sessions=100&seed=1'), the "
-    "path of a folder with a dump (<collection>.jsonl, .json or .bson, each also .gz), and "
-    "'mongodb://host/database'."
+    "path of a folder with a dump (<collection>.jsonl, .json or .bson, each also .gz), "
+    "'mongodb://host/database' or 'https://gateway/v1/database'."
 )
 _DEFAULT_SESSIONS = 24
 _DEFAULT_SEED = 0
@@ -24,7 +24,7 @@ def open_source(url: str) -> Source:
     ----------
     url
         ``sample:``, ``sample:?sessions=N&seed=S``, the path of a folder, its ``file:`` URL, or
-        the ``mongodb:`` URL of a database.
+        the ``mongodb:`` URL of a database or the ``https:`` URL of a gateway to one.
 
     Raises
     ------
@@ -37,6 +37,10 @@ def open_source(url: str) -> Source:
         from aind_etl.sources.mongodb import mongo_source_from_environment  # noqa: PLC0415
 
         return mongo_source_from_environment(url)
+    if url.startswith(("https://", "http://")):
+        from aind_etl.sources.gateway import GatewaySource  # noqa: PLC0415
+
+        return GatewaySource(url)
     parts = urlsplit(url)
     if parts.scheme == "sample":
         return _sample(url)

@@ -1,0 +1,427 @@
+"""A small REST gateway over a real MongoDB server, for tests.
+
+It speaks the public gateway's protocol (``find``, ``count_documents``, ``aggregate``; a payload
+cap), fails on request, and keeps a record of what it was asked. Of the program under test it
+knows nothing.
+"""
+
+import gzip
+import json
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from enum import Enum, auto
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from bson import json_util
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import RequestReceived
+from pymongo.database import Database
+from pymongo.errors import OperationFailure
+
+PREFIX = "/v1/analysis"
+_PAGE = b"<!DOCTYPE html><html><head><title>Please sign in</title></head><body></body></html>"
+_PIECE_SECONDS = 0.05
+
+
+class OverCap(Enum):
+    """What becomes of a reply that is larger than the payload cap."""
+
+    SHORTEN = auto()
+    """It holds as many whole documents as fit, perhaps none."""
+    REFUSE = auto()
+    """Status 413."""
+    FAIL = auto()
+    """Status 502, as where the cap is that of a part within the gateway."""
+    CUT = auto()
+    """It is cut off at the cap, with a length that hides it."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What goes wrong with a request.
+
+    Attributes
+    ----------
+    status
+        The reply's status; 200 lets the request be answered, and then spoils the answer.
+    headers
+        What the reply's header has besides.
+    spoil
+        Makes another body of the body.
+    content_type
+        The reply's content type.
+    is_cut
+        The connection is closed when half of the body is sent.
+    is_reset
+        The connection is reset without a reply.
+    is_endless
+        The body comes byte by byte, and not to an end before the client gives up.
+    """
+
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    spoil: Callable[[bytes], bytes] = bytes
+    content_type: str = "application/json"
+    is_cut: bool = False
+    is_reset: bool = False
+    is_endless: bool = False
+
+
+def failing(status: int, **headers: str) -> Fault:
+    """Return a reply with a status, as a gateway fails."""
+    body = json.dumps({"message": f"failing with {status}"}).encode()
+    return Fault(
+        status, {name.replace("_", "-"): text for name, text in headers.items()}, lambda _: body
+    )
+
+
+TOO_MANY = failing(429)
+UNAVAILABLE = failing(503)
+INTERNAL = failing(500)
+TIMED_OUT = failing(504)
+RESET = Fault(is_reset=True)
+CUT = Fault(is_cut=True)
+CUT_UNNOTICED = Fault(spoil=lambda body: body[: len(body) // 2])
+ENDLESS = Fault(is_endless=True)
+EMPTY_BODY = Fault(spoil=lambda _: b"")
+INVALID_JSON = Fault(spoil=lambda body: body.replace(b":", b"=", 1) if b":" in body else b"[oops]")
+NO_ARRAY = Fault(spoil=lambda _: b'{"message": "Internal error"}')
+SCALARS = Fault(spoil=lambda _: b"[1, 2]")
+TWO_ARRAYS = Fault(spoil=lambda body: body + body)
+PAGE = Fault(spoil=lambda _: _PAGE, content_type="text/html; charset=utf-8")
+PAGE_THAT_SAYS_IT_IS_JSON = Fault(spoil=lambda _: b"\n" + _PAGE)
+PAGE_OF_A_BAD_GATEWAY = Fault(502, spoil=lambda _: _PAGE, content_type="text/html")
+
+
+def retry_at(moment: float) -> str:
+    """Return a moment, in seconds of the clock on the wall, as ``Retry-After`` may have it."""
+    return formatdate(moment, usegmt=True)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request as it arrived.
+
+    Attributes
+    ----------
+    method, collection, action, parameters, headers
+        What was asked, the names of headers in lower case.
+    target
+        Path and query as they stood in the request.
+    at
+        When, by the monotonic clock.
+    """
+
+    method: str
+    collection: str
+    action: str
+    parameters: Mapping[str, str]
+    headers: Mapping[str, str]
+    target: str
+    at: float
+
+    @property
+    def condition(self) -> dict[str, Any]:
+        """The filter."""
+        return dict(json.loads(self.parameters.get("filter", "{}")))
+
+    @property
+    def limit(self) -> int:
+        """The limit, 0 if there was none."""
+        return int(self.parameters.get("limit", 0))
+
+    @property
+    def is_for_documents(self) -> bool:
+        """Whether whole documents were asked for."""
+        return self.action == "find" and "projection" not in self.parameters
+
+
+def as_request(method: str, target: str, headers: Mapping[str, str]) -> Request:
+    """Return a request that arrives now."""
+    parts = urlsplit(target)
+    collection, _, action = parts.path.removeprefix(f"{PREFIX}/").partition("/")
+    names = {name.lower(): text for name, text in headers.items()}
+    parameters = dict(parse_qsl(parts.query))
+    return Request(method, unquote(collection), action, parameters, names, target, time.monotonic())
+
+
+class Gateway:
+    """A gateway that runs, to be told how to behave and asked what it saw.
+
+    Attributes
+    ----------
+    url
+        Its address with the database.
+    payload_cap, over_cap
+        The most bytes a body has, and what becomes of larger ones.
+    packs
+        Whether replies are packed with gzip for clients that understand it.
+    writes_ids_as_text
+        Whether what JSON lacks is written as plain text, rather than as extended JSON.
+    misses
+        Whether collections that do not exist get status 404, rather than no documents.
+    faults
+        What goes wrong with the next requests, one by one.
+    fault_for
+        Says what goes wrong with a request, when ``faults`` are used up.
+    before_reply
+        Called with each request when its answer is known and not yet sent.
+    requests
+        What arrived, in order.
+    connections
+        How many connections were made.
+    most_under_way
+        The most requests that were being answered at a time.
+    packed
+        How many replies were packed with gzip.
+    """
+
+    def __init__(self, database: Database[dict[str, Any]], url: str) -> None:
+        self.database = database
+        self.url = url
+        self.payload_cap = 10 << 20
+        self.over_cap = OverCap.SHORTEN
+        self.packs = True
+        self.writes_ids_as_text = False
+        self.misses = False
+        self.faults: deque[Fault] = deque()
+        self.fault_for: Callable[[Request], Fault | None] = lambda _: None
+        self.before_reply: Callable[[Request], None] = lambda _: None
+        self.requests: list[Request] = []
+        self.connections = 0
+        self.most_under_way = 0
+        self.packed = 0
+        self.is_closing = threading.Event()
+        self._under_way = 0
+        self._lock = threading.Lock()
+
+    def connect(self) -> None:
+        """Note a new connection."""
+        with self._lock:
+            self.connections += 1
+
+    def begin(self, request: Request) -> Fault | None:
+        """Note a request, and return what is to go wrong with it."""
+        with self._lock:
+            self.requests.append(request)
+            self._under_way += 1
+            self.most_under_way = max(self.most_under_way, self._under_way)
+            return self.faults.popleft() if self.faults else self.fault_for(request)
+
+    def end(self) -> None:
+        """Note that a request is answered, as far as the client can know."""
+        with self._lock:
+            self._under_way -= 1
+
+    def answer(self, request: Request, body: bytes) -> tuple[int, bytes]:
+        """Return status and body of the reply to a request."""
+        if self.misses and request.collection not in self.database.list_collection_names():
+            return 404, b'{"message": "Not Found"}'
+        collection = self.database[request.collection]
+        try:
+            if (request.method, request.action) == ("GET", "count_documents"):
+                counts = {
+                    "total_record_count": collection.count_documents({}),
+                    "filtered_record_count": collection.count_documents(request.condition),
+                }
+                return 200, json.dumps(counts).encode()
+            if (request.method, request.action) == ("GET", "find"):
+                parameters = request.parameters
+                found: Iterable[dict[str, Any]] = collection.find(
+                    request.condition,
+                    json.loads(parameters.get("projection", "null")),
+                    sort=list(json.loads(parameters.get("sort", "{}")).items()),
+                    limit=request.limit,
+                    skip=int(parameters.get("skip", 0)),
+                )
+            elif (request.method, request.action) == ("POST", "aggregate"):
+                found = collection.aggregate(json.loads(body))
+            else:
+                return 403, b'{"message": "Missing Authentication Token"}'
+            return self._capped(map(self._as_json, found))
+        except (OperationFailure, ValueError) as error:
+            return 400, json.dumps({"message": str(error)}).encode()
+
+    def _capped(self, documents: Iterator[bytes]) -> tuple[int, bytes]:
+        chosen: list[bytes] = []
+        size = 2
+        for document in documents:
+            size += len(document) + 2
+            if size > self.payload_cap:
+                if self.over_cap is OverCap.REFUSE:
+                    return 413, b'{"message": "Request Entity Too Large"}'
+                if self.over_cap is OverCap.FAIL:
+                    return 502, b'{"message": "Internal server error"}'
+                if self.over_cap is OverCap.CUT:
+                    chosen.append(document)
+                break
+            chosen.append(document)
+        body = b"[" + b", ".join(chosen) + b"]"
+        return 200, body[: self.payload_cap]
+
+    def _as_json(self, document: dict[str, Any]) -> bytes:
+        """Return a document as the gateway writes it, with bare ``NaN``."""
+        default = str if self.writes_ids_as_text else json_util.default
+        return json.dumps(document, default=default).encode()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: "_Server"
+
+    def setup(self) -> None:
+        super().setup()
+        self.server.gateway.connect()
+
+    def do_GET(self) -> None:
+        self._reply(b"")
+
+    def do_POST(self) -> None:
+        self._reply(self.rfile.read(int(self.headers.get("content-length", 0))))
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - named by the base
+        """Say nothing: the record of the requests says it all."""
+
+    def _reply(self, sent: bytes) -> None:
+        gateway = self.server.gateway
+        request = as_request(self.command, self.path, dict(self.headers))
+        fault = gateway.begin(request)
+        try:
+            status, body = 200, b""
+            if fault is None or fault.status == 200:
+                status, body = gateway.answer(request, sent)
+            if fault is not None:
+                status = fault.status if fault.status != 200 else status
+                body = fault.spoil(body)
+            gateway.before_reply(request)
+        finally:
+            gateway.end()
+        self._send(status, body, fault or Fault())
+
+    def _send(self, status: int, body: bytes, fault: Fault) -> None:
+        if fault.is_reset:
+            # Without lingering, closing resets the connection.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close_connection = True
+            return
+        headers = {"Content-Type": fault.content_type, **fault.headers}
+        if self.server.gateway.packs and "gzip" in self.headers.get("accept-encoding", ""):
+            body = gzip.compress(body, 1)
+            headers["Content-Encoding"] = "gzip"
+            self.server.gateway.packed += 1
+        self.send_response(status)
+        for name, text in headers.items():
+            self.send_header(name, text)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if fault.is_cut:
+            self.wfile.write(body[: len(body) // 2])
+            self.close_connection = True
+        elif fault.is_endless:
+            self.close_connection = True
+            for position in range(len(body) - 1):
+                if self.server.gateway.is_closing.wait(_PIECE_SECONDS):
+                    return
+                self.wfile.write(body[position : position + 1])
+        else:
+            self.wfile.write(body)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+    gateway: Gateway
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of clients that went away."""
+
+
+@contextmanager
+def running_gateway(database: Database[dict[str, Any]]) -> Iterator[Gateway]:
+    """Run a gateway to a database on a free port of this host."""
+    with _Server(("127.0.0.1", 0), _Handler) as server:
+        gateway = Gateway(database, f"http://127.0.0.1:{server.server_port}{PREFIX}")
+        server.gateway = gateway
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield gateway
+        finally:
+            gateway.is_closing.set()
+            server.shutdown()
+            thread.join()
+
+
+@contextmanager
+def running_http2_gateway(
+    database: Database[dict[str, Any]], certificate_with_key: Path
+) -> Iterator[Gateway]:
+    """Run a gateway that speaks nothing but HTTP/2, over TLS, with replies of a few kilobytes.
+
+    It does not fail on request.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate_with_key)
+    context.set_alpn_protocols(["h2"])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        gateway = Gateway(database, f"https://localhost:{listener.getsockname()[1]}{PREFIX}")
+
+        def accept() -> None:
+            while True:
+                try:
+                    plain, _ = listener.accept()
+                except OSError:
+                    return
+                arguments = (gateway, plain, context)
+                threading.Thread(target=_speak_http2, args=arguments, daemon=True).start()
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        try:
+            yield gateway
+        finally:
+            # Closing alone does not wake the one who waits.
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def _speak_http2(gateway: Gateway, plain: socket.socket, context: ssl.SSLContext) -> None:
+    """Answer the requests of one connection, one after the other."""
+    try:
+        connection = context.wrap_socket(plain, server_side=True)
+    except OSError:
+        # The client does not trust this server.
+        plain.close()
+        return
+    with connection:
+        gateway.connect()
+        speaker = H2Connection(H2Configuration(client_side=False))
+        speaker.initiate_connection()
+        connection.sendall(speaker.data_to_send())
+        while received := connection.recv(1 << 16):
+            for event in speaker.receive_data(received):
+                if isinstance(event, RequestReceived):
+                    fields = {
+                        bytes(name).decode(): bytes(value).decode() for name, value in event.headers
+                    }
+                    request = as_request(fields.pop(":method"), fields.pop(":path"), fields)
+                    gateway.begin(request)
+                    status, body = gateway.answer(request, b"")
+                    gateway.end()
+                    head = [(":status", str(status)), ("content-type", "application/json")]
+                    speaker.send_headers(event.stream_id, head)
+                    speaker.send_data(event.stream_id, body, end_stream=True)
+            connection.sendall(speaker.data_to_send())

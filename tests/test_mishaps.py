@@ -1,0 +1,84 @@
+"""What goes wrong on ordinary days: a wrong source, a cut file, one collection of many."""
+
+import gzip
+import shutil
+
+import orjson
+import pytest
+from worlds import MAIN, load
+
+from aind_etl.contract import tables
+from aind_etl.errors import ConfigurationError, SourceError
+from aind_etl.extract import Pass
+from aind_etl.orchestration.instance import run_everything
+from aind_etl.orchestration.resources import Etl
+from aind_etl.settings import load_settings
+from aind_etl.sources.dump import DumpSource
+
+
+@pytest.fixture
+def dump(sample_dump, tmp_path):
+    """Return a copy of the sample's dump."""
+    return shutil.copytree(sample_dump, tmp_path / "dump")
+
+
+def opened(source, tmp_path, monkeypatch):
+    """Return the rooms, opened on a source and a lake of the test's own."""
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
+    return Etl(load_settings(source=str(source), lake=tmp_path / "lake"))
+
+
+def test_the_sample_is_not_mixed_into_a_lake_of_other_documents(dump, tmp_path, monkeypatch):
+    etl = opened(dump, tmp_path, monkeypatch)
+    load(dump, etl.lake)
+    before = etl.lake.count_rows(tables.DOCUMENTS)
+    with pytest.raises(ConfigurationError, match="would be mixed with real ones"):
+        run_everything(opened("sample:?sessions=2", tmp_path, monkeypatch), Pass.NEW)
+    assert etl.lake.count_rows(tables.DOCUMENTS) == before
+
+
+def test_what_could_be_read_is_published_though_another_collection_could_not(
+    dump, tmp_path, monkeypatch
+):
+    whole = gzip.compress((dump / "dynamic-foraging-nm.jsonl").read_bytes())
+    (dump / "dynamic-foraging-nm.jsonl").unlink()
+    (dump / "dynamic-foraging-nm.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    etl = opened(dump, tmp_path, monkeypatch)
+    with pytest.raises(SourceError, match="cannot be read to its end"):
+        run_everything(etl, Pass.NEW)
+    assert etl.lake.count_rows(tables.ANALYSES) > 0
+    assert etl.settings.warehouse_path.is_file()
+
+
+def test_a_document_that_is_never_closed_does_not_take_the_others_with_it(sample_dump, tmp_path):
+    lines = (sample_dump / f"{MAIN}.jsonl").read_bytes().splitlines()[:30]
+    lines[9] = lines[9][:-1]
+    (tmp_path / "c.json").write_bytes(b"\n".join(lines))
+    read = {document.record_id for document in DumpSource(tmp_path).read_documents("c")}
+    whole = {orjson.loads(line)["_id"] for number, line in enumerate(lines) if number != 9}
+    assert whole < read
+    assert len(read) == len(lines)
+
+
+def test_no_value_lies_at_a_bound_that_is_infinite(lake, tmp_path):
+    document = {
+        "_id": "a",
+        "nwb_name": "1_2025-01-01.nwb",
+        "analysis_results": {
+            "params": {"learn_rate": 3.5, "biasL": 0.0},
+            "fit_settings": {
+                "fit_names": ["learn_rate", "biasL"],
+                "lower_bounds": [0.0, 0.0],
+                "upper_bounds": [{"$numberDouble": "Infinity"}] * 2,
+            },
+        },
+    }
+    folder = tmp_path / "dump"
+    folder.mkdir()
+    (folder / "c.jsonl").write_bytes(orjson.dumps(document))
+    load(folder, lake)
+    rows = lake.scan(tables.FIT_PARAMETERS).collect()
+    assert dict(rows.select("parameter", "at_bound").iter_rows()) == {
+        "learn_rate": False,
+        "biasL": True,
+    }
