@@ -4,6 +4,10 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 
+# The rooms that start no server, no process and no run.
+QUICK := access canonical contract deriving history query reading settings source_urls sql_files \
+	storage warehouse
+
 export DAGSTER_HOME ?= $(CURDIR)/dagster_home
 
 .PHONY: help run dev test test-quick lint docs bench clean
@@ -21,7 +25,7 @@ test: .venv/installed-dev  ## Run the whole suite, with the coverage it must rea
 	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered
 
 test-quick: .venv/installed-dev  ## Run the part of the suite that takes less than a minute.
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" $(QUICK:%=tests/test_%.py)
 
 lint: .venv/installed-dev  ## Run the linters and the type checker.
 	$(BIN)/ruff check .

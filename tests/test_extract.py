@@ -2,11 +2,14 @@
 
 import gzip
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from copy import deepcopy
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import bson
@@ -501,6 +504,41 @@ def test_a_dump_that_is_cut_off_deletes_nothing(
             run(cut, lake, pass_kind, limits=ExtractLimits(max_deleted_share=1))
     assert live_ids(lake) == sorted(dump.ids)
     assert {operation for _, _, operation in log_of(lake)} == {"upsert"}
+
+
+MEASURED = dedent("""\
+    import resource, sys
+    from pathlib import Path
+    import aind_etl.extract
+    from aind_etl.extract import Pass, extract_collection
+    from aind_etl.lake import Lake
+    from aind_etl.sources.dump import DumpSource
+
+    aind_etl.extract._COMPARED_BYTES = aind_etl.extract._BATCH_BYTES = 4 << 20
+    source, lake = DumpSource(Path(sys.argv[1])), Lake(Path(sys.argv[2]))
+    extract_collection(source, lake, "warm", Pass.FULL)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    report = extract_collection(source, lake, "large", Pass.FULL)
+    print(report.new, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+""")
+
+
+@pytest.mark.slow
+def test_memory_is_bounded_by_a_batch_and_not_by_the_collection(
+    sample_dump: Path, tmp_path: Path
+) -> None:
+    block = read_dump(sample_dump)
+    write_dump(tmp_path, block, "warm")
+    times = (150 << 20) // (tmp_path / "warm.jsonl").stat().st_size
+    with (tmp_path / "large.jsonl").open("wb") as file:
+        for number in range(times):
+            for one in block:
+                file.write(orjson.dumps(one | {"_id": f"{one['_id']}-{number}"}) + b"\n")
+    command = [sys.executable, "-c", MEASURED, str(tmp_path), str(tmp_path / "lake")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    new, kibibytes = map(int, done.stdout.split())
+    assert new == times * len(block)
+    assert kibibytes < 100 << 10
 
 
 # --- any history ------------------------------------------------------------------------------
