@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 RUNS = 3
 WANTED_DOCUMENTS = 20_000
 # Enough for the wanted number of documents: the world makes more than 20 a session.
-SESSIONS = 1_000
+SESSIONS = 1_100
 COLLECTION = "dynamic-foraging-model-fitting"
 
 READ_ONLY = """
