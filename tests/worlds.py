@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 import polars as pl
+import pytest
 
 from aind_etl.analyses import RefreshReport, refresh_analyses
 from aind_etl.contract import TABLES, Partitioning, Table, tables
@@ -23,6 +24,11 @@ MAIN = "dynamic-foraging-model-fitting"
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 ANY_SHARE = ExtractLimits(max_deleted_share=1.0)
 """Limits under which everything may be deleted."""
+
+NEEDS_PROC = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(),
+    reason="only Linux says how much memory was used at most",
+)
 
 LAKE_TABLES = tuple(
     table for table in TABLES if table.partitioning is not Partitioning.WAREHOUSE_ONLY
