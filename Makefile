@@ -22,7 +22,7 @@ dev: .venv/installed  ## Open Dagster's page on the assets.
 	$(BIN)/aind-etl dev
 
 test: .venv/installed-dev  ## Run the whole suite, with the coverage it must reach.
-	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered
+	$(BIN)/pytest -n auto --dist loadfile --cov --cov-report=term-missing:skip-covered
 
 test-quick: .venv/installed-dev  ## Run the part of the suite that takes less than a minute.
 	$(BIN)/pytest -m "not slow" $(QUICK:%=tests/test_%.py)

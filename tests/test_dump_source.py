@@ -78,7 +78,7 @@ def packed(request: pytest.FixtureRequest) -> Callable[[Path, bytes], Path]:
             path.write_bytes(content)
             return path
         path = path.with_name(f"{path.name}.gz")
-        path.write_bytes(gzip.compress(content, 1))
+        path.write_bytes(gzip.compress(content, 1, mtime=0))
         return path
 
     return write
@@ -258,7 +258,7 @@ def test_a_file_that_is_cut_off_is_an_error_that_names_it(
 ) -> None:
     documents = read_dump(sample_dump)
     content = as_bson(documents) if ".bson" in name else as_lines(documents)
-    content = gzip.compress(content, 1) if name.endswith(".gz") else content
+    content = gzip.compress(content, 1, mtime=0) if name.endswith(".gz") else content
     (tmp_path / name).write_bytes(content[: int(share * len(content))])
     given: list[Document] = []
     with pytest.raises(SourceError, match="cannot be read to its end") as raised:
@@ -271,7 +271,7 @@ def test_a_file_that_is_cut_off_is_an_error_that_names_it(
     [
         ("x.jsonl.gz", b""),
         ("x.jsonl.gz", b"no gzip at all"),
-        ("x.jsonl.gz", gzip.compress(b'{"_id":"a"}\n' * 99)[:-9] + b"\0" * 9),
+        ("x.jsonl.gz", gzip.compress(b'{"_id":"a"}\n' * 99, mtime=0)[:-9] + b"\0" * 9),
         ("x.bson", b"\1\0\0\0"),
         ("x.bson", struct.pack("<i", -5) + b"\0"),
         ("x.bson", struct.pack("<i", 2**31 - 1) + b"\0" * 99),
