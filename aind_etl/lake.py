@@ -57,6 +57,9 @@ class CollectionState(BaseModel):
     last_full_pass_at: datetime | None = None
     flattened_through: int = 0
     flattener: str = ""
+    results_listed_at: datetime | None = None
+    results_searched_through: int = 0
+    results_reader: str = ""
 
 
 class Lake:

@@ -28,6 +28,18 @@ class Settings(BaseSettings):
         A *new* pass reads again what arrived no longer ago than this.
     max_deleted_share
         Largest share of a collection, from 0 to 1, that one pass may find gone.
+    results_root
+        A folder, or an ``s3://bucket/prefix``, that stands in for ``s3://`` in the addresses of
+        result folders.
+    s3_anon
+        Whether the object store is asked without credentials.
+    s3_endpoint_url
+        Address of an object store other than AWS.
+    s3_concurrency
+        Largest number of requests under way at a time.
+    results_look_back_days
+        A result folder that was empty or incomplete is looked at again until its record arrived
+        longer ago than this.
     """
 
     model_config = SettingsConfigDict(env_prefix="AIND_ETL_", extra="ignore")
@@ -38,6 +50,11 @@ class Settings(BaseSettings):
     collections: Annotated[tuple[str, ...], NoDecode] = ()
     look_back_days: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     max_deleted_share: float = Field(default=0.2, ge=0, le=1)
+    results_root: str | None = None
+    s3_anon: bool = True
+    s3_endpoint_url: str | None = Field(default=None, repr=False)
+    s3_concurrency: int = Field(default=64, ge=1, le=1024)
+    results_look_back_days: float = Field(default=7.0, ge=0, allow_inf_nan=False)
 
     @field_validator("collections", mode="before")
     @classmethod

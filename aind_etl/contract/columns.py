@@ -611,6 +611,43 @@ ATTRIBUTES = (
 
 ETAG = Column("etag", V, "The store's mark of the file's content.", **both("from the store"))
 
+LOCATION = Column(
+    "location",
+    V,
+    "The result folder's `s3://` address, without a slash at its end.",
+    required=True,
+)
+FOLDER_FILES = Column("n_files", I, "Number of files in the folder.", unit="files")
+FOLDER_SIZE = Column("size_bytes", DataType.BIGINT, "Size of all files in the folder.", unit="byte")
+FOLDER_CHECKED_AT = Column(
+    "checked_at", DataType.TIMESTAMPTZ, "When the folder was last listed.", required=True
+)
+
+RESULT_FOLDERS = (
+    *KEY,
+    LOCATION,
+    Column(
+        "status",
+        V,
+        "`listed`: it holds files; `missing`: there is nothing at its address; `refused`: the "
+        "store does not let it be listed; `unreachable`: listing failed, and is tried again.",
+        required=True,
+    ),
+    FOLDER_FILES,
+    FOLDER_SIZE,
+    Column("message", V, "What the store said, where the folder could not be listed."),
+    FOLDER_CHECKED_AT,
+)
+
+UNCLAIMED_FOLDERS = (
+    SOURCE_COLLECTION,
+    LOCATION,
+    FOLDER_FILES,
+    FOLDER_SIZE,
+    Column("last_modified", DataType.TIMESTAMPTZ, "When the newest of its files was written."),
+    FOLDER_CHECKED_AT,
+)
+
 RESULT_FILES = (
     *KEY,
     Column("file_name", V, "Path of the file in the result folder.", required=True),
@@ -677,6 +714,16 @@ OTHER_LATENTS = (
         required=True,
     ),
     Column("value", D, "Value of the latent variable."),
+)
+
+REJECTED_RESULTS = (
+    *KEY,
+    Column("source_file", V, "The result file that could not be taken.", required=True),
+    ETAG,
+    Column("reason", V, "Why it could not be taken, as a short code.", required=True),
+    Column("path", V, "Where in the file the trouble is."),
+    Column("message", V, "What was found, what was expected, and what to do.", required=True),
+    Column("checked_at", DataType.TIMESTAMPTZ, "When the file was last asked for.", required=True),
 )
 
 # --- the change log, the rejected, the sessions, the collections ------------------------------

@@ -100,6 +100,21 @@ ATTRIBUTES = Table(
     (*_KEY, "section", "path"),
     _MONTHLY,
 )
+RESULT_FOLDERS = Table(
+    "result_folders",
+    "One row an analysis with a result folder: whether the folder is there.",
+    columns.RESULT_FOLDERS,
+    _KEY,
+    _MONTHLY,
+)
+UNCLAIMED_FOLDERS = Table(
+    "unclaimed_folders",
+    "One row a folder that stood among the result folders of a collection, and belonged to none of "
+    "its records, when they were last listed as a whole.",
+    columns.UNCLAIMED_FOLDERS,
+    ("source_collection", "location"),
+    Partitioning.COLLECTION,
+)
 RESULT_FILES = Table(
     "result_files",
     "One row a file in the result folder of an analysis.",
@@ -127,6 +142,13 @@ OTHER_LATENTS = Table(
     columns.OTHER_LATENTS,
     (*_KEY, "name", "position", "trial"),
     _MONTHLY,
+)
+REJECTED_RESULTS = Table(
+    "rejected_results",
+    "One row an analysis whose result file could not be taken, with the reason.",
+    columns.REJECTED_RESULTS,
+    _KEY,
+    Partitioning.COLLECTION,
 )
 REJECTED_DOCUMENTS = Table(
     "rejected_documents",
@@ -156,10 +178,13 @@ TABLES = (
     CROSS_VALIDATION,
     INPUT_ASSETS,
     ATTRIBUTES,
+    RESULT_FOLDERS,
     RESULT_FILES,
     TRIALS,
     ANALYSES_LATENTS,
     OTHER_LATENTS,
+    REJECTED_RESULTS,
+    UNCLAIMED_FOLDERS,
     DOCUMENTS,
     REJECTED_DOCUMENTS,
     SESSIONS,

@@ -64,7 +64,7 @@ class SessionFigure:
         session
             The session.
         latents
-            The fit's latent variables.
+            The fit's latent variables; without any, only the behaviour is drawn.
         title
             What to write above.
         """
@@ -73,8 +73,8 @@ class SessionFigure:
         for (right, rewarded), line in self._ticks.items():
             at = trials[(session.left != right) & (session.rewarded == rewarded)]
             line.set_data(at, np.full(len(at), _TICKS[right, rewarded][0]))
-        self._probability.set_data(trials, latents["choice_prob"][1])
-        words = ["p(choose right)"]
+        has_probability = self._draw_curve(self._probability, latents, "choice_prob", 1)
+        words = ["p(choose right)" if has_probability else ""]
         for line, (name, row, _, word) in zip(self._curves, _CURVES, strict=True):
             words.append(word if self._draw_curve(line, latents, name, row) else "")
         height = 0.95

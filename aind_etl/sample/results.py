@@ -94,6 +94,8 @@ class ResultFolders:
         Where the buckets are.
     seed
         Seed of the world.
+    shared_figures
+        Whether the agents of a session share one figure, of the behaviour alone.
 
     Attributes
     ----------
@@ -101,11 +103,13 @@ class ResultFolders:
         Size of all files written.
     """
 
-    def __init__(self, root: Path, seed: int) -> None:
+    def __init__(self, root: Path, seed: int, *, shared_figures: bool = False) -> None:
         self.size_in_bytes = 0
         self._root = root
         self._seed = seed
         self._figure = SessionFigure()
+        self._has_shared_figures = shared_figures
+        self._shared_figure: tuple[int, bytes] = (-1, b"")
         self._records = 0
         self._locations: set[str] = set()
         self._latest: dict[Pipeline, Mapping[str, bytes]] = {}
@@ -148,10 +152,19 @@ class ResultFolders:
 
     def _files(self, record: Record, fit: Fit, latents: Latents) -> Iterator[tuple[str, bytes]]:
         yield from _pipeline_files(record, _whole_results(record, fit, latents)).items()
-        title = f"{record.run.nwb_name}   {fit.agent.alias}"
-        yield _FIGURE, self._figure.draw(record.session, latents, title)
+        yield _FIGURE, self._draw(record, fit, latents)
         agent = {"agent_alias": fit.agent.alias, "params": dict(fit.params)}
         yield "forager.pkl", pickle.dumps(agent, protocol=_PICKLE_PROTOCOL)
+
+    def _draw(self, record: Record, fit: Fit, latents: Latents) -> bytes:
+        session = record.session
+        if not self._has_shared_figures:
+            title = f"{record.run.nwb_name}   {fit.agent.alias}"
+            return self._figure.draw(session, latents, title)
+        if self._shared_figure[0] != session.plan.index:
+            drawn = self._figure.draw(session, {}, record.run.nwb_name)
+            self._shared_figure = (session.plan.index, drawn)
+        return self._shared_figure[1]
 
     def write_project_document(self, document: Document) -> None:
         """Write the result folder of another project's document."""

@@ -189,6 +189,7 @@ def write_world(  # noqa: PLR0913 - each says something different of the world
     seed: int,
     formats: Sequence[Literal["jsonl", "bson"]] = ("jsonl",),
     results: bool = True,
+    shared_figures: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> WorldSummary:
     """Write a sample world to disk.
@@ -205,6 +206,9 @@ def write_world(  # noqa: PLR0913 - each says something different of the world
         Formats of the documents' files.
     results
         Whether to write the result folders, which takes far longer than the documents.
+    shared_figures
+        Whether the agents of a session share one figure, of the behaviour alone: drawing one for
+        each takes most of the time.
     progress
         Called with the number of sessions done and the number in all, after each session.
 
@@ -222,7 +226,9 @@ def write_world(  # noqa: PLR0913 - each says something different of the world
     """
     world = SampleWorld(sessions, seed)
     directory.mkdir(parents=True, exist_ok=True)
-    folders = ResultFolders(directory / "results", seed) if results else None
+    folders = None
+    if results:
+        folders = ResultFolders(directory / "results", seed, shared_figures=shared_figures)
     with ExitStack() as stack:
         writer = _CollectionWriter(directory, world.collections(), formats, stack)
         analysed_sessions = _analysed_sessions(sessions, seed, with_latents=results)

@@ -40,6 +40,27 @@ class SampleSource:
             self._made = DumpSource(folder, self.name)
         return self._made
 
+    def write_results(self, folder: Path) -> Path:
+        """Write the result folders of the world below ``folder``, once.
+
+        Returns
+        -------
+        pathlib.Path
+            The folder that stands in for ``s3://``: it holds ``<bucket>/<key>/``.
+        """
+        made = folder / f"sessions={self._sessions}&seed={self._seed}"
+        if not made.exists():
+            # Imported here: the simulation's libraries are of no use to other sources.
+            from aind_etl.sample import write_world  # noqa: PLC0415
+
+            folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(prefix="making-", dir=folder) as making:
+                write_world(
+                    Path(making), sessions=self._sessions, seed=self._seed, shared_figures=True
+                )
+                (Path(making) / "results").rename(made)
+        return made
+
     def list_collections(self) -> list[str]:
         """Return the names of the collections, sorted."""
         return self._dump.list_collections()

@@ -1,0 +1,573 @@
+"""Trial-by-trial variables: the tables made of the result files.
+
+Here belongs which result files must be read (again), and what is written of them. What a result
+file looks like belongs to :mod:`aind_etl.results.result_json`, how it is had from the store to
+:mod:`aind_etl.results.store`.
+
+What is known follows from the tables: a file is read when neither `analyses_latents` nor
+`rejected_results` knows it with its present mark. What could not be reached is asked for again by
+every run; what was rejected is tried again when this code changes.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from aind_etl.contract import tables
+from aind_etl.contract.schemas import polars_schema
+from aind_etl.flatten.deriving import session_month
+from aind_etl.lake import UNKNOWN_MONTH, Lake
+from aind_etl.results.inventory import KEY, RESULT_JSONS, remove_gone
+from aind_etl.results.result_json import ResultError, Trials, read_document, read_result
+from aind_etl.results.store import FileRequest, ResultStore
+
+DOCUMENT = "document"
+"""In place of a file's name: the trials were read from the document itself."""
+
+ASKED_AGAIN = ("gone", "refused", "unreachable")
+"""Reasons of `rejected_results` that may pass by themselves."""
+
+# So many records are read before what was found is written: some 100 MB of rows.
+_BATCH_RECORDS = 1000
+_DOCUMENTS_AT_A_TIME = 100
+_WRITTEN = (tables.TRIALS, tables.OTHER_LATENTS)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialsReport:
+    """What bringing the trials of one collection up to date did.
+
+    Attributes
+    ----------
+    read
+        Number of result files asked for.
+    loaded
+        Number of records whose trials were read.
+    rejected
+        Number of records whose result file cannot be taken.
+    unreachable
+        Number of records whose result file could not be had, and is asked for again.
+    without_result
+        Number of successful analyses for which there is no result file.
+    removed
+        Number of records whose rows went, as they are gone or have changed.
+    rows
+        Number of rows of `trials` read.
+    size_bytes
+        Size of what was read.
+    partitions_written
+        Number of files of the lake written or removed.
+    """
+
+    collection: str
+    read: int = 0
+    loaded: int = 0
+    rejected: int = 0
+    unreachable: int = 0
+    without_result: int = 0
+    removed: int = 0
+    rows: int = 0
+    size_bytes: int = 0
+    partitions_written: int = 0
+
+
+def refresh_trials(  # noqa: PLR0913 - each says something different of the work
+    lake: Lake,
+    store: ResultStore,
+    collection: str,
+    *,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    progress: Callable[[int], None] = lambda _records: None,
+    expect: Callable[[int], None] = lambda _records: None,
+) -> TrialsReport:
+    """Bring `trials`, `analyses_latents`, `other_latents` and `rejected_results` up to date.
+
+    Interrupted, it loses the batch in hand; run again, it goes on from there.
+
+    Parameters
+    ----------
+    lake, store, collection
+        Whose trials, and where their result files lie.
+    now
+        The clock.
+    progress
+        Called with the number of records done since the last call.
+    expect
+        Called once, with the number of records whose result file will be read.
+
+    Returns
+    -------
+    TrialsReport
+        What was done.
+
+    Raises
+    ------
+    SourceError
+        The store does not answer.
+    """
+    records = _successful_fits(lake, collection)
+    done = _Done(lake, collection, now)
+    done.removed = _remove_outdated(lake, collection, records)
+    is_same_reader = lake.state(collection).results_reader == reader_version()
+    due = _due(lake, collection, records, is_same_reader=is_same_reader)
+    expect(due.height)
+    for batch in _batches(due):
+        _read_files(store, batch, done, progress)
+    _read_documents(lake, records, done, everything=not is_same_reader)
+    lake.update_state(
+        collection,
+        {
+            "results_reader": reader_version(),
+            "results_searched_through": lake.last_batch(collection),
+        },
+    )
+    return done.report(records.filter(pl.col("source_file").is_null()).height)
+
+
+@cache
+def reader_version() -> str:
+    """Return a text that differs whenever the code that reads result files does."""
+    digest = sha256()
+    for name in ("result_json.py", "trials.py"):
+        digest.update(Path(__file__).with_name(name).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+# --- what is to be done ---------------------------------------------------------------------
+
+
+def _successful_fits(lake: Lake, collection: str) -> pl.DataFrame:
+    """Return the analyses that should have trials, with the result file there is.
+
+    Returns
+    -------
+    polars.DataFrame
+        The key, ``session_month``, ``n_trials``, ``content_hash``, ``changed_at``, and
+        ``location``, ``source_file``, ``etag`` and ``size_bytes`` of the result file: NULL where
+        there is none.
+    """
+    order = pl.col("file_name").replace_strict(
+        {name: place for place, name in enumerate(RESULT_JSONS)}, return_dtype=pl.Int8
+    )
+    files = (
+        lake.scan(tables.RESULT_FILES, collection)
+        .filter(pl.col("file_name").is_in(RESULT_JSONS))
+        .sort(order)
+        .unique(KEY, keep="first", maintain_order=True)
+        .select(*KEY, "etag", "size_bytes", source_file="file_name")
+    )
+    # Of several processes of a document, those without a fit have no trials.
+    has_fit = pl.col("n_trials").is_not_null() | (pl.len().over("record_id") == 1)
+    return (
+        lake.scan(tables.ANALYSES, collection)
+        .filter(pl.col("outcome") == "success")
+        .filter(has_fit)
+        .select(
+            *KEY,
+            "n_trials",
+            "content_hash",
+            "changed_at",
+            location=pl.col("result_location").str.strip_chars_end("/"),
+            session_month=session_month(pl.col("session_date"), UNKNOWN_MONTH),
+        )
+        .join(files, on=KEY, how="left")
+        .collect()
+    )
+
+
+def _remove_outdated(lake: Lake, collection: str, records: pl.DataFrame) -> int:
+    """Remove the rows of records that are gone, or changed and have no result file now."""
+    changed = (
+        lake.scan(tables.ANALYSES_LATENTS, collection)
+        .select(*KEY, "extracted_at")
+        .join(records.lazy(), on=KEY)
+        .filter(pl.col("source_file").is_null() & (pl.col("changed_at") > pl.col("extracted_at")))
+        .select(KEY)
+        .collect()
+    )
+    removed = remove_gone(
+        lake,
+        collection,
+        records.join(changed, on=KEY, how="anti"),
+        list(_WRITTEN),
+        tables.ANALYSES_LATENTS,
+    )
+    rejected = lake.read_partition(tables.REJECTED_RESULTS, collection)
+    wanted = records.select(*KEY, "content_hash", wanted_file="source_file")
+    is_wanted = (pl.col("source_file") == pl.col("wanted_file")) | (
+        pl.col("wanted_file").is_null() & (pl.col("etag") == pl.col("content_hash"))
+    )
+    kept = rejected.join(wanted, on=KEY).filter(is_wanted).select(rejected.columns)
+    if kept.height < rejected.height:
+        lake.replace_rows(tables.REJECTED_RESULTS, collection, None, without=None, rows=kept)
+    return removed
+
+
+def _due(
+    lake: Lake, collection: str, records: pl.DataFrame, *, is_same_reader: bool
+) -> pl.DataFrame:
+    """Return the records whose result file must be read, by month."""
+    loaded = lake.scan(tables.ANALYSES_LATENTS, collection).select(
+        *KEY,
+        loaded_file="source_file",
+        loaded_etag="etag",
+        loaded_trials="n_trials",
+    )
+    rejected = lake.scan(tables.REJECTED_RESULTS, collection).select(
+        *KEY, "reason", "checked_at", rejected_file="source_file", rejected_etag="etag"
+    )
+    file, etag = pl.col("source_file"), pl.col("etag")
+    is_loaded = (
+        (pl.col("loaded_file") == file)
+        & pl.col("loaded_etag").eq_missing(etag)
+        & (pl.col("loaded_trials") == pl.col("n_trials")).fill_null(value=True)
+    )
+    is_rejected = (
+        (pl.col("rejected_file") == file)
+        & pl.col("rejected_etag").eq_missing(etag)
+        & ~pl.col("reason").is_in(ASKED_AGAIN)
+        & (pl.col("changed_at") <= pl.col("checked_at"))
+        & is_same_reader
+    )
+    is_known = is_loaded.fill_null(value=False) | is_rejected.fill_null(value=False)
+    due = (
+        records.lazy()
+        .join(loaded, on=KEY, how="left")
+        .join(rejected, on=KEY, how="left")
+        .filter(file.is_not_null() & ~is_known)
+        .select("record_id")
+        .unique()
+    )
+    # All processes of a record: its rows are replaced together.
+    with_file = records.lazy().filter(file.is_not_null())
+    return (
+        with_file.join(due, on="record_id", how="semi").sort("session_month", "location").collect()
+    )
+
+
+def _batches(due: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Yield batches of whole months, or of parts of a month that is too large for one."""
+    held: list[pl.DataFrame] = []
+    for month in due.partition_by("session_month", maintain_order=True):
+        if held and sum(map(len, held)) + month.height > _BATCH_RECORDS:
+            yield pl.concat(held)
+            held = []
+        if month.height > _BATCH_RECORDS:
+            yield from month.iter_slices(_BATCH_RECORDS)
+        else:
+            held.append(month)
+    if held:
+        yield pl.concat(held)
+
+
+# --- reading --------------------------------------------------------------------------------
+
+
+def _read_files(
+    store: ResultStore, batch: pl.DataFrame, done: "_Done", progress: Callable[[int], None]
+) -> None:
+    """Read the result files of a batch of records, and write what they tell."""
+    by_file: dict[tuple[str, str], list[_Record]] = {}
+    sizes = {}
+    for row in batch.iter_rows(named=True):
+        place = (row["location"], row["source_file"])
+        by_file.setdefault(place, []).append(_Record(**{name: row[name] for name in _RECORD}))
+        sizes[place] = row["size_bytes"] or 0
+    requests = [FileRequest(*place, size) for place, size in sizes.items()]
+    found = _Found()
+    for answer in store.read_files(requests):
+        records = by_file[answer.request.location, answer.request.name]
+        done.read += 1
+        done.size_bytes += len(answer.content)
+        if answer.problem is not None:
+            for record in records:
+                found.reject(record, answer.problem.reason, None, answer.problem.message)
+        else:
+            _take(found, records, lambda: read_result(answer.content))  # noqa: B023 - called at once
+        progress(len(records))
+    done.write(found)
+
+
+def _read_documents(lake: Lake, records: pl.DataFrame, done: "_Done", *, everything: bool) -> None:
+    """Read the trials of documents that still hold them, where there is no result file."""
+    through = 0 if everything else lake.state(done.collection).results_searched_through
+    candidates = records.filter(pl.col("source_file").is_null()).with_columns(
+        source_file=pl.lit(DOCUMENT), etag="content_hash"
+    )
+    versions = lake.versions(done.collection, after=through).filter(pl.col("operation") == "upsert")
+    untrimmed = (
+        versions.join(
+            candidates.lazy().select("record_id", "content_hash"),
+            on=["record_id", "content_hash"],
+            how="semi",
+        )
+        .filter(pl.col("document").str.contains("fitted_latent_variables", literal=True))
+        .select("record_id", "content_hash")
+        .unique()
+        .collect()
+    )
+    for part in untrimmed.sort("record_id").iter_slices(_DOCUMENTS_AT_A_TIME):
+        documents = (
+            versions.join(part.lazy(), on=["record_id", "content_hash"], how="semi")
+            .select("record_id", "document")
+            .unique("record_id")
+            .collect()
+        )
+        texts = dict(documents.iter_rows())
+        found = _Found()
+        for row in candidates.join(part, on="record_id", how="semi").iter_rows(named=True):
+            record = _Record(**{name: row[name] for name in _RECORD})
+            text = texts[record.record_id]
+            _take(found, [record], lambda: read_document(text, record.process_index))  # noqa: B023 - called at once
+        done.write(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """A record whose trials are read, with the file they are read from."""
+
+    record_id: str
+    process_index: int
+    session_month: str
+    n_trials: int | None
+    source_file: str
+    etag: str | None
+
+
+_RECORD = tuple(_Record.__dataclass_fields__)
+
+
+@dataclass
+class _Found:
+    """What a batch of result files told."""
+
+    loaded: list[tuple[_Record, Trials]] = field(default_factory=list)
+    rejected: list[tuple[_Record, str, str | None, str]] = field(default_factory=list)
+
+    def reject(self, record: _Record, reason: str, path: str | None, message: str) -> None:
+        """Take note that a record's result file cannot be taken."""
+        self.rejected.append((record, reason, path or None, message))
+
+
+def _take(found: _Found, records: list[_Record], read: Callable[[], Trials | None]) -> None:
+    """Take note of what a result file tells of the records it belongs to."""
+    try:
+        trials = read()
+    except ResultError as error:
+        for record in records:
+            found.reject(record, error.reason, error.path, str(error))
+        return
+    if trials is None:
+        return
+    for record in records:
+        if record.n_trials is not None and record.n_trials != trials.n_trials:
+            found.reject(
+                record,
+                "wrong_length",
+                "n_trials",
+                f"{record.n_trials:,} trials were expected, as the document says, and "
+                f"{trials.n_trials:,} found: file and document are of different fits. It is tried "
+                "again when either changes.",
+            )
+        else:
+            found.loaded.append((record, trials))
+
+
+# --- writing --------------------------------------------------------------------------------
+
+
+@dataclass
+class _Done:
+    """Writes what was found, and counts it."""
+
+    lake: Lake
+    collection: str
+    now: Callable[[], datetime]
+    removed: int = 0
+    read: int = 0
+    loaded: int = 0
+    rejected: int = 0
+    unreachable: int = 0
+    rows: int = 0
+    size_bytes: int = 0
+    partitions_written: int = 0
+
+    def write(self, found: _Found) -> None:
+        """Write the rows of a batch; `analyses_latents` last, as it says what is loaded."""
+        moment = self.now()
+        loaded = [record for record, _ in found.loaded]
+        trials = [one for _, one in found.loaded]
+        frames = (
+            (tables.TRIALS, _trial_rows(loaded, trials)),
+            (tables.OTHER_LATENTS, _other_rows(loaded, trials)),
+            (tables.ANALYSES_LATENTS, _latent_rows(loaded, trials, moment)),
+        )
+        # What could not be reached is not known to have changed: its rows stay.
+        settled = pl.DataFrame(
+            [
+                (record.record_id, record.session_month)
+                for record in (
+                    *loaded,
+                    *(one for one, reason, _, _ in found.rejected if reason not in ASKED_AGAIN),
+                )
+            ],
+            schema={"record_id": pl.String, "session_month": pl.String},
+            orient="row",
+        ).unique()
+        self._write_rejected(found, settled, moment)
+        for month in sorted(set(settled["session_month"])):
+            here = settled.filter(pl.col("session_month") == month)
+            for table, rows in frames:
+                self.partitions_written += self.lake.replace_rows(
+                    table,
+                    self.collection,
+                    month,
+                    without=here,
+                    rows=self._complete(rows.filter(pl.col("session_month") == month), table),
+                )
+        self.rows += frames[0][1].height
+        self.loaded += len(loaded)
+        passing = sum(reason in ASKED_AGAIN for _, reason, _, _ in found.rejected)
+        self.unreachable += passing
+        self.rejected += len(found.rejected) - passing
+
+    def _write_rejected(self, found: _Found, settled: pl.DataFrame, moment: datetime) -> None:
+        table = tables.REJECTED_RESULTS
+        rows = pl.DataFrame(
+            [
+                (one.record_id, one.process_index, one.source_file, one.etag, *why)
+                for one, *why in found.rejected
+            ],
+            schema={
+                "record_id": pl.String,
+                "process_index": pl.Int16,
+                "source_file": pl.String,
+                "etag": pl.String,
+                "reason": pl.String,
+                "path": pl.String,
+                "message": pl.String,
+            },
+            orient="row",
+        ).with_columns(checked_at=pl.lit(moment))
+        renewed = pl.concat([settled.select("record_id"), rows.select("record_id")]).unique()
+        present = self.lake.read_partition(table, self.collection)
+        if rows.is_empty() and present.join(renewed, on="record_id", how="semi").is_empty():
+            return
+        self.partitions_written += self.lake.replace_rows(
+            table, self.collection, None, without=renewed, rows=self._complete(rows, table)
+        )
+
+    def _complete(self, rows: pl.DataFrame, table: tables.Table) -> pl.DataFrame:
+        """Return rows with the table's columns and types."""
+        schema = polars_schema(table)
+        return rows.with_columns(source_collection=pl.lit(self.collection)).select(
+            pl.col(name).cast(kind) for name, kind in schema.items()
+        )
+
+    def report(self, without_file: int) -> TrialsReport:
+        """Return what was done."""
+        return TrialsReport(
+            self.collection,
+            read=self.read,
+            loaded=self.loaded,
+            rejected=self.rejected,
+            unreachable=self.unreachable,
+            without_result=without_file,
+            removed=self.removed,
+            rows=self.rows,
+            size_bytes=self.size_bytes,
+            partitions_written=self.partitions_written,
+        )
+
+
+def _repeated(records: list[_Record], lengths: list[int]) -> pl.DataFrame:
+    """Return the key and month of each record, as often as it has rows."""
+    keys = pl.DataFrame(
+        {
+            "record_id": [record.record_id for record in records],
+            "process_index": [record.process_index for record in records],
+            "session_month": [record.session_month for record in records],
+        },
+        schema={"record_id": pl.String, "process_index": pl.Int16, "session_month": pl.String},
+    )
+    return keys[np.repeat(np.arange(len(records)), lengths)]
+
+
+def _trial_rows(records: list[_Record], trials: list[Trials]) -> pl.DataFrame:
+    """Return the rows of `trials`: for n trials n + 1, the last one the state after the last."""
+    lengths = [one.n_trials + 1 for one in trials]
+    schema = polars_schema(tables.TRIALS)
+    missing = {length: np.full(length, np.nan) for length in set(lengths)}
+    columns: dict[str, NDArray[Any]] = {"trial": _ordinals(lengths)}
+    for name in schema.names()[len(KEY) + 1 :]:
+        values = [
+            one.columns.get(name, missing[length])
+            for one, length in zip(trials, lengths, strict=True)
+        ]
+        columns[name] = np.concatenate(values) if values else np.empty(0)
+    rows = pl.DataFrame(columns).with_columns(pl.exclude("trial").fill_nan(None))
+    return pl.concat([_repeated(records, lengths), rows], how="horizontal")
+
+
+def _other_rows(records: list[_Record], trials: list[Trials]) -> pl.DataFrame:
+    """Return the rows of `other_latents`, one a value."""
+    parts = [
+        (record, name, position, row)
+        for record, one in zip(records, trials, strict=True)
+        for name, values in one.others.items()
+        for position, row in enumerate(values)
+    ]
+    lengths = [len(row) for *_, row in parts]
+    named = pl.DataFrame(
+        {
+            "name": [name for _, name, _, _ in parts],
+            "position": [place for _, _, place, _ in parts],
+        },
+        schema={"name": pl.String, "position": pl.Int16},
+    )
+    values = pl.DataFrame(
+        {
+            "trial": _ordinals(lengths),
+            "value": np.concatenate([row for *_, row in parts] or [np.empty(0)]),
+        }
+    ).with_columns(pl.col("value").fill_nan(None))
+    return pl.concat(
+        [
+            _repeated([record for record, *_ in parts], lengths),
+            named[np.repeat(np.arange(len(parts)), lengths)],
+            values,
+        ],
+        how="horizontal",
+    )
+
+
+def _ordinals(lengths: list[int]) -> NDArray[np.int64]:
+    """Return 0, 1, … up to each of ``lengths``, one after the other."""
+    return np.concatenate([np.empty(0, dtype=np.int64), *(np.arange(one) for one in lengths)])
+
+
+def _latent_rows(records: list[_Record], trials: list[Trials], moment: datetime) -> pl.DataFrame:
+    """Return the rows of `analyses_latents`, one a record."""
+    told = pl.DataFrame(
+        {
+            "n_trials": [one.n_trials for one in trials],
+            "q_value_spread": [one.q_value_spread for one in trials],
+            "source_file": [record.source_file for record in records],
+            "etag": [record.etag for record in records],
+        },
+        schema={
+            "n_trials": pl.Int32,
+            "q_value_spread": pl.Float64,
+            "source_file": pl.String,
+            "etag": pl.String,
+        },
+    ).with_columns(extracted_at=pl.lit(moment))
+    return pl.concat([_repeated(records, [1] * len(records)), told], how="horizontal")

@@ -1,0 +1,9 @@
+-- Every row of result_folders belongs to a row of analyses.
+SELECT
+    source_collection,
+    record_id,
+    process_index,
+    count(*) AS n_rows
+FROM result_folders
+ANTI JOIN analyses USING (source_collection, record_id, process_index)
+GROUP BY source_collection, record_id, process_index
