@@ -87,16 +87,20 @@ def refresh_analyses(
             rejected.append(flattened.rejected)
             progress(documents.height)
         records = None if anew else changed.select("record_id")
-        written = sum(
-            _replace_in_table(lake, table, collection, records, spill) for table in ANALYSIS_TABLES
+        verdicts = pl.concat(
+            [pl.DataFrame(schema=polars_schema(tables.REJECTED_DOCUMENTS)), *rejected]
         )
-    verdicts = pl.concat([pl.DataFrame(schema=polars_schema(tables.REJECTED_DOCUMENTS)), *rejected])
-    written += lake.replace_rows(
-        tables.REJECTED_DOCUMENTS, collection, None, without=records, rows=verdicts
-    )
-    lake.update_state(
-        collection, {"flattened_through": last_batch, "flattener": flattener_version()}
-    )
+        with lake.tables_lock(collection):
+            written = sum(
+                _replace_in_table(lake, table, collection, records, spill)
+                for table in ANALYSIS_TABLES
+            )
+            written += lake.replace_rows(
+                tables.REJECTED_DOCUMENTS, collection, None, without=records, rows=verdicts
+            )
+            lake.update_state(
+                collection, {"flattened_through": last_batch, "flattener": flattener_version()}
+            )
     return RefreshReport(
         collection,
         flattened=changed.height - removed - verdicts.height,

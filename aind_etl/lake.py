@@ -39,6 +39,8 @@ _PART = "part.parquet"
 # compress well.
 _ROW_GROUP_ROWS = 32_768
 _COMPRESSION_LEVEL = 3
+# Longer than the largest collection takes to be replaced, or the warehouse to be loaded.
+_TABLES_WAIT_SECONDS = 1800
 
 
 class CollectionState(BaseModel):
@@ -269,6 +271,18 @@ class Lake:
         """Hold the right to write a collection."""
         return self.storage.lock(
             f"collection={_encode(collection)}", f"the collection {collection!r} of {self}"
+        )
+
+    def tables_lock(self, collection: str) -> AbstractContextManager[None]:
+        """Hold still the tables made of a collection's change log; wait until they stand still.
+
+        Whoever replaces rows of several of them holds it meanwhile, and so does whoever reads
+        them all together.
+        """
+        return self.storage.lock(
+            f"tables-of={_encode(collection)}",
+            f"the tables of the collection {collection!r} of {self}",
+            wait_seconds=_TABLES_WAIT_SECONDS,
         )
 
 

@@ -127,7 +127,7 @@ class LocalStorage:
                 staged.unlink(missing_ok=True)
 
     @contextmanager
-    def lock(self, name: str, purpose: str) -> Iterator[None]:
+    def lock(self, name: str, purpose: str, *, wait_seconds: float = 0) -> Iterator[None]:
         """Hold a lock that the operating system releases however the process ends.
 
         Parameters
@@ -136,6 +136,8 @@ class LocalStorage:
             The lock's name.
         purpose
             What is locked, for the message to whoever finds it taken.
+        wait_seconds
+            How long to wait for whoever holds it.
 
         Raises
         ------
@@ -147,7 +149,7 @@ class LocalStorage:
         holder = folder / f"{name}.holder"
         lock = filelock.FileLock(folder / f"{name}.lock")
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=wait_seconds)
         except filelock.Timeout:
             raise DataError(
                 f"Another run is writing {purpose} ({_read_text(holder) or 'unknown process'}). "

@@ -9,8 +9,8 @@ whoever opens the path next has the new one.
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -74,6 +74,7 @@ def build_warehouse(
     *,
     sql_folder: Path | None = None,
     progress: Callable[[str], None] = lambda _step: None,
+    validate: Callable[[duckdb.DuckDBPyConnection], None] = lambda _built: None,
 ) -> BuildReport:
     """Build the warehouse from the lake, and publish it.
 
@@ -87,6 +88,9 @@ def build_warehouse(
         The folder ``sql``; the one that travels with the package where none is given.
     progress
         Called with the name of each table as it is begun.
+    validate
+        Called with the finished file, opened for reading, before it is published. What it raises
+        keeps the file from being published; what stands at ``path`` stays.
 
     Returns
     -------
@@ -103,18 +107,23 @@ def build_warehouse(
     """
     if path.is_dir():
         raise ConfigurationError(f"The warehouse {str(path)!r} is a folder; name a file.")
-    files = {table.name: lake.files(table) for table in TABLES if _in_lake(table)}
-    sql = {kind: read_sql_files(kind, sql_folder) for kind in Kind}
-    inputs = _fingerprint(lake, files, sql)
-    if read_info(path).get("inputs") == inputs:
+    if is_current(lake, path, sql_folder=sql_folder):
         return BuildReport(path, published=False, rows=_count_rows(path), size_bytes=_size(path))
-    with lake.storage.lock("warehouse", f"the warehouse {path}"), _aside(path) as building:
+    sql = {kind: read_sql_files(kind, sql_folder) for kind in Kind}
+    with (
+        lake.storage.lock("warehouse", f"the warehouse {path}"),
+        _standing_still(lake),
+        _aside(path) as building,
+    ):
+        files = _files(lake)
+        inputs = _fingerprint(lake, files, sql)
         with duckdb.connect(building, config=_BUILD_CONFIG) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             for table in TABLES:
                 progress(table.name)
                 connection.execute(create_table(table))
-                _load(connection, table, files.get(table.name, []))
+                waiting = _waiting(lake) if table is tables.DOCUMENTS else {}
+                _load(connection, table, files.get(table.name, []), waiting)
             _load_collections(connection, lake)
             for table in TABLES:
                 for statement in comments(table):
@@ -123,8 +132,22 @@ def build_warehouse(
             _write_info(connection, lake, inputs)
             connection.execute("CHECKPOINT")
         rows = _count_rows(building)
+        with connect(building) as connection:
+            validate(connection)
         _publish(building, path)
     return BuildReport(path, published=True, rows=rows, size_bytes=_size(path))
+
+
+def is_current(lake: "Lake", path: Path, *, sql_folder: Path | None = None) -> bool:
+    """Return whether a build would give the warehouse that stands at ``path`` already.
+
+    Raises
+    ------
+    ConfigurationError
+        A file of ``sql/`` cannot be read.
+    """
+    sql = {kind: read_sql_files(kind, sql_folder) for kind in Kind}
+    return read_info(path).get("inputs") == _fingerprint(lake, _files(lake), sql)
 
 
 def connect(path: Path) -> duckdb.DuckDBPyConnection:
@@ -188,15 +211,48 @@ def _in_lake(table: Table) -> bool:
     return table.partitioning is not Partitioning.WAREHOUSE_ONLY
 
 
-def _load(connection: duckdb.DuckDBPyConnection, table: Table, files: Sequence[Path]) -> None:
+def _files(lake: "Lake") -> dict[str, list[Path]]:
+    """Return the files of every table of the lake, by the table's name."""
+    return {table.name: lake.files(table) for table in TABLES if _in_lake(table)}
+
+
+@contextmanager
+def _standing_still(lake: "Lake") -> Iterator[None]:
+    """Keep the tables of every collection as they are, so that they are seen of one moment."""
+    with ExitStack() as held:
+        for collection in lake.collections():
+            held.enter_context(lake.tables_lock(collection))
+        yield
+
+
+def _waiting(lake: "Lake") -> dict[str, int]:
+    """Return the collections with batches that are not flattened yet, and the last that is.
+
+    Their documents come into the warehouse with their analyses, never before.
+    """
+    through = {name: lake.state(name).flattened_through for name in lake.collections()}
+    return {name: batch for name, batch in through.items() if batch < lake.last_batch(name)}
+
+
+def _load(
+    connection: duckdb.DuckDBPyConnection,
+    table: Table,
+    files: Sequence[Path],
+    waiting: Mapping[str, int],
+) -> None:
     if not files:
         return
+    left_out = " OR ".join(
+        f"(source_collection = {quote_text(name)} AND batch_id > {batch})"
+        for name, batch in waiting.items()
+    )
     columns = ", ".join(quote_identifier(name) for name in table.column_names)
     listed = ", ".join(quote_text(str(path)) for path in files)
     try:
         connection.execute(
             f"INSERT INTO {quote_identifier(table.name)} ({columns}) SELECT {columns} "
-            f"FROM read_parquet([{listed}], hive_partitioning = false, union_by_name = true)"
+            f"FROM read_parquet([{listed}], hive_partitioning = false, union_by_name = true) "
+            f"WHERE NOT ({left_out or 'false'})"
         )
     except duckdb.Error as error:
         raise DataError(
@@ -336,6 +392,7 @@ def _fingerprint(lake: "Lake", files: dict[str, list[Path]], sql: dict[Kind, lis
         digest.update(f"{file.kind}\0{file.name}\0{file.comment}\0{file.statement}\0".encode())
     digest.update(_COLLECTIONS.encode())
     digest.update("\0".join(lake.collections()).encode())
+    digest.update(repr(_waiting(lake)).encode())
     return digest.hexdigest()
 
 
