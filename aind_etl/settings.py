@@ -4,7 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from aind_etl.errors import ConfigurationError
@@ -27,7 +27,8 @@ class Settings(BaseSettings):
     look_back_days
         A *new* pass reads again what arrived no longer ago than this.
     max_deleted_share
-        Largest share of a collection, from 0 to 1, that one pass may find gone.
+        Largest share of a collection, from 0 to 1, that one pass may find gone, and of a table
+        that may be missing from one publication to the next.
     results_root
         A folder, or an ``s3://bucket/prefix``, that stands in for ``s3://`` in the addresses of
         result folders.
@@ -40,6 +41,9 @@ class Settings(BaseSettings):
     results_look_back_days
         A result folder that was empty or incomplete is looked at again until its record arrived
         longer ago than this.
+    dagster_postgres_url
+        Address of the PostgreSQL database in which Dagster keeps runs and events; in SQLite
+        files below ``DAGSTER_HOME`` where none is given.
     """
 
     model_config = SettingsConfigDict(env_prefix="AIND_ETL_", extra="ignore")
@@ -55,6 +59,7 @@ class Settings(BaseSettings):
     s3_endpoint_url: str | None = Field(default=None, repr=False)
     s3_concurrency: int = Field(default=64, ge=1, le=1024)
     results_look_back_days: float = Field(default=7.0, ge=0, allow_inf_nan=False)
+    dagster_postgres_url: SecretStr | None = None
 
     @field_validator("collections", mode="before")
     @classmethod

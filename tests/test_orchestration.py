@@ -1,5 +1,6 @@
 """Dagster: what a code location offers, what a run reports, and that the page is served."""
 
+import base64
 import json
 import os
 import signal
@@ -16,13 +17,14 @@ import dagster as dg
 import pytest
 from worlds import read_dump, write_dump
 
-from aind_etl.contract import ANALYSIS_TABLES, tables
+from aind_etl.contract import ANALYSIS_TABLES, table_named, tables
 from aind_etl.contract.ddl import describe
 from aind_etl.errors import AindEtlError, ConfigurationError, DataError, SourceError
 from aind_etl.extract import Pass
 from aind_etl.lake import Lake
-from aind_etl.orchestration.definitions import EVERYTHING, build_defs
+from aind_etl.orchestration.definitions import build_defs
 from aind_etl.orchestration.instance import dagster_home, run_everything
+from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION, pass_config
 from aind_etl.orchestration.resources import Etl
 from aind_etl.settings import load_settings
 
@@ -86,18 +88,38 @@ def run(sample_dump, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     etl = etl_of(sample_dump, folder)
     with dg.DagsterInstance.ephemeral(tempdir=str(folder)) as instance:
-        job = build_defs({"etl": etl}).resolve_job_def(EVERYTHING)
-        yield job.execute_in_process(instance=instance), etl, instance
+        yield run_jobs(etl, instance), etl, instance
+
+
+def run_jobs(etl, instance, pass_kind=Pass.NEW):
+    """Refresh every collection and publish, and return the materializations by asset."""
+    definitions = build_defs({"etl": etl})
+    refresh = definitions.resolve_job_def(REFRESH_COLLECTION)
+    collections = etl.list_collections()
+    instance.add_dynamic_partitions("collections", collections)
+    results = [
+        refresh.execute_in_process(
+            instance=instance, partition_key=name, run_config=pass_config(pass_kind)
+        )
+        for name in collections
+    ]
+    publish = definitions.resolve_job_def(PUBLISH)
+    results.append(publish.execute_in_process(instance=instance))
+    made = {}
+    for result in results:
+        assert result.success
+        for event in result.get_asset_materialization_events():
+            materialization = event.step_materialization_data.materialization
+            key = (event.asset_key.to_user_string(), materialization.partition)
+            made[key] = {name: value.value for name, value in materialization.metadata.items()}
+    return made
 
 
 @pytest.fixture(scope="module")
 def metadata(run):
-    """Return what the run reported of each asset."""
-    result, _, _ = run
-    return {
-        event.asset_key.to_user_string(): event.step_materialization_data.materialization.metadata
-        for event in result.get_asset_materialization_events()
-    }
+    """Return what the run reported of each asset that has no partitions."""
+    made, _, _ = run
+    return {name: metadata for (name, partition), metadata in made.items() if partition is None}
 
 
 # --- what there is ----------------------------------------------------------------------------
@@ -125,9 +147,17 @@ def test_every_asset_says_what_it_is(specs):
     assert specs["best_models"].description.startswith("One row a session")
 
 
-def test_one_job_makes_everything():
-    job = build_defs().resolve_job_def(EVERYTHING)
-    assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == ASSETS.keys()
+def test_one_job_brings_a_collection_up_to_date_and_one_publishes():
+    definitions = build_defs()
+    made = {
+        name: {
+            key.to_user_string()
+            for key in definitions.resolve_job_def(name).asset_layer.executable_asset_keys
+        }
+        for name in (REFRESH_COLLECTION, PUBLISH)
+    }
+    assert made[REFRESH_COLLECTION] == {"documents", *LAKE_TABLES}
+    assert made[PUBLISH] == ASSETS.keys() - made[REFRESH_COLLECTION]
 
 
 @pytest.mark.parametrize(
@@ -172,39 +202,54 @@ def test_the_page_shows_no_password(monkeypatch):
 # --- what a run does and reports ----------------------------------------------------------------
 
 
-def test_every_asset_is_made_by_one_run(run, metadata):
-    result, _, _ = run
-    assert result.success
-    assert metadata.keys() == ASSETS.keys()
+def test_every_asset_is_made_and_those_of_the_lake_once_a_collection(run):
+    made, etl, _ = run
+    collections = etl.list_collections()
+    lake_assets = {(name, one) for name in ("documents", *LAKE_TABLES) for one in collections}
+    others = {(name, None) for name in ASSETS.keys() - {"documents", *LAKE_TABLES}}
+    assert made.keys() == lake_assets | others
 
 
 @pytest.mark.parametrize("name", ["documents", *LAKE_TABLES])
-def test_the_rows_reported_are_those_of_the_lake(run, metadata, name):
-    _, etl, _ = run
-    table = next(
-        t for t in (*ANALYSIS_TABLES, tables.DOCUMENTS, tables.REJECTED_DOCUMENTS) if t.name == name
-    )
-    assert metadata[name]["dagster/row_count"].value == etl.lake.count_rows(table)
-    assert metadata[name]["dagster/uri"].value == str(etl.lake.storage.path(name))
+def test_the_rows_reported_are_those_of_the_lake(run, name):
+    made, etl, _ = run
+    table = table_named(name)
+    for collection in etl.list_collections():
+        found = made[name, collection]
+        assert found["dagster/partition_row_count"] == etl.lake.count_rows(table, collection)
+        assert found["dagster/uri"] == str(etl.lake.storage.path(name))
+        assert found["bytes"] == sum(
+            path.stat().st_size for path in etl.lake.files(table, collection)
+        )
 
 
-def test_what_the_extraction_found_is_reported(sample_dump, metadata):
-    count = sum(len(read_dump(sample_dump, path.stem)) for path in sample_dump.glob("*.jsonl"))
-    found = {name: value.value for name, value in metadata["documents"].items()}
+def test_what_the_extraction_found_is_reported(sample_dump, run):
+    made, _, _ = run
+    count = len(read_dump(sample_dump, SMALL))
+    found = made["documents", SMALL]
     assert found["source"] == str(sample_dump)
     assert found["pass"] == "new"
     assert (found["new"], found["changed"], found["deleted"]) == (count, 0, 0)
-    flattened = {name: value.value for name, value in metadata["analyses"].items()}
+    flattened = made["analyses", SMALL]
     assert (flattened["flattened"], flattened["rejected"]) == (count, 0)
+
+
+def test_the_newest_analyses_and_when_they_ended_are_shown(run):
+    made, etl, _ = run
+    found = made["analyses", SMALL]
+    rows = etl.lake.scan(tables.ANALYSES, SMALL).select("finished_at", "session_key").collect()
+    newest = rows.sort("finished_at", descending=True).row(0)
+    assert found["newest finished"] == newest[0].timestamp()
+    assert newest[1] in found["preview"].splitlines()[2]
 
 
 def test_the_warehouse_reports_its_size_and_rows(run, metadata):
     _, etl, _ = run
     path = etl.settings.warehouse_path
     found = metadata["warehouse"]
-    assert found["published"].value is True
-    assert found["size_bytes"].value == path.stat().st_size
-    assert f"| analyses | {etl.lake.count_rows(tables.ANALYSES):,} |" in found["rows"].value
+    assert found["published"] is True
+    assert found["bytes"] == path.stat().st_size
+    assert f"| analyses | {etl.lake.count_rows(tables.ANALYSES):,} |" in found["rows"]
 
 
 @pytest.mark.parametrize(
@@ -217,43 +262,42 @@ def test_views_and_marts_report_the_columns_they_have(run, metadata, name):
     with connect(etl.settings.warehouse_path) as connection:
         described = connection.execute(f"DESCRIBE {name}").fetchall()
         ((count,),) = connection.execute(f"SELECT count(*) FROM {name}").fetchall()
-    columns = metadata[name]["dagster/column_schema"].value.columns
+    columns = metadata[name]["dagster/column_schema"].columns
     assert [(one.name, one.type) for one in columns] == [row[:2] for row in described]
+    assert metadata[name]["preview"].startswith(f"| {described[0][0]} |")
     if ASSETS[name][0] == "marts":
-        assert metadata[name]["dagster/row_count"].value == count
+        assert metadata[name]["dagster/row_count"] == count
+
+
+def test_arrivals_and_lags_are_drawn_as_pictures(metadata):
+    found = metadata["collection_freshness"]
+    for name in ("arrivals a day", "lag from finished to first seen"):
+        picture = base64.b64decode(found[name].partition("base64,")[2].rstrip(")"))
+        assert picture.startswith(b"\x89PNG")
 
 
 def test_a_second_run_changes_nothing_and_says_so(run):
     _, etl, instance = run
     before = etl.settings.warehouse_path.stat().st_ino
-    job = build_defs({"etl": etl}).resolve_job_def(EVERYTHING)
-    config = {"ops": {"documents": {"config": {"pass_kind": "full"}}}}
-    result = job.execute_in_process(instance=instance, run_config=config)
-    (found,) = [
-        event.step_materialization_data.materialization.metadata
-        for event in result.get_asset_materialization_events()
-        if event.asset_key == dg.AssetKey("documents")
-    ]
-    assert found["pass"].value == "full"
-    assert (found["new"].value, found["changed"].value) == (0, 0)
-    assert found["unchanged"].value == found["dagster/row_count"].value
+    made = run_jobs(etl, instance, Pass.FULL)
+    found = made["documents", SMALL]
+    assert found["pass"] == "full"
+    assert (found["new"], found["changed"]) == (0, 0)
+    assert found["unchanged"] == found["dagster/partition_row_count"]
+    assert made["warehouse", None]["published"] is False
     assert etl.settings.warehouse_path.stat().st_ino == before
 
 
-def test_one_table_can_be_made_alone(run, tmp_path):
-    """Whoever selects the change log alone gets no tables."""
+def test_a_run_touches_only_its_collection(run, tmp_path):
     _, done, _ = run
     etl = etl_of(done.settings.source, tmp_path)
     with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
-        result = dg.materialize(
-            build_defs({"etl": etl}).assets,
-            selection=["documents"],
-            resources={"etl": etl},
-            instance=instance,
-        )
-    assert result.success
-    assert etl.lake.count_rows(tables.DOCUMENTS) == done.lake.count_rows(tables.DOCUMENTS)
-    assert etl.lake.count_rows(tables.ANALYSES) == 0
+        instance.add_dynamic_partitions("collections", [SMALL])
+        refresh = build_defs({"etl": etl}).resolve_job_def(REFRESH_COLLECTION)
+        assert refresh.execute_in_process(instance=instance, partition_key=SMALL).success
+    assert etl.lake.collections() == [SMALL]
+    for table in (tables.DOCUMENTS, *ANALYSIS_TABLES):
+        assert etl.lake.count_rows(table) == done.lake.count_rows(table, SMALL)
 
 
 # --- what goes wrong ----------------------------------------------------------------------------
@@ -280,8 +324,15 @@ def test_one_collection_that_cannot_be_read_does_not_stop_the_others(home, sampl
         run_everything(etl, Pass.NEW)
     assert etl.lake.live_documents("whole").height == len(documents)
     with dg.DagsterInstance.get() as instance:
-        (run,) = instance.get_runs()
-    assert run.status is dg.DagsterRunStatus.FAILURE
+        found = {
+            run.tags.get("dagster/partition", run.job_name): run.status
+            for run in instance.get_runs()
+        }
+    assert found == {
+        "cut": dg.DagsterRunStatus.FAILURE,
+        "whole": dg.DagsterRunStatus.SUCCESS,
+        PUBLISH: dg.DagsterRunStatus.SUCCESS,
+    }
 
 
 def test_a_collection_that_another_run_writes_is_an_error_that_says_so(home, sample_dump, tmp_path):
@@ -333,10 +384,11 @@ def test_a_run_of_the_command_stands_in_the_history_of_the_instance(
     )
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     with dg.DagsterInstance.get() as instance:
-        (run,) = instance.get_runs()
-        assert (run.job_name, run.status) == (EVERYTHING, dg.DagsterRunStatus.SUCCESS)
+        published, refreshed = instance.get_runs()
+        assert [run.job_name for run in (refreshed, published)] == [REFRESH_COLLECTION, PUBLISH]
+        assert {run.status for run in (refreshed, published)} == {dg.DagsterRunStatus.SUCCESS}
         event = instance.get_latest_materialization_event(dg.AssetKey("analyses"))
-        assert event.run_id == run.run_id
+        assert event.run_id == refreshed.run_id
         rows = event.asset_materialization.metadata["dagster/row_count"].value
         assert rows == Lake(tmp_path / "lake").count_rows(tables.ANALYSES) > 0
         known = {key.to_user_string() for key in instance.all_asset_keys()}
@@ -426,4 +478,4 @@ def test_the_page_is_served_with_every_asset(way, tmp_path):
             "{ repositoriesOrError { ... on RepositoryConnection { nodes { jobs { name } } } } }",
         )
         (repository,) = jobs["repositoriesOrError"]["nodes"]
-        assert EVERYTHING in {job["name"] for job in repository["jobs"]}
+        assert {REFRESH_COLLECTION, PUBLISH} <= {job["name"] for job in repository["jobs"]}

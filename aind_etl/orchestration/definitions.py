@@ -5,12 +5,13 @@ from typing import Any
 
 import dagster as dg
 
-from aind_etl.orchestration.assets import analyses, documents, warehouse_asset
+from aind_etl.orchestration.assets import all_assets
+from aind_etl.orchestration.jobs import publish_warehouse, refresh_collection
 from aind_etl.orchestration.resources import Etl
 from aind_etl.settings import load_settings
 
-EVERYTHING = "everything"
-"""Name of the job that materialises every asset."""
+SOURCE_RETRIES = 3
+"""How often a step of a run that nobody waits for asks a source again."""
 
 
 def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -23,16 +24,10 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
         tests make variants with it, and nothing is ever patched.
     """
     resources = dict(resource_overrides or {})
-    resources.setdefault("etl", Etl(load_settings()))
+    resources.setdefault("etl", Etl(load_settings(), source_retries=SOURCE_RETRIES))
     return dg.Definitions(
-        assets=[documents, analyses, warehouse_asset()],
-        jobs=[
-            dg.define_asset_job(
-                EVERYTHING,
-                selection=dg.AssetSelection.all(),
-                description="Extract, flatten and publish every collection.",
-            )
-        ],
+        assets=all_assets(),
+        jobs=[refresh_collection, publish_warehouse],
         resources=resources,
         executor=dg.in_process_executor,
     )

@@ -1,22 +1,26 @@
-"""Which Dagster instance runs are written to, and how a run is started in this process."""
+"""Which Dagster instance runs are written to, and how runs are made in this process."""
 
 import logging
 import os
 import shutil
-import warnings
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import duckdb
 from sqlalchemy.exc import SQLAlchemyError
 
 from aind_etl.bundle import bundled
-from aind_etl.errors import DataError
+from aind_etl.errors import AindEtlError, DataError
 from aind_etl.extract import Pass
-from aind_etl.orchestration.definitions import EVERYTHING, build_defs
+from aind_etl.orchestration.definitions import build_defs
+from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION, pass_config
+from aind_etl.orchestration.partitions import add_partitions
 from aind_etl.orchestration.resources import Etl
+from aind_etl.orchestration.storage import hastily
 
 _CONFIG = "dagster.yaml"
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 def dagster_home(lake: Path) -> Path:
@@ -39,36 +43,33 @@ def dagster_home(lake: Path) -> Path:
     return home.absolute()
 
 
-def run_everything(etl: Etl, pass_kind: Pass) -> str:
-    """Materialise every asset in this process, as a run of the instance.
+def run_everything(etl: Etl, pass_kind: Pass) -> list[str]:
+    """Materialise every asset in this process, as runs of the instance.
+
+    A run a collection, as the sensor makes them, and then one that publishes. A collection that
+    cannot be read does not keep the others from being published.
 
     Returns
     -------
-    str
-        The run's id.
+    list of str
+        The ids of the runs.
 
     Raises
     ------
     AindEtlError
-        What went wrong, as the asset raised it.
+        What went wrong, as the assets raised it; only after what could be read is published.
     """
     os.environ["DAGSTER_HOME"] = str(dagster_home(etl.settings.lake))
-    # Progress is told by the run itself; Dagster's own log stands in the instance.
+    # Progress is told by the runs themselves; Dagster's own log stands in the instance.
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", category=dg.BetaWarning)
-    job = build_defs({"etl": etl}).resolve_job_def(EVERYTHING)
     try:
         with (
             etl.lake.storage.lock("run", f"the lake {etl.lake}"),
+            etl.keeping_source_open() as opened,
+            hastily(),
             dg.DagsterInstance.get() as instance,
         ):
-            result = job.execute_in_process(
-                instance=instance,
-                run_config={
-                    "ops": {"documents": {"config": {"pass_kind": pass_kind.value}}},
-                    "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-                },
-            )
+            return _run_all(opened, pass_kind, instance)
     except dg.DagsterExecutionInterruptedError:
         raise KeyboardInterrupt from None
     except (duckdb.Error, SQLAlchemyError) as error:
@@ -77,4 +78,30 @@ def run_everything(etl: Etl, pass_kind: Pass) -> str:
             f"A database file could not be written: {str(error).splitlines()[0]}. Check the free "
             "space and the rights to the lake, the warehouse and DAGSTER_HOME, and run again."
         ) from None
-    return result.run_id
+
+
+def _run_all(etl: Etl, pass_kind: Pass, instance: dg.DagsterInstance) -> list[str]:
+    definitions = build_defs({"etl": etl})
+    runs: list[str] = []
+
+    def execute(job: str, config: dict[str, Any], partition: str | None = None) -> None:
+        result = definitions.resolve_job_def(job).execute_in_process(
+            instance=instance, run_config=_QUIET | config, partition_key=partition
+        )
+        runs.append(result.run_id)
+
+    # What the lake has and the source has not is compared too: it is gone, or misplaced.
+    present = {*etl.list_collections(), *etl.lake.collections()}
+    collections = etl.settings.choose(present)
+    add_partitions(instance, collections)
+    failures: list[AindEtlError] = []
+    for collection in collections:
+        try:
+            execute(REFRESH_COLLECTION, pass_config(pass_kind), collection)
+        except AindEtlError as error:
+            # The other collections need not wait for this one to be mended.
+            failures.append(error)
+    execute(PUBLISH, {})
+    if failures:
+        raise type(failures[0])("\n".join(dict.fromkeys(map(str, failures))))
+    return runs

@@ -1,13 +1,63 @@
-"""The contract in the words of Dagster: column schemas and column lineage."""
+"""What the page shows of an asset: columns, lineage, counts, previews, pictures.
 
-from collections.abc import Mapping
+All of it follows from the contract or is read from what was made; nothing is worked out here.
+"""
+
+import base64
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from io import BytesIO
 from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import duckdb
+import numpy as np
 
 from aind_etl.contract import Table, tables
-from aind_etl.contract.ddl import describe
+from aind_etl.contract.ddl import describe, quote_identifier
+from aind_etl.lake import Lake
+from aind_etl.publishing import as_markdown
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from matplotlib.axes import Axes
+
+OWNERS = ("team:scientific-computing",)
+
+_PREVIEW_ROWS = 5
+_PREVIEW_COLUMNS = 8
+_NEWEST = (
+    "session_key",
+    "analysis_name",
+    "agent_alias",
+    "outcome",
+    "n_trials",
+    "log_likelihood",
+    "finished_at",
+)
+_PICTURED_DAYS = 60
+
+
+class Stopwatch:
+    """Measures how long the work on an asset takes, from when it is made."""
+
+    def __init__(self) -> None:
+        self._began = monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since it was made."""
+        return round(monotonic() - self._began, 3)
+
+
+def freshness() -> dg.FreshnessPolicy:
+    """Return how old an asset may become: the nightly pass makes each anew."""
+    return dg.FreshnessPolicy.time_window(
+        fail_window=timedelta(hours=36), warn_window=timedelta(hours=26)
+    )
 
 
 def column_schema(table: Table) -> dg.TableSchema:
@@ -46,6 +96,27 @@ def table_metadata(table: Table) -> Mapping[str, dg.MetadataValue]:
     return metadata
 
 
+def partition_metadata(
+    lake: Lake, table: Table, collection: str, watch: Stopwatch
+) -> Mapping[str, Any]:
+    """Return what a run reports of one collection's part of a table."""
+    files = lake.files(table, collection)
+    metadata: dict[str, Any] = {
+        "dagster/row_count": lake.count_rows(table),
+        "dagster/partition_row_count": lake.count_rows(table, collection),
+        "dagster/uri": uri(lake.storage.path(table.name)),
+        "bytes": sum(path.stat().st_size for path in files),
+        "seconds": watch.seconds,
+    }
+    preview = _preview(lake, table, collection)
+    if preview:
+        metadata["preview"] = dg.MetadataValue.md(preview)
+    newest = _newest_finished(lake, collection) if table is tables.ANALYSES else None
+    if newest is not None:
+        metadata["newest finished"] = dg.MetadataValue.timestamp(newest)
+    return metadata
+
+
 def made_column_schema(connection: duckdb.DuckDBPyConnection, name: str) -> dg.TableSchema:
     """Return the columns of a view or mart as the warehouse has them."""
     columns = connection.execute(
@@ -56,6 +127,97 @@ def made_column_schema(connection: duckdb.DuckDBPyConnection, name: str) -> dg.T
     return dg.TableSchema(columns=[dg.TableColumn(column, kind) for column, kind in columns])
 
 
+def made_preview(connection: duckdb.DuckDBPyConnection, name: str) -> dg.MetadataValue:
+    """Return a few rows of a view or mart."""
+    rows = connection.execute(
+        f"SELECT * FROM {quote_identifier(name)} LIMIT {_PREVIEW_ROWS}"
+    ).fetchall()
+    names = [column[0] for column in connection.description or ()]
+    return dg.MetadataValue.md(
+        as_markdown(names[:_PREVIEW_COLUMNS], [row[:_PREVIEW_COLUMNS] for row in rows])
+    )
+
+
+def arrivals_picture(connection: duckdb.DuckDBPyConnection) -> dg.MetadataValue:
+    """Return a picture of the documents that arrived on each of the last days there are."""
+    with _axes("documents") as (axes, picture):
+        for collection, days, arrived, _ in _by_collection(connection):
+            axes.plot(days, arrived, marker="o", markersize=3, linewidth=1, label=collection)
+    return picture[0]
+
+
+def lag_picture(connection: duckdb.DuckDBPyConnection) -> dg.MetadataValue:
+    """Return a picture of the median lag from an analysis' end to when it was first seen."""
+    with _axes("hours, logarithmic") as (axes, picture):
+        axes.set_yscale("log")
+        for collection, days, _, lag in _by_collection(connection):
+            axes.plot(days, lag, marker="o", markersize=3, linewidth=1, label=collection)
+    return picture[0]
+
+
 def uri(path: Path) -> dg.MetadataValue:
     """Return where something lies, as the page shows it."""
     return dg.MetadataValue.path(str(path))
+
+
+def _preview(lake: Lake, table: Table, collection: str) -> str:
+    rows = lake.scan(table, collection)
+    if table is tables.ANALYSES:
+        rows = rows.select(_NEWEST).sort("finished_at", descending=True, nulls_last=True)
+    elif table is tables.DOCUMENTS:
+        rows = rows.select("record_id", "operation", "batch_id", "extracted_at", "document")
+    else:
+        key = [name for name in table.column_names if name != "source_collection"]
+        rows = rows.select(key[:_PREVIEW_COLUMNS])
+    shown = rows.head(_PREVIEW_ROWS).collect()
+    return as_markdown(shown.columns, shown.iter_rows()) if shown.height else ""
+
+
+def _newest_finished(lake: Lake, collection: str) -> datetime | None:
+    """Return when the newest analysis ended; None where it is beyond Python's calendar."""
+    newest = lake.scan(tables.ANALYSES, collection).select("finished_at").collect().max()
+    try:
+        found = newest.item()
+    except (OverflowError, ValueError):
+        return None
+    return found if isinstance(found, datetime) else None
+
+
+def _by_collection(
+    connection: duckdb.DuckDBPyConnection,
+) -> Iterator[tuple[str, "npt.NDArray[np.datetime64]", list[int], list[float]]]:
+    """Yield each collection with its days, arrivals and median lags."""
+    found = connection.execute(
+        "SELECT source_collection, list(day ORDER BY day), list(n_arrived ORDER BY day), "
+        "list(greatest(median_lag_hours, 1 / 3600) ORDER BY day) FROM collection_freshness "
+        f"WHERE day > (SELECT max(day) FROM collection_freshness) - {_PICTURED_DAYS} "
+        "GROUP BY source_collection ORDER BY source_collection"
+    ).fetchall()
+    for collection, days, arrived, lag in found:
+        yield collection, np.array(days, dtype="datetime64[D]"), arrived, lag
+
+
+@contextmanager
+def _axes(label: str) -> Iterator[tuple["Axes", list[dg.MetadataValue]]]:
+    """Give axes to draw on, and a list that holds the picture afterwards."""
+    # Imported here: nothing else waits for it.
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    figure = Figure(figsize=(7, 2.8), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    picture: list[dg.MetadataValue] = []
+    yield axes, picture
+    locator = AutoDateLocator(minticks=1)  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(
+        ConciseDateFormatter(locator)  # type: ignore[no-untyped-call]
+    )
+    axes.set_ylabel(label)
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.lines:
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=7)
+    file = BytesIO()
+    figure.savefig(file, format="png")
+    data = base64.b64encode(file.getvalue()).decode()
+    picture.append(dg.MetadataValue.md(f"![picture](data:image/png;base64,{data})"))

@@ -1,15 +1,21 @@
 """What every asset works with: the settings, and the rooms opened by them."""
 
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import Self
 
-from aind_etl.errors import AindEtlError
+import dagster as dg
+
+from aind_etl.errors import SourceError
 from aind_etl.extract import ExtractLimits
 from aind_etl.lake import Lake
 from aind_etl.progress import NoProgress, Progress
 from aind_etl.settings import Settings
 from aind_etl.sources import Source, open_source
+
+_FIRST_PAUSE_SECONDS = 15
 
 
 @dataclass(frozen=True)
@@ -22,13 +28,16 @@ class Etl:
         The settings.
     progress
         Who is told how far a run is.
-    failures
-        What went wrong with single collections in the run under way.
+    source_retries
+        How often a step asks again that could not read from a source.
+    opened
+        A source that is open already, for runs that follow each other.
     """
 
     settings: Settings
     progress: Progress = field(default_factory=NoProgress)
-    failures: list[AindEtlError] = field(default_factory=list)
+    source_retries: int = 0
+    opened: Source | None = None
 
     @property
     def lake(self) -> Lake:
@@ -45,4 +54,38 @@ class Etl:
 
     def open_source(self) -> AbstractContextManager[Source]:
         """Open the source for the time of a ``with`` block."""
+        if self.opened is not None:
+            return nullcontext(self.opened)
         return open_source(self.settings.source)
+
+    def list_collections(self) -> list[str]:
+        """Return the names of the source's collections, sorted."""
+        with self.open_source() as source:
+            return source.list_collections()
+
+    @contextmanager
+    def keeping_source_open(self) -> Iterator[Self]:
+        """Give the same with a source that stays open for the time of a ``with`` block."""
+        with self.open_source() as source:
+            yield replace(self, opened=source)
+
+    @contextmanager
+    def asking_again(self, context: dg.AssetExecutionContext) -> Iterator[None]:
+        """Let a step that could not read from a source be tried again, with growing pauses.
+
+        Only that: what is wrong with the data or the settings is no better a minute later.
+
+        Raises
+        ------
+        dagster.RetryRequested
+            The source could not be read, and may be asked again.
+        """
+        try:
+            yield
+        except SourceError as error:
+            if context.retry_number >= self.source_retries:
+                raise
+            raise dg.RetryRequested(
+                max_retries=self.source_retries,
+                seconds_to_wait=_FIRST_PAUSE_SECONDS * 2**context.retry_number,
+            ) from error

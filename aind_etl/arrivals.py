@@ -1,0 +1,192 @@
+"""Which collections of a source the lake is behind of.
+
+Here belongs the comparison of a source's fingerprints with the lake's state files: cheap enough
+for every minute, and right whatever else is lost, because nothing but the lake is compared
+with. What is done about it belongs elsewhere.
+"""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from hashlib import sha256
+from time import monotonic
+from typing import TypeVar
+
+from aind_etl.errors import AindEtlError, SourceError
+from aind_etl.flatten import flattener_version
+from aind_etl.lake import CollectionState, Lake
+from aind_etl.sources import Source
+
+_T = TypeVar("_T")
+_THREADS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """A collection that the lake is behind of.
+
+    Attributes
+    ----------
+    collection
+        The collection.
+    identity
+        The same text as long as the same content waits, another one as soon as more does.
+    reason
+        Why, for people.
+    """
+
+    collection: str
+    identity: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Arrivals:
+    """What a look at a source found.
+
+    Attributes
+    ----------
+    present
+        Every collection of the source and of the lake, sorted.
+    behind
+        The collections that the lake is behind of.
+    unanswered
+        Why a collection could not be looked at, by its name.
+    """
+
+    present: list[str]
+    behind: list[Behind] = field(default_factory=list)
+    unanswered: dict[str, str] = field(default_factory=dict)
+
+
+def find_arrivals(
+    source: Source,
+    lake: Lake,
+    choose: Callable[[set[str]], list[str]],
+    *,
+    within: timedelta,
+) -> Arrivals:
+    """Return which collections the lake is behind of.
+
+    Parameters
+    ----------
+    source, lake
+        What is compared.
+    choose
+        Returns which collections to look at, out of those there are.
+    within
+        How long all of it may take. A collection that has not answered by then is left to the
+        next look; the others are not held up by it.
+
+    Raises
+    ------
+    SourceError
+        The source cannot list its collections, or not in time.
+    ConfigurationError
+        A collection that was asked for is not there.
+    """
+    give_up = monotonic() + within.total_seconds()
+    (listed,) = _in_threads([source.list_collections], give_up, within)
+    present = choose({*listed.result(), *lake.collections()})
+    arrivals = Arrivals(present)
+    asked = _in_threads(
+        [lambda name=name: source.fingerprint(name) for name in present],  # type: ignore[misc]
+        give_up,
+        within,
+    )
+    for collection, answer in zip(present, asked, strict=True):
+        try:
+            fingerprint = answer.result()
+        except AindEtlError as error:
+            arrivals.unanswered[collection] = str(error)
+            continue
+        state = lake.state(collection)
+        reason = _reason(source, lake, state, fingerprint)
+        if reason:
+            identity = _hash(collection, source.name, fingerprint, flattener_version())
+            arrivals.behind.append(Behind(collection, identity, reason))
+    return arrivals
+
+
+def overdue_full_pass(state: CollectionState, now: datetime, age: timedelta) -> Behind | None:
+    """Return a collection that was not read in full for longer than ``age``, if it is one.
+
+    The first pass counts: it reads everything.
+    """
+    read = [
+        moment
+        for moment in (state.last_full_pass_at, state.first_pass_ended_at)
+        if moment is not None
+    ]
+    if not read or now - max(read) <= age:
+        return None
+    last = max(read)
+    return Behind(
+        state.collection,
+        _hash(state.collection, "full", last.isoformat()),
+        f"last read in full on {last:%Y-%m-%d at %H:%M} UTC",
+    )
+
+
+def _reason(source: Source, lake: Lake, state: CollectionState, fingerprint: str) -> str | None:
+    if state.first_pass_ended_at is None:
+        return "never read to its end"
+    if state.source != source.name:
+        return f"last read from {state.source}"
+    if state.fingerprint != fingerprint:
+        return f"{state.fingerprint} when last read, {fingerprint} now"
+    if state.flattened_through < lake.last_batch(state.collection):
+        return "documents read but not flattened"
+    if state.flattener != flattener_version():
+        return "flattened by an earlier version"
+    return None
+
+
+def _in_threads(
+    calls: list[Callable[[], _T]], give_up: float, within: timedelta
+) -> list["Future[_T]"]:
+    """Call functions side by side, and return their answers as of a moment.
+
+    The threads are not waited for any longer than that: a server that never answers holds up
+    nothing but its own thread.
+    """
+    answers: list[Future[_T]] = [Future() for _ in calls]
+    waiting = iter(list(zip(calls, answers, strict=True)))
+    taking = threading.Lock()
+
+    def work() -> None:
+        while True:
+            with taking:
+                call, answer = next(waiting, (None, None))
+            if call is None or answer is None:
+                return
+            if not answer.set_running_or_notify_cancel():
+                continue
+            try:
+                result = call()
+            except Exception as error:  # noqa: BLE001 - handed to whoever asked
+                answer.set_exception(error)
+            else:
+                answer.set_result(result)
+
+    for _ in range(min(_THREADS, len(calls))):
+        threading.Thread(target=work, daemon=True).start()
+    done, _ = wait(answers, max(0, give_up - monotonic()))
+    return [answer if answer in done else _late(within) for answer in answers]
+
+
+def _late(within: timedelta) -> "Future[_T]":
+    late: Future[_T] = Future()
+    late.set_exception(
+        SourceError(
+            f"The source did not answer within {within.total_seconds():g} seconds. Look at the "
+            "server and the network; it is asked again."
+        )
+    )
+    return late
+
+
+def _hash(*parts: str) -> str:
+    return sha256("\0".join(parts).encode()).hexdigest()[:16]

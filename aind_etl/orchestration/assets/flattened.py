@@ -1,0 +1,69 @@
+"""`analyses`, its children and the rejected documents, a collection at a time."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from aind_etl.analyses import refresh_analyses
+from aind_etl.contract import ANALYSIS_TABLES, tables
+from aind_etl.flatten import flattener_version
+from aind_etl.orchestration.metadata import (
+    OWNERS,
+    Stopwatch,
+    freshness,
+    partition_metadata,
+    table_metadata,
+)
+from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH
+from aind_etl.orchestration.resources import Etl
+
+FLATTENED = (*ANALYSIS_TABLES, tables.REJECTED_DOCUMENTS)
+"""The tables made by flattening."""
+
+
+@dg.multi_asset(
+    name="flatten",
+    specs=[
+        dg.AssetSpec(
+            table.name,
+            description=table.description,
+            deps=[tables.DOCUMENTS.name],
+            group_name="lake",
+            kinds={"polars", "parquet"},
+            owners=OWNERS,
+            metadata=table_metadata(table),
+            code_version=flattener_version(),
+            partitions_def=COLLECTIONS,
+            freshness_policy=freshness() if table is tables.ANALYSES else None,
+        )
+        for table in FLATTENED
+    ],
+    backfill_policy=ONE_RUN_EACH,
+)
+def flatten(
+    context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """Flatten what changed in a collection's change log to `analyses` and its children."""
+    collection = context.partition_key
+    etl.progress.step(f"flatten {collection}")
+    watch = Stopwatch()
+    with etl.lake.lock(collection):
+        report = refresh_analyses(etl.lake, collection, progress=etl.progress.advance)
+    context.log.info(str(report))
+    if report.rejected:
+        etl.progress.say(
+            f"{collection}: {report.rejected:,} documents rejected; the table "
+            "rejected_documents says why"
+        )
+    for table in FLATTENED:
+        yield dg.MaterializeResult(
+            asset_key=table.name,
+            metadata={
+                "flattened": report.flattened,
+                "rejected": report.rejected,
+                "removed": report.removed,
+                "partitions_written": report.partitions_written,
+                **partition_metadata(etl.lake, table, collection, watch),
+            },
+        )

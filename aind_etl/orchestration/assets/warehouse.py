@@ -1,0 +1,162 @@
+"""The warehouse with its views and marts, published only if its checks hold."""
+
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from typing import Any
+
+import dagster as dg
+
+from aind_etl.contract import TABLES, tables
+from aind_etl.orchestration.assets.flattened import FLATTENED
+from aind_etl.orchestration.metadata import (
+    OWNERS,
+    Stopwatch,
+    arrivals_picture,
+    freshness,
+    lag_picture,
+    made_column_schema,
+    made_preview,
+    uri,
+)
+from aind_etl.orchestration.resources import Etl
+from aind_etl.publishing import (
+    ChecksFailedError,
+    Outcome,
+    as_markdown,
+    publish_checks,
+    publish_warehouse,
+)
+from aind_etl.sql_files import Kind, SqlFile, in_order, read_sql_files, tables_read
+from aind_etl.warehouse import STORAGE_VERSION, BuildReport, connect
+
+WAREHOUSE = dg.AssetKey("warehouse")
+PUBLISHER_POOL = "publisher"
+"""Of what holds this pool's one slot there is one at a time."""
+
+_PICTURED = "collection_freshness"
+
+
+def warehouse_asset() -> dg.AssetsDefinition:
+    """Return the warehouse with its views and marts, one asset a file of ``sql/``.
+
+    Raises
+    ------
+    ConfigurationError
+        A file of ``sql/`` does not begin with a comment.
+    """
+    made = in_order([*read_sql_files(Kind.VIEW), *read_sql_files(Kind.MART)])
+    names = {table.name for table in TABLES} | {file.name for file in made}
+
+    @dg.multi_asset(
+        name="publish",
+        specs=[
+            dg.AssetSpec(
+                WAREHOUSE,
+                description="The DuckDB file with every table of the lake, views and marts.",
+                deps=[tables.DOCUMENTS.name, *(table.name for table in FLATTENED)],
+                group_name="warehouse",
+                kinds={"duckdb"},
+                owners=OWNERS,
+                code_version=STORAGE_VERSION,
+                freshness_policy=freshness(),
+            ),
+            *(
+                dg.AssetSpec(
+                    file.name,
+                    description=file.comment,
+                    deps=_upstream(file, names),
+                    group_name=file.kind.value,
+                    kinds={"duckdb", "sql"},
+                    owners=OWNERS,
+                    code_version=sha256(file.statement.encode()).hexdigest()[:16],
+                )
+                for file in made
+            ),
+        ],
+        check_specs=[
+            dg.AssetCheckSpec(
+                check.name,
+                asset=WAREHOUSE,
+                description=check.summary,
+                blocking=not check.is_warning,
+            )
+            for check in publish_checks()
+        ],
+        pool=PUBLISHER_POOL,
+    )
+    def publish(
+        context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
+    ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
+        etl.progress.step("build the warehouse")
+        watch = Stopwatch()
+        try:
+            publication = publish_warehouse(
+                etl.lake,
+                etl.settings.warehouse_path,
+                max_lost_share=etl.settings.max_deleted_share,
+            )
+        except ChecksFailedError as error:
+            yield from map(_check_result, error.outcomes)
+            raise
+        report = publication.report
+        context.log.info("%s: %s", "published" if report.published else "unchanged", report.path)
+        yield from map(_check_result, publication.outcomes)
+        yield from _materializations(report, made, watch)
+
+    return publish
+
+
+def _materializations(
+    report: BuildReport, made: Sequence[SqlFile], watch: Stopwatch
+) -> Iterator[dg.MaterializeResult[Any]]:
+    yield dg.MaterializeResult(
+        asset_key=WAREHOUSE,
+        metadata={
+            "dagster/uri": uri(report.path),
+            "published": report.published,
+            "bytes": report.size_bytes,
+            "seconds": watch.seconds,
+            "rows": dg.MetadataValue.md(
+                as_markdown(
+                    ("table", "rows"),
+                    [(name, f"{count:,}") for name, count in sorted(report.rows.items())],
+                )
+            ),
+        },
+    )
+    with connect(report.path) as connection:
+        for file in made:
+            metadata: dict[str, Any] = {
+                "dagster/column_schema": made_column_schema(connection, file.name),
+                "preview": made_preview(connection, file.name),
+            }
+            if file.name in report.rows:
+                metadata["dagster/row_count"] = report.rows[file.name]
+            if file.name == _PICTURED:
+                metadata["arrivals a day"] = arrivals_picture(connection)
+                metadata["lag from finished to first seen"] = lag_picture(connection)
+            yield dg.MaterializeResult(asset_key=file.name, metadata=metadata)
+
+
+def _check_result(outcome: Outcome) -> dg.AssetCheckResult:
+    metadata: dict[str, Any] = {}
+    if outcome.details:
+        metadata["what offends"] = dg.MetadataValue.md(outcome.details)
+    return dg.AssetCheckResult(
+        asset_key=WAREHOUSE,
+        check_name=outcome.check.name,
+        passed=outcome.holds,
+        severity=(
+            dg.AssetCheckSeverity.WARN if outcome.check.is_warning else dg.AssetCheckSeverity.ERROR
+        ),
+        description=outcome.message,
+        metadata=metadata,
+    )
+
+
+def _upstream(file: SqlFile, names: set[str]) -> list[dg.AssetKey]:
+    """Return the assets a view or mart reads; tables without an asset stand in the warehouse."""
+    assets = {table.name for table in (tables.DOCUMENTS, *FLATTENED)}
+    read = tables_read(file.statement, names) - {file.name}
+    others = {table.name for table in TABLES} - assets
+    return sorted({WAREHOUSE if name in others else dg.AssetKey(name) for name in read})

@@ -1,0 +1,364 @@
+"""Publishing a warehouse only if its checks hold.
+
+Here belongs what must hold of a finished file before readers get it, and what happens where it
+does not: the file is thrown away, and what stands at the path stays. How the file is built
+belongs to :mod:`aind_etl.warehouse`, the checks that are SQL to ``sql/checks``.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from aind_etl.contract import ANALYSIS_TABLES, TABLES, Partitioning, Table, tables
+from aind_etl.contract.ddl import quote_identifier
+from aind_etl.contract.schemas import arrow_schema
+from aind_etl.errors import DataError
+from aind_etl.lake import Lake
+from aind_etl.sql_files import Kind, read_sql_files
+from aind_etl.warehouse import BuildReport, build_warehouse, connect, read_info, run_checks
+
+CONTRACT_CHECK = "tables_follow_the_contract"
+AGREEMENT_CHECK = "lake_and_warehouse_agree"
+COLLAPSE_CHECK = "row_counts_do_not_collapse"
+
+_SUMMARIES = {
+    CONTRACT_CHECK: "Every table has the columns and types of the contract, and so have its files.",
+    AGREEMENT_CHECK: "Every table has as many rows in the warehouse as in the lake.",
+    COLLAPSE_CHECK: "No table has lost more than a set share of the rows last published.",
+}
+_LAKE_TABLES = tuple(
+    table for table in TABLES if table.partitioning is not Partitioning.WAREHOUSE_ONLY
+)
+# What may shrink to nothing for a good reason is left out: documents that are understood now are
+# no longer rejected, and a value that becomes a column leaves the attributes.
+_LASTING = tuple(
+    table for table in (tables.DOCUMENTS, *ANALYSIS_TABLES) if table is not tables.ATTRIBUTES
+)
+_EXAMPLES = 5
+_CELL_WIDTH = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Something that must hold of a warehouse.
+
+    Attributes
+    ----------
+    name
+        Its name.
+    summary
+        What must hold, as a sentence.
+    is_warning
+        Whether a warehouse that offends is published all the same: only what writers wrote is
+        odd.
+    """
+
+    name: str
+    summary: str
+    is_warning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a check went.
+
+    Attributes
+    ----------
+    check
+        The check.
+    holds
+        Whether it holds.
+    message
+        What was found, as a sentence.
+    details
+        Examples as a table in Markdown; empty where there are none.
+    """
+
+    check: Check
+    holds: bool
+    message: str
+    details: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What publishing did.
+
+    Attributes
+    ----------
+    report
+        What was built.
+    outcomes
+        How the checks went, in the order of :func:`publish_checks`.
+    """
+
+    report: BuildReport
+    outcomes: tuple[Outcome, ...]
+
+
+class ChecksFailedError(DataError):
+    """Checks that must hold failed, and the warehouse was not published.
+
+    Attributes
+    ----------
+    outcomes
+        How every check went.
+    """
+
+    def __init__(self, message: str, outcomes: Sequence[Outcome]) -> None:
+        super().__init__(message)
+        self.outcomes = tuple(outcomes)
+
+
+def publish_checks(sql_folder: Path | None = None) -> list[Check]:
+    """Return every check of a warehouse, those of ``sql/checks`` last.
+
+    Raises
+    ------
+    ConfigurationError
+        A file of ``sql/checks`` cannot be read.
+    """
+    return [
+        *(Check(name, summary) for name, summary in _SUMMARIES.items()),
+        *(
+            Check(file.name, file.summary, file.is_warning)
+            for file in read_sql_files(Kind.CHECK, sql_folder)
+        ),
+    ]
+
+
+def publish_warehouse(
+    lake: Lake,
+    path: Path,
+    *,
+    max_lost_share: float,
+    sql_folder: Path | None = None,
+    progress: Callable[[str], None] = lambda _step: None,
+) -> Publication:
+    """Build the warehouse, check it, and publish it if every check holds.
+
+    Parameters
+    ----------
+    lake, path, sql_folder, progress
+        As for :func:`aind_etl.warehouse.build_warehouse`.
+    max_lost_share
+        Largest share of a table's rows, from 0 to 1, that may be gone since it was last
+        published.
+
+    Returns
+    -------
+    Publication
+        What was built, and how the checks went; where nothing had changed, of the file that
+        stands there.
+
+    Raises
+    ------
+    ChecksFailedError
+        A check that must hold does not. What stands at ``path`` stays.
+    ConfigurationError, DataError
+        As for :func:`aind_etl.warehouse.build_warehouse`.
+    """
+    outcomes: list[Outcome] = []
+
+    def validate(built: duckdb.DuckDBPyConnection) -> None:
+        outcomes.append(_contract_outcome(built, lake))
+        outcomes.append(_agreement_outcome(built, lake))
+        outcomes.append(_collapse_outcome(built, lake, path, max_lost_share))
+        outcomes.extend(_sql_outcomes(built, sql_folder))
+        failed = [one for one in outcomes if not one.holds and not one.check.is_warning]
+        if failed:
+            raise ChecksFailedError(_refusal(failed, path), outcomes)
+
+    report = build_warehouse(
+        lake, path, sql_folder=sql_folder, progress=progress, validate=validate
+    )
+    if not report.published:
+        unchanged = "Nothing has changed since it was published."
+        with connect(path) as standing:
+            outcomes = [
+                *(
+                    Outcome(Check(*named), holds=True, message=unchanged)
+                    for named in _SUMMARIES.items()
+                ),
+                *_sql_outcomes(standing, sql_folder),
+            ]
+    return Publication(report, tuple(outcomes))
+
+
+def _refusal(failed: Sequence[Outcome], path: Path) -> str:
+    lines = [f"  {one.check.name}: {one.message} {one.check.summary}" for one in failed]
+    stays = (
+        "the one that stands there was left as it was"
+        if path.exists()
+        else "there is none there yet"
+    )
+    return "\n".join(
+        [
+            f"The warehouse {str(path)!r} was not published, {stays}, because checks failed:",
+            *lines,
+            (
+                "What offends is shown by the queries of sql/checks; 'aind-etl rebuild' makes the "
+                "tables anew from the change log."
+            ),
+        ]
+    )
+
+
+def _contract_outcome(built: duckdb.DuckDBPyConnection, lake: Lake) -> Outcome:
+    differing = []
+    for table in TABLES:
+        expected = {
+            column.name: f"{column.type}{' NOT NULL' if column.required else ''}"
+            for column in table.columns
+        }
+        found = built.execute(
+            "SELECT column_name, data_type || if(is_nullable, '', ' NOT NULL') "
+            "FROM duckdb_columns() WHERE table_name = ? ORDER BY column_index",
+            [table.name],
+        ).fetchall()
+        actual = {name: _short_type(kind) for name, kind in found}
+        differing += [
+            (table.name, name, expected.get(name, "no such column"), actual.get(name, "missing"))
+            for name in dict.fromkeys([*expected, *actual])
+            if expected.get(name) != actual.get(name)
+        ]
+    differing += [row for table in _LAKE_TABLES for row in _differing_files(lake, table)]
+    columns = sum(len(table.columns) for table in TABLES)
+    return Outcome(
+        Check(CONTRACT_CHECK, _SUMMARIES[CONTRACT_CHECK]),
+        not differing,
+        f"{len(differing):,} columns differ."
+        if differing
+        else f"All {columns:,} columns of {len(TABLES)} tables are as the contract has them.",
+        as_markdown(("table or file", "column", "expected", "actual"), differing)
+        if differing
+        else "",
+    )
+
+
+def _short_type(kind: str) -> str:
+    return kind.replace("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ")
+
+
+def _differing_files(lake: Lake, table: Table) -> Iterator[tuple[str, str, str, str]]:
+    """Yield the columns of files that have another type than the contract's.
+
+    A file may lack a column that the contract got after it was written, or hold one it had.
+    """
+    expected = arrow_schema(table)
+    known: set[pa.Schema] = {expected}
+    for path in lake.files(table):
+        actual = pq.read_schema(path).remove_metadata()
+        if actual in known:
+            continue
+        known.add(actual)
+        for field in actual:
+            place = expected.get_field_index(field.name)
+            if place >= 0 and expected.field(place).type != field.type:
+                wanted = expected.field(place).type
+                yield str(path), field.name, str(wanted), str(field.type)
+
+
+def _agreement_outcome(built: duckdb.DuckDBPyConnection, lake: Lake) -> Outcome:
+    differing = []
+    total = 0
+    for table in _LAKE_TABLES:
+        expected = _lake_rows(lake) if table is tables.DOCUMENTS else lake.count_rows(table)
+        actual = _count(built, table)
+        total += actual
+        if expected != actual:
+            differing.append((table.name, f"{expected:,}", f"{actual:,}"))
+    return Outcome(
+        Check(AGREEMENT_CHECK, _SUMMARIES[AGREEMENT_CHECK]),
+        not differing,
+        f"{len(differing)} tables differ."
+        if differing
+        else f"{total:,} rows of {len(_LAKE_TABLES)} tables are in both.",
+        as_markdown(("table", "rows in the lake", "rows in the warehouse"), differing)
+        if differing
+        else "",
+    )
+
+
+def _lake_rows(lake: Lake) -> int:
+    """Return the number of versions in the change log whose batches are flattened."""
+    return sum(
+        lake.versions(name)
+        .filter(pl.col("batch_id") <= lake.state(name).flattened_through)
+        .select(pl.len())
+        .collect()
+        .item()
+        for name in lake.collections()
+    )
+
+
+def _collapse_outcome(
+    built: duckdb.DuckDBPyConnection, lake: Lake, path: Path, max_lost_share: float
+) -> Outcome:
+    check = Check(COLLAPSE_CHECK, _SUMMARIES[COLLAPSE_CHECK])
+    if read_info(path).get("lake") != str(lake):
+        return Outcome(check, holds=True, message="There is none of this lake to compare with.")
+    lost = []
+    with connect(path) as published:
+        for table in _LASTING:
+            before, now = _count(published, table), _count(built, table)
+            if before - now > max_lost_share * before:
+                lost.append((table.name, f"{before:,}", f"{now:,}"))
+    if not lost:
+        return Outcome(check, holds=True, message=f"{len(_LASTING)} tables were compared.")
+    names = ", ".join(f"{name} from {before} rows to {now}" for name, before, now in lost)
+    return Outcome(
+        check,
+        holds=False,
+        message=f"Fallen by more than the share of {max_lost_share:g}: {names}. If they are meant "
+        "to be gone, run once with --max-deleted-share 1.",
+        details=as_markdown(("table", "rows published", "rows now"), lost),
+    )
+
+
+def _count(connection: duckdb.DuckDBPyConnection, table: Table) -> int:
+    try:
+        rows = connection.execute(f"SELECT count(*) FROM {quote_identifier(table.name)}").fetchall()
+    except duckdb.CatalogException:
+        return 0  # Published before there was such a table.
+    return int(rows[0][0])
+
+
+def _sql_outcomes(
+    connection: duckdb.DuckDBPyConnection, sql_folder: Path | None
+) -> Iterator[Outcome]:
+    for file, offending in run_checks(connection, sql_folder):
+        check = Check(file.name, file.summary, file.is_warning)
+        if not offending:
+            yield Outcome(check, holds=True, message="No row offends.")
+            continue
+        examples = connection.execute(
+            f"SELECT * FROM (\n{file.statement}\n) LIMIT {_EXAMPLES}"
+        ).fetchall()
+        names = [column[0] for column in connection.description or ()]
+        yield Outcome(
+            check,
+            holds=False,
+            message=f"{offending:,} rows offend.",
+            details=as_markdown(names, examples),
+        )
+
+
+def as_markdown(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return rows as a table in Markdown, each value shortened to what a page can show."""
+    lines = [_line(names), _line(["---"] * len(names)), *(_line(row) for row in rows)]
+    return "\n".join(lines)
+
+
+def _line(values: Iterable[object]) -> str:
+    cells = ("" if value is None else str(value) for value in values)
+    shown = (
+        cell if len(cell) <= _CELL_WIDTH else f"{cell[: _CELL_WIDTH - 1]}…"
+        for cell in (cell.replace("|", "\\|").replace("\n", " ") for cell in cells)
+    )
+    return f"| {' | '.join(shown)} |"
