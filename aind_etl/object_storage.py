@@ -1,0 +1,454 @@
+"""The few file operations the lake is built on, on an object store.
+
+The same surface as :class:`aind_etl.storage.LocalStorage`, with the same guarantees: a file
+appears whole or not at all, because it is one request to the store; and one process at a time
+writes what a lock protects. What the files mean does not belong here.
+
+The store is whatever fsspec opens. Locks, and writes that must not overwrite another's, need
+conditional requests, which S3 and its look-alikes have.
+"""
+
+import errno
+import hashlib
+import io
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, BinaryIO, cast
+
+import fsspec
+from botocore.exceptions import BotoCoreError, ClientError
+
+from aind_etl.errors import ConfigurationError, DataError
+
+_LOCKS = "_locks"
+# A lease is renewed three times before it ends, and taken over only when it has ended for longer
+# than two clocks may differ.
+_LEASE_SECONDS = 60.0
+_CLOCKS_DIFFER_SECONDS = 15.0
+_ASK_AGAIN_SECONDS = 0.5
+_STORE_ERRORS = (OSError, BotoCoreError, ClientError)
+
+
+class ObjectStorage:
+    """Files below one prefix of an object store, named by relative paths with ``/``.
+
+    Parameters
+    ----------
+    url
+        The prefix, such as ``s3://bucket/lake``. Endpoint and credentials come from the store's
+        usual places: ``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID``, a profile, the machine's role.
+
+    Raises
+    ------
+    ConfigurationError
+        The prefix names no bucket, or is of a kind that fsspec cannot open here.
+    """
+
+    def __init__(self, url: str) -> None:
+        scheme, _, place = url.partition("://")
+        self.root = f"{scheme}://{place.strip('/')}"
+        if not place.strip("/"):
+            raise ConfigurationError(
+                f"The lake {url!r} names no bucket. Expected is something like s3://bucket/lake."
+            )
+        try:
+            # What another process wrote must be seen: listings are never remembered.
+            self._store = fsspec.filesystem(
+                scheme, use_listings_cache=False, skip_instance_cache=True
+            )
+        except (ImportError, ValueError) as error:
+            raise ConfigurationError(
+                f"The lake {url!r} lies on a store that cannot be opened here: {error}. Known are "
+                "a folder and s3://bucket/prefix; others need their fsspec package installed."
+            ) from None
+
+    def path(self, name: str) -> str:
+        """Return where a file lies, for libraries that read it themselves."""
+        return f"{self.root}/{name}"
+
+    def files(self, folder: str, suffix: str) -> list[str]:
+        """Return the names of the files anywhere below ``folder`` that end with ``suffix``.
+
+        Raises
+        ------
+        DataError
+            The store cannot be asked.
+        """
+        with self._asking(f"list {folder!r}"):
+            try:
+                found = self._store.find(self.path(folder))
+            except FileNotFoundError:
+                return []
+        return sorted(self._name(path) for path in found if path.endswith(suffix))
+
+    def mark(self, name: str) -> str:
+        """Return a text that differs whenever a file's content does; empty where it is not there.
+
+        Raises
+        ------
+        DataError
+            The store cannot be asked.
+        """
+        facts = self._facts(name)
+        return "" if facts is None else f"{facts['size']} {facts.get('ETag', facts.get('mtime'))}"
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file's content, or None where there is no such file.
+
+        Raises
+        ------
+        DataError
+            The store cannot be asked.
+        """
+        with self._asking(f"read {name!r}"):
+            try:
+                return cast("bytes", self._store.cat_file(self.path(name)))
+            except FileNotFoundError:
+                return None
+
+    def write(
+        self, name: str, write_content: Callable[[BinaryIO], None], *, replace: bool = True
+    ) -> bool:
+        """Write a file in one request, so that it appears whole or not at all.
+
+        Parameters
+        ----------
+        name
+            The file's name.
+        write_content
+            Writes the content to the open file it is given.
+        replace
+            Whether a file of that name may be there already.
+
+        Returns
+        -------
+        bool
+            False where the file stood there already with the same content, and was left alone.
+
+        Raises
+        ------
+        DataError
+            The file is there and may not be replaced, a lock was lost, or the store cannot be
+            asked.
+        """
+        buffer = io.BytesIO()
+        write_content(buffer)
+        content = buffer.getvalue()
+        if replace and self._holds(name, content):
+            return False
+        self._check_leases()
+        with self._asking(f"write {name!r}"):
+            try:
+                self._store.pipe_file(
+                    self.path(name), content, mode="overwrite" if replace else "create"
+                )
+            except FileExistsError:
+                raise DataError(
+                    f"{self.path(name)} was written by another run at the same time. Nothing was "
+                    "overwritten; run again when the other has ended."
+                ) from None
+        return True
+
+    def update(self, name: str, change: Callable[[bytes | None], bytes]) -> None:
+        """Replace a small file by what ``change`` makes of it, unless another was quicker.
+
+        Raises
+        ------
+        DataError
+            The file changed in between, a lock was lost, or the store cannot be asked.
+        """
+        facts = self._facts(name)
+        content = change(None if facts is None else self.read(name))
+        self._check_leases()
+        if not self._put_if(name, content, facts):
+            raise DataError(
+                f"{self.path(name)} was changed by another run at the same time. Nothing was "
+                "overwritten; run again when the other has ended."
+            )
+
+    def remove(self, name: str) -> bool:
+        """Remove a file if it is there.
+
+        Returns
+        -------
+        bool
+            Whether it was there.
+
+        Raises
+        ------
+        DataError
+            A lock was lost, or the store cannot be asked.
+        """
+        self._check_leases()
+        if self._facts(name) is None:
+            return False
+        with self._asking(f"remove {name!r}"):
+            self._store.rm_file(self.path(name))
+        return True
+
+    @contextmanager
+    def scratch(self, name: str) -> Iterator[Path]:
+        """Give an empty folder on this machine's disk for the time of a ``with`` block."""
+        with TemporaryDirectory(prefix=f"aind-etl-{name.replace('/', '-')[-60:]}-") as folder:
+            yield Path(folder)
+
+    def clear_staging(self) -> None:
+        """Do nothing: a write that was cut short leaves nothing on the store."""
+
+    @contextmanager
+    def lock(self, name: str, purpose: str, *, wait_seconds: float = 0) -> Iterator[None]:
+        """Hold a lock: a lease on the store, renewed while held, that ends with its holder.
+
+        Parameters
+        ----------
+        name
+            The lock's name.
+        purpose
+            What is locked, for the message to whoever finds it taken.
+        wait_seconds
+            How long to wait for whoever holds it.
+
+        Raises
+        ------
+        DataError
+            Another process holds the lock, or the store cannot be asked.
+        """
+        lease = _Lease(self, f"{_LOCKS}/{name}.lease")
+        ends = time.monotonic() + wait_seconds
+        while not lease.take():
+            if time.monotonic() >= ends:
+                raise DataError(
+                    f"Another run is writing {purpose} ({lease.holder}). Wait for it to end, or "
+                    "stop it, and run again. A run that was killed keeps its lock for about a "
+                    "minute."
+                )
+            time.sleep(_ASK_AGAIN_SECONDS)
+        held = _HELD.setdefault(self.root, [])
+        held.append(lease)
+        try:
+            with lease.renewed():
+                yield
+        finally:
+            held.remove(lease)
+            lease.give_back()
+
+    def fetch(self, name: str, target: Path) -> None:
+        """Copy a file to this machine's disk, where it appears whole or not at all.
+
+        Raises
+        ------
+        DataError
+            The store cannot be asked, or has no such file.
+        """
+        with (
+            self._asking(f"read {name!r}"),
+            TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as folder,
+        ):
+            staged = Path(folder) / target.name
+            self._store.get_file(self.path(name), str(staged))
+            staged.replace(target)
+
+    def _name(self, path: str) -> str:
+        return path.removeprefix(self.root.partition("://")[2]).lstrip("/")
+
+    def _facts(self, name: str) -> dict[str, Any] | None:
+        with self._asking(f"find {name!r}"):
+            try:
+                return cast("dict[str, Any]", self._store.info(self.path(name)))
+            except FileNotFoundError:
+                return None
+
+    def _holds(self, name: str, content: bytes) -> bool:
+        facts = self._facts(name)
+        if facts is None or facts["size"] != len(content):
+            return False
+        # Of a file written in one plain request, most stores tell the MD5.
+        told = str(facts.get("ETag", "")).strip('"')
+        if told == hashlib.md5(content, usedforsecurity=False).hexdigest():
+            return True
+        return self.read(name) == content
+
+    def _put_if(self, name: str, content: bytes, facts: dict[str, Any] | None) -> bool:
+        """Write a file if it is as ``facts`` say; return whether it was."""
+        with self._asking(f"write {name!r}"):
+            try:
+                if facts is None:
+                    self._store.pipe_file(self.path(name), content, mode="create")
+                elif hasattr(self._store, "call_s3"):
+                    bucket, key, _ = self._store.split_path(self.path(name))
+                    self._store.call_s3(
+                        "put_object", Bucket=bucket, Key=key, Body=content, IfMatch=facts["ETag"]
+                    )
+                else:
+                    self._store.pipe_file(self.path(name), content)
+            except FileExistsError:
+                return False
+            except FileNotFoundError:
+                # It was there a moment ago.
+                if facts is None:
+                    raise
+                return False
+            except OSError as error:
+                if _is_unmet(error):
+                    return False
+                raise
+        return True
+
+    def _check_leases(self) -> None:
+        """Make sure that every lock this process holds here is still its own.
+
+        Raises
+        ------
+        DataError
+            One was lost.
+        """
+        for lease in _HELD.get(self.root, []):
+            if not lease.is_held:
+                raise DataError(
+                    f"The lock {self.path(lease.name)} could not be renewed in time and may be "
+                    "another's by now. Nothing more was written; run again."
+                )
+
+    @contextmanager
+    def _asking(self, what: str) -> Iterator[None]:
+        """Put in words what the store answers.
+
+        Raises
+        ------
+        DataError
+            The store refused, or cannot be reached.
+        """
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise DataError(
+                f"The lake {self.root} cannot {what}: {_first_line(error)}. Check that the bucket "
+                "exists."
+            ) from None
+        except PermissionError:
+            raise DataError(
+                f"The lake {self.root} refuses to {what}. Check the credentials (AWS_PROFILE, "
+                "AWS_ACCESS_KEY_ID) and the rights they give."
+            ) from None
+        except _STORE_ERRORS as error:
+            raise DataError(
+                f"The lake {self.root} cannot {what}: {_first_line(error)}. Check the endpoint "
+                "(AWS_ENDPOINT_URL), the region and the network, and run again."
+            ) from None
+
+
+@dataclass
+class _Lease:
+    """A small file that says who may write, and until when.
+
+    Attributes
+    ----------
+    storage, name
+        Where it lies.
+    holder
+        Who holds it, as last read.
+    """
+
+    storage: ObjectStorage
+    name: str
+    holder: str = "unknown process"
+    _token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    _valid_until: float = 0.0
+    _given_back: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the lease was renewed lately enough that nobody may have taken it over."""
+        return time.monotonic() < self._valid_until
+
+    def take(self) -> bool:
+        """Take the lease if it is free or has ended; return whether that worked."""
+        facts = self.storage._facts(self.name)  # noqa: SLF001 - one room, two classes
+        if facts is not None:
+            found = self._read()
+            if found is not None:
+                self.holder = str(found.get("holder", self.holder))
+                if time.time() < float(found.get("ends", 0)) + _CLOCKS_DIFFER_SECONDS:
+                    return False
+        return self._put(facts)
+
+    @contextmanager
+    def renewed(self) -> Iterator[None]:
+        """Renew the lease for the time of a ``with`` block."""
+        thread = threading.Thread(target=self._renew, name=f"lease {self.name}", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._given_back.set()
+            thread.join()
+
+    def give_back(self) -> None:
+        """Free the lease, if it is still this process's."""
+        self._valid_until = 0.0
+        # What cannot be freed now ends by itself.
+        with suppress(DataError):
+            found = self._read()
+            if found is not None and found.get("token") == self._token:
+                self.storage._store.rm_file(self.storage.path(self.name))  # noqa: SLF001
+
+    def _renew(self) -> None:
+        while not self._given_back.wait(_LEASE_SECONDS / 4):
+            try:
+                facts = self.storage._facts(self.name)  # noqa: SLF001
+                found = self._read()
+                if found is None or found.get("token") != self._token or not self._put(facts):
+                    self._valid_until = 0.0
+                    return
+            except DataError:
+                continue  # The store may answer the next time, before the lease ends.
+
+    def _put(self, facts: dict[str, Any] | None) -> bool:
+        # Measured from before the request: a slow answer must not make the lease longer here
+        # than others take it to be.
+        asked = time.monotonic()
+        content = {
+            "holder": f"process {os.getpid()} on {socket.gethostname()}",
+            "token": self._token,
+            "ends": time.time() + _LEASE_SECONDS,
+        }
+        if not self.storage._put_if(self.name, json.dumps(content).encode(), facts):  # noqa: SLF001
+            return False
+        self._valid_until = asked + _LEASE_SECONDS
+        return True
+
+    def _read(self) -> dict[str, Any] | None:
+        content = self.storage.read(self.name)
+        try:
+            found = None if content is None else json.loads(content)
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else None
+
+
+_HELD: dict[str, list[_Lease]] = {}
+"""By prefix, the leases this process holds; whoever writes makes sure that they still are."""
+
+
+def _is_unmet(error: OSError) -> bool:
+    """Return whether a store refused a request because its condition did not hold."""
+    cause = error.__cause__
+    if isinstance(cause, ClientError):
+        return cause.response.get("Error", {}).get("Code") in {
+            "PreconditionFailed",
+            "ConditionalRequestConflict",
+        }
+    return error.errno == errno.EINVAL and "pre-condition" in str(error)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

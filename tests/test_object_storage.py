@@ -1,0 +1,298 @@
+"""The file operations below the lake, on an object store: whole files, conditions, leases."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from textwrap import dedent
+from typing import BinaryIO
+from uuid import uuid4
+
+import duckdb
+import object_store
+import polars as pl
+import pytest
+import s3fs
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from aind_etl import object_storage
+from aind_etl.errors import ConfigurationError, DataError
+from aind_etl.object_storage import ObjectStorage
+
+NAME = "analyses/collection=a/part.parquet"
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    with pytest.MonkeyPatch.context() as patch, object_store.object_store() as address:
+        for name, value in object_store.ENVIRONMENT.items():
+            patch.setenv(name, value)
+        patch.setenv("AWS_ENDPOINT_URL", address)
+        s3fs.S3FileSystem(skip_instance_cache=True).mkdir(object_store.BUCKET)
+        yield address
+
+
+@pytest.fixture
+def url(endpoint: str) -> str:
+    return f"s3://{object_store.BUCKET}/{uuid4().hex}"
+
+
+@pytest.fixture
+def storage(url: str) -> ObjectStorage:
+    return ObjectStorage(url)
+
+
+def content(text: bytes) -> Callable[[BinaryIO], None]:
+    def write(file: BinaryIO) -> None:
+        file.write(text)
+
+    return write
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+def test_what_was_written_is_read_and_listed(storage: ObjectStorage) -> None:
+    assert storage.write(NAME, content(b"one"))
+    assert storage.write("analyses/other.parquet", content(b"two"))
+    assert storage.write("analyses/note.txt", content(b"three"))
+    assert storage.read(NAME) == b"one"
+    assert storage.files("analyses", ".parquet") == [NAME, "analyses/other.parquet"]
+    assert storage.files("nowhere", ".parquet") == []
+
+
+def test_a_file_that_is_not_there_reads_as_none_and_has_no_mark(storage: ObjectStorage) -> None:
+    assert storage.read(NAME) is None
+    assert storage.mark(NAME) == ""
+
+
+def test_the_same_content_leaves_the_file_alone(storage: ObjectStorage) -> None:
+    storage.write(NAME, content(b"same"))
+    before = s3fs.S3FileSystem().info(storage.path(NAME))
+    assert not storage.write(NAME, content(b"same"))
+    assert s3fs.S3FileSystem().info(storage.path(NAME), refresh=True) == before
+
+
+def test_the_mark_changes_with_the_content(storage: ObjectStorage) -> None:
+    storage.write(NAME, content(b"one"))
+    one = storage.mark(NAME)
+    storage.write(NAME, content(b"two"))
+    assert storage.mark(NAME) != one
+
+
+def test_a_write_that_fails_leaves_the_old_file(storage: ObjectStorage) -> None:
+    storage.write(NAME, content(b"old"))
+
+    def fail(file: BinaryIO) -> None:
+        file.write(b"half")
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        storage.write(NAME, fail)
+    assert storage.read(NAME) == b"old"
+
+
+def test_a_file_that_may_not_be_replaced_is_left_and_named(storage: ObjectStorage) -> None:
+    assert storage.write(NAME, content(b"first"), replace=False)
+    with pytest.raises(DataError, match=r"part\.parquet was written by another run"):
+        storage.write(NAME, content(b"second"), replace=False)
+    assert storage.read(NAME) == b"first"
+
+
+def test_a_removed_file_is_gone(storage: ObjectStorage) -> None:
+    storage.write(NAME, content(b"one"))
+    assert storage.remove(NAME)
+    assert not storage.remove(NAME)
+    assert storage.files("analyses", "") == []
+
+
+def test_a_file_is_fetched_to_the_disk(storage: ObjectStorage, tmp_path: Path) -> None:
+    storage.write(NAME, content(b"one"))
+    storage.fetch(NAME, tmp_path / "here")
+    assert (tmp_path / "here").read_bytes() == b"one"
+    assert list(tmp_path.iterdir()) == [tmp_path / "here"]
+
+
+def test_what_was_written_is_read_by_polars_and_duckdb(storage: ObjectStorage) -> None:
+    rows = pl.DataFrame({"record_id": ["a", "b"]})
+    storage.write(NAME, rows.write_parquet)  # type: ignore[arg-type]
+    assert pl.scan_parquet(storage.path(NAME)).select("record_id").collect().equals(rows)
+    with duckdb.connect() as connection:
+        connection.register_filesystem(s3fs.S3FileSystem())
+        found = connection.sql(f"SELECT record_id FROM read_parquet('{storage.path(NAME)}')")
+        assert found.fetchall() == [("a",), ("b",)]
+
+
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.one_of(st.none(), st.binary(max_size=3))), max_size=8
+    ),
+)
+def test_files_are_as_the_last_write_or_removal_left_them(
+    endpoint: str, steps: list[tuple[str, bytes | None]]
+) -> None:
+    storage = ObjectStorage(f"s3://{object_store.BUCKET}/{uuid4().hex}")
+    expected: dict[str, bytes] = {}
+    for name, text in steps:
+        if text is None:
+            assert storage.remove(name) == (expected.pop(name, None) is not None)
+        else:
+            assert storage.write(name, content(text)) == (expected.get(name) != text)
+            expected[name] = text
+    assert {name: storage.read(name) for name in storage.files("", "")} == expected
+
+
+# --- small files that two may change -----------------------------------------------------------
+
+
+def test_an_update_sees_what_stood_there(storage: ObjectStorage) -> None:
+    storage.update("state", lambda before: (before or b"") + b"1")
+    storage.update("state", lambda before: (before or b"") + b"2")
+    assert storage.read("state") == b"12"
+
+
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_of_two_updates_at_once_one_wins_and_the_other_is_refused(
+    storage: ObjectStorage, before: bytes | None
+) -> None:
+    if before is not None:
+        storage.write("state", content(before))
+
+    def overtaken(found: bytes | None) -> bytes:
+        assert found == before
+        storage.update("state", lambda _: b"the other's")
+        return b"mine"
+
+    with pytest.raises(DataError, match="changed by another run at the same time"):
+        storage.update("state", overtaken)
+    assert storage.read("state") == b"the other's"
+
+
+# --- locks ------------------------------------------------------------------------------------
+
+
+def test_whoever_finds_a_lock_taken_is_told_by_whom(storage: ObjectStorage) -> None:
+    with (
+        storage.lock("a", "the collection 'a'"),
+        pytest.raises(DataError, match=f"writing the collection 'a' .*process {os.getpid()} on"),
+        ObjectStorage(storage.root).lock("a", "the collection 'a'"),
+    ):
+        pass
+
+
+def test_a_lock_is_free_afterwards_and_leaves_nothing(storage: ObjectStorage) -> None:
+    with storage.lock("a", "it"), storage.lock("b", "another"):
+        pass
+    with storage.lock("a", "it"):
+        pass
+    assert storage.files("", "") == []
+
+
+def test_whoever_waits_gets_the_lock_when_it_is_free(storage: ObjectStorage) -> None:
+    order = []
+    taken = threading.Event()
+
+    def first() -> None:
+        with storage.lock("a", "it"):
+            taken.set()
+            order.append("first")
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    taken.wait()
+    with storage.lock("a", "it", wait_seconds=60):
+        order.append("second")
+    thread.join()
+    assert order == ["first", "second"]
+
+
+def test_of_many_that_try_at_once_one_gets_the_lock(storage: ObjectStorage) -> None:
+    gate, done = threading.Barrier(6), threading.Barrier(6)
+    got = []
+
+    def race() -> None:
+        gate.wait()
+        try:
+            with ObjectStorage(storage.root).lock("a", "it"):
+                got.append(1)
+                done.wait()
+        except DataError:
+            done.wait()
+
+    racers = [threading.Thread(target=race) for _ in range(6)]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join()
+    assert got == [1]
+
+
+def test_the_lock_of_a_killed_process_is_free_when_its_lease_has_ended(
+    storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = dedent(f"""
+        import os, signal
+        from aind_etl.object_storage import ObjectStorage
+        with ObjectStorage({storage.root!r}).lock("a", "it"):
+            os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    assert (
+        subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
+    )
+    with pytest.raises(DataError, match="A run that was killed keeps its lock"):
+        storage.lock("a", "it").__enter__()
+    monkeypatch.setattr(object_storage, "_CLOCKS_DIFFER_SECONDS", -object_storage._LEASE_SECONDS)
+    with storage.lock("a", "it"):
+        pass
+
+
+def test_a_lock_is_renewed_for_as_long_as_it_is_held(
+    storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_storage, "_LEASE_SECONDS", 0.4)
+    monkeypatch.setattr(object_storage, "_CLOCKS_DIFFER_SECONDS", 0.0)
+    with storage.lock("a", "it"):
+        first = storage.mark("_locks/a.lease")
+        while storage.mark("_locks/a.lease") == first:
+            pass
+        storage.write(NAME, content(b"still mine"))
+
+
+def test_nothing_is_written_any_more_when_a_lock_was_lost(storage: ObjectStorage) -> None:
+    with storage.lock("a", "it"):
+        (lease,) = object_storage._HELD[storage.root]
+        lease._valid_until = 0.0
+        for write in (
+            lambda: storage.write(NAME, content(b"too late")),
+            lambda: storage.update(NAME, lambda _: b"too late"),
+            lambda: storage.remove(NAME),
+        ):
+            with pytest.raises(DataError, match="could not be renewed in time"):
+                write()
+    assert storage.read(NAME) is None
+
+
+# --- what the store answers ---------------------------------------------------------------------
+
+
+def test_a_bucket_that_does_not_exist_is_named(endpoint: str) -> None:
+    with pytest.raises(DataError, match=r"s3://nowhere/lake cannot write .*Check that the bucket"):
+        ObjectStorage("s3://nowhere/lake").write(NAME, content(b"one"))
+
+
+def test_a_store_out_of_reach_is_named(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(DataError, match="Check the endpoint"):
+        ObjectStorage(url).read(NAME)
+
+
+@pytest.mark.parametrize("wrong", ["s3://", "s3:///", "nothing-such://bucket/lake"])
+def test_an_address_that_names_no_store_is_refused(wrong: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"names no bucket|cannot be opened here"):
+        ObjectStorage(wrong)
