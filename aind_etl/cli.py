@@ -254,6 +254,25 @@ def sql(
 
 
 @app.command()
+def ddl(
+    dialect: Annotated[
+        Literal["athena", "trino", "spark"], typer.Option("--dialect", help="The engine.")
+    ],
+    lake: LakeOption = None,
+) -> None:
+    """Show the statements that make the lake's tables known to another engine.
+
+    For Amazon Athena on a lake in S3: `aind-etl ddl --dialect athena --lake s3://bucket/lake`.
+    Run the statements that search for partitions again when a month or a collection has come.
+    """
+    from aind_etl.contract.engines import Dialect, external_tables
+
+    settings = _settings(None, lake, None, None)
+    for statement in external_tables(Dialect(dialect), str(settings.lake)):
+        typer.echo(f"{statement};\n")
+
+
+@app.command()
 def sample(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="An empty or new folder for the world.")
