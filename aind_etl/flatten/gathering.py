@@ -5,8 +5,10 @@ Here belong the checks that need several values of a process; nothing is derived
 """
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
@@ -28,8 +30,52 @@ FOLD_MEASURES = tuple(
 )
 """The measures that cross-validation gives one value a fold of."""
 
-_PARALLEL_LISTS = ((FITTED_NAMES, *BOUNDS), FOLD_MEASURES)
-_MAPS = ("value", "value_without_polishing")
+PARALLEL_LISTS = ((FITTED_NAMES, *BOUNDS), FOLD_MEASURES)
+"""Columns whose lists in one process are equally long."""
+
+MAPS = ("value", "value_without_polishing")
+"""Columns of numbers that have names, which a column ``<name>_name`` lists."""
+
+_CHILDREN = (tables.FIT_PARAMETERS, tables.CROSS_VALIDATION, tables.INPUT_ASSETS)
+
+
+@cache
+def scalar_columns(pipeline_format: str) -> tuple[tuple[Column, tuple[str, ...]], ...]:
+    """Return the columns of `analyses` that are read from a format, with their paths."""
+    return tuple(
+        (column, paths)
+        for column in tables.ANALYSES.columns
+        if column.name != "record_id" and (paths := column.origin(pipeline_format).paths)
+    )
+
+
+@cache
+def list_paths(pipeline_format: str) -> dict[str, str]:
+    """Return the columns of the children that are read, with their path in a format, or ""."""
+    return {
+        column.name: next(iter(column.origin(pipeline_format).paths), "")
+        for table in _CHILDREN
+        for column in table.columns
+        if column.name not in _KEY_NAMES and (column.prototype.paths or column.framework.paths)
+    }
+
+
+def read_types() -> dict[str, pl.DataType]:
+    """Return the scalar columns of :meth:`Gathered.frame` that are read, and their types there.
+
+    Dates and times are still texts.
+    """
+    return {
+        column.name: pl.String() if column.type in _MADE_OF_TEXT else POLARS_TYPES[column.type]
+        for column in tables.ANALYSES.columns
+        if (column.prototype.paths or column.framework.paths) and column.name not in _KEY_NAMES
+    }
+
+
+def list_types() -> dict[str, pl.DataType]:
+    """Return the columns of lists of :meth:`Gathered.frame`, and the types of their entries."""
+    names = (*list_paths("prototype"), *(f"{name}_name" for name in MAPS))
+    return {name: _inner_type(name) for name in names}
 
 
 class Gathered:
@@ -44,20 +90,10 @@ class Gathered:
     def __init__(self, pipeline_format: str) -> None:
         self._format = pipeline_format
         self._scalars: list[tuple[Column, tuple[str, ...], list[Any]]] = [
-            (column, paths, [])
-            for column in tables.ANALYSES.columns
-            if column.name != "record_id" and (paths := column.origin(pipeline_format).paths)
+            (column, paths, []) for column, paths in scalar_columns(pipeline_format)
         ]
-        children = (tables.FIT_PARAMETERS, tables.CROSS_VALIDATION, tables.INPUT_ASSETS)
-        self._list_paths = {
-            column.name: next(iter(column.origin(pipeline_format).paths), "")
-            for table in children
-            for column in table.columns
-            if column.name not in _KEY_NAMES and (column.prototype.paths or column.framework.paths)
-        }
-        self._lists = {
-            name: _Lists() for name in (*self._list_paths, *(f"{name}_name" for name in _MAPS))
-        }
+        self._list_paths = list_paths(pipeline_format)
+        self._lists = {name: _Lists() for name in list_types()}
         self._class_paths = next(
             paths for column, paths, _ in self._scalars if column.name == "agent_class"
         )
@@ -94,7 +130,6 @@ class Gathered:
 
         Dates and times are still texts. Columns the format does not have are NULL.
         """
-        texts = {column.name for column in tables.ANALYSES.columns if column.type in _MADE_OF_TEXT}
         read = {column.name: (paths, values) for column, paths, values in self._scalars}
         columns = [
             pl.Series("number", self._numbers, pl.UInt32),
@@ -102,43 +137,33 @@ class Gathered:
             pl.repeat(self._format, len(self._numbers), eager=True).alias("pipeline_format"),
             pl.Series("derived_alias", self._aliases, pl.String),
         ]
-        for column in tables.ANALYSES.columns:
-            if not (column.prototype.paths or column.framework.paths) or column.name in _KEY_NAMES:
-                continue
-            values = read[column.name][1] if column.name in read else [None] * len(self._numbers)
-            data_type = pl.String() if column.name in texts else POLARS_TYPES[column.type]
-            columns.append(pl.Series(column.name, values, data_type))
+        for name, data_type in read_types().items():
+            values = read[name][1] if name in read else [None] * len(self._numbers)
+            columns.append(pl.Series(name, values, data_type))
         columns += [
             lists.series(f"{name}_list", _inner_type(name)) for name, lists in self._lists.items()
         ]
         return pl.DataFrame(columns)
 
     def attributes(self) -> pl.DataFrame:
-        """Return one row an attribute, with the document's number and the process' index."""
+        """Return one row an attribute, with the position of its process in :meth:`frame`."""
         sections, paths, values = (
             zip(*self._attributes, strict=True) if self._attributes else ((), (), ())
         )
-        owners = pl.DataFrame(
+        owners = np.repeat(np.arange(len(self._numbers)), self._attribute_counts)
+        return pl.DataFrame(
             {
-                "number": pl.Series(self._numbers, dtype=pl.UInt32),
-                "process_index": pl.Series(self._indices, dtype=pl.Int16),
-                "count": pl.Series(self._attribute_counts, dtype=pl.UInt32),
+                "row": pl.Series(owners, dtype=pl.UInt32),
+                "section": pl.Series(sections, dtype=pl.String),
+                "path": pl.Series(paths, dtype=pl.String),
+                "value_text": _only(values, frozenset({str}), pl.String()),
+                "value_number": _only(values, frozenset({int, float}), pl.Float64()),
+                "value_boolean": _only(values, frozenset({bool}), pl.Boolean()),
             }
-        ).select(pl.col("number", "process_index").repeat_by("count").explode())
-        return owners.drop_nulls().with_columns(
-            pl.DataFrame(
-                {
-                    "section": pl.Series(sections, dtype=pl.String),
-                    "path": pl.Series(paths, dtype=pl.String),
-                    "value_text": _only(values, frozenset({str}), pl.String()),
-                    "value_number": _only(values, frozenset({int, float}), pl.Float64()),
-                    "value_boolean": _only(values, frozenset({bool}), pl.Boolean()),
-                }
-            )
         )
 
     def _check_lengths(self, process: Process) -> None:
-        for names in _PARALLEL_LISTS:
+        for names in PARALLEL_LISTS:
             lengths = {
                 path: len(process.values[path])
                 for path in (self._list_paths[name] for name in names)
@@ -184,14 +209,14 @@ class Gathered:
         self._attribute_counts.append(len(process.attributes))
 
     def _add_lists(self, values: dict[str, Any]) -> None:
-        for names in _PARALLEL_LISTS:
+        for names in PARALLEL_LISTS:
             # A list that is missing beside others is one of nothing, as long as they are.
             paths = [self._list_paths[name] for name in names]
             length = next((len(values[path]) for path in paths if path in values), None)
             absent = None if length is None else [None] * length
             for name, path in zip(names, paths, strict=True):
                 self._lists[name].add(values.get(path, absent))
-        for name in _MAPS:
+        for name in MAPS:
             entries = values.get(self._list_paths[name])
             self._lists[name].add(None if entries is None else entries.values())
             self._lists[f"{name}_name"].add(None if entries is None else entries.keys())

@@ -58,12 +58,16 @@ class Process:
         What stood elsewhere.
     agent_options
         The agent's keyword arguments in the specification, which are attributes as well.
+    overruled
+        For the attributes, by position, that are there only because they differ from the value
+        at a path of the contract: that path.
     """
 
     index: int
     values: dict[str, Any] = field(default_factory=dict)
     attributes: list[Attribute] = field(default_factory=list)
     agent_options: dict[str, Any] | None = None
+    overruled: dict[int, str] = field(default_factory=dict)
 
 
 class _Leaf(NamedTuple):
@@ -260,6 +264,7 @@ def _keep_overruled(pipeline_format: str, process: Process, sections: _Sections)
             if value != process.values[first]:
                 place, _, key = other.replace("[]", f"[{process.index}]", 1).rpartition(".")
                 section, base = _section_of(f"{place}.", sections)
+                process.overruled[len(process.attributes)] = first
                 _keep(value, section, base + key, process.attributes)
 
 

@@ -8,6 +8,7 @@ import gc
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 
 import polars as pl
 
@@ -16,10 +17,13 @@ from aind_etl.contract.schemas import polars_schema
 from aind_etl.flatten import deriving
 from aind_etl.flatten.gathering import BOUNDS, FITTED_NAMES, FOLD_MEASURES, Gathered
 from aind_etl.flatten.reading import Rejection, read_document
+from aind_etl.flatten.together import ShapeReader
 
 _ROW = ("row", "source_collection", "record_id", "process_index", "session_month")
 # A bound is reached where a value lies no farther from it than this share of the range.
 _BOUND_TOLERANCE = 1e-6
+# Remembers the shapes of documents from batch to batch.
+_SHAPES = ShapeReader()
 _PARSERS = {DataType.DATE: deriving.day, DataType.TIMESTAMPTZ: deriving.moment}
 # Columns that are read as texts and mean a day or a moment.
 _DATED = {
@@ -63,8 +67,7 @@ def flatten_documents(collection: str, documents: pl.DataFrame, unknown_month: s
     Flattened
         Every document stands either in ``rows["analyses"]``, once a process, or in ``rejected``.
     """
-    gathered, rejections = _take_apart(documents)
-    taken = pl.concat([part.frame() for part in gathered.values()]).with_row_index("row")
+    taken, attributes, rejections = _take_apart(documents)
     parsed = taken.with_columns(
         **{name: parse(pl.col(name)) for name, parse in _DATED.items()},
         **{f"{name}_text": pl.col(name) for name in _DATED},
@@ -78,9 +81,7 @@ def flatten_documents(collection: str, documents: pl.DataFrame, unknown_month: s
         ),
         unknown_month,
     )
-    attributes = pl.concat([part.attributes() for part in gathered.values()]).join(
-        analyses.select("number", *_ROW), on=["number", "process_index"], how="inner"
-    )
+    attributes = attributes.join(analyses.select(_ROW), on="row", how="inner")
     analyses = analyses.join(
         attributes.group_by("row").len("n_attributes"), on="row", how="left", maintain_order="left"
     ).with_columns(pl.col("n_attributes").fill_null(0))
@@ -97,19 +98,32 @@ def flatten_documents(collection: str, documents: pl.DataFrame, unknown_month: s
     )
 
 
-def _take_apart(documents: pl.DataFrame) -> tuple[dict[str, Gathered], dict[int, Rejection]]:
-    """Take documents apart one by one; return the columns by format, and the verdicts by number."""
+def _take_apart(
+    documents: pl.DataFrame,
+) -> tuple[pl.DataFrame, pl.DataFrame, dict[int, Rejection]]:
+    """Take documents apart; return the processes, the attributes, and the verdicts by number."""
+    together = _SHAPES.take(documents["document"])
     gathered = {name: Gathered(name) for name in ("prototype", "framework")}
     rejections: dict[int, Rejection] = {}
-    pairs = zip(documents["record_id"].to_list(), documents["document"].to_list(), strict=True)
+    left = documents.select("record_id", "document")[together.left]
     with _without_garbage_collection():
-        for number, (record_id, text) in enumerate(pairs):
+        for number, (record_id, text) in zip(together.left, left.iter_rows(), strict=True):
             try:
                 pipeline_format, processes = read_document(record_id, text)
                 gathered[pipeline_format].add(number, processes)
             except Rejection as rejection:
                 rejections[number] = rejection
-    return gathered, rejections
+    frames = [together.frame, *(part.frame() for part in gathered.values())]
+    attributes = [together.attributes, *(part.attributes() for part in gathered.values())]
+    begins = accumulate((frame.height for frame in frames[:-1]), initial=0)
+    return (
+        pl.concat(frames).with_row_index("row"),
+        pl.concat(
+            part.with_columns(pl.col("row") + begin)
+            for part, begin in zip(attributes, begins, strict=True)
+        ),
+        rejections,
+    )
 
 
 @contextmanager
