@@ -246,12 +246,30 @@ class _Lists:
         if inner.is_float():
             # What is not a number is no value.
             flat = flat.fill_nan(None)
-        lists = pa.ListArray.from_arrays(
-            pa.array(self._ends, pa.int32()),
-            flat.to_arrow(),
-            mask=pa.array(self._missing, pa.bool_()),
+        return lists_of(
+            pl.Series(self._ends, dtype=pl.Int64), flat, pl.Series(self._missing)
+        ).alias(name)
+
+
+def lists_of(ends: pl.Series, values: pl.Series, is_missing: pl.Series) -> pl.Series:
+    """Return a column of lists.
+
+    Parameters
+    ----------
+    ends
+        0, and where each list ends among the values, shape (n + 1,).
+    values
+        The entries of all lists, one after the other.
+    is_missing
+        Which lists there are none of, shape (n,).
+    """
+    # Made of Python's or numpy's values by pyarrow, ends and mask would take pandas along, which
+    # is slow to import.
+    return pl.Series(
+        pa.LargeListArray.from_arrays(
+            ends.to_arrow(), values.to_arrow(), mask=is_missing.cast(pl.Boolean).to_arrow()
         )
-        return pl.Series(name, lists)
+    )
 
 
 def _inner_type(name: str) -> pl.DataType:

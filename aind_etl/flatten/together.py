@@ -22,6 +22,7 @@ from aind_etl.flatten.gathering import (
     MAPS,
     PARALLEL_LISTS,
     list_types,
+    lists_of,
     read_types,
     scalar_columns,
 )
@@ -41,7 +42,8 @@ _Flags: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 _Key: TypeAlias = tuple[int, int]
 
 _QUOTATION_MARK, _COLON = ord('"'), ord(":")
-# Learning a shape costs as much as reading this many documents one by one.
+# Learning a shape costs as much as reading this many documents one by one: so many of its keys
+# are read that way before it is learned.
 _WORTH_LEARNING = 12
 # How many shapes are tried on documents with the same keys, and learned from in vain.
 _TRIES = 6
@@ -74,6 +76,7 @@ class ShapeReader:
 
     def __init__(self) -> None:
         self._shapes: dict[_Key, list[Shape]] = {}
+        self._met: Counter[_Key] = Counter()
         self._refused: Counter[_Key] = Counter()
 
     def take(self, documents: pl.Series) -> Taken:
@@ -106,14 +109,18 @@ class ShapeReader:
         """Return shapes, and the documents that are of them but perhaps for their values."""
         if len(self._shapes) > _REMEMBERED:
             self._shapes.clear()
+            self._met.clear()
+            self._refused.clear()
         matched: list[tuple[Shape, Positions]] = []
         pending = list(pieces.alike())
         for number in range(_TRIES):
             tried = []
             for key, documents in pending:
                 known = self._shapes.setdefault(key, [])
-                if number == len(known) and documents.size >= _WORTH_LEARNING:
-                    self._learn(key, pieces.text(documents[0]))
+                if number == len(known):
+                    self._met[key] += documents.size
+                    if self._met[key] >= _WORTH_LEARNING:
+                        self._learn(key, pieces.text(documents[0]))
                 if number < len(known):
                     tried.append((key, known[number], documents))
             pending = []
@@ -131,6 +138,7 @@ class ShapeReader:
         if self._refused[key] == _REFUSALS:
             return
         shape = learn(text)
+        self._met[key] = 0
         if shape is None:
             self._refused[key] += 1
         else:
@@ -584,10 +592,7 @@ def _joined(parts: list[Positions]) -> Positions:
 
 def _lists(lengths: Positions, values: pl.Series, is_missing: _Flags) -> pl.Series:
     ends = np.concatenate([[0], np.cumsum(lengths)])
-    lists = pa.LargeListArray.from_arrays(
-        pa.array(ends, pa.int64()), values.to_arrow(), mask=pa.array(is_missing)
-    )
-    return pl.Series(lists)
+    return lists_of(pl.Series(ends, dtype=pl.Int64), values, pl.Series(is_missing))
 
 
 def _filled(name: str, parallel: Iterable[str]) -> pl.Expr:
