@@ -8,6 +8,7 @@ Layout, below the lake's folder::
     documents/collection=<name>/<batch>.parquet                        the change log
     <table>/collection=<name>/session_month=<YYYY-MM>/part.parquet     one live file a partition
     rejected_documents/collection=<name>/part.parquet
+    sessions/part.parquet                                              a table in one file
     _state/  _staging/  _locks/                                        not for readers
 
 Names of collections are percent-encoded in paths, so that no name can lead out of the lake.
@@ -22,11 +23,12 @@ from typing import Any, BinaryIO, cast
 from urllib.parse import quote, unquote
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from aind_etl.contract import Partitioning, Table, tables
-from aind_etl.contract.schemas import arrow_schema, polars_schema
+from aind_etl.contract.schemas import arrow_schema, polars_schema, with_further_columns
 from aind_etl.errors import DataError
 from aind_etl.storage import LocalStorage
 
@@ -106,6 +108,24 @@ class Lake:
     def count_rows(self, table: Table, collection: str | None = None) -> int:
         """Return the rows of a table, or of one collection's part, from the files' own counts."""
         return sum(pq.read_metadata(path).num_rows for path in self.files(table, collection))
+
+    def as_written(self, table: Table) -> Table:
+        """Return a table with the columns its file has, where further columns are data."""
+        path = self.storage.path(_whole(table))
+        if not table.has_further_columns or not path.exists():
+            return table
+        return with_further_columns(table, _read_schema(path))
+
+    def facts(self, table: Table) -> dict[str, str]:
+        """Return what was written about the file of a table that lies in one file."""
+        path = self.storage.path(_whole(table))
+        if not path.exists():
+            return {}
+        return {
+            key.decode(): value.decode()
+            for key, value in (_read_schema(path).metadata or {}).items()
+            if key != b"ARROW:schema"
+        }
 
     def months(self, table: Table, collection: str) -> list[str]:
         """Return the session months of a collection's partitions of a table, sorted."""
@@ -232,8 +252,31 @@ class Lake:
             return self.storage.remove(name)
         return self._write(name, table, merged.sort(table.key))
 
-    def _write(self, name: str, table: Table, rows: pl.DataFrame) -> bool:
+    def replace_whole(self, table: Table, rows: pl.DataFrame, facts: Mapping[str, str]) -> bool:
+        """Replace a table that lies in one file.
+
+        Parameters
+        ----------
+        table
+            The table, with every column of the rows.
+        rows
+            Its rows.
+        facts
+            What to write about the file, to be had from :meth:`facts`.
+
+        Returns
+        -------
+        bool
+            Whether a file was written.
+        """
+        return self._write(_whole(table), table, rows.sort(table.key), facts)
+
+    def _write(
+        self, name: str, table: Table, rows: pl.DataFrame, facts: Mapping[str, str] | None = None
+    ) -> bool:
         arrow = rows.select(polars_schema(table).names()).to_arrow().cast(arrow_schema(table))
+        if facts is not None:
+            arrow = arrow.replace_schema_metadata(dict(facts))
 
         def write_parquet(file: BinaryIO) -> None:
             pq.write_table(
@@ -282,6 +325,14 @@ class Lake:
         return self.storage.lock(
             f"tables-of={_encode(collection)}",
             f"the tables of the collection {collection!r} of {self}",
+            wait_seconds=_TABLES_WAIT_SECONDS,
+        )
+
+    def whole_lock(self, table: Table) -> AbstractContextManager[None]:
+        """Hold still a table that lies in one file; wait until it stands still."""
+        return self.storage.lock(
+            f"table={table.name}",
+            f"the table {table.name!r} of {self}",
             wait_seconds=_TABLES_WAIT_SECONDS,
         )
 
@@ -391,6 +442,27 @@ def _partition(table: Table, collection: str, month: str | None) -> str:
     if table.partitioning is Partitioning.COLLECTION_AND_MONTH:
         folder += f"/session_month={_encode(month or UNKNOWN_MONTH)}"
     return f"{folder}/{_PART}"
+
+
+def _whole(table: Table) -> str:
+    return f"{table.name}/{_PART}"
+
+
+def _read_schema(path: Path) -> pa.Schema:
+    """Return the schema of a file.
+
+    Raises
+    ------
+    DataError
+        The file is damaged.
+    """
+    try:
+        return pq.read_schema(path)
+    except pa.ArrowException as error:
+        raise DataError(
+            f"The file {str(path)!r} is damaged ({str(error).splitlines()[0]}). Remove it; the "
+            "next run writes it anew."
+        ) from None
 
 
 def _month_of(name: str) -> str:

@@ -41,6 +41,8 @@ class Settings(BaseSettings):
     results_look_back_days
         A result folder that was empty or incomplete is looked at again until its record arrived
         longer ago than this.
+    session_table
+        Address of the folder in which the session table lies.
     dagster_postgres_url
         Address of the PostgreSQL database in which Dagster keeps runs and events; in SQLite
         files below ``DAGSTER_HOME`` where none is given.
@@ -59,6 +61,7 @@ class Settings(BaseSettings):
     s3_endpoint_url: str | None = Field(default=None, repr=False)
     s3_concurrency: int = Field(default=64, ge=1, le=1024)
     results_look_back_days: float = Field(default=7.0, ge=0, allow_inf_nan=False)
+    session_table: str = "s3://aind-behavior-data/foraging_nwb_bonsai_processed"
     dagster_postgres_url: SecretStr | None = None
 
     @field_validator("collections", mode="before")

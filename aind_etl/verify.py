@@ -118,7 +118,9 @@ def verify_warehouse(lake: Lake, warehouse: Path) -> Iterator[Difference]:
         for table in TABLES:
             if table.partitioning is not Partitioning.WAREHOUSE_ONLY:
                 with reading(f"the table {table.name!r}"):
-                    compared = list(_compare_table(connection, table, lake.files(table)))
+                    compared = list(
+                        _compare_table(connection, lake.as_written(table), lake.files(table))
+                    )
                 yield from compared
         for check, offending in run_checks(connection):
             if offending:

@@ -115,17 +115,18 @@ def build_warehouse(
         _standing_still(lake),
         _aside(path) as building,
     ):
+        every_table = _tables(lake)
         files = _files(lake)
         inputs = _fingerprint(lake, files, sql)
         with duckdb.connect(building, config=_BUILD_CONFIG) as connection:
             connection.execute("SET TimeZone = 'UTC'")
-            for table in TABLES:
+            for table in every_table:
                 progress(table.name)
                 connection.execute(create_table(table))
                 waiting = _waiting(lake) if table is tables.DOCUMENTS else {}
                 _load(connection, table, files.get(table.name, []), waiting)
             _load_collections(connection, lake)
-            for table in TABLES:
+            for table in every_table:
                 for statement in comments(table):
                     connection.execute(statement)
             _apply_sql(connection, sql, progress)
@@ -211,6 +212,11 @@ def _in_lake(table: Table) -> bool:
     return table.partitioning is not Partitioning.WAREHOUSE_ONLY
 
 
+def _tables(lake: "Lake") -> list[Table]:
+    """Return every table, with the further columns that its file may have."""
+    return [lake.as_written(table) for table in TABLES]
+
+
 def _files(lake: "Lake") -> dict[str, list[Path]]:
     """Return the files of every table of the lake, by the table's name."""
     return {table.name: lake.files(table) for table in TABLES if _in_lake(table)}
@@ -218,10 +224,11 @@ def _files(lake: "Lake") -> dict[str, list[Path]]:
 
 @contextmanager
 def _standing_still(lake: "Lake") -> Iterator[None]:
-    """Keep the tables of every collection as they are, so that they are seen of one moment."""
+    """Keep every table as it is, so that all are seen of one moment."""
     with ExitStack() as held:
         for collection in lake.collections():
             held.enter_context(lake.tables_lock(collection))
+        held.enter_context(lake.whole_lock(tables.SESSIONS))
         yield
 
 
@@ -386,7 +393,7 @@ def _fingerprint(lake: "Lake", files: dict[str, list[Path]], sql: dict[Kind, lis
     for path in sorted(path for paths in files.values() for path in paths):
         facts = path.stat()
         digest.update(f"{path}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
-    for table in TABLES:
+    for table in _tables(lake):
         digest.update("\0".join([create_table(table), *comments(table)]).encode())
     for file in (file for kind in Kind for file in sql[kind]):
         digest.update(f"{file.kind}\0{file.name}\0{file.comment}\0{file.statement}\0".encode())

@@ -763,9 +763,24 @@ REJECTED_DOCUMENTS = (
 )
 
 SESSIONS = (
-    Column("session_key", V, "Identity of the behaviour session, as in `analyses`.", required=True),
+    Column(
+        "session_key",
+        V,
+        "Identity of the behaviour session, as in `analyses`; `unknown_<row>` where the session "
+        "table names no subject or no day.",
+        required=True,
+    ),
     Column("subject_id", V, "The subject (mouse), six digits as text."),
-    Column("session_date", DataType.DATE, "Day of the behaviour session."),
+    Column("session_date", DataType.DATE, "Day of the behaviour session, in the rig's local time."),
+    Column(
+        "principal_investigator", V, "Who is responsible for the subject, by the mapping of mice."
+    ),
+    Column(
+        "other_rows",
+        V,
+        "The further rows that the session table has of this session, as a list in JSON; NULL "
+        "where there is one only. The row with the most finished trials stands here.",
+    ),
 )
 
 COLLECTIONS = (

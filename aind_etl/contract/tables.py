@@ -40,6 +40,8 @@ class Table:
         Names of the columns that together identify a row; rows are sorted by them.
     partitioning
         How the files lie in the lake.
+    has_further_columns
+        Whether its file may have columns beyond these, which are data like its rows.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Table:
     columns: tuple[Column, ...]
     key: tuple[str, ...]
     partitioning: Partitioning
+    has_further_columns: bool = False
 
     @property
     def column_names(self) -> tuple[str, ...]:
@@ -159,10 +162,12 @@ REJECTED_DOCUMENTS = Table(
 )
 SESSIONS = Table(
     "sessions",
-    "One row a behaviour session of the session table.",
+    "One row a behaviour session of the session table. Beyond these columns it has those of that "
+    "table, whichever they are, in snake case.",
     columns.SESSIONS,
     ("session_key",),
     Partitioning.WHOLE,
+    has_further_columns=True,
 )
 COLLECTIONS = Table(
     "collections",

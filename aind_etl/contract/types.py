@@ -19,6 +19,7 @@ class DataType(StrEnum):
     DOUBLE = "DOUBLE"
     DATE = "DATE"
     TIME = "TIME"
+    TIMESTAMP = "TIMESTAMP"
     TIMESTAMPTZ = "TIMESTAMPTZ"
 
     @property

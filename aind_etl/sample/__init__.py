@@ -9,7 +9,7 @@ The package knows nothing of what is later made of its documents. Public are
 - ``fits``, ``latents``: agents fitted to sessions
 - ``runs``: which pipeline analysed what, and with which oddities
 - ``documents``, ``prototype``, ``framework``, ``projects``: documents as the writers write them
-- ``figures``, ``results``: the files beside the documents
+- ``figures``, ``results``, ``session_table``: the files beside the documents
 - ``world``: all of it as a stream or on disk
 """
 

@@ -28,6 +28,7 @@ class Stream(IntEnum):
     LATENTS = 5
     PROJECTS = 6
     RESULT_FOLDERS = 7
+    SESSION_TABLE = 8
 
 
 def random_generator(seed: int, stream: Stream, index: int) -> np.random.Generator:

@@ -23,6 +23,8 @@ from aind_etl.sample.figures import SessionFigure
 from aind_etl.sample.fits import Fit
 from aind_etl.sample.latents import Latents
 from aind_etl.sample.runs import MODEL_FITTING, Pipeline
+from aind_etl.sample.session_table import SessionTable
+from aind_etl.sample.sessions import Session
 
 _SESSION_TABLE_FOLDER = "aind-behavior-data/foraging_nwb_bonsai_processed"
 _FIGURE = "fitted_session.png"
@@ -113,12 +115,16 @@ class ResultFolders:
         self._records = 0
         self._locations: set[str] = set()
         self._latest: dict[Pipeline, Mapping[str, bytes]] = {}
-        self._investigators: dict[str, str] = {}
+        self._session_table = SessionTable(seed)
 
     @property
     def count(self) -> int:
         """Number of result folders written."""
         return len(self._locations)
+
+    def note_session(self, session: Session) -> None:
+        """Take note of a session for the session table, whether or not anything was fitted."""
+        self._session_table.add(session)
 
     def write_record(self, record: Record, latents: Mapping[str, Latents]) -> None:
         """Write the result folder of a record, if its fit succeeded and its folder is there.
@@ -130,8 +136,6 @@ class ResultFolders:
         latents
             Alias to the latent variables of the record's session.
         """
-        subject = record.session.plan.subject
-        self._investigators[subject.subject_id] = subject.investigator
         if record.fit is None or record.location is None:
             return
         number = self._records
@@ -190,7 +194,10 @@ class ResultFolders:
                 self._write_folder(f"s3://{home}/{name}", self._latest[pipeline])
         self._write_files(
             self._root / _SESSION_TABLE_FOLDER,
-            {"mouse_pi_mapping.json": _encode(self._investigators)},
+            {
+                "df_sessions.pkl": self._session_table.pickled(),
+                "mouse_pi_mapping.json": self._session_table.investigators(),
+            },
         )
 
     def _write_folder(self, location: str, files: Mapping[str, bytes]) -> None:

@@ -39,11 +39,20 @@ class Session:
         Whether the left side was chosen, [valid trials].
     rewarded
         Whether the choice was rewarded, [valid trials].
+    n_ignored
+        Number of trials left out.
+    is_coupled
+        Whether the reward probabilities of both sides changed together.
+    best_rate
+        Share of trials that the better side would have rewarded.
     """
 
     plan: SessionPlan
     left: BoolArray
     rewarded: BoolArray
+    n_ignored: int
+    is_coupled: bool
+    best_rate: float
 
     @property
     def n_trials(self) -> int:
@@ -61,6 +70,9 @@ class _Task:
     baited: bool
     # The number below which the probability of choosing left makes a left choice.
     coins: FloatArray
+    # As in Session.
+    n_ignored: int
+    best_rate: float
 
 
 def _reward_probabilities(random: np.random.Generator, trials: int, *, coupled: bool) -> FloatArray:
@@ -88,7 +100,13 @@ def _prepare_task(plan: SessionPlan, seed: int) -> _Task:
     # A bait laid during ignored trials is still there at the next valid one.
     first_since = np.concatenate([[0], valid[:-1] + 1])
     arrivals = np.logical_or.reduceat(drawn, first_since, axis=0) if coupled else drawn[valid]
-    return _Task(arrivals=arrivals, baited=coupled, coins=random.random(plan.valid_trials))
+    return _Task(
+        arrivals=arrivals,
+        baited=coupled,
+        coins=random.random(plan.valid_trials),
+        n_ignored=trials - plan.valid_trials,
+        best_rate=float(probabilities.max(axis=1).mean()),
+    )
 
 
 def _play(
@@ -149,9 +167,12 @@ def simulate_sessions(plans: Sequence[SessionPlan], seed: int) -> list[Session]:
     sessions: dict[int, Session] = {}
     for family, members in by_family.items():
         parameters = [_true_parameters(plan) for plan in members]
-        histories = _play(family, parameters, [_prepare_task(plan, seed) for plan in members])
-        for plan, (left, rewarded) in zip(members, histories, strict=True):
-            sessions[plan.index] = Session(plan, left, rewarded)
+        tasks = [_prepare_task(plan, seed) for plan in members]
+        histories = _play(family, parameters, tasks)
+        for plan, task, (left, rewarded) in zip(members, tasks, histories, strict=True):
+            sessions[plan.index] = Session(
+                plan, left, rewarded, task.n_ignored, task.baited, task.best_rate
+            )
     return [sessions[plan.index] for plan in plans]
 
 

@@ -233,6 +233,8 @@ def write_world(  # noqa: PLR0913 - each says something different of the world
         writer = _CollectionWriter(directory, world.collections(), formats, stack)
         analysed_sessions = _analysed_sessions(sessions, seed, with_latents=results)
         for done, analysed in enumerate(analysed_sessions, start=1):
+            if folders is not None:
+                folders.note_session(analysed.session)
             for record in _records(analysed, seed):
                 writer.write(record.collection, record.document)
                 if folders is not None:

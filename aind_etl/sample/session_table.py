@@ -1,0 +1,261 @@
+"""The session table: one row a session file, as the pipeline behind the rigs writes it.
+
+Here stands what that table tells of a session beyond its choices: the rig, the task, weight and
+water, the stage of training, and how well the subject foraged. Its columns have two levels, its
+types are those of the real one: object columns of texts, of flags with gaps and of lists beside
+plain numbers.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from datetime import timedelta
+from zoneinfo import ZoneInfo
+
+import numpy as np
+
+from aind_etl.sample.calendar import Script, Stream, Subject, random_generator
+from aind_etl.sample.sessions import Session
+
+_Labels = tuple[str, str]
+_Row = dict[_Labels, object]
+
+_ZONE = ZoneInfo("America/Los_Angeles")
+# Fixed, so that a newer Python writes the same bytes.
+_PICKLE_PROTOCOL = 4
+
+_RIGS = ("447-1-A", "447-1-D", "447-2-B", "447-3-C", "352_EPHYS_1")
+_TRAINERS = ("Femi Aldana", "Gro Haddad", "Ines Varga")
+_STAGES = ("STAGE_1_WARMUP", "STAGE_1", "STAGE_2", "STAGE_3", "STAGE_FINAL", "GRADUATED")
+_CURRICULA = ("Uncoupled Baiting", "Coupled Baiting", "Uncoupled Without Baiting")
+_TASKS = {True: "Coupled Baiting", False: "Uncoupled Without Baiting"}
+_LEVELS = {True: [[0.4, 0.05], [0.3857, 0.0643], [0.3375, 0.1125]], False: [[0.1, 0.5, 0.9]]}
+_SECONDS_A_TRIAL = (6.0, 9.0)
+_REWARD_MILLILITRES = 0.003
+
+
+class SessionTable:
+    """Gathers the sessions of a world, and gives them as the two files the pipeline leaves.
+
+    Parameters
+    ----------
+    seed
+        Seed of the world.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._subjects: dict[str, Subject] = {}
+        self._sessions_of: Counter[str] = Counter()
+        self._keys: list[tuple[str, str, int]] = []
+        self._rows: list[_Row] = []
+
+    def add(self, session: Session) -> None:
+        """Take the next session; those of a subject come in the order of their days."""
+        plan = session.plan
+        subject = plan.subject
+        self._subjects[subject.subject_id] = subject
+        self._sessions_of[subject.subject_id] += 1
+        number = self._sessions_of[subject.subject_id]
+        random = random_generator(self._seed, Stream.SESSION_TABLE, plan.index)
+        row = dict(self._row(session, number, random))
+        day = plan.began.date().isoformat()
+        if plan.script is Script.NWB_NAME_WITHOUT_TIME:
+            # In the first years files of a day were counted, and some were saved a second time.
+            self._keys += [(subject.subject_id, day, 0), (subject.subject_id, day, 1)]
+            self._rows += [row, row | _saved_too_early(row)]
+        else:
+            self._keys.append((subject.subject_id, day, int(plan.began.strftime("%H%M%S"))))
+            self._rows.append(row)
+
+    def pickled(self) -> bytes:
+        """Return ``df_sessions.pkl``: the table as a pickled frame of pandas."""
+        # Imported here: a world without result folders needs no pandas.
+        import pickle  # noqa: PLC0415
+
+        import pandas as pd  # noqa: PLC0415
+
+        labels = list(dict.fromkeys(label for row in self._rows for label in row))
+        frame = pd.DataFrame(
+            {label: _series([row.get(label) for row in self._rows]) for label in labels},
+            index=pd.MultiIndex.from_arrays(
+                [
+                    pd.Index([subject for subject, _, _ in self._keys], dtype=object),
+                    pd.Index([day for _, day, _ in self._keys], dtype=object),
+                    pd.Index([suffix for _, _, suffix in self._keys], dtype=np.int64),
+                ],
+                names=["subject_id", "session_date", "nwb_suffix"],
+            ),
+        )
+        frame.columns = pd.MultiIndex.from_arrays(
+            [
+                pd.Index([kind for kind, _ in labels], dtype=object),
+                pd.Index([name for _, name in labels], dtype=object),
+            ],
+            names=["type", "variable"],
+        )
+        return pickle.dumps(frame, protocol=_PICKLE_PROTOCOL)
+
+    def investigators(self) -> bytes:
+        """Return ``mouse_pi_mapping.json``: who is responsible for each subject."""
+        mice = [
+            {"subject_id": subject_id, "PI": subject.investigator}
+            for subject_id, subject in sorted(self._subjects.items())
+        ]
+        return json.dumps(mice).encode()
+
+    def _row(
+        self, session: Session, number: int, random: np.random.Generator
+    ) -> Iterator[tuple[_Labels, object]]:
+        rewards = int(session.rewarded.sum())
+        for name, value in _metadata(session, number, random).items():
+            yield ("metadata", name), value
+        for name, value in self._training(session, number, random).items():
+            yield ("auto_train", name), value
+        for name, value in _performance(session, rewards, random).items():
+            yield ("session_stats", name), value
+
+    def _training(
+        self, session: Session, number: int, random: np.random.Generator
+    ) -> dict[str, object]:
+        """Return where in its curriculum the subject was; subjects learn at their own pace."""
+        subject = session.plan.subject
+        of_subject = random_generator(self._seed, Stream.SESSION_TABLE, int(subject.subject_id))
+        curriculum = str(of_subject.choice(_CURRICULA))
+        pace = float(of_subject.uniform(0.25, 1.4))
+        if random.random() < 0.1:
+            # A session outside of any curriculum.
+            return dict.fromkeys(
+                (
+                    "curriculum_name",
+                    "curriculum_version",
+                    "curriculum_schema_version",
+                    "current_stage_actual",
+                    "if_overriden_by_trainer",
+                )
+            )
+        stage = min(len(_STAGES) - 1, int(pace * number + random.uniform(0.0, 0.8)))
+        return {
+            "curriculum_name": curriculum,
+            "curriculum_version": "2.3.1" if session.plan.began.year > 2024 else "1.0",
+            "curriculum_schema_version": "1.0",
+            "current_stage_actual": _STAGES[stage],
+            "if_overriden_by_trainer": bool(random.random() < 0.15),
+        }
+
+
+def _saved_too_early(row: _Row) -> _Row:
+    """Return what a file says that was saved before the session was at its end."""
+    finished = ("session_stats", "finished_trials")
+    return {
+        finished: int(str(row[finished])) // 10,
+        ("metadata", "notes"): "saved too early",
+        ("session_stats", "foraging_eff"): None,
+    }
+
+
+def _metadata(session: Session, number: int, random: np.random.Generator) -> dict[str, object]:
+    plan = session.plan
+    trials = session.n_trials + session.n_ignored
+    duration = timedelta(seconds=round(trials * random.uniform(*_SECONDS_A_TRIAL)))
+    began = plan.began.replace(tzinfo=_ZONE)
+    base_weight = float(np.round(random.normal(24.0, 2.0), 1))
+    foraged = float(np.round(int(session.rewarded.sum()) * _REWARD_MILLILITRES, 3))
+    given = float(np.round(random.uniform(0.0, 0.3), 3))
+    weight = float(np.round(base_weight * random.uniform(0.82, 0.9), 1))
+    positions = np.round(random.normal((4200.0, 3900.0, 7100.0), 300.0), 1).tolist()
+    return {
+        "rig": str(random.choice(_RIGS)),
+        "user_name": str(random.choice(_TRAINERS)),
+        "experiment_description": "behavior training",
+        "task": _TASKS[session.is_coupled],
+        "notes": None if random.random() < 0.7 else "mouse was slow to start",
+        "session_start_time": began,
+        "session_end_time": (plan.began + duration).isoformat(),
+        "session_run_time_in_min": duration.total_seconds() // 60,
+        "session": None if random.random() < 0.02 else float(number),
+        "has_video": bool(random.random() < 0.8),
+        "has_ephys": bool(random.random() < 0.05),
+        # Set for the oldest files only.
+        "old_bpod_session": True if plan.began.year == 2023 else None,
+        "commit_ID": random.bytes(20).hex(),
+        "base_weight": base_weight,
+        "target_weight": float(np.round(base_weight * 0.85, 2)),
+        "weight_after": weight,
+        "weight_after_ratio": weight / base_weight,
+        "water_in_session_foraging": foraged,
+        "water_in_session_manual": given,
+        "water_in_session_total": foraged + given,
+        "water_after_session": float(np.round(max(0.0, 1.0 - foraged - given), 3)),
+        "water_day_total": max(1.0, foraged + given),
+        "reward_probabilities": _LEVELS[session.is_coupled],
+        "p_reward_sum_mean": 0.45 if session.is_coupled else 1.0,
+        "p_reward_contrast_mean": float(random.uniform(2.0, 8.0)),
+        "effective_block_length_median": float(random.integers(20, 45)),
+        "duration_gocue_stop_mean": float(random.normal(1.2, 0.1)),
+        "duration_delay_period_mean": float(random.normal(0.1, 0.01)),
+        "duration_iti_mean": float(random.normal(5.0, 0.6)),
+        "reward_volume_left_mean": 2.0,
+        "reward_volume_right_mean": 2.0,
+        **{f"lickspout_initial_pos_{axis}": positions[n] for n, axis in enumerate("xyz")},
+        **{f"lickspout_movement_range_{axis}": float(random.exponential(90.0)) for axis in "xyz"},
+    }
+
+
+def _performance(session: Session, rewards: int, random: np.random.Generator) -> dict[str, object]:
+    finished, ignored = session.n_trials, session.n_ignored
+    total = finished + ignored
+    autowater = int(random.integers(0, 6))
+    rate = finished / total
+    # Very short sessions have no efficiency.
+    efficiency = None if session.plan.is_too_short else rewards / finished / session.best_rate
+    right = float((~session.left).mean())
+    reaction = float(random.lognormal(-1.2, 0.3))
+    return {
+        "total_trials_with_autowater": total + autowater,
+        "finished_trials_with_autowater": finished + autowater,
+        "finished_rate_with_autowater": (finished + autowater) / (total + autowater),
+        "ignore_rate_with_autowater": ignored / (total + autowater),
+        "autowater_collected": autowater,
+        "autowater_ignored": 0,
+        "total_trials": total,
+        "finished_trials": finished,
+        "ignored_trials": ignored,
+        "finished_rate": rate,
+        "ignore_rate": 1.0 - rate,
+        "reward_trials": rewards,
+        "reward_rate": rewards / finished,
+        "foraging_eff": efficiency,
+        "foraging_eff_random_seed": efficiency and efficiency * float(random.normal(1.0, 0.03)),
+        "foraging_performance": efficiency and efficiency * rate,
+        "bias_naive": 2.0 * (right - 0.5),
+        "reaction_time_median": reaction,
+        "reaction_time_mean": reaction * 1.2,
+        "early_lick_rate": float(random.beta(2.0, 12.0)),
+        "invalid_lick_ratio": float(random.beta(2.0, 8.0)),
+        "double_dipping_rate_finished_trials": float(random.beta(1.5, 10.0)),
+        "lick_consistency_mean_finished_trials": float(random.beta(9.0, 1.5)),
+    }
+
+
+def _series(values: list[object]) -> object:
+    """Return values as a column of pandas as the pipeline makes it.
+
+    Numbers with gaps are floats with NaN; texts, flags with gaps and lists are objects, with NaN
+    for texts that are not there.
+    """
+    import pandas as pd  # noqa: PLC0415 - as above
+
+    kinds = {type(value) for value in values if value is not None}
+    if None not in values and kinds <= {bool}:
+        return np.array(values, dtype=np.bool_)
+    if None not in values and kinds == {int}:
+        return np.array(values, dtype=np.int64)
+    if kinds and kinds <= {int, float}:
+        return np.array([np.nan if value is None else value for value in values])
+    if any(hasattr(value, "tzinfo") for value in values):
+        return pd.DatetimeIndex(values)
+    column = np.empty(len(values), dtype=object)
+    for position, value in enumerate(values):
+        column[position] = np.nan if value is None else value
+    return column
