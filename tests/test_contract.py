@@ -266,6 +266,7 @@ VALUES: dict[DataType, Any] = {
     DataType.DOUBLE: 0.1 + 0.2,
     DataType.DATE: date(2024, 2, 29),
     DataType.TIME: time(17, 38, 6, 123_456),
+    DataType.TIMESTAMP: datetime(2026, 1, 8, 7, 39, 40, 883_131),  # noqa: DTZ001 - it has no zone
     DataType.TIMESTAMPTZ: datetime(2026, 1, 8, 7, 39, 40, 883_131, tzinfo=UTC),
 }
 """A value of every type that a narrower or coarser type could not hold."""

@@ -825,4 +825,5 @@ def test_the_session_tables_folder_tells_every_subjects_investigator(
     subjects = {d["subject_id"] for d in world.prototypes} | {
         outputs["subject_id"] for outputs in world.outputs
     }
-    assert set(mapping) == subjects - {None}
+    assert {mouse["subject_id"] for mouse in mapping} == subjects - {None}
+    assert all(mouse["PI"] for mouse in mapping)

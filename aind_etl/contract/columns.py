@@ -772,16 +772,19 @@ SESSIONS = (
     ),
     Column("subject_id", V, "The subject (mouse), six digits as text."),
     Column("session_date", DataType.DATE, "Day of the behaviour session, in the rig's local time."),
-    Column(
-        "principal_investigator", V, "Who is responsible for the subject, by the mapping of mice."
-    ),
-    Column(
-        "other_rows",
-        V,
-        "The further rows that the session table has of this session, as a list in JSON; NULL "
-        "where there is one only. The row with the most finished trials stands here.",
-    ),
 )
+
+PRINCIPAL_INVESTIGATOR = Column(
+    "principal_investigator", V, "Who is responsible for the subject, by the mapping of mice."
+)
+OTHER_ROWS = Column(
+    "other_rows",
+    V,
+    "The further rows that the session table has of this session, as a list in JSON; NULL where "
+    "there is one only. The row with the most finished trials stands here.",
+)
+SESSIONS_MADE = (PRINCIPAL_INVESTIGATOR, OTHER_ROWS)
+"""What `sessions` has beyond the columns of the session table, where there is one."""
 
 COLLECTIONS = (
     SOURCE_COLLECTION,

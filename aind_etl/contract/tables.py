@@ -163,7 +163,8 @@ REJECTED_DOCUMENTS = Table(
 SESSIONS = Table(
     "sessions",
     "One row a behaviour session of the session table. Beyond these columns it has those of that "
-    "table, whichever they are, in snake case.",
+    "table, whichever they are, in snake case, and `principal_investigator` and `other_rows` (the "
+    "further rows that the session table has of the session, as JSON).",
     columns.SESSIONS,
     ("session_key",),
     Partitioning.WHOLE,

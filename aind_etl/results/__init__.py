@@ -7,8 +7,8 @@
 - ``session_table``, ``pickled_frame``: the table `sessions`, from a pickle that is never run
 - ``figures``: the figures of fitted sessions, as files and as previews
 
-Every table but `sessions` follows `analyses`: a record that is gone, or whose location changed, loses its rows.
-Nothing of Dagster belongs here.
+Every table but `sessions` follows `analyses`: a record that is gone, or whose location changed,
+loses its rows. Nothing of Dagster belongs here.
 """
 
 from aind_etl.results.figures import Figure, newest_figures

@@ -191,6 +191,20 @@ class _Bytes:
         """Take no state: bytes have none."""
 
 
+class _ByteArray:
+    """Bytes as protocols before the fifth write those that can be changed."""
+
+    def __new__(cls, data: object = b"", encoding: str = "latin-1") -> Any:  # noqa: ANN401 - a pickle gets the bytes themselves
+        if isinstance(data, str) and encoding == "latin-1":
+            return data.encode("latin-1")
+        if not isinstance(data, bytes):
+            raise RefusedError(f"It asks for a bytearray of {_shown(data)}.")
+        return data
+
+    def __setstate__(self, state: object) -> None:
+        """Take no state: bytes have none."""
+
+
 class _MemberOfZoneInfo:
     """The one attribute a frame asks for: how a ZoneInfo is made when it is loaded."""
 
@@ -207,6 +221,8 @@ class _MemberOfZoneInfo:
 
 _MADE: dict[tuple[str, str], type] = {
     ("_codecs", "encode"): _Bytes,
+    ("builtins", "bytearray"): _ByteArray,
+    ("__builtin__", "bytearray"): _ByteArray,
     ("builtins", "getattr"): _MemberOfZoneInfo,
     ("__builtin__", "getattr"): _MemberOfZoneInfo,
 }

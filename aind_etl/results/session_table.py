@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from hashlib import sha256
@@ -28,6 +28,7 @@ import polars as pl
 import pyarrow as pa
 
 from aind_etl.contract import Column, DataType, Table, tables
+from aind_etl.contract.columns import PRINCIPAL_INVESTIGATOR, SESSIONS_MADE
 from aind_etl.contract.schemas import POLARS_TYPES, polars_schema
 from aind_etl.errors import DataError
 from aind_etl.flatten import deriving
@@ -260,7 +261,10 @@ def _names(lake: "Lake", read: FileContent) -> tuple[dict[str, str], str]:
             return investigator_names(read.content), ""
         except DataError as error:
             note = str(error)
-    known = lake.scan(tables.SESSIONS).select("subject_id", "principal_investigator").drop_nulls()
+    table = lake.as_written(tables.SESSIONS)
+    if PRINCIPAL_INVESTIGATOR.name not in table.column_names:
+        return {}, note
+    known = lake.scan(table).select("subject_id", PRINCIPAL_INVESTIGATOR.name).drop_nulls()
     return dict(known.collect().iter_rows()), note
 
 
@@ -291,7 +295,8 @@ def _fingerprint(*parts: str) -> str:
 # --- the rows -------------------------------------------------------------------------------
 
 _UNKNOWN = "unknown_"
-_OWN = frozenset(tables.SESSIONS.column_names)
+_KNOWN_COLUMNS = (*tables.SESSIONS.columns, *SESSIONS_MADE)
+_OWN = frozenset(column.name for column in _KNOWN_COLUMNS)
 
 
 def session_rows(columns: pa.Table, investigators: dict[str, str]) -> tuple[Table, pl.DataFrame]:
@@ -341,14 +346,7 @@ def session_rows(columns: pa.Table, investigators: dict[str, str]) -> tuple[Tabl
         .cast(pl.String)
         .replace_strict(investigators, default=None, return_dtype=pl.String),
     )
-    table = Table(
-        tables.SESSIONS.name,
-        tables.SESSIONS.description,
-        (*tables.SESSIONS.columns, *further),
-        tables.SESSIONS.key,
-        tables.SESSIONS.partitioning,
-        has_further_columns=True,
-    )
+    table = replace(tables.SESSIONS, columns=(*_KNOWN_COLUMNS, *further))
     return table, _one_row_a_session(keyed).select(polars_schema(table).names())
 
 

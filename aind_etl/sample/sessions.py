@@ -44,7 +44,8 @@ class Session:
     is_coupled
         Whether the reward probabilities of both sides changed together.
     best_rate
-        Share of trials that the better side would have rewarded.
+        Share of trials that the best a subject can do would have rewarded, about: the better side
+        each time or, where rewards wait until they are collected, all that arrive.
     """
 
     plan: SessionPlan
@@ -105,7 +106,7 @@ def _prepare_task(plan: SessionPlan, seed: int) -> _Task:
         baited=coupled,
         coins=random.random(plan.valid_trials),
         n_ignored=trials - plan.valid_trials,
-        best_rate=float(probabilities.max(axis=1).mean()),
+        best_rate=float((probabilities.sum if coupled else probabilities.max)(axis=1).mean()),
     )
 
 
