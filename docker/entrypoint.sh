@@ -1,0 +1,30 @@
+#!/bin/sh
+# Reads secrets from the files they are mounted as, then becomes the command it is given.
+#
+# For a variable NAME of the list below, NAME_FILE may name a file instead; a password then stands
+# neither in the compose file nor in what `docker inspect` shows. The password of MongoDB is not
+# here: the software itself reads AIND_ETL_MONGODB_PASSWORD_FILE.
+set -eu
+
+refuse() {
+    echo "$1" >&2
+    exit 2
+}
+
+for name in POSTGRES_PASSWORD AIND_ETL_ALERT_WEBHOOK_URL; do
+    eval "value=\${$name:-} file=\${${name}_FILE:-}"
+    [ -n "$file" ] || continue
+    [ -z "$value" ] || refuse "Both $name and ${name}_FILE are set. Unset one of them."
+    [ -f "$file" ] && [ -r "$file" ] || refuse "The file '$file', named by ${name}_FILE, cannot be read \
+by user $(id -u). Mount the secret there with rights to read it, or unset ${name}_FILE."
+    value=$(cat "$file")
+    [ -n "$value" ] || refuse "The file '$file', named by ${name}_FILE, is empty. Write the secret into it."
+    export "$name=$value"
+done
+
+# An empty setting is one that was left out: compose files cannot leave a variable out.
+for name in $(env | sed -n 's/^\(AIND_ETL_[A-Z0-9_]*\)=$/\1/p'); do
+    unset "$name"
+done
+
+exec "$@"

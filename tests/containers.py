@@ -1,0 +1,220 @@
+"""What `docker/` says of the containers, made to run as plain processes of this host.
+
+Commands, environments and health checks are read out of `compose.yaml` and the `Dockerfile`, so
+that tests cannot drift from them; only places are translated: paths of the image to those of the
+clone and of the test, names of services and fixed ports to this host and free ports.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CLONE = Path(__file__).parent.parent
+DOCKER = CLONE / "docker"
+
+_VARIABLE = re.compile(r"\$\{(\w+)(?:(:-|:\+)([^}]*))?\}")
+
+
+def free_port() -> int:
+    """Return a port of this host on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def read_environment_file(path: Path) -> dict[str, str]:
+    """Return the variables of a file as `docker compose --env-file` takes it."""
+    lines = (line.strip() for line in path.read_text().splitlines())
+    pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
+    return {name: value for name, _, value in pairs}
+
+
+def read_compose(variables: Mapping[str, str]) -> dict[str, Any]:
+    """Return the compose file with its variables replaced, as `docker compose config` shows it."""
+
+    def value(match: re.Match[str]) -> str:
+        name, operator, other = match.groups()
+        given = variables.get(name, "")
+        if operator == ":+":
+            return other if given else ""
+        return given or other or ""
+
+    def resolve(node: Any) -> Any:
+        if isinstance(node, str):
+            return _VARIABLE.sub(value, node)
+        if isinstance(node, list):
+            return [resolve(one) for one in node]
+        if isinstance(node, dict):
+            return {key: resolve(one) for key, one in node.items()}
+        return node
+
+    resolved: dict[str, Any] = resolve(yaml.safe_load((DOCKER / "compose.yaml").read_text()))
+    return resolved
+
+
+def read_dockerfile() -> list[list[tuple[str, str]]]:
+    """Return the stages of the Dockerfile, each as pairs of instruction and rest."""
+    text = re.sub(r"^#.*\n", "", (DOCKER / "Dockerfile").read_text(), flags=re.MULTILINE)
+    stages: list[list[tuple[str, str]]] = [[]]
+    for line in filter(None, text.replace("\\\n", " ").splitlines()):
+        instruction, _, rest = line.partition(" ")
+        if instruction == "FROM":
+            stages.append([])
+        stages[-1].append((instruction, " ".join(rest.split())))
+    return stages[1:]
+
+
+def image_environment() -> dict[str, str]:
+    """Return the variables that the image sets."""
+    pairs = [
+        word.partition("=")
+        for instruction, rest in read_dockerfile()[-1]
+        if instruction == "ENV"
+        for word in shlex.split(rest)
+    ]
+    return {name: value for name, _, value in pairs}
+
+
+class Containers:
+    """The services of the compose file as processes of this host.
+
+    Parameters
+    ----------
+    folder
+        Where volumes, secrets and logs go.
+    variables
+        What an ``.env`` would say.
+    """
+
+    def __init__(self, folder: Path, variables: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.services: dict[str, Any] = read_compose(variables)["services"]
+        self.ports = {"3000": free_port(), "4000": free_port(), "5432": 0}
+        self.home = folder / "dagster"
+        self._places = {
+            "/opt/aind-etl/entrypoint.sh": str(DOCKER / "entrypoint.sh"),
+            "/opt/aind-etl/demo.py": str(DOCKER / "demo.py"),
+            "/opt/aind-etl/venv/bin": str(Path(sys.executable).parent),
+            "/opt/aind-etl/dagster": str(self.home),
+            "/run/secrets": str(folder / "secrets"),
+            "/lake": str(folder / "lake"),
+            "/logs": str(folder / "logs"),
+            "/demo": str(folder / "demo"),
+            "/tmp/matplotlib": str(folder / "tmp" / "matplotlib"),
+            "/tmp": str(folder / "tmp"),
+        }
+        self.hosts: dict[str, str] = {"code": "127.0.0.1", "0.0.0.0": "127.0.0.1"}
+        for name in ("dagster", "secrets", "lake", "logs", "demo", "tmp"):
+            (folder / name).mkdir()
+        shutil.copy(DOCKER / "dagster.yaml", self.home)
+        # The port of the code location is fixed in its network of containers, and free here.
+        workspace = (DOCKER / "workspace.yaml").read_text()
+        here = workspace.replace("port: 4000", f"port: {self.ports['4000']}")
+        assert here != workspace
+        (self.home / "workspace.yaml").write_text(here)
+
+    def translate(self, word: str) -> str:
+        """Return a word of a command or an environment as it reads on this host."""
+        if word in self.ports:
+            return str(self.ports[word])
+        if word in self.hosts:
+            return self.hosts[word]
+        if match := re.fullmatch(r"(\w+)://([\w-]+):(\d+)(.*)", word):
+            scheme, host, port, rest = match.groups()
+            if f"{host}:{port}" in self.hosts:
+                return f"{scheme}://{self.hosts[f'{host}:{port}']}{rest}"
+        for place, here in self._places.items():
+            if word == place or word.startswith(f"{place}/"):
+                return here + word.removeprefix(place)
+        return word.replace(":3000/", f":{self.ports['3000']}/")
+
+    def environment(self, service: str) -> dict[str, str]:
+        """Return everything a container of a service has in its environment."""
+        own = {str(k): str(v) for k, v in self.services[service].get("environment", {}).items()}
+        image = {**image_environment(), "PATH": "/opt/aind-etl/venv/bin"}
+        translated = {name: self.translate(value) for name, value in (image | own).items()}
+        translated["PATH"] += f":{os.environ['PATH']}"
+        # Coverage of processes, where it is measured.
+        measured = {k: v for k, v in os.environ.items() if k.startswith("COVERAGE_")}
+        return translated | measured
+
+    def command(self, service: str) -> list[str]:
+        """Return what a container of a service runs: the image's entry point and its command."""
+        [(_, entrypoint)] = [one for one in read_dockerfile()[-1] if one[0] == "ENTRYPOINT"]
+        words = [*yaml.safe_load(entrypoint), *self.services[service]["command"]]
+        return [self.translate(word) for word in words]
+
+    def run(self, service: str, command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
+        """Run a command in a container of a service, as `docker compose exec` does."""
+        return subprocess.run(
+            [self.translate(word) for word in command],
+            env=self.environment(service),
+            cwd=self.home,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def check_health(self, service: str) -> "subprocess.CompletedProcess[str]":
+        """Run the health check of a service once."""
+        kind, *command = self.services[service]["healthcheck"]["test"]
+        assert kind == "CMD"
+        return self.run(service, command)
+
+    def start(self, service: str) -> "subprocess.Popen[bytes]":
+        """Start the process of a service, in a session of its own."""
+        with (self.folder / f"{service}.log").open("ab") as log:
+            return subprocess.Popen(
+                self.command(service),
+                env=self.environment(service),
+                cwd=self.home,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def said(self, service: str) -> str:
+        """Return what a service printed."""
+        return (self.folder / f"{service}.log").read_text(errors="replace")
+
+
+def wait_until(what: Callable[[], Any], seconds: float, otherwise: Callable[[], str]) -> Any:
+    """Return the first result that is true; fail with an explanation when there is none."""
+    give_up = time.monotonic() + seconds
+    while time.monotonic() < give_up:
+        if found := what():
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"not within {seconds} s: {otherwise()[-3000:]}")
+
+
+def end_group(process: "subprocess.Popen[bytes]", signal_number: int) -> None:
+    """Send a signal to a process and all it started, and wait for it."""
+    try:
+        os.killpg(process.pid, signal_number)
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
+@contextmanager
+def ended(processes: "dict[str, subprocess.Popen[bytes]]") -> Iterator[None]:
+    """End every process, started last first, when the ``with`` block is left."""
+    import signal
+
+    try:
+        yield
+    finally:
+        for process in reversed(processes.values()):
+            end_group(process, signal.SIGTERM)
