@@ -31,6 +31,9 @@ lint: .venv/installed-dev  ## Run the linters and the type checker.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint docker/Dockerfile
+	$(BIN)/shellcheck docker/entrypoint.sh
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml
 
 docs: .venv/installed-dev  ## Write the generated pages of docs/ anew.
 	$(BIN)/python -m aind_etl.contract.dictionary > docs/data_dictionary.md

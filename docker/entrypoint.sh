@@ -22,9 +22,4 @@ by user $(id -u). Mount the secret there with rights to read it, or unset ${name
     export "$name=$value"
 done
 
-# An empty setting is one that was left out: compose files cannot leave a variable out.
-for name in $(env | sed -n 's/^\(AIND_ETL_[A-Z0-9_]*\)=$/\1/p'); do
-    unset "$name"
-done
-
 exec "$@"

@@ -9,5 +9,6 @@ import tomllib
 from pathlib import Path
 
 project = tomllib.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))["project"]
-needed = [*project["dependencies"], *project["optional-dependencies"]["postgres"]]
+extras = project["optional-dependencies"]
+needed = [*project["dependencies"], *extras["postgres"], *extras["kubernetes"]]
 sys.stdout.write("\n".join(needed) + "\n")

@@ -9,12 +9,12 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,7 @@ class Containers:
 
     def __init__(self, folder: Path, variables: Mapping[str, str]) -> None:
         self.folder = folder
+        self._variables = variables
         self.services: dict[str, Any] = read_compose(variables)["services"]
         self.ports = {"3000": free_port(), "4000": free_port(), "5432": 0}
         self.home = folder / "dagster"
@@ -141,7 +142,13 @@ class Containers:
 
     def environment(self, service: str) -> dict[str, str]:
         """Return everything a container of a service has in its environment."""
-        own = {str(k): str(v) for k, v in self.services[service].get("environment", {}).items()}
+        given = self.services[service].get("environment", {})
+        # A variable without a value is passed on where it is set, and left out where it is not.
+        own = {
+            name: str(self._variables[name] if value is None else value)
+            for name, value in given.items()
+            if value is not None or name in self._variables
+        }
         image = {**image_environment(), "PATH": "/opt/aind-etl/venv/bin"}
         translated = {name: self.translate(value) for name, value in (image | own).items()}
         translated["PATH"] += f":{os.environ['PATH']}"
@@ -152,8 +159,7 @@ class Containers:
     def command(self, service: str) -> list[str]:
         """Return what a container of a service runs: the image's entry point and its command."""
         [(_, entrypoint)] = [one for one in read_dockerfile()[-1] if one[0] == "ENTRYPOINT"]
-        words = [*yaml.safe_load(entrypoint), *self.services[service]["command"]]
-        return [self.translate(word) for word in words]
+        return [*yaml.safe_load(entrypoint), *self.services[service]["command"]]
 
     def run(self, service: str, command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
         """Run a command in a container of a service, as `docker compose exec` does."""
@@ -176,13 +182,21 @@ class Containers:
         """Start the process of a service, in a session of its own."""
         with (self.folder / f"{service}.log").open("ab") as log:
             return subprocess.Popen(
-                self.command(service),
+                [self.translate(word) for word in self.command(service)],
                 env=self.environment(service),
                 cwd=self.home,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def answers(self, port: str) -> bool:
+        """Return whether somebody listens where a container has this port."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.ports[port]), timeout=1):
+                return True
+        except OSError:
+            return False
 
     def said(self, service: str) -> str:
         """Return what a service printed."""
@@ -200,21 +214,12 @@ def wait_until(what: Callable[[], Any], seconds: float, otherwise: Callable[[], 
 
 
 def end_group(process: "subprocess.Popen[bytes]", signal_number: int) -> None:
-    """Send a signal to a process and all it started, and wait for it."""
-    try:
-        os.killpg(process.pid, signal_number)
-    except ProcessLookupError:
-        pass
-    process.wait()
-
-
-@contextmanager
-def ended(processes: "dict[str, subprocess.Popen[bytes]]") -> Iterator[None]:
-    """End every process, started last first, when the ``with`` block is left."""
-    import signal
-
-    try:
-        yield
-    finally:
-        for process in reversed(processes.values()):
-            end_group(process, signal.SIGTERM)
+    """Send a signal to a process and all it started, and see to it that they end."""
+    for number in (signal_number, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(timeout=20)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue

@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
-import urllib.error
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from containers import (
     DOCKER,
     Containers,
     end_group,
-    image_environment,
+    free_port,
     read_compose,
     read_dockerfile,
     read_environment_file,
@@ -25,6 +25,7 @@ from containers import (
 from mongod import NoMongodError, find_mongod, running_mongod
 from postgresql import NoPostgresqlError, find_postgresql, running_postgresql
 from pymongo import MongoClient
+from worlds import MAIN
 
 from aind_etl import Warehouse
 
@@ -32,7 +33,7 @@ from aind_etl import Warehouse
 PASSWORD = "p@ss/w:rd %41'\"$x"
 ENTRYPOINT = DOCKER / "entrypoint.sh"
 OWN = ("code", "webserver", "daemon")
-JOB = "everything"
+REPOSITORY = {"repositoryLocationName": "aind_etl", "repositoryName": "__repository__"}
 
 
 class Deployment:
@@ -49,9 +50,14 @@ class Deployment:
         end_group(self.processes.pop(service), signal_number)
 
     def wait_for_health(self, service, seconds=90):
+        port = {"code": "4000", "webserver": "3000"}.get(service)
+
         def healthy():
             assert self.processes[service].poll() is None, self.containers.said(service)
-            return self.containers.check_health(service).returncode == 0
+            # A health check starts a Python: not before there is somebody to ask.
+            return (not port or self.containers.answers(port)) and (
+                self.containers.check_health(service).returncode == 0
+            )
 
         wait_until(healthy, seconds, lambda: self.containers.said(service))
 
@@ -67,7 +73,7 @@ class Deployment:
         assert "errors" not in answer, answer
         return answer["data"]
 
-    def launch(self, job):
+    def launch(self, job, partition=None):
         query = """mutation ($parameters: ExecutionParams!) {
           launchRun(executionParams: $parameters) {
             __typename
@@ -75,17 +81,26 @@ class Deployment:
             ... on PythonError { message }
           }
         }"""
+        tags = [{"key": "dagster/partition", "value": partition}] if partition else []
         parameters = {
-            "selector": {
-                "repositoryLocationName": "aind_etl",
-                "repositoryName": "__repository__",
-                "jobName": job,
-            },
+            "selector": REPOSITORY | {"jobName": job},
             "runConfigData": {},
+            "executionMetadata": {"tags": tags},
         }
         launched = self.ask(query, parameters=parameters)["launchRun"]
         assert launched["__typename"] == "LaunchRunSuccess", launched
         return launched["run"]["runId"]
+
+    def add_partition(self, collection):
+        query = """mutation ($repository: RepositorySelector!, $key: String!) {
+          addDynamicPartition(repositorySelector: $repository, partitionsDefName: "collections",
+                              partitionKey: $key) { __typename }
+        }"""
+        added = self.ask(query, repository=REPOSITORY, key=collection)["addDynamicPartition"]
+        assert added["__typename"] in {
+            "AddDynamicPartitionSuccess",
+            "DuplicateDynamicPartitionError",
+        }
 
     def run_status(self, run_id):
         query = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
@@ -122,20 +137,17 @@ def deployment(tmp_path_factory):
     try:
         containers.hosts["postgres"] = "127.0.0.1"
         containers.ports["5432"] = port
-        for service in OWN:
-            made.start(service)
-            made.wait_for_health(service)
+        made.start("code")
+        made.wait_for_health("code")
+        made.start("webserver")
+        made.start("daemon")
+        made.wait_for_health("webserver")
+        made.wait_for_health("daemon")
         yield made
     finally:
         for service in reversed(list(made.processes)):
             made.end(service)
         postgresql.__exit__(None, None, None)
-
-
-def test_every_service_passes_its_health_check(deployment):
-    for service in OWN:
-        checked = deployment.containers.check_health(service)
-        assert checked.returncode == 0, checked.stderr
 
 
 def test_the_page_finds_the_code_location(deployment):
@@ -148,16 +160,229 @@ def test_the_page_finds_the_code_location(deployment):
     ]
 
 
-def test_a_run_started_on_the_page_publishes_the_warehouse(deployment):
-    assert deployment.wait_for_run(deployment.launch(JOB)) == "SUCCESS"
+def test_runs_started_on_the_page_fill_the_lake_and_publish_the_warehouse(deployment):
+    deployment.add_partition(MAIN)
+    assert deployment.wait_for_run(deployment.launch("refresh_collection", MAIN)) == "SUCCESS"
+    assert deployment.wait_for_run(deployment.launch("publish_warehouse")) == "SUCCESS"
     warehouse = Warehouse(deployment.containers.folder / "lake" / "warehouse.duckdb")
     assert warehouse.table("analyses").height > 0
 
 
 def test_a_run_asked_for_while_the_daemon_is_dead_is_done_when_it_is_back(deployment):
     deployment.end("daemon", signal.SIGKILL)
-    waiting = deployment.launch(JOB)
+    waiting = deployment.launch("publish_warehouse")
     assert deployment.run_status(waiting) == "QUEUED"
     deployment.start("daemon")
     assert deployment.wait_for_run(waiting) == "SUCCESS"
-    deployment.wait_for_health("daemon")
+
+
+def test_the_containers_write_nowhere_but_to_their_volumes(deployment):
+    assert sorted(path.name for path in deployment.containers.home.iterdir()) == [
+        "dagster.yaml",
+        "workspace.yaml",
+    ]
+
+
+def test_no_secret_stands_in_what_the_services_print(deployment):
+    for service in OWN:
+        assert PASSWORD not in deployment.containers.said(service)
+
+
+def run_entrypoint(command, **environment):
+    return subprocess.run(
+        [ENTRYPOINT, *command],
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_secret_that_stands_in_a_file_reaches_the_command(tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text(PASSWORD + "\n")
+    ran = run_entrypoint(["printenv", "POSTGRES_PASSWORD"], POSTGRES_PASSWORD_FILE=str(secret))
+    assert ran.stdout == PASSWORD + "\n"
+    assert ran.stderr == ""
+
+
+def test_a_command_without_secrets_is_run_as_it_is():
+    ran = run_entrypoint(["sh", "-c", "exit 7"], AIND_ETL_ALERT_WEBHOOK_URL_FILE="")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (7, "", "")
+
+
+@pytest.mark.parametrize(
+    ("content", "environment", "said"),
+    [
+        (None, {}, "cannot be read by user"),
+        ("", {}, "is empty"),
+        ("\n", {}, "is empty"),
+        ("first", {"POSTGRES_PASSWORD": "second"}, "Both POSTGRES_PASSWORD and"),
+    ],
+)
+def test_a_secret_that_cannot_be_read_ends_the_container_with_a_sentence(
+    tmp_path, content, environment, said
+):
+    secret = tmp_path / "secret"
+    if content is not None:
+        secret.write_text(content)
+    ran = run_entrypoint(["true"], POSTGRES_PASSWORD_FILE=str(secret), **environment)
+    assert ran.returncode == 2
+    assert said in ran.stderr
+    assert "POSTGRES_PASSWORD_FILE" in ran.stderr
+    assert "first" not in ran.stderr
+    assert "second" not in ran.stderr
+
+
+def test_the_demonstration_fills_a_mongodb_and_leaves_changes_alone(tmp_path):
+    demo = read_environment_file(DOCKER / "demo.env")
+    try:
+        mongod = running_mongod(find_mongod(), tmp_path / "mongod")
+        port = mongod.__enter__()
+    except NoMongodError as error:
+        pytest.skip(str(error))
+    try:
+        containers = Containers(tmp_path, demo)
+        containers.hosts["demo-mongodb:27017"] = f"127.0.0.1:{port}"
+        command = containers.command("demo-world")
+        assert "python" in command
+        filled = containers.run("demo-world", command)
+        assert filled.returncode == 0, filled.stderr
+        with MongoClient(containers.environment("code")["AIND_ETL_SOURCE"]) as client:
+            collection = client.get_default_database()[MAIN]
+            count = collection.count_documents({})
+            assert count > 300
+            collection.delete_one({})
+        assert containers.run("demo-world", command).returncode == 0
+        with MongoClient(containers.environment("code")["AIND_ETL_SOURCE"]) as client:
+            assert client.get_default_database()[MAIN].count_documents({}) == count - 1
+    finally:
+        mongod.__exit__(None, None, None)
+
+
+def test_the_demonstration_serves_the_result_folders_as_an_object_store(tmp_path):
+    import s3fs
+
+    containers = Containers(tmp_path, read_environment_file(DOCKER / "demo.env"))
+    folder = tmp_path / "demo" / "results" / "bucket" / "folder"
+    folder.mkdir(parents=True)
+    (folder / "fit.json").write_text("{}")
+    rclone = shutil.which("rclone", path=str(Path(sys.executable).parent))
+    address = f"127.0.0.1:{free_port()}"
+    command = [
+        address if word == ":8080" else containers.translate(word)
+        for word in containers.services["demo-s3"]["command"]
+    ]
+    process = subprocess.Popen(
+        [rclone, *command, "--config", "/dev/null"], stderr=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        store = s3fs.S3FileSystem(
+            anon=True,
+            client_kwargs={"endpoint_url": f"http://{address}"},
+            config_kwargs={"s3": {"addressing_style": "path"}},
+            skip_instance_cache=True,
+        )
+
+        def served():
+            try:
+                return store.ls("bucket/folder", refresh=True)
+            except OSError:
+                return None
+
+        assert wait_until(served, 20, str) == ["bucket/folder/fit.json"]
+    finally:
+        end_group(process, signal.SIGTERM)
+
+
+def test_the_image_and_the_code_location_run_and_check_the_same():
+    final = dict(read_dockerfile()[-1])
+    code = read_compose({})["services"]["code"]
+    assert json.loads(final["CMD"]) == code["command"]
+    health = final["HEALTHCHECK"].partition("CMD ")[2]
+    assert ["CMD", *json.loads(health)] == code["healthcheck"]["test"]
+
+
+def test_the_image_runs_as_nobody_special_and_holds_no_compiler():
+    build, final = read_dockerfile()
+    instructions = dict(final)
+    assert instructions["USER"] == "10001:10001"
+    assert "slim" in (DOCKER / "Dockerfile").read_text().splitlines()[3]
+    assert not any(
+        "apt-get" in rest for instruction, rest in [*build, *final] if instruction == "RUN"
+    )
+
+
+def test_no_container_reaches_the_container_engine_and_each_has_limits():
+    services = read_compose({})["services"]
+    assert "docker.sock" not in (DOCKER / "compose.yaml").read_text()
+    for name, service in services.items():
+        assert service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory"}, name
+        assert service["logging"]["options"]["max-size"], name
+        assert service["restart"] in {"unless-stopped", "no"}, name
+
+
+def test_everything_the_image_is_built_from_is_sent_to_the_builder():
+    copied = [
+        source
+        for instruction, rest in [*read_dockerfile()[0], *read_dockerfile()[1]]
+        if instruction == "COPY" and "--from" not in rest
+        for source in rest.split()[:-1]
+        if not source.startswith("--") and source != "."
+    ]
+    sent = [
+        line[1:] for line in (CLONE / ".dockerignore").read_text().splitlines() if line[0] == "!"
+    ]
+    for path in copied:
+        assert any(path == one or path.startswith(f"{one}/") for one in sent), path
+        assert (CLONE / path).exists()
+    # What the wheel is made of besides.
+    assert {"aind_etl", "sql", "dagster_home/dagster.yaml", "README.md", "LICENSE"} <= set(sent)
+
+
+def test_containers_differ_from_a_clone_only_in_where_things_are_kept():
+    clone = yaml.safe_load((CLONE / "dagster_home" / "dagster.yaml").read_text())
+    containers = yaml.safe_load((DOCKER / "dagster.yaml").read_text())
+    places = {"storage", "run_launcher", "compute_logs", "local_artifact_storage"}
+    assert {k: v for k, v in containers.items() if k not in places} == {
+        k: v for k, v in clone.items() if k not in places
+    }
+
+
+def test_kubernetes_is_told_the_same_as_containers():
+    values = yaml.safe_load((DOCKER / "helm-values.yaml").read_text())
+    instance = yaml.safe_load((DOCKER / "dagster.yaml").read_text())
+    assert values["additionalInstanceConfig"] == {
+        name: instance[name] for name in ("nux", "concurrency")
+    }
+    daemon = values["dagsterDaemon"]
+    for ours, theirs in (
+        (instance["run_monitoring"], daemon["runMonitoring"]),
+        (instance["run_retries"], daemon["runRetries"]),
+        (instance["sensors"], daemon["sensors"]),
+        (instance["schedules"], daemon["schedules"]),
+        (instance["telemetry"], values["telemetry"]),
+    ):
+        assert {camel(name): value for name, value in ours.items()} == theirs
+    retention = instance["retention"]
+    assert (
+        values["retention"]["schedule"]["purgeAfterDays"]
+        == (retention["schedule"]["purge_after_days"])
+    )
+    # The chart demands a number for ticks under way, too.
+    assert retention["sensor"]["purge_after_days"].items() <= (
+        values["retention"]["sensor"]["purgeAfterDays"].items()
+    )
+    [deployment] = values["dagster-user-deployments"]["deployments"]
+    command = read_compose({})["services"]["code"]["command"]
+    assert command[-len(deployment["codeServerArgs"]) :] == deployment["codeServerArgs"]
+    assert deployment["podSecurityContext"]["runAsUser"] == 10001
+    assert (
+        values["postgresql"]["postgresqlScheme"]
+        == (instance["storage"]["postgres"]["postgres_db"]["scheme"])
+    )
+
+
+def camel(name):
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
