@@ -44,12 +44,15 @@ class Deployment:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, service):
+        """Start a service."""
         self.processes[service] = self.containers.start(service)
 
     def end(self, service, signal_number=signal.SIGTERM):
+        """End a service by a signal."""
         end_group(self.processes.pop(service), signal_number)
 
     def wait_for_health(self, service, seconds=90):
+        """Wait until the health check of a service passes."""
         port = {"code": "4000", "webserver": "3000"}.get(service)
 
         def healthy():
@@ -74,6 +77,7 @@ class Deployment:
         return answer["data"]
 
     def launch(self, job, partition=None):
+        """Ask the page for a run, and return its id."""
         query = """mutation ($parameters: ExecutionParams!) {
           launchRun(executionParams: $parameters) {
             __typename
@@ -92,6 +96,7 @@ class Deployment:
         return launched["run"]["runId"]
 
     def add_partition(self, collection):
+        """Make a partition of a collection, if it is none."""
         query = """mutation ($repository: RepositorySelector!, $key: String!) {
           addDynamicPartition(repositorySelector: $repository, partitionsDefName: "collections",
                               partitionKey: $key) { __typename }
@@ -103,10 +108,13 @@ class Deployment:
         }
 
     def run_status(self, run_id):
+        """Return what the page says of a run."""
         query = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
         return self.ask(query, id=run_id)["runOrError"]["status"]
 
     def wait_for_run(self, run_id, seconds=120):
+        """Return what the page says of a run once it is over."""
+
         def over():
             status = self.run_status(run_id)
             return status if status in {"SUCCESS", "FAILURE", "CANCELED"} else None
