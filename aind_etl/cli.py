@@ -273,6 +273,32 @@ def ddl(
 
 
 @app.command()
+def report(
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help="The page."),
+    ] = Path("report.html"),
+    warehouse: WarehouseOption = None,
+    lake: LakeOption = None,
+) -> None:
+    """Draw the warehouse as one page: who wins, how sure, what is missing, what arrived.
+
+    The page needs no network and no server: open it, put it on a screen, send it, print it.
+    """
+    settings = _settings(None, lake, warehouse, None)
+    with _progress() as progress:
+        progress.step("draw the report")
+        from aind_etl.report import write_report
+
+        summary = write_report(settings.warehouse_path, output)
+    _out.print(
+        f"{summary.fits:,} fits of {summary.fitted_sessions:,} sessions and "
+        f"{summary.subjects:,} subjects. Open {_escape(str(output))}",
+        soft_wrap=True,
+    )
+
+
+@app.command()
 def sample(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="An empty or new folder for the world.")

@@ -1,0 +1,315 @@
+"""How the report's charts are drawn: Vega-Lite specifications by Altair.
+
+The rows are handed over by the page under the figure's name. Colours are names of the page's
+own (``var(--…)`` in ``page.css``), so light, dark and print are a matter of style sheets, and
+nothing is drawn twice.
+"""
+
+from typing import Any
+
+import altair as alt
+
+_INK = "var(--ink)"
+_MUTED = "var(--muted)"
+_ACCENT = "var(--accent)"
+_SECOND = "var(--second)"
+_PAPER = "var(--paper)"
+_SHADES = [f"var(--shade-{number})" for number in range(1, 7)]
+_BANDS = ["none", "below 25%", "25–50%", "50–75%", "75–99%", "all"]
+_SERIES = [f"var(--series-{number})" for number in range(1, 9)]
+
+# Vega measures texts before they are drawn, and so must know the page's font by name.
+_FONT = (
+    "'Avenir Next', 'Segoe UI', system-ui, -apple-system, 'Helvetica Neue', 'DejaVu Sans', "
+    "sans-serif"
+)
+
+CONFIG: dict[str, Any] = {
+    "background": None,
+    "font": _FONT,
+    "view": {"stroke": None},
+    "axis": {
+        "domainColor": "var(--line)",
+        "gridColor": "var(--line)",
+        "tickColor": "var(--line)",
+        "labelColor": _MUTED,
+        "titleColor": _MUTED,
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "labelLimit": 230,
+    },
+    "axisY": {"titleAnchor": "end", "titleAngle": 0, "titleAlign": "left", "titleY": -10},
+    "legend": {
+        "labelColor": _MUTED,
+        "titleColor": _MUTED,
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "orient": "top",
+        "offset": 24,
+        "labelLimit": 260,
+    },
+}
+"""Vega-Lite's configuration of every chart."""
+
+_DIAGONAL: list[dict[str, float]] = [{"x": 0.4, "y": 0.4}, {"x": 1.0, "y": 1.0}]
+# Ticks fall between sessions where there are few.
+_WHOLE = alt.Axis(grid=False, labelExpr="datum.value % 1 ? '' : datum.label", tickCount=6)
+_ROW_HEIGHT = 19
+_AGENT = alt.Axis(title=None, grid=False, domain=False, ticks=False, labelColor=_INK)
+
+
+def best() -> dict[str, Any]:
+    """Return bars of sessions won, one an agent."""
+    base = alt.Chart(alt.NamedData("best")).encode(
+        x=alt.X("sessions:Q", title="sessions won", axis=alt.Axis(tickMinStep=1, format=",d")),
+        y=alt.Y("agent_alias:N", axis=_AGENT).sort(field="sessions", op="max", order="descending"),
+        tooltip=[_tip("agent_alias:N", "agent"), _tip("sessions:Q", "sessions won", ",d")],
+    )
+    bars = base.mark_bar(color=_ACCENT, cornerRadiusEnd=2)
+    numbers = base.mark_text(align="left", dx=4, color=_INK).encode(
+        text=alt.Text("sessions:Q", format=",d")
+    )
+    return _specification(bars + numbers, alt.Step(_ROW_HEIGHT))
+
+
+def delta_aic() -> dict[str, Any]:
+    """Return medians, quartiles and tails of ΔAIC, one row an agent."""
+    base = alt.Chart(alt.NamedData("delta_aic")).encode(
+        y=alt.Y("agent_alias:N", axis=_AGENT).sort(field="median", op="max", order="ascending"),
+        tooltip=[
+            _tip("agent_alias:N", "agent"),
+            _tip("sessions:Q", "sessions", ",d"),
+            _tip("median:Q", "median ΔAIC", ",.1f"),
+            _tip("p25:Q", "25th percentile", ",.1f"),
+            _tip("p75:Q", "75th percentile", ",.1f"),
+            _tip("p95:Q", "95th percentile", ",.1f"),
+        ],
+    )
+    # Nearly all of the range is tails: up to 10, where agents still have support, it is linear.
+    scale = alt.Scale(type="symlog", constant=10, nice=False)
+    axis = alt.Axis(values=[0, 2, 10, 50, 200, 1000, 5000], format=",d")
+    tails = base.mark_rule(color=_MUTED).encode(
+        x=alt.X("p5:Q", title="ΔAIC from the session's best", scale=scale, axis=axis), x2="p95:Q"
+    )
+    middle = base.mark_bar(color=_ACCENT, height=9, opacity=0.55).encode(
+        x=alt.X("p25:Q", scale=scale, axis=axis), x2="p75:Q"
+    )
+    medians = base.mark_point(
+        fill=_ACCENT, stroke=_PAPER, strokeWidth=1.5, size=80, opacity=1
+    ).encode(x=alt.X("median:Q", scale=scale, axis=axis))
+    return _specification(tails + middle + medians, alt.Step(_ROW_HEIGHT))
+
+
+def accuracy() -> dict[str, Any]:
+    """Return accuracy beside that of the bias alone, one row an agent."""
+    scale = alt.Scale(zero=False, padding=8)
+    axis = alt.Axis(format=".0%")
+    base = alt.Chart(alt.NamedData("accuracy")).encode(
+        y=alt.Y("agent_alias:N", axis=_AGENT).sort(field="accuracy", op="max", order="descending"),
+        tooltip=[
+            _tip("agent_alias:N", "agent"),
+            _tip("sessions:Q", "sessions", ",d"),
+            _tip("accuracy:Q", "accuracy", ".1%"),
+            _tip("bias_only:Q", "bias only", ".1%"),
+        ],
+    )
+    gains = base.mark_rule(color=_ACCENT, strokeWidth=2, opacity=0.5).encode(
+        x=alt.X(
+            "bias_only:Q", title="prediction accuracy, cross-validated", scale=scale, axis=axis
+        ),
+        x2="accuracy:Q",
+    )
+    bias = base.mark_point(stroke=_SECOND, fill=_PAPER, size=60, strokeWidth=2, opacity=1).encode(
+        x=alt.X("bias_only:Q", scale=scale, axis=axis)
+    )
+    dots = base.mark_point(stroke=_ACCENT, fill=_ACCENT, size=70, opacity=1).encode(
+        x=alt.X("accuracy:Q", scale=scale, axis=axis)
+    )
+    return _specification(gains + bias + dots, alt.Step(_ROW_HEIGHT))
+
+
+def accuracy_sessions() -> dict[str, Any]:
+    """Return accuracy against that of the bias alone, as circles of grouped fits."""
+    domain = alt.Scale(domain=[0.4, 1], clamp=True)
+    circles = (
+        alt.Chart(alt.NamedData("accuracy_sessions"))
+        .mark_point(fill=_ACCENT, stroke=_ACCENT, opacity=0.6)
+        .encode(
+            x=alt.X("bias_only:Q", title="bias only", scale=domain, axis=alt.Axis(format=".0%")),
+            y=alt.Y("accuracy:Q", title="accuracy", scale=domain, axis=alt.Axis(format=".0%")),
+            size=alt.Size(
+                "fits:Q",
+                legend=alt.Legend(title="fits", symbolFillColor=_ACCENT, tickCount=3, format=",d"),
+                scale=alt.Scale(range=[12, 420]),
+            ),
+            tooltip=[
+                _tip("fits:Q", "fits", ",d"),
+                _tip("accuracy:Q", "accuracy, about", ".0%"),
+                _tip("bias_only:Q", "bias only, about", ".0%"),
+            ],
+        )
+    )
+    diagonal = (
+        alt.Chart(alt.InlineData(values=_DIAGONAL))
+        .mark_line(color=_SECOND, strokeDash=[5, 4])
+        .encode(x=alt.X("x:Q", scale=domain), y=alt.Y("y:Q", scale=domain))
+    )
+    return _specification(diagonal + circles, 360)
+
+
+def coverage() -> dict[str, Any]:
+    """Return shares of sessions fitted, months by agents."""
+    chart = (
+        alt.Chart(alt.NamedData("coverage"))
+        .mark_rect(stroke=_PAPER, strokeWidth=1)
+        .encode(
+            x=alt.X(
+                "month:O", title=None, axis=alt.Axis(labelAngle=-45, domain=False, ticks=False)
+            ),
+            y=alt.Y("agent_alias:N", axis=_AGENT),
+            color=alt.Color(
+                "band:N",
+                title="share of sessions fitted",
+                scale=alt.Scale(domain=_BANDS, range=_SHADES),
+                legend=alt.Legend(symbolType="square", symbolStrokeWidth=0, symbolSize=220),
+            ),
+            tooltip=[
+                _tip("agent_alias:N", "agent"),
+                _tip("month:O", "month"),
+                _tip("share_fitted:Q", "fitted", ".0%"),
+                *(
+                    _tip(f"{name}:Q", name if name == "sessions" else f"sessions {name}", ",d")
+                    for name in ("sessions", "fitted", "skipped", "failed", "unknown", "missing")
+                ),
+            ],
+        )
+    )
+    return _specification(chart, alt.Step(_ROW_HEIGHT))
+
+
+def agreement() -> dict[str, Any]:
+    """Return bars of pairs of fits, one a size of difference."""
+    order = [
+        "equal",
+        "below 0.01",
+        "0.01 to 1",
+        "1 to 10",
+        "10 and more",
+        "other trials",
+        "not comparable",
+    ]
+    base = alt.Chart(alt.NamedData("agreement")).encode(
+        x=alt.X("pairs:Q", title="pairs of fits", axis=alt.Axis(tickMinStep=1, format=",d")),
+        y=alt.Y("difference:N", sort=order, axis=_AGENT),
+        tooltip=[
+            _tip("difference:N", "difference in log-likelihood"),
+            _tip("pairs:Q", "pairs of fits", ",d"),
+        ],
+    )
+    bars = base.mark_bar(color=_ACCENT, cornerRadiusEnd=2)
+    numbers = base.mark_text(align="left", dx=4, color=_INK).encode(
+        text=alt.Text("pairs:Q", format=",d")
+    )
+    return _specification(bars + numbers, alt.Step(28))
+
+
+def arrivals() -> dict[str, Any]:
+    """Return stacked bars of documents arrived, one a day."""
+    chart = (
+        alt.Chart(alt.NamedData("arrivals"))
+        .mark_bar(width=alt.ExprRef("min(28, 0.8 * bandwidth('x'))"))
+        .encode(
+            x=_day(),
+            y=alt.Y(
+                "arrived:Q", title="documents arrived", axis=alt.Axis(tickMinStep=1, format=",d")
+            ),
+            color=_collection(),
+            tooltip=[
+                _tip("collection:N", "collection"),
+                _tip("day:O", "day (UTC)"),
+                *(_tip(f"{name}:Q", name, ",d") for name in ("arrived", "changed", "deleted")),
+            ],
+        )
+    )
+    return _specification(chart, 230)
+
+
+def lag() -> dict[str, Any]:
+    """Return points of median lags, one a day and collection."""
+    chart = (
+        alt.Chart(alt.NamedData("lag"))
+        .mark_point(filled=True, size=70, opacity=0.9)
+        .encode(
+            x=_day(),
+            y=alt.Y(
+                "median_lag_hours:Q",
+                title="hours from finished to seen",
+                scale=alt.Scale(type="symlog", constant=1, domainMin=0),
+                axis=alt.Axis(values=[0, 1, 6, 24, 168, 720, 8760], format=",d"),
+            ),
+            color=_collection(),
+            tooltip=[
+                _tip("collection:N", "collection"),
+                _tip("day:O", "day (UTC)"),
+                _tip("analyses:Q", "analyses", ",d"),
+                _tip("median_lag_hours:Q", "median, hours", ",.1f"),
+                _tip("max_lag_hours:Q", "longest, hours", ",.1f"),
+            ],
+        )
+    )
+    return _specification(chart, 230)
+
+
+def trajectory() -> dict[str, Any]:
+    """Return one parameter over a subject's sessions; the page makes one for each."""
+    base = alt.Chart(alt.NamedData("trajectory")).encode(
+        x=alt.X("session:Q", title="session number", axis=_WHOLE).scale(
+            zero=False, nice=False, padding=10
+        ),
+        y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4)),
+        tooltip=[
+            _tip("date:O", "day"),
+            _tip("session:Q", "session", "d"),
+            _tip("value:Q", "value", ".4~g"),
+            _tip("at_bound:N", "at a bound of the fit"),
+        ],
+    )
+    line = base.mark_line(color=_ACCENT, strokeWidth=1.5, opacity=0.6)
+    points = base.mark_point(stroke=_ACCENT, size=45, strokeWidth=1.5, opacity=1).encode(
+        fill=alt.condition("datum.at_bound === 'yes'", alt.value(_PAPER), alt.value(_ACCENT))
+    )
+    return _specification(line + points, 120)
+
+
+def _day() -> alt.X:
+    return alt.X(
+        "day:O",
+        title=None,
+        axis=alt.Axis(labelAngle=-45, labelOverlap=True, domain=False),
+    )
+
+
+def _collection() -> alt.Color:
+    return alt.Color(
+        "collection:N", title=None, scale=alt.Scale(range=_SERIES), legend=alt.Legend(columns=2)
+    )
+
+
+def _tip(field: str, title: str, number_format: str | None = None) -> alt.Tooltip:
+    if number_format is None:
+        return alt.Tooltip(field, title=title)
+    return alt.Tooltip(field, title=title, format=number_format)
+
+
+def _specification(chart: Any, height: int | alt.Step) -> dict[str, Any]:  # noqa: ANN401 - Altair's charts share no type
+    # Altair sets a configuration of its own on every chart; the page's is handed over once.
+    whole = chart.properties(
+        width="container",
+        height=height,
+        autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
+    ).to_dict()
+    whole.pop("config", None)
+    specification: dict[str, Any] = whole
+    return specification

@@ -1,0 +1,207 @@
+"""Putting the page together: rows of the warehouse, charts, style and script in one file.
+
+The page loads nothing from anywhere, and its policy forbids it to. It appears by a rename:
+whoever opens it sees the old page or the new one.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import jinja2
+import vl_convert
+
+from aind_etl.errors import ConfigurationError
+from aind_etl.report import charts
+from aind_etl.report.figures import FIGURES, HEADLINES, SESSIONS, TRAJECTORIES, TRAJECTORY_AGENTS
+from aind_etl.warehouse import connect, read_info
+
+_HERE = Path(__file__).parent
+# More digits would be paid for by everybody who opens the page, and seen by nobody.
+_DIGITS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSummary:
+    """What a report shows.
+
+    Attributes
+    ----------
+    path
+        The page.
+    size_bytes
+        Its size.
+    subjects, fitted_sessions, fits
+        Subjects and sessions with a successful MLE fit, and the newest fits of each session and
+        agent.
+    documents, rejected
+        Documents of the sources, and how many of them are not in the tables.
+    newest_session
+        Day of the newest fitted session; None where there is none.
+    """
+
+    path: Path
+    size_bytes: int
+    subjects: int
+    fitted_sessions: int
+    fits: int
+    documents: int
+    rejected: int
+    newest_session: date | None
+
+
+def write_report(warehouse: Path, output: Path) -> ReportSummary:
+    """Write the report on a warehouse as one page that needs no network.
+
+    Parameters
+    ----------
+    warehouse
+        The DuckDB file; it is opened for reading only.
+    output
+        The page; what stands there is replaced at once. Its folder is made if need be.
+
+    Returns
+    -------
+    ReportSummary
+        What the page shows.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no warehouse, it lacks one of the marts shown, or ``output`` is a folder.
+    """
+    if output.is_dir():
+        raise ConfigurationError(
+            f"The report {str(output)!r} is a folder; name a file, such as "
+            f"{str(output / 'report.html')!r}."
+        )
+    with connect(warehouse) as connection:
+        headlines = _objects(*_rows(connection, HEADLINES))[0]
+        data = {figure.name: _table(*_rows(connection, figure.query)) for figure in FIGURES}
+        data["sessions"] = _table(*_rows(connection, SESSIONS))
+        trajectories = _trajectories(_rows(connection, TRAJECTORIES)[1])
+    page = _page(
+        built_at=read_info(warehouse).get("built_at"),
+        headlines=headlines,
+        payload={
+            "data": data,
+            "trajectories": trajectories,
+            "specifications": {figure.name: figure.chart() for figure in FIGURES if figure.chart},
+            "trajectory": charts.trajectory(),
+            "config": charts.CONFIG,
+        },
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    aside = output.with_name(f".{output.name}-{os.getpid()}")
+    try:
+        aside.write_text(page, encoding="utf-8")
+        aside.replace(output)
+    finally:
+        aside.unlink(missing_ok=True)
+    return ReportSummary(
+        path=output,
+        size_bytes=output.stat().st_size,
+        **{
+            name: headlines[name]
+            for name in (
+                "subjects",
+                "fitted_sessions",
+                "fits",
+                "documents",
+                "rejected",
+                "newest_session",
+            )
+        },
+    )
+
+
+def _page(*, built_at: str | None, headlines: dict[str, Any], payload: dict[str, Any]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = lambda value: f"{value:,}"
+    environment.filters["moment"] = _moment
+    return environment.get_template("page.html").render(
+        built_at=built_at and datetime.fromisoformat(built_at),
+        headlines=headlines,
+        figures=FIGURES,
+        n_trajectory_agents=TRAJECTORY_AGENTS,
+        style=(_HERE / "page.css").read_text(encoding="utf-8"),
+        script=(_HERE / "page.js").read_text(encoding="utf-8"),
+        library=_library(),
+        # Inside a script, "<" could end it: documents may hold any text.
+        payload=json.dumps(
+            payload, separators=(",", ":"), allow_nan=False, ensure_ascii=False
+        ).replace("<", "\\u003c"),
+    )
+
+
+@cache
+def _library() -> str:
+    """Return Vega, Vega-Lite and Vega-Embed as one script. Bundling them takes seconds."""
+    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return bundle
+
+
+def _moment(value: datetime | date | None) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%d %b %Y, %H:%M} UTC"
+    return f"{value:%d %b %Y}"
+
+
+def _rows(
+    connection: duckdb.DuckDBPyConnection, query: str
+) -> tuple[list[str], list[tuple[Any, ...]]]:
+    try:
+        relation = connection.execute(query)
+        names = [column[0] for column in relation.description or ()]
+        return names, relation.fetchall()
+    except duckdb.Error as error:
+        raise ConfigurationError(
+            f"The report cannot be drawn from this warehouse ({str(error).splitlines()[0]}). It "
+            "was built by another version of aind-etl: 'aind-etl run' builds it anew."
+        ) from None
+
+
+def _objects(names: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> list[dict[str, Any]]:
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _table(names: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> dict[str, Any]:
+    return {"columns": list(names), "rows": [[_plain(value) for value in row] for row in rows]}
+
+
+def _trajectories(rows: Iterable[tuple[Any, ...]]) -> list[dict[str, Any]]:
+    """Return values as nested lists: subjects, their agents, the agents' parameters.
+
+    A row a value would repeat the names of subject, agent and parameter for each.
+    """
+    subjects: dict[str, dict[str, dict[str, list[list[Any]]]]] = {}
+    for subject, agent, parameter, number, day, value, at_bound in rows:
+        points = subjects.setdefault(subject, {}).setdefault(agent, {}).setdefault(parameter, [])
+        points.append([number, _plain(day), _plain(value), int(bool(at_bound))])
+    return [{"subject": subject, "agents": agents} for subject, agents in subjects.items()]
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any value of a row
+    """Return a value as JSON has it."""
+    if isinstance(value, float):
+        return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="minutes").removesuffix("+00:00") + "Z"
+    if isinstance(value, date):
+        return value.isoformat()
+    return value
