@@ -8,24 +8,34 @@ The *new* pass lists ids and reads what is missing or arrived lately; the *full*
 everything and compares contents. Both note what is gone. A pass that is interrupted leaves
 whole batches behind, and the next one goes on from there: whatever the log holds already is
 not written again.
+
+A large collection is compared shard by shard (ranges of ids), several at a time: memory is
+bounded by what is under way, never by the collection. Each shard is compared on its own, so it
+does not matter in which order, how often, or into how many shards a collection is divided.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import polars as pl
 
+from aind_etl.compaction import compact_change_log
 from aind_etl.errors import DataError
-from aind_etl.lake import Lake, record_ids
-from aind_etl.sources import Document, Source
+from aind_etl.lake import Lake
+from aind_etl.parallel import in_parallel
+from aind_etl.sources import Document, Shard, Source, shards
+from aind_etl.sources.protocol import MOST_SHARDS
 
 # How many documents are compared at a time: enough to make a comparison by columns pay.
 _COMPARED_DOCUMENTS = 10_000
 _COMPARED_BYTES = 32 << 20
+_COMPARED_IDS = 50_000
 # How much is written at a time. A batch is the most that an interruption can lose.
 _BATCH_BYTES = 64 << 20
 
@@ -43,7 +53,7 @@ class Pass(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ExtractLimits:
-    """What a pass takes for recent, and when it takes a deletion for a mishap.
+    """What a pass takes for recent, for a mishap, and for large.
 
     Attributes
     ----------
@@ -51,10 +61,13 @@ class ExtractLimits:
         A *new* pass reads again what arrived no longer ago than this, after the first load.
     max_deleted_share
         Largest share of a collection, from 0 to 1, that a pass may find gone.
+    shard_documents
+        A collection of more documents than this is read in shards of about so many.
     """
 
     look_back: timedelta = timedelta(days=1)
     max_deleted_share: float = 0.2
+    shard_documents: int = 100_000
 
 
 @dataclass(slots=True)
@@ -67,6 +80,8 @@ class ExtractReport:
         Numbers of documents. ``read`` counts what the source handed over.
     repeated
         Documents whose id the source gave more than once; the first counts.
+    shards
+        How many shards the collection was read in.
     batches
         Numbers of the batches written.
     """
@@ -79,6 +94,7 @@ class ExtractReport:
     unchanged: int = 0
     deleted: int = 0
     repeated: int = 0
+    shards: int = 1
     batches: list[int] = field(default_factory=list)
 
 
@@ -121,37 +137,186 @@ def extract_collection(  # noqa: PLR0913 - each is a choice of the caller's
     """
     began = now()
     fingerprint = source.fingerprint(collection)
-    log = _LogWriter(lake, collection, now)
-    report = ExtractReport(collection, pass_kind)
-    if pass_kind is Pass.FULL:
-        documents: Iterable[Document] = source.read_documents(collection)
-        gone = _compare(documents, log, report, progress)
-    else:
-        present = record_ids(source.list_ids(collection)).unique(maintain_order=True)
-        missing = present.join(log.known, on="record_id", how="anti")
-        recent = _recent(lake, collection, log.known, began - limits.look_back)
-        wanted = set(pl.concat([missing, recent])["record_id"])
-        # Gone is what the listing lacks; what vanished between listing and reading is found gone
-        # by the next pass.
-        gone = log.known.join(present, on="record_id", how="anti")
-        if wanted:
-            _compare(source.read_documents_by_id(collection, wanted), log, report, progress)
-    last_source = lake.state(collection).source
-    other_source = (
-        f" The lake was last read from {last_source}." if last_source != source.name else ""
+    state = lake.state(collection)
+    pass_ = _Pass(
+        source,
+        lake,
+        collection,
+        pass_kind,
+        # A record that has just arrived may still be written to; one that came with the first
+        # load is most likely old, and reading all of those again would make the pass a full one.
+        recent_since=state.first_pass_ended_at
+        and max(began - limits.look_back, state.first_pass_ended_at),
     )
-    _note_deletions(gone, log, report, limits, hint=other_source)
+    divided = _divide(source, collection, limits.shard_documents)
+    log = _LogWriter(lake, collection, now)
+    report = ExtractReport(collection, pass_kind, shards=len(divided))
+    known = 0
+    gone: list[pl.DataFrame] = []
+    work = [partial(pass_.compare, shard) for shard in divided]
+    with closing(in_parallel(work, source.connections)) as results:
+        for found in results:
+            report.read += found.read
+            report.new += found.new
+            report.changed += found.changed
+            report.unchanged += found.unchanged
+            report.repeated += found.repeated
+            known += found.known
+            gone.append(found.gone)
+            log.add(found.versions)
+            if found.read:
+                progress(found.read)
+    other_source = (
+        f" The lake was last read from {state.source}." if state.source != source.name else ""
+    )
+    _note_deletions(pl.concat(gone), known, log, report, limits, hint=other_source)
     report.batches = log.finish()
     _note_pass(lake, source, report, fingerprint, now())
+    compact_change_log(lake, collection)
     return report
 
 
-class _LogWriter:
-    """Knows what the log holds of a collection, and appends to it in batches.
+def _divide(source: Source, collection: str, shard_documents: int) -> list[Shard]:
+    """Return the shards to read a collection in."""
+    count = source.count_documents(collection) or 0
+    return shards(min(MOST_SHARDS, max(1, -(-count // shard_documents))))
 
-    ``known`` has the columns ``record_id``, ``content_hash`` and ``met``: whether the pass has
-    come across the record.
+
+_NO_IDS = pl.DataFrame(schema={"record_id": pl.String})
+_NO_VERSIONS = pl.DataFrame(
+    schema={
+        "record_id": pl.String,
+        "document": pl.String,
+        "content_hash": pl.String,
+        "operation": pl.String,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What comparing a portion of a shard found, or, with no documents, a whole one.
+
+    Attributes
+    ----------
+    versions
+        What is to be appended to the log.
+    read, new, changed, unchanged, repeated
+        As for :class:`ExtractReport`.
+    known
+        Number of live documents that the log held of the shard.
+    gone
+        Column ``record_id``: those of them that the source has no more.
     """
+
+    versions: pl.DataFrame = field(default_factory=_NO_VERSIONS.clear)
+    read: int = 0
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    repeated: int = 0
+    known: int = 0
+    gone: pl.DataFrame = field(default_factory=_NO_IDS.clear)
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One pass over a collection, to be made shard by shard; nothing is written by it.
+
+    Attributes
+    ----------
+    recent_since
+        Records that arrived later are read by a *new* pass again; None where none are.
+    """
+
+    source: Source
+    lake: Lake
+    collection: str
+    kind: Pass
+    recent_since: datetime | None
+
+    def compare(self, shard: Shard) -> Iterator[_Found]:
+        """Yield what differs in a shard, and at last what is gone."""
+        live = self.lake.live_documents(self.collection, shard.lower, shard.upper)
+        comparison = _Comparison(live.select("record_id", "content_hash"))
+        if self.kind is Pass.FULL:
+            yield from comparison.compare(self._read(shard))
+            gone = comparison.not_met()
+        else:
+            present = _as_column(self.source.list_ids(self.collection, shard)).unique()
+            missing = present.join(live, on="record_id", how="anti")
+            recent = live.filter(
+                pl.col("extracted_at") > pl.lit(self.recent_since, pl.Datetime("us", "UTC"))
+            )
+            wanted = pl.concat([missing, recent.select("record_id")])
+            # Gone is what the listing lacks; what vanished between listing and reading is found
+            # gone by the next pass.
+            gone = live.join(present, on="record_id", how="anti").select("record_id")
+            if wanted.height * 2 > present.height:
+                # Reading on is quicker than asking for so many by their ids.
+                yield from comparison.compare(self._read(shard))
+            elif not wanted.is_empty():
+                some = set(wanted["record_id"])
+                documents = self.source.read_documents_by_id(self.collection, some)
+                yield from comparison.compare(self._in_portions(documents))
+        yield _Found(known=live.height, gone=gone)
+
+    def _read(self, shard: Shard) -> Iterator[pl.DataFrame]:
+        return self._in_portions(self.source.read_documents(self.collection, shard))
+
+    def _in_portions(self, documents: Iterable[Document]) -> Iterator[pl.DataFrame]:
+        """Yield documents as frames small enough to hold several of, whoever reads besides."""
+        return _in_portions(documents, _COMPARED_BYTES // self.source.connections)
+
+
+class _Comparison:
+    """Compares documents with what the log holds of a shard.
+
+    Parameters
+    ----------
+    known
+        Columns ``record_id`` and ``content_hash``: the live documents.
+    """
+
+    def __init__(self, known: pl.DataFrame) -> None:
+        # Whether the pass has come across the record.
+        self._known = known.with_columns(met=pl.lit(value=False))
+
+    def compare(self, portions: Iterable[pl.DataFrame]) -> Iterator[_Found]:
+        """Yield what is new or changed of each portion."""
+        for read in portions:
+            found = read.unique("record_id", keep="first", maintain_order=True).join(
+                self._known, on="record_id", how="left", suffix="_known", maintain_order="left"
+            )
+            first_met = found.filter(~pl.col("met").fill_null(value=False))
+            is_new = pl.col("content_hash_known").is_null()
+            is_changed = pl.col("content_hash_known") != pl.col("content_hash")
+            differing = first_met.filter(is_new | is_changed)
+            new = differing.select(is_new.sum()).item()
+            self._known = pl.concat(
+                [
+                    self._known.join(first_met, on="record_id", how="anti"),
+                    first_met.select("record_id", "content_hash", met=pl.lit(value=True)),
+                ]
+            )
+            yield _Found(
+                differing.select(
+                    "record_id", "document", "content_hash", operation=pl.lit("upsert")
+                ),
+                read=read.height,
+                new=new,
+                changed=differing.height - new,
+                unchanged=first_met.height - differing.height,
+                repeated=read.height - first_met.height,
+            )
+
+    def not_met(self) -> pl.DataFrame:
+        """Return the known records that were not met."""
+        return self._known.filter(~pl.col("met")).select("record_id")
+
+
+class _LogWriter:
+    """Appends to a collection's log in batches."""
 
     def __init__(self, lake: Lake, collection: str, now: Callable[[], datetime]) -> None:
         self._lake = lake
@@ -160,9 +325,6 @@ class _LogWriter:
         self._pending: list[pl.DataFrame] = []
         self._pending_bytes = 0
         self._batches: list[int] = []
-        self.known = lake.live_documents(collection).select(
-            "record_id", "content_hash", met=pl.lit(value=False)
-        )
 
     def add(self, versions: pl.DataFrame) -> None:
         if versions.is_empty():
@@ -185,42 +347,19 @@ class _LogWriter:
             self._pending_bytes = 0
 
 
-def _compare(
-    documents: Iterable[Document],
-    log: _LogWriter,
-    report: ExtractReport,
-    progress: Callable[[int], None],
-) -> pl.DataFrame:
-    """Append what is new or changed, and return the known records that were not met."""
-    for read in _in_portions(documents):
-        found = read.unique("record_id", keep="first", maintain_order=True).join(
-            log.known, on="record_id", how="left", suffix="_known", maintain_order="left"
-        )
-        first_met = found.filter(~pl.col("met").fill_null(value=False))
-        is_new = pl.col("content_hash_known").is_null()
-        is_changed = pl.col("content_hash_known") != pl.col("content_hash")
-        differing = first_met.filter(is_new | is_changed)
-        new = differing.select(is_new.sum()).item()
-        report.read += read.height
-        report.repeated += read.height - first_met.height
-        report.new += new
-        report.changed += differing.height - new
-        report.unchanged += first_met.height - differing.height
-        log.add(differing.with_columns(operation=pl.lit("upsert")))
-        log.known = pl.concat(
-            [
-                log.known.join(first_met, on="record_id", how="anti"),
-                first_met.select("record_id", "content_hash", met=pl.lit(value=True)),
-            ]
-        )
-        progress(read.height)
-    return log.known.filter(~pl.col("met"))
+def _as_column(ids: Iterable[str]) -> pl.DataFrame:
+    """Return ids as a column, of which a million take a tenth of what Python's objects take."""
+    iterator = iter(ids)
+    portions = [_NO_IDS]
+    while some := list(islice(iterator, _COMPARED_IDS)):
+        portions.append(pl.DataFrame({"record_id": some}, schema=_NO_IDS.schema))
+    return pl.concat(portions)
 
 
-def _in_portions(documents: Iterable[Document]) -> Iterator[pl.DataFrame]:
-    """Yield documents as frames small enough to hold several of."""
+def _in_portions(documents: Iterable[Document], most_bytes: int) -> Iterator[pl.DataFrame]:
+    """Yield documents as frames of a bounded number and size."""
     iterator = iter(documents)
-    while portion := list(islice(_until_full(iterator), _COMPARED_DOCUMENTS)):
+    while portion := list(islice(_until_full(iterator, most_bytes), _COMPARED_DOCUMENTS)):
         identifiers, texts, hashes = zip(*portion, strict=True)
         yield pl.DataFrame(
             {"record_id": identifiers, "document": texts, "content_hash": hashes},
@@ -228,30 +367,23 @@ def _in_portions(documents: Iterable[Document]) -> Iterator[pl.DataFrame]:
         )
 
 
-def _until_full(documents: Iterator[Document]) -> Iterator[Document]:
+def _until_full(documents: Iterator[Document], most_bytes: int) -> Iterator[Document]:
     size = 0
     for document in documents:
         yield document
         size += len(document.text)
-        if size > _COMPARED_BYTES:
+        if size > most_bytes:
             return
 
 
-def _recent(lake: Lake, collection: str, known: pl.DataFrame, since: datetime) -> pl.DataFrame:
-    """Return the known records that arrived lately, other than by the first load.
-
-    A record that has just arrived may still be written to; one that came with the first load is
-    most likely old, and reading all of those again would make the pass a full one.
-    """
-    loaded = lake.state(collection).first_pass_ended_at
-    if loaded is None:
-        return known.select("record_id").clear()
-    arrived = lake.live_documents(collection).filter(pl.col("extracted_at") > max(since, loaded))
-    return arrived.select("record_id")
-
-
-def _note_deletions(
-    gone: pl.DataFrame, log: _LogWriter, report: ExtractReport, limits: ExtractLimits, *, hint: str
+def _note_deletions(  # noqa: PLR0913 - all that the message speaks of
+    gone: pl.DataFrame,
+    known: int,
+    log: _LogWriter,
+    report: ExtractReport,
+    limits: ExtractLimits,
+    *,
+    hint: str,
 ) -> None:
     """Append deletions, unless there are so many that a mishap is likelier.
 
@@ -260,11 +392,10 @@ def _note_deletions(
     DataError
         More is gone than the limits allow.
     """
-    known_before = log.known.height - report.new
-    if gone.height > limits.max_deleted_share * known_before:
+    if gone.height > limits.max_deleted_share * known:
         log.finish()
         raise DataError(
-            f"{gone.height:,} of {known_before:,} documents of the collection "
+            f"{gone.height:,} of {known:,} documents of the collection "
             f"{report.collection!r} are gone from the source: more than the share of "
             f"{limits.max_deleted_share:g} that a pass may delete. Nothing was deleted.{hint} If "
             "they are meant to be gone, run once with --max-deleted-share 1."

@@ -6,6 +6,7 @@ the state files. What the rows mean does not belong here, nor how they are made.
 Layout, below the lake's folder::
 
     documents/collection=<name>/<batch>.parquet                        the change log
+    documents/collection=<name>/<first batch>-<last batch>.parquet     the same, compacted
     <table>/collection=<name>/session_month=<YYYY-MM>/part.parquet     one live file a partition
     rejected_documents/collection=<name>/part.parquet
     sessions/part.parquet                                              a table in one file
@@ -19,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 from urllib.parse import quote, unquote
 
 import polars as pl
@@ -43,6 +44,22 @@ _ROW_GROUP_ROWS = 32_768
 _COMPRESSION_LEVEL = 3
 # Longer than the largest collection takes to be replaced, or the warehouse to be loaded.
 _TABLES_WAIT_SECONDS = 1800
+
+
+class LogFile(NamedTuple):
+    """A file of the change log.
+
+    Attributes
+    ----------
+    first, last
+        Numbers of the first and the last batch it holds; the same for a single batch.
+    path
+        Where it lies.
+    """
+
+    first: int
+    last: int
+    path: Path
 
 
 class CollectionState(BaseModel):
@@ -86,15 +103,17 @@ class Lake:
 
     def collections(self) -> list[str]:
         """Return the names of the collections that were ever extracted, sorted."""
-        folders = {name.split("/")[1] for name in self.storage.files("documents", ".parquet")}
         states = {
-            name.removeprefix(f"{_STATE}/").removesuffix(".json")
+            unquote(name.removeprefix(f"{_STATE}/collection=").removesuffix(".json"))
             for name in self.storage.files(_STATE, ".json")
         }
-        return sorted(unquote(folder.removeprefix("collection=")) for folder in folders | states)
+        return sorted(states.union(self._logged()))
 
     def files(self, table: Table, collection: str | None = None) -> list[Path]:
         """Return the files of a table, or of one collection's part of it."""
+        if table is tables.DOCUMENTS:
+            collections = self._logged() if collection is None else [collection]
+            return [file.path for name in collections for file in self.log_files(name)]
         folder = table.name if collection is None else _folder(table, collection)
         return [self.storage.path(name) for name in self.storage.files(folder, ".parquet")]
 
@@ -156,7 +175,7 @@ class Lake:
 
     def last_batch(self, collection: str) -> int:
         """Return the number of the newest batch of a collection; 0 where there is none."""
-        return max(self._batches(collection), default=0)
+        return max((file.last for file in self.log_files(collection)), default=0)
 
     def append_batch(self, collection: str, versions: pl.DataFrame) -> int:
         """Append a batch of versions to the change log; it appears whole or not at all.
@@ -178,34 +197,50 @@ class Lake:
         rows = versions.with_columns(
             source_collection=pl.lit(collection), batch_id=pl.lit(batch, pl.Int64)
         )
-        name = f"{_folder(tables.DOCUMENTS, collection)}/{batch:010d}.parquet"
-        self._write(name, tables.DOCUMENTS, rows)
+        self._write(log_file_name(collection, batch, batch), tables.DOCUMENTS, rows)
         return batch
 
     def versions(self, collection: str, after: int = 0) -> pl.LazyFrame:
         """Return a collection's change log, lazily: every version later than batch ``after``."""
-        paths = [path for batch, path in self._batches(collection).items() if batch > after]
-        if not paths:
+        files = [file for file in self.log_files(collection) if file.last > after]
+        if not files:
             return pl.LazyFrame(schema=polars_schema(tables.DOCUMENTS))
-        return _scan(paths, tables.DOCUMENTS)
+        versions = _scan([file.path for file in files], tables.DOCUMENTS)
+        # Only a compacted file can hold earlier ones besides.
+        is_mixed = any(file.first <= after for file in files)
+        return versions.filter(pl.col("batch_id") > after) if is_mixed else versions
 
     def read_batches(self, collection: str, after: int = 0) -> Iterator[pl.DataFrame]:
-        """Yield the batches of a collection later than batch ``after``, one after the other."""
-        for batch, path in sorted(self._batches(collection).items()):
-            if batch > after:
-                yield _scan([path], tables.DOCUMENTS).collect()
+        """Yield the versions later than batch ``after``, file by file, the oldest first."""
+        for file in self.log_files(collection):
+            if file.last > after:
+                for versions in read_log_file(file.path):
+                    yield versions.filter(pl.col("batch_id") > after)
 
-    def live_documents(self, collection: str) -> pl.DataFrame:
+    def live_documents(
+        self, collection: str, lower: str = "", upper: str | None = None
+    ) -> pl.DataFrame:
         """Return what the source held when it was last read, without the documents themselves.
+
+        Parameters
+        ----------
+        collection
+            The collection.
+        lower, upper
+            Only the records whose id is not less than ``lower``, and less than ``upper``.
 
         Returns
         -------
         polars.DataFrame
             Columns ``record_id``, ``content_hash`` and ``extracted_at``, one row a live document.
         """
+        versions = self.versions(collection)
+        if lower:
+            versions = versions.filter(pl.col("record_id") >= lower)
+        if upper is not None:
+            versions = versions.filter(pl.col("record_id") < upper)
         return (
-            self.versions(collection)
-            .select("record_id", "content_hash", "operation", "batch_id", "extracted_at")
+            versions.select("record_id", "content_hash", "operation", "batch_id", "extracted_at")
             .collect()
             .sort("batch_id")
             .unique("record_id", keep="last", maintain_order=True)
@@ -213,8 +248,34 @@ class Lake:
             .select("record_id", "content_hash", "extracted_at")
         )
 
-    def _batches(self, collection: str) -> dict[int, Path]:
-        return {int(path.stem): path for path in self.files(tables.DOCUMENTS, collection)}
+    def log_files(self, collection: str) -> list[LogFile]:
+        """Return the files of a collection's change log, in order: every batch is in one of them.
+
+        A file whose batches are in a compacted one as well is left out: a compaction was
+        interrupted before it removed it, or is under way.
+        """
+        folder = _folder(tables.DOCUMENTS, collection)
+        found = sorted(
+            (_log_file(self.storage.path(name)) for name in self.storage.files(folder, ".parquet")),
+            key=lambda file: (file.first, -file.last),
+        )
+        files: list[LogFile] = []
+        for file in found:
+            if not files or file.last > files[-1].last:
+                files.append(file)
+        return files
+
+    def superseded_log_files(self, collection: str) -> list[str]:
+        """Return the names of files of which every batch is in another file of the log too."""
+        names = self.storage.files(_folder(tables.DOCUMENTS, collection), ".parquet")
+        needed = {file.path for file in self.log_files(collection)}
+        return [name for name in names if self.storage.path(name) not in needed]
+
+    def _logged(self) -> list[str]:
+        """Return the names of the collections that have a change log, sorted."""
+        names = self.storage.files(tables.DOCUMENTS.name, ".parquet")
+        folders = {name.split("/")[1] for name in names}
+        return sorted(unquote(folder.removeprefix("collection=")) for folder in folders)
 
     # --- writing --------------------------------------------------------------------------
 
@@ -274,21 +335,39 @@ class Lake:
     def _write(
         self, name: str, table: Table, rows: pl.DataFrame, facts: Mapping[str, str] | None = None
     ) -> bool:
-        arrow = rows.select(polars_schema(table).names()).to_arrow().cast(arrow_schema(table))
+        return self.write_rows(name, table, [rows], facts)
+
+    def write_rows(
+        self,
+        name: str,
+        table: Table,
+        portions: Iterable[pl.DataFrame],
+        facts: Mapping[str, str] | None = None,
+    ) -> bool:
+        """Write a table's file from portions of its rows, of which each is held only once.
+
+        Returns
+        -------
+        bool
+            Whether it was written; a file that stands there already is left alone.
+        """
+        schema = arrow_schema(table)
         if facts is not None:
-            arrow = arrow.replace_schema_metadata(dict(facts))
+            schema = schema.with_metadata(dict(facts))
 
         def write_parquet(file: BinaryIO) -> None:
-            pq.write_table(
-                arrow,
+            with pq.ParquetWriter(
                 file,
+                schema,
                 compression="zstd",
                 compression_level=_COMPRESSION_LEVEL,
-                row_group_size=_ROW_GROUP_ROWS,
                 # Readers of every age understand this version's types and pages.
                 version="2.6",
                 data_page_version="1.0",
-            )
+            ) as writer:
+                for rows in portions:
+                    arrow = rows.select(schema.names).to_arrow().cast(schema)
+                    writer.write_table(arrow, row_group_size=_ROW_GROUP_ROWS)
 
         return self.storage.write(name, write_parquet)
 
@@ -410,6 +489,28 @@ def _scan(files: Sequence[Path], table: Table) -> pl.LazyFrame:
         hive_partitioning=False,
         glob=False,
     )
+
+
+def read_log_file(path: Path) -> Iterator[pl.DataFrame]:
+    """Yield the versions in a file of the change log, a bounded number at a time."""
+    groups = pq.read_metadata(path)
+    versions = _scan([path], tables.DOCUMENTS)
+    begin = 0
+    for number in range(groups.num_row_groups):
+        length = groups.row_group(number).num_rows
+        yield versions.slice(begin, length).collect()
+        begin += length
+
+
+def log_file_name(collection: str, first: int, last: int) -> str:
+    """Return the name, in the lake, of a file of the change log."""
+    stem = f"{first:010d}" if first == last else f"{first:010d}-{last:010d}"
+    return f"{_folder(tables.DOCUMENTS, collection)}/{stem}.parquet"
+
+
+def _log_file(path: Path) -> LogFile:
+    first, _, last = path.stem.partition("-")
+    return LogFile(int(first), int(last or first), path)
 
 
 def _collect(rows: pl.LazyFrame, path: Path) -> pl.DataFrame:

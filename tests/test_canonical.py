@@ -24,6 +24,8 @@ from aind_etl.sources.canonical import (
     Document,
     document_from_bson,
     document_from_json,
+    record_id_of,
+    string_id,
 )
 
 INT64 = (-(2**63), 2**63 - 1)
@@ -234,15 +236,23 @@ def test_floats_of_bson_are_never_lost(document: dict[str, Any]) -> None:
         ("0f" * 32, "0f" * 32),
         ("", ""),
         ("../\"x\"/'y'\\", "../\"x\"/'y'\\"),
-        (bson.ObjectId("65f0c0ffee65f0c0ffee65f0"), "65f0c0ffee65f0c0ffee65f0"),
-        (12, "12"),
-        (1.5, "1.5"),
-        (math.nan, '{"$numberDouble":"NaN"}'),
-        (False, "false"),
-        (bson.Decimal128("1.10"), '{"$numberDecimal":"1.10"}'),
-        (datetime(2024, 10, 24, tzinfo=UTC), '{"$date":"2024-10-24T00:00:00Z"}'),
-        (bson.Binary(b"\1\2", 0), '{"$binary":{"base64":"AQI=","subType":"00"}}'),
-        ({"b": 1, "a": "x"}, '{"a":"x","b":1}'),
+        (
+            bson.ObjectId("65f0c0ffee65f0c0ffee65f0"),
+            '_id:{"$oid":"65f0c0ffee65f0c0ffee65f0"}',
+        ),
+        (12, "_id:12"),
+        (1.5, "_id:1.5"),
+        (math.nan, '_id:{"$numberDouble":"NaN"}'),
+        (False, "_id:false"),
+        (bson.Decimal128("1.10"), '_id:{"$numberDecimal":"1.10"}'),
+        (datetime(2024, 10, 24, tzinfo=UTC), '_id:{"$date":"2024-10-24T00:00:00Z"}'),
+        (bson.Binary(b"\1\2", 0), '_id:{"$binary":{"base64":"AQI=","subType":"00"}}'),
+        ({"b": 1, "a": "x"}, '_id:{"b":1,"a":"x"}'),
+        (None, "_id:null"),
+        ("_id:5", '_id:"_id:5"'),
+        ("_unreadable:5", '_id:"_unreadable:5"'),
+        ("_without-id:5", '_id:"_without-id:5"'),
+        ("_ids", "_ids"),
     ],
 )
 def test_an_id_of_any_type_becomes_the_same_text_on_every_way(
@@ -252,7 +262,35 @@ def test_an_id_of_any_type_becomes_the_same_text_on_every_way(
     assert ids == {record_id}
 
 
-@pytest.mark.parametrize("raw", [b"{}", b'{"_id":null,"x":1}', b"[1]", b"5", b'"text"', b"null"])
+IDENTITIES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 3)
+    | st.text(st.sampled_from('05"{}_id:$'), max_size=6)
+    | st.sampled_from([bson.ObjectId("5" * 24), "5" * 24, "_id:5", '{"$oid":"5"}', math.nan]),
+    lambda inner: st.dictionaries(st.sampled_from("ab"), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(one=IDENTITIES, other=IDENTITIES)
+def test_ids_that_differ_have_record_ids_that_differ(one: object, other: object) -> None:
+    is_same = bson.encode({"_id": one}) == bson.encode({"_id": other})
+    assert (record_id_of(one) == record_id_of(other)) == is_same
+
+
+@given(identity=IDENTITIES)
+def test_the_string_that_a_record_id_stands_for_is_had_again(identity: object) -> None:
+    expected = identity if isinstance(identity, str) else None
+    assert string_id(record_id_of(identity)) == expected
+
+
+@pytest.mark.parametrize("made", ['_id:"cut', "_unreadable:0", "_without-id:0", "_id:5"])
+def test_a_record_id_that_no_string_has_stands_for_none(made: str) -> None:
+    assert string_id(made) is None
+
+
+@pytest.mark.parametrize("raw", [b"{}", b'{"x":{"_id":1}}', b"[1]", b"5", b'"text"', b"null"])
 def test_what_has_no_id_gets_one_made_of_its_content(raw: bytes) -> None:
     document = document_from_json(raw)
     assert document.record_id.startswith(WITHOUT_ID_PREFIX)

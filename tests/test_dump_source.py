@@ -229,11 +229,33 @@ def test_a_bad_entry_of_an_array_leaves_its_neighbours_unharmed(tmp_path: Path) 
     assert [one.startswith(UNREADABLE_PREFIX) for one in bad] == [True, True]
 
 
-def test_an_unfinished_document_at_the_end_is_kept(tmp_path: Path) -> None:
-    (tmp_path / f"{MAIN}.json").write_bytes(b'{"_id": "a"}\n{"_id": "b", "x": "\\')
-    first, unfinished = ids(tmp_path)
-    assert first == "a"
-    assert unfinished.startswith(UNREADABLE_PREFIX)
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("x.json", b'{"_id": "a"}\n{"_id": "b", "x": "\\', "within a document"),
+        ("x.json", b'{\n "_id": "a"\n}\n{\n "_id": "b",\n', "within a document"),
+        ("x.json", b'[{"_id": "a"}', "within its array"),
+        ("x.json", b'[{"_id": "a"},\n{"_id"', "within its array"),
+        ("x.json", b"[", "within its array"),
+        ("x.jsonl", b'{"_id": "a"}\n{"_id": "b"', "within a document"),
+        ("x.jsonl", b'{"_id": "a"}\n{"_id": "b', "within a document"),
+        ("x.jsonl", b"{", "within a document"),
+    ],
+)
+def test_a_plain_file_that_is_cut_off_is_an_error_that_names_it(
+    tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SourceError, match=words) as raised:
+        read(tmp_path, "x")
+    assert name in str(raised.value)
+    assert "Nothing was deleted" in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.jsonl"])
+def test_a_last_line_need_not_be_ended_if_it_is_whole(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b'{"_id": "a"}\n{"_id": "b"}')
+    assert ids(tmp_path, "x") == ["a", "b"]
 
 
 def test_a_document_of_bson_that_cannot_be_read_leaves_its_neighbours_unharmed(
@@ -358,11 +380,24 @@ def test_json_is_split_as_json_reads_it_when_reading_grows(
         assert [json.loads(one) for one in dump._split_json(BytesIO(content))] == documents
 
 
+def split(file: BytesIO) -> tuple[list[bytes], bool]:
+    """Return the documents of a file, and whether it was found cut off."""
+    documents = []
+    try:
+        for document in dump._split_json(file):
+            documents.append(document)  # noqa: PERF402 - those before an error are wanted too
+    except EOFError:
+        return documents, True
+    return documents, False
+
+
 @given(content=st.text(st.sampled_from('ab"\\{}[],: \n'), max_size=60), size=st.integers(1, 20))
 def test_splitting_loses_nothing_and_does_not_depend_on_the_chunks(content: str, size: int) -> None:
     raw = content.encode()
-    whole = list(dump._split_json(BytesIO(raw)))
-    assert list(dump._split_json(Dribble(raw, size))) == whole
+    whole, is_cut = split(BytesIO(raw))
+    assert split(Dribble(raw, size)) == (whole, is_cut)
+    if is_cut:
+        return
     kept = b"".join(whole)
     for sign in b'ab"\\{:':
         assert kept.count(sign) == raw.count(sign)

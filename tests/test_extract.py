@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from copy import deepcopy
 from datetime import timedelta
 from itertools import islice
@@ -44,6 +45,7 @@ from aind_etl.extract import ExtractLimits, ExtractReport, Pass, extract_collect
 from aind_etl.lake import Lake
 from aind_etl.sources import Document
 from aind_etl.sources.dump import DumpSource
+from aind_etl.sources.protocol import EVERYTHING, Shard
 
 BOTH = pytest.mark.parametrize("pass_kind", list(Pass))
 
@@ -411,23 +413,31 @@ class Failing(DumpSource):
         super().__init__(folder)
         self._readable = documents
 
-    def read_documents(self, collection: str) -> Iterator[Document]:
+    def read_documents(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[Document]:
         """Yield the first documents, and fail."""
-        yield from islice(super().read_documents(collection), self._readable)
+        yield from islice(super().read_documents(collection, shard), self._readable)
         raise SourceError("The line is cut.")
 
-    def list_ids(self, collection: str) -> Iterator[str]:
+    def read_documents_by_id(
+        self, collection: str, record_ids: AbstractSet[str]
+    ) -> Iterator[Document]:
+        """Yield the first of some documents, and fail."""
+        for document in self.read_documents(collection):
+            if document.record_id in record_ids:
+                yield document
+
+    def list_ids(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[str]:
         """Yield every id, without failing."""
-        for document in super().read_documents(collection):
+        for document in super().read_documents(collection, shard):
             yield document.record_id
 
 
 class OnlyOthers(DumpSource):
     """A dump that lacks the main collection."""
 
-    def read_documents(self, collection: str) -> Iterator[Document]:
+    def read_documents(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[Document]:
         """Yield nothing of the main collection."""
-        return iter(()) if collection == MAIN else super().read_documents(collection)
+        return iter(()) if collection == MAIN else super().read_documents(collection, shard)
 
 
 @pytest.fixture
@@ -514,6 +524,7 @@ MEASURED = dedent("""\
     from aind_etl.extract import Pass, extract_collection
     from aind_etl.lake import Lake
     from aind_etl.sources.dump import DumpSource
+from aind_etl.sources.protocol import EVERYTHING, Shard
 
     aind_etl.extract._COMPARED_BYTES = aind_etl.extract._BATCH_BYTES = 4 << 20
 

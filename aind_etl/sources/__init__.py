@@ -5,7 +5,7 @@ they bring documents into. What to do with a document does not belong here.
 """
 
 from aind_etl.sources.canonical import Document
-from aind_etl.sources.protocol import Source
+from aind_etl.sources.protocol import Shard, Source, shards
 from aind_etl.sources.urls import open_source
 
-__all__ = ["Document", "Source", "open_source"]
+__all__ = ["Document", "Shard", "Source", "open_source", "shards"]

@@ -8,6 +8,12 @@ equal hashes mean equal contents.
 
 What cannot be read as a document at all gets an id of its own, made from its content, and
 stays as text: it is counted, kept and reported like any other.
+
+The **record id** is the ``_id`` as text, such that different ``_id`` never give the same text:
+a string as it stands, and anything else as ``_id:`` and its canonical JSON (``_id:5``,
+``_id:{"$oid":"65f0…"}``), in which the keys of an object stay in their order, as MongoDB tells
+objects apart by it. The few strings that begin like a made id are written that way as well
+(``_id:"_id:5"``).
 """
 
 import json
@@ -22,11 +28,17 @@ import orjson
 from bson import json_util
 from bson.codec_options import CodecOptions, DatetimeConversion
 
-UNREADABLE_PREFIX = "unreadable-"
+UNREADABLE_PREFIX = "_unreadable:"
 """Begins the record id of something that is not a JSON or BSON document."""
 
-WITHOUT_ID_PREFIX = "without-id-"
+WITHOUT_ID_PREFIX = "_without-id:"
 """Begins the record id of a JSON value that has no ``_id``."""
+
+OTHER_ID_PREFIX = "_id:"
+"""Begins the record id of a document whose ``_id`` is no string, or one that begins so itself."""
+
+_RESERVED_PREFIXES = (OTHER_ID_PREFIX, UNREADABLE_PREFIX, WITHOUT_ID_PREFIX)
+_MISSING = object()
 
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 _MADE_ID_DIGITS = 32
@@ -44,7 +56,8 @@ _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
 )
 _RELAXED = json_util.RELAXED_JSON_OPTIONS
 # Code is text and Int64 an integer to Python; what becomes of them is said in `_extended`.
-_ENCODING = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
+_UNSORTED = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
+_ENCODING = _UNSORTED | orjson.OPT_SORT_KEYS
 
 
 class Document(NamedTuple):
@@ -53,8 +66,7 @@ class Document(NamedTuple):
     Attributes
     ----------
     record_id
-        Its ``_id`` as text: a string as it stands, an ObjectId as its hexadecimal digits,
-        anything else as canonical JSON.
+        Its ``_id`` as text, as :func:`record_id_of` makes it.
     text
         Its canonical JSON.
     content_hash
@@ -101,6 +113,33 @@ def document_from_bson(raw: bytes) -> Document:
     return _document(value, canonical)
 
 
+def record_id_of(identity: object) -> str:
+    """Return an ``_id`` as text; see the module's description.
+
+    Parameters
+    ----------
+    identity
+        A value as BSON or JSON gives it.
+    """
+    if isinstance(identity, str) and not identity.startswith(_RESERVED_PREFIXES):
+        return str(identity)
+    written = orjson.dumps(_normalise(identity), default=_extended, option=_UNSORTED)
+    plain = orjson.loads(written)
+    return OTHER_ID_PREFIX + orjson.dumps(_with_sorted_types(plain)).decode()
+
+
+def string_id(record_id: str) -> str | None:
+    """Return the ``_id`` that is a string and has a record id; None where there is no such."""
+    if not record_id.startswith(_RESERVED_PREFIXES):
+        return record_id
+    if record_id.startswith(f'{OTHER_ID_PREFIX}"'):
+        try:
+            return str(orjson.loads(record_id.removeprefix(OTHER_ID_PREFIX)))
+        except orjson.JSONDecodeError:
+            pass  # Nobody's: it was not made here.
+    return None
+
+
 def explain_unreadable(text: str) -> str:
     """Return why ``text``, kept from something unreadable, is no JSON document."""
     if _NOT_UTF8.search(text):
@@ -134,18 +173,21 @@ def _needs_care_in_bson(raw: bytes) -> bool:
 
 def _document(value: object, canonical: bytes) -> Document:
     content_hash = sha256(canonical).hexdigest()
-    identity = value.get("_id") if isinstance(value, dict) else None
-    if isinstance(identity, str):
-        record_id = identity
-    elif identity is None:
+    identity = value.get("_id", _MISSING) if isinstance(value, dict) else _MISSING
+    if identity is _MISSING:
         record_id = WITHOUT_ID_PREFIX + content_hash[:_MADE_ID_DIGITS]
-    elif isinstance(identity, bson.ObjectId):
-        record_id = str(identity)
-    elif isinstance(identity, dict) and identity.keys() == {"$oid"}:
-        record_id = str(identity["$oid"])
     else:
-        record_id = orjson.dumps(identity, default=_extended, option=_ENCODING).decode()
+        record_id = record_id_of(identity)
     return Document(record_id, canonical.decode(), content_hash)
+
+
+def _with_sorted_types(value: Any) -> Any:  # noqa: ANN401 - any JSON in, any JSON out
+    """Return ``value`` with the keys sorted of those objects that stand for another type."""
+    if isinstance(value, dict):
+        if len(value) == 1 and next(iter(value)).startswith("$"):
+            return orjson.loads(orjson.dumps(value, option=orjson.OPT_SORT_KEYS))
+        return {key: _with_sorted_types(inner) for key, inner in value.items()}
+    return value
 
 
 def _unreadable(raw: bytes) -> Document:

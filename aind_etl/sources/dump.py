@@ -17,7 +17,13 @@ from typing import BinaryIO, Self, cast
 from urllib.parse import unquote
 
 from aind_etl.errors import ConfigurationError, SourceError
-from aind_etl.sources.canonical import Document, document_from_bson, document_from_json
+from aind_etl.sources.canonical import (
+    UNREADABLE_PREFIX,
+    Document,
+    document_from_bson,
+    document_from_json,
+)
+from aind_etl.sources.protocol import EVERYTHING, Shard
 
 _FILE_NAME = re.compile(r"(?P<collection>.+)\.(?P<format>jsonl|json|bson)(?P<gzip>\.gz)?")
 # Files that mongodump lays beside the documents.
@@ -32,6 +38,7 @@ _LARGEST_BSON = 1 << 30
 # so far. Nothing is tried twice: a string may be as long as a document.
 _TOKEN = re.compile(rb'[{}\[\]]|"[^"\\]*+(?:\\.[^"\\]*+)*+(?:(")|\\?\Z)', re.DOTALL)
 _NEXT_DOCUMENT = re.compile(rb"\n(?=\{)")
+_OPENING = (b"{", b"[")
 _BETWEEN_DOCUMENTS = b" \t\r\n,"
 
 
@@ -53,6 +60,7 @@ class DumpSource:
 
     def __init__(self, folder: Path, name: str | None = None) -> None:
         self._folder = folder
+        self.connections = 1
         self.name = name or str(folder)
         if not folder.is_dir():
             raise ConfigurationError(
@@ -71,28 +79,25 @@ class DumpSource:
         """Return the names of the collections, sorted."""
         return sorted(self._files())
 
-    def list_ids(self, collection: str) -> Iterator[str]:
-        """Yield the record id of every document of a collection."""
-        for document in self.read_documents(collection):
+    def count_documents(self, collection: str) -> None:
+        """Return nothing: whoever counts has read the file."""
+
+    def list_ids(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[str]:
+        """Yield the record id of every document of a shard."""
+        for document in self.read_documents(collection, shard):
             yield document.record_id
 
-    def read_documents(self, collection: str) -> Iterator[Document]:
-        """Yield every document of a collection, in the order of its file.
+    def read_documents(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[Document]:
+        """Yield every document of a shard, in the order of its file.
 
         Raises
         ------
         SourceError
             A file cannot be read, or is cut off.
         """
-        for path in self._files().get(collection, []):
-            with _reading(path) as file:
-                written_as = path.name.removesuffix(".gz").rpartition(".")[2]
-                if written_as == "bson":
-                    yield from map(document_from_bson, _split_bson(file))
-                elif written_as == "jsonl":
-                    yield from map(document_from_json, _split_lines(file))
-                else:
-                    yield from map(document_from_json, _split_json(file))
+        for document in self._read(collection):
+            if shard.holds(document.record_id):
+                yield document
 
     def read_documents_by_id(
         self, collection: str, record_ids: AbstractSet[str]
@@ -116,6 +121,17 @@ class DumpSource:
 
     def __exit__(self, *exception: object) -> None:
         """Do nothing: files are closed as soon as they are read."""
+
+    def _read(self, collection: str) -> Iterator[Document]:
+        for path in self._files().get(collection, []):
+            with _reading(path) as file:
+                written_as = path.name.removesuffix(".gz").rpartition(".")[2]
+                if written_as == "bson":
+                    yield from map(document_from_bson, _split_bson(file))
+                elif written_as == "jsonl":
+                    yield from map(document_from_json, _split_lines(file))
+                else:
+                    yield from map(document_from_json, _split_json(file))
 
     def _files(self) -> dict[str, list[Path]]:
         """Return the files of each collection, by name."""
@@ -159,10 +175,18 @@ def _unpacked(file: BufferedReader) -> BinaryIO:
 
 
 def _split_lines(file: BinaryIO) -> Iterator[bytes]:
-    """Yield the lines that are not blank."""
+    """Yield the lines that are not blank.
+
+    Raises
+    ------
+    EOFError
+        The last line is neither whole nor ended.
+    """
     for line in file:
         stripped = line.strip()
         if stripped:
+            if not line.endswith(b"\n"):
+                _expect_whole(stripped)
             yield stripped
 
 
@@ -191,10 +215,16 @@ def _split_json(file: BinaryIO) -> Iterator[bytes]:  # noqa: PLR0912 - one a kin
 
     Only strings and brackets are looked at, so that one malformed document does not take its
     neighbours with it. What stands between two documents and is no separator is a document of
-    its own, and so is an unfinished one at the end.
+    its own.
+
+    Raises
+    ------
+    EOFError
+        The file ends within a document or within the array.
     """
     buffer = b""
     depth = 0
+    is_ended = False
     array: bool | None = None  # Whether the file is one array; unknown until its first bracket.
     begin = scanned = 0
     # As much again as is held already: what is unfinished is not looked at ever again.
@@ -227,15 +257,47 @@ def _split_json(file: BinaryIO) -> Iterator[bytes]:  # noqa: PLR0912 - one a kin
             else:
                 yield from _stray(buffer[begin : match.start()])
                 begin = match.end()
+                is_ended = True
         else:
             scanned = len(buffer)
         buffer = buffer[begin:]
         scanned -= begin
         begin = 0
-    # A document that was never closed would take all that follows with it. No printer begins a
-    # line with the brace of an inner object: there the next document begins.
-    for part in [buffer] if array else _NEXT_DOCUMENT.split(buffer):
+    if array and not is_ended:
+        raise EOFError("it ends within its array of documents")
+    yield from _unfinished(buffer, array=bool(array))
+
+
+def _unfinished(text: bytes, *, array: bool) -> Iterator[bytes]:
+    """Yield what is left of a file behind its last whole document.
+
+    A document that was never closed would take all that follows with it. No printer begins a
+    line with the brace of an inner object: there the next document begins.
+
+    Raises
+    ------
+    EOFError
+        The last document is not whole.
+    """
+    *parts, last = [text] if array else _NEXT_DOCUMENT.split(text)
+    for part in parts:
         yield from _stray(part)
+    for stray in _stray(last):
+        if stray[:1] in _OPENING:
+            _expect_whole(stray)
+        yield stray
+
+
+def _expect_whole(text: bytes) -> None:
+    """Do nothing if the last document of a file is whole.
+
+    Raises
+    ------
+    EOFError
+        It is none: the file was cut off, and nobody knows what else it lacks.
+    """
+    if document_from_json(text).record_id.startswith(UNREADABLE_PREFIX):
+        raise EOFError("it ends within a document")
 
 
 def _stray(text: bytes) -> Iterator[bytes]:

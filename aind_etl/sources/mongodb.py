@@ -42,7 +42,14 @@ from pymongo.errors import (
 )
 
 from aind_etl.errors import ConfigurationError, SourceError
-from aind_etl.sources.canonical import UNREADABLE_PREFIX, Document, document_from_bson
+from aind_etl.sources.canonical import (
+    UNREADABLE_PREFIX,
+    Document,
+    document_from_bson,
+    record_id_of,
+    string_id,
+)
+from aind_etl.sources.protocol import EVERYTHING, Shard
 
 USERNAME_VARIABLE = "AIND_ETL_MONGODB_USERNAME"
 PASSWORD_VARIABLE = "AIND_ETL_MONGODB_PASSWORD"  # noqa: S105 - a name, not a password
@@ -102,7 +109,6 @@ class _Kind(NamedTuple):
     condition: Mapping[str, Any]
 
 
-_NULL = _Kind((type(None),), {"$eq": None})
 # Less than every number, but not to be found by comparing.
 _NAN = _Kind((), {"$eq": float("nan")})
 _STRING = _Kind((str,), {"$gte": ""})
@@ -110,7 +116,7 @@ _OBJECT_ID = _Kind((bson.ObjectId,), {"$gte": bson.ObjectId(bytes(12))})
 # In the order in which the server sorts them. Arrays and regular expressions cannot be ids.
 _KINDS = (
     _Kind((bson.MinKey,), {"$eq": bson.MinKey()}),
-    _NULL,
+    _Kind((type(None),), {"$eq": None}),
     _NAN,
     _Kind((int, bson.Int64, float, bson.Decimal128), {"$gte": float("-inf")}),
     _STRING,
@@ -122,7 +128,7 @@ _KINDS = (
     _Kind((bson.Timestamp,), {"$gte": bson.Timestamp(0, 0)}),
     _Kind((bson.MaxKey,), {"$eq": bson.MaxKey()}),
 )
-_OBJECT_ID_TEXT = re.compile(r"[0-9a-f]{24}")
+_OBJECT_ID_TEXT = re.compile(r'_id:\{"\$oid":"([0-9a-f]{24})"\}')
 
 
 class MongoSource:
@@ -146,6 +152,9 @@ class MongoSource:
         attempts may outlast it, by no more than ``reply_timeout``.
     reply_timeout
         Seconds the server may take for one reply.
+    connections
+        The most questions asked at a time, unless the address says ``maxPoolSize``. Besides the
+        connections for these there is one that watches the server.
     page_documents, page_ids
         The most documents, and the most ids, asked for at a time.
     page_bytes
@@ -168,6 +177,7 @@ class MongoSource:
         exclude: Sequence[str] = (),
         deadline: float = 300.0,
         reply_timeout: float = 60.0,
+        connections: int = 4,
         page_documents: int = 1000,
         page_ids: int = 20_000,
         page_bytes: int = 8 << 20,
@@ -198,7 +208,9 @@ class MongoSource:
         given = {name.lower() for name, _ in parse_qsl(match["options"] or "")}
         if isinstance(password, SecretStr):
             password = password.get_secret_value()
-        self._client = self._open(url, given, username, password)
+        self._client = self._open(url, given, username, password, connections)
+        # None, or 0, is no limit: then the usual one does.
+        self.connections = int(self._client.options.pool_options.max_pool_size or connections)
         try:
             self._database = self._client[database]
         except InvalidName as error:
@@ -226,24 +238,29 @@ class MongoSource:
             and self._edge(name, ASCENDING)
         ]
 
-    def list_ids(self, collection: str) -> Iterator[str]:
-        """Yield the record id of every document of a collection, reading nothing but ids.
+    def count_documents(self, collection: str) -> int:
+        """Return how many documents the server counts.
+
+        Raises
+        ------
+        SourceError
+            The server cannot be asked.
+        """
+        return int(self._statistics(collection).get("count", 0))
+
+    def list_ids(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[str]:
+        """Yield the record id of every document of a shard, reading nothing but ids.
 
         Raises
         ------
         SourceError
             The collection cannot be read to its end.
         """
-        for kind in self._kinds(collection):
-            if kind is _NULL:
-                # Not to be told from the ``_id``: the record id is made from the content.
-                for document in self._documents(collection, kind.condition):
-                    yield document.record_id
-            else:
-                yield from map(_record_id, self._identities(collection, kind.condition))
+        for condition in self._conditions(collection, shard):
+            yield from map(record_id_of, self._identities(collection, condition))
 
-    def read_documents(self, collection: str) -> Iterator[Document]:
-        """Yield every document of a collection, in the order of ``_id``.
+    def read_documents(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[Document]:
+        """Yield every document of a shard, in the order of ``_id``.
 
         What is inserted, changed or deleted meanwhile may be seen or not; nothing is given twice.
 
@@ -252,8 +269,8 @@ class MongoSource:
         SourceError
             The collection cannot be read to its end.
         """
-        for kind in self._kinds(collection):
-            yield from self._documents(collection, kind.condition)
+        for condition in self._conditions(collection, shard):
+            yield from self._documents(collection, condition)
 
     def read_documents_by_id(
         self, collection: str, record_ids: AbstractSet[str]
@@ -281,12 +298,7 @@ class MongoSource:
         SourceError
             The server cannot be asked.
         """
-        self._find_database()
-        facts = self._ask(
-            lambda _: self._database.command(
-                "collStats", collection, read_preference=self._database.read_preference
-            )
-        )
+        facts = self._statistics(collection)
         return f"{facts.get('count', 0)} documents, {facts.get('size', 0)} bytes"
 
     def __enter__(self) -> Self:
@@ -298,7 +310,12 @@ class MongoSource:
         self._client.close()
 
     def _open(
-        self, url: str, given: set[str], username: str | None, password: str | None
+        self,
+        url: str,
+        given: set[str],
+        username: str | None,
+        password: str | None,
+        connections: int,
     ) -> MongoClient[dict[str, Any]]:
         """Return a client that has not connected yet.
 
@@ -312,6 +329,9 @@ class MongoSource:
             "connecttimeoutms": int(_CONNECT_SECONDS * 1000),
             "serverselectiontimeoutms": int(min(_REACH_SECONDS, self._deadline) * 1000),
             "sockettimeoutms": self._max_time_ms,
+            "maxpoolsize": connections,
+            # The other way to watch a server takes two connections.
+            "servermonitoringmode": "poll",
         }
         options = {name: value for name, value in defaults.items() if name not in given}
         # DocumentDB refuses retryable writes, and asking again is done here, with a deadline.
@@ -378,6 +398,35 @@ class MongoSource:
         if not self._found:
             self._discover()
 
+    def _statistics(self, collection: str) -> Mapping[str, Any]:
+        """Return what the server knows of a collection without reading it.
+
+        Raises
+        ------
+        SourceError
+            The server cannot be asked.
+        """
+        self._find_database()
+        return self._ask(
+            lambda _: self._database.command(
+                "collStats", collection, read_preference=self._database.read_preference
+            )
+        )
+
+    def _conditions(self, collection: str, shard: Shard) -> Iterator[Mapping[str, Any]]:
+        """Yield the conditions that the ``_id`` of a shard's documents meet, one a kind of them.
+
+        Raises
+        ------
+        SourceError
+            The server cannot be asked.
+        """
+        for kind in self._kinds(collection):
+            if kind is _STRING:
+                yield {"$gte": shard.lower} | ({"$lt": shard.upper} if shard.upper else {})
+            elif shard.holds_others:
+                yield kind.condition
+
     def _kinds(self, collection: str) -> Sequence[_Kind]:
         """Return the kinds of ``_id`` a collection may have: one if its ends are of one kind.
 
@@ -417,16 +466,14 @@ class MongoSource:
         for the order of an object's keys; the few there are of other kinds are looked through.
         """
         if kind is _STRING:
-            return sorted(record_ids)
+            return sorted(text for text in map(string_id, record_ids) if text is not None)
         if kind is _OBJECT_ID:
-            digits = filter(_OBJECT_ID_TEXT.fullmatch, record_ids)
-            return [bson.ObjectId(text) for text in sorted(digits)]
-        if kind is _NULL:
-            return [None]
+            matches = map(_OBJECT_ID_TEXT.fullmatch, sorted(record_ids))
+            return [bson.ObjectId(match[1]) for match in matches if match]
         return (
             value
             for value in self._identities(collection, kind.condition)
-            if _record_id(value) in record_ids
+            if record_id_of(value) in record_ids
         )
 
     def _identities(self, collection: str, condition: Mapping[str, Any]) -> Iterator[Any]:
@@ -445,7 +492,7 @@ class MongoSource:
                 document = document_from_bson(bytes(raw.raw))
                 if document.record_id.startswith(UNREADABLE_PREFIX):
                     identity = self._identity(collection, raw)
-                    document = document._replace(record_id=_record_id(identity))
+                    document = document._replace(record_id=record_id_of(identity))
                 yield document
             condition = {**condition, "$gt": self._identity(collection, page.documents[-1])}
             mean_bytes = max(1, page.bytes // len(page.documents))
@@ -603,13 +650,14 @@ def mongo_source_from_environment(
     *,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    connections: int = 4,
     environment: Mapping[str, str] = os.environ,
 ) -> MongoSource:
     """Return the source at an address, with the credentials that the environment has.
 
     Parameters
     ----------
-    url, include, exclude
+    url, include, exclude, connections
         As for :class:`MongoSource`.
     environment
         Where ``AIND_ETL_MONGODB_USERNAME`` and ``AIND_ETL_MONGODB_PASSWORD`` are looked up, or
@@ -629,7 +677,14 @@ def mongo_source_from_environment(
     if file:
         password = _read_password(Path(file).expanduser())
     username = environment.get(USERNAME_VARIABLE)
-    return MongoSource(url, username=username, password=password, include=include, exclude=exclude)
+    return MongoSource(
+        url,
+        username=username,
+        password=password,
+        include=include,
+        exclude=exclude,
+        connections=connections,
+    )
 
 
 def _read_password(path: Path) -> str:
@@ -655,13 +710,6 @@ def _is_nan(value: object) -> bool:
     if isinstance(value, bson.Decimal128):
         return value.to_decimal().is_nan()
     return isinstance(value, float) and value != value  # noqa: PLR0124 - as only NaN does
-
-
-def _record_id(identity: Any) -> str:  # noqa: ANN401 - any type
-    """Return an ``_id`` as text, as it is in documents."""
-    if type(identity) is str:
-        return identity
-    return document_from_bson(bson.encode({"_id": identity})).record_id
 
 
 def _chunks(values: Iterable[Any]) -> Iterator[list[Any]]:

@@ -1,10 +1,66 @@
-"""What every source can do."""
+"""What every source can do, and how a collection is divided into shards."""
 
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
-from aind_etl.sources.canonical import Document
+from aind_etl.sources.canonical import OTHER_ID_PREFIX, Document
+
+_BOUND_DIGITS = 4
+
+
+class Shard(NamedTuple):
+    """A range of record ids, compared as text, byte by byte.
+
+    Shards follow from nothing but their number, so one can be read on its own, in any order and
+    on any machine, and every record id there can be lies in exactly one of them.
+
+    Attributes
+    ----------
+    lower
+        The first record id of the range.
+    upper
+        The first one behind the range; None where nothing is behind it.
+    """
+
+    lower: str = ""
+    upper: str | None = None
+
+    @property
+    def holds_others(self) -> bool:
+        """Whether the ids that are no strings belong here: all of them belong to one shard."""
+        return self.holds(OTHER_ID_PREFIX)
+
+    def holds(self, record_id: str) -> bool:
+        """Return whether a record id lies in the range."""
+        return self.lower <= record_id and (self.upper is None or record_id < self.upper)
+
+    def __str__(self) -> str:
+        """Return the range for people."""
+        return f"{self.lower or 'the first'} to {self.upper or 'the last'}"
+
+
+EVERYTHING = Shard()
+"""The one shard of a collection that is not divided."""
+
+MOST_SHARDS = 16**_BOUND_DIGITS
+"""The most shards there can be."""
+
+
+def shards(number: int) -> list[Shard]:
+    """Return so many shards, which divide hexadecimal ids evenly.
+
+    Both kinds of ``_id`` there are hexadecimal digits of a hash or of a random number.
+
+    Parameters
+    ----------
+    number
+        How many, from 1 to :data:`MOST_SHARDS`.
+    """
+    between = [f"{n * MOST_SHARDS // number:0{_BOUND_DIGITS}x}" for n in range(1, number)]
+    return [
+        Shard(lower, upper) for lower, upper in zip(["", *between], [*between, None], strict=True)
+    ]
 
 
 class Source(Protocol):
@@ -12,7 +68,8 @@ class Source(Protocol):
 
     Every method may raise :class:`~aind_etl.errors.SourceError`, and nothing else, where the
     source cannot be reached or read to its end. An iterator that ends without an error has
-    given everything: whoever compares relies on that to tell what is gone.
+    given everything: whoever compares relies on that to tell what is gone. Several threads may
+    ask at a time.
     """
 
     @property
@@ -20,16 +77,25 @@ class Source(Protocol):
         """The source for people: its address without credentials."""
         ...
 
+    @property
+    def connections(self) -> int:
+        """How many questions it may be asked at a time."""
+        ...
+
     def list_collections(self) -> list[str]:
         """Return the names of the collections, sorted."""
         ...
 
-    def list_ids(self, collection: str) -> Iterator[str]:
-        """Yield the record id of every document of a collection."""
+    def count_documents(self, collection: str) -> int | None:
+        """Return about how many documents there are; None where only reading would tell."""
         ...
 
-    def read_documents(self, collection: str) -> Iterator[Document]:
-        """Yield every document of a collection, never holding more than a few of them."""
+    def list_ids(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[str]:
+        """Yield the record id of every document of a collection, or of one shard of it."""
+        ...
+
+    def read_documents(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[Document]:
+        """Yield every document of a collection, or of one shard, holding a few of them at most."""
         ...
 
     def read_documents_by_id(

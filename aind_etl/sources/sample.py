@@ -9,6 +9,7 @@ from typing import Self
 
 from aind_etl.sources.canonical import Document
 from aind_etl.sources.dump import DumpSource
+from aind_etl.sources.protocol import EVERYTHING, Shard
 
 
 class SampleSource:
@@ -24,6 +25,7 @@ class SampleSource:
 
     def __init__(self, sessions: int, seed: int) -> None:
         self._sessions = sessions
+        self.connections = 1
         self._seed = seed
         self.name = f"sample:?sessions={sessions}&seed={seed}"
         self._made: DumpSource | None = None
@@ -65,13 +67,16 @@ class SampleSource:
         """Return the names of the collections, sorted."""
         return self._dump.list_collections()
 
-    def list_ids(self, collection: str) -> Iterator[str]:
-        """Yield the record id of every document of a collection."""
-        return self._dump.list_ids(collection)
+    def count_documents(self, collection: str) -> None:
+        """Return nothing: whoever counts has read the dump."""
 
-    def read_documents(self, collection: str) -> Iterator[Document]:
-        """Yield every document of a collection."""
-        return self._dump.read_documents(collection)
+    def list_ids(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[str]:
+        """Yield the record id of every document of a shard."""
+        return self._dump.list_ids(collection, shard)
+
+    def read_documents(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[Document]:
+        """Yield every document of a shard."""
+        return self._dump.read_documents(collection, shard)
 
     def read_documents_by_id(
         self, collection: str, record_ids: AbstractSet[str]

@@ -1,0 +1,126 @@
+"""Few large files of the change log in place of many small ones.
+
+Here belongs which files are put together, and in what order files come and go. How the log is
+written and read otherwise belongs to the lake.
+
+A compacted file holds the same versions under the same batch numbers, and is named after the
+first and the last of them. It appears by a rename, and only then the files go that it was made
+from. Whatever happens in between, no version is missing at any moment, and the lake's own
+readers see each of them once: they leave out a file whose batches another one holds. Whoever
+globs the folder by other means may, between the rename and the last removal, see a version
+twice (equal in every column), or find a file gone that was listed a moment before.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from aind_etl.contract import tables
+from aind_etl.lake import Lake, LogFile, log_file_name, read_log_file
+
+# From here on a file is left as it is: rewriting it would gain readers nothing.
+_LARGE_BYTES = 32 << 20
+_FEWEST_FILES = 8
+# What is written at a time, and so what a reader of the file has to hold at least.
+_ROW_GROUP_BYTES = 16 << 20
+_ROW_GROUP_ROWS = 32_768
+
+
+@dataclass(frozen=True, slots=True)
+class CompactionReport:
+    """What a compaction did.
+
+    Attributes
+    ----------
+    files_before, files_after
+        Number of files of the collection's change log.
+    """
+
+    collection: str
+    files_before: int
+    files_after: int
+
+
+def compact_change_log(
+    lake: Lake,
+    collection: str,
+    *,
+    fewest_files: int = _FEWEST_FILES,
+    large_bytes: int = _LARGE_BYTES,
+) -> CompactionReport:
+    """Put neighbouring small files of a collection's change log together.
+
+    Afterwards no more than ``fewest_files - 1`` small files stand beside each other. The caller
+    holds the lock of the collection. Interrupted at any point and run again, it ends the same.
+
+    Parameters
+    ----------
+    lake, collection
+        Which change log.
+    fewest_files
+        How many small files beside each other are worth it.
+    large_bytes
+        Size from which on a file is not small.
+
+    Returns
+    -------
+    CompactionReport
+        What was done.
+    """
+    before = len(lake.log_files(collection))
+    _remove_superseded(lake, collection)
+    for files in _groups(lake.log_files(collection), fewest_files, large_bytes):
+        name = log_file_name(collection, files[0].first, files[-1].last)
+        lake.write_rows(name, tables.DOCUMENTS, _row_groups(files))
+        _remove_superseded(lake, collection)
+    return CompactionReport(collection, before, len(lake.log_files(collection)))
+
+
+def _remove_superseded(lake: Lake, collection: str) -> None:
+    for name in lake.superseded_log_files(collection):
+        lake.storage.remove(name)
+
+
+def _groups(
+    files: Sequence[LogFile], fewest_files: int, large_bytes: int
+) -> Iterator[Sequence[LogFile]]:
+    """Yield the files to put together, each time some that follow each other."""
+    beside: list[LogFile] = []
+    for file in [*files, None]:
+        if file is not None and file.path.stat().st_size < large_bytes:
+            beside.append(file)
+            continue
+        if len(beside) >= fewest_files:
+            yield from _until_large(beside, large_bytes)
+        beside = []
+
+
+def _until_large(files: Sequence[LogFile], large_bytes: int) -> Iterator[Sequence[LogFile]]:
+    """Yield the files in parts that are just large enough, and what is left of them."""
+    part: list[LogFile] = []
+    size = 0
+    for file in files:
+        part.append(file)
+        size += file.path.stat().st_size
+        if size >= large_bytes:
+            yield part
+            part, size = [], 0
+    if len(part) > 1:
+        yield part
+
+
+def _row_groups(files: Sequence[LogFile]) -> Iterator[pl.DataFrame]:
+    """Yield the versions in some files in portions worth a row group."""
+    held: list[pl.DataFrame] = []
+    rows = size = 0
+    for file in files:
+        for versions in read_log_file(file.path):
+            held.append(versions)
+            rows += versions.height
+            size += int(versions.estimated_size())
+            if rows >= _ROW_GROUP_ROWS or size >= _ROW_GROUP_BYTES:
+                yield pl.concat(held)
+                held, rows, size = [], 0, 0
+    if held:
+        yield pl.concat(held)
