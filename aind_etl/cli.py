@@ -352,16 +352,27 @@ def verify(
     lake: LakeOption = None,
     warehouse: WarehouseOption = None,
     collection: CollectionOption = None,
+    deep: Annotated[
+        bool,
+        typer.Option(
+            "--deep",
+            help="Read every document of the source again and compare its hash; make the tables "
+            "anew from the change log, aside, and compare every value.",
+        ),
+    ] = False,
 ) -> None:
     """Compare source, lake and warehouse: counts and contents.
 
-    Reads the whole source. Ends with exit code 1 and the differences if there are any; what is odd
-    in the documents themselves is a warning.
+    Without `--deep` the source's ids are listed and compared with the lake's, the hashes in the
+    change log with those in the tables, every table with the warehouse's, and the checks of
+    `sql/checks` are run: documents changed at the source, and values edited in a table's file,
+    are for `--deep` to find. Ends with exit code 1 and the differences if there are any; what is
+    odd in the documents themselves is a warning.
     """
     settings = _settings(source, lake, warehouse, collection)
     from aind_etl.lake import Lake
     from aind_etl.sources import open_source
-    from aind_etl.verify import verify_collection, verify_warehouse
+    from aind_etl.verify import verify_collection, verify_tables, verify_warehouse
 
     store = Lake(settings.lake)
     sheet = _sheet("Documents")
@@ -369,11 +380,17 @@ def verify(
     for name in ("source", "lake", "flattened", "rejected"):
         sheet.add_column(name, justify="right")
     differences = []
-    with _progress() as progress, open_source(settings.source) as opened:
+    options = settings.source_options()
+    with _progress() as progress, open_source(settings.source, **options) as opened:
         for name in settings.choose({*opened.list_collections(), *store.collections()}):
             progress.step(f"compare {name}")
-            comparison, found = verify_collection(opened, store, name, progress=progress.advance)
+            comparison, found = verify_collection(
+                opened, store, name, deep=deep, progress=progress.advance
+            )
             differences += found
+            if deep:
+                progress.step(f"make {name} anew")
+                differences += verify_tables(store, name, progress=progress.advance)
             sheet.add_row(
                 _escape(name),
                 *(

@@ -20,7 +20,7 @@ from aind_etl.contract import tables
 from aind_etl.lake import Lake, LogFile, log_file_name, read_log_file
 
 # From here on a file is left as it is: rewriting it would gain readers nothing.
-_LARGE_BYTES = 32 << 20
+_LARGE_BYTES = 4 << 20
 _FEWEST_FILES = 8
 # What is written at a time, and so what a reader of the file has to hold at least.
 _ROW_GROUP_BYTES = 16 << 20
@@ -69,11 +69,15 @@ def compact_change_log(
         What was done.
     """
     before = len(lake.log_files(collection))
-    _remove_superseded(lake, collection)
+    if lake.superseded_log_files(collection):
+        with lake.tables_lock(collection):
+            _remove_superseded(lake, collection)
     for files in _groups(lake.log_files(collection), fewest_files, large_bytes):
         name = log_file_name(collection, files[0].first, files[-1].last)
         lake.write_rows(name, tables.DOCUMENTS, _row_groups(files))
-        _remove_superseded(lake, collection)
+        # Not from under a warehouse that is being built.
+        with lake.tables_lock(collection):
+            _remove_superseded(lake, collection)
     return CompactionReport(collection, before, len(lake.log_files(collection)))
 
 
@@ -92,22 +96,8 @@ def _groups(
             beside.append(file)
             continue
         if len(beside) >= fewest_files:
-            yield from _until_large(beside, large_bytes)
+            yield beside
         beside = []
-
-
-def _until_large(files: Sequence[LogFile], large_bytes: int) -> Iterator[Sequence[LogFile]]:
-    """Yield the files in parts that are just large enough, and what is left of them."""
-    part: list[LogFile] = []
-    size = 0
-    for file in files:
-        part.append(file)
-        size += file.path.stat().st_size
-        if size >= large_bytes:
-            yield part
-            part, size = [], 0
-    if len(part) > 1:
-        yield part
 
 
 def _row_groups(files: Sequence[LogFile]) -> Iterator[pl.DataFrame]:

@@ -27,7 +27,7 @@ import polars as pl
 
 from aind_etl.compaction import compact_change_log
 from aind_etl.errors import DataError
-from aind_etl.lake import Lake
+from aind_etl.lake import Lake, record_ids
 from aind_etl.parallel import in_parallel
 from aind_etl.sources import Document, Shard, Source, shards
 from aind_etl.sources.protocol import MOST_SHARDS
@@ -35,7 +35,6 @@ from aind_etl.sources.protocol import MOST_SHARDS
 # How many documents are compared at a time: enough to make a comparison by columns pay.
 _COMPARED_DOCUMENTS = 10_000
 _COMPARED_BYTES = 32 << 20
-_COMPARED_IDS = 50_000
 # How much is written at a time. A batch is the most that an interruption can lose.
 _BATCH_BYTES = 64 << 20
 
@@ -243,7 +242,7 @@ class _Pass:
             yield from comparison.compare(self._read(shard))
             gone = comparison.not_met()
         else:
-            present = _as_column(self.source.list_ids(self.collection, shard)).unique()
+            present = record_ids(self.source.list_ids(self.collection, shard)).unique()
             missing = present.join(live, on="record_id", how="anti")
             recent = live.filter(
                 pl.col("extracted_at") > pl.lit(self.recent_since, pl.Datetime("us", "UTC"))
@@ -345,15 +344,6 @@ class _LogWriter:
             self._batches.append(batch)
             self._pending.clear()
             self._pending_bytes = 0
-
-
-def _as_column(ids: Iterable[str]) -> pl.DataFrame:
-    """Return ids as a column, of which a million take a tenth of what Python's objects take."""
-    iterator = iter(ids)
-    portions = [_NO_IDS]
-    while some := list(islice(iterator, _COMPARED_IDS)):
-        portions.append(pl.DataFrame({"record_id": some}, schema=_NO_IDS.schema))
-    return pl.concat(portions)
 
 
 def _in_portions(documents: Iterable[Document], most_bytes: int) -> Iterator[pl.DataFrame]:

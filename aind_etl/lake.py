@@ -19,6 +19,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 from urllib.parse import quote, unquote
@@ -44,6 +45,7 @@ _ROW_GROUP_ROWS = 32_768
 _COMPRESSION_LEVEL = 3
 # Longer than the largest collection takes to be replaced, or the warehouse to be loaded.
 _TABLES_WAIT_SECONDS = 1800
+_GATHERED_IDS = 50_000
 
 
 class LogFile(NamedTuple):
@@ -579,5 +581,12 @@ def _write_all(file: BinaryIO, content: bytes) -> None:
 
 
 def record_ids(ids: Iterable[str]) -> pl.DataFrame:
-    """Return record ids as the one-column frame that joins expect."""
-    return pl.DataFrame({"record_id": list(ids)}, schema={"record_id": pl.String})
+    """Return record ids as the one-column frame that joins expect.
+
+    They are gathered some at a time: a million take a tenth of what Python's objects take.
+    """
+    iterator = iter(ids)
+    portions = [pl.DataFrame(schema={"record_id": pl.String})]
+    while some := list(islice(iterator, _GATHERED_IDS)):
+        portions.append(pl.DataFrame({"record_id": some}, schema={"record_id": pl.String}))
+    return pl.concat(portions)

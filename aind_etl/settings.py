@@ -1,6 +1,7 @@
 """The one settings model: every choice a user has, from the environment or the command line."""
 
 from collections.abc import Collection
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,16 @@ class Settings(BaseSettings):
     collections
         The collections to work on; all where none is given. In the environment, separated by
         commas.
+    include, exclude
+        Patterns (``*``, ``?``, ``[…]``) of the collections to work on where none is named: those
+        that match one of ``include``, or all where none is given, and none of ``exclude``.
+    connections
+        The most questions that the source is asked at a time.
+    requests_per_second
+        The most requests that a gateway gets in a second.
+    shard_documents
+        A collection of more documents than this is read in shards of about so many, several at a
+        time.
     look_back_days
         A *new* pass reads again what arrived no longer ago than this.
     max_deleted_share
@@ -54,6 +65,11 @@ class Settings(BaseSettings):
     lake: Path = Path("lake")
     warehouse: Path | None = None
     collections: Annotated[tuple[str, ...], NoDecode] = ()
+    include: Annotated[tuple[str, ...], NoDecode] = ()
+    exclude: Annotated[tuple[str, ...], NoDecode] = ()
+    connections: int = Field(default=4, ge=1, le=100)
+    requests_per_second: float = Field(default=5.0, gt=0, allow_inf_nan=False)
+    shard_documents: int = Field(default=100_000, ge=1)
     look_back_days: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     max_deleted_share: float = Field(default=0.2, ge=0, le=1)
     results_root: str | None = None
@@ -64,7 +80,7 @@ class Settings(BaseSettings):
     session_table: str = "s3://aind-behavior-data/foraging_nwb_bonsai_processed"
     dagster_postgres_url: SecretStr | None = None
 
-    @field_validator("collections", mode="before")
+    @field_validator("collections", "include", "exclude", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -86,11 +102,28 @@ class Settings(BaseSettings):
         """
         unknown = sorted(set(self.collections) - set(present))
         if unknown:
+            others = ", ".join(map(repr, sorted(present))) or "no others"
             raise ConfigurationError(
-                f"There is no collection {', '.join(map(repr, unknown))}; there are "
-                f"{', '.join(map(repr, sorted(present)))}."
+                f"There is no collection {', '.join(map(repr, unknown))}; there are {others}."
             )
-        return sorted(self.collections or present)
+        if self.collections:
+            return sorted(self.collections)
+        return sorted(
+            name
+            for name in present
+            if any(fnmatchcase(name, pattern) for pattern in self.include or ["*"])
+            and not any(fnmatchcase(name, pattern) for pattern in self.exclude)
+        )
+
+    def source_options(self) -> dict[str, Any]:
+        """Return what :func:`aind_etl.sources.open_source` is to know besides the address."""
+        return {
+            "collections": self.collections,
+            "include": self.include,
+            "exclude": self.exclude,
+            "connections": self.connections,
+            "requests_per_second": self.requests_per_second,
+        }
 
     @property
     def warehouse_path(self) -> Path:

@@ -1,24 +1,34 @@
 """Whether source, lake and warehouse agree: counts, and contents.
 
 Here belong the comparisons and how a difference is put in words. Nothing is changed.
+
+The usual comparison lists the source's ids and looks at everything on this side of it. The deep
+one reads every document of the source again and compares its hash, and makes the tables anew
+from the change log, in a folder of its own, to compare them value by value.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import duckdb
 import polars as pl
 
-from aind_etl.contract import TABLES, Partitioning, Table, tables
+from aind_etl.analyses import refresh_analyses
+from aind_etl.contract import ANALYSIS_TABLES, TABLES, Partitioning, Table, tables
 from aind_etl.contract.ddl import quote_identifier, quote_text
 from aind_etl.errors import DataError
-from aind_etl.lake import Lake
+from aind_etl.lake import Lake, log_file_name, record_ids
 from aind_etl.sources import Source
 from aind_etl.warehouse import connect, run_checks
 
 _EXAMPLES = 5
+_GATHERED = 10_000
+_Given = TypeVar("_Given")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +75,20 @@ def verify_collection(
     lake: Lake,
     collection: str,
     *,
+    deep: bool = False,
     progress: Callable[[int], None] = lambda _documents: None,
 ) -> tuple[Comparison, list[Difference]]:
     """Compare a collection's source with the lake, and the lake's tables with each other.
 
-    Every document is read from the source again, and its content hash compared.
+    Parameters
+    ----------
+    source, lake, collection
+        What is compared.
+    deep
+        Read every document from the source again, and compare its content hash; otherwise the
+        source's ids are listed and compared.
+    progress
+        Called with the number of documents or ids handed over since the last call.
 
     Raises
     ------
@@ -78,7 +97,10 @@ def verify_collection(
     DataError
         A file of the lake is damaged.
     """
-    there = _read_hashes(source, collection, progress)
+    if deep:
+        there = _read_hashes(source, collection, progress)
+    else:
+        there = record_ids(_counted(source.list_ids(collection), progress)).unique()
     identity = ("record_id", "content_hash")
     with reading(f"the change log of the collection {collection!r}"):
         live = lake.live_documents(collection).select(identity)
@@ -101,6 +123,56 @@ def verify_collection(
     return (
         Comparison(collection, there.height, live.height, flattened.height, rejected.height),
         differences,
+    )
+
+
+def verify_tables(
+    lake: Lake, collection: str, *, progress: Callable[[int], None] = lambda _documents: None
+) -> Iterator[Difference]:
+    """Make a collection's tables anew from the change log, and compare the lake's with them.
+
+    A folder for temporary files has to have room for them: ``TMPDIR`` names another.
+
+    Raises
+    ------
+    DataError
+        A file of the lake is damaged.
+    """
+    with TemporaryDirectory(prefix="aind-etl-") as scratch, reading(f"{collection!r}"):
+        anew = Lake(Path(scratch))
+        for file in lake.log_files(collection):
+            link = anew.storage.path(log_file_name(collection, file.first, file.last))
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(file.path)
+        refresh_analyses(anew, collection, anew=True, progress=progress)
+        for table in (*ANALYSIS_TABLES, tables.REJECTED_DOCUMENTS):
+            months: Sequence[str | None] = [None]
+            if table.partitioning is Partitioning.COLLECTION_AND_MONTH:
+                there = {*lake.months(table, collection), *anew.months(table, collection)}
+                months = sorted(there)
+            for month in months:
+                difference = _compare_partition(lake, anew, table, collection, month)
+                if difference:
+                    yield difference
+
+
+def _compare_partition(
+    lake: Lake, anew: Lake, table: Table, collection: str, month: str | None
+) -> Difference | None:
+    """Compare a partition with what the change log makes of it."""
+    there = lake.read_partition(table, collection, month)
+    expected = anew.read_partition(table, collection, month)
+    if there.equals(expected):
+        return None
+    wrong = there.join(expected, on=there.columns, how="anti", nulls_equal=True)
+    missing = expected.join(there, on=there.columns, how="anti", nulls_equal=True)
+    records = pl.concat([wrong, missing]).select("record_id").unique()
+    where = f"{table.name} of {collection}" + (f", {month}" if month else "")
+    return Difference(
+        "lake and change log",
+        where,
+        f"{wrong.height:,} rows are not what the change log makes, and {missing.height:,} are "
+        f"missing{_examples(records)}. 'aind-etl rebuild' makes the tables anew.",
     )
 
 
@@ -153,32 +225,37 @@ def reading(what: str) -> Iterator[None]:
 
 
 def _read_hashes(source: Source, collection: str, progress: Callable[[int], None]) -> pl.DataFrame:
-    identifiers: list[str] = []
-    hashes: list[str] = []
-    for document in source.read_documents(collection):
-        identifiers.append(document.record_id)
-        hashes.append(document.content_hash)
-        progress(1)
+    schema = {"record_id": pl.String, "content_hash": pl.String}
+    portions = [pl.DataFrame(schema=schema)]
+    read = (
+        (document.record_id, document.content_hash)
+        for document in _counted(source.read_documents(collection), progress)
+    )
+    while some := list(islice(read, _GATHERED)):
+        portions.append(pl.DataFrame(some, schema=schema, orient="row"))
     # Of documents with one id the first counts, as in the extraction.
-    return pl.DataFrame(
-        {"record_id": identifiers, "content_hash": hashes},
-        schema={"record_id": pl.String, "content_hash": pl.String},
-    ).unique("record_id", keep="first", maintain_order=True)
+    return pl.concat(portions).unique("record_id", keep="first", maintain_order=True)
+
+
+def _counted(given: Iterable[_Given], progress: Callable[[int], None]) -> Iterator[_Given]:
+    for one in given:
+        yield one
+        progress(1)
 
 
 def _differences(
     between: str, collection: str, left: pl.DataFrame, right: pl.DataFrame
 ) -> Iterator[Difference]:
+    """Say what only one of two places has, and, where both know hashes, which differ."""
     here, there = between.split(" and ")
+    differing = left.clear()
+    if "content_hash" in left.columns:
+        is_other = pl.col("content_hash") != pl.col("content_hash_right")
+        differing = left.join(right, on="record_id").filter(is_other)
     for found, words in (
         (left.join(right, on="record_id", how="anti"), f"in the {here} but not in the {there}"),
         (right.join(left, on="record_id", how="anti"), f"in the {there} but not in the {here}"),
-        (
-            left.join(right, on="record_id").filter(
-                pl.col("content_hash") != pl.col("content_hash_right")
-            ),
-            "with different contents",
-        ),
+        (differing, "with different contents"),
     ):
         if not found.is_empty():
             yield Difference(

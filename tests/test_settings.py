@@ -35,6 +35,11 @@ def test_without_any_choice_the_sample_is_loaded_to_a_lake_in_the_working_folder
         ("collections", "one", ("one",)),
         ("collections", " one, two ,,three ", ("one", "two", "three")),
         ("collections", "", ()),
+        ("include", "fits-*, nm", ("fits-*", "nm")),
+        ("exclude", "*-test", ("*-test",)),
+        ("connections", "2", 2),
+        ("requests_per_second", "0.5", 0.5),
+        ("shard_documents", "1000", 1000),
         ("look_back_days", "0.5", 0.5),
         ("max_deleted_share", "1", 1.0),
     ],
@@ -66,6 +71,9 @@ def test_the_warehouse_stands_in_the_lake_unless_it_is_named():
         ("max_deleted_share", "1.5"),
         ("max_deleted_share", "-0.1"),
         ("max_deleted_share", "nan"),
+        ("connections", "0"),
+        ("requests_per_second", "0"),
+        ("shard_documents", "-1"),
         ("look_back_days", "a week"),
         ("look_back_days", "-1"),
         ("look_back_days", "inf"),
@@ -98,6 +106,21 @@ def test_collections_are_chosen_out_of_those_there_are():
     assert load_settings().choose({"b", "a"}) == ["a", "b"]
     assert load_settings(collections=("b",)).choose({"b", "a"}) == ["b"]
     assert load_settings().choose([]) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "chosen"),
+    [
+        ({}, ["fits-a", "fits-b", "nm"]),
+        ({"include": ("fits-*",)}, ["fits-a", "fits-b"]),
+        ({"exclude": ("*-b", "n?")}, ["fits-a"]),
+        ({"include": ("fits-*", "nm"), "exclude": ("*-a",)}, ["fits-b", "nm"]),
+        ({"collections": ("nm",), "exclude": ("*",)}, ["nm"]),
+        ({"include": ("other",)}, []),
+    ],
+)
+def test_patterns_choose_collections_unless_they_are_named(given, chosen):
+    assert load_settings(**given).choose({"nm", "fits-b", "fits-a"}) == chosen
 
 
 def test_a_collection_that_is_not_there_is_named_beside_those_that_are():

@@ -8,14 +8,14 @@ import duckdb
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from worlds import MAIN, extract, load, read_dump, refresh, write_dump
+from worlds import MAIN, data_files_of, extract, load, read_dump, refresh, write_dump
 
 from aind_etl.contract import TABLES, tables
 from aind_etl.errors import ConfigurationError, DataError, SourceError
 from aind_etl.lake import Lake
 from aind_etl.sources.dump import DumpSource
 from aind_etl.status import collection_statuses, warehouse_status
-from aind_etl.verify import Comparison, verify_collection, verify_warehouse
+from aind_etl.verify import Comparison, verify_collection, verify_tables, verify_warehouse
 from aind_etl.warehouse import build_warehouse
 
 EXAMPLES_SHOWN = 5
@@ -30,9 +30,12 @@ class Copy:
         self.warehouse = folder / "warehouse.duckdb"
         shutil.copy(built.warehouse, self.warehouse)
 
-    def verify(self, collection=MAIN):
+    def verify(self, collection=MAIN, *, deep=False):
         """Return what differs, of one collection and in the warehouse, but for warnings."""
-        _, differences = verify_collection(DumpSource(self.source), self.lake, collection)
+        source = DumpSource(self.source)
+        _, differences = verify_collection(source, self.lake, collection, deep=deep)
+        if deep:
+            differences += verify_tables(self.lake, collection)
         in_warehouse = verify_warehouse(self.lake, self.warehouse)
         return [*differences, *(one for one in in_warehouse if not one.is_warning)]
 
@@ -80,17 +83,21 @@ def first_row(**values):
 def test_source_lake_and_warehouse_of_the_sample_agree(built):
     source = DumpSource(built.source)
     for collection in source.list_collections():
-        comparison, differences = verify_collection(source, built.lake, collection)
         count = len(read_dump(built.source, collection))
-        assert comparison == Comparison(collection, count, count, count, 0)
-        assert differences == []
+        for deep in (False, True):
+            comparison, differences = verify_collection(source, built.lake, collection, deep=deep)
+            assert comparison == Comparison(collection, count, count, count, 0)
+            assert differences == []
+        assert list(verify_tables(built.lake, collection)) == []
     assert list(verify_warehouse(built.lake, built.warehouse)) == []
 
 
 def test_progress_is_told_document_by_document(built):
     told = []
     verify_collection(DumpSource(built.source), built.lake, MAIN, progress=told.append)
-    assert sum(told) == len(read_dump(built.source))
+    verify_collection(DumpSource(built.source), built.lake, MAIN, deep=True, progress=told.append)
+    assert list(verify_tables(built.lake, MAIN, progress=told.append)) == []
+    assert sum(told) == 3 * len(read_dump(built.source))
 
 
 def test_a_document_that_the_source_gives_twice_counts_once(copy):
@@ -134,7 +141,8 @@ def test_documents_that_the_source_has_no_more_are_found_and_some_named(copy):
 def test_a_document_whose_content_changed_is_found_though_all_counts_agree(copy):
     first, *others = read_dump(copy.source)
     write_dump(copy.source, [first | {"reviewed": True}, *others])
-    (difference,) = copy.verify()
+    assert copy.verify() == []
+    (difference,) = copy.verify(deep=True)
     assert difference.message == f"1 documents with different contents: {first['_id']}"
 
 
@@ -172,6 +180,29 @@ def test_a_value_that_was_changed_in_the_lake_is_found(copy):
     (difference,) = copy.verify()
     assert difference.between == "lake and warehouse"
     assert "rows in both, with different contents" in difference.message
+
+
+def test_a_value_edited_by_hand_is_found_by_making_the_tables_anew(copy):
+    copy.change_table(tables.FIT_PARAMETERS, first_row(value=123.0))
+    build_warehouse(copy.lake, copy.warehouse)
+    (difference,) = copy.verify(deep=True)
+    assert difference.between == "lake and change log"
+    assert difference.subject.startswith(f"fit_parameters of {MAIN}, 20")
+    assert "1 rows are not what the change log makes, and 1 are missing" in difference.message
+
+
+def test_a_partition_that_should_not_be_there_is_found_by_making_the_tables_anew(copy):
+    path = copy.lake.files(tables.INPUT_ASSETS, MAIN)[0]
+    shutil.copytree(path.parent, path.parents[1] / "session_month=1999-01")
+    build_warehouse(copy.lake, copy.warehouse)
+    (difference,) = [one for one in copy.verify(deep=True) if one.between != "check keys"][:1]
+    assert difference.subject == f"input_assets of {MAIN}, 1999-01"
+
+
+def test_comparing_deeply_changes_nothing(copy):
+    before = data_files_of(copy.lake.storage.root)
+    copy.verify(deep=True)
+    assert data_files_of(copy.lake.storage.root) == before
 
 
 def test_rows_of_an_older_content_are_found(copy):

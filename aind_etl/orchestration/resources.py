@@ -50,13 +50,14 @@ class Etl:
         return ExtractLimits(
             look_back=timedelta(days=self.settings.look_back_days),
             max_deleted_share=self.settings.max_deleted_share,
+            shard_documents=self.settings.shard_documents,
         )
 
     def open_source(self) -> AbstractContextManager[Source]:
         """Open the source for the time of a ``with`` block."""
         if self.opened is not None:
             return nullcontext(self.opened)
-        return open_source(self.settings.source)
+        return open_source(self.settings.source, **self.settings.source_options())
 
     def list_collections(self) -> list[str]:
         """Return the names of the source's collections, sorted."""

@@ -1,5 +1,7 @@
 """From the address of a source to the source."""
 
+from collections.abc import Sequence
+from glob import escape
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -17,7 +19,15 @@ _DEFAULT_SESSIONS = 24
 _DEFAULT_SEED = 0
 
 
-def open_source(url: str) -> Source:
+def open_source(  # noqa: PLR0913 - each is a choice of the user's
+    url: str,
+    *,
+    collections: Sequence[str] = (),
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    connections: int = 4,
+    requests_per_second: float = 5.0,
+) -> Source:
     """Return the source at an address.
 
     Parameters
@@ -25,6 +35,15 @@ def open_source(url: str) -> Source:
     url
         ``sample:``, ``sample:?sessions=N&seed=S``, the path of a folder, its ``file:`` URL, or
         the ``mongodb:`` URL of a database or the ``https:`` URL of a gateway to one.
+    collections
+        Names of the only collections to ask a server for; a gateway cannot be asked for others.
+        A dump, as it costs nothing, lists all in any case.
+    include, exclude
+        Patterns of the collections to discover on a server where none are named.
+    connections
+        The most questions that a server is asked at a time.
+    requests_per_second
+        The most requests that a gateway gets in a second.
 
     Raises
     ------
@@ -36,11 +55,21 @@ def open_source(url: str) -> Source:
         # Imported here: other sources need not wait for the client.
         from aind_etl.sources.mongodb import mongo_source_from_environment  # noqa: PLC0415
 
-        return mongo_source_from_environment(url)
+        return mongo_source_from_environment(
+            url,
+            include=[escape(name) for name in collections] or include,
+            exclude=() if collections else exclude,
+            connections=connections,
+        )
     if url.startswith(("https://", "http://")):
-        from aind_etl.sources.gateway import GatewaySource  # noqa: PLC0415
+        from aind_etl.sources.gateway import KNOWN_COLLECTIONS, GatewaySource  # noqa: PLC0415
 
-        return GatewaySource(url)
+        return GatewaySource(
+            url,
+            collections or KNOWN_COLLECTIONS,
+            concurrency=connections,
+            requests_per_second=requests_per_second,
+        )
     parts = urlsplit(url)
     if parts.scheme == "sample":
         return _sample(url)

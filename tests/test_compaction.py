@@ -1,0 +1,192 @@
+"""The change log keeps few small files, every version, and each of them once."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import polars as pl
+import pytest
+from disk import Disk, Killed
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from worlds import MAIN, assert_same, contents_of, files_of, load, read_dump, tables_of, write_dump
+
+from aind_etl.analyses import refresh_analyses
+from aind_etl.compaction import CompactionReport, compact_change_log
+from aind_etl.contract import tables
+from aind_etl.history import record_history
+from aind_etl.lake import Lake
+
+
+def fill(lake: Lake, sizes: list[int], first: int = 0) -> None:
+    """Append batches of so many versions; ids repeat, so that records have several versions."""
+    number = first
+    for size in sizes:
+        lake.append_batch(
+            MAIN,
+            pl.DataFrame(
+                {
+                    "record_id": [f"record {(number + n) % 7}" for n in range(size)],
+                    "document": [f'{{"version":{number + n}}}' for n in range(size)],
+                    "content_hash": [f"{number + n}" for n in range(size)],
+                    "operation": ["upsert"] * size,
+                }
+            ).with_columns(extracted_at=pl.lit("2026-05-01").str.to_datetime(time_zone="UTC")),
+        )
+        number += size
+
+
+def names(lake: Lake) -> list[str]:
+    folder = lake.storage.path(f"documents/collection={MAIN}")
+    return sorted(path.stem for path in folder.iterdir())
+
+
+def versions(lake: Lake) -> pl.DataFrame:
+    return lake.versions(MAIN).collect().sort("batch_id", "record_id")
+
+
+def test_small_files_beside_each_other_become_one(lake: Lake) -> None:
+    fill(lake, [1, 2, 3, 4])
+    before = versions(lake)
+    assert compact_change_log(lake, MAIN, fewest_files=5) == CompactionReport(MAIN, 4, 4)
+    assert compact_change_log(lake, MAIN, fewest_files=4) == CompactionReport(MAIN, 4, 1)
+    assert names(lake) == ["0000000001-0000000004"]
+    assert versions(lake).equals(before)
+    assert lake.last_batch(MAIN) == 4
+    assert compact_change_log(lake, MAIN, fewest_files=2) == CompactionReport(MAIN, 1, 1)
+
+
+def test_the_log_goes_on_behind_a_compacted_file(lake: Lake) -> None:
+    fill(lake, [1, 2])
+    compact_change_log(lake, MAIN, fewest_files=2)
+    fill(lake, [3], first=3)
+    assert names(lake) == ["0000000001-0000000002", "0000000003"]
+    compact_change_log(lake, MAIN, fewest_files=2)
+    assert names(lake) == ["0000000001-0000000003"]
+
+
+def test_large_files_stay_as_they_are(lake: Lake) -> None:
+    fill(lake, [1, 1, 500, 1, 1, 1])
+    large = lake.log_files(MAIN)[2].path
+    before = (large.stat().st_ino, large.stat().st_mtime_ns)
+    compact_change_log(lake, MAIN, fewest_files=2, large_bytes=large.stat().st_size)
+    assert names(lake) == ["0000000001-0000000002", "0000000003", "0000000004-0000000006"]
+    assert (large.stat().st_ino, large.stat().st_mtime_ns) == before
+
+
+def test_what_comes_after_a_batch_is_the_same_in_a_compacted_file(lake: Lake) -> None:
+    fill(lake, [2, 3, 1, 4])
+    expected = {after: lake.versions(MAIN, after).collect() for after in range(5)}
+    compact_change_log(lake, MAIN, fewest_files=2)
+    for after, rows in expected.items():
+        assert lake.versions(MAIN, after).collect().equals(rows)
+        assert pl.concat([rows.clear(), *lake.read_batches(MAIN, after)]).equals(rows)
+
+
+@settings(max_examples=30)
+@given(
+    sizes=st.lists(st.lists(st.integers(1, 60), max_size=6), min_size=1, max_size=5),
+    fewest=st.integers(2, 4),
+    large=st.integers(2000, 9000),
+)
+def test_no_version_is_lost_and_the_number_of_small_files_is_bounded(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[list[int]], fewest: int, large: int
+) -> None:
+    lake = Lake(tmp_path_factory.mktemp("log"))
+    number = 0
+    for some in sizes:
+        fill(lake, some, first=number)
+        number += sum(some)
+        before = versions(lake)
+        compact_change_log(lake, MAIN, fewest_files=fewest, large_bytes=large)
+        assert versions(lake).equals(before)
+        assert versions(lake)["batch_id"].max() == (lake.last_batch(MAIN) or None)
+        is_small = [file.path.stat().st_size < large for file in lake.log_files(MAIN)]
+        runs = "".join("s" if small else "L" for small in is_small).split("L")
+        assert max(map(len, runs)) <= max(fewest - 1, 1)
+
+
+@pytest.fixture
+def many_batches(sample_dump: Path, tmp_path: Path) -> tuple[Lake, Path]:
+    """Return a lake read nine times, each time with something new, and its source."""
+    documents = read_dump(sample_dump)
+    lake, dump = Lake(tmp_path / "lake"), tmp_path / "dump"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("aind_etl.extract.compact_change_log", lambda *_: None)
+        for number in range(9):
+            changed = documents[0] | {"status": f"version {number}"}
+            write_dump(dump, [changed, *documents[1 : 2 + number]])
+            load(dump, lake)
+    return lake, dump
+
+
+def test_a_run_compacts_and_what_it_makes_of_the_log_stays_the_same(
+    many_batches: tuple[Lake, Path],
+) -> None:
+    lake, dump = many_batches
+    record = read_dump(dump)[0]["_id"]
+    before, told = tables_of(lake), record_history(lake, MAIN, record)
+    assert len(told) == 9
+    load(dump, lake)
+    assert names(lake) == ["0000000001-0000000009"]
+    assert_same(tables_of(lake), before)
+    assert record_history(lake, MAIN, record) == told
+    files = files_of(lake.storage.root)
+    load(dump, lake)
+    assert files_of(lake.storage.root) == files
+    refresh_analyses(lake, MAIN, anew=True)
+    assert_same(tables_of(lake), before)
+
+
+def test_what_waits_to_be_flattened_still_does_after_a_compaction(
+    many_batches: tuple[Lake, Path], tmp_path: Path
+) -> None:
+    lake, _ = many_batches
+    expected = contents_of(lake)
+    for through in (0, 4, 8):
+        copy = Lake(shutil.copytree(lake.storage.root, tmp_path / str(through)))
+        copy.update_state(MAIN, {"flattened_through": through})
+        compact_change_log(copy, MAIN)
+        assert copy.state(MAIN).flattened_through == through
+        refresh_analyses(copy, MAIN)
+        assert_same(contents_of(copy), expected)
+        assert copy.state(MAIN).flattened_through == copy.last_batch(MAIN) == 9
+
+
+def interrupted(lake: Lake, folder: Path) -> Iterator[Lake]:
+    """Yield copies of a lake, with a compaction killed at each of its operations in turn."""
+    for operation in range(1, 100):
+        copy = Lake(shutil.copytree(lake.storage.root, folder / str(operation)))
+        with pytest.MonkeyPatch.context() as patch:
+            disk = Disk(patch, operation)
+            with suppress(Killed):
+                compact_change_log(copy, MAIN)
+        if not disk.is_dead:
+            return
+        yield copy
+        shutil.rmtree(copy.storage.root)
+    raise AssertionError("it never ends")
+
+
+def test_a_compaction_killed_at_any_operation_loses_and_doubles_nothing(
+    many_batches: tuple[Lake, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    lake, dump = many_batches
+    expected, log = tables_of(lake), versions(lake)
+    killed = 0
+    for copy in interrupted(lake, tmp_path / "killed"):
+        killed += 1
+        assert versions(copy).equals(log)
+        assert copy.count_rows(tables.DOCUMENTS) == log.height
+        assert copy.last_batch(MAIN) == 9
+        folder = str(copy.storage.path(f"documents/collection={MAIN}/*.parquet"))
+        # Whoever globs may see a version twice for a moment, and never misses one.
+        seen = pl.read_parquet(folder, hive_partitioning=False).unique().sort("batch_id")
+        assert seen.height == log.height
+        load(dump, copy)
+        assert_same(tables_of(copy), expected)
+        assert names(copy) == ["0000000001-0000000009"]
+    assert killed > 8
