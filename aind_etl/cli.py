@@ -274,6 +274,82 @@ def ddl(
 
 
 @app.command()
+def export(
+    target: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FILE|DIR]",
+            help="The workbook, or the folder of the other formats; `analyses.xlsx` or `export` "
+            "where none is given.",
+        ),
+    ] = None,
+    export_format: Annotated[
+        Literal["xlsx", "csv", "arrow", "parquet"] | None,
+        typer.Option(
+            "--format",
+            "-f",
+            help="`xlsx` is one workbook with a sheet a table; of the others each table is a file.",
+        ),
+    ] = None,
+    xlsx: Annotated[bool, typer.Option("--xlsx", help="The same as `--format xlsx`.")] = False,
+    datapackage: Annotated[
+        bool,
+        typer.Option(
+            "--datapackage",
+            help="Write `datapackage.json` into the lake: its files and columns, described after "
+            "the Frictionless standard. Alone, nothing else is written.",
+        ),
+    ] = False,
+    table: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--table",
+            metavar="NAME",
+            help="Only this table, view or mart; may be given several times. Default: the marts.",
+        ),
+    ] = None,
+    warehouse: WarehouseOption = None,
+    lake: LakeOption = None,
+) -> None:
+    """Write the marts for Excel, or as CSV, Arrow or parquet files.
+
+    A workbook: `aind-etl export --xlsx`. Some tables: `aind-etl export rates --format csv
+    --table parameter_trajectories --table analyses`.
+    """
+    settings = _settings(None, lake, warehouse, None)
+    if datapackage:
+        from aind_etl.data_package import write_data_package
+        from aind_etl.lake import Lake
+
+        _out.print(f"Wrote {_escape(str(write_data_package(Lake(settings.lake))))}", soft_wrap=True)
+        if target is None and export_format is None and not xlsx:
+            return
+    chosen = export_format or ("xlsx" if xlsx or target is None else _format_of(target))
+    if xlsx and chosen != "xlsx":
+        raise ConfigurationError(f"--xlsx and --format {chosen} exclude each other; give one.")
+    where = target or Path("analyses.xlsx" if chosen == "xlsx" else "export")
+    with _progress() as progress:
+        from aind_etl.export import export as write_export
+
+        written = write_export(
+            settings.warehouse_path,
+            where,
+            chosen,
+            tuple(table or ()),
+            progress=lambda name: progress.step(f"write {name}"),
+        )
+    for one in written:
+        _out.print(f"{one.rows:>9,}  {_escape(one.name)}", highlight=False)
+        if one.left_out:
+            _err.print(
+                f"{_escape(one.name)}: the last {one.left_out:,} rows were left out, because a "
+                "sheet of Excel ends at 1,048,576 rows; --format csv or parquet has them all.",
+                soft_wrap=True,
+            )
+    _out.print(f"\nWrote {_escape(str(where))}", soft_wrap=True)
+
+
+@app.command()
 def report(
     output: Annotated[
         Path,
@@ -577,6 +653,16 @@ def dev(
     arguments = [sys.executable, "-m", "dagster", "dev", "-m", module, "--port", str(port)]
     _err.print(f"Dagster's page: http://127.0.0.1:{port} (Ctrl-C ends it)")
     os.execve(sys.executable, arguments, environment)  # noqa: S606 - our own interpreter
+
+
+def _format_of(target: Path) -> Literal["xlsx"]:
+    """Return the format that a target's name says; only a workbook has one."""
+    if target.suffix.lower() == ".xlsx":
+        return "xlsx"
+    raise ConfigurationError(
+        f"{str(target)!r} does not say which format is meant; give --format xlsx, csv, arrow or "
+        "parquet."
+    )
 
 
 def _settings(
