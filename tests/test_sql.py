@@ -12,7 +12,7 @@ import duckdb
 import polars as pl
 import pytest
 
-from aind_etl.contract import ANALYSIS_TABLES, TABLES, Table, table_named
+from aind_etl.contract import ANALYSIS_TABLES, TABLES, DataType, Table, table_named
 from aind_etl.contract.ddl import create_table, quote_identifier
 from aind_etl.flatten import deriving
 
@@ -882,7 +882,11 @@ def test_every_table_is_checked_for_unique_keys(lived_in: World, table: Table) -
     ids=lambda table: table.name,
 )
 def test_every_child_is_checked_for_its_analysis(world: World, table: Table) -> None:
-    row = {column.name: 0 for column in table.columns if column.required}
+    row = {
+        column.name: NOON if column.type is DataType.TIMESTAMPTZ else 0
+        for column in table.columns
+        if column.required
+    }
     world.insert(table.name, **row)
     (found,) = world.offending(f"{table.name}_belong_to_analyses")
     assert found["n_rows"] == 1

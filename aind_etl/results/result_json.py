@@ -7,6 +7,7 @@ here.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -187,6 +188,7 @@ def q_value_spread(q_values: FloatArray) -> float | None:
 # --- decoding -------------------------------------------------------------------------------
 
 
+_STRING = re.compile(rb'("(?:[^"\\]|\\.)*")', re.DOTALL)
 _DECODER = msgspec.json.Decoder(_ResultFile)
 
 
@@ -222,12 +224,14 @@ def _without_nan(content: bytes) -> bytes:
     if b"NaN" not in content:
         return content
     if b"\\" in content:
-        # Quotes may be escaped: the careful way knows them.
-        return content
-    # Without escapes, every second part between quotes is a string.
-    parts = content.split(b'"')
+        parts = _STRING.split(content)
+        joint = b""
+    else:
+        # Quotes cannot be escaped: every second part between them is a string.
+        parts = content.split(b'"')
+        joint = b'"'
     parts[::2] = [part.replace(b"NaN", b"null") for part in parts[::2]]
-    return b'"'.join(parts)
+    return joint.join(parts)
 
 
 def _wrong_type(error: msgspec.ValidationError, root: str = "") -> ResultError:

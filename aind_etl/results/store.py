@@ -613,12 +613,12 @@ def _below(location: str) -> str:
 
     Raises
     ------
-    PermissionError
+    ValueError
         It is no address of an object store, or one that leads elsewhere.
     """
     place = location.removeprefix(_SCHEME).strip("/")
     if not location.startswith(_SCHEME) or not place or ".." in place.split("/"):
-        raise PermissionError(f"{location!r} is no address of a result folder, s3://bucket/key")
+        raise ValueError(f"{location!r} is no address of a result folder: s3://bucket/key")
     return place
 
 
@@ -662,9 +662,13 @@ def _answer_of(error: BaseException) -> dict[str, Any]:
     return {}
 
 
+_FINAL = (AindEtlError, TooLargeError, FileNotFoundError, PermissionError, ValueError)
+"""What asking again does not mend."""
+
+
 def _will_pass(error: Exception) -> bool:
     """Return whether asking again may help."""
-    if isinstance(error, AindEtlError | TooLargeError | FileNotFoundError | PermissionError):
+    if isinstance(error, _FINAL):
         return False
     status = _answer_of(error).get("HTTPStatusCode")
     return status is None or status == _THROTTLED or not 300 <= status < _SERVER_ERROR  # noqa: PLR2004 - the classes of HTTP
@@ -706,6 +710,8 @@ def _problem_of(error: Exception) -> Problem:
             f"The store refuses access ({said}). If the bucket is not public, set "
             "AIND_ETL_S3_ANON=false and give credentials; it is asked for again.",
         )
+    if isinstance(error, ValueError):
+        return Problem("refused", f"{said} was expected. Nothing can be read of this record.")
     return Problem(
         "unreachable", f"The store could not be reached ({said}). It is asked for again."
     )

@@ -1,0 +1,191 @@
+"""A real S3 endpoint for tests, and a proxy before it that fails on request.
+
+rclone serves a folder as S3; the proxy passes requests on, keeps a record of them, adds latency
+and injects faults. Of the program under test neither knows anything.
+"""
+
+import asyncio
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.request import urlopen
+
+from aiohttp import ClientSession, TCPConnector, web
+
+RCLONE = Path(sys.executable).with_name("rclone")
+
+SLOW_DOWN = (
+    '<?xml version="1.0" encoding="UTF-8"?><Error><Code>SlowDown</Code>'
+    "<Message>Please reduce your request rate.</Message></Error>"
+)
+_ERROR = (
+    '<?xml version="1.0" encoding="UTF-8"?><Error><Code>{0}</Code><Message>{0}</Message></Error>'
+)
+PAGE = "<!DOCTYPE html><html><head><title>Please sign in</title></head><body></body></html>"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What goes wrong with a request.
+
+    Attributes
+    ----------
+    status
+        The answer's status; 200 lets the request be answered, and then spoils the answer.
+    body
+        The answer's body, in place of the right one.
+    headers
+        What the answer's header has besides.
+    cut
+        Whether the connection ends in the middle of the body.
+    """
+
+    status: int = 200
+    body: str | bytes | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    cut: bool = False
+
+
+def error(status: int, code: str) -> Fault:
+    """Return the fault that answers with an error of S3."""
+    return Fault(status, _ERROR.format(code), {"Content-Type": "application/xml"})
+
+
+Faults = Callable[[str, int], Fault | None]
+"""From the path with its query, and how often it was asked for before, to what goes wrong."""
+
+
+class Endpoint:
+    """A proxy before an S3 endpoint.
+
+    Attributes
+    ----------
+    url
+        Where it listens.
+    requests
+        Method and path, with its query, of every request seen.
+    faults
+        What goes wrong; nothing until it is set.
+    latency_seconds
+        How long every answer is held back.
+    """
+
+    def __init__(self, upstream: str) -> None:
+        self.url = ""
+        self.requests: list[tuple[str, str]] = []
+        self.faults: Faults = lambda _path, _times: None
+        self.latency_seconds = 0.0
+        self._upstream = upstream
+        self._times: dict[str, int] = {}
+        self._started = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def forget(self) -> None:
+        """Forget the requests seen, and let nothing go wrong any more."""
+        self.requests.clear()
+        self._times.clear()
+        self.faults = lambda _path, _times: None
+
+    def start(self) -> None:
+        """Begin to listen."""
+        self._thread.start()
+        assert self._started.wait(10)
+
+    def stop(self) -> None:
+        """Listen no longer."""
+        asyncio.run_coroutine_threadsafe(self._client.close(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._listen())
+        self._started.set()
+        self._loop.run_forever()
+
+    async def _listen(self) -> None:
+        self._client = ClientSession(connector=TCPConnector(limit=0), auto_decompress=False)
+        runner = web.ServerRunner(web.Server(self._answer, access_log=None))
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)
+        await site.start()
+        port = site._server.sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        path = request.raw_path
+        self.requests.append((request.method, path))
+        times = self._times.get(path, 0)
+        self._times[path] = times + 1
+        await asyncio.sleep(self.latency_seconds)
+        fault = self.faults(path, times)
+        if fault is not None and (fault.status != 200 or fault.body is not None):
+            body = fault.body or b""
+            content = body.encode() if isinstance(body, str) else body
+            return web.Response(status=fault.status, body=content, headers=fault.headers)
+        passed = {"Host": request.headers["Host"]}
+        for name in ("Authorization", "X-Amz-Date", "X-Amz-Content-Sha256", "If-Match"):
+            if name in request.headers:
+                passed[name] = request.headers[name]
+        url = self._upstream + path
+        async with self._client.request(request.method, url, headers=passed) as answer:
+            content = await answer.read()
+            headers = {
+                name: value
+                for name, value in answer.headers.items()
+                if name.lower() in {"content-type", "etag", "last-modified"}
+            }
+            if fault is not None and fault.cut:
+                response = web.StreamResponse(status=answer.status, headers=headers)
+                response.content_length = len(content)
+                await response.prepare(request)
+                await response.write(content[: len(content) // 2])
+                request.transport.close()
+                return response
+            return web.Response(status=answer.status, body=content, headers=headers)
+
+
+@contextmanager
+def serve_folder(folder: Path) -> Iterator[str]:
+    """Serve ``<folder>/<bucket>/<key>`` as S3 for the time of a ``with`` block; give its URL."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    command = [RCLONE, "serve", "s3", "--addr", address, "--vfs-cache-mode", "off"]
+    command += ["--dir-cache-time", "0s", "--config", "/dev/null", folder]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        wait_until_served(f"http://{address}")
+        yield f"http://{address}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_until_served(url: str) -> None:
+    """Wait until something answers at a URL."""
+    for _ in range(200):
+        with suppress(OSError):
+            urlopen(url, timeout=5).close()
+            return
+        time.sleep(0.05)
+    raise TimeoutError(url)
+
+
+@contextmanager
+def endpoint_before(folder: Path) -> Iterator[Endpoint]:
+    """Serve a folder as S3 behind a proxy for the time of a ``with`` block."""
+    with serve_folder(folder) as upstream:
+        endpoint = Endpoint(upstream)
+        endpoint.start()
+        try:
+            yield endpoint
+        finally:
+            endpoint.stop()

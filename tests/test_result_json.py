@@ -1,0 +1,347 @@
+"""A result file becomes arrays of trials, or is refused with its reason."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aind_etl.results.result_json import (
+    ResultError,
+    Trials,
+    q_value_spread,
+    read_document,
+    read_result,
+)
+
+REAL_LATENTS = ("QLearning_L2F1_softmax", "WSLS")
+
+
+def a_fit(n: int = 3, **changes: Any) -> dict[str, Any]:
+    """Return a fit of Q-learning to n trials: right, right, left, … each other one rewarded."""
+    return {
+        "n_trials": n,
+        "population": [[0.1] * 4] * 50,
+        "fit_settings": {
+            "agent_alias": "QLearning_L1F1_softmax",
+            "fit_choice_history": [float(trial % 3 != 2) for trial in range(n)],
+            "fit_reward_history": [trial % 2 == 0 for trial in range(n)],
+        },
+        "fitted_latent_variables": {
+            "q_value": [[trial / 10 for trial in range(n + 1)], [0.5] * (n + 1)],
+            "choice_kernel": [[0.0] + [math.nan] * n] * 2,
+            "choice_prob": [[0.25] * n, [0.75] * n],
+        },
+    } | changes
+
+
+def with_latents(n: int = 3, **latents: Any) -> dict[str, Any]:
+    fit = a_fit(n)
+    return fit | {"fitted_latent_variables": fit["fitted_latent_variables"] | latents}
+
+
+def encode(content: Any) -> bytes:
+    return json.dumps(content).encode()
+
+
+def refusal(content: bytes) -> ResultError:
+    with pytest.raises(ResultError) as refused:
+        read_result(content)
+    return refused.value
+
+
+def assert_same_trials(one: Trials, other: Trials) -> None:
+    assert (one.n_trials, one.q_value_spread) == (other.n_trials, other.q_value_spread)
+    for mine, theirs in ((one.columns, other.columns), (one.others, other.others)):
+        assert mine.keys() == theirs.keys()
+        for name, values in mine.items():
+            np.testing.assert_array_equal(values, theirs[name])
+
+
+# --- what is read -----------------------------------------------------------------------------
+
+
+def test_choices_and_rewards_come_from_the_histories():
+    trials = read_result(encode(a_fit()))
+    np.testing.assert_array_equal(trials.columns["choice"], [1, 1, 0, math.nan])
+    np.testing.assert_array_equal(trials.columns["reward"], [1, 0, 1, math.nan])
+
+
+def test_the_state_after_the_last_trial_is_the_last_row_and_what_has_none_is_empty_there():
+    columns = read_result(encode(a_fit())).columns
+    assert columns["q_left"][3] == 0.3
+    assert all(len(values) == 4 for values in columns.values())
+    assert all(math.isnan(columns[name][3]) for name in ("choice_prob_left", "choice", "rpe"))
+
+
+def test_the_reward_prediction_error_is_the_reward_less_the_value_of_the_chosen_side_before():
+    columns = read_result(encode(a_fit())).columns
+    np.testing.assert_array_equal(columns["rpe"], [1 - 0.5, 0 - 0.5, 1 - 0.2, math.nan])
+
+
+def test_the_fit_may_stand_below_analysis_results_or_be_the_file_itself():
+    assert_same_trials(
+        read_result(encode({"_id": "x", "analysis_results": a_fit()})), read_result(encode(a_fit()))
+    )
+
+
+def test_latents_that_the_table_does_not_know_are_kept_apart():
+    trials = read_result(encode(with_latents(belief=[[1, 2, 3]], surprise=[0.1, 0.2, 0.3, 0.4])))
+    np.testing.assert_array_equal(trials.others["belief"], [[1, 2, 3]])
+    np.testing.assert_array_equal(trials.others["surprise"], [[0.1, 0.2, 0.3, 0.4]])
+    assert "belief" not in trials.columns
+
+
+def test_compare_to_threshold_variables_have_columns_of_their_own():
+    fit = a_fit(
+        fitted_latent_variables={
+            "value": [0.1, 0.2, 0.3, 0.4],
+            "threshold": [0.5] * 4,
+            "p_exploit": [0.6] * 4,
+            "exploiting": [True, False, True],
+        }
+    )
+    trials = read_result(encode(fit))
+    np.testing.assert_array_equal(trials.columns["value"], [0.1, 0.2, 0.3, 0.4])
+    np.testing.assert_array_equal(trials.columns["exploiting"], [1, 0, 1, math.nan])
+    assert trials.q_value_spread is None
+    assert "rpe" not in trials.columns
+
+
+def test_a_fit_without_latents_still_tells_choices_and_rewards():
+    fit = a_fit()
+    del fit["fitted_latent_variables"]
+    assert set(read_result(encode(fit)).columns) == {"choice", "reward"}
+
+
+def test_whole_numbers_serve_as_numbers():
+    assert read_result(encode(with_latents(loss_count=[0, 1, 2, 0]))).columns["loss_count"][2] == 2
+
+
+@pytest.mark.parametrize("alias", REAL_LATENTS)
+def test_real_latents_come_out_value_for_value(alias: str, real_records: Path):
+    folder = real_records / "latent_variables_730945_2024-10-24"
+    latents = json.loads((folder / f"{alias}.json").read_text())["fitted_latent_variables"]
+    n = len(latents["choice_prob"][0])
+    fit = a_fit(n, fitted_latent_variables=latents)
+    trials = read_result(encode({"analysis_results": fit}))
+    assert trials.n_trials == 394
+    for name, columns in {
+        "q_value": ("q_left", "q_right"),
+        "choice_kernel": ("choice_kernel_left", "choice_kernel_right"),
+        "choice_prob": ("choice_prob_left", "choice_prob_right"),
+        "loss_count": ("loss_count",),
+    }.items():
+        if name in latents:
+            rows = latents[name] if isinstance(latents[name][0], list) else [latents[name]]
+            for column, row in zip(columns, rows, strict=True):
+                told = [None if math.isnan(v) else v for v in trials.columns[column][: len(row)]]
+                assert told == row
+    assert trials.others == {}
+
+
+def test_the_real_reward_prediction_error_is_the_one_that_was_printed(real_records: Path):
+    folder = real_records / "latent_variables_730945_2024-10-24"
+    real = json.loads((folder / "QLearning_L2F1_softmax.json").read_text())
+    printed = real["rpe_printed_8_digits_computed_by_reader"]
+    values = np.array(printed["values"] if isinstance(printed, dict) else printed, dtype=float)
+    q = np.array(real["fitted_latent_variables"]["q_value"])
+    # Which side was chosen and whether it was rewarded follow from the printed errors.
+    reward = values > 0
+    chosen = np.abs(reward - q[1, : len(values)] - values) < np.abs(
+        reward - q[0, : len(values)] - values
+    )
+    n = q.shape[1] - 1
+    fit = a_fit(n, fitted_latent_variables=real["fitted_latent_variables"])
+    fit["fit_settings"] = {
+        "fit_choice_history": [float(side) for side in chosen] + [0.0] * (n - len(values)),
+        "fit_reward_history": [bool(one) for one in reward] + [False] * (n - len(values)),
+    }
+    told = read_result(encode(fit)).columns["rpe"][: len(values)]
+    np.testing.assert_allclose(told, values, atol=5e-8)
+
+
+# --- the fast way and the plain way -----------------------------------------------------------
+
+NUMBERS = st.one_of(
+    st.floats(allow_nan=True, allow_infinity=True), st.integers(-(2**53), 2**53), st.none()
+)
+TEXTS = st.one_of(
+    st.text(), st.sampled_from(["NaN", "[NaN, NaN]", '"NaN', "\\", ", NaN", "Infinity"])
+)
+BULK = st.recursive(
+    NUMBERS | TEXTS | st.booleans(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@st.composite
+def fits(draw: st.DrawFn) -> tuple[dict[str, Any], bool]:
+    """Draw a fit with latents of any numbers, and bulk of any JSON around them."""
+    n = draw(st.integers(0, 5))
+    row = st.lists(NUMBERS, min_size=n + 1, max_size=n + 1)
+    latents = {
+        "q_value": [draw(row), draw(row)],
+        "loss_count": draw(row),
+        draw(TEXTS.filter(lambda name: name not in {"q_value", "loss_count"})): draw(row),
+    }
+    fit = a_fit(n, fitted_latent_variables=latents, population=draw(BULK))
+    return fit | {f"about {draw(TEXTS)}": draw(BULK)}, draw(st.booleans())
+
+
+@given(drawn=fits(), escaped=st.booleans())
+def test_skipping_the_bulk_reads_the_same_as_parsing_everything(drawn, escaped):
+    fit, nested = drawn
+    content = json.dumps({"analysis_results": fit} if nested else fit, ensure_ascii=escaped)
+    latents = json.loads(content)
+    latents = (latents["analysis_results"] if nested else latents)["fitted_latent_variables"]
+    told = read_result(content.encode("utf-8", "surrogatepass"))
+    for side, column in enumerate(("q_left", "q_right")):
+        expected = np.array(latents["q_value"][side], dtype=float)
+        np.testing.assert_array_equal(told.columns[column], expected)
+    known = {"q_value": 0, "loss_count": 0}
+    for name, values in latents.items():
+        if name not in known and name in told.others:
+            np.testing.assert_array_equal(told.others[name][0], np.array(values, dtype=float))
+    assert set(told.others) | set(known) >= set(latents) - set(READ_ELSEWHERE)
+
+
+READ_ELSEWHERE = ("choice_kernel", "choice_prob", "value", "threshold", "p_exploit", "exploiting")
+
+
+@given(content=st.binary(max_size=200) | TEXTS.map(str.encode) | BULK.map(encode))
+def test_whatever_is_no_result_is_refused_with_a_reason(content):
+    error = refusal(content)
+    assert error.reason in {"not_json", "wrong_type", "no_trials", "wrong_length", "wrong_value"}
+    assert str(error)
+
+
+# --- what is refused --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("latents", "path"),
+    [
+        ({"q_value": [[0.1] * 3, [0.1] * 3]}, "q_value"),
+        ({"q_value": [[0.1] * 4]}, "q_value"),
+        ({"q_value": [[0.1] * 4, [0.1] * 3]}, "q_value"),
+        ({"q_value": [[0.1] * 4, 0.2]}, "q_value"),
+        ({"q_value": [0.2, [0.1] * 4]}, "q_value"),
+        ({"choice_prob": [[0.1] * 4, [0.1] * 4]}, "choice_prob"),
+        ({"loss_count": [0.0] * 5}, "loss_count"),
+        ({"novel": [0.0] * 9}, "novel"),
+    ],
+)
+def test_lengths_that_contradict_the_number_of_trials_are_refused(latents, path):
+    error = refusal(encode(with_latents(**latents)))
+    assert (error.reason, error.path) == ("wrong_length", f"fitted_latent_variables.{path}")
+
+
+@pytest.mark.parametrize("name", ["choice", "reward"])
+def test_a_history_that_is_too_short_is_refused(name):
+    fit = a_fit()
+    fit["fit_settings"][f"fit_{name}_history"].pop()
+    error = refusal(encode({"analysis_results": fit}))
+    assert error.reason == "wrong_length"
+    assert error.path == f"analysis_results.fit_settings.fit_{name}_history"
+    assert "3" in str(error)
+    assert "2" in str(error)
+
+
+def test_a_choice_that_is_neither_left_nor_right_is_refused():
+    fit = a_fit()
+    fit["fit_settings"]["fit_choice_history"][1] = 2.0
+    error = refusal(encode(fit))
+    assert (error.reason, error.path) == ("wrong_value", "fit_settings.fit_choice_history")
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        ({"n_trials": "three"}, "n_trials"),
+        ({"fitted_latent_variables": [1, 2]}, "fitted_latent_variables"),
+        ({"fitted_latent_variables": {"q_value": "none"}}, "fitted_latent_variables[...]"),
+        (
+            {"fit_settings": {"fit_choice_history": ["left"]}},
+            "fit_settings.fit_choice_history[0]",
+        ),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_its_place(change, path):
+    error = refusal(encode(a_fit(**change)))
+    assert (error.reason, error.path) == ("wrong_type", path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"<!DOCTYPE html><html></html>", b"{", b"\xff\xfe", b"[" * 9999]
+)
+def test_what_is_no_json_is_refused_and_shown_how_it_begins(content):
+    error = refusal(content)
+    assert error.reason == "not_json"
+    assert repr(content[:40]) in str(error)
+
+
+@pytest.mark.parametrize("content", [{}, {"analysis_results": {}}, {"n_trials": 10**9}])
+def test_json_without_trials_is_refused(content):
+    assert refusal(encode(content)).reason == "no_trials"
+
+
+# --- documents that were never trimmed --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"analysis_results": a_fit()},
+        {"processing": {"data_processes": [{"output_parameters": {"fitting_results": a_fit()}}]}},
+    ],
+    ids=["prototype", "framework"],
+)
+def test_an_untrimmed_document_tells_what_its_result_file_would(document):
+    from aind_etl.sources.canonical import document_from_json
+
+    text = document_from_json(encode(document)).text
+    told = read_document(text, 0)
+    assert told is not None
+    assert_same_trials(told, read_result(encode(a_fit())))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"analysis_results": {"n_trials": 3}},
+        {"analysis_results": None},
+        {"processing": {"data_processes": [{"output_parameters": None}]}},
+        {
+            "processing": {
+                "data_processes": [{"output_parameters": [{"fitted_latent_variables": 1}]}]
+            }
+        },
+    ],
+)
+def test_a_trimmed_document_tells_nothing(document):
+    assert read_document(json.dumps(document), 0) is None
+
+
+# --- the spread of Q values -------------------------------------------------------------------
+
+
+def test_the_spread_is_0_where_all_values_are_alike_and_1_where_they_fill_every_bin():
+    assert q_value_spread(np.full((2, 50), 0.3)) == 0.0
+    assert q_value_spread((np.arange(100) + 0.5) / 100) == pytest.approx(1.0)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=80))
+def test_the_spread_is_the_entropy_of_a_histogram_of_100_bins(values):
+    counts = np.histogram(values, bins=100, range=(0, 1))[0] / len(values)
+    entropy = -sum(share * math.log2(share) for share in counts if share) / math.log2(100)
+    assert q_value_spread(np.array(values)) == pytest.approx(entropy)
+
+
+def test_there_is_no_spread_of_values_outside_0_and_1():
+    assert q_value_spread(np.array([math.nan, -0.5, 2.0])) is None
