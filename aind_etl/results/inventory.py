@@ -214,9 +214,10 @@ def remove_gone(
         gone = standing.join(expected, on="record_id", how="anti")
         if gone.height:
             removed += gone.height
-            for table in (*others, index):
-                nothing = pl.DataFrame(schema=polars_schema(table))
-                lake.replace_rows(table, collection, month, without=gone, rows=nothing)
+            with lake.tables_lock(collection):
+                for table in (*others, index):
+                    nothing = pl.DataFrame(schema=polars_schema(table))
+                    lake.replace_rows(table, collection, month, without=gone, rows=nothing)
     return removed
 
 
@@ -327,19 +328,20 @@ class _Done:
         file_rows = records.join(files, on="location", how="inner").with_columns(
             moment, url=address
         )
-        for month in sorted(set(records["session_month"])):
-            here = records.filter(pl.col("session_month") == month).select("record_id").unique()
-            for table, rows in (
-                (tables.RESULT_FILES, file_rows),
-                (tables.RESULT_FOLDERS, folder_rows),
-            ):
-                self.partitions_written += self.lake.replace_rows(
-                    table,
-                    self.collection,
-                    month,
-                    without=here,
-                    rows=rows.filter(pl.col("session_month") == month),
-                )
+        with self.lake.tables_lock(self.collection):
+            for month in sorted(set(records["session_month"])):
+                is_here = pl.col("session_month") == month
+                for table, rows in (
+                    (tables.RESULT_FILES, file_rows),
+                    (tables.RESULT_FOLDERS, folder_rows),
+                ):
+                    self.partitions_written += self.lake.replace_rows(
+                        table,
+                        self.collection,
+                        month,
+                        without=records.filter(is_here).select("record_id").unique(),
+                        rows=rows.filter(is_here),
+                    )
         self.files += files.height
         self.size_bytes += int(files["size_bytes"].sum())
         looked_at = folder_rows.unique("location")["status"].value_counts()

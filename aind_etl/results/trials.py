@@ -422,17 +422,18 @@ class _Done:
             schema={"record_id": pl.String, "session_month": pl.String},
             orient="row",
         ).unique()
-        self._write_rejected(found, settled, moment)
-        for month in sorted(set(settled["session_month"])):
-            here = settled.filter(pl.col("session_month") == month)
-            for table, rows in frames:
-                self.partitions_written += self.lake.replace_rows(
-                    table,
-                    self.collection,
-                    month,
-                    without=here,
-                    rows=self._complete(rows.filter(pl.col("session_month") == month), table),
-                )
+        with self.lake.tables_lock(self.collection):
+            self._write_rejected(found, settled, moment)
+            for month in sorted(set(settled["session_month"])):
+                is_here = pl.col("session_month") == month
+                for table, rows in frames:
+                    self.partitions_written += self.lake.replace_rows(
+                        table,
+                        self.collection,
+                        month,
+                        without=settled.filter(is_here),
+                        rows=self._complete(rows.filter(is_here), table),
+                    )
         self.rows += frames[0][1].height
         self.loaded += len(loaded)
         passing = sum(reason in ASKED_AGAIN for _, reason, _, _ in found.rejected)
