@@ -542,9 +542,11 @@ def test_a_store_asks_to_be_left_alone_and_is(
     assert sum(seconds >= 7 for seconds in waited) == 2
 
 
-def test_a_file_of_200_megabytes_is_not_read(few: Few):
+def test_a_file_that_is_far_too_large_is_not_read(few: Few, monkeypatch: pytest.MonkeyPatch):
+    # Less than the 200 MB it stands for: the endpoint reads every file to mark it.
+    monkeypatch.setattr("aind_etl.results.store.LARGEST_FILE_BYTES", 2 << 20)
     with few.result(0).open("wb") as file:
-        file.truncate(200 << 20)
+        file.truncate(6 << 20)
     with endpoint_before(few.folder / "results") as endpoint:
         few.refresh(place=endpoint)
         asked = [path for _, path in endpoint.requests if few.documents[0]["_id"] in path]
@@ -617,12 +619,13 @@ def test_a_run_that_is_killed_is_completed_by_the_next(few: Few, tmp_path: Path)
 # --- the store --------------------------------------------------------------------------------
 
 
-def test_pages_of_any_size_hold_the_same_files(endpoint: Endpoint):
+def test_pages_of_any_size_hold_the_same_files(faulty: tuple[Few, Endpoint]):
+    _, endpoint = faulty
     home = f"s3://{PROTOTYPE_BUCKET}"
     with store_at(endpoint) as store:
         whole = store.list_everything(home, most_pages=100)
     small = store_at(endpoint)
-    small._backend._page_files = 50
+    small._backend._page_files = 3
     with small:
         paged = small.list_everything(home, most_pages=10_000)
         assert small.list_everything(home, most_pages=5) is None
@@ -632,9 +635,9 @@ def test_pages_of_any_size_hold_the_same_files(endpoint: Endpoint):
     assert paged.sort(order).equals(whole.sort(order))
 
 
-def test_answers_that_are_not_taken_hold_back_requests(endpoint: Endpoint, with_results: Lake):
-    locations = rows_of(with_results, tables.RESULT_FOLDERS)["location"].unique().to_list()
-    endpoint.forget()
+def test_answers_that_are_not_taken_hold_back_requests(faulty: tuple[Few, Endpoint]):
+    few, endpoint = faulty
+    locations = [document["s3_location"] for document in few.documents] * 2
     with store_at(endpoint, concurrency=2) as store:
         answers = store.list_folders(locations)
         next(answers)
