@@ -1,14 +1,15 @@
 """aind-etl: AIND's analysis results as parquet and a DuckDB warehouse.
 
-In a notebook, ``from aind_etl import Warehouse``. Everything else is the command's.
+In a notebook, ``from aind_etl import Warehouse, get_mle_model_fitting``. Everything else is the
+command's.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aind_etl.access import Warehouse
+    from aind_etl.access import Warehouse, get_mle_model_fitting
 
-__all__ = ["Warehouse"]
+__all__ = ["Warehouse", "get_mle_model_fitting"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
@@ -18,3 +19,7 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands fo
 
         return getattr(access, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -23,6 +23,12 @@ class ConfigurationError(AindEtlError):
     exit_code = 2
 
 
+class ArgumentError(AindEtlError, ValueError):
+    """An argument of a call from Python is wrong."""
+
+    exit_code = 2
+
+
 class SourceError(AindEtlError):
     """The source cannot be reached or read."""
 

@@ -46,24 +46,10 @@ class Query:
         self._connection = connect(warehouse)
         self._text = text.strip().rstrip(";")
         try:
-            self._relation = self._relation_of(self._text)
+            self._relation = read_relation(self._connection, self._text)
         except BaseException:
             self._connection.close()
             raise
-
-    def _relation_of(self, text: str) -> duckdb.DuckDBPyRelation:
-        try:
-            statements = self._connection.extract_statements(text)
-            reads = len(statements) == 1 and statements[0].type in _READING
-            relation = self._connection.sql(text) if reads else None
-        except duckdb.Error as error:
-            raise _explained(error) from None
-        if relation is None:
-            raise ConfigurationError(
-                f"{text!r} is not one query that returns rows. Give a single SELECT: the warehouse "
-                "is for reading."
-            )
-        return relation
 
     def head(self, count: int) -> tuple[list[tuple[str, bool]], list[list[str]], bool]:
         """Return the first rows, for people.
@@ -80,7 +66,7 @@ class Query:
         try:
             rows = self._relation.limit(count + 1).fetchall()
         except duckdb.Error as error:
-            raise _explained(error) from None
+            raise explained(error) from None
         columns = [
             (name, str(kind).startswith(_NUMBERS) or "INT" in str(kind))
             for name, kind in zip(self._relation.columns, self._relation.types, strict=True)
@@ -99,7 +85,7 @@ class Query:
                 f"COPY (\n{self._text}\n) TO {quote_text(str(path))} ({_OPTIONS[file_format]})"
             ).fetchall()
         except duckdb.Error as error:
-            raise _explained(error) from None
+            raise explained(error, writing=True) from None
 
     def stream(self, target: BinaryIO, file_format: FileFormat) -> None:
         """Write all rows to an open file."""
@@ -118,8 +104,51 @@ class Query:
         self._connection.close()
 
 
-def _explained(error: duckdb.Error) -> ConfigurationError:
-    """Return DuckDB's own message, which names the place and the nearest names."""
+def read_relation(
+    connection: duckdb.DuckDBPyConnection, text: str, parameters: object = None
+) -> duckdb.DuckDBPyRelation:
+    """Return what a single SELECT asks for; its rows are read when they are wanted.
+
+    Parameters
+    ----------
+    connection
+        A warehouse.
+    text
+        The query.
+    parameters
+        Values for its ``?`` or ``$name``, if it has any.
+
+    Raises
+    ------
+    ConfigurationError
+        It is not one query that returns rows, or cannot be run.
+    """
+    try:
+        statements = connection.extract_statements(text)
+        reads = len(statements) == 1 and statements[0].type in _READING
+        relation = connection.sql(text, params=parameters) if reads else None
+    except duckdb.Error as error:
+        raise explained(error) from None
+    if relation is None:
+        raise ConfigurationError(
+            f"{text!r} is not one query that returns rows. Give a single SELECT: the warehouse is "
+            "for reading."
+        )
+    return relation
+
+
+def explained(error: duckdb.Error, *, writing: bool = False) -> ConfigurationError:
+    """Return DuckDB's own message, which names the place and the nearest names.
+
+    Unless a file was being written, trouble with a file is trouble with the warehouse.
+    """
+    if not writing and isinstance(
+        error, duckdb.IOException | duckdb.FatalException | duckdb.SerializationException
+    ):
+        return ConfigurationError(
+            f"The warehouse cannot be read: {error}. If it was copied, copy it again; 'aind-etl "
+            "run' builds it anew."
+        )
     return ConfigurationError(f"The query cannot be run. {error}")
 
 

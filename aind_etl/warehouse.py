@@ -154,25 +154,53 @@ def is_current(lake: "Lake", path: Path, *, sql_folder: Path | None = None) -> b
 def connect(path: Path) -> duckdb.DuckDBPyConnection:
     """Open the warehouse for reading.
 
+    What stands at the path now is opened, whoever in this process still holds what stood there
+    before.
+
     Raises
     ------
     ConfigurationError
-        There is none, or it cannot be read.
+        There is none, it cannot be read, or it is of a later layout than this version knows.
     """
     if not path.is_file():
         raise ConfigurationError(
             f"There is no warehouse at {str(path)!r}. Build it with 'aind-etl run', or name "
             "another with --warehouse or AIND_ETL_WAREHOUSE."
         )
+    # Within a process, DuckDB gives whoever connects to a path the file that is open by that name,
+    # be it replaced since. A file attached to a database of one's own is the one at the path.
+    connection = duckdb.connect(":memory:", config=_CONFIG)
     try:
-        connection = duckdb.connect(path, read_only=True, config=_CONFIG)
+        name = quote_identifier(path.stem)
         connection.execute("SET TimeZone = 'UTC'")
+        connection.execute(f"ATTACH {quote_text(str(path))} AS {name} (READ_ONLY)")
+        connection.execute(f"USE {name}")
+        _refuse_later_layout(connection, path)
     except duckdb.Error as error:
+        connection.close()
         raise ConfigurationError(
             f"The warehouse {str(path)!r} cannot be opened ({_first_line(error)}). If it was "
             "copied, copy it again; 'aind-etl run' builds it anew."
         ) from None
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+def _refuse_later_layout(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    facts = dict(
+        connection.execute(
+            f"SELECT name, value FROM {INFO_TABLE} WHERE name IN ('layout', 'built_by')"
+        ).fetchall()
+    )
+    layout = facts.get("layout", "")
+    if not layout.isdecimal() or int(layout) > _LAYOUT:
+        raise ConfigurationError(
+            f"The warehouse {str(path)!r} has layout {layout or 'unknown'}, built by "
+            f"{facts.get('built_by', 'an unknown program')}; aind-etl {version('aind-etl')} reads "
+            f"layouts up to {_LAYOUT}. Update aind-etl, or build the warehouse with this version."
+        )
 
 
 def read_info(path: Path) -> dict[str, str]:
@@ -184,14 +212,6 @@ def read_info(path: Path) -> dict[str, str]:
             return dict(connection.execute(f"SELECT name, value FROM {INFO_TABLE}").fetchall())
     except duckdb.Error:
         return {}
-
-
-def read_sources(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """Return the sources that the warehouse's documents were read from, sorted."""
-    found = connection.execute(
-        "SELECT DISTINCT source FROM collections WHERE source <> '' ORDER BY source"
-    ).fetchall()
-    return [source for (source,) in found]
 
 
 def run_checks(

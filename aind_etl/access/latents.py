@@ -1,0 +1,207 @@
+"""Trial-by-trial variables of fits, as arrays.
+
+The warehouse's `trials` and `other_latents` hold them a row a trial, the result files in S3 as
+lists; either way they become the arrays that were written at the fit, and the reward-prediction
+error with them.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+import duckdb
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from aind_etl.errors import AindEtlError
+from aind_etl.settings import load_settings
+
+if TYPE_CHECKING:
+    from aind_etl.results import ResultStore
+
+_log = logging.getLogger(__name__)
+
+FloatArray: TypeAlias = NDArray[np.float64]
+Latents: TypeAlias = dict[str, FloatArray | NDArray[np.bool_]]
+"""Name of a latent variable to its values; the last axis is trials."""
+Found: TypeAlias = tuple[Latents, float | None]
+"""Latent variables, and the spread of the Q values among them."""
+
+_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "q_value": ("q_left", "q_right"),
+    "choice_kernel": ("choice_kernel_left", "choice_kernel_right"),
+    "choice_prob": ("choice_prob_left", "choice_prob_right"),
+    "loss_count": ("loss_count",),
+    "value": ("value",),
+    "threshold": ("threshold",),
+    "p_exploit": ("p_exploit",),
+    "exploiting": ("exploiting",),
+    "rpe": ("rpe",),
+}
+"""Name of a latent variable to the columns of `trials` that hold its rows."""
+# These end with the last trial; the others have the state after it as well.
+_OF_TRIALS_ALONE = frozenset({"choice_prob", "exploiting", "rpe"})
+_KEY = ("source_collection", "record_id", "process_index")
+
+
+def find_latents(
+    connection: duckdb.DuckDBPyConnection, fits: pl.DataFrame, *, threads: int
+) -> list[Found | None]:
+    """Return the latent variables of fits: of the warehouse or, failing that, of S3.
+
+    Parameters
+    ----------
+    connection
+        A warehouse.
+    fits
+        The key and ``result_location`` of each.
+    threads
+        How many files are read from S3 at a time.
+
+    Returns
+    -------
+    list
+        For each fit its latent variables with the spread of its Q values, None where neither
+        place has them.
+    """
+    keys = list(fits.select(_KEY).iter_rows())
+    found = dict(_from_warehouse(connection, fits.select(_KEY)))
+    missing = [
+        location
+        for key, location in zip(keys, fits["result_location"], strict=True)
+        if key not in found and location
+    ]
+    from_store = _from_store([*dict.fromkeys(missing)], threads) if missing else {}
+    result = [
+        found.get(key) or from_store.get(location)
+        for key, location in zip(keys, fits["result_location"], strict=True)
+    ]
+    without = sum(one is None for one in result)
+    _log.info(
+        "Latent variables: %s from the warehouse, %s from S3, %s missing",
+        f"{len(found):,}",
+        f"{len(result) - len(found) - without:,}",
+        f"{without:,}",
+    )
+    return result
+
+
+def as_arrays(
+    n_trials: int, columns: Mapping[str, FloatArray], others: Mapping[str, FloatArray]
+) -> Latents:
+    """Return latent variables in the shapes they were written in.
+
+    Parameters
+    ----------
+    n_trials
+        The number n of valid trials.
+    columns
+        Column of the table `trials` to its values, shape [n + 1]; NaN where there is none.
+    others
+        Variables the table does not know: name to values, shape [rows, n] or [rows, n + 1].
+    """
+    latents: Latents = {}
+    for name, parts in _COLUMNS.items():
+        rows = [columns[part] for part in parts if part in columns]
+        if len(rows) < len(parts) or all(np.isnan(row).all() for row in rows):
+            continue
+        values = np.stack(rows)[:, : n_trials if name in _OF_TRIALS_ALONE else None]
+        latents[name] = values if len(parts) > 1 else values[0]
+    if "exploiting" in latents:
+        latents["exploiting"] = latents["exploiting"].astype(bool)
+    return latents | {
+        name: values if len(values) > 1 else values[0] for name, values in others.items()
+    }
+
+
+def _from_warehouse(
+    connection: duckdb.DuckDBPyConnection, keys: pl.DataFrame
+) -> Iterator[tuple[tuple[str, str, int], Found]]:
+    """Yield the key and the latent variables of each fit that the warehouse has trials of."""
+    connection.register("wanted", keys.to_arrow())
+    using = f"USING ({', '.join(_KEY)})"
+    names = [part for parts in _COLUMNS.values() for part in parts]
+    columns = ", ".join(f"{name}::DOUBLE AS {name}" for name in names)
+    trials: pl.DataFrame = connection.sql(
+        f"SELECT {', '.join(_KEY)}, trial, {columns} FROM trials SEMI JOIN wanted {using}"
+    ).pl()
+    others: pl.DataFrame = connection.sql(
+        f"SELECT {', '.join(_KEY)}, name, position, trial, value FROM other_latents "
+        f"SEMI JOIN wanted {using}"
+    ).pl()
+    facts = {
+        key: (n_trials, spread)
+        for *key_parts, n_trials, spread in connection.sql(
+            f"SELECT {', '.join(_KEY)}, n_trials, q_value_spread FROM analyses_latents "
+            f"SEMI JOIN wanted {using}"
+        ).fetchall()
+        if (key := tuple(key_parts))
+    }
+    connection.unregister("wanted")
+    others_of = dict(_by_key(others.sort(*_KEY, "name", "position", "trial")))
+    for key, rows in _by_key(trials.sort(*_KEY, "trial")):
+        if key not in facts:
+            continue
+        n_trials, spread = facts[key]
+        values = {name: rows[name].fill_null(float("nan")).to_numpy() for name in names}
+        other = others_of.get(key)
+        stacked = {} if other is None else dict(_stacked(other))
+        yield key, (as_arrays(n_trials, values, stacked), spread)
+
+
+def _by_key(rows: pl.DataFrame) -> Iterator[tuple[tuple[str, str, int], pl.DataFrame]]:
+    """Yield the rows of each key; the rows are sorted by it."""
+    start = 0
+    for *key, count in rows.group_by(_KEY, maintain_order=True).len().iter_rows():
+        yield tuple(key), rows.slice(start, count)
+        start += count
+
+
+def _stacked(rows: pl.DataFrame) -> Iterator[tuple[str, FloatArray]]:
+    for (name,), variable in rows.group_by(["name"], maintain_order=True):
+        positions = variable["position"].n_unique()
+        values = variable["value"].fill_null(float("nan")).to_numpy()
+        yield str(name), values.reshape(positions, -1)
+
+
+def _from_store(locations: Sequence[str], threads: int) -> dict[str, Found]:
+    """Return the latent variables of result folders, as far as they can be read."""
+    from aind_etl.results import open_result_store  # noqa: PLC0415 - rarely needed, and heavy
+
+    _log.info("Reading %s result folders: the warehouse has no trials", f"{len(locations):,}")
+    try:
+        with open_result_store(load_settings(s3_concurrency=threads)) as store:
+            return dict(_read_folders(store, locations))
+    except AindEtlError as error:
+        _log.warning("Latent variables cannot be read from S3. %s", error)
+        return {}
+
+
+def _read_folders(store: "ResultStore", locations: Iterable[str]) -> Iterator[tuple[str, Found]]:
+    from aind_etl.results.inventory import RESULT_JSONS  # noqa: PLC0415
+    from aind_etl.results.result_json import ResultError, read_result  # noqa: PLC0415
+    from aind_etl.results.store import FileRequest  # noqa: PLC0415
+
+    folders = {location.rstrip("/"): location for location in locations}
+    requests = []
+    for listing in store.list_folders(list(folders)):
+        sizes = {file.name: file.size_bytes for file in listing.files}
+        name = next((one for one in RESULT_JSONS if one in sizes), None)
+        if name is None:
+            why = listing.problem.message if listing.problem else "it has no result file"
+            _log.warning("No latent variables in %s: %s", listing.location, why)
+        else:
+            requests.append(FileRequest(listing.location, name, sizes[name]))
+    for file in store.read_files(requests):
+        place = f"{file.request.location}/{file.request.name}"
+        if file.problem:
+            _log.warning("%s cannot be read: %s", place, file.problem.message)
+            continue
+        try:
+            trials = read_result(file.content)
+        except ResultError as error:
+            _log.warning("%s cannot be taken: %s", place, error)
+            continue
+        arrays = as_arrays(trials.n_trials, trials.columns, trials.others)
+        yield folders[file.request.location], (arrays, trials.q_value_spread)
