@@ -37,6 +37,7 @@ lint: .venv/installed-dev  ## Run the linters and the type checker.
 
 docs: .venv/installed-dev  ## Write the generated pages of docs/ anew.
 	$(BIN)/python -m aind_etl.contract.dictionary > docs/data_dictionary.md
+	$(BIN)/python docs/renew_cookbook.py
 
 bench: .venv/installed-dev  ## Measure a load of 20,000 documents.
 	$(BIN)/python bench/load.py
