@@ -151,6 +151,14 @@ def run(
             "and deletes nothing. Environment: `AIND_ETL_MAX_DELETED_SHARE`; default 0.2.",
         ),
     ] = None,
+    results: Annotated[
+        bool,
+        typer.Option(
+            "--results/--no-results",
+            help="Look into the result folders beside the records: which files there are, and the "
+            "trial-by-trial variables.",
+        ),
+    ] = True,
 ) -> None:
     """Bring lake and warehouse up to date with the source.
 
@@ -167,7 +175,7 @@ def run(
         from aind_etl.orchestration.resources import Etl
 
         try:
-            run_everything(Etl(settings, progress), Pass(pass_kind))
+            run_everything(Etl(settings, progress), Pass(pass_kind), with_results=results)
         except KeyboardInterrupt:
             progress.say("Interrupted. What was written is whole; run again to go on.")
             raise typer.Exit(_INTERRUPTED) from None

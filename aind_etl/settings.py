@@ -1,9 +1,11 @@
 """The one settings model: every choice a user has, from the environment or the command line."""
 
 from collections.abc import Collection
+from datetime import time
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
+from zoneinfo import available_timezones
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -54,6 +56,16 @@ class Settings(BaseSettings):
         longer ago than this.
     session_table
         Address of the folder in which the session table lies.
+    sensor_interval_seconds
+        How often Dagster looks for what is new.
+    nightly_at, time_zone
+        When every collection is read in full, as ``HH:MM`` on the clocks of a zone of the IANA
+        database.
+    alert_webhook_url
+        Where failures are told of: an incoming webhook of Slack or Teams, or anything else that
+        takes JSON. A secret.
+    dagster_url
+        Address of Dagster's page, for links in alerts.
     dagster_postgres_url
         Address of the PostgreSQL database in which Dagster keeps runs and events; in SQLite
         files below ``DAGSTER_HOME`` where none is given.
@@ -78,6 +90,11 @@ class Settings(BaseSettings):
     s3_concurrency: int = Field(default=64, ge=1, le=1024)
     results_look_back_days: float = Field(default=7.0, ge=0, allow_inf_nan=False)
     session_table: str = "s3://aind-behavior-data/foraging_nwb_bonsai_processed"
+    sensor_interval_seconds: int = Field(default=60, ge=1)
+    nightly_at: time = time(2, 0)
+    time_zone: str = "America/Los_Angeles"
+    alert_webhook_url: SecretStr | None = None
+    dagster_url: str = "http://127.0.0.1:3000"
     dagster_postgres_url: SecretStr | None = None
 
     @field_validator("collections", "include", "exclude", mode="before")
@@ -86,6 +103,18 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(name.strip() for name in value.split(",") if name.strip())
         return value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _refuse_unknown_zone(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError("no time zone of the IANA database, such as America/Los_Angeles")
+        return value
+
+    @field_validator("dagster_url")
+    @classmethod
+    def _without_slash(cls, value: str) -> str:
+        return value.rstrip("/")
 
     @field_validator("lake", "warehouse")
     @classmethod
@@ -124,6 +153,11 @@ class Settings(BaseSettings):
             "connections": self.connections,
             "requests_per_second": self.requests_per_second,
         }
+
+    @property
+    def secrets(self) -> tuple[SecretStr, ...]:
+        """What must never be shown, besides credentials in the source's address."""
+        return tuple(filter(None, (self.alert_webhook_url, self.dagster_postgres_url)))
 
     @property
     def warehouse_path(self) -> Path:

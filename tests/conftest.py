@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,14 @@ from aind_etl.warehouse import build_warehouse
 # Nothing is said about how fast a test is: that depends on the machine.
 settings.register_profile("unhurried", settings.default, deadline=None)
 settings.load_profile("unhurried")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nowhere_but_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep tests that name no store of result folders from asking the public one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIND_ETL_RESULTS_ROOT", str(tmp_path_factory.mktemp("no-results")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -40,11 +40,16 @@ LAKE_TABLES = (
     "input_assets",
     "rejected_documents",
 )
+INVENTORY = ("result_files", "result_folders", "unclaimed_folders")
+TRIALS = ("analyses_latents", "other_latents", "rejected_results", "trials")
+BY_COLLECTION = {"documents", *LAKE_TABLES, *INVENTORY, *TRIALS}
 ASSETS = {
     # Asset: its group, what it is made of, and its kinds.
     "documents": ("lake", set(), {"mongodb", "parquet"}),
     **{name: ("lake", {"documents"}, {"polars", "parquet"}) for name in LAKE_TABLES},
-    "warehouse": ("warehouse", {"documents", *LAKE_TABLES}, {"duckdb"}),
+    **{name: ("results", {"analyses"}, {"s3", "parquet"}) for name in INVENTORY},
+    **{name: ("results", {"analyses", "result_files"}, {"s3", "parquet"}) for name in TRIALS},
+    "warehouse": ("warehouse", {"documents", *LAKE_TABLES, *INVENTORY, *TRIALS}, {"duckdb"}),
     "latest_analyses": ("views", {"analyses"}, {"duckdb", "sql"}),
     "mle_fitting": (
         "views",
@@ -68,7 +73,7 @@ ASSETS = {
 @pytest.fixture(autouse=True)
 def own_environment(monkeypatch):
     for name in os.environ:
-        if name.startswith(("AIND_ETL_", "DAGSTER_")):
+        if name.startswith(("AIND_ETL_", "DAGSTER_")) and name != "AIND_ETL_RESULTS_ROOT":
             monkeypatch.delenv(name)
 
 
@@ -156,7 +161,7 @@ def test_one_job_brings_a_collection_up_to_date_and_one_publishes():
         }
         for name in (REFRESH_COLLECTION, PUBLISH)
     }
-    assert made[REFRESH_COLLECTION] == {"documents", *LAKE_TABLES}
+    assert made[REFRESH_COLLECTION] == BY_COLLECTION
     assert made[PUBLISH] == ASSETS.keys() - made[REFRESH_COLLECTION]
 
 
@@ -205,12 +210,12 @@ def test_the_page_shows_no_password(monkeypatch):
 def test_every_asset_is_made_and_those_of_the_lake_once_a_collection(run):
     made, etl, _ = run
     collections = etl.list_collections()
-    lake_assets = {(name, one) for name in ("documents", *LAKE_TABLES) for one in collections}
-    others = {(name, None) for name in ASSETS.keys() - {"documents", *LAKE_TABLES}}
+    lake_assets = {(name, one) for name in BY_COLLECTION for one in collections}
+    others = {(name, None) for name in ASSETS.keys() - BY_COLLECTION}
     assert made.keys() == lake_assets | others
 
 
-@pytest.mark.parametrize("name", ["documents", *LAKE_TABLES])
+@pytest.mark.parametrize("name", sorted(BY_COLLECTION))
 def test_the_rows_reported_are_those_of_the_lake(run, name):
     made, etl, _ = run
     table = table_named(name)

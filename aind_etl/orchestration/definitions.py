@@ -5,9 +5,12 @@ from typing import Any
 
 import dagster as dg
 
+from aind_etl.orchestration.asset_checks import warnings
 from aind_etl.orchestration.assets import all_assets
-from aind_etl.orchestration.jobs import publish_warehouse, refresh_collection
+from aind_etl.orchestration.jobs import publish_warehouse, refresh_collection, verify_everything
 from aind_etl.orchestration.resources import Etl
+from aind_etl.orchestration.schedules import all_schedules
+from aind_etl.orchestration.sensors import all_sensors
 from aind_etl.settings import load_settings
 
 SOURCE_RETRIES = 3
@@ -25,9 +28,13 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
     """
     resources = dict(resource_overrides or {})
     resources.setdefault("etl", Etl(load_settings(), source_retries=SOURCE_RETRIES))
+    settings = resources["etl"].settings
     return dg.Definitions(
         assets=all_assets(),
-        jobs=[refresh_collection, publish_warehouse],
+        asset_checks=[warnings],
+        jobs=[refresh_collection, publish_warehouse, verify_everything],
+        sensors=all_sensors(settings),
+        schedules=all_schedules(settings),
         resources=resources,
         executor=dg.in_process_executor,
     )

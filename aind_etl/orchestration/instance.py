@@ -4,7 +4,6 @@ import logging
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import duckdb
@@ -13,10 +12,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from aind_etl.bundle import bundled
 from aind_etl.errors import AindEtlError, DataError
 from aind_etl.extract import Pass
+from aind_etl.orchestration.assets import BY_COLLECTION, RESULTS
 from aind_etl.orchestration.definitions import build_defs
 from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION, pass_config
 from aind_etl.orchestration.partitions import add_partitions
-from aind_etl.orchestration.resources import Etl
+from aind_etl.orchestration.resources import Etl, ResultStoreError
 from aind_etl.orchestration.storage import hastily
 
 _CONFIG = "dagster.yaml"
@@ -43,11 +43,20 @@ def dagster_home(lake: Path) -> Path:
     return home.absolute()
 
 
-def run_everything(etl: Etl, pass_kind: Pass) -> list[str]:
+def run_everything(etl: Etl, pass_kind: Pass, *, with_results: bool = True) -> list[str]:
     """Materialise every asset in this process, as runs of the instance.
 
     A run a collection, as the sensor makes them, and then one that publishes. A collection that
     cannot be read does not keep the others from being published.
+
+    Parameters
+    ----------
+    etl
+        The settings, and who is told of progress.
+    pass_kind
+        How thoroughly the collections are compared with the change log.
+    with_results
+        Whether the result folders are looked at as well.
 
     Returns
     -------
@@ -69,7 +78,7 @@ def run_everything(etl: Etl, pass_kind: Pass) -> list[str]:
             hastily(),
             dg.DagsterInstance.get() as instance,
         ):
-            return _run_all(opened, pass_kind, instance)
+            return _run_all(opened, pass_kind, instance, with_results=with_results)
     except dg.DagsterExecutionInterruptedError:
         raise KeyboardInterrupt from None
     except (duckdb.Error, SQLAlchemyError) as error:
@@ -80,15 +89,14 @@ def run_everything(etl: Etl, pass_kind: Pass) -> list[str]:
         ) from None
 
 
-def _run_all(etl: Etl, pass_kind: Pass, instance: dg.DagsterInstance) -> list[str]:
+def _run_all(
+    etl: Etl, pass_kind: Pass, instance: dg.DagsterInstance, *, with_results: bool
+) -> list[str]:
     definitions = build_defs({"etl": etl})
+    refresh = definitions.resolve_job_def(REFRESH_COLLECTION)
+    publish = definitions.resolve_job_def(PUBLISH)
+    without_results = [key for asset in BY_COLLECTION if asset not in RESULTS for key in asset.keys]
     runs: list[str] = []
-
-    def execute(job: str, config: dict[str, Any], partition: str | None = None) -> None:
-        result = definitions.resolve_job_def(job).execute_in_process(
-            instance=instance, run_config=_QUIET | config, partition_key=partition
-        )
-        runs.append(result.run_id)
 
     # What the lake has and the source has not is compared too: it is gone, or misplaced.
     present = {*etl.list_collections(), *etl.lake.collections()}
@@ -97,11 +105,21 @@ def _run_all(etl: Etl, pass_kind: Pass, instance: dg.DagsterInstance) -> list[st
     failures: list[AindEtlError] = []
     for collection in collections:
         try:
-            execute(REFRESH_COLLECTION, pass_config(pass_kind), collection)
+            result = refresh.execute_in_process(
+                instance=instance,
+                run_config=_QUIET | pass_config(pass_kind),
+                partition_key=collection,
+                asset_selection=None if with_results else without_results,
+            )
+            runs.append(result.run_id)
+        except ResultStoreError as error:
+            # One that does not answer is not asked for the other collections.
+            with_results = False
+            failures.append(error)
         except AindEtlError as error:
             # The other collections need not wait for this one to be mended.
             failures.append(error)
-    execute(PUBLISH, {})
+    runs.append(publish.execute_in_process(instance=instance, run_config=_QUIET).run_id)
     if failures:
         raise type(failures[0])("\n".join(dict.fromkeys(map(str, failures))))
     return runs

@@ -6,25 +6,67 @@ Here belongs which assets and checks are run together, and nothing of when.
 import dagster as dg
 
 from aind_etl.contract import tables
+from aind_etl.errors import DataError
 from aind_etl.extract import Pass
+from aind_etl.orchestration.asset_checks import warnings
 from aind_etl.orchestration.assets import BY_COLLECTION
 from aind_etl.orchestration.assets.warehouse import WAREHOUSE
+from aind_etl.orchestration.resources import Etl
+from aind_etl.verify import verify_collection, verify_warehouse
 
 REFRESH_COLLECTION = "refresh_collection"
 """Brings one collection of the lake up to date with the source."""
 PUBLISH = "publish_warehouse"
 """Builds, checks and publishes the warehouse with its views and marts."""
+VERIFY = "verify_everything"
+"""Compares source, lake and warehouse, content by content."""
 
 refresh_collection = dg.define_asset_job(
     REFRESH_COLLECTION,
-    selection=dg.AssetSelection.assets(*BY_COLLECTION),
+    # Their checks ask the warehouse, and belong to its publication.
+    selection=dg.AssetSelection.assets(*BY_COLLECTION).without_checks(),
     description="Bring one collection of the lake up to date with the source.",
 )
 publish_warehouse = dg.define_asset_job(
     PUBLISH,
-    selection=dg.AssetSelection.assets(WAREHOUSE).required_multi_asset_neighbors(),
+    selection=(
+        dg.AssetSelection.assets(WAREHOUSE).required_multi_asset_neighbors()
+        | dg.AssetSelection.checks(*warnings.check_keys)
+    ),
     description="Build, check and publish the warehouse with its views and marts.",
 )
+
+
+@dg.op(name="compare_contents")
+def _compare_contents(context: dg.OpExecutionContext, etl: dg.ResourceParam[Etl]) -> None:
+    """Compare every document of the source with the lake, and every table with the warehouse.
+
+    Raises
+    ------
+    DataError
+        They differ.
+    """
+    lake = etl.lake
+    with etl.open_source() as source:
+        present = etl.settings.choose({*source.list_collections(), *lake.collections()})
+        found = [one for name in present for one in verify_collection(source, lake, name)[1]]
+    found += verify_warehouse(lake, etl.settings.warehouse_path)
+    for one in found:
+        context.log.warning("%s · %s: %s", one.between, one.subject, one.message)
+    errors = [one for one in found if not one.is_warning]
+    if errors:
+        raise DataError(
+            "\n".join(f"{one.between} · {one.subject}: {one.message}" for one in errors)
+        )
+
+
+@dg.job(
+    name=VERIFY,
+    description="Compare source, lake and warehouse, content by content; nothing is changed.",
+)
+def verify_everything() -> None:
+    """Compare source, lake and warehouse."""
+    _compare_contents()
 
 
 def pass_config(pass_kind: Pass) -> dict[str, object]:

@@ -18,6 +18,10 @@ from aind_etl.sources import Source, open_source
 _FIRST_PAUSE_SECONDS = 15
 
 
+class ResultStoreError(SourceError):
+    """The store of the result folders does not answer."""
+
+
 @dataclass(frozen=True)
 class Etl:
     """The settings of a code location, and what they open.

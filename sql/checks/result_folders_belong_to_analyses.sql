@@ -1,4 +1,5 @@
 -- Every row of result_folders belongs to a row of analyses.
+-- A warning: rows of records that are gone are removed when the result folders are looked at next.
 SELECT
     source_collection,
     record_id,

@@ -9,9 +9,12 @@ import dagster as dg
 
 from aind_etl.orchestration.assets.documents import documents
 from aind_etl.orchestration.assets.flattened import flatten
+from aind_etl.orchestration.assets.results import list_results, read_results
 from aind_etl.orchestration.assets.warehouse import warehouse_asset
 
-BY_COLLECTION = (documents, flatten)
+RESULTS = (list_results, read_results)
+"""What is read from the result folders of one collection at a time."""
+BY_COLLECTION = (documents, flatten, *RESULTS)
 """What is made of one collection at a time."""
 
 

@@ -8,6 +8,7 @@ import dagster as dg
 
 from aind_etl.contract import TABLES, tables
 from aind_etl.orchestration.assets.flattened import FLATTENED
+from aind_etl.orchestration.assets.results import INVENTORY, TRIALS
 from aind_etl.orchestration.metadata import (
     OWNERS,
     Stopwatch,
@@ -33,6 +34,7 @@ WAREHOUSE = dg.AssetKey("warehouse")
 PUBLISHER_POOL = "publisher"
 """Of what holds this pool's one slot there is one at a time."""
 
+_UPSTREAM = (tables.DOCUMENTS, *FLATTENED, *INVENTORY, *TRIALS)
 _PICTURED = "collection_freshness"
 
 
@@ -53,7 +55,7 @@ def warehouse_asset() -> dg.AssetsDefinition:
             dg.AssetSpec(
                 WAREHOUSE,
                 description="The DuckDB file with every table of the lake, views and marts.",
-                deps=[tables.DOCUMENTS.name, *(table.name for table in FLATTENED)],
+                deps=[table.name for table in _UPSTREAM],
                 group_name="warehouse",
                 kinds={"duckdb"},
                 owners=OWNERS,
@@ -156,7 +158,7 @@ def _check_result(outcome: Outcome) -> dg.AssetCheckResult:
 
 def _upstream(file: SqlFile, names: set[str]) -> list[dg.AssetKey]:
     """Return the assets a view or mart reads; tables without an asset stand in the warehouse."""
-    assets = {table.name for table in (tables.DOCUMENTS, *FLATTENED)}
+    assets = {table.name for table in _UPSTREAM}
     read = tables_read(file.statement, names) - {file.name}
     others = {table.name for table in TABLES} - assets
     return sorted({WAREHOUSE if name in others else dg.AssetKey(name) for name in read})

@@ -1,0 +1,128 @@
+"""The checks that warn: what a person should look at, though nothing is wrong with the warehouse.
+
+They ask the published warehouse. What must hold before it is published is in
+:mod:`aind_etl.publishing` and ``sql/checks``.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import dagster as dg
+
+from aind_etl.contract import tables
+from aind_etl.orchestration.assets.warehouse import WAREHOUSE
+from aind_etl.orchestration.resources import Etl
+from aind_etl.publishing import as_markdown
+from aind_etl.warehouse import connect
+
+_EXAMPLES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Warning:
+    """A question whose answer should be empty.
+
+    Attributes
+    ----------
+    asset, name
+        The check.
+    description
+        What should hold, as a sentence.
+    query
+        What offends, one row each.
+    """
+
+    asset: str
+    name: str
+    description: str
+    query: str
+
+
+_WARNINGS = (
+    _Warning(
+        tables.DOCUMENTS.name,
+        "collections_are_fresh",
+        "Every collection was read, in full or for what is new, within the last 26 hours.",
+        """
+        SELECT source_collection, source, last_new_pass_at, last_full_pass_at
+        FROM collections
+        WHERE coalesce(greatest(last_new_pass_at, last_full_pass_at), TIMESTAMPTZ '1970-01-01')
+            < now() - INTERVAL 26 HOURS
+        ORDER BY ALL
+        """,
+    ),
+    _Warning(
+        tables.REJECTED_DOCUMENTS.name,
+        "no_document_is_rejected",
+        "Every document could be flattened.",
+        """
+        SELECT source_collection, reason, path, count(*) AS documents, any_value(message) AS example
+        FROM rejected_documents
+        GROUP BY ALL
+        ORDER BY documents DESC, source_collection, reason, path
+        """,
+    ),
+    _Warning(
+        tables.ATTRIBUTES.name,
+        "no_attribute_is_new",
+        "No attribute came up within the last week that the collection had not had before.",
+        """
+        WITH loaded AS (
+            SELECT source_collection, min(first_seen_at) AS first_load
+            FROM analyses
+            GROUP BY source_collection
+        ),
+        attribute_names AS (
+            SELECT
+                source_collection,
+                section,
+                regexp_replace(path, '\\[[0-9]+\\]', '[]', 'g') AS path,
+                min(changed_at) AS came_up,
+                count(*) AS n_values
+            FROM attributes
+            JOIN analyses USING (source_collection, record_id, process_index)
+            GROUP BY ALL
+        )
+        SELECT source_collection, section, path, came_up, n_values
+        FROM attribute_names
+        JOIN loaded USING (source_collection)
+        WHERE came_up > first_load + INTERVAL 1 DAY AND came_up > now() - INTERVAL 7 DAYS
+        ORDER BY ALL
+        """,
+    ),
+    _Warning(
+        tables.RESULT_FILES.name,
+        "no_result_file_is_missing",
+        "Every successful fit that was looked at has its result file and its figure.",
+        """
+        SELECT * FROM missing_result_files
+        """,
+    ),
+)
+
+
+@dg.multi_asset_check(
+    name="look_at_warehouse",
+    specs=[
+        dg.AssetCheckSpec(
+            one.name, asset=one.asset, description=one.description, additional_deps=[WAREHOUSE]
+        )
+        for one in _WARNINGS
+    ],
+)
+def warnings(etl: dg.ResourceParam[Etl]) -> Iterator[dg.AssetCheckResult]:
+    """Ask the published warehouse each of the questions."""
+    with connect(etl.settings.warehouse_path) as connection:
+        for one in _WARNINGS:
+            rows = connection.execute(one.query).fetchall()
+            names = [column[0] for column in connection.description or ()]
+            yield dg.AssetCheckResult(
+                asset_key=one.asset,
+                check_name=one.name,
+                passed=not rows,
+                severity=dg.AssetCheckSeverity.WARN,
+                description=f"{len(rows):,} to look at." if rows else "Nothing to look at.",
+                metadata={"to look at": dg.MetadataValue.md(as_markdown(names, rows[:_EXAMPLES]))}
+                if rows
+                else {},
+            )

@@ -1,0 +1,127 @@
+"""What is read from the result folders, a collection at a time: the inventory and the trials."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from aind_etl.contract import Table, tables
+from aind_etl.errors import SourceError
+from aind_etl.orchestration.metadata import OWNERS, Stopwatch, partition_metadata, table_metadata
+from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH
+from aind_etl.orchestration.resources import Etl, ResultStoreError
+
+if TYPE_CHECKING:
+    from aind_etl.results import ResultFilesReport, ResultStore, TrialsReport
+
+INVENTORY = (tables.RESULT_FOLDERS, tables.RESULT_FILES, tables.UNCLAIMED_FOLDERS)
+"""The tables made by listing result folders."""
+TRIALS = (
+    tables.TRIALS,
+    tables.ANALYSES_LATENTS,
+    tables.OTHER_LATENTS,
+    tables.REJECTED_RESULTS,
+)
+"""The tables made by reading result files."""
+
+
+def _specs(made: tuple[Table, ...], upstream: list[str]) -> list[dg.AssetSpec]:
+    return [
+        dg.AssetSpec(
+            table.name,
+            description=table.description,
+            deps=upstream,
+            group_name="results",
+            kinds={"s3", "parquet"},
+            owners=OWNERS,
+            metadata=table_metadata(table),
+            partitions_def=COLLECTIONS,
+        )
+        for table in made
+    ]
+
+
+@dg.multi_asset(
+    name="list_results",
+    specs=_specs(INVENTORY, [tables.ANALYSES.name]),
+    backfill_policy=ONE_RUN_EACH,
+)
+def list_results(
+    context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """List the result folders of a collection's new records, and recent ones again."""
+    from aind_etl.results import ResultLimits, refresh_result_files  # noqa: PLC0415 - slow to import
+
+    collection = context.partition_key
+    etl.progress.step(f"list result folders of {collection}")
+    watch = Stopwatch()
+    with _store(context, etl) as store, etl.lake.lock(collection):
+        report = refresh_result_files(
+            etl.lake,
+            store,
+            collection,
+            limits=ResultLimits(look_back=timedelta(days=etl.settings.results_look_back_days)),
+            progress=etl.progress.advance,
+        )
+    yield from _materializations(etl, INVENTORY, collection, report, watch)
+
+
+@dg.multi_asset(
+    name="read_results",
+    specs=_specs(TRIALS, [tables.ANALYSES.name, tables.RESULT_FILES.name]),
+    backfill_policy=ONE_RUN_EACH,
+)
+def read_results(
+    context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """Read the trials from a collection's new or changed result files."""
+    from aind_etl.results import refresh_trials  # noqa: PLC0415 - slow to import
+
+    collection = context.partition_key
+    etl.progress.step(f"read trials of {collection}")
+    watch = Stopwatch()
+    with _store(context, etl) as store, etl.lake.lock(collection):
+        report = refresh_trials(etl.lake, store, collection, progress=etl.progress.advance)
+    yield from _materializations(etl, TRIALS, collection, report, watch)
+
+
+@contextmanager
+def _store(context: dg.AssetExecutionContext, etl: Etl) -> Iterator["ResultStore"]:
+    """Open the store of the result folders for the time of a ``with`` block.
+
+    Raises
+    ------
+    ResultStoreError
+        The store does not answer.
+    dagster.RetryRequested
+        It does not, and may be asked again.
+    """
+    from aind_etl.results import open_result_store  # noqa: PLC0415 - slow to import
+
+    with etl.asking_again(context):
+        try:
+            with open_result_store(etl.settings) as store:
+                yield store
+        except SourceError as error:
+            raise ResultStoreError(
+                f"{error} Analyses need no result folders: 'aind-etl run --no-results' leaves "
+                "them out."
+            ) from error
+
+
+def _materializations(
+    etl: Etl,
+    made: tuple[Table, ...],
+    collection: str,
+    report: "ResultFilesReport | TrialsReport",
+    watch: Stopwatch,
+) -> Iterator[dg.MaterializeResult[Any]]:
+    counts = {name: count for name, count in asdict(report).items() if name != "collection"}
+    for table in made:
+        yield dg.MaterializeResult(
+            asset_key=table.name,
+            metadata={**counts, **partition_metadata(etl.lake, table, collection, watch)},
+        )

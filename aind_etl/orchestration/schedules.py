@@ -1,0 +1,56 @@
+"""The schedules: what is done at fixed times whether or not anything seems to have changed."""
+
+from collections.abc import Sequence
+from datetime import UTC
+
+import dagster as dg
+
+from aind_etl.extract import Pass
+from aind_etl.orchestration.jobs import pass_config, refresh_collection, verify_everything
+from aind_etl.orchestration.partitions import add_partitions, known_partitions
+from aind_etl.orchestration.resources import Etl
+from aind_etl.settings import Settings
+
+_WEEKLY = "0 12 * * 6"
+
+
+def all_schedules(settings: Settings) -> Sequence[dg.ScheduleDefinition]:
+    """Return every schedule."""
+    at = settings.nightly_at
+
+    @dg.schedule(
+        name="nightly_full_pass",
+        job=refresh_collection,
+        cron_schedule=f"{at.minute} {at.hour} * * *",
+        execution_timezone=settings.time_zone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Reads every collection in full, one run each; the warehouse follows.",
+    )
+    def nightly_full_pass(
+        context: dg.ScheduleEvaluationContext, etl: dg.ResourceParam[Etl]
+    ) -> list[dg.RunRequest] | dg.SkipReason:
+        # The source is not asked: what it has new is found by the sensor.
+        add_partitions(context.instance, etl.lake.collections())
+        known = known_partitions(context.instance)
+        wanted = [name for name in known if name in (etl.settings.collections or known)]
+        if not wanted:
+            return dg.SkipReason("There is no collection in the lake yet.")
+        night = context.scheduled_execution_time.astimezone(UTC).isoformat()
+        return [
+            dg.RunRequest(
+                run_key=f"{name}:night:{night}",
+                partition_key=name,
+                run_config=pass_config(Pass.FULL),
+            )
+            for name in wanted
+        ]
+
+    weekly = dg.ScheduleDefinition(
+        name="weekly_verification",
+        job=verify_everything,
+        cron_schedule=_WEEKLY,
+        execution_timezone=settings.time_zone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Compares source, lake and warehouse, content by content.",
+    )
+    return [nightly_full_pass, weekly]

@@ -1,0 +1,237 @@
+"""The sensors: what is noticed without a hand, and what is asked for then.
+
+- ``newly_finished_analyses`` asks for a pass over each collection that the lake is behind of, or
+  that was not read in full for longer than a day.
+- ``lake_ahead_of_warehouse`` asks for a publication.
+- ``failure_alerts`` tells people of runs and ticks that failed.
+
+What they compare is the lake, the source and the runs on record. A cursor holds nothing that
+would be missed: it, the names of the sensors and Dagster's whole storage may be lost.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+
+import dagster as dg
+
+from aind_etl.arrivals import Behind, find_arrivals, overdue_full_pass
+from aind_etl.errors import AindEtlError
+from aind_etl.extract import Pass
+from aind_etl.orchestration.alerts import SECONDS_BETWEEN_LOOKS, send_alerts
+from aind_etl.orchestration.jobs import pass_config, publish_warehouse, refresh_collection
+from aind_etl.orchestration.partitions import COLLECTIONS, new_partitions
+from aind_etl.orchestration.resources import Etl
+from aind_etl.settings import Settings
+from aind_etl.warehouse import is_current, read_info
+
+BATCH_TAG = "aind_etl/batch"
+"""Tag of a run: the same for every attempt to bring the same content in."""
+ATTEMPT_TAG = "aind_etl/attempt"
+"""Tag of a run: which attempt it is, from 1."""
+REASON_TAG = "aind_etl/reason"
+"""Tag of a run: why it was asked for."""
+
+ANSWER_WITHIN = timedelta(seconds=30)
+"""How long a look at all collections may take; Dagster gives a tick 60 seconds."""
+FULL_PASS_OVERDUE = timedelta(days=1, hours=2)
+"""Age of the last full pass from which on a night was missed."""
+PUBLISH_AT_LEAST_EVERY = timedelta(minutes=5)
+"""How old the warehouse may become while collections keep arriving."""
+
+_FIRST_PAUSE = timedelta(minutes=1)
+_LONGEST_PAUSE = timedelta(hours=2)
+_MOST_DOUBLINGS = 20
+_REASON_LENGTH = 200
+_PARTITION_TAG = "dagster/partition"
+_IN_FLIGHT = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
+
+
+def pause_after(attempts: int) -> timedelta:
+    """Return how long to wait after a number of attempts that failed: twice as long each time."""
+    doublings = min(attempts, _MOST_DOUBLINGS) - 1
+    return min(_FIRST_PAUSE * (1 << doublings), _LONGEST_PAUSE)
+
+
+def all_sensors(settings: Settings) -> Sequence[dg.SensorDefinition]:
+    """Return every sensor."""
+
+    @dg.sensor(
+        name="newly_finished_analyses",
+        job=refresh_collection,
+        minimum_interval_seconds=settings.sensor_interval_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Asks for a pass over each collection that the lake is behind of.",
+    )
+    def newly_finished_analyses(
+        context: dg.SensorEvaluationContext, etl: dg.ResourceParam[Etl]
+    ) -> dg.SensorResult | dg.SkipReason:
+        return look_at_source(context, etl, datetime.now(UTC))
+
+    @dg.sensor(
+        name="lake_ahead_of_warehouse",
+        job=publish_warehouse,
+        minimum_interval_seconds=settings.sensor_interval_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Asks for a publication once collections that arrived together are all in.",
+    )
+    def lake_ahead_of_warehouse(
+        context: dg.SensorEvaluationContext, etl: dg.ResourceParam[Etl]
+    ) -> dg.RunRequest | dg.SkipReason:
+        return look_at_lake(context, etl, datetime.now(UTC))
+
+    @dg.sensor(
+        name="failure_alerts",
+        minimum_interval_seconds=SECONDS_BETWEEN_LOOKS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Tells AIND_ETL_ALERT_WEBHOOK_URL of runs and ticks that failed.",
+    )
+    def failure_alerts(
+        context: dg.SensorEvaluationContext, etl: dg.ResourceParam[Etl]
+    ) -> dg.SkipReason:
+        return dg.SkipReason(send_alerts(context, etl.settings, datetime.now(UTC)))
+
+    return [newly_finished_analyses, lake_ahead_of_warehouse, failure_alerts]
+
+
+def look_at_source(
+    context: dg.SensorEvaluationContext, etl: Etl, now: datetime
+) -> dg.SensorResult | dg.SkipReason:
+    """Return the passes that the source gives reason for, or why there are none.
+
+    For each collection that the lake is behind of: a run in flight → nothing; none yet → a run;
+    the last attempt at this content ended → the next attempt, after a pause that grows.
+    """
+    lake = etl.lake
+    try:
+        with etl.open_source() as source:
+            arrivals = find_arrivals(source, lake, etl.settings.choose, within=ANSWER_WITHIN)
+    except AindEtlError as error:
+        return dg.SkipReason(str(error))
+    behind = {one.collection: (one, Pass.NEW) for one in arrivals.behind}
+    for collection in arrivals.present:
+        overdue = overdue_full_pass(lake.state(collection), now, FULL_PASS_OVERDUE)
+        if overdue is not None:
+            behind[collection] = (overdue, Pass.FULL)
+    busy = _collections_in_flight(context.instance)
+    requests: list[dg.RunRequest] = []
+    notes = [f"{name}: {problem}" for name, problem in arrivals.unanswered.items()]
+    for collection, (one, pass_kind) in sorted(behind.items()):
+        if collection in busy:
+            notes.append(f"{collection}: a run is in flight")
+            continue
+        attempt, wait = _next_attempt(context.instance, one, now)
+        if wait > timedelta(0):
+            minutes = wait.total_seconds() / 60
+            notes.append(f"{collection}: attempt {attempt} follows in {minutes:.0f} min")
+            continue
+        requests.append(_pass_request(one, pass_kind, attempt))
+    if not requests:
+        return dg.SkipReason("; ".join(notes) or "The lake is up to date with the source.")
+    for note in notes:
+        context.log.info(note)
+    # Only those asked for: what could not be looked at becomes a partition when it can.
+    asked = [str(request.partition_key) for request in requests]
+    new = new_partitions(context.instance, asked)
+    return dg.SensorResult(
+        run_requests=requests,
+        dynamic_partitions_requests=[COLLECTIONS.build_add_request(new)] if new else [],
+    )
+
+
+def look_at_lake(
+    context: dg.SensorEvaluationContext, etl: Etl, now: datetime
+) -> dg.RunRequest | dg.SkipReason:
+    """Return a publication where the lake gives reason for one, or why there is none."""
+    lake = etl.lake
+    reason = _why_not_publish(context.instance, etl, now)
+    if reason is not None:
+        return dg.SkipReason(reason)
+    # The same as long as nothing comes to the lake: a publication that failed is tried again, but
+    # not every minute, and at once when there is something else to publish.
+    states = [lake.state(name).model_dump(mode="json") for name in lake.collections()]
+    identity = sha256(json.dumps(states).encode()).hexdigest()[:16]
+    one = Behind("warehouse", identity, "the lake has what the warehouse has not")
+    attempt, wait = _next_attempt(context.instance, one, now)
+    if wait > timedelta(0):
+        return dg.SkipReason(
+            f"Attempt {attempt} to publish follows in {wait.total_seconds() / 60:.0f} min."
+        )
+    return dg.RunRequest(run_key=_run_key(one, attempt), tags=_tags(one, attempt))
+
+
+def _why_not_publish(instance: dg.DagsterInstance, etl: Etl, now: datetime) -> str | None:
+    lake, path = etl.lake, etl.settings.warehouse_path
+    try:
+        if not lake.collections():
+            return "There is nothing in the lake yet."
+        if is_current(lake, path):
+            return "The warehouse is up to date with the lake."
+    except AindEtlError as error:
+        return str(error)
+    publishing = dg.RunsFilter(job_name=publish_warehouse.name, statuses=list(_IN_FLIGHT))
+    if instance.get_run_records(publishing, limit=1):
+        return "A publication is in flight."
+    busy = _collections_in_flight(instance)
+    built = read_info(path).get("built_at")
+    if busy and built and now - datetime.fromisoformat(built) < PUBLISH_AT_LEAST_EVERY:
+        return f"Waiting for {', '.join(sorted(busy))} to be published with the rest."
+    return None
+
+
+def _pass_request(one: Behind, pass_kind: Pass, attempt: int) -> dg.RunRequest:
+    return dg.RunRequest(
+        run_key=_run_key(one, attempt),
+        partition_key=one.collection,
+        run_config=pass_config(pass_kind),
+        tags=_tags(one, attempt),
+    )
+
+
+def _run_key(one: Behind, attempt: int) -> str:
+    # Dagster remembers a key for ever, of failed runs too: each attempt has its own.
+    return f"{one.collection}:{one.identity}:{attempt}"
+
+
+def _tags(one: Behind, attempt: int) -> dict[str, str]:
+    return {
+        BATCH_TAG: one.identity,
+        ATTEMPT_TAG: str(attempt),
+        REASON_TAG: one.reason[:_REASON_LENGTH],
+    }
+
+
+def _collections_in_flight(instance: dg.DagsterInstance) -> set[str]:
+    """Return the collections that a run is under way or queued for."""
+    records = instance.get_run_records(dg.RunsFilter(statuses=list(_IN_FLIGHT)))
+    tags: Iterable[str | None] = (record.dagster_run.tags.get(_PARTITION_TAG) for record in records)
+    return {tag for tag in tags if tag is not None}
+
+
+def _next_attempt(
+    instance: dg.DagsterInstance, one: Behind, now: datetime
+) -> tuple[int, timedelta]:
+    """Return the number of the next attempt at a content, and how long to wait before it.
+
+    That the last attempt succeeded changes nothing: the lake says that the content is not in.
+    """
+    records = instance.get_run_records(dg.RunsFilter(tags={BATCH_TAG: one.identity}))
+    if not records:
+        return 1, timedelta(0)
+    attempts = max(int(record.dagster_run.tags.get(ATTEMPT_TAG, "1")) for record in records)
+    ended = max(
+        datetime.fromtimestamp(record.end_time, UTC) if record.end_time else _moment(record)
+        for record in records
+    )
+    return attempts + 1, ended + pause_after(attempts) - now
+
+
+def _moment(record: dg.RunRecord) -> datetime:
+    return record.update_timestamp.replace(tzinfo=UTC)

@@ -1,0 +1,410 @@
+"""What is noticed without a hand: sensors and schedules, on real instances with real runs."""
+
+import shutil
+import threading
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import pytest
+from mongod import NoMongodError, find_mongod, running_mongod
+from pymongo import MongoClient
+from worlds import read_dump
+
+from aind_etl.arrivals import find_arrivals
+from aind_etl.errors import ConfigurationError
+from aind_etl.extract import Pass
+from aind_etl.orchestration import sensors
+from aind_etl.orchestration.definitions import build_defs
+from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION
+from aind_etl.orchestration.resources import Etl
+from aind_etl.orchestration.sensors import (
+    ATTEMPT_TAG,
+    BATCH_TAG,
+    FULL_PASS_OVERDUE,
+    look_at_lake,
+    look_at_source,
+    pause_after,
+)
+from aind_etl.orchestration.storage import hastily
+from aind_etl.settings import load_settings
+from aind_etl.sources.dump import DumpSource
+from aind_etl.warehouse import build_warehouse
+
+ONE = "dynamic-foraging-analysis"
+OTHER = "dynamic-foraging-nm"
+UP_TO_DATE = "The lake is up to date with the source."
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+SUCCESS, FAILURE = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    """Return a client of a server of its own."""
+    try:
+        with (
+            running_mongod(find_mongod(), tmp_path_factory.mktemp("mongod")) as port,
+            MongoClient("127.0.0.1", port) as client,
+        ):
+            yield client
+    except NoMongodError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def database(client, sample_dump):
+    """Return a database with two collections that a test may change."""
+    return fill(client, sample_dump)
+
+
+def fill(client, sample_dump):
+    database = client["analysis"]
+    client.drop_database("analysis")
+    for name in (ONE, OTHER):
+        database[name].insert_many(read_dump(sample_dump, name))
+    return database
+
+
+def etl_on(client, lake):
+    host, port = client.address
+    return Etl(load_settings(source=f"mongodb://{host}:{port}/analysis", lake=lake))
+
+
+@pytest.fixture(scope="module")
+def jobs():
+    definitions = build_defs()
+    return {name: definitions.resolve_job_def(name) for name in (REFRESH_COLLECTION, PUBLISH)}
+
+
+@pytest.fixture(scope="module")
+def loaded(client, sample_dump, jobs, tmp_path_factory):
+    """Return a lake into which runs have brought all there is, which no test may change."""
+    folder = tmp_path_factory.mktemp("loaded")
+    fill(client, sample_dump)
+    etl = etl_on(client, folder / "lake")
+    with dg.DagsterInstance.ephemeral(tempdir=str(folder)) as instance:
+        refresh_all(etl, instance, jobs)
+        assert look(etl, instance) == UP_TO_DATE
+    return folder / "lake"
+
+
+@pytest.fixture
+def etl(database, tmp_path):
+    """Return what a location works with, on a lake with nothing in it."""
+    return etl_on(database.client, tmp_path / "lake")
+
+
+@pytest.fixture
+def etl_loaded(database, loaded, tmp_path):
+    """Return the same on a lake that is up to date with the source."""
+    return etl_on(database.client, shutil.copytree(loaded, tmp_path / "lake"))
+
+
+@pytest.fixture
+def instance(tmp_path):
+    with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
+        yield instance
+
+
+def now():
+    return datetime.now(UTC)
+
+
+def look(etl, instance, at=None, cursor=None):
+    """Return what a tick asks for: the requests by collection, or the reason for none."""
+    with dg.build_sensor_context(instance=instance, cursor=cursor) as context:
+        found = look_at_source(context, etl, at or now())
+    if isinstance(found, dg.SkipReason):
+        return found.skip_message
+    for request in found.dynamic_partitions_requests:
+        instance.add_dynamic_partitions("collections", request.partition_keys)
+    return {request.partition_key: request for request in found.run_requests}
+
+
+def look_to_publish(etl, instance, at=None):
+    with dg.build_sensor_context(instance=instance) as context:
+        found = look_at_lake(context, etl, at or now())
+    return found.skip_message if isinstance(found, dg.SkipReason) else found
+
+
+def execute(etl, instance, request, job):
+    """Run what was requested, and return how it went."""
+    result = job.execute_in_process(
+        instance=instance,
+        run_config=dict(request.run_config) | QUIET,
+        partition_key=request.partition_key,
+        tags=request.tags,
+        resources={"etl": etl},
+        raise_on_error=False,
+    )
+    return result.dagster_run.status
+
+
+def record(instance, request, status, job):
+    """Put a run that was requested on record, in a state a daemon would leave it in."""
+    tags = dict(request.tags)
+    if request.partition_key:
+        tags["dagster/partition"] = request.partition_key
+    return instance.create_run_for_job(job, status=status, tags=tags)
+
+
+def refresh_all(etl, instance, jobs):
+    for request in look(etl, instance).values():
+        assert execute(etl, instance, request, jobs[REFRESH_COLLECTION]) is SUCCESS
+
+
+# --- the source ---------------------------------------------------------------------------------
+
+
+def test_collections_that_the_lake_has_not_are_asked_for_and_become_partitions(etl, instance):
+    requests = look(etl, instance)
+    assert requests.keys() == {ONE, OTHER}
+    assert set(instance.get_dynamic_partitions("collections")) == {ONE, OTHER}
+    assert {request.tags[ATTEMPT_TAG] for request in requests.values()} == {"1"}
+    assert len({request.run_key for request in requests.values()}) == 2
+
+
+def test_a_document_that_arrives_is_asked_for_once_and_no_other_collection_is(
+    etl_loaded, instance, database, jobs
+):
+    assert look(etl_loaded, instance) == UP_TO_DATE
+    database[ONE].insert_one({"_id": "new", "nwb_name": "1_2025-01-01.nwb"})
+    requests = look(etl_loaded, instance)
+    assert requests.keys() == {ONE}
+    assert execute(etl_loaded, instance, requests[ONE], jobs[REFRESH_COLLECTION]) is SUCCESS
+    assert "new" in etl_loaded.lake.live_documents(ONE)["record_id"]
+    assert look(etl_loaded, instance) == UP_TO_DATE
+
+
+def test_a_collection_that_appears_is_picked_up(etl_loaded, instance, database, jobs):
+    database["a-new-project"].insert_one({"_id": "1", "nwb_name": "1_2025-01-01.nwb"})
+    requests = look(etl_loaded, instance)
+    assert requests.keys() == {"a-new-project"}
+    assert instance.get_dynamic_partitions("collections") == ["a-new-project"]
+    request = requests["a-new-project"]
+    assert execute(etl_loaded, instance, request, jobs[REFRESH_COLLECTION]) is SUCCESS
+    assert look(etl_loaded, instance) == UP_TO_DATE
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        dg.DagsterRunStatus.NOT_STARTED,
+        dg.DagsterRunStatus.STARTING,
+        dg.DagsterRunStatus.STARTED,
+        dg.DagsterRunStatus.CANCELING,
+    ],
+)
+def test_a_collection_with_a_run_in_flight_is_left_alone(etl, instance, status, jobs):
+    requests = look(etl, instance)
+    record(instance, requests[ONE], status, jobs[REFRESH_COLLECTION])
+    assert look(etl, instance).keys() == {OTHER}
+    record(instance, requests[OTHER], status, jobs[REFRESH_COLLECTION])
+    assert look(etl, instance) == f"{ONE}: a run is in flight; {OTHER}: a run is in flight"
+
+
+@pytest.mark.parametrize("status", [FAILURE, dg.DagsterRunStatus.CANCELED])
+def test_what_failed_is_asked_for_again_as_the_next_attempt_with_growing_pauses(
+    etl, instance, status, jobs
+):
+    moment = now()
+    keys = set()
+    for attempt in range(1, 4):
+        request = look(etl, instance, moment)[ONE]
+        assert request.tags[ATTEMPT_TAG] == str(attempt)
+        keys.add(request.run_key)
+        record(instance, request, status, jobs[REFRESH_COLLECTION])
+        pause = pause_after(attempt)
+        early = look(etl, instance, now() + pause - timedelta(seconds=20))
+        assert ONE not in early
+        moment = now() + pause + timedelta(seconds=20)
+    assert len(keys) == 3, "Dagster drops a request whose key was used before"
+
+
+def test_pauses_grow_from_a_minute_to_two_hours():
+    minutes = [pause_after(attempts).total_seconds() / 60 for attempts in (1, 2, 3, 7, 8, 10**9)]
+    assert minutes == [1, 2, 4, 64, 120, 120]
+
+
+def test_new_content_begins_with_the_first_attempt_at_once(etl, instance, database, jobs):
+    record(instance, look(etl, instance)[ONE], FAILURE, jobs[REFRESH_COLLECTION])
+    assert ONE not in look(etl, instance)
+    database[ONE].insert_one({"_id": "1"})
+    assert look(etl, instance)[ONE].tags[ATTEMPT_TAG] == "1"
+
+
+def test_a_run_that_succeeded_is_not_believed_where_the_lake_says_otherwise(etl, instance, jobs):
+    """As after the lake was put back from a backup, or removed."""
+    record(instance, look(etl, instance)[ONE], SUCCESS, jobs[REFRESH_COLLECTION])
+    assert ONE not in look(etl, instance)
+    later = look(etl, instance, now() + timedelta(minutes=2))
+    assert later[ONE].tags[ATTEMPT_TAG] == "2"
+
+
+def test_a_wiped_storage_a_lost_cursor_and_another_name_repeat_nothing(etl_loaded, instance):
+    """The instance knows of none of the runs that filled the lake."""
+    assert instance.get_run_records() == []
+    assert look(etl_loaded, instance, cursor="of another time") == UP_TO_DATE
+    assert look(etl_loaded, instance, cursor=None) == UP_TO_DATE
+
+
+def test_a_wiped_storage_loses_nothing_that_has_not_come_in(
+    etl_loaded, instance, database, tmp_path, jobs
+):
+    database[ONE].insert_one({"_id": "1"})
+    record(instance, look(etl_loaded, instance)[ONE], FAILURE, jobs[REFRESH_COLLECTION])
+    with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as wiped:
+        request = look(etl_loaded, wiped)[ONE]
+        assert execute(etl_loaded, wiped, request, jobs[REFRESH_COLLECTION]) is SUCCESS
+    assert "1" in etl_loaded.lake.live_documents(ONE)["record_id"]
+
+
+@pytest.mark.parametrize("change", [{"flattened_through": 0}, {"flattener": "earlier"}])
+def test_what_was_read_but_not_flattened_or_by_earlier_code_is_asked_for(
+    etl_loaded, instance, change, jobs
+):
+    """As after a code location that was killed between the two steps, or that is a new one."""
+    etl_loaded.lake.update_state(ONE, change)
+    requests = look(etl_loaded, instance)
+    assert requests.keys() == {ONE}
+    assert execute(etl_loaded, instance, requests[ONE], jobs[REFRESH_COLLECTION]) is SUCCESS
+    assert look(etl_loaded, instance) == UP_TO_DATE
+
+
+def test_a_source_that_cannot_be_reached_is_a_skip_with_the_reason(instance, tmp_path):
+    url = "mongodb://127.0.0.1:9/analysis?serverSelectionTimeoutMS=200"
+    reason = look(Etl(load_settings(source=url, lake=tmp_path / "lake")), instance)
+    assert "127.0.0.1:9" in reason
+
+
+class SlowSource(DumpSource):
+    """A dump of which one collection does not answer until it is let go."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.let_go = threading.Event()
+
+    def fingerprint(self, collection):
+        """Return the fingerprint, of one collection late."""
+        if collection == ONE:
+            self.let_go.wait()
+        return super().fingerprint(collection)
+
+
+def test_a_collection_that_does_not_answer_holds_up_no_other(sample_dump, lake):
+    source = SlowSource(sample_dump)
+    try:
+        found = find_arrivals(source, lake, sorted, within=timedelta(seconds=1))
+    finally:
+        source.let_go.set()
+    assert found.unanswered.keys() == {ONE}
+    assert "did not answer within 1 seconds" in found.unanswered[ONE]
+    assert {one.collection for one in found.behind} == set(found.present) - {ONE}
+
+
+# --- the nights ---------------------------------------------------------------------------------
+
+
+def test_a_missed_night_is_made_up_for(etl_loaded, instance, jobs):
+    on_time = now() + FULL_PASS_OVERDUE - timedelta(hours=1)
+    assert look(etl_loaded, instance, on_time) == UP_TO_DATE
+    requests = look(etl_loaded, instance, now() + FULL_PASS_OVERDUE + timedelta(minutes=1))
+    assert requests.keys() == {ONE, OTHER}
+    config = requests[ONE].run_config["ops"]["documents"]["config"]
+    assert config == {"pass_kind": Pass.FULL.value}
+    assert execute(etl_loaded, instance, requests[ONE], jobs[REFRESH_COLLECTION]) is SUCCESS
+    assert etl_loaded.lake.state(ONE).last_full_pass_at is not None
+
+
+def tick_of_the_night(etl, folder):
+    definitions = build_defs({"etl": etl})
+    schedule = definitions.get_schedule_def("nightly_full_pass")
+    with (
+        hastily(),
+        dg.DagsterInstance.local_temp(str(folder)) as instance,
+        dg.build_schedule_context(
+            instance=instance,
+            scheduled_execution_time=datetime(2026, 5, 2, 9, tzinfo=UTC),
+            resources={"etl": etl},
+            repository_def=definitions.get_repository_def(),
+        ) as context,
+    ):
+        return schedule.evaluate_tick(context)
+
+
+def test_every_night_each_collection_is_read_in_full_in_a_run_of_its_own(
+    etl_loaded, instance, tmp_path, jobs
+):
+    tick = tick_of_the_night(etl_loaded, tmp_path)
+    requests = {request.partition_key: request for request in tick.run_requests}
+    assert requests.keys() == {ONE, OTHER}
+    instance.add_dynamic_partitions("collections", list(requests))
+    assert execute(etl_loaded, instance, requests[ONE], jobs[REFRESH_COLLECTION]) is SUCCESS
+    assert etl_loaded.lake.state(ONE).last_full_pass_at is not None
+
+
+def test_a_night_without_a_lake_says_so(etl, tmp_path):
+    tick = tick_of_the_night(etl, tmp_path)
+    assert tick.skip_message == "There is no collection in the lake yet."
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ("0 2 * * *", "America/Los_Angeles")),
+        ({"nightly_at": "23:30", "time_zone": "Europe/Berlin"}, ("30 23 * * *", "Europe/Berlin")),
+    ],
+)
+def test_the_night_begins_at_two_unless_set_otherwise(tmp_path, given, expected):
+    settings = load_settings(lake=tmp_path, **given)
+    schedule = build_defs({"etl": Etl(settings)}).get_schedule_def("nightly_full_pass")
+    assert (schedule.cron_schedule, schedule.execution_timezone) == expected
+
+
+def test_a_time_zone_that_there_is_not_is_refused():
+    with pytest.raises(ConfigurationError, match="AIND_ETL_TIME_ZONE"):
+        load_settings(time_zone="Seattle")
+
+
+# --- the warehouse ------------------------------------------------------------------------------
+
+
+def test_collections_that_arrive_together_become_one_publication(
+    etl_loaded, instance, database, jobs
+):
+    refresh = jobs[REFRESH_COLLECTION]
+    for name in (ONE, OTHER):
+        database[name].insert_one({"_id": "new", "nwb_name": "1_2025-01-01.nwb"})
+    build_warehouse(etl_loaded.lake, etl_loaded.settings.warehouse_path)
+    assert look_to_publish(etl_loaded, instance) == "The warehouse is up to date with the lake."
+    one, other = look(etl_loaded, instance).values()
+    assert execute(etl_loaded, instance, one, refresh) is SUCCESS
+    in_flight = record(instance, other, dg.DagsterRunStatus.STARTED, refresh)
+    reason = look_to_publish(etl_loaded, instance)
+    assert reason == f"Waiting for {other.partition_key} to be published with the rest."
+    later = now() + sensors.PUBLISH_AT_LEAST_EVERY + timedelta(seconds=1)
+    assert isinstance(look_to_publish(etl_loaded, instance, later), dg.RunRequest), (
+        "what arrives without end must not keep the rest from being published"
+    )
+    instance.delete_run(in_flight.run_id)
+    assert execute(etl_loaded, instance, other, refresh) is SUCCESS
+    request = look_to_publish(etl_loaded, instance)
+    assert execute(etl_loaded, instance, request, jobs[PUBLISH]) is SUCCESS
+    assert look_to_publish(etl_loaded, instance) == "The warehouse is up to date with the lake."
+
+
+def test_a_publication_in_flight_is_waited_for_and_one_that_failed_is_tried_again(
+    etl, etl_loaded, instance, tmp_path, jobs
+):
+    request = look_to_publish(etl_loaded, instance)
+    run = record(instance, request, dg.DagsterRunStatus.STARTED, jobs[PUBLISH])
+    assert look_to_publish(etl_loaded, instance) == "A publication is in flight."
+    instance.delete_run(run.run_id)
+    record(instance, request, FAILURE, jobs[PUBLISH])
+    assert look_to_publish(etl_loaded, instance) == "Attempt 2 to publish follows in 1 min."
+    again = look_to_publish(etl_loaded, instance, now() + timedelta(minutes=2))
+    assert (again.tags[ATTEMPT_TAG], again.tags[BATCH_TAG]) == ("2", request.tags[BATCH_TAG])
+    assert again.run_key != request.run_key
+
+
+def test_an_empty_lake_is_not_published(etl, instance):
+    assert look_to_publish(etl, instance) == "There is nothing in the lake yet."
