@@ -226,6 +226,8 @@ def _contract_outcome(built: duckdb.DuckDBPyConnection, lake: Lake) -> Outcome:
             (table.name, name, expected.get(name, "no such column"), actual.get(name, "missing"))
             for name in dict.fromkeys([*expected, *actual])
             if expected.get(name) != actual.get(name)
+            # The session table has columns of its own, whatever they are.
+            and (name in expected or table is not tables.SESSIONS)
         ]
     differing += [row for table in _LAKE_TABLES for row in _differing_files(lake, table)]
     columns = sum(len(table.columns) for table in TABLES)

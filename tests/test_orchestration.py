@@ -24,7 +24,7 @@ from aind_etl.extract import Pass
 from aind_etl.lake import Lake
 from aind_etl.orchestration.definitions import build_defs
 from aind_etl.orchestration.instance import dagster_home, run_everything
-from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION, pass_config
+from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION, SESSIONS, pass_config
 from aind_etl.orchestration.resources import Etl
 from aind_etl.settings import load_settings
 
@@ -49,7 +49,8 @@ ASSETS = {
     **{name: ("lake", {"documents"}, {"polars", "parquet"}) for name in LAKE_TABLES},
     **{name: ("results", {"analyses"}, {"s3", "parquet"}) for name in INVENTORY},
     **{name: ("results", {"analyses", "result_files"}, {"s3", "parquet"}) for name in TRIALS},
-    "warehouse": ("warehouse", {"documents", *LAKE_TABLES, *INVENTORY, *TRIALS}, {"duckdb"}),
+    "sessions": ("results", set(), {"s3", "parquet"}),
+    "warehouse": ("warehouse", {*BY_COLLECTION, "sessions"}, {"duckdb"}),
     "latest_analyses": ("views", {"analyses"}, {"duckdb", "sql"}),
     "mle_fitting": (
         "views",
@@ -108,8 +109,10 @@ def run_jobs(etl, instance, pass_kind=Pass.NEW):
         )
         for name in collections
     ]
-    publish = definitions.resolve_job_def(PUBLISH)
-    results.append(publish.execute_in_process(instance=instance))
+    results += [
+        definitions.resolve_job_def(name).execute_in_process(instance=instance)
+        for name in (SESSIONS, PUBLISH)
+    ]
     made = {}
     for result in results:
         assert result.success
@@ -162,7 +165,7 @@ def test_one_job_brings_a_collection_up_to_date_and_one_publishes():
         for name in (REFRESH_COLLECTION, PUBLISH)
     }
     assert made[REFRESH_COLLECTION] == BY_COLLECTION
-    assert made[PUBLISH] == ASSETS.keys() - made[REFRESH_COLLECTION]
+    assert made[PUBLISH] == ASSETS.keys() - made[REFRESH_COLLECTION] - {"sessions"}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,12 @@ import dagster as dg
 
 from aind_etl.orchestration.asset_checks import warnings
 from aind_etl.orchestration.assets import all_assets
-from aind_etl.orchestration.jobs import publish_warehouse, refresh_collection, verify_everything
+from aind_etl.orchestration.jobs import (
+    publish_warehouse,
+    refresh_collection,
+    refresh_sessions,
+    verify_everything,
+)
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.schedules import all_schedules
 from aind_etl.orchestration.sensors import all_sensors
@@ -32,7 +37,7 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
     return dg.Definitions(
         assets=all_assets(),
         asset_checks=[warnings],
-        jobs=[refresh_collection, publish_warehouse, verify_everything],
+        jobs=[refresh_collection, refresh_sessions, publish_warehouse, verify_everything],
         sensors=all_sensors(settings),
         schedules=all_schedules(settings),
         resources=resources,

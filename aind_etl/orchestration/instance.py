@@ -14,7 +14,7 @@ from aind_etl.errors import AindEtlError, DataError
 from aind_etl.extract import Pass
 from aind_etl.orchestration.assets import BY_COLLECTION, RESULTS
 from aind_etl.orchestration.definitions import build_defs
-from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION, pass_config
+from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION, SESSIONS, pass_config
 from aind_etl.orchestration.partitions import add_partitions
 from aind_etl.orchestration.resources import Etl, ResultStoreError
 from aind_etl.orchestration.storage import hastily
@@ -94,6 +94,7 @@ def _run_all(
 ) -> list[str]:
     definitions = build_defs({"etl": etl})
     refresh = definitions.resolve_job_def(REFRESH_COLLECTION)
+    sessions = definitions.resolve_job_def(SESSIONS)
     publish = definitions.resolve_job_def(PUBLISH)
     without_results = [key for asset in BY_COLLECTION if asset not in RESULTS for key in asset.keys]
     runs: list[str] = []
@@ -118,6 +119,12 @@ def _run_all(
             failures.append(error)
         except AindEtlError as error:
             # The other collections need not wait for this one to be mended.
+            failures.append(error)
+    if with_results:
+        try:
+            result = sessions.execute_in_process(instance=instance, run_config=_QUIET)
+            runs.append(result.run_id)
+        except AindEtlError as error:
             failures.append(error)
     runs.append(publish.execute_in_process(instance=instance, run_config=_QUIET).run_id)
     if failures:

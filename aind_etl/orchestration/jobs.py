@@ -10,12 +10,15 @@ from aind_etl.errors import DataError
 from aind_etl.extract import Pass
 from aind_etl.orchestration.asset_checks import warnings
 from aind_etl.orchestration.assets import BY_COLLECTION
+from aind_etl.orchestration.assets.sessions import sessions
 from aind_etl.orchestration.assets.warehouse import WAREHOUSE
 from aind_etl.orchestration.resources import Etl
 from aind_etl.verify import verify_collection, verify_warehouse
 
 REFRESH_COLLECTION = "refresh_collection"
 """Brings one collection of the lake up to date with the source."""
+SESSIONS = "refresh_sessions"
+"""Brings the session table up to date."""
 PUBLISH = "publish_warehouse"
 """Builds, checks and publishes the warehouse with its views and marts."""
 VERIFY = "verify_everything"
@@ -26,6 +29,11 @@ refresh_collection = dg.define_asset_job(
     # Their checks ask the warehouse, and belong to its publication.
     selection=dg.AssetSelection.assets(*BY_COLLECTION).without_checks(),
     description="Bring one collection of the lake up to date with the source.",
+)
+refresh_sessions = dg.define_asset_job(
+    SESSIONS,
+    selection=dg.AssetSelection.assets(sessions).without_checks(),
+    description="Bring the session table up to date.",
 )
 publish_warehouse = dg.define_asset_job(
     PUBLISH,
@@ -49,7 +57,9 @@ def _compare_contents(context: dg.OpExecutionContext, etl: dg.ResourceParam[Etl]
     lake = etl.lake
     with etl.open_source() as source:
         present = etl.settings.choose({*source.list_collections(), *lake.collections()})
-        found = [one for name in present for one in verify_collection(source, lake, name)[1]]
+        found = [
+            one for name in present for one in verify_collection(source, lake, name, deep=True)[1]
+        ]
     found += verify_warehouse(lake, etl.settings.warehouse_path)
     for one in found:
         context.log.warning("%s · %s: %s", one.between, one.subject, one.message)

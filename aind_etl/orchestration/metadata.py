@@ -4,7 +4,7 @@ All of it follows from the contract or is read from what was made; nothing is wo
 """
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from io import BytesIO
@@ -24,6 +24,8 @@ from aind_etl.publishing import as_markdown
 if TYPE_CHECKING:
     import numpy.typing as npt
     from matplotlib.axes import Axes
+
+    from aind_etl.results import Figure
 
 OWNERS = ("team:scientific-computing",)
 
@@ -155,6 +157,12 @@ def lag_picture(connection: duckdb.DuckDBPyConnection) -> dg.MetadataValue:
     return picture[0]
 
 
+def figures_preview(figures: Sequence["Figure"]) -> dg.MetadataValue:
+    """Return figures of analyses, small, under their names."""
+    shown = [f"**{one.file_name}**\n\n{_as_image(one.preview)}" for one in figures if one.preview]
+    return dg.MetadataValue.md("\n\n".join(shown))
+
+
 def uri(path: Path) -> dg.MetadataValue:
     """Return where something lies, as the page shows it."""
     return dg.MetadataValue.path(str(path))
@@ -219,5 +227,8 @@ def _axes(label: str) -> Iterator[tuple["Axes", list[dg.MetadataValue]]]:
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=7)
     file = BytesIO()
     figure.savefig(file, format="png")
-    data = base64.b64encode(file.getvalue()).decode()
-    picture.append(dg.MetadataValue.md(f"![picture](data:image/png;base64,{data})"))
+    picture.append(dg.MetadataValue.md(_as_image(file.getvalue())))
+
+
+def _as_image(png: bytes) -> str:
+    return f"![picture](data:image/png;base64,{base64.b64encode(png).decode()})"

@@ -6,7 +6,12 @@ from datetime import UTC
 import dagster as dg
 
 from aind_etl.extract import Pass
-from aind_etl.orchestration.jobs import pass_config, refresh_collection, verify_everything
+from aind_etl.orchestration.jobs import (
+    pass_config,
+    refresh_collection,
+    refresh_sessions,
+    verify_everything,
+)
 from aind_etl.orchestration.partitions import add_partitions, known_partitions
 from aind_etl.orchestration.resources import Etl
 from aind_etl.settings import Settings
@@ -45,6 +50,14 @@ def all_schedules(settings: Settings) -> Sequence[dg.ScheduleDefinition]:
             for name in wanted
         ]
 
+    sessions = dg.ScheduleDefinition(
+        name="nightly_session_table",
+        job=refresh_sessions,
+        cron_schedule=f"{at.minute} {at.hour} * * *",
+        execution_timezone=settings.time_zone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Reads the session table if it has changed; the warehouse follows.",
+    )
     weekly = dg.ScheduleDefinition(
         name="weekly_verification",
         job=verify_everything,
@@ -53,4 +66,4 @@ def all_schedules(settings: Settings) -> Sequence[dg.ScheduleDefinition]:
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Compares source, lake and warehouse, content by content.",
     )
-    return [nightly_full_pass, weekly]
+    return [nightly_full_pass, sessions, weekly]

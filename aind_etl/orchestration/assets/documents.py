@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 
 from aind_etl.analyses import refresh_analyses
+from aind_etl.compaction import compact_change_log
 from aind_etl.contract import tables
 from aind_etl.errors import AindEtlError, ConfigurationError
 from aind_etl.extract import ExtractReport, Pass, extract_collection
@@ -53,6 +54,9 @@ def documents(
                 # The steps after one that failed do not run: what was read is flattened now.
                 refresh_analyses(etl.lake, collection)
                 raise
+            if report.pass_kind is Pass.FULL:
+                with etl.lake.tables_lock(collection):
+                    compact_change_log(etl.lake, collection)
     etl.progress.say(_sentence(report))
     return dg.MaterializeResult(
         metadata={

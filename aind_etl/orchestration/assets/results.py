@@ -10,7 +10,13 @@ import dagster as dg
 
 from aind_etl.contract import Table, tables
 from aind_etl.errors import SourceError
-from aind_etl.orchestration.metadata import OWNERS, Stopwatch, partition_metadata, table_metadata
+from aind_etl.orchestration.metadata import (
+    OWNERS,
+    Stopwatch,
+    figures_preview,
+    partition_metadata,
+    table_metadata,
+)
 from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH
 from aind_etl.orchestration.resources import Etl, ResultStoreError
 
@@ -26,6 +32,8 @@ TRIALS = (
     tables.REJECTED_RESULTS,
 )
 """The tables made by reading result files."""
+
+_SHOWN_FIGURES = 3
 
 
 def _specs(made: tuple[Table, ...], upstream: list[str]) -> list[dg.AssetSpec]:
@@ -53,12 +61,16 @@ def list_results(
     context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """List the result folders of a collection's new records, and recent ones again."""
-    from aind_etl.results import ResultLimits, refresh_result_files  # noqa: PLC0415 - slow to import
+    from aind_etl.results import (  # noqa: PLC0415 - slow to import
+        ResultLimits,
+        newest_figures,
+        refresh_result_files,
+    )
 
     collection = context.partition_key
     etl.progress.step(f"list result folders of {collection}")
     watch = Stopwatch()
-    with _store(context, etl) as store, etl.lake.lock(collection):
+    with open_store(context, etl) as store, etl.lake.lock(collection):
         report = refresh_result_files(
             etl.lake,
             store,
@@ -66,7 +78,13 @@ def list_results(
             limits=ResultLimits(look_back=timedelta(days=etl.settings.results_look_back_days)),
             progress=etl.progress.advance,
         )
-    yield from _materializations(etl, INVENTORY, collection, report, watch)
+        figures = newest_figures(etl.lake, store, _SHOWN_FIGURES) if report.listed else []
+    for made in _materializations(etl, INVENTORY, collection, report, watch):
+        if figures and made.asset_key == dg.AssetKey(tables.RESULT_FILES.name):
+            shown = {**(made.metadata or {}), "newest figures": figures_preview(figures)}
+            yield made._replace(metadata=shown)
+        else:
+            yield made
 
 
 @dg.multi_asset(
@@ -83,13 +101,13 @@ def read_results(
     collection = context.partition_key
     etl.progress.step(f"read trials of {collection}")
     watch = Stopwatch()
-    with _store(context, etl) as store, etl.lake.lock(collection):
+    with open_store(context, etl) as store, etl.lake.lock(collection):
         report = refresh_trials(etl.lake, store, collection, progress=etl.progress.advance)
     yield from _materializations(etl, TRIALS, collection, report, watch)
 
 
 @contextmanager
-def _store(context: dg.AssetExecutionContext, etl: Etl) -> Iterator["ResultStore"]:
+def open_store(context: dg.AssetExecutionContext, etl: Etl) -> Iterator["ResultStore"]:
     """Open the store of the result folders for the time of a ``with`` block.
 
     Raises
