@@ -10,7 +10,7 @@ QUICK := access canonical contract deriving history query reading settings sourc
 
 export DAGSTER_HOME ?= $(CURDIR)/dagster_home
 
-.PHONY: help run dev test test-quick lint docs bench clean
+.PHONY: help run dev test test-quick lint docs bench bench-scaling clean
 
 help:  ## Show what there is to run.
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,8 +39,11 @@ docs: .venv/installed-dev  ## Write the generated pages of docs/ anew.
 	$(BIN)/python -m aind_etl.contract.dictionary > docs/data_dictionary.md
 	$(BIN)/python docs/renew_cookbook.py
 
-bench: .venv/installed-dev  ## Measure a load of 20,000 documents.
-	$(BIN)/python bench/load.py
+bench: .venv/installed-dev bench/.venv/installed  ## Measure what people do beside what they would otherwise use.
+	$(BIN)/python bench/compare.py $(BENCH)
+
+bench-scaling: .venv/installed-dev bench/.venv/installed  ## Measure how cost grows with size.
+	$(BIN)/python bench/scaling.py $(BENCH)
 
 clean:  ## Remove the environment, the lake and what Dagster kept of its runs.
 	rm -rf .venv lake .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
@@ -50,6 +53,11 @@ clean:  ## Remove the environment, the lake and what Dagster kept of its runs.
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer was found; name one: make PYTHON=/path/to/python3.11 ..." >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
+
+bench/.venv/installed: bench/requirements.txt
+	$(PYTHON) -m venv bench/.venv
+	bench/.venv/bin/pip install --quiet --requirement bench/requirements.txt
+	@touch $@
 
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable .

@@ -1,0 +1,176 @@
+"""What aind-etl is compared with: one command each, run as a process of its own.
+
+Runs in the environment of ``requirements.txt``, and prints what ``ours.py`` prints. Each is
+written as somebody would who knows the tool well and has an afternoon.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+COLLECTION = "dynamic-foraging-model-fitting"
+FIT = {
+    "agent_alias": ("fit_settings.agent_alias", "string"),
+    "n_trials": ("n_trials", "int"),
+    "k_model": ("k_model", "int"),
+    "log_likelihood": ("log_likelihood", "double"),
+    "aic": ("AIC", "double"),
+    "bic": ("BIC", "double"),
+    "lpt": ("LPT", "double"),
+    "lpt_aic": ("LPT_AIC", "double"),
+    "lpt_bic": ("LPT_BIC", "double"),
+    "prediction_accuracy": ("prediction_accuracy", "double"),
+}
+
+
+@contextmanager
+def timed(taken):
+    """Note the wall and processor seconds of a ``with`` block."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    yield
+    taken["wall_seconds"] = time.perf_counter() - wall
+    taken["cpu_seconds"] = time.process_time() - cpu
+
+
+def collection_at(source, **options):
+    """Return the collection of a database."""
+    from pymongo import MongoClient
+
+    return MongoClient(source).get_default_database()[COLLECTION].with_options(**options)
+
+
+def dlt(source, target, taken):
+    """Load documents into DuckDB with dlt, children in tables of their own."""
+    import dlt
+
+    collection = collection_at(source)
+    pipeline = dlt.pipeline(
+        "bench",
+        destination=dlt.destinations.duckdb(f"{target}.duckdb"),
+        dataset_name="documents",
+        pipelines_dir=f"{target}-pipelines",
+    )
+    with timed(taken):
+        pipeline.run(collection.find(), table_name="analyses", write_disposition="replace")
+    with pipeline.sql_client() as client:
+        count = client.execute_sql("SELECT count(*) FROM analyses")[0][0]
+    return {"documents": count, "answer": {"live": count == collection.count_documents({})}}
+
+
+def project(source, target, taken):
+    """Let the server flatten the main columns of both formats, and write them with pyarrow."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+    from pymongoarrow.api import Schema, aggregate_arrow_all
+
+    process = {"$first": "$processing.data_processes"}
+    columns = {
+        "nwb_name": {"$ifNull": ["$nwb_name", "$p.output_parameters.nwb_name"]},
+        "subject_id": {"$ifNull": ["$subject_id", "$p.output_parameters.subject_id"]},
+        "session_date": {"$ifNull": ["$session_date", "$p.output_parameters.session_date"]},
+        "status": {"$ifNull": ["$status", "$p.output_parameters.additional_info"]},
+        "result_location": {"$ifNull": ["$s3_location", "$location"]},
+        **{
+            name: {
+                "$convert": {
+                    "input": {
+                        "$ifNull": [
+                            f"$analysis_results.{path}",
+                            f"$p.output_parameters.fitting_results.{path}",
+                        ]
+                    },
+                    "to": kind,
+                    "onError": None,
+                    "onNull": None,
+                }
+            }
+            for name, (path, kind) in FIT.items()
+        },
+    }
+    types = {"string": pa.string(), "int": pa.int32(), "double": pa.float64()}
+    schema = Schema(
+        {"_id": pa.string()}
+        | {name: types[FIT[name][1]] if name in FIT else pa.string() for name in columns}
+    )
+    with timed(taken):
+        table = aggregate_arrow_all(
+            collection_at(source),
+            [{"$set": {"p": process}}, {"$project": columns}],
+            schema=schema,
+        )
+        pq.write_table(table, f"{target}.parquet", compression="zstd")
+    fitted = table.filter(pc.is_valid(table["aic"]))
+    return {
+        "documents": table.num_rows,
+        "answer": {
+            "rows": table.num_rows,
+            "fitted": fitted.num_rows,
+            "aic": round(pc.sum(fitted["aic"]).as_py(), 3),
+            "trials": pc.sum(fitted["n_trials"]).as_py(),
+        },
+    }
+
+
+def raw(source, target, taken):
+    """Read all documents as raw BSON, and do nothing."""
+    collection = collection_at(source)
+    with timed(taken):
+        size = sum(len(batch) for batch in collection.find_raw_batches())
+    count = collection.count_documents({})
+    return {"documents": count, "answer": {"documents": count}, "bytes": size}
+
+
+def ids(source, target, taken):
+    """List the ids."""
+    collection = collection_at(source)
+    with timed(taken):
+        count = sum(1 for _ in collection.find({}, {"_id": 1}))
+    return {"documents": count, "answer": {"documents": count}}
+
+
+def normalize(source, target, taken):
+    """Flatten documents with pandas; parsing them is timed as it is on the other side."""
+    import orjson
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    texts = pq.read_table(source, columns=["document"])["document"].to_pylist()
+    with timed(taken):
+        table = pd.json_normalize([orjson.loads(text) for text in texts])
+    return {"documents": len(table), "answer": {"documents": len(table)}}
+
+
+def copy(source, target, taken):
+    """Copy the tables of a lake into a DuckDB file, and no more."""
+    import duckdb
+
+    names = ["analyses", "fit_parameters", "cross_validation", "input_assets", "attributes"]
+    names.append("documents")
+    file = Path(f"{target}.duckdb")
+    file.unlink(missing_ok=True)
+    rows = {}
+    with timed(taken), duckdb.connect(str(file)) as connection:
+        for name in names:
+            files = f"{source}/{name}/**/*.parquet"
+            connection.execute(
+                f"CREATE TABLE {name} AS FROM read_parquet('{files}', hive_partitioning = false)"
+            )
+            rows[name] = connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0]
+    return {"documents": rows["documents"], "answer": rows}
+
+
+MEASURES: dict[str, Callable] = {
+    function.__name__: function for function in (dlt, project, raw, ids, normalize, copy)
+}
+
+
+if __name__ == "__main__":
+    _, measure, source, target = sys.argv
+    taken = {}
+    answer = MEASURES[measure](source, target, taken)
+    os.write(1, json.dumps(answer | taken).encode() + b"\n")

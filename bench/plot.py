@@ -1,0 +1,49 @@
+"""Plots of records; runs in the environment of ``requirements.txt``."""
+
+import json
+import sys
+from pathlib import Path
+
+import altair as alt
+
+
+def ratios(record):
+    """Return wall seconds of both sides of each measure."""
+    rows = [
+        {"measure": one["name"], "side": side, "seconds": one[key]["wall_seconds"]}
+        for one in record["measures"]
+        for side, key in (("aind-etl", "ours"), ("compared with", "theirs"))
+    ]
+    return (
+        alt.Chart(alt.Data(values=rows))
+        .mark_bar()
+        .encode(
+            x=alt.X("seconds:Q", scale=alt.Scale(type="symlog", constant=0.05)),
+            y=alt.Y("side:N", title=None),
+            color=alt.Color("side:N", legend=None),
+            row=alt.Row(
+                "measure:N",
+                title=None,
+                sort=[one["name"] for one in record["measures"]],
+                header=alt.Header(labelAngle=0, labelAlign="left"),
+            ),
+        )
+        .properties(width=420, height=36)
+    )
+
+
+def scaling(record):
+    """Return time and memory of a full load against the number of documents."""
+    base = alt.Chart(alt.Data(values=record["sizes"])).mark_line(point=True)
+    x = alt.X("documents:Q", scale=alt.Scale(type="log"), title="documents")
+    log = alt.Scale(type="log")
+    return alt.hconcat(
+        base.encode(x=x, y=alt.Y("seconds:Q", scale=log), color="step:N"),
+        base.encode(x=x, y=alt.Y("peak_megabytes:Q", title="peak memory, MB"), color="step:N"),
+    )
+
+
+if __name__ == "__main__":
+    _, kind, source, target = sys.argv
+    chart = {"ratios": ratios, "scaling": scaling}[kind](json.loads(Path(source).read_text()))
+    chart.save(target, ppi=110)
