@@ -163,8 +163,8 @@ class Shape:
         What becomes of their values.
     constants
         Positions of the pieces that are the same in all of them.
-    constant_pieces
-        These pieces, each with its quotation mark.
+    constant_hashes
+        Hashes of these pieces, each with its quotation mark.
     kinds
         For each piece that is no string and no constant: position, number of bytes before its
         first value, and how that begins.
@@ -182,7 +182,7 @@ class Shape:
     pipeline_format: str
     processes: list[ProcessShape]
     constants: Positions
-    constant_pieces: pl.Series
+    constant_hashes: np.ndarray[Any, np.dtype[np.uint64]]
     kinds: Positions
     numbers: dict[Edges, Positions]
     booleans: dict[Edges, Positions]
@@ -277,7 +277,7 @@ class _Learner:
             pipeline_format,
             made,
             np.array(constants, np.int64),
-            pl.Series([f'"{self._pieces[n]}' for n in constants], dtype=pl.String),
+            pl.Series([f'"{self._pieces[n]}' for n in constants]).hash().to_numpy(),
             np.array(self._kinds, np.int64).reshape(-1, 3).T,
             self._by_edges(single - boolean),
             self._by_edges(single & boolean),

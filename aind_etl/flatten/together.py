@@ -169,6 +169,7 @@ class _Pieces:
         self.texts = pl.Series(
             pa.LargeStringArray.from_buffers(count, pa.py_buffer(self._marks), data)
         )
+        self._hashes = self.texts.hash().to_numpy()
 
     def text(self, document: int) -> str:
         """Return the text of a document."""
@@ -181,7 +182,7 @@ class _Pieces:
         first = self.first[:-1]
         counts = np.diff(self.first)
         is_key = self._bytes[self._marks[1::2] + 1] == _COLON
-        hashes = self.texts.gather_every(2).hash().to_numpy() * is_key
+        hashes = self._hashes[::2] * is_key
         places = np.arange(len(hashes)) - np.repeat(first // 2, counts // 2)
         sums = np.add.reduceat(hashes * (2 * places + 1).astype(np.uint64), first // 2)
         sums ^= counts.astype(np.uint64)
@@ -191,25 +192,13 @@ class _Pieces:
             yield (int(counts[documents[0]]), int(sums[documents[0]])), documents
 
     def fit(self, tried: list[tuple[Shape, Positions]]) -> Iterator[_Flags]:
-        """Yield, for shapes and documents, which documents have the shape's constant pieces."""
-        if not tried:
-            return
-        found, expected = [], []
-        base = 0
+        """Yield, for shapes and documents, which documents have the shape's constant pieces.
+
+        Pieces are compared by hashes of 64 bits.
+        """
         for shape, documents in tried:
-            places = self._places(documents, shape.constants)
-            found.append(places.ravel())
-            known = np.arange(base, base + len(shape.constants))
-            expected.append(np.tile(known, len(documents)))
-            base += len(shape.constants)
-        constants = pl.concat([shape.constant_pieces for shape, _ in tried])
-        same = (
-            self.texts.gather(np.concatenate(found)) == constants.gather(np.concatenate(expected))
-        ).to_numpy()
-        end = 0
-        for shape, documents in tried:
-            begin, end = end, end + len(documents) * len(shape.constants)
-            fits = same[begin:end].reshape(len(documents), -1).all(axis=1)
+            same = self._hashes[self._places(documents, shape.constants)] == shape.constant_hashes
+            fits = same.all(axis=1)
             pieces, before, kind = shape.kinds
             begins = self._marks[self._places(documents, pieces)] + before
             # A document that differs may be shorter.
