@@ -22,7 +22,7 @@ from world import fill, make_dump, server
 
 ADDED = 100
 # More takes dlt's memory beyond that of most machines.
-DLT_DOCUMENTS = 2_000
+DLT_DOCUMENTS = 1_000
 
 
 @dataclass(frozen=True)

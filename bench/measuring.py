@@ -47,7 +47,15 @@ def ours(measure: str, source: object, lake: object) -> list[str]:
 
 def others(measure: str, source: object, target: object) -> list[str]:
     """Return the command of something compared with."""
-    return [str(OTHERS_PYTHON), str(HERE / "others.py"), measure, str(source), str(target)]
+    return [
+        str(OTHERS_PYTHON),
+        "-W",
+        "ignore",
+        str(HERE / "others.py"),
+        measure,
+        str(source),
+        str(target),
+    ]
 
 
 def run(command: list[str]) -> tuple[Run, dict[str, Any]]:

@@ -68,27 +68,23 @@ def project(source, target, taken):
     import pyarrow.parquet as pq
     from pymongoarrow.api import Schema, aggregate_arrow_all
 
-    process = {"$first": "$processing.data_processes"}
+    def converted(kind, *paths):
+        value = {"$ifNull": [*paths, None]}
+        return {"$convert": {"input": value, "to": kind, "onError": None, "onNull": None}}
+
+    # One row a process; documents of the other format have none.
+    processes = {"$ifNull": ["$processing.data_processes", [None]]}
+    outputs = "$p.output_parameters"
+    # Early code wrote a list.
+    outputs = {"$cond": [{"$isArray": outputs}, {"$first": outputs}, outputs]}
     columns = {
-        "nwb_name": {"$ifNull": ["$nwb_name", "$p.output_parameters.nwb_name"]},
-        "subject_id": {"$ifNull": ["$subject_id", "$p.output_parameters.subject_id"]},
-        "session_date": {"$ifNull": ["$session_date", "$p.output_parameters.session_date"]},
-        "status": {"$ifNull": ["$status", "$p.output_parameters.additional_info"]},
-        "result_location": {"$ifNull": ["$s3_location", "$location"]},
+        "nwb_name": converted("string", "$nwb_name", "$o.nwb_name"),
+        "subject_id": converted("string", "$subject_id", "$o.subject_id"),
+        "session_date": converted("string", "$session_date", "$o.session_date"),
+        "status": converted("string", "$status", "$o.additional_info"),
+        "result_location": converted("string", "$s3_location", "$location"),
         **{
-            name: {
-                "$convert": {
-                    "input": {
-                        "$ifNull": [
-                            f"$analysis_results.{path}",
-                            f"$p.output_parameters.fitting_results.{path}",
-                        ]
-                    },
-                    "to": kind,
-                    "onError": None,
-                    "onNull": None,
-                }
-            }
+            name: converted(kind, f"$analysis_results.{path}", f"$o.fitting_results.{path}")
             for name, (path, kind) in FIT.items()
         },
     }
@@ -100,13 +96,18 @@ def project(source, target, taken):
     with timed(taken):
         table = aggregate_arrow_all(
             collection_at(source),
-            [{"$set": {"p": process}}, {"$project": columns}],
+            [
+                {"$set": {"p": processes}},
+                {"$unwind": {"path": "$p", "preserveNullAndEmptyArrays": True}},
+                {"$set": {"o": outputs}},
+                {"$project": columns},
+            ],
             schema=schema,
         )
         pq.write_table(table, f"{target}.parquet", compression="zstd")
     fitted = table.filter(pc.is_valid(table["aic"]))
     return {
-        "documents": table.num_rows,
+        "documents": len(pc.unique(table["_id"])),
         "answer": {
             "rows": table.num_rows,
             "fitted": fitted.num_rows,
