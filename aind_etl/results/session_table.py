@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from hashlib import sha256
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from unicodedata import normalize
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 SESSION_TABLE = "s3://aind-behavior-data/foraging_nwb_bonsai_processed"
 """Where the session table lies."""
 
-_FRAME, _INVESTIGATORS = "df_sessions.pkl", "mouse_pi_mapping.json"
+_FILES = _FRAME, _INVESTIGATORS = "df_sessions.pkl", "mouse_pi_mapping.json"
 # The fact that says of what the table in the lake was made.
 _MADE_FROM = "made_from"
 _SUFFIX_IS_A_TIME = 1000
@@ -132,21 +133,35 @@ def refresh_sessions(
     DataError
         The file of the table in the lake is damaged.
     """
+    if _is_made_from(lake, location, [_etag(store, location, name) for name in _FILES]):
+        return _kept(lake, "")
     frame, investigators = _read_files(store, location)
     if frame.problem is not None:
-        return _kept(lake, f"There is no session table at {location}/{_FRAME}", frame)
+        is_absent = frame.problem.reason == "gone"
+        found = (
+            "There is no session table at" if is_absent else "This session table cannot be read:"
+        )
+        said = "" if is_absent else f" {frame.problem.message}"
+        return _kept(lake, f"{found} {location}/{_FRAME}.{said}", lasting=True)
     names, note = _names(lake, investigators)
-    made_from = _fingerprint(location, frame.etag, investigators.etag)
-    if lake.facts(tables.SESSIONS).get(_MADE_FROM) == made_from:
+    etags = [frame.etag, investigators.etag]
+    if _is_made_from(lake, location, etags):
         return _kept(lake, note)
     try:
         columns = read_pickled_frame(frame.content, limits or ReadingLimits())
         table, rows = session_rows(columns, names)
     except DataError as error:
-        return _kept(lake, f"The session table at {location}/{_FRAME} was refused. {error}", frame)
+        refused = f"The session table at {location}/{_FRAME} was refused. {error}"
+        return _kept(lake, refused, lasting=True)
     with lake.whole_lock(table):
         changed = lake.replace_whole(
-            table, rows, {_MADE_FROM: made_from, "source": location, "read_at": now().isoformat()}
+            table,
+            rows,
+            {
+                _MADE_FROM: _fingerprint(location, *etags),
+                "source": location,
+                "read_at": now().isoformat(),
+            },
         )
     others = rows["other_rows"].drop_nulls().str.json_decode(pl.List(pl.Struct([]))).list.len()
     return SessionsReport(
@@ -242,9 +257,18 @@ _ENVIRONMENT = {
 }
 
 
+def _etag(store: "ResultStore", location: str, name: str) -> str:
+    """Return the mark of a file's content; empty where it is not there or cannot be listed."""
+    return next((file.etag for file in store.find_file(location, name).files), "")
+
+
+def _is_made_from(lake: "Lake", location: str, etags: Sequence[str]) -> bool:
+    return lake.facts(tables.SESSIONS).get(_MADE_FROM) == _fingerprint(location, *etags)
+
+
 def _read_files(store: "ResultStore", location: str) -> tuple[FileContent, FileContent]:
     # The size is not known before; the store refuses what is too large.
-    requests = [FileRequest(location, name, 0) for name in (_FRAME, _INVESTIGATORS)]
+    requests = [FileRequest(location, name, 0) for name in _FILES]
     read = {answer.request.name: answer for answer in store.read_files(requests)}
     return read[_FRAME], read[_INVESTIGATORS]
 
@@ -268,15 +292,13 @@ def _names(lake: "Lake", read: FileContent) -> tuple[dict[str, str], str]:
     return dict(known.collect().iter_rows()), note
 
 
-def _kept(lake: "Lake", note: str, frame: FileContent | None = None) -> SessionsReport:
-    """Return the report of a table that stays as it is."""
+def _kept(lake: "Lake", note: str, *, lasting: bool = False) -> SessionsReport:
+    """Return the report of a table that stays as it is; ``lasting`` where that has to be said."""
     rows = lake.count_rows(tables.SESSIONS)
-    if frame is not None:
-        said = f" ({frame.problem.message})" if frame.problem is not None else ""
+    if lasting:
         stays = f"The {rows:,} sessions known before stay." if rows else "No sessions are known."
-        note = f"{note}{said}. {stays}" if frame.problem is not None else f"{note} {stays}"
-    width = len(lake.as_written(tables.SESSIONS).columns)
-    return SessionsReport(rows=rows, columns=width, note=note)
+        note = f"{note} {stays}"
+    return SessionsReport(rows, len(lake.as_written(tables.SESSIONS).columns), note=note)
 
 
 @cache
@@ -365,7 +387,7 @@ def column_names(labels: Sequence[Sequence[str]]) -> list[str]:
         is_own = short in ("subject_id", "session_date") and short not in taken
         is_free = often[short] == 1 and short not in _OWN
         name = short if is_own or is_free else snake_case("_".join(label))
-        candidates = (name, *(f"{name}_{number}" for number in range(2, len(labels) + 3)))
+        candidates = chain([name], (f"{name}_{number}" for number in count(2)))
         unique = next(
             one
             for one in candidates

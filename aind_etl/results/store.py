@@ -15,7 +15,7 @@ import random
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import count, pairwise
 from pathlib import Path
@@ -206,6 +206,24 @@ class ResultStore:
         """
         return self._answers(locations, self._list_folder, lambda _location: 0)
 
+    def find_file(self, location: str, name: str) -> FolderListing:
+        """Return the listing of one file of a folder, without listing the others.
+
+        Raises
+        ------
+        SourceError
+            The store does not answer at all.
+        """
+        # What sorts after all but the last of its letters, and before any name it begins.
+        bounds = (name[:-1], f"{name}\0")
+
+        async def find(location: str) -> FolderListing:
+            listing = await self._list_folder(location, bounds)
+            return replace(listing, files=tuple(one for one in listing.files if one.name == name))
+
+        (listing,) = self._answers([location], find, lambda _location: 0)
+        return listing
+
     def read_files(self, requests: Sequence[FileRequest]) -> Iterator[FileContent]:
         """Yield the content of each file, in the order in which they come.
 
@@ -272,9 +290,9 @@ class ResultStore:
 
     # --- one request ----------------------------------------------------------------------
 
-    async def _list_folder(self, location: str) -> FolderListing:
+    async def _list_folder(self, location: str, bounds: Bounds = _EVERYTHING) -> FolderListing:
         try:
-            files = [file async for page in self._pages(location) for file in page]
+            files = [file async for page in self._pages(location, bounds) for file in page]
         except FileNotFoundError:
             # There is not even a bucket.
             files = []
