@@ -142,6 +142,9 @@ class Endpoint:
                 for name, value in answer.headers.items()
                 if name.lower() in {"content-type", "etag", "last-modified"}
             }
+            if request.method == "HEAD":
+                headers["Content-Length"] = answer.headers["Content-Length"]
+                return web.Response(status=answer.status, headers=headers)
             if fault is not None and fault.cut:
                 response = web.StreamResponse(status=answer.status, headers=headers)
                 response.content_length = len(content)
