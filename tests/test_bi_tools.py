@@ -1,0 +1,158 @@
+"""What BI tools open the warehouse and the lake with, each in an environment of its own."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from io import StringIO
+
+import pyarrow.dataset as ds
+import pytest
+
+from aind_etl.contract import tables
+from aind_etl.contract.ddl import describe
+from aind_etl.data_package import write_data_package
+from aind_etl.export import export
+from aind_etl.sql_files import Kind, read_sql_files
+from aind_etl.warehouse import connect
+
+# Superset's own driver, with the SQLAlchemy that Superset pins: the driver's reflection asks newer
+# ones for catalogues that DuckDB does not have.
+PACKAGES = ["duckdb-engine==0.17.0", "duckdb==1.3.2", "sqlalchemy==1.4.54", "pytz"]
+FRICTIONLESS = ["frictionless==5.18.1"]
+
+SUPERSET = """
+import json, sys
+from sqlalchemy import create_engine, inspect, text
+engine = create_engine("duckdb:///" + sys.argv[1], connect_args={"read_only": True})
+inspector = inspect(engine)
+names = inspector.get_table_names() + inspector.get_view_names()
+columns = {name: inspector.get_columns(name) for name in names}
+with engine.connect() as connection:
+    print(json.dumps({
+        "columns": {name: [one["name"] for one in columns[name]] for name in names},
+        "comments": {one["name"]: one["comment"] for one in columns["analyses"]},
+        "counts": {
+            name: connection.execute(text(f'SELECT count(*) FROM "{name}"')).scalar()
+            for name in names
+        },
+        "filtered": connection.execute(
+            text("SELECT count(*) FROM latest_analyses WHERE subject_id = :subject"),
+            {"subject": "652324"},
+        ).scalar(),
+    }))
+"""
+VALIDATE = """
+import json, sys
+from frictionless import Package
+package = Package.from_descriptor(sys.argv[1])
+problems = [error.message for error in Package.metadata_validate(package.to_descriptor())]
+print(json.dumps({"problems": problems, "resources": len(package.resources)}))
+"""
+R = """
+rates <- read.csv(commandArgs(trailingOnly = TRUE)[1])
+one <- subset(rates, parameter == "learn_rate_rew" & agent_alias == "QLearning_L2F1_CK1_softmax")
+cat(nrow(rates), nrow(one), sprintf("%.9f", mean(one$value)), class(rates$session_number), "\\n")
+"""
+
+
+def environment(folder, packages):
+    """Return the interpreter of an environment with some packages."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    python = folder / "bin" / "python"
+    installed = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            str(python),
+            "install",
+            "--quiet",
+            "--only-binary=:all:",
+            *packages,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if installed.returncode:
+        reason = (installed.stderr.strip().splitlines() or ["no reason given"])[-1]
+        pytest.skip(f"pip could not install {packages[0]}: {reason}")
+    return python
+
+
+def answer(python, script, path):
+    ran = subprocess.run(
+        [python, "-W", "ignore", "-c", script, str(path)],
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    return json.loads(ran.stdout)
+
+
+@pytest.mark.slow
+def test_supersets_driver_lists_and_reads_every_table_and_view(built, tmp_path):
+    python = environment(tmp_path / "superset", PACKAGES)
+    found = answer(python, SUPERSET, built.warehouse)
+    made = [file.name for kind in (Kind.VIEW, Kind.MART) for file in read_sql_files(kind)]
+    with connect(built.warehouse) as connection:
+        for name in [*made, *(table.name for table in (tables.ANALYSES, tables.FIT_PARAMETERS))]:
+            described = connection.execute(f'DESCRIBE "{name}"').fetchall()
+            assert found["columns"][name] == [row[0] for row in described]
+            ((n_rows,),) = connection.execute(f'SELECT count(*) FROM "{name}"').fetchall()
+            assert found["counts"][name] == n_rows
+        (expected,) = connection.execute(
+            "SELECT count(*) FROM latest_analyses WHERE subject_id = '652324'"
+        ).fetchone()
+    assert found["filtered"] == expected > 0
+    assert found["comments"]["subject_id"] == describe(
+        next(column for column in tables.ANALYSES.columns if column.name == "subject_id")
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    "AIND_ETL_TEST_FRICTIONLESS" not in os.environ,
+    reason="AIND_ETL_TEST_FRICTIONLESS is not set: its fifty packages take a minute to install",
+)
+def test_frictionless_finds_no_fault_in_the_data_package(sample_lake, tmp_path):
+    python = environment(tmp_path / "frictionless", FRICTIONLESS)
+    path = write_data_package(sample_lake)
+    found = answer(python, VALIDATE, path)
+    assert found == {
+        "problems": [],
+        "resources": len(json.loads(path.read_text(encoding="utf-8"))["resources"]),
+    }
+
+
+def test_arrow_opens_a_table_of_the_lake_as_one_data_set(built):
+    # What R's arrow::open_dataset and Python's pyarrow.dataset do is one C++ library.
+    root = built.lake.storage.root
+    data = ds.dataset(root / "analyses", partitioning="hive")
+    assert data.count_rows() == built.lake.count_rows(tables.ANALYSES)
+    month = data.to_table(filter=ds.field("session_month") == "2026-03", columns=["session_key"])
+    assert set(month["session_key"].to_pylist()) == {"652324_2026-03-10_15-33-11"}
+
+
+@pytest.mark.slow
+def test_r_reads_the_csv_files(built, tmp_path):
+    rscript = shutil.which("Rscript")
+    if rscript is None or subprocess.run([rscript, "--version"], check=False).returncode:
+        pytest.skip("there is no Rscript; Debian's package is called r-base-core")
+    (written,) = export(built.warehouse, tmp_path, "csv", ["parameter_trajectories"])
+    ran = subprocess.run(
+        [rscript, "-e", R, "--args", str(written.path)], capture_output=True, text=True, check=True
+    )
+    rows = list(csv.DictReader(StringIO(written.path.read_text())))
+    values = [
+        float(row["value"])
+        for row in rows
+        if row["parameter"] == "learn_rate_rew"
+        and row["agent_alias"] == "QLearning_L2F1_CK1_softmax"
+    ]
+    n_rows, n_values, mean, kind = ran.stdout.split()
+    assert (int(n_rows), int(n_values), kind) == (len(rows), len(values), "integer")
+    assert float(mean) == pytest.approx(sum(values) / len(values), abs=1e-8)
