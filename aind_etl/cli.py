@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -379,6 +380,74 @@ def report(
         f"{summary.fits:,} fits of {summary.fitted_sessions:,} sessions and "
         f"{summary.subjects:,} subjects. Open {_escape(str(output))}",
         soft_wrap=True,
+    )
+
+
+@app.command()
+def figures(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Where to; the folder is made if need be.")
+    ],
+    subject: Annotated[
+        str | None, typer.Option("--subject", metavar="ID", help="Only this subject's.")
+    ] = None,
+    date: Annotated[
+        datetime | None,
+        typer.Option(
+            "--date", metavar="YYYY-MM-DD", formats=["%Y-%m-%d"], help="Only this day's sessions."
+        ),
+    ] = None,
+    agent: Annotated[
+        str | None, typer.Option("--agent", metavar="ALIAS", help="Only this agent's fits.")
+    ] = None,
+    record: Annotated[
+        str | None, typer.Option("--record", metavar="ID", help="Only records whose id begins so.")
+    ] = None,
+    lake: LakeOption = None,
+    warehouse: WarehouseOption = None,
+) -> None:
+    """Download the figures of fitted sessions, named after session, agent and record.
+
+    Which there are is asked of the warehouse. Figures that are there already are not downloaded
+    again; interrupted, run it again to go on. Those that could not be had are listed.
+
+    One mouse's: `aind-etl figures figures --subject 652324`.
+    One model's of a day: `aind-etl figures figures --date 2026-04-15 --agent
+    QLearning_L2F1_CK1_softmax`.
+    """
+    settings = _settings(None, lake, warehouse, None)
+    from aind_etl.results import open_result_store
+    from aind_etl.results.figures import Selection, choose_figures, download_figures
+    from aind_etl.warehouse import connect, read_sources
+
+    selection = Selection(subject, date.date() if date else None, agent, record)
+    with connect(settings.warehouse_path) as connection:
+        chosen = choose_figures(connection, selection)
+        sources = read_sources(connection)
+    if not chosen:
+        where = str(settings.warehouse_path)
+        what = f" of {selection}" if str(selection) else ""
+        _out.print(
+            f"No successful fit{_escape(what)} in {_escape(where)}. What there is: "
+            "'aind-etl sql \"SELECT DISTINCT subject_id, session_date, agent_alias FROM "
+            "analyses\"'.",
+            soft_wrap=True,
+            highlight=False,
+        )
+        return
+    # The documents' own source says whether the sample's folders stand in for s3://.
+    if sources:
+        settings = settings.model_copy(update={"source": sources[0]})
+    with _progress() as progress, open_result_store(settings) as store:
+        progress.step("download", total=len(chosen), unit="figures")
+        report = download_figures(store, chosen, directory, progress=progress.advance)
+    for figure, reason in report.missing:
+        _out.print(f"missing: {_escape(figure.file_name)}: {_escape(reason)}", soft_wrap=True)
+    _out.print(
+        f"{report.downloaded:,} downloaded ({report.bytes / 1e6:,.1f} MB), {report.present:,} "
+        f"there already, {len(report.missing):,} missing, in {_escape(str(directory))}",
+        soft_wrap=True,
+        highlight=False,
     )
 
 

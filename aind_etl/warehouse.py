@@ -214,6 +214,14 @@ def read_info(path: Path) -> dict[str, str]:
         return {}
 
 
+def read_sources(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """Return the sources that the warehouse's documents were read from, sorted."""
+    found = connection.execute(
+        "SELECT DISTINCT source FROM collections WHERE source <> '' ORDER BY source"
+    ).fetchall()
+    return [source for (source,) in found]
+
+
 def run_checks(
     connection: duckdb.DuckDBPyConnection, sql_folder: Path | None = None
 ) -> Iterator[tuple[SqlFile, int]]:

@@ -1,8 +1,10 @@
 """The session table in the lake and the warehouse: names, types, keys, and what changes them."""
 
 import json
+import os
 import pickle
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from itertools import islice
 from pathlib import Path
@@ -13,6 +15,7 @@ import polars as pl
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from result_endpoint import PAGE, SLOW_DOWN, Endpoint, Fault, endpoint_before, error
 from worlds import NOON, Built, Clock
 
 from aind_etl.contract import DataType, tables
@@ -385,3 +388,66 @@ def test_what_was_read_says_when_and_from_where(lake: Lake, store: ResultStore) 
     facts = lake.facts(tables.SESSIONS)
     assert facts["source"] == f"s3://{FOLDER}"
     assert datetime.fromisoformat(facts["read_at"]) == NOON.astimezone(UTC)
+
+
+# --- a real endpoint ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def endpoint(folder: Path) -> Iterator[Endpoint]:
+    """Return a real S3 endpoint that has the session table, behind a proxy."""
+    with endpoint_before(folder.parents[1]) as endpoint:
+        yield endpoint
+
+
+@contextmanager
+def store_at(endpoint: Endpoint) -> Iterator[ResultStore]:
+    with open_result_store(
+        load_settings(results_root="s3://", s3_endpoint_url=endpoint.url)
+    ) as store:
+        yield store
+
+
+def test_a_real_endpoint_is_only_read_and_an_unchanged_table_only_listed(
+    lake: Lake, endpoint: Endpoint
+) -> None:
+    with store_at(endpoint) as store:
+        assert refresh(lake, store).rows == 24
+        endpoint.requests, first = [], endpoint.requests
+        assert not refresh(lake, store).changed
+    assert {method for method, _ in first + endpoint.requests} == {"GET"}
+    assert any(path.endswith(FRAME) for _, path in first)
+    assert not any(path.endswith((FRAME, MAPPING)) for _, path in endpoint.requests)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (error(403, "AccessDenied"), "cannot be read"),
+        (error(404, "NoSuchKey"), "There is no session table"),
+        (Fault(200, PAGE), "was refused. It is no pickle"),
+        (Fault(200, b""), "cannot be read"),
+    ],
+    ids=["forbidden", "gone", "a page", "nothing"],
+)
+def test_what_an_endpoint_gives_in_place_of_the_table_takes_nothing_away(
+    lake: Lake, endpoint: Endpoint, folder: Path, fault: Fault, words: str
+) -> None:
+    with store_at(endpoint) as store:
+        refresh(lake, store)
+        os.utime(folder / FRAME, (1, 1))
+        (folder / FRAME).write_bytes((folder / FRAME).read_bytes() + b" ")
+        endpoint.faults = lambda path, _times: fault if FRAME in path else None
+        report = refresh(lake, store)
+        assert (report.rows, report.changed) == (24, False)
+        assert words in report.note
+        endpoint.forget()
+        assert refresh(lake, store).note == ""
+
+
+def test_a_burst_of_errors_and_a_cut_body_are_outlived(lake: Lake, endpoint: Endpoint) -> None:
+    faults = [error(500, "InternalError"), Fault(503, SLOW_DOWN), Fault(cut=True)]
+    endpoint.faults = lambda path, times: faults[times] if times < 3 and FRAME in path else None
+    with store_at(endpoint) as store:
+        report = refresh(lake, store)
+    assert (report.rows, report.note) == (24, "")

@@ -38,6 +38,7 @@ LABELS = b"labels"
 """Where a field's metadata holds the labels the column has in the frame."""
 
 _SHOWN_CHARACTERS = 120
+_SHOWN_BYTES = 16
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - moments without a zone are counted from it
 # A small pickle may repeat itself: this many values are always let pass.
 _MOST_VALUES = 1_000_000
@@ -68,6 +69,8 @@ def read_frame(content: bytes) -> pa.Table:
         The pickle asks for something that a frame does not need, is no frame, is damaged, or
         repeats itself without end.
     """
+    if not content.startswith(pickle.PROTO):
+        raise RefusedError(f"It is no pickle: it begins with {content[:_SHOWN_BYTES]!r}.")
     try:
         frame = _Unpickler(io.BytesIO(content)).load()
         return _table(frame, _Cells(max(len(content), _MOST_VALUES)))

@@ -1,0 +1,40 @@
+-- One row a session of the session table: every column of it, and how far it is fitted.
+-- Sessions without a fit are here too, with n_fits 0. n_fits counts successful fits of all
+-- pipelines and collections, re-fits included, n_fitted_agents the agents among them; n_skipped and
+-- n_failed count the other analyses. The best agents are those of best_models, among the newest fit
+-- of each agent; NULL where nothing was fitted. Sessions that were analysed and are not in the
+-- session table are not here: analyses has them.
+WITH analysed AS (
+    SELECT
+        session_key,
+        count(*) FILTER (outcome = 'success' AND agent_alias IS NOT NULL) AS n_fits,
+        count(DISTINCT agent_alias) FILTER (outcome = 'success') AS n_fitted_agents,
+        count(*) FILTER (outcome = 'skipped') AS n_skipped,
+        count(*) FILTER (outcome = 'failed') AS n_failed,
+        max(finished_at) FILTER (outcome = 'success' AND agent_alias IS NOT NULL) AS newest_fit_at
+    FROM analyses
+    WHERE session_key IS NOT NULL
+    GROUP BY session_key
+),
+best AS (
+    SELECT
+        session_key,
+        max(agent_alias) FILTER (criterion = 'aic') AS best_agent_by_aic,
+        max(agent_alias) FILTER (criterion = 'bic') AS best_agent_by_bic,
+        max(agent_alias) FILTER (criterion = 'cv_accuracy') AS best_agent_by_cv_accuracy
+    FROM best_models
+    GROUP BY session_key
+)
+SELECT
+    sessions.*,
+    coalesce(analysed.n_fits, 0) AS n_fits,
+    coalesce(analysed.n_fitted_agents, 0) AS n_fitted_agents,
+    coalesce(analysed.n_skipped, 0) AS n_skipped,
+    coalesce(analysed.n_failed, 0) AS n_failed,
+    analysed.newest_fit_at,
+    best.best_agent_by_aic,
+    best.best_agent_by_bic,
+    best.best_agent_by_cv_accuracy
+FROM sessions
+LEFT JOIN analysed USING (session_key)
+LEFT JOIN best USING (session_key)
