@@ -189,11 +189,13 @@ def connect(path: Path) -> duckdb.DuckDBPyConnection:
 
 
 def _refuse_later_layout(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    facts = dict(
-        connection.execute(
-            f"SELECT name, value FROM {INFO_TABLE} WHERE name IN ('layout', 'built_by')"
-        ).fetchall()
-    )
+    try:
+        facts = dict(connection.execute(f"SELECT name, value FROM {INFO_TABLE}").fetchall())
+    except duckdb.CatalogException:
+        raise ConfigurationError(
+            f"The database {str(path)!r} is not one of aind-etl: it has no table {INFO_TABLE!r}. "
+            "Name the warehouse with --warehouse or AIND_ETL_WAREHOUSE."
+        ) from None
     layout = facts.get("layout", "")
     if not layout.isdecimal() or int(layout) > _LAYOUT:
         raise ConfigurationError(

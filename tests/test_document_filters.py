@@ -1,9 +1,12 @@
 """Filters of documents: the same records as a MongoDB server finds, and errors that help."""
 
 import json
+import logging
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from datetime import date
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,6 +21,7 @@ from pymongo.collection import Collection
 from worlds import MAIN, JsonDocument, load, read_dump
 
 from aind_etl.access.records import matching_records
+from aind_etl.errors import ArgumentError
 from aind_etl.lake import Lake
 from aind_etl.warehouse import build_warehouse, connect
 
@@ -25,7 +29,7 @@ PROCESS = "processing.data_processes"
 OUTPUTS = f"{PROCESS}.output_parameters"
 FIT = f"{OUTPUTS}.fitting_results"
 
-EXAMPLES = int(os.environ.get("AIND_ETL_TEST_FILTERS", "150"))
+EXAMPLES = int(os.environ.get("AIND_ETL_TEST_FILTERS", "100"))
 """How many filters are compared with a server's."""
 
 ODDITIES: list[JsonDocument] = [
@@ -231,3 +235,67 @@ def test_the_same_records_are_found_as_by_a_server(collection, warehouse, paths,
     found = matching_records(warehouse, MAIN, query).to_list()
     assert len(found) == len(set(found))
     assert set(found) == expected, query
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ({"subjct_id": "1"}, "'subjct_id'. Did you mean 'subject_id'"),
+        ({f"{FIT}.params.learnrate": 1}, f"Did you mean '{FIT}.params.learn_rate'"),
+        ({"analysis_results.n_trial": 1}, "'analysis_results.n_trials'"),
+        ({"status": {"$where": "x"}}, "The operator '$where' at 'status'"),
+        ({"$where": "x"}, "The operator '$where' at the filter"),
+        ({"status": {"$regx": "x"}}, "Did you mean '$regex'"),
+        ({"status": {"$or": []}}, "It stands outside of paths"),
+        ({"$in": ["a"]}, "It stands at a path"),
+        ({"$or": []}, "'$or' takes a list of filters"),
+        ({"$and": {"status": "success"}}, "'$and' takes a list of filters"),
+        ({"status": {"$in": "success"}}, "take a list of values, not 'success'"),
+        ({"status": {"$exists": "yes"}}, "takes True or False, not 'yes'"),
+        ({"status": {"$not": "success"}}, "'$not' takes operators"),
+        ({"status": {"$regex": "("}}, "'(' cannot be read"),
+        ({"status": {"$regex": "a", "$options": "q"}}, "not 'q'"),
+        ({"status": {"$options": "i"}}, "without a '$regex'"),
+        ({"status": {"$gt": None}}, "'$gt' with None is not understood"),
+        ({"status": ["success"]}, "['success'] is not understood"),
+        ({"analysis_results": {"n_trials": 5}}, "such as 'analysis_results.n_trials'"),
+        ({"session_date": date(2024, 10, 24)}, "the date '2024-10-24'. Dates in the documents"),
+        ({"": 1}, "'' is no path"),
+        ({"a..b": 1}, "'a..b' is no path"),
+        ({PROCESS: {"$elemMatch": 5}}, "'$elemMatch' takes what an entry must meet"),
+        ({1: 2}, "1 is none"),
+        ([], "A filter is a dictionary"),
+    ],
+)
+def test_what_a_filter_cannot_say_is_explained(warehouse, query, words):
+    with pytest.raises(ArgumentError) as caught:
+        matching_records(warehouse, MAIN, query)
+    assert words in str(caught.value)
+
+
+def test_regular_expressions_of_python_are_understood(warehouse):
+    compiled = matching_records(
+        warehouse, MAIN, {"nwb_name": re.compile("^BEHAVIOR", re.IGNORECASE)}
+    )
+    written = {"nwb_name": {"$regex": "^BEHAVIOR", "$options": "i"}}
+    assert compiled.len() > 0
+    assert set(compiled) == set(matching_records(warehouse, MAIN, written))
+    others = matching_records(warehouse, MAIN, {"nwb_name": {"$not": re.compile("(?i)^BEHAVIOR")}})
+    assert not set(others) & set(compiled)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"session_date": {"$gte": "2025-01-01", "$lt": "2025-06-01"}},
+        {"subject_id": {"$in": ["652001", "652257"]}, "status": {"$ne": "success"}},
+        {f"{FIT}.params.learn_rate": {"$gt": 0.4}},
+        {f"{FIT}.fit_settings.fit_names": "biasL", f"{OUTPUTS}.subject_id": "652324"},
+        {"analysis_spec.analysis_args.fit_kwargs.k_fold_cross_validation": 10},
+        {PROCESS: {"$elemMatch": {"name": {"$regex": "^han"}, "code.version": {"$gt": "0"}}}},
+    ],
+)
+def test_common_filters_are_decided_without_reading_documents(warehouse, caplog, query):
+    caplog.set_level(logging.INFO, "aind_etl")
+    assert matching_records(warehouse, MAIN, query).len() > 0
+    assert "Reading" not in caplog.text

@@ -78,7 +78,7 @@ class Warehouse(Generic[Frame]):
     >>> from aind_etl import Warehouse
     >>> warehouse = Warehouse()
     >>> warehouse.analyses(subject_id="652257", outcome="success", columns=["agent_alias"]).height
-    10
+    14
     >>> Warehouse(frames="pandas").table("best_models").columns[0]
     'session_key'
     """
@@ -298,7 +298,7 @@ class Warehouse(Generic[Frame]):
         │ --- │
         │ i64 │
         ╞═════╡
-        │ 10  │
+        │ 19  │
         └─────┘
         """
         with opened(self.path) as connection:

@@ -1,0 +1,82 @@
+"""How long a call from a notebook takes, by subject, on a warehouse of 145,000 records.
+
+    python bench/notebook_calls.py [WAREHOUSE]
+
+Without a warehouse, a world of 7,500 sessions is simulated and loaded first, without result
+folders, which takes some minutes. Latent variables are therefore not asked for.
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from aind_etl import Warehouse, get_mle_model_fitting
+from aind_etl.analyses import refresh_analyses
+from aind_etl.extract import Pass, extract_collection
+from aind_etl.lake import Lake
+from aind_etl.sample import write_world
+from aind_etl.sources import open_source
+from aind_etl.warehouse import build_warehouse
+
+SESSIONS = 7500
+CALLS = 100
+
+
+def main() -> None:
+    """Measure, and print what was measured."""
+    if len(sys.argv) > 1:
+        measure(Path(sys.argv[1]))
+        return
+    with tempfile.TemporaryDirectory(prefix="aind-etl-bench-") as folder:
+        measure(build(Path(folder)))
+
+
+def build(folder: Path) -> Path:
+    """Return the warehouse of a simulated world."""
+    write_world(folder / "world", sessions=SESSIONS, seed=0, results=False)
+    lake = Lake(folder / "lake")
+    with open_source(str(folder / "world")) as source:
+        for collection in source.list_collections():
+            with lake.lock(collection):
+                extract_collection(source, lake, collection, Pass.NEW)
+                refresh_analyses(lake, collection)
+    build_warehouse(lake, folder / "warehouse.duckdb")
+    return folder / "warehouse.duckdb"
+
+
+def measure(warehouse: Path) -> None:
+    """Time calls for a hundred subjects, again and again where there are fewer."""
+    tables = Warehouse(warehouse)
+    records = tables.sql("SELECT count(DISTINCT record_id) AS n FROM analyses").item()
+    subjects = tables.sql(
+        "SELECT DISTINCT subject_id FROM mle_fitting "
+        "WHERE status = 'success' AND subject_id IS NOT NULL ORDER BY subject_id"
+    )["subject_id"].to_list()
+    print(f"{records:,} records, {len(subjects):,} subjects, {CALLS} calls each\n")
+    print(f"{'':42}{'fits':>7}{'median ms':>11}{'slowest ms':>12}")
+    for name, call in {
+        "get_mle_model_fitting(subject)": lambda subject: get_mle_model_fitting(
+            subject, if_include_latent_variables=False, warehouse=warehouse
+        ),
+        "get_mle_model_fitting(subject), no metrics": lambda subject: get_mle_model_fitting(
+            subject,
+            if_include_metrics=False,
+            if_include_latent_variables=False,
+            warehouse=warehouse,
+        ),
+        "Warehouse.analyses(subject)": lambda subject: tables.analyses(subject_id=subject),
+    }.items():
+        seconds, rows = [], []
+        for number in range(CALLS):
+            started = time.perf_counter()
+            found = call(subjects[number % len(subjects)])
+            seconds.append(time.perf_counter() - started)
+            rows.append(0 if found is None else len(found))
+        median, slowest = 1e3 * statistics.median(seconds), 1e3 * max(seconds)
+        print(f"{name:42}{statistics.median(rows):7.0f}{median:11.1f}{slowest:12.1f}")
+
+
+if __name__ == "__main__":
+    main()
