@@ -48,8 +48,9 @@ _MADE_ID_DIGITS = 32
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
 _LONG_NUMBER = b"0" * 19
 # The last two bytes of a little-endian double that is not finite are f0 to ff, and then 7f or ff.
-_ENDS = bytes.maketrans(bytes(range(0xF0, 0xFF)), b"\xf0" * 15)
-_NOT_FINITE = (b"\xf0\x7f", b"\xf0\xff", b"\xff\x7f", b"\xff\xff")
+# A 7f is searched for as if it were ff: what is found too much is only looked at in vain.
+_ENDS = bytes.maketrans(bytes([*range(0xF0, 0xFF), 0x7F]), b"\xf0" * 15 + b"\xff")
+_NOT_FINITE = (b"\xf0\xff", b"\xff\xff")
 
 _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
     datetime_conversion=DatetimeConversion.DATETIME_MS, tz_aware=False
