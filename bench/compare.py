@@ -22,7 +22,7 @@ from world import fill, make_dump, server
 
 ADDED = 100
 # More takes dlt's memory beyond that of most machines.
-DLT_DOCUMENTS = 1_000
+DLT_DOCUMENTS = 500
 
 
 @dataclass(frozen=True)
@@ -223,11 +223,14 @@ def main() -> None:
         run(ours("load", f"{address}whole", folder / "loaded"))
         run(ours("load", f"{address}tenth", folder / "loaded-tenth"))
         run(ours("canonical", f"{address}whole", folder / "canonical.parquet"))
-        found = [compared(measure, given.runs, console) for measure in measures(address, folder)]
         _, size = run(ours("size", "-", folder / "loaded"))
-    record = {"conditions": conditions(), "documents": count, "runs": given.runs}
-    record |= {"measures": found, "size": size}
-    keep(record)
+        record = {"conditions": conditions(), "documents": count, "runs": given.runs, "size": size}
+        record["measures"] = found = []
+        for measure in measures(address, folder):
+            found.append(compared(measure, given.runs, console))
+            # What was measured stays where a later measure fails.
+            keep(record)
+    draw(record)
     show(console, found)
 
 
@@ -289,12 +292,11 @@ def row(found: dict[str, Any]) -> tuple[str, ...]:
 
 
 def keep(record: dict[str, Any]) -> None:
-    """Write the record, the page and the plot."""
-    records = HERE / "records"
-    records.mkdir(exist_ok=True)
-    about = record["conditions"]
-    name = f"{about['date'][:10]}-{record['documents']}.json"
-    (records / name).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    """Write the record and the page."""
+    path = path_of(record)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    about, name = record["conditions"], path.name
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
     size = record["size"]
     what = (
@@ -326,8 +328,17 @@ def keep(record: dict[str, Any]) -> None:
         "![Seconds of both sides of each measure](results.png)",
     ]
     (HERE / "RESULTS.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    plot = [str(OTHERS_PYTHON), str(HERE / "plot.py")]
-    subprocess.run([*plot, "ratios", str(records / name), str(HERE / "results.png")], check=True)
+
+
+def path_of(record: dict[str, Any]) -> Path:
+    """Return where a record lies."""
+    return HERE / "records" / f"{record['conditions']['date'][:10]}-{record['documents']}.json"
+
+
+def draw(record: dict[str, Any]) -> None:
+    """Draw the plot of a record."""
+    plot = [str(OTHERS_PYTHON), str(HERE / "plot.py"), "ratios"]
+    subprocess.run([*plot, str(path_of(record)), str(HERE / "results.png")], check=True)
 
 
 def show(console: Console, found: list[dict[str, Any]]) -> None:
