@@ -10,6 +10,7 @@ results are appended to a file as Markdown.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -42,7 +43,7 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit())
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from result_endpoint import endpoint_before
-with endpoint_before(Path(sys.argv[2])) as endpoint:
+with endpoint_before(Path(sys.argv[2]), is_still=True) as endpoint:
     endpoint.latency_seconds = float(sys.argv[3])
     print(endpoint.url, flush=True)
     while True:
@@ -69,7 +70,8 @@ from pathlib import Path
 from aind_etl.lake import Lake
 from aind_etl.results import open_result_store, refresh_trials
 from aind_etl.settings import load_settings
-settings = load_settings(source="elsewhere", s3_endpoint_url=sys.argv[1])
+place = "s3_endpoint_url" if "://" in sys.argv[1] else "results_root"
+settings = load_settings(source="elsewhere", **{place: sys.argv[1]})
 with open_result_store(settings) as store:
     report = refresh_trials(Lake(Path(sys.argv[2])), store, sys.argv[3])
 print(report.loaded)
@@ -111,6 +113,11 @@ def main() -> None:
         root, dump, lake = (Path(folder) / name for name in ("results", "dump", "lake"))
         size = make_results(root, dump, given.records)
         load(dump, lake, root)
+        local = Path(folder) / "local"
+        shutil.copytree(lake, local)
+        from_disk = measure(
+            "trials, from a folder", [OURS, str(root), str(local), COLLECTION], given.records
+        )
         with serve(root) as url:
             runs = [
                 measure(
@@ -119,6 +126,7 @@ def main() -> None:
                     given.records,
                 ),
                 measure("trials", [OURS, url, str(lake), COLLECTION], given.records),
+                from_disk,
             ]
     lines = report(runs, size)
     print("\n".join(lines))

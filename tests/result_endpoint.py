@@ -156,13 +156,16 @@ class Endpoint:
 
 
 @contextmanager
-def serve_folder(folder: Path) -> Iterator[str]:
-    """Serve ``<folder>/<bucket>/<key>`` as S3 for the time of a ``with`` block; give its URL."""
+def serve_folder(folder: Path, *, is_still: bool = False) -> Iterator[str]:
+    """Serve ``<folder>/<bucket>/<key>`` as S3 for the time of a ``with`` block; give its URL.
+
+    A folder that is still, as nobody changes it, is not looked at anew for every request.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     command = [RCLONE, "serve", "s3", "--addr", address, "--vfs-cache-mode", "off"]
-    command += ["--dir-cache-time", "0s", "--config", "/dev/null", folder]
+    command += ["--dir-cache-time", "1h" if is_still else "0s", "--config", "/dev/null", folder]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         wait_until_served(f"http://{address}")
@@ -183,9 +186,9 @@ def wait_until_served(url: str) -> None:
 
 
 @contextmanager
-def endpoint_before(folder: Path) -> Iterator[Endpoint]:
+def endpoint_before(folder: Path, *, is_still: bool = False) -> Iterator[Endpoint]:
     """Serve a folder as S3 behind a proxy for the time of a ``with`` block."""
-    with serve_folder(folder) as upstream:
+    with serve_folder(folder, is_still=is_still) as upstream:
         endpoint = Endpoint(upstream)
         endpoint.start()
         try:
