@@ -1,0 +1,167 @@
+"""Failure alerts: posted to a real server, once, with a link, and without secrets."""
+
+import json
+import threading
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import dagster as dg
+import pytest
+
+from aind_etl.orchestration.alerts import (
+    SECONDS_BETWEEN_MESSAGES,
+    Failure,
+    message,
+    send_alerts,
+)
+from aind_etl.orchestration.storage import hastily
+from aind_etl.settings import load_settings
+
+SECRET = "s3cret-part"
+
+
+@pytest.fixture
+def room():
+    """Return a chat room that keeps what is posted, and answers with ``status``."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            """Keep what is posted."""
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            self.server.posted.append(json.loads(body))
+            self.send_response(self.server.status)
+            self.end_headers()
+
+        def log_message(self, *_):
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.posted, server.status = [], 200
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def settings(room):
+    return load_settings(
+        source=f"mongodb://reader:{SECRET}@db.example/analysis",
+        alert_webhook_url=f"http://127.0.0.1:{room.server_port}/{SECRET}-hook",
+        dagster_url="https://dagster.example/",
+    )
+
+
+@pytest.fixture
+def instance(tmp_path):
+    with hastily(), dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        yield instance
+
+
+class Looking:
+    """The sensor, tick by tick, with the cursor it left."""
+
+    def __init__(self, instance, settings):
+        self._instance, self._settings = instance, settings
+        self.cursor = None
+
+    def __call__(self, ahead=0.0):
+        """Return what a tick says that many seconds from now."""
+        moment = datetime.now(UTC) + timedelta(seconds=ahead)
+        with dg.build_sensor_context(instance=self._instance, cursor=self.cursor) as context:
+            said = send_alerts(context, self._settings, moment)
+            self.cursor = context.cursor
+        return said
+
+
+@pytest.fixture
+def look(instance, settings):
+    look = Looking(instance, settings)
+    assert look() == "Failures are told of from now on."
+    return look
+
+
+def fail(instance, error="The source does not answer.", **tags):
+    @dg.op
+    def read():
+        raise ValueError(error)
+
+    @dg.job(name="refresh_collection")
+    def job():
+        read()
+
+    return job.execute_in_process(
+        instance=instance,
+        raise_on_error=False,
+        tags=tags,
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+    ).run_id
+
+
+def test_a_run_that_failed_is_told_of_once_with_its_error_and_a_link(instance, look, room):
+    run = fail(instance, **{"dagster/partition": "a-collection"})
+    assert look(1) == "Told of 1 failures."
+    (posted,) = room.posted
+    assert posted["text"].splitlines() == [
+        "aind-etl: refresh_collection of a-collection failed",
+        "",
+        "refresh_collection of a-collection: ValueError: The source does not answer.",
+        f"https://dagster.example/runs/{run}",
+    ]
+    assert look(SECONDS_BETWEEN_MESSAGES + 5) == "Nothing has failed."
+    assert len(room.posted) == 1
+
+
+def test_many_failures_become_one_message_and_those_that_follow_wait(instance, look, room):
+    for _ in range(12):
+        fail(instance)
+    assert look(1) == "Told of 12 failures."
+    assert room.posted[0]["text"].endswith("… and 2 more")
+    fail(instance)
+    assert "waits for the next" in look(2)
+    assert len(room.posted) == 1
+
+
+def test_what_is_started_again_by_itself_is_not_told_of(instance, look, room):
+    fail(instance, **{"dagster/will_retry": "true"})
+    assert look(1) == "Nothing has failed."
+    assert room.posted == []
+
+
+def test_no_secret_is_told(instance, look, room, settings):
+    fail(instance, f"cannot open {settings.source} ({settings.alert_webhook_url})")
+    fail(instance, settings.alert_webhook_url.get_secret_value())
+    look(1)
+    assert SECRET not in json.dumps(room.posted)
+    assert SECRET not in repr(settings)
+
+
+@pytest.mark.parametrize("status", [404, 500])
+def test_a_message_that_was_not_taken_is_sent_again(instance, look, room, status):
+    fail(instance)
+    room.status = status
+    assert look(1) == f"The webhook answered with {status}; it is tried again."
+    room.status = 200
+    assert look(2) == "Told of 1 failures."
+
+
+def test_a_webhook_that_cannot_be_reached_is_said_without_its_address(instance, look, room):
+    fail(instance)
+    look._settings = load_settings(alert_webhook_url=f"http://127.0.0.1:9/{SECRET}")
+    said = look(1)
+    assert said == "The webhook could not be reached (ConnectError); it is tried again."
+
+
+def test_without_a_webhook_nothing_is_sent_and_that_is_said(instance):
+    look = Looking(instance, load_settings())
+    assert look().startswith("AIND_ETL_ALERT_WEBHOOK_URL is not set")
+
+
+def test_slack_gets_text_and_teams_a_card_as_well():
+    failures = [Failure("a job", "an error", "http://page/runs/1")]
+    assert message(failures, slack=True).keys() == {"text"}
+    card = message(failures, slack=False)["attachments"][0]
+    assert card["contentType"] == "application/vnd.microsoft.card.adaptive"
+    assert [block["text"] for block in card["content"]["body"]] == [
+        "aind-etl: a job failed",
+        "a job: an error\nhttp://page/runs/1",
+    ]
