@@ -9,12 +9,16 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
 from rich.progress import Progress as Bars
+from rich.text import Text
 
 
 class Progress(Protocol):
@@ -22,6 +26,10 @@ class Progress(Protocol):
 
     def step(self, name: str) -> None:
         """Take note that a step has begun."""
+        ...
+
+    def expect(self, total: int, unit: str) -> None:
+        """Take note that the step is done after ``total`` of what ``unit`` names."""
         ...
 
     def advance(self, documents: int) -> None:
@@ -39,11 +47,22 @@ class NoProgress:
     def step(self, name: str) -> None:
         """Ignore it."""
 
+    def expect(self, total: int, unit: str) -> None:
+        """Ignore it."""
+
     def advance(self, documents: int) -> None:
         """Ignore it."""
 
     def say(self, message: str) -> None:
         """Ignore it."""
+
+
+class _RateColumn(ProgressColumn):
+    """How many are done a second."""
+
+    def render(self, task: Task) -> Text:
+        """Return the rate of a step; nothing before there is one."""
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "")
 
 
 class TerminalProgress:
@@ -63,7 +82,10 @@ class TerminalProgress:
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("{task.fields[unit]}"),
+            _RateColumn(),
             TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -75,6 +97,11 @@ class TerminalProgress:
         if self._task is not None:
             self._bars.remove_task(self._task)
         self._task = self._bars.add_task(name, total=total, unit=unit)
+
+    def expect(self, total: int, unit: str) -> None:
+        """Show of how many the step consists."""
+        if self._task is not None:
+            self._bars.update(self._task, total=total, unit=unit)
 
     def advance(self, documents: int) -> None:
         """Show that the step is ``documents`` further."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -77,6 +78,7 @@ def list_results(
             collection,
             limits=ResultLimits(look_back=timedelta(days=etl.settings.results_look_back_days)),
             progress=etl.progress.advance,
+            expect=partial(etl.progress.expect, unit="folders"),
         )
         figures = newest_figures(etl.lake, store, _SHOWN_FIGURES) if report.listed else []
     for made in _materializations(etl, INVENTORY, collection, report, watch):
@@ -102,7 +104,13 @@ def read_results(
     etl.progress.step(f"read trials of {collection}")
     watch = Stopwatch()
     with open_store(context, etl) as store, etl.lake.lock(collection):
-        report = refresh_trials(etl.lake, store, collection, progress=etl.progress.advance)
+        report = refresh_trials(
+            etl.lake,
+            store,
+            collection,
+            progress=etl.progress.advance,
+            expect=partial(etl.progress.expect, unit="records"),
+        )
     yield from _materializations(etl, TRIALS, collection, report, watch)
 
 
