@@ -146,6 +146,17 @@ def test_a_frame_of_pandas_before_its_managers_were_rewritten_is_read() -> None:
     }
 
 
+def test_moments_are_read_as_pandas_wrote_them_when_it_knew_no_unit() -> None:
+    """Before pandas 1.5 every moment was counted in nanoseconds."""
+    made = pd.Timestamp("2024-01-01").__reduce__()[0]
+    cell = Calls(made, 1704103200 * 10**9, None, dt.UTC)
+    assert columns_of(read_frame(frame_with(cell)))['["metadata", "notes"]'] == [
+        "a",
+        "2024-01-01T10:00:00+00:00",
+        "b",
+    ]
+
+
 def test_numbers_too_large_for_a_column_become_text() -> None:
     frame = pd.DataFrame({"a": pd.Series([2**70, 1, None], dtype=object)})
     assert columns_of(read_frame(pickle.dumps(frame)))['["a"]'] == [str(2**70), "1", None]

@@ -622,8 +622,9 @@ def _scalar(record: _Record) -> object:
     return _plain(np.frombuffer(data, kind)[0].item())
 
 
-# numpy's numbers of the units, as pandas writes them; without one, nanoseconds.
-_UNITS_A_SECOND = {7: 1, 8: 10**3, 9: 10**6, 10: 10**9}
+# numpy's numbers of the units, as pandas writes them.
+_NANOSECONDS = 10
+_UNITS_A_SECOND = {7: 1, 8: 10**3, 9: 10**6, _NANOSECONDS: 10**9}
 
 
 def _span(count: int, unit: int) -> timedelta:
@@ -631,19 +632,14 @@ def _span(count: int, unit: int) -> timedelta:
 
 
 def _timestamp(record: _Record) -> datetime:
-    count, _, zone, unit = (
-        (*record.arguments, None, None, 10)[:4]
-        if (
-            len(record.arguments) < 4  # noqa: PLR2004 - before pandas 2 there was no unit
-        )
-        else record.arguments[:4]
-    )
-    moment = _EPOCH + _span(count, unit)
+    count, _, zone, *unit = record.arguments
+    # Before pandas 1.5 there was no unit.
+    moment = _EPOCH + _span(count, unit[0] if unit else _NANOSECONDS)
     return moment if zone is None else moment.replace(tzinfo=UTC)
 
 
 def _timedelta(record: _Record) -> timedelta:
-    count, unit = (*record.arguments, 10)[:2]
+    count, unit = (*record.arguments, _NANOSECONDS)[:2]
     return _span(count, unit)
 
 
