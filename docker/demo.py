@@ -1,8 +1,8 @@
 """Write the sample world to a folder, and its documents into a MongoDB.
 
-The demonstration's one-shot container: ``demo.py FOLDER mongodb://host:port/database``. It waits
-for the server. A collection that has documents is left as it is, so that what a user changed there
-outlives the next start.
+The demonstration's one-shot container: ``demo.py FOLDER mongodb://host:port/database SESSIONS``. It
+waits for the server. What is there already is left as it is, so that what a user changed outlives
+the next start.
 """
 
 import sys
@@ -15,14 +15,18 @@ from aind_etl.sample import write_world
 
 _SERVER_MAY_NEED_MS = 120_000
 
-folder, address = Path(sys.argv[1]), sys.argv[2]
-# The same files with the same content every time.
-write_world(folder, sessions=24, seed=0, formats=("bson",))
+folder, address, sessions = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+world = folder / "world"
+if not world.exists():
+    # It appears whole: one that was interrupted is written again.
+    unfinished = folder / "unfinished"
+    write_world(unfinished, sessions=sessions, seed=0, formats=("bson",))
+    unfinished.rename(world)
 with MongoClient(address, serverSelectionTimeoutMS=_SERVER_MAY_NEED_MS) as client:
     database = client.get_default_database()
-    for path in sorted(folder.glob("*.bson")):
+    for path in sorted(world.glob("*.bson")):
         collection = database[path.stem]
-        if collection.find_one() is None:
+        if path.stat().st_size and collection.find_one() is None:
             with path.open("rb") as file:
                 collection.insert_many(decode_file_iter(file))
         sys.stdout.write(f"{path.stem}: {collection.estimated_document_count():,} documents\n")

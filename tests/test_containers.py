@@ -253,13 +253,15 @@ def test_the_demonstration_fills_a_mongodb_and_leaves_changes_alone(tmp_path):
         containers = Containers(tmp_path, demo)
         containers.hosts["demo-mongodb:27017"] = f"127.0.0.1:{port}"
         command = containers.command("demo-world")
-        assert "python" in command
+        # Fewer sessions than the demonstration has.
+        assert command[-1] == "24"
+        command[-1] = "2"
         filled = containers.run("demo-world", command)
         assert filled.returncode == 0, filled.stderr
         with MongoClient(containers.environment("code")["AIND_ETL_SOURCE"]) as client:
             collection = client.get_default_database()[MAIN]
             count = collection.count_documents({})
-            assert count > 300
+            assert count > 10
             collection.delete_one({})
         assert containers.run("demo-world", command).returncode == 0
         with MongoClient(containers.environment("code")["AIND_ETL_SOURCE"]) as client:
@@ -272,7 +274,7 @@ def test_the_demonstration_serves_the_result_folders_as_an_object_store(tmp_path
     import s3fs
 
     containers = Containers(tmp_path, read_environment_file(DOCKER / "demo.env"))
-    folder = tmp_path / "demo" / "results" / "bucket" / "folder"
+    folder = tmp_path / "demo" / "world" / "results" / "bucket" / "folder"
     folder.mkdir(parents=True)
     (folder / "fit.json").write_text("{}")
     rclone = shutil.which("rclone", path=str(Path(sys.executable).parent))
