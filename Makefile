@@ -10,7 +10,7 @@ QUICK := access canonical contract deriving history query reading settings sourc
 
 export DAGSTER_HOME ?= $(CURDIR)/dagster_home
 
-.PHONY: help run dev test test-quick lint docs bench bench-scaling clean
+.PHONY: help run dev test test-quick test-image lint docs bench bench-scaling clean
 
 help:  ## Show what there is to run.
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,9 @@ test: .venv/installed-dev  ## Run the whole suite, with the coverage it must rea
 
 test-quick: .venv/installed-dev  ## Run the part of the suite that takes less than a minute.
 	$(BIN)/pytest -m "not slow" $(QUICK:%=tests/test_%.py)
+
+test-image: .venv/installed-dev  ## Run, without containers, what the image is built by.
+	AIND_ETL_TEST_IMAGE=1 $(BIN)/pytest tests/test_containers.py -k image_is_built_by
 
 lint: .venv/installed-dev  ## Run the linters and the type checker.
 	$(BIN)/ruff check .

@@ -8,7 +8,6 @@ clone and of the test, names of services and fixed ports to this host and free p
 import os
 import re
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -118,12 +117,14 @@ class Containers:
         self.hosts: dict[str, str] = {"code": "127.0.0.1", "0.0.0.0": "127.0.0.1"}
         for name in ("dagster", "secrets", "lake", "logs", "demo", "tmp"):
             (folder / name).mkdir()
-        shutil.copy(DOCKER / "dagster.yaml", self.home)
-        # The port of the code location is fixed in its network of containers, and free here.
-        workspace = (DOCKER / "workspace.yaml").read_text()
-        here = workspace.replace("port: 4000", f"port: {self.ports['4000']}")
-        assert here != workspace
-        (self.home / "workspace.yaml").write_text(here)
+        # Its port is fixed in the network of containers; a dead run is found sooner than at night.
+        self._write_home("workspace.yaml", "port: 4000", f"port: {self.ports['4000']}")
+        self._write_home("dagster.yaml", "poll_interval_seconds: 30", "poll_interval_seconds: 2")
+
+    def _write_home(self, name: str, theirs: str, here: str) -> None:
+        text = (DOCKER / name).read_text()
+        assert theirs in text
+        (self.home / name).write_text(text.replace(theirs, here))
 
     def translate(self, word: str) -> str:
         """Return a word of a command or an environment as it reads on this host."""

@@ -96,17 +96,13 @@ class Deployment:
         assert launched["__typename"] == "LaunchRunSuccess", launched
         return launched["run"]["runId"]
 
-    def add_partition(self, collection):
-        """Make a partition of a collection, if it is none."""
-        query = """mutation ($repository: RepositorySelector!, $key: String!) {
-          addDynamicPartition(repositorySelector: $repository, partitionsDefName: "collections",
-                              partitionKey: $key) { __typename }
+    def runs(self, **tags):
+        """Return the runs that have all of these tags, newest first: id, job and status."""
+        query = """query ($tags: [ExecutionTag!]) {
+          runsOrError(filter: {tags: $tags}) { ... on Runs { results { runId jobName status } } }
         }"""
-        added = self.ask(query, repository=REPOSITORY, key=collection)["addDynamicPartition"]
-        assert added["__typename"] in {
-            "AddDynamicPartitionSuccess",
-            "DuplicateDynamicPartitionError",
-        }
+        wanted = [{"key": key.replace("__", "/"), "value": value} for key, value in tags.items()]
+        return self.ask(query, tags=wanted)["runsOrError"]["results"]
 
     def run_status(self, run_id):
         """Return what the page says of a run."""
@@ -127,7 +123,10 @@ class Deployment:
 def deployment(tmp_path_factory):
     """Give code location, page and daemon on PostgreSQL, started in the order of the file."""
     folder = tmp_path_factory.mktemp("containers")
-    containers = Containers(folder, {"AIND_ETL_SOURCE": "sample:?sessions=3"})
+    containers = Containers(
+        folder,
+        {"AIND_ETL_SOURCE": "sample:?sessions=2", "AIND_ETL_SENSOR_INTERVAL_SECONDS": "5"},
+    )
     secret = folder / "secrets" / "postgres_password"
     secret.write_text(PASSWORD + "\n")
     server = containers.services["postgres"]["environment"]
@@ -169,20 +168,41 @@ def test_the_page_finds_the_code_location(deployment):
     ]
 
 
-def test_runs_started_on_the_page_fill_the_lake_and_publish_the_warehouse(deployment):
-    deployment.add_partition(MAIN)
-    assert deployment.wait_for_run(deployment.launch("refresh_collection", MAIN)) == "SUCCESS"
-    assert deployment.wait_for_run(deployment.launch("publish_warehouse")) == "SUCCESS"
-    warehouse = Warehouse(deployment.containers.folder / "lake" / "warehouse.duckdb")
-    assert warehouse.table("analyses").height > 0
+def test_the_warehouse_appears_without_a_hand(deployment):
+    path = deployment.containers.folder / "lake" / "warehouse.duckdb"
+
+    def filled():
+        return path.exists() and MAIN in set(Warehouse(path).table("analyses")["source_collection"])
+
+    wait_until(filled, 240, lambda: deployment.containers.said("daemon"))
 
 
-def test_a_run_asked_for_while_the_daemon_is_dead_is_done_when_it_is_back(deployment):
+def test_a_run_asked_for_on_the_page_while_the_daemon_is_dead_is_done_when_it_is_back(deployment):
     deployment.end("daemon", signal.SIGKILL)
     waiting = deployment.launch("publish_warehouse")
     assert deployment.run_status(waiting) == "QUEUED"
     deployment.start("daemon")
     assert deployment.wait_for_run(waiting) == "SUCCESS"
+
+
+def test_a_run_whose_code_location_is_killed_is_done_again_without_a_hand(deployment):
+    killed = deployment.launch("refresh_collection", MAIN)
+    wait_until(
+        lambda: deployment.run_status(killed) == "STARTED",
+        120,
+        lambda: deployment.containers.said("daemon"),
+    )
+    deployment.end("code", signal.SIGKILL)
+    deployment.start("code")
+    assert deployment.wait_for_run(killed) == "FAILURE"
+
+    def done_again():
+        runs = deployment.runs(dagster__parent_run_id=killed)
+        return runs and runs[0]["status"] == "SUCCESS"
+
+    wait_until(done_again, 180, lambda: deployment.containers.said("daemon"))
+    verified = deployment.containers.run("code", ["aind-etl", "verify"])
+    assert verified.returncode == 0, verified.stdout
 
 
 def test_the_services_write_no_file_outside_their_volumes(deployment):
