@@ -80,7 +80,7 @@ def test_every_command_and_option_named_exists(page):
 def test_every_query_shown_can_be_asked(page, built):
     warehouse = Warehouse(built.warehouse)
     for command, *arguments in calls_of(page):
-        if command == "sql" and arguments and arguments[0] != "SHOW TABLES":
+        if command == "sql" and arguments and arguments[0] not in {"…", "SHOW TABLES"}:
             warehouse.sql(arguments[0])
 
 
