@@ -1,0 +1,110 @@
+"""No password is to be found anywhere: not in what is said, kept, logged or published."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import pytest
+from mongod import NoMongodError, find_mongod, running_mongod
+from pymongo import MongoClient
+from worlds import read_dump
+
+SECRET = "horse/b@ttery:st%ple"
+WRONG = "wr0ng/b@ttery:st%ple"
+USERNAME = "reading-user"
+SMALL = "dynamic-foraging-nm"
+
+
+class Guarded(NamedTuple):
+    """A server that wants a password, and a database that the user may read."""
+
+    port: int
+
+    def address(self, password: str | None = None) -> str:
+        """Return the address, perhaps with credentials."""
+        user = f"{USERNAME}:{quote(password, safe='')}@" if password else ""
+        return f"mongodb://{user}127.0.0.1:{self.port}/analysis?authSource=admin"
+
+
+@pytest.fixture(scope="module")
+def guarded(sample_dump: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    try:
+        running = running_mongod(find_mongod(), tmp_path_factory.mktemp("guarded"), "--auth")
+        with running as port:
+            with MongoClient[dict[str, Any]]("127.0.0.1", port) as first:
+                # Allowed to whoever comes from this host, as long as there is no user.
+                first.admin.command("createUser", "root", pwd="root", roles=["root"])
+            with MongoClient[dict[str, Any]](
+                "127.0.0.1", port, username="root", password="root"
+            ) as root:
+                role = {"role": "read", "db": "analysis"}
+                root.admin.command("createUser", USERNAME, pwd=SECRET, roles=[role])
+                root["analysis"][SMALL].insert_many(read_dump(sample_dump, SMALL))
+            yield Guarded(port)
+    except NoMongodError as error:
+        pytest.skip(str(error))
+
+
+def run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the command in a folder, everything it keeps below it, and log all there is to log."""
+    program = (
+        "import logging; logging.basicConfig(level=logging.DEBUG);"
+        "from aind_etl.cli import main; main()"
+    )
+    environment = {name: text for name, text in os.environ.items() if "AIND_ETL" not in name}
+    environment |= {"DAGSTER_HOME": str(folder / "dagster"), "AIND_ETL_LAKE": str(folder / "lake")}
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env=environment | variables,
+        cwd=folder,
+        capture_output=True,
+        check=False,
+    )
+
+
+def places_with(secret: str, folder: Path, *runs: subprocess.CompletedProcess[bytes]) -> list[str]:
+    """Return where a secret is found, as it stands or as an address carries it."""
+    forms = [form.encode() for form in {secret, quote(secret, safe=""), quote(secret)}]
+    kept = {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert any("dagster" in name for name in kept)
+    said = {f"run {n}": done.stdout + done.stderr for n, done in enumerate(runs)}
+    return [
+        name for name, content in (kept | said).items() if any(form in content for form in forms)
+    ]
+
+
+@pytest.mark.slow
+def test_a_password_is_found_nowhere_after_a_run_and_what_follows(
+    guarded: Guarded, tmp_path: Path
+) -> None:
+    address = guarded.address(SECRET)
+    runs = [
+        run(tmp_path, "run", "--source", address),
+        run(
+            tmp_path,
+            *("verify", "--deep", "--source", guarded.address()),
+            AIND_ETL_MONGODB_USERNAME=USERNAME,
+            AIND_ETL_MONGODB_PASSWORD=SECRET,
+        ),
+        run(tmp_path, "status", AIND_ETL_SOURCE=address),
+    ]
+    assert [done.returncode for done in runs] == [0, 0, 0], runs[-1].stderr.decode()
+    assert str(guarded.port).encode() in runs[2].stdout
+    assert places_with(SECRET, tmp_path, *runs) == []
+
+
+@pytest.mark.slow
+def test_a_password_that_is_refused_is_found_nowhere(guarded: Guarded, tmp_path: Path) -> None:
+    runs = [
+        run(tmp_path, "run", "--source", guarded.address(WRONG)),
+        run(tmp_path, "run", "--source", guarded.address(WRONG) + "&tlsmisspelt=1"),
+        run(tmp_path, "run", "--source", guarded.address(WRONG).replace("%40", "@")),
+    ]
+    assert [done.returncode for done in runs] == [3, 2, 2]
+    assert b"refuses the user name or the password" in runs[0].stderr
+    assert places_with(WRONG, tmp_path, *runs) == []
+    assert not any(b"Traceback" in done.stderr for done in runs)
