@@ -66,7 +66,7 @@ class ExtractLimits:
 
     look_back: timedelta = timedelta(days=1)
     max_deleted_share: float = 0.2
-    shard_documents: int = 100_000
+    shard_documents: int = 25_000
 
 
 @dataclass(slots=True)

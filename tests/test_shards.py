@@ -179,6 +179,7 @@ def test_no_more_connections_are_made_than_the_source_is_allowed(
         question = [
             {"$currentOp": {"allUsers": True, "idleConnections": True}},
             {"$match": {"appName": "aind-etl", "desc": {"$regex": "^conn"}}},
+            {"$project": {"connectionId": 1}},
         ]
         while not is_over.is_set():
             most = max(most, len(list(admin.aggregate(question))))
