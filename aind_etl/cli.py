@@ -62,7 +62,8 @@ SourceOption = Annotated[
         metavar="URL",
         help="Where documents come from: `sample:` (built in, also `sample:?sessions=100&seed=1`), "
         "a folder with a dump (`<collection>.jsonl`, `.json` or `.bson`, each also `.gz`), or "
-        "`mongodb://host/database`. Environment: `AIND_ETL_SOURCE`.",
+        "`mongodb://host/database`, or `https://host/v1/database` (a gateway). Environment: "
+        "`AIND_ETL_SOURCE`.",
     ),
 ]
 LakeOption = Annotated[
