@@ -4,6 +4,7 @@
 package: it is the documented behaviour, written down a second time.
 """
 
+import doctest
 import inspect
 import json
 import logging
@@ -469,6 +470,16 @@ def test_a_filter_is_never_run_as_sql(warehouse):
         assert get_mle_model_fitting(**arguments, warehouse=warehouse) is None
     with pytest.raises(ValueError, match="DROP TABLE"):
         get_mle_model_fitting(from_custom_query={attack: 1}, warehouse=warehouse)
+
+
+def test_the_page_on_notebooks_says_what_happens(warehouse, monkeypatch):
+    monkeypatch.setenv("AIND_ETL_WAREHOUSE", str(warehouse))
+    page = Path(__file__).parents[1] / "docs" / "notebooks.md"
+    # The fences of Markdown end an example where a blank line does.
+    options = doctest.NORMALIZE_WHITESPACE | doctest.REPORT_NDIFF
+    result = doctest.testfile(str(page), module_relative=False, optionflags=options)
+    assert result.attempted
+    assert not result.failed
 
 
 def test_a_missing_warehouse_is_explained(tmp_path):

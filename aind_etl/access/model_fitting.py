@@ -140,7 +140,7 @@ def get_mle_model_fitting(  # noqa: PLR0913, PLR0917 - the arguments people know
     >>> fits = get_mle_model_fitting(subject_id="652257", session_date="2025-08-14")
     >>> fits[["agent_alias", "n_trials", "pipeline_source"]].head(1)  # doctest: +SKIP
                 agent_alias  n_trials          pipeline_source
-    0  ForagingCompareThreshold       457  aind analysis framework
+    0  ForagingCompareThreshold       436  aind analysis framework
     >>> fits.latent_variables[0].keys() >= {"choice_prob"}  # doctest: +SKIP
     True
 
