@@ -9,7 +9,9 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from urllib.parse import quote
 
+import dagster as dg
 import pytest
 import yaml
 from containers import (
@@ -203,6 +205,20 @@ def test_a_run_whose_code_location_is_killed_is_done_again_without_a_hand(deploy
     wait_until(done_again, 180, lambda: deployment.containers.said("daemon"))
     verified = deployment.containers.run("code", ["aind-etl", "verify"])
     assert verified.returncode == 0, verified.stdout
+
+
+def test_outside_containers_the_address_of_the_database_is_enough(
+    deployment, tmp_path, monkeypatch
+):
+    shutil.copy(CLONE / "dagster_home" / "dagster.yaml", tmp_path)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    port, password = deployment.containers.ports["5432"], quote(PASSWORD, safe="")
+    monkeypatch.setenv(
+        "AIND_ETL_DAGSTER_POSTGRES_URL", f"postgresql://dagster:{password}@127.0.0.1:{port}/dagster"
+    )
+    with dg.DagsterInstance.get() as instance:
+        assert instance.get_runs_count() > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["dagster.yaml"]
 
 
 def test_the_services_write_no_file_outside_their_volumes(deployment):

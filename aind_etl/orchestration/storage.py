@@ -15,7 +15,7 @@ from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from sqlalchemy import event
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Engine, make_url
 
 from aind_etl.errors import ConfigurationError
 from aind_etl.settings import load_settings
@@ -57,8 +57,14 @@ class StorageOfTheSettings(DagsterStorage, ConfigurableClass):
                 "AIND_ETL_DAGSTER_POSTGRES_URL is set, and dagster-postgres is not installed. "
                 "Install it with: pip install 'aind-etl[postgres]'."
             ) from None
+        address = make_url(url.get_secret_value())
+        if address.drivername in {"postgres", "postgresql"}:
+            # SQLAlchemy would take the driver psycopg, and dagster-postgres brings psycopg2.
+            address = address.set(drivername="postgresql+psycopg2")
         return DagsterPostgresStorage(  # type: ignore[return-value]
-            url.get_secret_value(), should_autocreate_tables=True, inst_data=inst_data
+            address.render_as_string(hide_password=False),
+            should_autocreate_tables=True,
+            inst_data=inst_data,
         )
 
 
