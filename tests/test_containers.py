@@ -54,7 +54,7 @@ class Deployment:
         """End a service by a signal."""
         end_group(self.processes.pop(service), signal_number)
 
-    def wait_for_health(self, service, seconds=90):
+    def wait_for_health(self, service, seconds=240):
         """Wait until the health check of a service passes."""
         port = {"code": "4000", "webserver": "3000"}.get(service)
 
@@ -111,7 +111,7 @@ class Deployment:
         query = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
         return self.ask(query, id=run_id)["runOrError"]["status"]
 
-    def wait_for_run(self, run_id, seconds=120):
+    def wait_for_run(self, run_id, seconds=300):
         """Return what the page says of a run once it is over."""
 
         def over():
@@ -205,6 +205,13 @@ def test_a_run_whose_code_location_is_killed_is_done_again_without_a_hand(deploy
     wait_until(done_again, 180, lambda: deployment.containers.said("daemon"))
     verified = deployment.containers.run("code", ["aind-etl", "verify"])
     assert verified.returncode == 0, verified.stdout
+
+
+def test_the_database_can_be_brought_to_another_version_as_the_documentation_says(deployment):
+    words = "/opt/aind-etl/entrypoint.sh dagster instance migrate".split()
+    assert " ".join(words[1:]) in (DOCKER / "README.md").read_text()
+    migrated = deployment.containers.run("code", words)
+    assert migrated.returncode == 0, migrated.stderr
 
 
 def test_outside_containers_the_address_of_the_database_is_enough(
