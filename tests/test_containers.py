@@ -208,7 +208,7 @@ def test_a_run_whose_code_location_is_killed_is_done_again_without_a_hand(deploy
 
 
 def test_the_database_can_be_brought_to_another_version_as_the_documentation_says(deployment):
-    words = "/opt/aind-etl/entrypoint.sh dagster instance migrate".split()
+    words = ["/opt/aind-etl/entrypoint.sh", "dagster", "instance", "migrate"]
     assert " ".join(words[1:]) in (DOCKER / "README.md").read_text()
     migrated = deployment.containers.run("code", words)
     assert migrated.returncode == 0, migrated.stderr
