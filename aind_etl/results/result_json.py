@@ -221,17 +221,20 @@ def _decode(content: bytes) -> _ResultFile:
 
 def _without_nan(content: bytes) -> bytes:
     """Return a JSON text with null in place of every bare ``NaN``."""
-    if b"NaN" not in content:
+    first = content.find(b"NaN")
+    if first < 0:
         return content
     if b"\\" in content:
         parts = _STRING.split(content)
-        joint = b""
-    else:
-        # Quotes cannot be escaped: every second part between them is a string.
-        parts = content.split(b'"')
-        joint = b'"'
-    parts[::2] = [part.replace(b"NaN", b"null") for part in parts[::2]]
-    return joint.join(parts)
+        parts[::2] = [part.replace(b"NaN", b"null") for part in parts[::2]]
+        return b"".join(parts)
+    # Quotes cannot be escaped: every second part between them is a string. Only what lies between
+    # the first and the last of them is taken apart.
+    end = content.rfind(b"NaN") + len(b"NaN")
+    outside = content.count(b'"', 0, first) % 2
+    parts = content[first:end].split(b'"')
+    parts[outside::2] = [part.replace(b"NaN", b"null") for part in parts[outside::2]]
+    return b"".join((content[:first], b'"'.join(parts), content[end:]))
 
 
 def _wrong_type(error: msgspec.ValidationError, root: str = "") -> ResultError:
@@ -337,7 +340,7 @@ def _wrong_length(path: str, expected: str, found: str) -> ResultError:
 
 
 def _refuse_other_than_0_and_1(values: FloatArray, path: str) -> None:
-    odd = ~np.isin(values, (0.0, 1.0))
+    odd = (values != 0.0) & (values != 1.0)
     if odd.any():
         raise ResultError(
             "wrong_value",
