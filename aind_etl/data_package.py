@@ -13,9 +13,8 @@ from aind_etl.contract.ddl import describe
 from aind_etl.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from aind_etl.lake import Lake
+    from aind_etl.storage import Location
 
 FILE_NAME = "datapackage.json"
 _TYPES = {
@@ -71,7 +70,7 @@ def data_package(lake: "Lake") -> dict[str, Any]:
     }
 
 
-def write_data_package(lake: "Lake") -> "Path":
+def write_data_package(lake: "Lake") -> "Location":
     """Write the description into the lake, and return its path."""
     text = json.dumps(data_package(lake), indent=2, ensure_ascii=False) + "\n"
 

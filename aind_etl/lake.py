@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 from urllib.parse import quote, unquote
 
 import polars as pl
@@ -32,7 +32,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from aind_etl.contract import Partitioning, Table, tables
 from aind_etl.contract.schemas import arrow_schema, polars_schema, with_further_columns
 from aind_etl.errors import DataError
-from aind_etl.storage import LocalStorage
+from aind_etl.storage import open_storage
+
+if TYPE_CHECKING:
+    from aind_etl.storage import Location
 
 UNKNOWN_MONTH = "unknown"
 """The month of rows without a session date."""
@@ -61,7 +64,7 @@ class LogFile(NamedTuple):
 
     first: int
     last: int
-    path: Path
+    path: "Location"
 
 
 class CollectionState(BaseModel):
@@ -86,16 +89,16 @@ class CollectionState(BaseModel):
 
 
 class Lake:
-    """The lake in one folder.
+    """The lake below one folder, or below one prefix of an object store.
 
     Parameters
     ----------
     root
-        The folder; it is made when something is first written.
+        The folder, which is made when something is first written, or ``s3://bucket/prefix``.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.storage = LocalStorage(root)
+    def __init__(self, root: "Location | str") -> None:
+        self.storage = open_storage(root)
 
     def __str__(self) -> str:
         """Return where the lake lies."""
@@ -111,7 +114,7 @@ class Lake:
         }
         return sorted(states.union(self._logged()))
 
-    def files(self, table: Table, collection: str | None = None) -> list[Path]:
+    def files(self, table: Table, collection: str | None = None) -> list["Location"]:
         """Return the files of a table, or of one collection's part of it."""
         if table is tables.DOCUMENTS:
             collections = self._logged() if collection is None else [collection]
@@ -128,7 +131,7 @@ class Lake:
 
     def count_rows(self, table: Table, collection: str | None = None) -> int:
         """Return the rows of a table, or of one collection's part, from the files' own counts."""
-        return sum(pq.read_metadata(path).num_rows for path in self.files(table, collection))
+        return sum(read_metadata(path).num_rows for path in self.files(table, collection))
 
     def as_written(self, table: Table) -> Table:
         """Return a table with the columns its file has, where further columns are data."""
@@ -199,7 +202,9 @@ class Lake:
         rows = versions.with_columns(
             source_collection=pl.lit(collection), batch_id=pl.lit(batch, pl.Int64)
         )
-        self._write(log_file_name(collection, batch, batch), tables.DOCUMENTS, rows)
+        # Two writers that both escaped the lock must not both have the same number.
+        name = log_file_name(collection, batch, batch)
+        self.write_rows(name, tables.DOCUMENTS, [rows], replace=False)
         return batch
 
     def versions(self, collection: str, after: int = 0) -> pl.LazyFrame:
@@ -345,8 +350,23 @@ class Lake:
         table: Table,
         portions: Iterable[pl.DataFrame],
         facts: Mapping[str, str] | None = None,
+        *,
+        replace: bool = True,
     ) -> bool:
         """Write a table's file from portions of its rows, of which each is held only once.
+
+        Parameters
+        ----------
+        name
+            The file's name in the lake.
+        table
+            Whose columns it has.
+        portions
+            Its rows.
+        facts
+            What to write about the file.
+        replace
+            Whether the file may be there already.
 
         Returns
         -------
@@ -371,25 +391,22 @@ class Lake:
                     arrow = rows.select(schema.names).to_arrow().cast(schema)
                     writer.write_table(arrow, row_group_size=_ROW_GROUP_ROWS)
 
-        return self.storage.write(name, write_parquet)
+        return self.storage.write(name, write_parquet, replace=replace)
 
     # --- state ----------------------------------------------------------------------------
 
     def state(self, collection: str) -> CollectionState:
         """Return a collection's state; a fresh one where it is missing or cannot be read."""
-        content = self.storage.read(_state_name(collection))
-        if content is not None:
-            try:
-                return CollectionState.model_validate_json(content)
-            except ValidationError:
-                pass  # Written by hand or by a later version: what it said is found out anew.
-        return CollectionState(collection=collection)
+        return _state_of(collection, self.storage.read(_state_name(collection)))
 
     def update_state(self, collection: str, changes: Mapping[str, Any]) -> None:
         """Write changed fields of a collection's state."""
-        state = self.state(collection).model_copy(update=dict(changes))
-        content = json.dumps(state.model_dump(mode="json"), indent=1).encode()
-        self.storage.write(_state_name(collection), lambda file: _write_all(file, content))
+
+        def change(content: bytes | None) -> bytes:
+            state = _state_of(collection, content).model_copy(update=dict(changes))
+            return json.dumps(state.model_dump(mode="json"), indent=1).encode()
+
+        self.storage.update(_state_name(collection), change)
 
     def lock(self, collection: str) -> AbstractContextManager[None]:
         """Hold the right to write a collection."""
@@ -481,10 +498,10 @@ class Spill:
         self._held_bytes = 0
 
 
-def _scan(files: Sequence[Path], table: Table) -> pl.LazyFrame:
+def _scan(files: Sequence["Location"], table: Table) -> pl.LazyFrame:
     """Scan files of a table that may have been written under an older contract."""
     return pl.scan_parquet(
-        cast("list[Path]", list(files)),
+        [str(file) for file in files],
         schema=polars_schema(table),
         missing_columns="insert",
         extra_columns="ignore",
@@ -493,9 +510,15 @@ def _scan(files: Sequence[Path], table: Table) -> pl.LazyFrame:
     )
 
 
-def read_log_file(path: Path) -> Iterator[pl.DataFrame]:
+def read_metadata(path: "Location") -> pq.FileMetaData:
+    """Return what a parquet file says about itself."""
+    with path.open("rb") as file:
+        return pq.read_metadata(file)
+
+
+def read_log_file(path: "Location") -> Iterator[pl.DataFrame]:
     """Yield the versions in a file of the change log, a bounded number at a time."""
-    groups = pq.read_metadata(path)
+    groups = read_metadata(path)
     versions = _scan([path], tables.DOCUMENTS)
     begin = 0
     for number in range(groups.num_row_groups):
@@ -510,12 +533,12 @@ def log_file_name(collection: str, first: int, last: int) -> str:
     return f"{_folder(tables.DOCUMENTS, collection)}/{stem}.parquet"
 
 
-def _log_file(path: Path) -> LogFile:
+def _log_file(path: "Location") -> LogFile:
     first, _, last = path.stem.partition("-")
     return LogFile(int(first), int(last or first), path)
 
 
-def _collect(rows: pl.LazyFrame, path: Path) -> pl.DataFrame:
+def _collect(rows: pl.LazyFrame, path: "Location") -> pl.DataFrame:
     """Read a partition.
 
     Raises
@@ -551,7 +574,7 @@ def _whole(table: Table) -> str:
     return f"{table.name}/{_PART}"
 
 
-def _read_schema(path: Path) -> pa.Schema:
+def _read_schema(path: "Location") -> pa.Schema:
     """Return the schema of a file.
 
     Raises
@@ -560,7 +583,7 @@ def _read_schema(path: Path) -> pa.Schema:
         The file is damaged.
     """
     try:
-        return pq.read_schema(path)
+        return read_metadata(path).schema.to_arrow_schema()
     except pa.ArrowException as error:
         raise DataError(
             f"The file {str(path)!r} is damaged ({str(error).splitlines()[0]}). Remove it; the "
@@ -576,8 +599,13 @@ def _state_name(collection: str) -> str:
     return f"{_STATE}/collection={_encode(collection)}.json"
 
 
-def _write_all(file: BinaryIO, content: bytes) -> None:
-    file.write(content)
+def _state_of(collection: str, content: bytes | None) -> CollectionState:
+    if content is not None:
+        try:
+            return CollectionState.model_validate_json(content)
+        except ValidationError:
+            pass  # Written by hand or by a later version: what it said is found out anew.
+    return CollectionState(collection=collection)
 
 
 def record_ids(ids: Iterable[str]) -> pl.DataFrame:

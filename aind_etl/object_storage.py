@@ -24,8 +24,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, cast
 
-import fsspec
 from botocore.exceptions import BotoCoreError, ClientError
+from upath import UPath
 
 from aind_etl.errors import ConfigurationError, DataError
 
@@ -55,25 +55,26 @@ class ObjectStorage:
 
     def __init__(self, url: str) -> None:
         scheme, _, place = url.partition("://")
-        self.root = f"{scheme}://{place.strip('/')}"
         if not place.strip("/"):
             raise ConfigurationError(
                 f"The lake {url!r} names no bucket. Expected is something like s3://bucket/lake."
             )
         try:
             # What another process wrote must be seen: listings are never remembered.
-            self._store = fsspec.filesystem(
-                scheme, use_listings_cache=False, skip_instance_cache=True
-            )
+            self.root = UPath(f"{scheme}://{place.strip('/')}", use_listings_cache=False)
+            self._store = self.root.fs
         except (ImportError, ValueError) as error:
             raise ConfigurationError(
                 f"The lake {url!r} lies on a store that cannot be opened here: {error}. Known are "
                 "a folder and s3://bucket/prefix; others need their fsspec package installed."
             ) from None
 
-    def path(self, name: str) -> str:
+    def path(self, name: str) -> UPath:
         """Return where a file lies, for libraries that read it themselves."""
-        return f"{self.root}/{name}"
+        return self.root / name
+
+    def _url(self, name: str) -> str:
+        return f"{self.root}/{name}" if name else str(self.root)
 
     def files(self, folder: str, suffix: str) -> list[str]:
         """Return the names of the files anywhere below ``folder`` that end with ``suffix``.
@@ -83,23 +84,26 @@ class ObjectStorage:
         DataError
             The store cannot be asked.
         """
-        with self._asking(f"list {folder!r}"):
-            try:
-                found = self._store.find(self.path(folder))
-            except FileNotFoundError:
-                return []
-        return sorted(self._name(path) for path in found if path.endswith(suffix))
+        return sorted(self.marks(folder, suffix))
 
-    def mark(self, name: str) -> str:
-        """Return a text that differs whenever a file's content does; empty where it is not there.
+    def marks(self, folder: str, suffix: str) -> dict[str, str]:
+        """Return, by the file's name, a text that differs whenever its content does.
 
         Raises
         ------
         DataError
             The store cannot be asked.
         """
-        facts = self._facts(name)
-        return "" if facts is None else f"{facts['size']} {facts.get('ETag', facts.get('mtime'))}"
+        with self._asking(f"list {folder!r}"):
+            try:
+                found = self._store.find(self._url(folder), detail=True)
+            except FileNotFoundError:
+                return {}
+        return {
+            self._name(path): f"{facts['size']} {facts.get('ETag', facts.get('mtime'))}"
+            for path, facts in found.items()
+            if path.endswith(suffix)
+        }
 
     def read(self, name: str) -> bytes | None:
         """Return a file's content, or None where there is no such file.
@@ -111,7 +115,7 @@ class ObjectStorage:
         """
         with self._asking(f"read {name!r}"):
             try:
-                return cast("bytes", self._store.cat_file(self.path(name)))
+                return cast("bytes", self._store.cat_file(self._url(name)))
             except FileNotFoundError:
                 return None
 
@@ -149,11 +153,11 @@ class ObjectStorage:
         with self._asking(f"write {name!r}"):
             try:
                 self._store.pipe_file(
-                    self.path(name), content, mode="overwrite" if replace else "create"
+                    self._url(name), content, mode="overwrite" if replace else "create"
                 )
             except FileExistsError:
                 raise DataError(
-                    f"{self.path(name)} was written by another run at the same time. Nothing was "
+                    f"{self._url(name)} was written by another run at the same time. Nothing was "
                     "overwritten; run again when the other has ended."
                 ) from None
         return True
@@ -171,7 +175,7 @@ class ObjectStorage:
         self._check_leases()
         if not self._put_if(name, content, facts):
             raise DataError(
-                f"{self.path(name)} was changed by another run at the same time. Nothing was "
+                f"{self._url(name)} was changed by another run at the same time. Nothing was "
                 "overwritten; run again when the other has ended."
             )
 
@@ -192,7 +196,7 @@ class ObjectStorage:
         if self._facts(name) is None:
             return False
         with self._asking(f"remove {name!r}"):
-            self._store.rm_file(self.path(name))
+            self._store.rm_file(self._url(name))
         return True
 
     @contextmanager
@@ -232,7 +236,7 @@ class ObjectStorage:
                     "minute."
                 )
             time.sleep(_ASK_AGAIN_SECONDS)
-        held = _HELD.setdefault(self.root, [])
+        held = _HELD.setdefault(str(self.root), [])
         held.append(lease)
         try:
             with lease.renewed():
@@ -254,16 +258,16 @@ class ObjectStorage:
             TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as folder,
         ):
             staged = Path(folder) / target.name
-            self._store.get_file(self.path(name), str(staged))
+            self._store.get_file(self._url(name), str(staged))
             staged.replace(target)
 
     def _name(self, path: str) -> str:
-        return path.removeprefix(self.root.partition("://")[2]).lstrip("/")
+        return path.removeprefix(str(self.root).partition("://")[2]).lstrip("/")
 
     def _facts(self, name: str) -> dict[str, Any] | None:
         with self._asking(f"find {name!r}"):
             try:
-                return cast("dict[str, Any]", self._store.info(self.path(name)))
+                return cast("dict[str, Any]", self._store.info(self._url(name)))
             except FileNotFoundError:
                 return None
 
@@ -282,14 +286,14 @@ class ObjectStorage:
         with self._asking(f"write {name!r}"):
             try:
                 if facts is None:
-                    self._store.pipe_file(self.path(name), content, mode="create")
+                    self._store.pipe_file(self._url(name), content, mode="create")
                 elif hasattr(self._store, "call_s3"):
-                    bucket, key, _ = self._store.split_path(self.path(name))
+                    bucket, key, _ = self._store.split_path(self._url(name))
                     self._store.call_s3(
                         "put_object", Bucket=bucket, Key=key, Body=content, IfMatch=facts["ETag"]
                     )
                 else:
-                    self._store.pipe_file(self.path(name), content)
+                    self._store.pipe_file(self._url(name), content)
             except FileExistsError:
                 return False
             except FileNotFoundError:
@@ -311,10 +315,10 @@ class ObjectStorage:
         DataError
             One was lost.
         """
-        for lease in _HELD.get(self.root, []):
+        for lease in _HELD.get(str(self.root), []):
             if not lease.is_held:
                 raise DataError(
-                    f"The lock {self.path(lease.name)} could not be renewed in time and may be "
+                    f"The lock {self._url(lease.name)} could not be renewed in time and may be "
                     "another's by now. Nothing more was written; run again."
                 )
 
@@ -399,7 +403,7 @@ class _Lease:
         with suppress(DataError):
             found = self._read()
             if found is not None and found.get("token") == self._token:
-                self.storage._store.rm_file(self.storage.path(self.name))  # noqa: SLF001
+                self.storage._store.rm_file(self.storage._url(self.name))  # noqa: SLF001
 
     def _renew(self) -> None:
         while not self._given_back.wait(_LEASE_SECONDS / 4):

@@ -8,19 +8,21 @@ belongs to :mod:`aind_etl.warehouse`, the checks that are SQL to ``sql/checks``.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from aind_etl.contract import ANALYSIS_TABLES, TABLES, Partitioning, Table, tables
 from aind_etl.contract.ddl import quote_identifier
 from aind_etl.contract.schemas import arrow_schema
 from aind_etl.errors import DataError
-from aind_etl.lake import Lake
+from aind_etl.lake import Lake, read_metadata
 from aind_etl.sql_files import Kind, read_sql_files
 from aind_etl.warehouse import BuildReport, build_warehouse, connect, read_info, run_checks
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 CONTRACT_CHECK = "tables_follow_the_contract"
 AGREEMENT_CHECK = "lake_and_warehouse_agree"
@@ -255,7 +257,7 @@ def _differing_files(lake: Lake, table: Table) -> Iterator[tuple[str, str, str, 
     expected = arrow_schema(table)
     known: set[pa.Schema] = {expected}
     for path in lake.files(table):
-        actual = pq.read_schema(path).remove_metadata()
+        actual = read_metadata(path).schema.to_arrow_schema().remove_metadata()
         if actual in known:
             continue
         known.add(actual)

@@ -1,22 +1,96 @@
-"""The few file operations the lake is built on.
+"""The few file operations the lake is built on, and their form on a disk.
 
-All that the lake ever does to its files goes through :class:`LocalStorage`: list, read, write
-whole, remove. A file appears whole or not at all. What the files mean does not belong here.
+All that the lake ever does to its files goes through a :class:`Storage`: list, read, write
+whole, remove. A file appears whole or not at all. What the files mean does not belong here; the
+form on an object store is :mod:`aind_etl.object_storage`.
 """
 
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import filelock
 
 from aind_etl.errors import ConfigurationError, DataError
 
+if TYPE_CHECKING:
+    from upath import UPath
+
+    Location = Path | UPath
+    """Where a file lies: on a disk, or at a URL."""
+
 _STAGING = "_staging"
 _LOCKS = "_locks"
+
+
+class Storage(Protocol):
+    """The few file operations the lake is built on.
+
+    Files are named by relative paths with ``/``. Every operation may raise
+    :class:`~aind_etl.errors.DataError` where the place cannot be used.
+    """
+
+    @property
+    def root(self) -> "Location":
+        """The folder or prefix below which everything lies."""
+        ...
+
+    def path(self, name: str) -> "Location":
+        """Return where a file lies, for libraries that read it themselves."""
+        ...
+
+    def files(self, folder: str, suffix: str) -> list[str]:
+        """Return the names of the files anywhere below ``folder`` that end with ``suffix``."""
+        ...
+
+    def marks(self, folder: str, suffix: str) -> dict[str, str]:
+        """Return, by the file's name, a text that differs whenever its content does."""
+        ...
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file's content, or None where there is no such file."""
+        ...
+
+    def write(
+        self, name: str, write_content: Callable[[BinaryIO], None], *, replace: bool = True
+    ) -> bool:
+        """Write a file so that it appears whole or not at all; return whether it had to be."""
+        ...
+
+    def update(self, name: str, change: Callable[[bytes | None], bytes]) -> None:
+        """Replace a small file by what ``change`` makes of its content."""
+        ...
+
+    def remove(self, name: str) -> bool:
+        """Remove a file if it is there; return whether it was."""
+        ...
+
+    def scratch(self, name: str) -> AbstractContextManager[Path]:
+        """Give an empty folder on a disk for the time of a ``with`` block."""
+        ...
+
+    def clear_staging(self) -> None:
+        """Remove what a run that was killed left half-written."""
+        ...
+
+    def lock(
+        self, name: str, purpose: str, *, wait_seconds: float = 0
+    ) -> AbstractContextManager[None]:
+        """Hold a lock that does not outlast the process that holds it."""
+        ...
+
+
+def open_storage(root: "Location | str") -> Storage:
+    """Return the storage below a folder, or below a prefix such as ``s3://bucket/lake``."""
+    if "://" in str(root):
+        # Imported here: a lake on a disk need not wait for the clients of object stores.
+        from aind_etl.object_storage import ObjectStorage  # noqa: PLC0415
+
+        return ObjectStorage(str(root))
+    return LocalStorage(Path(str(root)))
 
 
 class LocalStorage:
@@ -53,7 +127,17 @@ class LocalStorage:
         except FileNotFoundError:
             return None
 
-    def write(self, name: str, write_content: Callable[[BinaryIO], None]) -> bool:
+    def marks(self, folder: str, suffix: str) -> dict[str, str]:
+        """Return, by the file's name, a text that differs whenever its content does.
+
+        The files are those of :meth:`files`.
+        """
+        facts = {name: (self.root / name).stat() for name in self.files(folder, suffix)}
+        return {name: f"{fact.st_size} {fact.st_mtime_ns}" for name, fact in facts.items()}
+
+    def write(
+        self, name: str, write_content: Callable[[BinaryIO], None], *, replace: bool = True
+    ) -> bool:
         """Write a file so that it appears whole or not at all.
 
         Parameters
@@ -62,11 +146,18 @@ class LocalStorage:
             The file's name.
         write_content
             Writes the content to the open file it is given.
+        replace
+            Whether a file of that name may be there already.
 
         Returns
         -------
         bool
             False where the file stood there already with the same content, and was left alone.
+
+        Raises
+        ------
+        DataError
+            The file is there and may not be replaced.
         """
         target = self.root / name
         staged = self.root / _STAGING / f"{os.getpid()}-{name.replace('/', '-')[-100:]}.tmp"
@@ -78,10 +169,25 @@ class LocalStorage:
         if _same_content(staged, target):
             staged.unlink()
             return False
+        if not replace and target.exists():
+            staged.unlink()
+            raise DataError(
+                f"{target} was written by another run at the same time. Nothing was overwritten; "
+                "run again when the other has ended."
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
         staged.replace(target)
         _sync_folder(target.parent)
         return True
+
+    def update(self, name: str, change: Callable[[bytes | None], bytes]) -> None:
+        """Replace a small file by what ``change`` makes of its content."""
+        content = change(self.read(name))
+
+        def write_content(file: BinaryIO) -> None:
+            file.write(content)
+
+        self.write(name, write_content)
 
     def remove(self, name: str) -> bool:
         """Remove a file if it is there, and the folders that it leaves empty.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import duckdb
 import polars as pl
@@ -24,7 +24,10 @@ from aind_etl.contract.ddl import quote_identifier, quote_text
 from aind_etl.errors import DataError
 from aind_etl.lake import Lake, log_file_name, record_ids
 from aind_etl.sources import Source
-from aind_etl.warehouse import connect, run_checks
+from aind_etl.warehouse import connect, let_read, run_checks
+
+if TYPE_CHECKING:
+    from aind_etl.storage import Location
 
 _EXAMPLES = 5
 _GATHERED = 10_000
@@ -141,9 +144,12 @@ def verify_tables(
     with TemporaryDirectory(prefix="aind-etl-") as scratch, reading(f"{collection!r}"):
         anew = Lake(Path(scratch))
         for file in lake.log_files(collection):
-            link = anew.storage.path(log_file_name(collection, file.first, file.last))
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(file.path)
+            copy = Path(scratch) / log_file_name(collection, file.first, file.last)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(file.path, Path):
+                copy.symlink_to(file.path)
+            else:
+                copy.write_bytes(file.path.read_bytes())
         refresh_analyses(anew, collection, anew=True, progress=progress)
         for table in (*ANALYSIS_TABLES, tables.REJECTED_DOCUMENTS):
             months: Sequence[str | None] = [None]
@@ -187,6 +193,7 @@ def verify_warehouse(lake: Lake, warehouse: Path) -> Iterator[Difference]:
         A file of the lake, or the warehouse, is damaged.
     """
     with connect(warehouse) as connection:
+        let_read(connection, lake)
         for table in TABLES:
             if table.partitioning is not Partitioning.WAREHOUSE_ONLY:
                 with reading(f"the table {table.name!r}"):
@@ -270,7 +277,7 @@ def _examples(found: pl.DataFrame) -> str:
 
 
 def _compare_table(
-    connection: duckdb.DuckDBPyConnection, table: Table, files: Sequence[Path]
+    connection: duckdb.DuckDBPyConnection, table: Table, files: Sequence["Location"]
 ) -> Iterator[Difference]:
     """Compare a table by collection: rows, and the sum of the rows' hashes."""
     in_warehouse = _summary(connection, table, quote_identifier(table.name))

@@ -28,6 +28,7 @@ from aind_etl.sql_files import Kind, SqlFile, in_order, read_sql_files
 if TYPE_CHECKING:
     # The lake is handed over: whoever only reads a warehouse need not wait for its libraries.
     from aind_etl.lake import Lake
+    from aind_etl.storage import Location
 
 STORAGE_VERSION = "v1.0.0"
 """The file format written: the one that every DuckDB client from 1.0 on can open."""
@@ -117,9 +118,10 @@ def build_warehouse(
     ):
         every_table = _tables(lake)
         files = _files(lake)
-        inputs = _fingerprint(lake, files, sql)
+        inputs = _fingerprint(lake, sql)
         with duckdb.connect(building, config=_BUILD_CONFIG) as connection:
             connection.execute("SET TimeZone = 'UTC'")
+            let_read(connection, lake)
             for table in every_table:
                 progress(table.name)
                 connection.execute(create_table(table))
@@ -139,6 +141,13 @@ def build_warehouse(
     return BuildReport(path, published=True, rows=rows, size_bytes=_size(path))
 
 
+def let_read(connection: duckdb.DuckDBPyConnection, lake: "Lake") -> None:
+    """Let a connection read the files of a lake, also where that is on an object store."""
+    root = lake.storage.root
+    if not isinstance(root, Path):
+        connection.register_filesystem(root.fs)
+
+
 def is_current(lake: "Lake", path: Path, *, sql_folder: Path | None = None) -> bool:
     """Return whether a build would give the warehouse that stands at ``path`` already.
 
@@ -148,7 +157,7 @@ def is_current(lake: "Lake", path: Path, *, sql_folder: Path | None = None) -> b
         A file of ``sql/`` cannot be read.
     """
     sql = {kind: read_sql_files(kind, sql_folder) for kind in Kind}
-    return read_info(path).get("inputs") == _fingerprint(lake, _files(lake), sql)
+    return read_info(path).get("inputs") == _fingerprint(lake, sql)
 
 
 def connect(path: Path) -> duckdb.DuckDBPyConnection:
@@ -255,7 +264,7 @@ def _tables(lake: "Lake") -> list[Table]:
     return [lake.as_written(table) for table in TABLES]
 
 
-def _files(lake: "Lake") -> dict[str, list[Path]]:
+def _files(lake: "Lake") -> dict[str, list["Location"]]:
     """Return the files of every table of the lake, by the table's name."""
     return {table.name: lake.files(table) for table in TABLES if _in_lake(table)}
 
@@ -282,7 +291,7 @@ def _waiting(lake: "Lake") -> dict[str, int]:
 def _load(
     connection: duckdb.DuckDBPyConnection,
     table: Table,
-    files: Sequence[Path],
+    files: Sequence["Location"],
     waiting: Mapping[str, int],
 ) -> None:
     if not files:
@@ -423,14 +432,14 @@ def _write_info(connection: duckdb.DuckDBPyConnection, lake: "Lake", inputs: str
     )
 
 
-def _fingerprint(lake: "Lake", files: dict[str, list[Path]], sql: dict[Kind, list[SqlFile]]) -> str:
+def _fingerprint(lake: "Lake", sql: dict[Kind, list[SqlFile]]) -> str:
     """Return a text that differs whenever a build would give another warehouse."""
     digest = sha256()
     for part in (str(_LAYOUT), version("aind-etl"), duckdb.__version__, STORAGE_VERSION):
         digest.update(part.encode())
-    for path in sorted(path for paths in files.values() for path in paths):
-        facts = path.stat()
-        digest.update(f"{path}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
+    for table in filter(_in_lake, TABLES):
+        for name, mark in sorted(lake.storage.marks(table.name, ".parquet").items()):
+            digest.update(f"{name}\0{mark}\0".encode())
     for table in _tables(lake):
         digest.update("\0".join([create_table(table), *comments(table)]).encode())
     for file in (file for kind in Kind for file in sql[kind]):

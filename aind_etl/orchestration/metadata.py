@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from io import BytesIO
-from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from aind_etl.results import Figure
+    from aind_etl.storage import Location
 
 OWNERS = ("team:scientific-computing",)
 
@@ -163,7 +163,7 @@ def figures_preview(figures: Sequence["Figure"]) -> dg.MetadataValue:
     return dg.MetadataValue.md("\n\n".join(shown))
 
 
-def uri(path: Path) -> dg.MetadataValue:
+def uri(path: "Location") -> dg.MetadataValue:
     """Return where something lies, as the page shows it."""
     return dg.MetadataValue.path(str(path))
 
