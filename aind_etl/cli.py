@@ -67,11 +67,12 @@ SourceOption = Annotated[
     ),
 ]
 LakeOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--lake",
         metavar="DIR",
-        help="Folder of the lake. Environment: `AIND_ETL_LAKE`; default `./lake`.",
+        help="Folder of the lake, or `s3://bucket/prefix`. Environment: `AIND_ETL_LAKE`; default "
+        "`./lake`.",
     ),
 ]
 WarehouseOption = Annotated[
@@ -198,7 +199,7 @@ def status(lake: LakeOption = None, warehouse: WarehouseOption = None) -> None:
             soft_wrap=True,
         )
         return
-    sheet = _sheet(f"Lake {settings.lake.absolute()}")
+    sheet = _sheet(f"Lake {_whole(settings.lake)}")
     for name, justify in (
         ("collection", "left"),
         ("live", "right"),
@@ -652,9 +653,9 @@ def dev(
     environment = os.environ | {
         # Dagster warns of its own command's successor, which is a package of its own.
         "PYTHONWARNINGS": "ignore",
-        "DAGSTER_HOME": str(dagster_home(settings.lake)),
+        "DAGSTER_HOME": str(dagster_home(settings.folder)),
         "AIND_ETL_SOURCE": settings.source,
-        "AIND_ETL_LAKE": str(settings.lake.absolute()),
+        "AIND_ETL_LAKE": _whole(settings.lake),
         "AIND_ETL_WAREHOUSE": str(settings.warehouse_path.absolute()),
         "AIND_ETL_COLLECTIONS": ",".join(settings.collections),
     }
@@ -676,7 +677,7 @@ def _format_of(target: Path) -> Literal["xlsx"]:
 
 def _settings(
     source: str | None,
-    lake: Path | None,
+    lake: str | None,
     warehouse: Path | None,
     collections: list[str] | None,
     *,
@@ -804,7 +805,14 @@ def _command() -> str:
     return _relative(called) if _relative(called) != str(called.absolute()) else "aind-etl"
 
 
-def _relative(path: Path) -> str:
+def _whole(place: Path | str) -> str:
+    """Return where something lies, whatever the working folder is."""
+    return str(place.absolute()) if isinstance(place, Path) else place
+
+
+def _relative(path: Path | str) -> str:
+    if isinstance(path, str):
+        return path
     absolute = path.absolute()
     here = Path.cwd()
     return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)

@@ -25,6 +25,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
+from fsspec import get_filesystem_class
 from upath import UPath
 
 from aind_etl.errors import ConfigurationError, DataError
@@ -60,6 +61,7 @@ class ObjectStorage:
                 f"The lake {url!r} names no bucket. Expected is something like s3://bucket/lake."
             )
         try:
+            get_filesystem_class(scheme)
             # What another process wrote must be seen: listings are never remembered.
             self.root = UPath(f"{scheme}://{place.strip('/')}", use_listings_cache=False)
             self._store = self.root.fs

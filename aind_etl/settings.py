@@ -21,9 +21,10 @@ class Settings(BaseSettings):
     source
         Address of the source; may hold a password, and is never shown.
     lake
-        Folder of the lake.
+        Folder of the lake, or its prefix on an object store (``s3://bucket/lake``).
     warehouse
-        The DuckDB file; ``<lake>/warehouse.duckdb`` where none is given.
+        The DuckDB file; ``<lake>/warehouse.duckdb`` where none is given, and
+        ``./warehouse.duckdb`` for a lake on an object store.
     collections
         The collections to work on; all where none is given. In the environment, separated by
         commas.
@@ -74,7 +75,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="AIND_ETL_", extra="ignore")
 
     source: str = Field(default="sample:", repr=False)
-    lake: Path = Path("lake")
+    lake: Path | str = Path("lake")
     warehouse: Path | None = None
     collections: Annotated[tuple[str, ...], NoDecode] = ()
     include: Annotated[tuple[str, ...], NoDecode] = ()
@@ -116,10 +117,17 @@ class Settings(BaseSettings):
     def _without_slash(cls, value: str) -> str:
         return value.rstrip("/")
 
+    @field_validator("lake", mode="before")
+    @classmethod
+    def _place(cls, value: object) -> object:
+        if isinstance(value, str) and "://" not in value:
+            return Path(value)
+        return value
+
     @field_validator("lake", "warehouse")
     @classmethod
-    def _expand(cls, value: Path | None) -> Path | None:
-        return value.expanduser() if value else None
+    def _expand(cls, value: Path | str | None) -> Path | str | None:
+        return value.expanduser() if isinstance(value, Path) else value
 
     def choose(self, present: Collection[str]) -> list[str]:
         """Return the collections to work on, out of those there are, sorted.
@@ -162,7 +170,12 @@ class Settings(BaseSettings):
     @property
     def warehouse_path(self) -> Path:
         """Where the warehouse is published."""
-        return self.warehouse or self.lake / "warehouse.duckdb"
+        return self.warehouse or self.folder / "warehouse.duckdb"
+
+    @property
+    def folder(self) -> Path:
+        """The folder for what lies beside the lake's tables: the lake's, if that is on a disk."""
+        return self.lake if isinstance(self.lake, Path) else Path()
 
 
 def load_settings(**given: Any) -> Settings:  # noqa: ANN401 - the fields' types are checked by the model

@@ -41,7 +41,7 @@ class CollectionStatus:
     source: str
 
 
-def collection_statuses(lake_folder: Path) -> list[CollectionStatus]:
+def collection_statuses(place: Path | str) -> list[CollectionStatus]:
     """Return the status of every collection of a lake.
 
     Raises
@@ -49,7 +49,7 @@ def collection_statuses(lake_folder: Path) -> list[CollectionStatus]:
     DataError
         A file of the lake is damaged.
     """
-    lake = Lake(lake_folder)
+    lake = Lake(place)
     statuses = []
     for collection in lake.collections():
         with reading(f"the collection {collection!r}"):

@@ -18,10 +18,14 @@ import pytest
 import s3fs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from worlds import NOON, Built, assert_same, load, loaded_lake, tables_of
 
 from aind_etl import object_storage
 from aind_etl.errors import ConfigurationError, DataError
+from aind_etl.lake import Lake
 from aind_etl.object_storage import ObjectStorage
+from aind_etl.verify import verify_warehouse
+from aind_etl.warehouse import build_warehouse, connect
 
 NAME = "analyses/collection=a/part.parquet"
 
@@ -34,6 +38,8 @@ def endpoint() -> Iterator[str]:
         patch.setenv("AWS_ENDPOINT_URL", address)
         s3fs.S3FileSystem(skip_instance_cache=True).mkdir(object_store.BUCKET)
         yield address
+    # Whoever asks next has another environment.
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture
@@ -67,7 +73,7 @@ def test_what_was_written_is_read_and_listed(storage: ObjectStorage) -> None:
 
 def test_a_file_that_is_not_there_reads_as_none_and_has_no_mark(storage: ObjectStorage) -> None:
     assert storage.read(NAME) is None
-    assert storage.mark(NAME) == ""
+    assert storage.marks("analyses", "") == {}
 
 
 def test_the_same_content_leaves_the_file_alone(storage: ObjectStorage) -> None:
@@ -79,9 +85,11 @@ def test_the_same_content_leaves_the_file_alone(storage: ObjectStorage) -> None:
 
 def test_the_mark_changes_with_the_content(storage: ObjectStorage) -> None:
     storage.write(NAME, content(b"one"))
-    one = storage.mark(NAME)
+    one = storage.marks("analyses", "")
     storage.write(NAME, content(b"two"))
-    assert storage.mark(NAME) != one
+    two = storage.marks("analyses", "")
+    assert two.keys() == one.keys() == {NAME}
+    assert two != one
 
 
 def test_a_write_that_fails_leaves_the_old_file(storage: ObjectStorage) -> None:
@@ -120,7 +128,7 @@ def test_a_file_is_fetched_to_the_disk(storage: ObjectStorage, tmp_path: Path) -
 def test_what_was_written_is_read_by_polars_and_duckdb(storage: ObjectStorage) -> None:
     rows = pl.DataFrame({"record_id": ["a", "b"]})
     storage.write(NAME, rows.write_parquet)  # type: ignore[arg-type]
-    assert pl.scan_parquet(storage.path(NAME)).select("record_id").collect().equals(rows)
+    assert pl.scan_parquet(str(storage.path(NAME))).select("record_id").collect().equals(rows)
     with duckdb.connect() as connection:
         connection.register_filesystem(s3fs.S3FileSystem())
         found = connection.sql(f"SELECT record_id FROM read_parquet('{storage.path(NAME)}')")
@@ -180,7 +188,7 @@ def test_whoever_finds_a_lock_taken_is_told_by_whom(storage: ObjectStorage) -> N
     with (
         storage.lock("a", "the collection 'a'"),
         pytest.raises(DataError, match=f"writing the collection 'a' .*process {os.getpid()} on"),
-        ObjectStorage(storage.root).lock("a", "the collection 'a'"),
+        ObjectStorage(str(storage.root)).lock("a", "the collection 'a'"),
     ):
         pass
 
@@ -218,7 +226,7 @@ def test_of_many_that_try_at_once_one_gets_the_lock(storage: ObjectStorage) -> N
     def race() -> None:
         gate.wait()
         try:
-            with ObjectStorage(storage.root).lock("a", "it"):
+            with ObjectStorage(str(storage.root)).lock("a", "it"):
                 got.append(1)
                 done.wait()
         except DataError:
@@ -238,7 +246,7 @@ def test_the_lock_of_a_killed_process_is_free_when_its_lease_has_ended(
     program = dedent(f"""
         import os, signal
         from aind_etl.object_storage import ObjectStorage
-        with ObjectStorage({storage.root!r}).lock("a", "it"):
+        with ObjectStorage({str(storage.root)!r}).lock("a", "it"):
             os.kill(os.getpid(), signal.SIGKILL)
     """)
     assert (
@@ -257,15 +265,15 @@ def test_a_lock_is_renewed_for_as_long_as_it_is_held(
     monkeypatch.setattr(object_storage, "_LEASE_SECONDS", 0.4)
     monkeypatch.setattr(object_storage, "_CLOCKS_DIFFER_SECONDS", 0.0)
     with storage.lock("a", "it"):
-        first = storage.mark("_locks/a.lease")
-        while storage.mark("_locks/a.lease") == first:
+        first = storage.marks("_locks", "")
+        while storage.marks("_locks", "") == first:
             pass
         storage.write(NAME, content(b"still mine"))
 
 
 def test_nothing_is_written_any_more_when_a_lock_was_lost(storage: ObjectStorage) -> None:
     with storage.lock("a", "it"):
-        (lease,) = object_storage._HELD[storage.root]
+        (lease,) = object_storage._HELD[str(storage.root)]
         lease._valid_until = 0.0
         for write in (
             lambda: storage.write(NAME, content(b"too late")),
@@ -288,11 +296,92 @@ def test_a_bucket_that_does_not_exist_is_named(endpoint: str) -> None:
 def test_a_store_out_of_reach_is_named(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    s3fs.S3FileSystem.clear_instance_cache()
     with pytest.raises(DataError, match="Check the endpoint"):
         ObjectStorage(url).read(NAME)
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.mark.parametrize("wrong", ["s3://", "s3:///", "nothing-such://bucket/lake"])
 def test_an_address_that_names_no_store_is_refused(wrong: str) -> None:
     with pytest.raises(ConfigurationError, match=r"names no bucket|cannot be opened here"):
         ObjectStorage(wrong)
+
+
+# --- a lake -------------------------------------------------------------------------------------
+
+
+def test_a_lake_on_an_object_store_holds_what_one_on_a_disk_holds(
+    sample_dump: Path, built: Built, url: str
+) -> None:
+    lake = loaded_lake(sample_dump, url)
+    assert_same(tables_of(lake), tables_of(built.lake))
+    assert {name: lake.state(name) for name in lake.collections()} == {
+        name: built.lake.state(name) for name in built.lake.collections()
+    }
+
+
+def test_a_warehouse_is_built_from_it_and_agrees(
+    sample_dump: Path, built: Built, url: str, tmp_path: Path
+) -> None:
+    lake = loaded_lake(sample_dump, url)
+    report = build_warehouse(lake, tmp_path / "warehouse.duckdb")
+    with connect(built.warehouse) as connection:
+        expected = dict(
+            connection.execute(
+                "SELECT table_name, estimated_size FROM duckdb_tables() WHERE NOT internal"
+            ).fetchall()
+        )
+    assert report.rows == {name: expected[name] for name in report.rows}
+    errors = [one for one in verify_warehouse(lake, report.path) if not one.is_warning]
+    assert errors == []
+    assert not build_warehouse(lake, report.path).published
+
+
+def test_a_second_load_writes_nothing(sample_dump: Path, url: str) -> None:
+    lake = loaded_lake(sample_dump, url)
+    before = lake.storage.marks("", ".parquet")
+    load(sample_dump, lake)
+    assert lake.storage.marks("", ".parquet") == before
+
+
+def test_a_name_of_a_collection_with_odd_signs_comes_back(url: str, tmp_path: Path) -> None:
+    name = "a b/ö%20#?c"
+    lake = Lake(url)
+    versions = pl.DataFrame(
+        {"record_id": ["r"], "document": ["{}"], "content_hash": ["h"], "operation": ["upsert"]}
+    ).with_columns(extracted_at=pl.lit(NOON))
+    lake.append_batch(name, versions)
+    assert lake.collections() == [name]
+    assert lake.live_documents(name)["record_id"].to_list() == ["r"]
+
+
+def test_of_two_writers_that_both_escaped_the_lock_one_batch_is_kept(url: str) -> None:
+    versions = pl.DataFrame(
+        {"record_id": ["r"], "document": ["{}"], "content_hash": ["h"], "operation": ["upsert"]}
+    ).with_columns(extracted_at=pl.lit(NOON))
+    one, other = Lake(url), Lake(url)
+    one.append_batch("a", versions)
+    other.last_batch = lambda _collection: 0  # type: ignore[method-assign] # as if just before
+    with pytest.raises(DataError, match="written by another run at the same time"):
+        other.append_batch("a", versions)
+    assert one.versions("a").collect().height == 1
+
+
+def test_the_command_works_on_a_lake_on_an_object_store(url: str, tmp_path: Path) -> None:
+    environment = {"AIND_ETL_LAKE": url, "DAGSTER_HOME": str(tmp_path / "dagster")}
+
+    def run(*arguments: str) -> str:
+        command = [Path(sys.executable).with_name("aind-etl"), *arguments]
+        return subprocess.run(
+            command,
+            env=os.environ | environment,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            check=True,
+            text=True,
+        ).stdout
+
+    assert f"Lake       {url}" in run("run", "--source", "sample:?sessions=1")
+    assert "Source, lake and warehouse agree." in run("verify", "--source", "sample:?sessions=1")
+    assert url in run("status")

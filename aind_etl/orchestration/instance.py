@@ -68,7 +68,7 @@ def run_everything(etl: Etl, pass_kind: Pass, *, with_results: bool = True) -> l
     AindEtlError
         What went wrong, as the assets raised it; only after what could be read is published.
     """
-    os.environ["DAGSTER_HOME"] = str(dagster_home(etl.settings.lake))
+    os.environ["DAGSTER_HOME"] = str(dagster_home(etl.settings.folder))
     # Progress is told by the runs themselves; Dagster's own log stands in the instance.
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     try:

@@ -623,7 +623,7 @@ def _sample_results(settings: "Settings") -> Path:
     source = open_source(settings.source)
     if not isinstance(source, SampleSource):
         raise TypeError(settings.source)
-    return source.write_results(settings.lake / "_sample_results")
+    return source.write_results(settings.folder / "_sample_results")
 
 
 def _below(location: str) -> str:
