@@ -22,11 +22,12 @@ dev: .venv/installed  ## Open Dagster's page on the assets.
 	$(BIN)/aind-etl dev
 
 test: .venv/installed-dev  ## Run the whole suite, with the coverage it must reach.
-	$(BIN)/pytest -n auto --dist loadfile --cov --cov-report=term-missing:skip-covered
+	$(BIN)/pytest -n auto --dist loadfile -m "not long" --cov --cov-report=term-missing:skip-covered
 
-test-long: .venv/installed-dev  ## Run what has a size at its full one: long histories, a million ids.
+test-long: .venv/installed-dev  ## Run what takes minutes: long histories, a million ids, Spark.
 	AIND_ETL_TEST_STEPS=2000 AIND_ETL_TEST_IDS=1000000 \
-		$(BIN)/pytest -n auto tests/test_any_history.py tests/test_many_ids.py
+		$(BIN)/pytest -n auto tests/test_any_history.py tests/test_many_ids.py \
+		tests/test_engines.py
 
 test-quick: .venv/installed-dev  ## Run the part of the suite that takes less than a minute.
 	$(BIN)/pytest -m "not slow" $(QUICK:%=tests/test_%.py)
