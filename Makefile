@@ -46,6 +46,7 @@ lint: .venv/installed-dev  ## Run the linters and the type checker.
 docs: .venv/installed-dev  ## Write the generated pages of docs/ anew.
 	$(BIN)/python -m aind_etl.contract.dictionary > docs/data_dictionary.md
 	$(BIN)/python docs/renew_cookbook.py
+	$(BIN)/python docs/renew_notebooks.py
 
 bench: .venv/installed-dev bench/.venv/installed  ## Measure what people do beside what they would otherwise use.
 	$(BIN)/python bench/compare.py $(BENCH)
