@@ -176,7 +176,7 @@ def test_the_warehouse_appears_without_a_hand(deployment):
     def filled():
         return path.exists() and MAIN in set(Warehouse(path).table("analyses")["source_collection"])
 
-    wait_until(filled, 240, lambda: deployment.containers.said("daemon"))
+    wait_until(filled, 480, lambda: deployment.containers.said("daemon"))
 
 
 def test_a_run_asked_for_on_the_page_while_the_daemon_is_dead_is_done_when_it_is_back(deployment):
@@ -202,7 +202,7 @@ def test_a_run_whose_code_location_is_killed_is_done_again_without_a_hand(deploy
         runs = deployment.runs(dagster__parent_run_id=killed)
         return runs and runs[0]["status"] == "SUCCESS"
 
-    wait_until(done_again, 180, lambda: deployment.containers.said("daemon"))
+    wait_until(done_again, 480, lambda: deployment.containers.said("daemon"))
     verified = deployment.containers.run("code", ["aind-etl", "verify"])
     assert verified.returncode == 0, verified.stdout
 
