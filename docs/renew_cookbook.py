@@ -34,7 +34,10 @@ _RECIPE = re.compile(r"```sql\n(?P<query>.*?)```\n(?P<shown>\n```text\n.*?```\n)
 
 def build_sample(folder: Path) -> Path:
     """Build the sample's warehouse with its trials and sessions, and return its path."""
-    settings = Settings(lake=folder / "lake")
+    # Whatever source and store the environment names.
+    settings = Settings(
+        source="sample:", lake=folder / "lake", warehouse=None, collections=(), results_root=None
+    )
     lake = Lake(settings.lake)
     with open_source(settings.source) as source, open_result_store(settings) as store:
         for collection in source.list_collections():
