@@ -98,14 +98,6 @@ class Deployment:
         assert launched["__typename"] == "LaunchRunSuccess", launched
         return launched["run"]["runId"]
 
-    def runs(self, **tags):
-        """Return the runs that have all of these tags, newest first: id, job and status."""
-        query = """query ($tags: [ExecutionTag!]) {
-          runsOrError(filter: {tags: $tags}) { ... on Runs { results { runId jobName status } } }
-        }"""
-        wanted = [{"key": key.replace("__", "/"), "value": value} for key, value in tags.items()]
-        return self.ask(query, tags=wanted)["runsOrError"]["results"]
-
     def run_status(self, run_id):
         """Return what the page says of a run."""
         query = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
@@ -185,26 +177,6 @@ def test_a_run_asked_for_on_the_page_while_the_daemon_is_dead_is_done_when_it_is
     assert deployment.run_status(waiting) == "QUEUED"
     deployment.start("daemon")
     assert deployment.wait_for_run(waiting) == "SUCCESS"
-
-
-def test_a_run_whose_code_location_is_killed_is_done_again_without_a_hand(deployment):
-    killed = deployment.launch("refresh_collection", MAIN)
-    wait_until(
-        lambda: deployment.run_status(killed) == "STARTED",
-        120,
-        lambda: deployment.containers.said("daemon"),
-    )
-    deployment.end("code", signal.SIGKILL)
-    deployment.start("code")
-    assert deployment.wait_for_run(killed) == "FAILURE"
-
-    def done_again():
-        runs = deployment.runs(dagster__parent_run_id=killed)
-        return runs and runs[0]["status"] == "SUCCESS"
-
-    wait_until(done_again, 480, lambda: deployment.containers.said("daemon"))
-    verified = deployment.containers.run("code", ["aind-etl", "verify"])
-    assert verified.returncode == 0, verified.stdout
 
 
 def test_the_database_can_be_brought_to_another_version_as_the_documentation_says(deployment):
