@@ -36,7 +36,7 @@ from aind_etl.sources.protocol import MOST_SHARDS
 _COMPARED_DOCUMENTS = 10_000
 _COMPARED_BYTES = 32 << 20
 # How much is written at a time. A batch is the most that an interruption can lose.
-_BATCH_BYTES = 64 << 20
+_BATCH_BYTES = 32 << 20
 
 _VERSION_COLUMNS = ("record_id", "document", "content_hash", "operation", "extracted_at")
 
