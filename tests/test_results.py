@@ -70,7 +70,7 @@ def store_at(place: Endpoint | Path, concurrency: int = 16) -> ResultStore:
     where = (
         {"results_root": str(place)}
         if isinstance(place, Path)
-        else {"source": "elsewhere", "s3_endpoint_url": place.url}
+        else {"results_root": "s3://", "s3_endpoint_url": place.url}
     )
     store = open_result_store(load_settings(**where, s3_concurrency=concurrency))
     store._first_wait = 0.002
@@ -572,7 +572,7 @@ def test_a_folder_that_cannot_be_listed_is_known_as_such(
 
 
 def test_a_store_that_answers_nothing_ends_the_run_with_a_sentence(few: Few):
-    settings = load_settings(source="elsewhere", s3_endpoint_url="http://127.0.0.1:9")
+    settings = load_settings(results_root="s3://", s3_endpoint_url="http://127.0.0.1:9")
     store = open_result_store(settings.model_copy(update={"s3_concurrency": 2}))
     store._first_wait = 0.001
     with store, pytest.raises(SourceError, match=r"127\.0\.0\.1 does not answer .*--no-results"):
@@ -677,7 +677,8 @@ def test_an_address_that_leads_elsewhere_is_not_followed(location: str, tmp_path
     assert listing.problem.reason == "refused"
 
 
-def test_the_sample_has_its_own_result_folders(tmp_path: Path):
+def test_the_sample_has_its_own_result_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("AIND_ETL_RESULTS_ROOT", raising=False)
     settings = load_settings(source="sample:?sessions=1", lake=tmp_path)
     with open_result_store(settings) as store:
         assert str(tmp_path / "_sample_results") in store.name
@@ -686,6 +687,8 @@ def test_the_sample_has_its_own_result_folders(tmp_path: Path):
 
 
 def test_the_name_of_a_store_shows_no_password():
-    settings = load_settings(source="elsewhere", s3_endpoint_url="https://me:secret@store.org:9000")
+    settings = load_settings(
+        results_root="s3://", s3_endpoint_url="https://me:secret@store.org:9000"
+    )
     assert open_result_store(settings).name == "s3:// at store.org"
     assert "secret" not in repr(settings)
