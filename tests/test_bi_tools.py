@@ -8,6 +8,7 @@ import subprocess
 import sys
 from io import StringIO
 
+import pandas as pd
 import pyarrow.dataset as ds
 import pytest
 
@@ -137,15 +138,27 @@ def test_arrow_opens_a_table_of_the_lake_as_one_data_set(built):
     assert set(month["session_key"].to_pylist()) == {"652324_2026-03-10_15-33-11"}
 
 
+def test_pandas_reads_a_table_of_the_lake_with_the_paths_keys_as_categories(built):
+    frame = pd.read_parquet(built.lake.storage.root / "analyses")
+    assert len(frame) == built.lake.count_rows(tables.ANALYSES)
+    added = ["collection", "session_month"]
+    assert set(frame.columns) == {*tables.ANALYSES.column_names, *added}
+    assert [frame[name].dtype for name in added] == ["category"] * 2
+    assert (frame["collection"].astype(str) == frame["source_collection"]).all()
+
+
 @pytest.mark.slow
 def test_r_reads_the_csv_files(built, tmp_path):
     rscript = shutil.which("Rscript")
     if rscript is None or subprocess.run([rscript, "--version"], check=False).returncode:
         pytest.skip("there is no Rscript; Debian's package is called r-base-core")
     (written,) = export(built.warehouse, tmp_path, "csv", ["parameter_trajectories"])
+    script = tmp_path / "read.R"
+    script.write_text(R)
     ran = subprocess.run(
-        [rscript, "-e", R, "--args", str(written.path)], capture_output=True, text=True, check=True
+        [rscript, script, written.path], capture_output=True, text=True, check=False
     )
+    assert not ran.returncode, ran.stderr
     rows = list(csv.DictReader(StringIO(written.path.read_text())))
     values = [
         float(row["value"])
