@@ -28,7 +28,8 @@ test-long: .venv/installed-dev  ## Run what takes minutes: long histories, a mil
 	AIND_ETL_TEST_STEPS=2000 AIND_ETL_TEST_IDS=1000000 AIND_ETL_TEST_FILTERS=3000 \
 		AIND_ETL_TEST_PUBLISH_SECONDS=60 \
 		$(BIN)/pytest -n auto tests/test_any_history.py tests/test_many_ids.py \
-		tests/test_engines.py tests/test_document_filters.py tests/test_access.py
+		tests/test_engines.py tests/test_document_filters.py tests/test_access.py \
+		tests/test_containers.py
 
 test-quick: .venv/installed-dev  ## Run the part of the suite that takes less than a minute.
 	$(BIN)/pytest -m "not slow" $(QUICK:%=tests/test_%.py)

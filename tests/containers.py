@@ -117,14 +117,20 @@ class Containers:
         self.hosts: dict[str, str] = {"code": "127.0.0.1", "0.0.0.0": "127.0.0.1"}
         for name in ("dagster", "secrets", "lake", "logs", "demo", "tmp"):
             (folder / name).mkdir()
-        # Its port is fixed in the network of containers; a dead run is found sooner than at night.
-        self._write_home("workspace.yaml", "port: 4000", f"port: {self.ports['4000']}")
-        self._write_home("dagster.yaml", "poll_interval_seconds: 30", "poll_interval_seconds: 2")
+        # Its port is fixed in the network of containers; a dead run is found sooner than theirs.
+        self._write_home("workspace.yaml", {"port: 4000": f"port: {self.ports['4000']}"})
+        sooner = {
+            "poll_interval_seconds: 30": "poll_interval_seconds: 2",
+            "patience_seconds: 120": "patience_seconds: 5",
+        }
+        self._write_home("dagster.yaml", sooner)
 
-    def _write_home(self, name: str, theirs: str, here: str) -> None:
+    def _write_home(self, name: str, changes: Mapping[str, str]) -> None:
         text = (DOCKER / name).read_text()
-        assert theirs in text
-        (self.home / name).write_text(text.replace(theirs, here))
+        for theirs, here in changes.items():
+            assert theirs in text
+            text = text.replace(theirs, here)
+        (self.home / name).write_text(text)
 
     def translate(self, word: str) -> str:
         """Return a word of a command or an environment as it reads on this host."""

@@ -28,9 +28,10 @@ from containers import (
 from mongod import NoMongodError, find_mongod, running_mongod
 from postgresql import NoPostgresqlError, find_postgresql, running_postgresql
 from pymongo import MongoClient
-from worlds import MAIN
+from worlds import MAIN, read_dump
 
 from aind_etl import Warehouse
+from aind_etl.sample import write_world
 
 # What an address or a shell would take for something else must come through whole.
 PASSWORD = "p@ss/w:rd %41'\"$x"
@@ -114,13 +115,35 @@ class Deployment:
 
 
 @pytest.fixture(scope="module")
-def deployment(tmp_path_factory):
+def collection(tmp_path_factory):
+    """Give a collection of a real server, with the documents of a small world."""
+    folder = tmp_path_factory.mktemp("source")
+    write_world(folder, sessions=2, seed=0, formats=("jsonl",), results=False)
+    try:
+        with (
+            running_mongod(find_mongod(), folder / "mongod") as port,
+            MongoClient("127.0.0.1", port) as client,
+        ):
+            client["analysis"][MAIN].insert_many(read_dump(folder))
+            yield client["analysis"][MAIN]
+    except NoMongodError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def deployment(collection, tmp_path_factory):
     """Give code location, page and daemon on PostgreSQL, started in the order of the file."""
     folder = tmp_path_factory.mktemp("containers")
+    host, port = collection.database.client.address
     containers = Containers(
         folder,
-        {"AIND_ETL_SOURCE": "sample:?sessions=2", "AIND_ETL_SENSOR_INTERVAL_SECONDS": "5"},
+        {
+            "AIND_ETL_SOURCE": f"mongodb://{host}:{port}/analysis",
+            "AIND_ETL_RESULTS_ROOT": "/tmp/no-results",
+            "AIND_ETL_SENSOR_INTERVAL_SECONDS": "5",
+        },
     )
+    (folder / "tmp" / "no-results").mkdir()
     secret = folder / "secrets" / "postgres_password"
     secret.write_text(PASSWORD + "\n")
     server = containers.services["postgres"]["environment"]
@@ -162,13 +185,25 @@ def test_the_page_finds_the_code_location(deployment):
     ]
 
 
-def test_the_warehouse_appears_without_a_hand(deployment):
+def wait_for_record(deployment, record_id):
+    """Wait until the warehouse has a record."""
     path = deployment.containers.folder / "lake" / "warehouse.duckdb"
 
-    def filled():
-        return path.exists() and MAIN in set(Warehouse(path).table("analyses")["source_collection"])
+    def published():
+        return path.exists() and record_id in set(Warehouse(path).table("analyses")["record_id"])
 
-    wait_until(filled, 480, lambda: deployment.containers.said("daemon"))
+    wait_until(published, 480, lambda: deployment.containers.said("daemon"))
+
+
+def test_the_warehouse_appears_without_a_hand(deployment, collection):
+    wait_for_record(deployment, str(collection.find_one()["_id"]))
+
+
+def test_a_document_inserted_into_the_source_appears_in_the_warehouse_without_a_hand(
+    deployment, collection
+):
+    collection.insert_one(collection.find_one() | {"_id": "inserted"})
+    wait_for_record(deployment, "inserted")
 
 
 def test_a_run_asked_for_on_the_page_while_the_daemon_is_dead_is_done_when_it_is_back(deployment):
@@ -177,6 +212,25 @@ def test_a_run_asked_for_on_the_page_while_the_daemon_is_dead_is_done_when_it_is
     assert deployment.run_status(waiting) == "QUEUED"
     deployment.start("daemon")
     assert deployment.wait_for_run(waiting) == "SUCCESS"
+
+
+@pytest.mark.long
+def test_a_run_that_is_killed_with_its_code_location_is_done_again_without_a_hand(
+    deployment, collection
+):
+    collection.insert_one(collection.find_one() | {"_id": "meanwhile"})
+    killed = deployment.launch("refresh_collection", MAIN)
+    wait_until(
+        lambda: deployment.run_status(killed) == "STARTED",
+        120,
+        lambda: deployment.containers.said("daemon"),
+    )
+    deployment.end("code", signal.SIGKILL)
+    deployment.start("code")
+    assert deployment.wait_for_run(killed) == "FAILURE"
+    wait_for_record(deployment, "meanwhile")
+    verified = deployment.containers.run("code", ["aind-etl", "verify"])
+    assert verified.returncode == 0, verified.stdout
 
 
 def test_the_database_can_be_brought_to_another_version_as_the_documentation_says(deployment):
@@ -369,7 +423,7 @@ def test_everything_the_image_is_built_from_is_sent_to_the_builder():
 def test_containers_differ_from_a_clone_only_in_where_things_are_kept():
     clone = yaml.safe_load((CLONE / "dagster_home" / "dagster.yaml").read_text())
     containers = yaml.safe_load((DOCKER / "dagster.yaml").read_text())
-    places = {"storage", "run_launcher", "compute_logs", "local_artifact_storage"}
+    places = {"storage", "compute_logs", "local_artifact_storage"}
     assert {k: v for k, v in containers.items() if k not in places} == {
         k: v for k, v in clone.items() if k not in places
     }

@@ -317,6 +317,32 @@ def home(monkeypatch, tmp_path):
     return tmp_path / "home"
 
 
+def test_every_asset_can_be_materialised_by_itself_as_the_page_does(sample_dump, tmp_path):
+    """An asset, those made with it, and their own checks; nothing else was ever published."""
+    jobs = [
+        dg.define_asset_job(
+            f"only_{name}",
+            selection=dg.AssetSelection.assets(name).required_multi_asset_neighbors(),
+        )
+        for name in ASSETS
+    ]
+    etl = etl_of(sample_dump, tmp_path)
+    definitions = dg.Definitions.merge(build_defs({"etl": etl}), dg.Definitions(jobs=jobs))
+    resolved = {name: definitions.resolve_job_def(f"only_{name}") for name in ASSETS}
+    with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
+        instance.add_dynamic_partitions("collections", [SMALL])
+        before = resolved["documents"].execute_in_process(instance=instance, partition_key=SMALL)
+        assert before.success
+        assert before.get_asset_check_evaluations() == []
+        assert (
+            resolved["analyses"].execute_in_process(instance=instance, partition_key=SMALL).success
+        )
+        assert resolved["warehouse"].execute_in_process(instance=instance).success
+        after = resolved["documents"].execute_in_process(instance=instance, partition_key=SMALL)
+    asked = [one.asset_check_key.to_user_string() for one in after.get_asset_check_evaluations()]
+    assert asked == ["documents:collections_are_fresh"]
+
+
 def test_the_error_of_an_asset_reaches_the_caller_as_it_was_raised(home, tmp_path):
     with pytest.raises(ConfigurationError, match="The source 'nowhere' is no folder"):
         run_everything(etl_of("nowhere", tmp_path), Pass.NEW)
