@@ -1,17 +1,19 @@
 """The files of ``sql/``: what stands in them, and in which order they build on each other.
 
 A file of views or marts holds one SELECT, whose name is the file's; the comment it opens with
-says what a row is. Macros are whole statements, checks SELECTs that return what offends. How
-they are run belongs to :mod:`aind_etl.warehouse`.
+says what a row is, and in further lines, ``--   name: meaning``, what columns mean. Macros
+are whole statements, checks SELECTs that return what offends. How they are run belongs to
+:mod:`aind_etl.warehouse`.
 """
 
 import json
 import re
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from graphlib import CycleError, TopologicalSorter
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from aind_etl.bundle import bundled
 from aind_etl.errors import ConfigurationError
 
 _WARNING = "A warning: "
+_COLUMN = re.compile(r"--   (\w+): (\S.*)")
 
 
 class Kind(StrEnum):
@@ -44,12 +47,15 @@ class SqlFile:
         What a row is, or what must hold.
     statement
         The SQL without the opening comment and a closing semicolon.
+    columns
+        What columns mean, by name: those that the opening comment explains.
     """
 
     kind: Kind
     name: str
     comment: str
     statement: str
+    columns: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def summary(self) -> str:
@@ -124,12 +130,8 @@ def tables_read(query: str, names: AbstractSet[str]) -> set[str]:
 
 def _read(kind: Kind, path: Path) -> SqlFile:
     lines = path.read_text(encoding="utf-8").splitlines()
-    opening = []
-    for line in lines:
-        if not line.startswith("--"):
-            break
-        opening.append(line.removeprefix("--").strip())
-    comment = " ".join(opening).strip()
+    opening = list(takewhile(lambda line: line.startswith("--"), lines))
+    comment, columns = _take_apart(opening)
     statement = "\n".join(lines[len(opening) :]).strip().rstrip(";")
     if not comment or not statement:
         raise ConfigurationError(
@@ -139,7 +141,21 @@ def _read(kind: Kind, path: Path) -> SqlFile:
         raise ConfigurationError(
             f"{path}: the file's name becomes the name of a table; use letters, digits and _."
         )
-    return SqlFile(kind, path.stem, comment, statement)
+    return SqlFile(kind, path.stem, comment, statement, columns)
+
+
+def _take_apart(opening: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """Return what an opening comment says of rows, and of columns."""
+    rows: list[str] = []
+    columns: dict[str, list[str]] = {}
+    part = rows
+    for line in opening:
+        explained = _COLUMN.fullmatch(line)
+        if explained:
+            part = columns[explained[1]] = [explained[2]]
+        else:
+            part.append(line.removeprefix("--").strip())
+    return " ".join(rows).strip(), {name: " ".join(words) for name, words in columns.items()}
 
 
 def _table_names(node: Any) -> list[str]:  # noqa: ANN401 - any JSON

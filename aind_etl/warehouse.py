@@ -408,11 +408,41 @@ def _apply_sql(
             else:
                 connection.execute(f"CREATE TABLE {name} AS {file.statement}")
                 connection.execute(f"COMMENT ON TABLE {name} IS {comment}")
+            _comment_columns(connection, file)
         except duckdb.Error as error:
             raise ConfigurationError(
                 f"sql/{file.kind}/{file.name}.sql cannot be run: {error}. The warehouse was left "
                 "as it was."
             ) from None
+
+
+def _comment_columns(connection: duckdb.DuckDBPyConnection, file: SqlFile) -> None:
+    """Say what the columns of a view or mart mean.
+
+    What its file does not say is said by `analyses`, or by `sessions`, of a column of the same name
+    and type.
+    """
+    known = {
+        (name, kind): comment
+        for table in (tables.SESSIONS, tables.ANALYSES)
+        for name, kind, comment in _columns(connection, table.name)
+    }
+    for name, kind, _ in _columns(connection, file.name):
+        comment = file.columns.get(name) or known.get((name, kind))
+        if comment:
+            column = f"{quote_identifier(file.name)}.{quote_identifier(name)}"
+            connection.execute(f"COMMENT ON COLUMN {column} IS {quote_text(comment)}")
+
+
+def _columns(
+    connection: duckdb.DuckDBPyConnection, table: str
+) -> list[tuple[str, str, str | None]]:
+    """Return the columns of a table or view: name, type and comment."""
+    return connection.execute(
+        "SELECT column_name, data_type, comment FROM duckdb_columns() WHERE table_name = ? "
+        "ORDER BY column_index",
+        [table],
+    ).fetchall()
 
 
 def _write_info(connection: duckdb.DuckDBPyConnection, lake: "Lake", inputs: str) -> None:
@@ -444,6 +474,7 @@ def _fingerprint(lake: "Lake", sql: dict[Kind, list[SqlFile]]) -> str:
         digest.update("\0".join([create_table(table), *comments(table)]).encode())
     for file in (file for kind in Kind for file in sql[kind]):
         digest.update(f"{file.kind}\0{file.name}\0{file.comment}\0{file.statement}\0".encode())
+        digest.update(repr(file.columns).encode())
     digest.update(_COLLECTIONS.encode())
     digest.update("\0".join(lake.collections()).encode())
     digest.update(repr(_waiting(lake)).encode())

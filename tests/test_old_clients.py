@@ -18,7 +18,7 @@ import json, sys, duckdb
 connection = duckdb.connect(sys.argv[1], read_only=True)
 connection.execute("SET autoinstall_known_extensions = false")
 connection.execute("SET TimeZone = 'UTC'")
-found = {"version": duckdb.__version__, "counts": {}, "sums": {}, "comments": {}}
+found = {"version": duckdb.__version__, "counts": {}, "sums": {}}
 for (name,) in connection.execute(
     "SELECT table_name FROM information_schema.tables WHERE table_schema = 'main'"
 ).fetchall():
@@ -27,9 +27,12 @@ for (name,) in connection.execute(
     found["counts"][name] = len(rows)
 for query in json.loads(sys.argv[2]):
     found["sums"][query] = repr(connection.execute(query).fetchall())
-found["comments"] = dict(
-    connection.execute("SELECT table_name, comment FROM duckdb_tables()").fetchall()
-)
+found["comments"] = connection.execute(
+    "SELECT table_name, column_name, comment FROM duckdb_columns() WHERE NOT internal ORDER BY ALL"
+).fetchall()
+found["comments"] += connection.execute(
+    "SELECT table_name, comment FROM duckdb_tables() ORDER BY ALL"
+).fetchall()
 print(json.dumps(found))
 """
 
@@ -76,4 +79,6 @@ def test_an_old_client_reads_every_table_view_and_macro_as_this_one_does(built, 
     made = [file.name for kind in (Kind.VIEW, Kind.MART) for file in read_sql_files(kind)]
     names = {table.name for table in TABLES} | set(made)
     assert names <= old["counts"].keys()
-    assert all(old["counts"][name] > 0 for name in made)
+    # This warehouse was built without result folders and without a session table.
+    need_results = {"missing_result_files", "orphan_result_folders", "sessions_with_fits"}
+    assert {name for name in made if not old["counts"][name]} == need_results

@@ -28,7 +28,17 @@ def folder(tmp_path):
     ("kind", "names"),
     [
         (Kind.MACRO, ["s3_to_https", "session_key"]),
-        (Kind.VIEW, ["latest_analyses", "mle_fitting"]),
+        (
+            Kind.VIEW,
+            [
+                "analyses_with_files",
+                "latest_analyses",
+                "missing_result_files",
+                "mle_fitting",
+                "orphan_result_folders",
+                "sessions_with_fits",
+            ],
+        ),
         (
             Kind.MART,
             [
@@ -69,6 +79,17 @@ def test_the_comment_is_one_text_and_the_statement_what_follows(folder):
     assert file.comment == "One row a session: how many trials. More of it."
     assert file.summary == "One row a session: how many trials."
     assert file.statement == "-- Not of the opening.\nSELECT 1 AS one"
+
+
+def test_what_the_opening_says_of_columns_is_not_of_the_comment_on_rows(folder):
+    (folder / "marts" / "trial_counts.sql").write_text(
+        "-- One row a session.\n--\n--   n_trials: Trials of the\n--     session.\n"
+        "--   _id: Its id: a text.\nSELECT 1 AS n_trials, '' AS _id\n"
+    )
+    file = next(one for one in read_sql_files(Kind.MART, folder) if one.name == "trial_counts")
+    assert file.comment == "One row a session."
+    assert file.columns == {"n_trials": "Trials of the session.", "_id": "Its id: a text."}
+    assert file.statement == "SELECT 1 AS n_trials, '' AS _id"
 
 
 def test_a_check_says_whether_it_speaks_of_what_writers_wrote():

@@ -20,6 +20,8 @@ from aind_etl.warehouse import build_warehouse, connect, read_info, run_checks
 
 SMALL = "dynamic-foraging-analysis"
 MADE = [*read_sql_files(Kind.VIEW), *read_sql_files(Kind.MART)]
+# The sample's dump is loaded without result folders and without a session table.
+NEED_RESULTS = {"missing_result_files", "orphan_result_folders", "sessions_with_fits"}
 
 
 @pytest.fixture
@@ -107,7 +109,29 @@ def test_every_view_and_mart_can_be_read_and_says_what_a_row_is(warehouse, file)
     comment = scalar(warehouse, f"SELECT comment FROM {listed} {view}", file.name)
     assert comment == file.comment
     assert comment.startswith("One row")
-    assert scalar(warehouse, f"SELECT count(*) FROM {file.name}") > 0
+    n_rows = scalar(warehouse, f"SELECT count(*) FROM {file.name}")
+    assert (n_rows > 0) == (file.name not in NEED_RESULTS)
+
+
+@pytest.mark.parametrize("file", MADE, ids=lambda file: file.name)
+def test_every_column_of_a_view_or_mart_says_what_it_means(warehouse, file):
+    comments = dict(
+        warehouse.execute(
+            "SELECT column_name, comment FROM duckdb_columns() WHERE table_name = ?", [file.name]
+        ).fetchall()
+    )
+    # Columns called like parameters mean those.
+    names = warehouse.execute("SELECT DISTINCT parameter FROM fit_parameters").fetchall()
+    parameters = {name for (name,) in names} if file.name == "fit_parameters_wide" else set()
+    assert {name for name, comment in comments.items() if not comment} == parameters
+    assert comments | file.columns == comments
+
+
+def test_a_column_means_what_it_means_in_analyses_unless_its_file_says_otherwise(warehouse):
+    query = "SELECT comment FROM duckdb_columns() WHERE table_name = ? AND column_name = ?"
+    taken = scalar(warehouse, query, "analyses", "agent_alias")
+    assert scalar(warehouse, query, "model_comparison", "agent_alias") == taken
+    assert scalar(warehouse, query, "best_models", "agent_alias") == "The best agent."
 
 
 @pytest.mark.parametrize(

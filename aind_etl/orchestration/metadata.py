@@ -122,11 +122,11 @@ def partition_metadata(
 def made_column_schema(connection: duckdb.DuckDBPyConnection, name: str) -> dg.TableSchema:
     """Return the columns of a view or mart as the warehouse has them."""
     columns = connection.execute(
-        "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = ? "
+        "SELECT column_name, data_type, comment FROM duckdb_columns() WHERE table_name = ? "
         "ORDER BY column_index",
         [name],
     ).fetchall()
-    return dg.TableSchema(columns=[dg.TableColumn(column, kind) for column, kind in columns])
+    return dg.TableSchema(columns=[dg.TableColumn(*column) for column in columns])
 
 
 def made_preview(connection: duckdb.DuckDBPyConnection, name: str) -> dg.MetadataValue:

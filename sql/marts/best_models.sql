@@ -5,6 +5,16 @@
 -- better). margin is the distance to the second best, 0 for a tie, NULL where one agent was fitted.
 -- Ties go to the agent with fewer parameters, then by name. By aic and bic only sessions with
 -- n_trials_differ false are fair.
+--
+--   criterion: `aic`, `bic`, `lpt`, `lpt_aic`, `lpt_bic` or `cv_accuracy`.
+--   agent_alias: The best agent.
+--   value: The best agent's value of the criterion.
+--   second_agent_alias: The second best agent.
+--   second_value: The second best agent's value of the criterion.
+--   margin: How much better the best agent is, from 0 upwards whichever way is better.
+--   n_agents: Agents compared.
+--   n_trials_differ: Whether the session's fits are to different numbers of trials.
+--   n_sessions_won: Sessions of all subjects in which this agent is the best by this criterion.
 WITH scores AS (
     UNPIVOT (
         SELECT

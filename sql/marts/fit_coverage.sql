@@ -4,6 +4,14 @@
 -- have no record of the agent. Expected of a subject in a month is every agent that an MLE fit of
 -- any subject's session of that month names, so an agent that came into use later is not missing
 -- from earlier months. The counts add up to n_sessions.
+--
+--   session_month: First day of the month.
+--   n_sessions: The subject's sessions of the month.
+--   n_fitted: Of these, fitted successfully by the agent.
+--   n_skipped: Of these, skipped.
+--   n_failed: Of these, failed.
+--   n_unknown: Of these, with an outcome that is not known.
+--   n_missing: Of these, without a record of the agent.
 WITH known_sessions AS (
     -- One analysis may know what another of the same session leaves out.
     SELECT

@@ -5,6 +5,27 @@
 -- difference from the reference agent's fit of the session, NULL where there is none. Ranks begin
 -- at 1 with the best; ties go to the agent with fewer parameters, then by name. AIC and BIC only
 -- compare fits to the same trials: n_trials_differ says that the session's fits are not.
+--
+--   n_agents: Agents with a successful fit of the session.
+--   n_trials_differ: Whether the session's fits are to different numbers of trials.
+--   cv_accuracy: Mean prediction accuracy on held-out trials over the folds.
+--   aic_rank: Rank by AIC among the session's agents, from 1, the best.
+--   bic_rank: Rank by BIC among the session's agents, from 1, the best.
+--   delta_aic: AIC less that of the session's best agent.
+--   delta_bic: BIC less that of the session's best agent.
+--   delta_lpt: Likelihood per trial less that of the session's best agent.
+--   delta_lpt_aic: Likelihood per trial, penalized as AIC, less that of the session's best agent.
+--   delta_lpt_bic: Likelihood per trial, penalized as BIC, less that of the session's best agent.
+--   delta_cv_accuracy: Cross-validated accuracy less that of the session's best agent.
+--   reference_agent: The agent that every agent is compared with.
+--   delta_aic_to_reference: AIC less that of the reference agent.
+--   delta_bic_to_reference: BIC less that of the reference agent.
+--   delta_lpt_to_reference: Likelihood per trial less that of the reference agent.
+--   delta_lpt_aic_to_reference: Likelihood per trial, penalized as AIC, less that of the reference
+--     agent.
+--   delta_lpt_bic_to_reference: Likelihood per trial, penalized as BIC, less that of the reference
+--     agent.
+--   delta_cv_accuracy_to_reference: Cross-validated accuracy less that of the reference agent.
 WITH reference AS (
     -- The plain reinforcement-learning model of the field (Hattori et al. 2019), without a choice
     -- kernel: it is fitted to nearly every session and most other agents add to it or take away.

@@ -4,6 +4,14 @@
 -- in time, from 1, so the same session has the same number for every agent. change is the
 -- difference from the subject's previous session with a fit of this agent, whose number is
 -- previous_session_number: the two numbers tell how far apart they are.
+--
+--   session_number: The session's number among the subject's sessions in time, from 1.
+--   parameter: Name of the parameter.
+--   value: Value of the parameter in the newest successful fit.
+--   is_fitted: As in fit_parameters.
+--   at_bound: As in fit_parameters.
+--   previous_session_number: Number of the subject's previous session with a fit by this agent.
+--   change: The value less that of this previous session.
 WITH sessions_in_time AS (
     SELECT
         session_key,

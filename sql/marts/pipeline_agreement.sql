@@ -2,6 +2,26 @@
 -- Of each pipeline the newest fit counts. Differences are framework − prototype. Where n_trials
 -- differ, the pipelines did not fit the same trials, and likelihoods and AIC differ for that
 -- reason. largest_parameter_difference is absolute, over the n_parameters both fits have.
+--
+--   prototype_collection: `source_collection` of the prototype's fit.
+--   prototype_record_id: `record_id` of the prototype's fit.
+--   prototype_process_index: `process_index` of the prototype's fit.
+--   framework_collection: `source_collection` of the framework's fit.
+--   framework_record_id: `record_id` of the framework's fit.
+--   framework_process_index: `process_index` of the framework's fit.
+--   prototype_n_trials: Trials the prototype fitted.
+--   framework_n_trials: Trials the framework fitted.
+--   n_trials_difference: Trials, framework less prototype.
+--   prototype_log_likelihood: Log-likelihood of the prototype's fit.
+--   framework_log_likelihood: Log-likelihood of the framework's fit.
+--   log_likelihood_difference: Log-likelihood, framework less prototype.
+--   prototype_aic: AIC of the prototype's fit.
+--   framework_aic: AIC of the framework's fit.
+--   aic_difference: AIC, framework less prototype.
+--   n_parameters: Parameters that both fits have.
+--   largest_parameter_difference: Largest absolute difference of a parameter's value between the
+--     fits.
+--   largest_difference_parameter: The parameter that differs most.
 WITH newest_fits AS (
     SELECT *
     FROM analyses

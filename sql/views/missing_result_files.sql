@@ -1,6 +1,12 @@
 -- One row a file that should lie in the result folder of a successful fit and does not:
 -- `result_json`, `figure`, or both where the folder is missing. What was never looked at is not
 -- missing.
+--
+--   missing: `result_json` or `figure`.
+--   folder_status: What was found at the location, as `status` of result_folders.
+--   message: Why the folder could not be listed.
+--   location: The result folder.
+--   checked_at: When the folder was last looked at.
 WITH files AS (
     SELECT
         source_collection,

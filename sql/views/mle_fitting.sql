@@ -5,6 +5,26 @@
 -- lists of the document's cross_validation, one value a fold, NULL where none was done. All fits
 -- are here, repeated ones too: latest_analyses has the newest of each session and agent. Name a
 -- subject, a date or an agent to be quick.
+--
+--   _id: The document's `_id`.
+--   status: `success`, or how the fit ended in the writer's own words.
+--   AIC: Akaike's information criterion, lower is better.
+--   BIC: The Bayesian information criterion, lower is better.
+--   LPT: Likelihood per trial.
+--   LPT_AIC: Likelihood per trial, penalized as AIC.
+--   LPT_BIC: Likelihood per trial, penalized as BIC.
+--   params: Each parameter of the agent with its value.
+--   prediction_accuracy_test: Prediction accuracy on held-out trials, from 0 to 1, one value a
+--     fold.
+--   prediction_accuracy_fit: Prediction accuracy on the trials fitted to, one value a fold.
+--   prediction_accuracy_test_bias_only: Accuracy on the held-out trials of always predicting the
+--     side chosen more often, one value a fold.
+--   analysis_time: When the analysis was done.
+--   S3_location: The result folder.
+--   CO_asset_id: Code Ocean's id of the data asset analysed; NULL for the prototype.
+--   analysis_tag: The framework's tag of the analysis, else its version; NULL for the prototype.
+--   pipeline_source: The pipeline that wrote the record, `aind analysis framework` or `han's
+--     analysis pipeline`.
 WITH children AS (
     SELECT
         source_collection,

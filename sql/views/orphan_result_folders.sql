@@ -1,5 +1,11 @@
 -- One row a result folder that belongs to no record of any collection: a job that ended before it
 -- wrote its record, or a record that was deleted. As of the last listing of everything.
+--
+--   location: The folder.
+--   n_files: Files in the folder.
+--   size_bytes: Size of these files together [bytes].
+--   last_modified: When the newest of these files was written.
+--   checked_at: When the folder was last listed.
 SELECT
     location,
     max(n_files) AS n_files,

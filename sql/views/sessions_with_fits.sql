@@ -4,6 +4,15 @@
 -- n_failed count the other analyses. The best agents are those of best_models, among the newest fit
 -- of each agent; NULL where nothing was fitted. Sessions that were analysed and are not in the
 -- session table are not here: analyses has them.
+--
+--   n_fits: Successful fits of the session, re-fits included.
+--   n_fitted_agents: Different agents among these.
+--   n_skipped: Analyses of the session that were skipped.
+--   n_failed: Analyses of the session that failed.
+--   newest_fit_at: When the newest successful fit was done.
+--   best_agent_by_aic: The best agent by AIC, as in best_models.
+--   best_agent_by_bic: The best agent by BIC, as in best_models.
+--   best_agent_by_cv_accuracy: The best agent by cross-validated accuracy, as in best_models.
 WITH analysed AS (
     SELECT
         session_key,
