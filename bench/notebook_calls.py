@@ -2,7 +2,7 @@
 
     python bench/notebook_calls.py [WAREHOUSE]
 
-Without a warehouse, a world of 7,500 sessions is simulated and loaded first, without result
+Without a warehouse, a world of 5,300 sessions is simulated and loaded first, without result
 folders, which takes some minutes. Latent variables are therefore not asked for.
 """
 
@@ -20,7 +20,7 @@ from aind_etl.sample import write_world
 from aind_etl.sources import open_source
 from aind_etl.warehouse import build_warehouse
 
-SESSIONS = 7500
+SESSIONS = 5300
 CALLS = 100
 
 
