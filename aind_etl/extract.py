@@ -28,6 +28,7 @@ import polars as pl
 from aind_etl.compaction import compact_change_log
 from aind_etl.errors import DataError
 from aind_etl.lake import Lake, record_ids
+from aind_etl.live_documents import live_by_shard
 from aind_etl.parallel import in_parallel
 from aind_etl.sources import Document, Shard, Source, shards
 from aind_etl.sources.protocol import MOST_SHARDS
@@ -36,7 +37,7 @@ from aind_etl.sources.protocol import MOST_SHARDS
 _COMPARED_DOCUMENTS = 10_000
 _COMPARED_BYTES = 32 << 20
 # How much is written at a time. A batch is the most that an interruption can lose.
-_BATCH_BYTES = 32 << 20
+_BATCH_BYTES = 16 << 20
 
 _VERSION_COLUMNS = ("record_id", "document", "content_hash", "operation", "extracted_at")
 
@@ -137,34 +138,31 @@ def extract_collection(  # noqa: PLR0913 - each is a choice of the caller's
     began = now()
     fingerprint = source.fingerprint(collection)
     state = lake.state(collection)
-    pass_ = _Pass(
-        source,
-        lake,
-        collection,
-        pass_kind,
-        # A record that has just arrived may still be written to; one that came with the first
-        # load is most likely old, and reading all of those again would make the pass a full one.
-        recent_since=state.first_pass_ended_at
-        and max(began - limits.look_back, state.first_pass_ended_at),
+    # A record that has just arrived may still be written to; one that came with the first load is
+    # most likely old, and reading all of those again would make the pass a full one.
+    recent_since = state.first_pass_ended_at and max(
+        began - limits.look_back, state.first_pass_ended_at
     )
     divided = _divide(source, collection, limits.shard_documents)
     log = _LogWriter(lake, collection, now)
     report = ExtractReport(collection, pass_kind, shards=len(divided))
     known = 0
     gone: list[pl.DataFrame] = []
-    work = [partial(pass_.compare, shard) for shard in divided]
-    with closing(in_parallel(work, source.connections)) as results:
-        for found in results:
-            report.read += found.read
-            report.new += found.new
-            report.changed += found.changed
-            report.unchanged += found.unchanged
-            report.repeated += found.repeated
-            known += found.known
-            gone.append(found.gone)
-            log.add(found.versions)
-            if found.read:
-                progress(found.read)
+    with live_by_shard(lake, collection, divided) as live:
+        pass_ = _Pass(source, collection, pass_kind, live, recent_since)
+        work = [partial(pass_.compare, shard) for shard in divided]
+        with closing(in_parallel(work, source.connections)) as results:
+            for found in results:
+                report.read += found.read
+                report.new += found.new
+                report.changed += found.changed
+                report.unchanged += found.unchanged
+                report.repeated += found.repeated
+                known += found.known
+                gone.append(found.gone)
+                log.add(found.versions)
+                if found.read:
+                    progress(found.read)
     other_source = (
         f" The lake was last read from {state.source}." if state.source != source.name else ""
     )
@@ -224,19 +222,21 @@ class _Pass:
 
     Attributes
     ----------
+    live
+        Returns the live documents that the log holds of a shard.
     recent_since
         Records that arrived later are read by a *new* pass again; None where none are.
     """
 
     source: Source
-    lake: Lake
     collection: str
     kind: Pass
+    live: Callable[[Shard], pl.DataFrame]
     recent_since: datetime | None
 
     def compare(self, shard: Shard) -> Iterator[_Found]:
         """Yield what differs in a shard, and at last what is gone."""
-        live = self.lake.live_documents(self.collection, shard.lower, shard.upper)
+        live = self.live(shard)
         comparison = _Comparison(live.select("record_id", "content_hash"))
         if self.kind is Pass.FULL:
             yield from comparison.compare(self._read(shard))

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 UNKNOWN_MONTH = "unknown"
 """The month of rows without a session date."""
 
+LIVENESS_COLUMNS = ("record_id", "content_hash", "operation", "batch_id", "extracted_at")
+"""The columns of the change log that tell which documents are live; not the documents."""
+
 _STATE = "_state"
 _PART = "part.parquet"
 # Small enough that a query by subject or date skips most of a partition, large enough to
@@ -224,36 +227,15 @@ class Lake:
                 for versions in read_log_file(file.path):
                     yield versions.filter(pl.col("batch_id") > after)
 
-    def live_documents(
-        self, collection: str, lower: str = "", upper: str | None = None
-    ) -> pl.DataFrame:
+    def live_documents(self, collection: str) -> pl.DataFrame:
         """Return what the source held when it was last read, without the documents themselves.
-
-        Parameters
-        ----------
-        collection
-            The collection.
-        lower, upper
-            Only the records whose id is not less than ``lower``, and less than ``upper``.
 
         Returns
         -------
         polars.DataFrame
             Columns ``record_id``, ``content_hash`` and ``extracted_at``, one row a live document.
         """
-        versions = self.versions(collection)
-        if lower:
-            versions = versions.filter(pl.col("record_id") >= lower)
-        if upper is not None:
-            versions = versions.filter(pl.col("record_id") < upper)
-        return (
-            versions.select("record_id", "content_hash", "operation", "batch_id", "extracted_at")
-            .collect()
-            .sort("batch_id")
-            .unique("record_id", keep="last", maintain_order=True)
-            .filter(pl.col("operation") == "upsert")
-            .select("record_id", "content_hash", "extracted_at")
-        )
+        return live_of(self.versions(collection).select(LIVENESS_COLUMNS).collect())
 
     def log_files(self, collection: str) -> list[LogFile]:
         """Return the files of a collection's change log, in order: every batch is in one of them.
@@ -388,8 +370,9 @@ class Lake:
                 data_page_version="1.0",
             ) as writer:
                 for rows in portions:
-                    arrow = rows.select(schema.names).to_arrow().cast(schema)
-                    writer.write_table(arrow, row_group_size=_ROW_GROUP_ROWS)
+                    # A row group at a time: arrow's form of it, and parquet's, are copies.
+                    for group in rows.select(schema.names).iter_slices(_ROW_GROUP_ROWS):
+                        writer.write_table(group.to_arrow().cast(schema))
 
         return self.storage.write(name, write_parquet, replace=replace)
 
@@ -516,15 +499,38 @@ def read_metadata(path: "Location") -> pq.FileMetaData:
         return pq.read_metadata(file)
 
 
-def read_log_file(path: "Location") -> Iterator[pl.DataFrame]:
-    """Yield the versions in a file of the change log, a bounded number at a time."""
+def read_log_file(
+    path: "Location", columns: Sequence[str] = tuple(polars_schema(tables.DOCUMENTS))
+) -> Iterator[pl.DataFrame]:
+    """Yield columns of the versions in a file of the change log, a bounded number at a time."""
     groups = read_metadata(path)
-    versions = _scan([path], tables.DOCUMENTS)
+    versions = _scan([path], tables.DOCUMENTS).select(columns)
     begin = 0
     for number in range(groups.num_row_groups):
         length = groups.row_group(number).num_rows
         yield versions.slice(begin, length).collect()
         begin += length
+
+
+def live_of(versions: pl.DataFrame) -> pl.DataFrame:
+    """Return the live documents among all versions of some records.
+
+    Parameters
+    ----------
+    versions
+        The columns :data:`LIVENESS_COLUMNS`.
+
+    Returns
+    -------
+    polars.DataFrame
+        As from :meth:`Lake.live_documents`.
+    """
+    return (
+        versions.sort("batch_id")
+        .unique("record_id", keep="last", maintain_order=True)
+        .filter(pl.col("operation") == "upsert")
+        .select("record_id", "content_hash", "extracted_at")
+    )
 
 
 def log_file_name(collection: str, first: int, last: int) -> str:

@@ -520,13 +520,14 @@ def test_a_dump_that_is_cut_off_deletes_nothing(
 MEASURED = dedent("""\
     import re, sys
     from pathlib import Path
+    import aind_etl.compaction
     import aind_etl.extract
     from aind_etl.extract import Pass, extract_collection
     from aind_etl.lake import Lake
     from aind_etl.sources.dump import DumpSource
-from aind_etl.sources.protocol import EVERYTHING, Shard
 
     aind_etl.extract._COMPARED_BYTES = aind_etl.extract._BATCH_BYTES = 4 << 20
+    aind_etl.compaction._ROW_GROUP_BYTES = 4 << 20
 
     def peak() -> int:
         return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
