@@ -51,7 +51,20 @@ ASSETS = {
     **{name: ("results", {"analyses", "result_files"}, {"s3", "parquet"}) for name in TRIALS},
     "sessions": ("results", set(), {"s3", "parquet"}),
     "warehouse": ("warehouse", {*BY_COLLECTION, "sessions"}, {"duckdb"}),
+    "report": ("warehouse", {"warehouse"}, {"html"}),
     "latest_analyses": ("views", {"analyses"}, {"duckdb", "sql"}),
+    "analyses_with_files": (
+        "views",
+        {"analyses", "analyses_latents", "rejected_results", "result_files", "result_folders"},
+        {"duckdb", "sql"},
+    ),
+    "missing_result_files": (
+        "views",
+        {"analyses", "result_files", "result_folders"},
+        {"duckdb", "sql"},
+    ),
+    "orphan_result_folders": ("views", {"analyses", "unclaimed_folders"}, {"duckdb", "sql"}),
+    "sessions_with_fits": ("views", {"analyses", "best_models", "sessions"}, {"duckdb", "sql"}),
     "mle_fitting": (
         "views",
         {"analyses", "fit_parameters", "cross_validation"},
@@ -365,6 +378,7 @@ def test_one_collection_that_cannot_be_read_does_not_stop_the_others(home, sampl
     assert found == {
         "cut": dg.DagsterRunStatus.FAILURE,
         "whole": dg.DagsterRunStatus.SUCCESS,
+        SESSIONS: dg.DagsterRunStatus.SUCCESS,
         PUBLISH: dg.DagsterRunStatus.SUCCESS,
     }
 
@@ -418,11 +432,11 @@ def test_a_run_of_the_command_stands_in_the_history_of_the_instance(
     )
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     with dg.DagsterInstance.get() as instance:
-        published, refreshed = instance.get_runs()
-        assert [run.job_name for run in (refreshed, published)] == [REFRESH_COLLECTION, PUBLISH]
-        assert {run.status for run in (refreshed, published)} == {dg.DagsterRunStatus.SUCCESS}
+        runs = instance.get_runs()[::-1]
+        assert [run.job_name for run in runs] == [REFRESH_COLLECTION, SESSIONS, PUBLISH]
+        assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
         event = instance.get_latest_materialization_event(dg.AssetKey("analyses"))
-        assert event.run_id == refreshed.run_id
+        assert event.run_id == runs[0].run_id
         rows = event.asset_materialization.metadata["dagster/row_count"].value
         assert rows == Lake(tmp_path / "lake").count_rows(tables.ANALYSES) > 0
         known = {key.to_user_string() for key in instance.all_asset_keys()}

@@ -10,17 +10,18 @@ from aind_etl.errors import DataError
 from aind_etl.extract import Pass
 from aind_etl.orchestration.asset_checks import warnings
 from aind_etl.orchestration.assets import BY_COLLECTION
+from aind_etl.orchestration.assets.report import report
 from aind_etl.orchestration.assets.sessions import sessions
 from aind_etl.orchestration.assets.warehouse import WAREHOUSE
 from aind_etl.orchestration.resources import Etl
-from aind_etl.verify import verify_collection, verify_warehouse
+from aind_etl.verify import verify_collection, verify_tables, verify_warehouse
 
 REFRESH_COLLECTION = "refresh_collection"
 """Brings one collection of the lake up to date with the source."""
 SESSIONS = "refresh_sessions"
 """Brings the session table up to date."""
 PUBLISH = "publish_warehouse"
-"""Builds, checks and publishes the warehouse with its views and marts."""
+"""Builds, checks and publishes the warehouse with its views and marts, and draws the report."""
 VERIFY = "verify_everything"
 """Compares source, lake and warehouse, content by content."""
 
@@ -39,9 +40,10 @@ publish_warehouse = dg.define_asset_job(
     PUBLISH,
     selection=(
         dg.AssetSelection.assets(WAREHOUSE).required_multi_asset_neighbors()
+        | dg.AssetSelection.assets(report)
         | dg.AssetSelection.checks(*warnings.check_keys)
     ),
-    description="Build, check and publish the warehouse with its views and marts.",
+    description="Build, check and publish the warehouse with its views and marts, and the report.",
 )
 
 
@@ -60,6 +62,7 @@ def _compare_contents(context: dg.OpExecutionContext, etl: dg.ResourceParam[Etl]
         found = [
             one for name in present for one in verify_collection(source, lake, name, deep=True)[1]
         ]
+    found += [one for name in lake.collections() for one in verify_tables(lake, name)]
     found += verify_warehouse(lake, etl.settings.warehouse_path)
     for one in found:
         context.log.warning("%s · %s: %s", one.between, one.subject, one.message)

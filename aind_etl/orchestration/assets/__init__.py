@@ -9,6 +9,7 @@ import dagster as dg
 
 from aind_etl.orchestration.assets.documents import documents
 from aind_etl.orchestration.assets.flattened import flatten
+from aind_etl.orchestration.assets.report import report
 from aind_etl.orchestration.assets.results import list_results, read_results
 from aind_etl.orchestration.assets.sessions import sessions
 from aind_etl.orchestration.assets.warehouse import warehouse_asset
@@ -27,4 +28,4 @@ def all_assets() -> Sequence[dg.AssetsDefinition]:
     ConfigurationError
         A file of ``sql/`` does not begin with a comment.
     """
-    return [*BY_COLLECTION, sessions, warehouse_asset()]
+    return [*BY_COLLECTION, sessions, warehouse_asset(), report]

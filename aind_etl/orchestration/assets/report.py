@@ -1,0 +1,40 @@
+"""The report: one page of pictures on the warehouse."""
+
+from dataclasses import asdict
+from typing import Any
+
+import dagster as dg
+
+from aind_etl.orchestration.assets.warehouse import WAREHOUSE
+from aind_etl.orchestration.metadata import OWNERS, Stopwatch, uri
+from aind_etl.orchestration.resources import Etl
+
+
+@dg.asset(
+    name="report",
+    description="One page of pictures on the warehouse, beside it, that needs no network.",
+    deps=[WAREHOUSE],
+    group_name="warehouse",
+    kinds={"html"},
+    owners=OWNERS,
+)
+def report(etl: dg.ResourceParam[Etl]) -> dg.MaterializeResult[Any]:
+    """Draw the report on the warehouse that was published."""
+    from aind_etl.report import write_report  # noqa: PLC0415 - slow to import
+
+    etl.progress.step("draw the report")
+    watch = Stopwatch()
+    warehouse = etl.settings.warehouse_path
+    summary = write_report(warehouse, warehouse.with_name("report.html"))
+    return dg.MaterializeResult(
+        metadata={
+            **{
+                name: value
+                for name, value in asdict(summary).items()
+                if isinstance(value, int | str)
+            },
+            "dagster/uri": uri(summary.path),
+            "newest session": str(summary.newest_session or "none"),
+            "seconds": watch.seconds,
+        }
+    )
