@@ -620,7 +620,10 @@ LOCATION = Column(
 FOLDER_FILES = Column("n_files", I, "Number of files in the folder.", unit="files")
 FOLDER_SIZE = Column("size_bytes", DataType.BIGINT, "Size of all files in the folder.", unit="byte")
 FOLDER_CHECKED_AT = Column(
-    "checked_at", DataType.TIMESTAMPTZ, "When the folder was last listed.", required=True
+    "checked_at",
+    DataType.TIMESTAMPTZ,
+    "When the folder was first found as it is; looked at again since, it was the same.",
+    required=True,
 )
 
 RESULT_FOLDERS = (
@@ -655,7 +658,11 @@ RESULT_FILES = (
     ETAG,
     Column("last_modified", DataType.TIMESTAMPTZ, "When the file was written."),
     Column("url", V, "The file's `https://` address."),
-    Column("checked_at", DataType.TIMESTAMPTZ, "When the folder was last listed."),
+    Column(
+        "checked_at",
+        DataType.TIMESTAMPTZ,
+        "When the file was first found as it is; looked at again since, it was the same.",
+    ),
 )
 
 TRIALS = (

@@ -35,6 +35,7 @@ FIGURE = "fitted_session.png"
 KEY = ["source_collection", "record_id", "process_index"]
 
 # So many folders are listed before what was found is written.
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _BATCH_FOLDERS = 4096
 # A page holds a thousand files, and either pipeline writes four into a folder.
 _FOLDERS_A_PAGE = 250
@@ -271,6 +272,27 @@ def _list_home(
     return None
 
 
+def _with_time_of_change(table: Table, rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+    """Return rows so that those which are known as they are keep their time.
+
+    What was looked at and found the same leaves its file in the lake alone. A record that changed
+    since gets the time of this look, or it would be looked at by every run.
+    """
+    schema = polars_schema(table)
+    same = [name for name in schema if name != "checked_at"]
+    typed = rows.select(
+        *(pl.col(name).cast(data_type) for name, data_type in schema.items()), "changed_at"
+    )
+    known_at = pl.col("known_at")
+    return typed.join(
+        known.select(*same, known_at="checked_at"), on=same, how="left", nulls_equal=True
+    ).with_columns(
+        checked_at=pl.when(known_at >= pl.col("changed_at"))
+        .then(known_at)
+        .otherwise(pl.col("checked_at"))
+    )
+
+
 @dataclass
 class _Done:
     """Writes what was found, and counts it."""
@@ -335,12 +357,13 @@ class _Done:
                     (tables.RESULT_FILES, file_rows),
                     (tables.RESULT_FOLDERS, folder_rows),
                 ):
+                    known = self.lake.read_partition(table, self.collection, month)
                     self.partitions_written += self.lake.replace_rows(
                         table,
                         self.collection,
                         month,
                         without=records.filter(is_here).select("record_id").unique(),
-                        rows=rows.filter(is_here),
+                        rows=_with_time_of_change(table, rows.filter(is_here), known),
                     )
         self.files += files.height
         self.size_bytes += int(files["size_bytes"].sum())
@@ -370,7 +393,9 @@ class _Done:
         )
         is_of_home = pl.col("location").str.replace(r"/[^/]*$", "") == home
         known = self.lake.read_partition(table, self.collection).filter(~is_of_home)
-        rows = pl.concat([known, found.select(known.columns).cast(known.schema)])
+        found = found.with_columns(changed_at=pl.lit(_LONG_AGO))
+        whole = self.lake.read_partition(table, self.collection)
+        rows = pl.concat([known, _with_time_of_change(table, found, whole).select(known.columns)])
         self.partitions_written += self.lake.replace_rows(
             table, self.collection, None, without=None, rows=rows
         )
