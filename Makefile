@@ -10,7 +10,7 @@ QUICK := access canonical contract deriving history query reading settings sourc
 
 export DAGSTER_HOME ?= $(CURDIR)/dagster_home
 
-.PHONY: help run dev test test-quick test-image lint docs bench bench-scaling clean
+.PHONY: help run dev test test-histories test-quick test-image lint docs bench bench-scaling clean
 
 help:  ## Show what there is to run.
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,9 @@ dev: .venv/installed  ## Open Dagster's page on the assets.
 
 test: .venv/installed-dev  ## Run the whole suite, with the coverage it must reach.
 	$(BIN)/pytest -n auto --dist loadfile -m "not long" --cov --cov-report=term-missing:skip-covered
+
+test-histories: .venv/installed-dev  ## Run a thousand steps of random histories, on MongoDB and on a gateway.
+	AIND_ETL_TEST_STEPS=1000 $(BIN)/pytest -n auto tests/test_any_history.py
 
 test-long: .venv/installed-dev  ## Run what takes minutes: long histories, a million ids, Spark.
 	AIND_ETL_TEST_STEPS=2000 AIND_ETL_TEST_IDS=1000000 AIND_ETL_TEST_FILTERS=3000 \
