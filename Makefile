@@ -10,7 +10,7 @@ QUICK := access canonical contract deriving history query reading settings sourc
 
 export DAGSTER_HOME ?= $(CURDIR)/dagster_home
 
-.PHONY: help run dev test test-histories test-quick test-image lint docs bench bench-scaling clean
+.PHONY: help run dev test test-histories test-long test-quick test-image lint docs bench bench-scaling clean
 
 help:  ## Show what there is to run.
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
