@@ -36,7 +36,8 @@ class Session:
         self.environment = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("AIND_ETL_", "DAGSTER_")) and name != "FORCE_COLOR"
+            if name == "AIND_ETL_RESULTS_ROOT"
+            or (not name.startswith(("AIND_ETL_", "DAGSTER_")) and name != "FORCE_COLOR")
         }
 
     def start(self, *arguments, **environment):
