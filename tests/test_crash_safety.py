@@ -261,7 +261,7 @@ def test_the_command_killed_and_given_again_makes_the_same_lake_and_warehouse(
 ) -> None:
     lake = Lake(tmp_path / "lake")
     command = [
-        *(sys.executable, "-c", "from aind_etl.cli import main; main()", "run"),
+        *(sys.executable, "-c", "from aind_etl.cli import main; main()", "run", "--no-results"),
         *("--source", str(built.source), "--lake", str(lake)),
     ]
     assert kill_once(command, lake.storage.root, 40)
