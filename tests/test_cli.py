@@ -134,9 +134,11 @@ def test_a_second_run_finds_nothing_new_and_changes_nothing(loaded, sample_dump)
     warehouse = session.folder / "lake" / "warehouse.duckdb"
     before = warehouse.stat().st_ino
     _, errors = session.run("run", "--source", sample_dump, "--pass", "full")
-    assert errors.splitlines() == [
+    *collections, session_table = errors.splitlines()
+    assert collections == [
         f"{path.stem}: nothing new" for path in sorted(sample_dump.glob("*.jsonl"))
     ]
+    assert session_table.startswith("There is no session table at s3://")
     assert warehouse.stat().st_ino == before
     query = "SELECT count(last_full_pass_at), count(last_new_pass_at) FROM collections"
     state = Lake(session.folder / "lake").state(MAIN)
@@ -171,7 +173,7 @@ def test_a_pass_that_would_delete_too_much_ends_with_1_and_deletes_nothing(copy,
     assert "--max-deleted-share 1" in message
     assert len(Lake(copy.folder / "lake").live_documents(SMALL)) == len(documents)
     _, errors = copy.run(*run, "--max-deleted-share", "1")
-    assert errors == f"{SMALL}: 5 deleted\n"
+    assert errors.startswith(f"{SMALL}: 5 deleted\n")
 
 
 def test_rejected_documents_are_told_of_and_no_failure(session, dump):
