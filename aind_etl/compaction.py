@@ -110,7 +110,7 @@ def _row_groups(files: Sequence[LogFile]) -> Iterator[pl.DataFrame]:
             rows += versions.height
             size += int(versions.estimated_size())
             if rows >= _ROW_GROUP_ROWS or size >= _ROW_GROUP_BYTES:
-                yield pl.concat(held)
-                held, rows, size = [], 0, 0
+                together, held, rows, size = pl.concat(held), [], 0, 0
+                yield together
     if held:
         yield pl.concat(held)

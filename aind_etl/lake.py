@@ -17,7 +17,7 @@ Names of collections are percent-encoded in paths, so that no name can lead out 
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -502,14 +502,40 @@ def read_metadata(path: "Location") -> pq.FileMetaData:
 def read_log_file(
     path: "Location", columns: Sequence[str] = tuple(polars_schema(tables.DOCUMENTS))
 ) -> Iterator[pl.DataFrame]:
-    """Yield columns of the versions in a file of the change log, a bounded number at a time."""
-    groups = read_metadata(path)
-    versions = _scan([path], tables.DOCUMENTS).select(columns)
-    begin = 0
-    for number in range(groups.num_row_groups):
-        length = groups.row_group(number).num_rows
-        yield versions.slice(begin, length).collect()
-        begin += length
+    """Yield columns of the versions in a file of the change log, a row group at a time.
+
+    Raises
+    ------
+    DataError
+        The file is damaged.
+    """
+    schema = polars_schema(tables.DOCUMENTS)
+    with _reading_log(path), path.open("rb") as file, pq.ParquetFile(file) as log:
+        # A file written under an older contract lacks what came later.
+        present = [name for name in columns if name in log.schema_arrow.names]
+        wanted = [
+            pl.col(name).cast(schema[name])
+            if name in present
+            else pl.lit(None, schema[name]).alias(name)
+            for name in columns
+        ]
+        for number in range(log.num_row_groups):
+            # One thread: each that decodes keeps memory of its own for later.
+            yield pl.DataFrame(log.read_row_group(number, present, use_threads=False)).select(wanted)
+
+
+@contextmanager
+def _reading_log(path: "Location") -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise DataError(
+            f"The file {str(path)!r} of the change log is damaged ({str(error).splitlines()[0]}). "
+            "Fetch it from a backup; or remove it, and run a full pass: what the source still "
+            "holds is read anew, and only the file's older versions are lost."
+        ) from None
 
 
 def live_of(versions: pl.DataFrame) -> pl.DataFrame:

@@ -522,6 +522,7 @@ MEASURED = dedent("""\
     from pathlib import Path
     import aind_etl.compaction
     import aind_etl.extract
+    from aind_etl.compaction import compact_change_log
     from aind_etl.extract import Pass, extract_collection
     from aind_etl.lake import Lake
     from aind_etl.sources.dump import DumpSource
@@ -534,6 +535,7 @@ MEASURED = dedent("""\
 
     source, lake = DumpSource(Path(sys.argv[1])), Lake(Path(sys.argv[2]))
     extract_collection(source, lake, "warm", Pass.FULL)
+    compact_change_log(lake, "warm", fewest_files=1)
     before = peak()
     report = extract_collection(source, lake, "large", Pass.FULL)
     print(report.new, peak() - before)
