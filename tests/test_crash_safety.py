@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
 
+import dagster as dg
 import pytest
 from disk import Disk, Killed
 from worlds import (
@@ -257,8 +258,9 @@ def test_a_process_killed_at_any_moment_leaves_nothing_that_a_run_does_not_mend(
 
 @pytest.mark.slow
 def test_the_command_killed_and_given_again_makes_the_same_lake_and_warehouse(
-    built: Built, tmp_path: Path
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
     lake = Lake(tmp_path / "lake")
     command = [
         *(sys.executable, "-c", "from aind_etl.cli import main; main()", "run", "--no-results"),
@@ -277,3 +279,7 @@ def test_the_command_killed_and_given_again_makes_the_same_lake_and_warehouse(
         built.lake.count_rows(table)
         for table in (tables.DOCUMENTS, tables.ANALYSES, tables.ATTRIBUTES)
     ]
+    with dg.DagsterInstance.get() as instance:
+        statuses = [run.status for run in instance.get_runs()]
+    assert statuses.count(dg.DagsterRunStatus.FAILURE) == 1, "the one that was killed"
+    assert set(statuses) == {dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS}

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
+from dagster._core.execution.retries import auto_reexecution_should_retry_run
 from mongod import NoMongodError, find_mongod, running_mongod
 from pymongo import MongoClient
 from worlds import read_dump
@@ -13,7 +14,9 @@ from worlds import read_dump
 from aind_etl.arrivals import find_arrivals
 from aind_etl.errors import ConfigurationError
 from aind_etl.extract import Pass
+from aind_etl.lake import Lake
 from aind_etl.orchestration import sensors
+from aind_etl.orchestration.command_runs import command_lock, command_tags
 from aind_etl.orchestration.definitions import build_defs
 from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION
 from aind_etl.orchestration.resources import Etl
@@ -218,6 +221,37 @@ def test_what_failed_is_asked_for_again_as_the_next_attempt_with_growing_pauses(
         assert ONE not in early
         moment = now() + pause + timedelta(seconds=20)
     assert len(keys) == 3, "Dagster drops a request whose key was used before"
+
+
+def command_run(instance, lake, jobs):
+    return instance.create_run_for_job(
+        jobs[REFRESH_COLLECTION],
+        status=dg.DagsterRunStatus.STARTED,
+        tags=command_tags(lake) | {"dagster/partition": ONE},
+    )
+
+
+def test_a_run_of_a_command_that_was_killed_fails_and_holds_up_nothing(
+    etl, instance, jobs, tmp_path
+):
+    killed = command_run(instance, etl.lake, jobs)
+    elsewhere = command_run(instance, Lake(tmp_path / "another lake"), jobs)
+    look(etl, instance)
+    ended = instance.get_run_by_id(killed.run_id)
+    assert ended.status is FAILURE
+    assert not auto_reexecution_should_retry_run(instance, ended, None), "nobody could start it"
+    [event] = instance.all_logs(killed.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
+    assert "was killed" in event.dagster_event.message
+    assert instance.get_run_by_id(elsewhere.run_id).status is dg.DagsterRunStatus.STARTED
+    instance.delete_run(elsewhere.run_id)
+    assert look(etl, instance).keys() == {ONE, OTHER}
+
+
+def test_a_run_of_a_command_that_lives_is_in_flight(etl, instance, jobs):
+    living = command_run(instance, etl.lake, jobs)
+    with command_lock(etl.lake):
+        assert look(etl, instance).keys() == {OTHER}
+    assert instance.get_run_by_id(living.run_id).status is dg.DagsterRunStatus.STARTED
 
 
 def test_pauses_grow_from_a_minute_to_two_hours():

@@ -13,6 +13,11 @@ from aind_etl.bundle import bundled
 from aind_etl.errors import AindEtlError, DataError
 from aind_etl.extract import Pass
 from aind_etl.orchestration.assets import BY_COLLECTION, RESULTS
+from aind_etl.orchestration.command_runs import (
+    command_lock,
+    command_tags,
+    end_earlier_commands,
+)
 from aind_etl.orchestration.definitions import build_defs
 from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION, SESSIONS, pass_config
 from aind_etl.orchestration.partitions import add_partitions
@@ -73,11 +78,12 @@ def run_everything(etl: Etl, pass_kind: Pass, *, with_results: bool = True) -> l
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     try:
         with (
-            etl.lake.storage.lock("run", f"the lake {etl.lake}"),
+            command_lock(etl.lake),
             etl.keeping_source_open() as opened,
             hastily(),
             dg.DagsterInstance.get() as instance,
         ):
+            end_earlier_commands(instance, etl.lake)
             return _run_all(opened, pass_kind, instance, with_results=with_results)
     except dg.DagsterExecutionInterruptedError:
         raise KeyboardInterrupt from None
@@ -98,6 +104,7 @@ def _run_all(
     publish = definitions.resolve_job_def(PUBLISH)
     without_results = [key for asset in BY_COLLECTION if asset not in RESULTS for key in asset.keys]
     runs: list[str] = []
+    tags = command_tags(etl.lake)
 
     # What the lake has and the source has not is compared too: it is gone, or misplaced.
     present = {*etl.list_collections(), *etl.lake.collections()}
@@ -110,6 +117,7 @@ def _run_all(
                 instance=instance,
                 run_config=_QUIET | pass_config(pass_kind),
                 partition_key=collection,
+                tags=tags,
                 asset_selection=None if with_results else without_results,
             )
             runs.append(result.run_id)
@@ -122,11 +130,12 @@ def _run_all(
             failures.append(error)
     if with_results:
         try:
-            result = sessions.execute_in_process(instance=instance, run_config=_QUIET)
+            result = sessions.execute_in_process(instance=instance, run_config=_QUIET, tags=tags)
             runs.append(result.run_id)
         except AindEtlError as error:
             failures.append(error)
-    runs.append(publish.execute_in_process(instance=instance, run_config=_QUIET).run_id)
+    result = publish.execute_in_process(instance=instance, run_config=_QUIET, tags=tags)
+    runs.append(result.run_id)
     if failures:
         raise type(failures[0])("\n".join(dict.fromkeys(map(str, failures))))
     return runs

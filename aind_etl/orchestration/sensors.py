@@ -20,6 +20,7 @@ from aind_etl.arrivals import Behind, find_arrivals, overdue_full_pass
 from aind_etl.errors import AindEtlError
 from aind_etl.extract import Pass
 from aind_etl.orchestration.alerts import SECONDS_BETWEEN_LOOKS, send_alerts
+from aind_etl.orchestration.command_runs import IN_FLIGHT, end_killed_commands
 from aind_etl.orchestration.jobs import pass_config, publish_warehouse, refresh_collection
 from aind_etl.orchestration.partitions import COLLECTIONS, new_partitions
 from aind_etl.orchestration.resources import Etl
@@ -45,13 +46,6 @@ _LONGEST_PAUSE = timedelta(hours=2)
 _MOST_DOUBLINGS = 20
 _REASON_LENGTH = 200
 _PARTITION_TAG = "dagster/partition"
-_IN_FLIGHT = (
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-)
 
 
 def pause_after(attempts: int) -> timedelta:
@@ -110,6 +104,7 @@ def look_at_source(
     the last attempt at this content ended → the next attempt, after a pause that grows.
     """
     lake = etl.lake
+    end_killed_commands(context.instance, lake)
     try:
         with etl.open_source() as source:
             arrivals = find_arrivals(source, lake, etl.settings.choose, within=ANSWER_WITHIN)
@@ -176,7 +171,7 @@ def _why_not_publish(instance: dg.DagsterInstance, etl: Etl, now: datetime) -> s
             return "The warehouse is up to date with the lake."
     except AindEtlError as error:
         return str(error)
-    publishing = dg.RunsFilter(job_name=publish_warehouse.name, statuses=list(_IN_FLIGHT))
+    publishing = dg.RunsFilter(job_name=publish_warehouse.name, statuses=list(IN_FLIGHT))
     if instance.get_run_records(publishing, limit=1):
         return "A publication is in flight."
     busy = _collections_in_flight(instance)
@@ -210,7 +205,7 @@ def _tags(one: Behind, attempt: int) -> dict[str, str]:
 
 def _collections_in_flight(instance: dg.DagsterInstance) -> set[str]:
     """Return the collections that a run is under way or queued for."""
-    records = instance.get_run_records(dg.RunsFilter(statuses=list(_IN_FLIGHT)))
+    records = instance.get_run_records(dg.RunsFilter(statuses=list(IN_FLIGHT)))
     tags: Iterable[str | None] = (record.dagster_run.tags.get(_PARTITION_TAG) for record in records)
     return {tag for tag in tags if tag is not None}
 
