@@ -49,7 +49,7 @@ lint: .venv/installed-dev  ## Run the linters and the type checker.
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml
 
 docs: .venv/installed-dev  ## Write the generated pages of docs/ anew.
-	$(BIN)/python -m aind_etl.contract.dictionary > docs/data_dictionary.md
+	$(BIN)/python docs/renew_dictionary.py
 	$(BIN)/python docs/renew_cookbook.py
 	$(BIN)/python docs/renew_notebooks.py
 

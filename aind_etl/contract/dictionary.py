@@ -1,6 +1,6 @@
 """The data dictionary: the contract as a page for people.
 
-``python -m aind_etl.contract.dictionary`` prints it; ``docs/data_dictionary.md`` is its output.
+``docs/renew_dictionary.py`` puts what ``sql/`` makes of the tables behind it.
 """
 
 from collections.abc import Iterable
@@ -17,8 +17,9 @@ Every table of the lake and of `warehouse.duckdb`, generated from the contract
 identifies a row. *Prototype* and *framework* say where a value comes from in a document of
 either format: `[]` is every position of a list, `*` every key of an object.
 
-The views, marts and macros made from these tables are described at the head of their files
-in `sql/`, and in the warehouse as comments: `SELECT view_name, comment FROM duckdb_views()`.
+The [views](#views), [marts](#marts) and [macros](#macros) made from these tables stand after
+them, as the heads of their files in `sql/` describe them. The warehouse holds all descriptions as
+comments: `SELECT column_name, comment FROM duckdb_columns() WHERE table_name = 'model_comparison'`.
 """
 
 
@@ -81,7 +82,3 @@ def _where(table: Table) -> str:
 
 def _first_sentence(text: str) -> str:
     return text.split(": ", maxsplit=1)[0].rstrip(".") + "."
-
-
-if __name__ == "__main__":
-    print(data_dictionary(), end="")  # noqa: T201
