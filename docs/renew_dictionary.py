@@ -55,7 +55,7 @@ def _rows(connection: duckdb.DuckDBPyConnection, file: SqlFile) -> Iterator[str]
     ).fetchall()
     if tuple(name for name, *_ in columns[: len(ANALYSES.columns)]) == ANALYSES.column_names:
         columns = columns[len(ANALYSES.columns) :]
-        yield f"Every column of [`analyses`](#analyses){', and these:\n' if columns else '.'}"
+        yield "Every column of [`analyses`](#analyses)" + (", and these:\n" if columns else ".")
         if not columns:
             return
     yield "| column | type | meaning |\n|---|---|---|"
