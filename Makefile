@@ -24,11 +24,11 @@ dev: .venv/installed  ## Open Dagster's page on the assets.
 test: .venv/installed-dev  ## Run the whole suite, with the coverage it must reach.
 	$(BIN)/pytest -n auto --dist loadfile -m "not long" --cov --cov-report=term-missing:skip-covered
 
-test-histories: .venv/installed-dev  ## Run a thousand steps of random histories, on MongoDB and on a gateway.
-	AIND_ETL_TEST_STEPS=1000 $(BIN)/pytest -n auto tests/test_any_history.py
+test-histories: .venv/installed-dev  ## Run thousands of steps of random histories, on MongoDB and on a gateway.
+	AIND_ETL_TEST_STEPS=2000 $(BIN)/pytest -n auto tests/test_any_history.py
 
 test-long: .venv/installed-dev  ## Run what takes minutes: long histories, a million ids, Spark.
-	AIND_ETL_TEST_STEPS=2000 AIND_ETL_TEST_IDS=1000000 AIND_ETL_TEST_FILTERS=3000 \
+	AIND_ETL_TEST_STEPS=5000 AIND_ETL_TEST_IDS=1000000 AIND_ETL_TEST_FILTERS=3000 \
 		AIND_ETL_TEST_PUBLISH_SECONDS=60 \
 		$(BIN)/pytest -n auto tests/test_any_history.py tests/test_many_ids.py \
 		tests/test_engines.py tests/test_document_filters.py tests/test_access.py \

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
+import polars as pl
 import pytest
 from bson import ObjectId
 from disk import Disk, Killed
@@ -37,7 +38,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from mongod import NoMongodError, can_fail, find_mongod, running_mongod
-from pymongo import MongoClient
+from pymongo import MongoClient, common
 from pymongo.database import Database
 from worlds import Clock, JsonDocument, load, read_dump
 
@@ -52,8 +53,8 @@ from aind_etl.sources.gateway import GatewaySource
 from aind_etl.sources.gateway import client as asking
 from aind_etl.sources.mongodb import MongoSource
 
-STEPS = int(os.environ.get("AIND_ETL_TEST_STEPS", "60"))
-STEPS_A_HISTORY = 20
+STEPS = int(os.environ.get("AIND_ETL_TEST_STEPS", "80"))
+STEPS_A_HISTORY = 40
 
 AnyDatabase = Database[dict[str, Any]]
 
@@ -265,25 +266,34 @@ class History(RuleBasedStateMachine):
     def check(self, pass_kind: Pass) -> None:
         """Compare the lake with the database: contents after a full pass, ids after a new one."""
         for name in COLLECTIONS:
-            raw = b"".join(self.served.database[name].find_raw_batches())
-            there = {}
-            while raw:
-                length = int.from_bytes(raw[:4], "little")
-                document = document_from_bson(raw[:length])
-                there[document.record_id] = document.content_hash
-                raw = raw[length:]
+            there = self.hashes_at_the_server(name)
             live = self.lake.live_documents(name)
             here = dict(live.select("record_id", "content_hash").iter_rows())
             if pass_kind is Pass.FULL:
                 assert here == there
             else:
                 assert here.keys() == there.keys()
-            versions = self.lake.versions(name).collect()
-            assert versions.select("record_id", "batch_id").is_unique().all()
-            flattened = self.lake.scan(tables.ANALYSES, name).select("record_id").collect()
-            rejected = self.lake.scan(tables.REJECTED_DOCUMENTS, name).select("record_id").collect()
-            made = [*flattened["record_id"].unique(), *rejected["record_id"]]
+            versions, flattened, rejected = pl.collect_all(
+                [
+                    self.lake.versions(name).select("record_id", "batch_id"),
+                    self.lake.scan(tables.ANALYSES, name).select("record_id"),
+                    self.lake.scan(tables.REJECTED_DOCUMENTS, name).select("record_id"),
+                ]
+            )
+            assert len(set(versions.iter_rows())) == versions.height
+            made = [*set(flattened["record_id"]), *rejected["record_id"]]
             assert sorted(made) == sorted(here)
+
+    def hashes_at_the_server(self, name: str) -> dict[str, str]:
+        """Return the content hash of every document of a collection, by record id."""
+        raw = b"".join(self.served.database[name].find_raw_batches())
+        hashes = {}
+        while raw:
+            length = int.from_bytes(raw[:4], "little")
+            document = document_from_bson(raw[:length])
+            hashes[document.record_id] = document.content_hash
+            raw = raw[length:]
+        return hashes
 
     def teardown(self) -> None:
         """End with a full pass."""
@@ -318,6 +328,8 @@ def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)
     monkeypatch.setattr(mongodb, "_FIRST_PAUSE", 0.005)
     monkeypatch.setattr(asking, "_FIRST_PAUSE", 0.005)
+    # How long pymongo waits before it looks at a server again whose connection broke.
+    monkeypatch.setattr(common, "MIN_HEARTBEAT_INTERVAL", 0.01)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
