@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 
 from aind_etl.lake import LIVENESS_COLUMNS, Lake, live_of, read_log_file
 from aind_etl.sources import Shard
@@ -87,6 +88,8 @@ def _divide_log(
             path = folder / f"{number}-{len(of_shard)}.arrow"
             part.write_ipc(path)
             of_shard.append(path)
+    # Arrow keeps what it took for reading, though nothing more is read for as long as a pass lasts.
+    pa.default_memory_pool().release_unused()
     return files
 
 
