@@ -521,7 +521,9 @@ def read_log_file(
         ]
         for number in range(log.num_row_groups):
             # One thread: each that decodes keeps memory of its own for later.
-            yield pl.DataFrame(log.read_row_group(number, present, use_threads=False)).select(wanted)
+            yield pl.DataFrame(log.read_row_group(number, present, use_threads=False)).select(
+                wanted
+            )
 
 
 @contextmanager

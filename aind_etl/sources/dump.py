@@ -2,6 +2,9 @@
 
 ``<collection>.jsonl``, ``.json`` and ``.bson``, each also ``.gz``, are what ``mongoexport``
 and ``mongodump`` write. Files are streamed; nothing is held longer than a document.
+
+A file that was cut off is an error, if that can be seen: a compressed one always, another unless it
+was cut between two documents.
 """
 
 import gzip

@@ -209,7 +209,7 @@ class GatewaySource:
     def fingerprint(self, collection: str) -> str:
         """Return how many documents the gateway counts.
 
-        The newest analysis time would tell more, but no index helps the server to find it.
+        The newest analysis time would tell little more, and no index helps the server to find it.
 
         Raises
         ------
