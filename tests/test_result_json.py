@@ -214,6 +214,36 @@ def test_skipping_the_bulk_reads_the_same_as_parsing_everything(drawn, escaped):
 READ_ELSEWHERE = ("choice_kernel", "choice_prob", "value", "threshold", "p_exploit", "exploiting")
 
 
+@pytest.mark.parametrize(
+    "population",
+    [
+        [],
+        [[]],
+        [[0.5, math.nan], [1, -math.inf]],
+        [[1], {"population": [[2]]}, [3]],
+        [[1], {}, [2]],
+        [[1], "]", [2]],
+        ["population", [1]],
+        {"population": [1]},
+        "population",
+        None,
+        7,
+    ],
+    ids=json.dumps,
+)
+def test_a_population_of_whatever_kind_takes_nothing_with_it(population):
+    fit = a_fit(population=population)
+    last = {"n_trials": 3, **{name: fit[name] for name in fit if name != "population"}}
+    for content in (fit, {**last, "population": population}, {"folds": [fit], **fit}):
+        assert_same_trials(read_result(encode(content)), read_result(encode(last)))
+
+
+def test_a_file_that_is_cut_off_in_its_population_is_refused():
+    content = encode(a_fit())
+    cut = content[: content.index(b"population") + 40]
+    assert refusal(cut).reason == "not_json"
+
+
 @given(content=st.binary(max_size=200) | TEXTS.map(str.encode) | BULK.map(encode))
 def test_whatever_is_no_result_is_refused_with_a_reason(content):
     error = refusal(content)

@@ -189,6 +189,7 @@ def q_value_spread(q_values: FloatArray) -> float | None:
 
 
 _STRING = re.compile(rb'("(?:[^"\\]|\\.)*")', re.DOTALL)
+_POPULATION = b'"population":'
 _DECODER = msgspec.json.Decoder(_ResultFile)
 
 
@@ -201,7 +202,7 @@ def _decode(content: bytes) -> _ResultFile:
         It is no JSON, or a value is of another type.
     """
     try:
-        return _DECODER.decode(_without_nan(content))
+        return _DECODER.decode(_without_nan(_without_population(content)))
     except (msgspec.DecodeError, UnicodeDecodeError):
         pass  # The slow way knows infinities and escapes, or why this is no JSON.
     try:
@@ -217,6 +218,33 @@ def _decode(content: bytes) -> _ResultFile:
         return msgspec.convert(loaded, _ResultFile)
     except msgspec.ValidationError as error:
         raise _wrong_type(error) from None
+
+
+def _without_population(content: bytes) -> bytes:
+    """Return a JSON text with null in place of every array that is an optimizer's population.
+
+    It is nine tenths of a file, and finding its end takes no look at its numbers: an array without
+    strings and objects ends at the last bracket before the next quote or brace. Of an array with
+    any of them a part is left over, after which the text is no JSON.
+    """
+    if b"\\" in content:
+        return content  # Of a quote in a string nothing follows.
+    parts, taken = [], 0
+    while (key := content.find(_POPULATION, taken)) >= 0:
+        begin = key + len(_POPULATION)
+        stop = _first(content, b'"', begin, len(content))
+        stop = _first(content, b"}", begin, stop)
+        end = content.rfind(b"]", begin, stop) + 1
+        is_array = content[begin : begin + 2].lstrip().startswith(b"[") and end > begin
+        parts += [content[taken:begin], b"null"] if is_array else [content[taken:begin]]
+        taken = end if is_array else begin
+    return b"".join((*parts, content[taken:])) if parts else content
+
+
+def _first(content: bytes, sign: bytes, begin: int, end: int) -> int:
+    """Return where a sign first stands from ``begin`` on; ``end`` where it does not before it."""
+    found = content.find(sign, begin, end)
+    return found if found >= 0 else end
 
 
 def _without_nan(content: bytes) -> bytes:
