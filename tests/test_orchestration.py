@@ -40,7 +40,7 @@ LAKE_TABLES = (
     "input_assets",
     "rejected_documents",
 )
-INVENTORY = ("result_files", "result_folders", "unclaimed_folders")
+INVENTORY = ("result_files", "result_folders")
 TRIALS = ("analyses_latents", "other_latents", "rejected_results", "trials")
 BY_COLLECTION = {"documents", *LAKE_TABLES, *INVENTORY, *TRIALS}
 ASSETS = {
@@ -49,8 +49,9 @@ ASSETS = {
     **{name: ("lake", {"documents"}, {"polars", "parquet"}) for name in LAKE_TABLES},
     **{name: ("results", {"analyses"}, {"s3", "parquet"}) for name in INVENTORY},
     **{name: ("results", {"analyses", "result_files"}, {"s3", "parquet"}) for name in TRIALS},
+    "unclaimed_folders": ("results", {"analyses", "result_files"}, {"s3", "parquet"}),
     "sessions": ("results", set(), {"s3", "parquet"}),
-    "warehouse": ("warehouse", {*BY_COLLECTION, "sessions"}, {"duckdb"}),
+    "warehouse": ("warehouse", {*BY_COLLECTION, "unclaimed_folders", "sessions"}, {"duckdb"}),
     "report": ("warehouse", {"warehouse"}, {"html"}),
     "latest_analyses": ("views", {"analyses"}, {"duckdb", "sql"}),
     "analyses_with_files": (

@@ -31,7 +31,13 @@ from worlds import (
 from aind_etl.contract import tables
 from aind_etl.errors import ConfigurationError, SourceError
 from aind_etl.lake import Lake
-from aind_etl.results import ResultLimits, open_result_store, refresh_result_files, refresh_trials
+from aind_etl.results import (
+    ResultLimits,
+    open_result_store,
+    refresh_result_files,
+    refresh_trials,
+    settle_unclaimed_folders,
+)
 from aind_etl.results.store import ResultStore
 from aind_etl.settings import load_settings
 from aind_etl.sources.sample import SampleSource
@@ -277,6 +283,10 @@ class Few:
         bucket = self.folder / "results" / PROTOTYPE_BUCKET
         return bucket / self.documents[number]["_id"] / RESULT_JSON
 
+    def address(self, path: Path) -> str:
+        """Return the address of the folder in which a file lies."""
+        return f"s3://{path.parent.relative_to(self.folder / 'results').as_posix()}"
+
     def load(self) -> None:
         """Bring the lake up to date with the documents."""
         write_dump(self.folder / "dump", self.documents)
@@ -406,6 +416,27 @@ def test_two_collections_may_name_the_same_folder(few: Few):
     same = trials.filter(pl.col("source_collection") == MAIN).join(both, on="record_id", how="semi")
     assert both.drop("source_collection").equals(same.drop("source_collection"))
     assert rows_of(few.lake, tables.UNCLAIMED_FOLDERS).is_empty()
+
+
+def test_only_what_no_collection_claims_is_unclaimed_once_all_are_loaded(few: Few):
+    orphan = few.result(0).parents[1] / ("0" * 64) / "forager.pkl"
+    orphan.parent.mkdir()
+    orphan.write_bytes(b"left by a job that ended early")
+    lake = Lake(few.folder / "one after the other")
+    for name, documents in (("first", few.documents[:5]), ("second", few.documents[5:])):
+        write_dump(few.folder / "both", documents, name)
+        load(few.folder / "both", lake, now=few.clock)
+        refresh_results(lake, few.folder / "results", now=few.clock, collections=[name])
+    assert set(rows_of(lake, tables.UNCLAIMED_FOLDERS)["location"]) > {few.address(orphan)}
+    assert settle_unclaimed_folders(lake) == 2
+    rows = rows_of(lake, tables.UNCLAIMED_FOLDERS)
+    assert set(rows.select("source_collection", "location").rows()) == {
+        ("first", few.address(orphan)),
+        ("second", few.address(orphan)),
+    }
+    before = tables_of(lake)
+    settle_unclaimed_folders(lake)
+    assert_same(before, tables_of(lake))
 
 
 def test_a_file_of_another_fit_than_the_document_is_rejected_until_they_agree(few: Few):

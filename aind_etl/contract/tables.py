@@ -112,8 +112,8 @@ RESULT_FOLDERS = Table(
 )
 UNCLAIMED_FOLDERS = Table(
     "unclaimed_folders",
-    "One row a folder that stood among the result folders of a collection, and belonged to no "
-    "record known then, when they were last listed as a whole.",
+    "One row a folder that stood among the result folders of a collection when they were last "
+    "listed as a whole, and that no record of any collection claims.",
     columns.UNCLAIMED_FOLDERS,
     ("source_collection", "location"),
     Partitioning.COLLECTION,

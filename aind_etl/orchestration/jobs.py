@@ -12,6 +12,7 @@ from aind_etl.orchestration.asset_checks import warnings
 from aind_etl.orchestration.assets import BY_COLLECTION
 from aind_etl.orchestration.assets.report import report
 from aind_etl.orchestration.assets.sessions import sessions
+from aind_etl.orchestration.assets.unclaimed import unclaimed_folders
 from aind_etl.orchestration.assets.warehouse import WAREHOUSE
 from aind_etl.orchestration.resources import Etl
 from aind_etl.verify import verify_collection, verify_tables, verify_warehouse
@@ -39,7 +40,8 @@ refresh_sessions = dg.define_asset_job(
 publish_warehouse = dg.define_asset_job(
     PUBLISH,
     selection=(
-        dg.AssetSelection.assets(WAREHOUSE).required_multi_asset_neighbors()
+        dg.AssetSelection.assets(unclaimed_folders)
+        | dg.AssetSelection.assets(WAREHOUSE).required_multi_asset_neighbors()
         | dg.AssetSelection.assets(report)
         | dg.AssetSelection.checks(*warnings.check_keys)
     ),

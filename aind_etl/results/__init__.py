@@ -12,7 +12,12 @@ loses its rows. Nothing of Dagster belongs here.
 """
 
 from aind_etl.results.figures import Figure, newest_figures
-from aind_etl.results.inventory import ResultFilesReport, ResultLimits, refresh_result_files
+from aind_etl.results.inventory import (
+    ResultFilesReport,
+    ResultLimits,
+    refresh_result_files,
+    settle_unclaimed_folders,
+)
 from aind_etl.results.session_table import SessionsReport, refresh_sessions
 from aind_etl.results.store import ResultStore, open_result_store
 from aind_etl.results.trials import TrialsReport, refresh_trials
@@ -29,4 +34,5 @@ __all__ = [
     "refresh_result_files",
     "refresh_sessions",
     "refresh_trials",
+    "settle_unclaimed_folders",
 ]

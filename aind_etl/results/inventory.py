@@ -72,8 +72,6 @@ class ResultFilesReport:
         Number of result folders looked at.
     present, missing, refused, unreachable
         Of these, how many hold files, are not there, may not be listed, could not be.
-    unclaimed
-        Number of folders found that belong to no record of the collection.
     removed
         Number of records whose rows went, as they are gone or have no folder any more.
     files
@@ -90,7 +88,6 @@ class ResultFilesReport:
     missing: int = 0
     refused: int = 0
     unreachable: int = 0
-    unclaimed: int = 0
     removed: int = 0
     files: int = 0
     size_bytes: int = 0
@@ -108,6 +105,9 @@ def refresh_result_files(  # noqa: PLR0913 - each says something different of th
     expect: Callable[[int], None] = lambda _folders: None,
 ) -> ResultFilesReport:
     """Bring `result_folders`, `result_files` and `unclaimed_folders` of a collection up to date.
+
+    Of the last, as far as the collections are known that share a bucket: once all are loaded,
+    :func:`settle_unclaimed_folders` decides.
 
     Interrupted, it loses the batch in hand; run again, it goes on from there.
 
@@ -162,6 +162,38 @@ def refresh_result_files(  # noqa: PLR0913 - each says something different of th
     if is_time and records.height:
         lake.update_state(collection, {"results_listed_at": now()})
     return done.report()
+
+
+def settle_unclaimed_folders(lake: Lake) -> int:
+    """Take what a record of any collection claims out of `unclaimed_folders`.
+
+    Collections share buckets, and are loaded one after the other: which folders belong to nobody
+    is known only once all of them are.
+
+    Returns
+    -------
+    int
+        Number of rows that stay.
+    """
+    table = tables.UNCLAIMED_FOLDERS
+    claimed = _claimed(lake)
+    left = 0
+    for collection in lake.collections():
+        with lake.tables_lock(collection):
+            known = lake.read_partition(table, collection)
+            unclaimed = known.join(claimed, on="location", how="anti")
+            if unclaimed.height < known.height:
+                lake.replace_rows(table, collection, None, without=None, rows=unclaimed)
+        left += unclaimed.height
+    return left
+
+
+def _claimed(lake: Lake) -> pl.DataFrame:
+    """Return the locations that are no orphans: the folder of any record, and what holds one."""
+    location = pl.col("result_location").str.strip_chars_end("/")
+    folders = lake.scan(tables.ANALYSES).select(location=location).drop_nulls().unique()
+    homes = folders.select(pl.col("location").str.replace(r"/[^/]*$", "")).unique()
+    return pl.concat([folders, homes]).collect()
 
 
 def records_with_folders(lake: Lake, collection: str) -> pl.DataFrame:
@@ -301,7 +333,6 @@ class _Done:
     collection: str
     now: Callable[[], datetime]
     removed: int = 0
-    unclaimed: int = 0
     partitions_written: int = 0
     files: int = 0
     size_bytes: int = 0
@@ -374,15 +405,8 @@ class _Done:
     def write_unclaimed(self, home: str, files: pl.DataFrame) -> None:
         """Write the folders of a home that belong to no record, in place of those known."""
         table = tables.UNCLAIMED_FOLDERS
-        # Collections share homes: a folder of any record is no orphan.
-        claimed = (
-            self.lake.scan(tables.ANALYSES)
-            .select(location=pl.col("result_location").str.strip_chars_end("/"))
-            .unique()
-            .collect()
-        )
         found = (
-            files.join(claimed, on="location", how="anti")
+            files.join(_claimed(self.lake), on="location", how="anti")
             .group_by("location")
             .agg(
                 n_files=pl.len().cast(pl.Int32),
@@ -392,14 +416,17 @@ class _Done:
             .with_columns(source_collection=pl.lit(self.collection), checked_at=pl.lit(self.now()))
         )
         is_of_home = pl.col("location").str.replace(r"/[^/]*$", "") == home
-        known = self.lake.read_partition(table, self.collection).filter(~is_of_home)
         found = found.with_columns(changed_at=pl.lit(_LONG_AGO))
-        whole = self.lake.read_partition(table, self.collection)
-        rows = pl.concat([known, _with_time_of_change(table, found, whole).select(known.columns)])
-        self.partitions_written += self.lake.replace_rows(
-            table, self.collection, None, without=None, rows=rows
-        )
-        self.unclaimed += found.height
+        with self.lake.tables_lock(self.collection):
+            known = self.lake.read_partition(table, self.collection)
+            found = _with_time_of_change(table, found, known).select(known.columns)
+            self.partitions_written += self.lake.replace_rows(
+                table,
+                self.collection,
+                None,
+                without=None,
+                rows=pl.concat([known.filter(~is_of_home), found]),
+            )
 
     def report(self) -> ResultFilesReport:
         """Return what was done."""
@@ -410,7 +437,6 @@ class _Done:
             missing=self.by_status.get("missing", 0),
             refused=self.by_status.get("refused", 0),
             unreachable=self.by_status.get("unreachable", 0),
-            unclaimed=self.unclaimed,
             removed=self.removed,
             files=self.files,
             size_bytes=self.size_bytes,

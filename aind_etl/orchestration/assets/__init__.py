@@ -12,6 +12,7 @@ from aind_etl.orchestration.assets.flattened import flatten
 from aind_etl.orchestration.assets.report import report
 from aind_etl.orchestration.assets.results import list_results, read_results
 from aind_etl.orchestration.assets.sessions import sessions
+from aind_etl.orchestration.assets.unclaimed import unclaimed_folders
 from aind_etl.orchestration.assets.warehouse import warehouse_asset
 
 RESULTS = (list_results, read_results)
@@ -28,4 +29,4 @@ def all_assets() -> Sequence[dg.AssetsDefinition]:
     ConfigurationError
         A file of ``sql/`` does not begin with a comment.
     """
-    return [*BY_COLLECTION, sessions, warehouse_asset(), report]
+    return [*BY_COLLECTION, sessions, unclaimed_folders, warehouse_asset(), report]

@@ -24,8 +24,8 @@ from aind_etl.orchestration.resources import Etl, ResultStoreError
 if TYPE_CHECKING:
     from aind_etl.results import ResultFilesReport, ResultStore, TrialsReport
 
-INVENTORY = (tables.RESULT_FOLDERS, tables.RESULT_FILES, tables.UNCLAIMED_FOLDERS)
-"""The tables made by listing result folders."""
+INVENTORY = (tables.RESULT_FOLDERS, tables.RESULT_FILES)
+"""The tables made by listing result folders; what no record claims is told later, for all."""
 TRIALS = (
     tables.TRIALS,
     tables.ANALYSES_LATENTS,
