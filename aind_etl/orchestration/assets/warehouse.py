@@ -34,7 +34,14 @@ WAREHOUSE = dg.AssetKey("warehouse")
 PUBLISHER_POOL = "publisher"
 """Of what holds this pool's one slot there is one at a time."""
 
-_UPSTREAM = (tables.DOCUMENTS, *FLATTENED, *INVENTORY, *TRIALS, tables.UNCLAIMED_FOLDERS, tables.SESSIONS)
+_UPSTREAM = (
+    tables.DOCUMENTS,
+    *FLATTENED,
+    *INVENTORY,
+    *TRIALS,
+    tables.UNCLAIMED_FOLDERS,
+    tables.SESSIONS,
+)
 _PICTURED = "collection_freshness"
 
 
