@@ -1,8 +1,11 @@
 """Reading the warehouse from a notebook."""
 
+import contextlib
 import doctest
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -284,6 +287,50 @@ def test_readers_and_publishes_do_not_disturb_each_other(built, tmp_path):
     assert not errors
     assert len(set(reads)) > 1
     assert [one.name for one in folder.iterdir()] == ["warehouse.duckdb"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux says what is open")
+def test_the_file_is_let_go_of_after_each_question(built, tmp_path):
+    path = Path(shutil.copy(built.warehouse, tmp_path / "warehouse.duckdb"))
+    warehouse = Warehouse(path)
+    for query in (
+        "FROM best_models",
+        "PIVOT best_models ON criterion USING count(*)",
+        "FROM nothing",
+    ):
+        with contextlib.suppress(ConfigurationError):
+            warehouse.sql(query)
+        opened = [os.path.realpath(one) for one in Path("/proc/self/fd").iterdir()]
+        assert str(path) not in opened
+        # Whoever wants to write to it may.
+        with duckdb.connect(path) as connection:
+            connection.execute("CREATE OR REPLACE TABLE mine AS SELECT 1")
+
+
+def test_what_one_question_leaves_behind_is_not_there_for_the_next(built):
+    for _ in range(2):
+        with access.warehouse.opened(built.warehouse) as connection:
+            connection.execute("CREATE TEMP TABLE kept AS SELECT 1")
+            connection.register("given", pl.DataFrame({"a": [1]}).to_arrow())
+    with pytest.raises(ConfigurationError, match="given"):
+        Warehouse(built.warehouse).sql("FROM given")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_process_that_forks_may_ask_before_and_after(built):
+    # In a process of its own, which has no threads but those of the warehouse.
+    script = (
+        "import os, sys\n"
+        "from aind_etl import Warehouse\n"
+        "def ask(): return Warehouse(sys.argv[1], frames='arrow').table('analyses').num_rows\n"
+        "asked = ask()\n"
+        "child = os.fork()\n"
+        "again = ask()\n"
+        "assert asked == again\n"
+        "if child: assert os.waitpid(child, 0)[1] == 0\n"
+        # The interpreter ends as usual, in both.
+    )
+    subprocess.run([sys.executable, "-c", script, str(built.warehouse)], check=True, timeout=60)
 
 
 @pytest.fixture

@@ -8,9 +8,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import duckdb
+import numpy as np
+import pandas as pd
 import polars as pl
 
 from aind_etl.access.arguments import (
@@ -24,9 +26,6 @@ from aind_etl.access.suggestions import suggest
 from aind_etl.access.warehouse import opened
 from aind_etl.errors import ArgumentError, SourceError
 from aind_etl.settings import load_settings
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +70,7 @@ def get_mle_model_fitting(  # noqa: PLR0913, PLR0917 - the arguments people know
     max_threads_for_s3: int = 10,
     *,
     warehouse: str | Path | None = None,
-) -> "pd.DataFrame | None":
+) -> pd.DataFrame | None:
     """Return the successful fits of either pipeline, with what was fitted.
 
     The answer comes from the warehouse, without a network. At least one of the first five
@@ -175,19 +174,18 @@ def get_mle_model_fitting(  # noqa: PLR0913, PLR0917 - the arguments people know
         if fits.is_empty():
             return None
         _note_repeated_agents(fits, filters)
-        connection.register("chosen", fits.select(_KEY).to_arrow())
-        frame = _first_columns(fits)
+        columns = _first_columns(fits)
         if if_include_metrics:
-            frame = frame.assign(**_metrics(connection, fits))
+            columns |= _metrics(connection, fits)
         if if_include_latent_variables:
             found = find_latents(connection, fits, threads=max_threads_for_s3)
-            frame = frame.assign(
-                latent_variables=[one and one[0] for one in found],
-                qvalue_spread=[one[1] if one else None for one in found],
-            ).astype({"qvalue_spread": "float64"})
+            columns["latent_variables"] = [one and one[0] for one in found]
+            columns["qvalue_spread"] = np.array(
+                [one[1] if one else None for one in found], dtype="float64"
+            )
         if if_download_figures:
             _download_figures(connection, fits, Path(download_path), threads=max_threads_for_s3)
-    return frame
+    return pd.DataFrame(columns, copy=False)
 
 
 def _find(
@@ -244,10 +242,10 @@ def _choose(fits: pl.DataFrame, *, only_recent_version: bool) -> pl.DataFrame:
     return newest
 
 
-def _first_columns(fits: pl.DataFrame) -> "pd.DataFrame":
+def _first_columns(fits: pl.DataFrame) -> dict[str, Any]:
     is_framework = pl.col("pipeline_format") == "framework"
     asset = pl.col("input_asset_url").str.strip_chars_end("/").str.extract(r"([^/]+)$")
-    return fits.select(
+    columns = fits.select(
         pl.col("record_id").alias("_id"),
         "nwb_name",
         "session_date",
@@ -260,35 +258,48 @@ def _first_columns(fits: pl.DataFrame) -> "pd.DataFrame":
         pl.when(is_framework).then(asset).alias("CO_asset_id"),
         pl.when(is_framework).then("analysis_version").alias("analysis_tag"),
         pl.col("pipeline_format").replace_strict(_SOURCES).alias("pipeline_source"),
-    ).to_pandas()
+    )
+    return {column.name: column.to_pandas() for column in columns}
 
 
-def _metrics(
-    connection: duckdb.DuckDBPyConnection, fits: pl.DataFrame
-) -> dict[str, "pd.Series[Any] | list[Any]"]:
+def _metrics(connection: duckdb.DuckDBPyConnection, fits: pl.DataFrame) -> dict[str, Any]:
     columns: dict[str, Any] = {name: fits[column].to_pandas() for column, name in _METRICS.items()}
-    parameters = connection.sql(
-        "SELECT record_id, process_index, list(parameter) AS names, list(value) AS values "
-        "FROM fit_parameters SEMI JOIN chosen "
-        "USING (source_collection, record_id, process_index) GROUP BY ALL"
-    ).pl()
-    folds = connection.sql(
-        "SELECT record_id, process_index, "
-        f"{', '.join(f'list({name} ORDER BY fold) AS {name}' for name in _FOLDS)} "
-        "FROM cross_validation SEMI JOIN chosen "
-        "USING (source_collection, record_id, process_index) GROUP BY ALL"
-    ).pl()
-    keys = fits.select("record_id", "process_index")
-    on = ["record_id", "process_index"]
-    named = keys.join(parameters, on=on, how="left", maintain_order="left")
+    connection.register("chosen", fits.select("record_id", "process_index").to_arrow())
+    params = _of_children(
+        connection, "fit_parameters", "list(parameter) AS names, list(value) AS values"
+    )
+    folds = _of_children(
+        connection,
+        "cross_validation",
+        ", ".join(f"list({name} ORDER BY fold) AS {name}" for name in _FOLDS),
+    )
+    connection.unregister("chosen")
+    keys = list(zip(fits["record_id"], fits["process_index"], strict=True))
     columns["params"] = [
-        None if names is None else dict(zip(names, values, strict=True))
-        for names, values in zip(named["names"].to_list(), named["values"].to_list(), strict=True)
+        dict(zip(*params[key], strict=True)) if key in params else None for key in keys
     ]
-    listed = keys.join(folds, on=on, how="left", maintain_order="left")
-    for name in _FOLDS:
-        columns[name] = [_list_of_folds(values) for values in listed[name].to_list()]
+    nothing = [None] * len(_FOLDS)
+    listed = zip(*(folds.get(key, nothing) for key in keys), strict=True)
+    for name, values in zip(_FOLDS, listed, strict=True):
+        columns[name] = [_list_of_folds(one) for one in values]
     return columns
+
+
+def _of_children(
+    connection: duckdb.DuckDBPyConnection, table: str, gathered: str
+) -> dict[tuple[str, int], Sequence[Any]]:
+    """Return what is gathered of a child table, by record id and process index."""
+    # A join by all of the key compares more than it needs to: ids are unique in the collection.
+    rows: pl.DataFrame = connection.sql(
+        f"SELECT record_id, process_index, {gathered} FROM {table} "
+        "SEMI JOIN chosen USING (record_id) WHERE source_collection = $collection "
+        "GROUP BY record_id, process_index",
+        params={"collection": COLLECTION},
+    ).pl()
+    record_ids, process_indexes, *lists = (column.to_list() for column in rows)
+    return dict(
+        zip(zip(record_ids, process_indexes, strict=True), zip(*lists, strict=True), strict=True)
+    )
 
 
 def _list_of_folds(values: list[float | None] | None) -> list[float | None] | None:

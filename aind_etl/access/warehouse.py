@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, ove
 
 import duckdb
 
+from aind_etl import warehouse
 from aind_etl.access.arguments import as_days, as_texts, explain_unknown_arguments
 from aind_etl.access.suggestions import in_words, suggest
 from aind_etl.contract import Table, tables
@@ -19,7 +20,6 @@ from aind_etl.contract.ddl import quote_identifier
 from aind_etl.errors import ArgumentError
 from aind_etl.query import explained, read_relation
 from aind_etl.settings import load_settings
-from aind_etl.warehouse import connect
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +48,7 @@ def opened(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     ConfigurationError
         There is no warehouse, or it cannot be read.
     """
-    with connect(path) as connection:
+    with warehouse.opened(path) as connection:
         try:
             yield connection
         except duckdb.Error as error:
