@@ -67,6 +67,12 @@ class Page:
         self._call("Page.navigate", url=address)
         self.wait_until("document.documentElement.hasAttribute('data-ready')")
 
+    def visit(self, address: str, *words: str) -> None:
+        """Open a page of somebody else's, and wait until it shows all of these words."""
+        self._call("Page.navigate", url=address)
+        for word in words:
+            self.wait_until(f"(document.body?.innerText ?? '').includes({json.dumps(word)})")
+
     def ask(self, expression: str) -> Any:
         """Return the value of a JavaScript expression, awaited."""
         answer = self._call(

@@ -7,6 +7,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteRepositoryOrigin
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    ScheduleInstigatorData,
+    TickData,
+    TickStatus,
+)
+from dagster._utils.error import SerializableErrorInfo
 
 from aind_etl.orchestration.alerts import (
     SECONDS_BETWEEN_MESSAGES,
@@ -133,6 +143,38 @@ def test_no_secret_is_told(instance, look, room, settings):
     look(1)
     assert SECRET not in json.dumps(room.posted)
     assert SECRET not in repr(settings)
+
+
+def fail_tick(instance, kind, name, error):
+    """Put a tick on record that failed, as the daemon does."""
+    location = GrpcServerCodeLocationOrigin("127.0.0.1", 1, location_name="aind_etl")
+    origin = RemoteRepositoryOrigin(location, "__repository__").get_instigator_origin(name)
+    data = ScheduleInstigatorData("0 2 * * *") if kind is InstigatorType.SCHEDULE else None
+    state = InstigatorState(origin, kind, InstigatorStatus.DECLARED_IN_CODE, data)
+    instance.add_instigator_state(state)
+    instance.create_tick(
+        TickData(
+            state.instigator_origin_id,
+            name,
+            kind,
+            TickStatus.FAILURE,
+            datetime.now(UTC).timestamp(),
+            selector_id=state.selector_id,
+            error=SerializableErrorInfo(error, [], "AttributeError"),
+        )
+    )
+
+
+def test_a_tick_that_failed_is_told_of_once_with_its_error_and_a_link(instance, look, room):
+    fail_tick(instance, InstigatorType.SENSOR, "newly_finished_analyses", f"{SECRET}: a defect")
+    fail_tick(instance, InstigatorType.SCHEDULE, "nightly_full_pass", "another defect")
+    assert look(1) == "Told of 2 failures."
+    (posted,) = room.posted
+    assert sorted(posted["text"].split("\n\n")[1:]) == [
+        "schedule nightly_full_pass: another defect\nhttps://dagster.example/automation",
+        "sensor newly_finished_analyses: …: a defect\nhttps://dagster.example/automation",
+    ]
+    assert look(SECONDS_BETWEEN_MESSAGES + 5) == "Nothing has failed."
 
 
 @pytest.mark.parametrize("status", [404, 500])

@@ -2,9 +2,12 @@
 
 import shutil
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 
 import dagster as dg
+import polars as pl
 import pytest
 from dagster._core.execution.retries import auto_reexecution_should_retry_run
 from mongod import NoMongodError, find_mongod, running_mongod
@@ -12,6 +15,7 @@ from pymongo import MongoClient
 from worlds import read_dump
 
 from aind_etl.arrivals import find_arrivals
+from aind_etl.contract import tables
 from aind_etl.errors import ConfigurationError
 from aind_etl.extract import Pass
 from aind_etl.lake import Lake
@@ -29,6 +33,9 @@ from aind_etl.orchestration.sensors import (
     pause_after,
 )
 from aind_etl.orchestration.storage import hastily
+from aind_etl.sample.calendar import plan_sessions
+from aind_etl.sample.session_table import SessionTable
+from aind_etl.sample.sessions import simulate_sessions
 from aind_etl.settings import load_settings
 from aind_etl.sources.dump import DumpSource
 from aind_etl.warehouse import build_warehouse
@@ -351,7 +358,7 @@ def test_a_missed_night_is_made_up_for(etl_loaded, instance, jobs):
 
 def tick_of_the_night(etl, folder):
     definitions = build_defs({"etl": etl})
-    schedule = definitions.get_schedule_def("nightly_full_pass")
+    schedule = definitions.resolve_schedule_def("nightly_full_pass")
     with (
         hastily(),
         dg.DagsterInstance.local_temp(str(folder)) as instance,
@@ -390,8 +397,55 @@ def test_a_night_without_a_lake_says_so(etl, tmp_path):
 )
 def test_the_night_begins_at_two_unless_set_otherwise(tmp_path, given, expected):
     settings = load_settings(lake=tmp_path, **given)
-    schedule = build_defs({"etl": Etl(settings)}).get_schedule_def("nightly_full_pass")
+    schedule = build_defs({"etl": Etl(settings)}).resolve_schedule_def("nightly_full_pass")
     assert (schedule.cron_schedule, schedule.execution_timezone) == expected
+
+
+def run_by_schedule(name, etl, instance):
+    """Let a schedule's time come, and return the run it asks for."""
+    definitions = build_defs({"etl": etl})
+    schedule = definitions.resolve_schedule_def(name)
+    with dg.build_schedule_context(
+        instance=instance, scheduled_execution_time=datetime(2026, 5, 2, 19, tzinfo=UTC)
+    ) as context:
+        [request] = schedule.evaluate_tick(context).run_requests
+    return definitions.resolve_job_def(schedule.job_name).execute_in_process(
+        instance=instance,
+        run_config=dict(request.run_config) | QUIET,
+        tags=request.tags,
+        raise_on_error=False,
+    )
+
+
+def test_once_a_week_source_lake_and_warehouse_are_compared_down_to_the_values(
+    etl_loaded, instance
+):
+    build_warehouse(etl_loaded.lake, etl_loaded.settings.warehouse_path)
+    assert run_by_schedule("weekly_verification", etl_loaded, instance).success
+    (path, *_) = etl_loaded.lake.files(tables.ANALYSES, ONE)
+    rows = pl.read_parquet(path, hive_partitioning=False)
+    rows.with_columns(n_trials=pl.lit(123_456, pl.Int32)).write_parquet(path)
+    found = run_by_schedule("weekly_verification", etl_loaded, instance)
+    assert found.dagster_run.status is FAILURE
+    said = found.failure_data_for_node("compare_contents").error.cause.message
+    assert "analyses" in said
+    assert ONE in said
+
+
+def test_every_night_the_session_table_is_read(etl, instance, tmp_path):
+    table = SessionTable(0)
+    for session in simulate_sessions(list(islice(plan_sessions(0), 3)), 0):
+        table.add(session)
+    folder = tmp_path / "results" / etl.settings.session_table.removeprefix("s3://")
+    folder.mkdir(parents=True)
+    (folder / "df_sessions.pkl").write_bytes(table.pickled())
+    (folder / "mouse_pi_mapping.json").write_bytes(table.investigators())
+    settings = etl.settings.model_copy(update={"results_root": str(tmp_path / "results")})
+    etl = replace(etl, settings=settings)
+    assert run_by_schedule("nightly_session_table", etl, instance).success
+    assert etl.lake.count_rows(tables.SESSIONS) == 3
+    event = instance.get_latest_materialization_event(dg.AssetKey("sessions"))
+    assert event.asset_materialization.metadata["dagster/row_count"].value == 3
 
 
 def test_a_time_zone_that_there_is_not_is_refused():
