@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from itertools import takewhile
 from pathlib import Path
@@ -119,13 +120,18 @@ def tables_read(query: str, names: AbstractSet[str]) -> set[str]:
     DuckDB's own parser says so for every SELECT. What it does not take apart without running
     it, a PIVOT over the values found or a malformed query, is searched for the names as words.
     """
+    return set(_tables_or_words(query)).intersection(names)
+
+
+@cache
+def _tables_or_words(query: str) -> frozenset[str]:
     with duckdb.connect(":memory:") as connection:
         row = connection.execute("SELECT json_serialize_sql(?)", [query]).fetchone()
     parsed = json.loads(row[0]) if row else {"error": True}
     if parsed.get("error"):
         code = re.sub(r"--.*|'[^']*'", " ", query)
-        return set(re.findall(r"\w+", code)) & names
-    return set(_table_names(parsed)) & names
+        return frozenset(re.findall(r"\w+", code))
+    return frozenset(_table_names(parsed))
 
 
 def _read(kind: Kind, path: Path) -> SqlFile:

@@ -73,6 +73,15 @@ class Page:
         for word in words:
             self.wait_until(f"(document.body?.innerText ?? '').includes({json.dumps(word)})")
 
+    def click(self, words: str) -> None:
+        """Click what says just these words, once there is such a thing."""
+        self.wait_until(
+            "(() => { const found = [...document.querySelectorAll('*')].filter(one => "
+            f"one.childElementCount === 0 && one.textContent.trim() === {json.dumps(words)}); "
+            "if (!found.length) return false; "
+            "found[0].scrollIntoView({block: 'center'}); found[0].click(); return true; })()"
+        )
+
     def ask(self, expression: str) -> Any:
         """Return the value of a JavaScript expression, awaited."""
         answer = self._call(

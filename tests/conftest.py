@@ -78,3 +78,25 @@ def real_records() -> Path:
     if not named:
         pytest.skip("AIND_ETL_REAL_RECORDS names no folder of real records")
     return Path(named)
+
+
+@pytest.fixture(scope="session")
+def _made_history(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the databases of a Dagster instance, and nothing in them."""
+    # Imported here: most tests need no Dagster.
+    import dagster as dg
+
+    from aind_etl.orchestration.storage import hastily
+
+    folder = tmp_path_factory.mktemp("history")
+    with hastily(), dg.DagsterInstance.local_temp(str(folder)) as instance:
+        instance.get_runs()
+        instance.all_instigator_state()
+        instance.all_asset_keys()
+    return folder
+
+
+@pytest.fixture
+def new_history(_made_history: Path, tmp_path: Path) -> Path:
+    """Return a folder for a Dagster instance, its databases made: that takes longer than a run."""
+    return shutil.copytree(_made_history, tmp_path / "history-of-runs")

@@ -47,7 +47,7 @@ def room():
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.posted, server.status = [], 200
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()
 
@@ -62,8 +62,8 @@ def settings(room):
 
 
 @pytest.fixture
-def instance(tmp_path):
-    with hastily(), dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+def instance(new_history):
+    with hastily(), dg.DagsterInstance.local_temp(str(new_history)) as instance:
         yield instance
 
 

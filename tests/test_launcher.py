@@ -38,7 +38,7 @@ CODE = """
 
 
 @pytest.fixture
-def instance(tmp_path):
+def instance(new_history):
     """Return an instance whose runs, in vain, are waited for five minutes."""
     ours = {
         "module": "aind_etl.orchestration.launcher",
@@ -46,7 +46,7 @@ def instance(tmp_path):
         "config": {"patience_seconds": 300},
     }
     overrides = {"run_launcher": ours, "run_monitoring": {"enabled": True}}
-    with dg.DagsterInstance.local_temp(str(tmp_path), overrides) as instance:
+    with dg.DagsterInstance.local_temp(str(new_history), overrides) as instance:
         yield instance
 
 

@@ -15,37 +15,47 @@ from aind_etl.orchestration.resources import Etl
 from aind_etl.settings import load_settings
 from aind_etl.sources.dump import DumpSource
 
+SMALL, OTHER = "dynamic-foraging-analysis", "dynamic-foraging-nm"
+
 
 @pytest.fixture
 def dump(sample_dump, tmp_path):
-    """Return a copy of the sample's dump."""
-    return shutil.copytree(sample_dump, tmp_path / "dump")
+    """Return a copy of two collections of the sample's dump."""
+    (tmp_path / "dump").mkdir()
+    for name in (SMALL, OTHER):
+        shutil.copy(sample_dump / f"{name}.jsonl", tmp_path / "dump")
+    return tmp_path / "dump"
 
 
-def opened(source, tmp_path, monkeypatch):
-    """Return the rooms, opened on a source and a lake of the test's own."""
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
-    return Etl(load_settings(source=str(source), lake=tmp_path / "lake"))
+@pytest.fixture
+def opened(new_history, monkeypatch, tmp_path):
+    """Return a function that opens the rooms on a source and a lake of the test's own."""
+    monkeypatch.setenv("DAGSTER_HOME", str(new_history))
+
+    def opened(source, **settings):
+        return Etl(load_settings(source=str(source), lake=tmp_path / "lake", **settings))
+
+    return opened
 
 
-def test_the_sample_is_not_mixed_into_a_lake_of_other_documents(dump, tmp_path, monkeypatch):
-    etl = opened(dump, tmp_path, monkeypatch)
+def test_the_sample_is_not_mixed_into_a_lake_of_other_documents(dump, opened):
+    etl = opened(dump)
     load(dump, etl.lake)
     before = etl.lake.count_rows(tables.DOCUMENTS)
     with pytest.raises(ConfigurationError, match="would be mixed with real ones"):
-        run_everything(opened("sample:?sessions=2", tmp_path, monkeypatch), Pass.NEW)
+        run_everything(
+            opened("sample:?sessions=2", collections=(SMALL,)), Pass.NEW, with_results=False
+        )
     assert etl.lake.count_rows(tables.DOCUMENTS) == before
 
 
-def test_what_could_be_read_is_published_though_another_collection_could_not(
-    dump, tmp_path, monkeypatch
-):
-    whole = gzip.compress((dump / "dynamic-foraging-nm.jsonl").read_bytes())
-    (dump / "dynamic-foraging-nm.jsonl").unlink()
-    (dump / "dynamic-foraging-nm.jsonl.gz").write_bytes(whole[: len(whole) // 2])
-    etl = opened(dump, tmp_path, monkeypatch)
+def test_what_could_be_read_is_published_though_another_collection_could_not(dump, opened):
+    whole = gzip.compress((dump / f"{OTHER}.jsonl").read_bytes())
+    (dump / f"{OTHER}.jsonl").unlink()
+    (dump / f"{OTHER}.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    etl = opened(dump)
     with pytest.raises(SourceError, match="cannot be read to its end"):
-        run_everything(etl, Pass.NEW)
+        run_everything(etl, Pass.NEW, with_results=False)
     assert etl.lake.count_rows(tables.ANALYSES) > 0
     assert etl.settings.warehouse_path.is_file()
 

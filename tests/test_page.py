@@ -86,6 +86,17 @@ class Served:
             return set()
         return set(Warehouse(self.warehouse).table("analyses")["record_id"])
 
+    def backfilled(self):
+        """Return how many runs of backfills have succeeded."""
+        found = self.ask(
+            "{ runsOrError(filter: {statuses: [SUCCESS]}) "
+            "{ ... on Runs { results { tags { key } } } } }"
+        )
+        return sum(
+            any(tag["key"] == "dagster/backfill" for tag in run["tags"])
+            for run in found["runsOrError"]["results"]
+        )
+
     def failed_publication(self):
         """Return the id of a publication that failed; None where there is none."""
         found = self.ask(
@@ -157,28 +168,49 @@ def test_a_document_inserted_into_the_source_appears_in_the_warehouse_without_a_
     served.wait_for_record("inserted")
 
 
-def test_the_assets_stand_in_their_groups(served, browser, photograph):
-    served.wait_for_record("inserted")
-    browser.visit(f"{served.address}/lineage", "lake", "results", "warehouse", "views", "marts")
-    photograph("groups")
+def test_assets_stand_in_their_groups_with_their_lineage(served, browser):
+    browser.visit(
+        f"{served.address}/assets/sessions_with_fits?view=lineage&lineageScope=upstream&lineageDepth=5",
+        *("lake", "results", "views", "marts"),
+        *(
+            "documents",
+            "analyses",
+            "latest_analyses",
+            "model_comparison",
+            "best_models",
+            "sessions",
+        ),
+    )
 
 
 def test_the_sensors_and_schedules_are_on(served, browser):
-    browser.visit(
-        f"{served.address}/automation", "newly_finished_analyses", "nightly_full_pass", "Running"
+    automation = (
+        *("newly_finished_analyses", "lake_ahead_of_warehouse", "failure_alerts"),
+        *("nightly_full_pass", "nightly_session_table", "weekly_verification"),
     )
-    assert browser.ask("document.querySelectorAll('input[type=checkbox]:checked').length") >= 6
+    browser.visit(f"{served.address}/automation", *automation)
+    browser.wait_until("document.querySelectorAll('input:checked').length === 6")
 
 
 def test_the_page_of_an_asset_shows_its_columns_preview_and_pictures(served, browser, photograph):
     browser.visit(
         f"{served.address}/assets/collection_freshness",
-        "Columns",
-        "source_collection",
-        "preview",
-        "lag from finished to first seen",
+        *("Columns", "Median lag of these records", "preview", MAIN),
     )
+    browser.click("arrivals a day")
     photograph("metadata")
+    browser.click("[Show Markdown]")
+    browser.wait_until("document.querySelector('[role=dialog] img')?.naturalWidth > 500")
+
+
+def test_partitions_can_be_materialised_from_the_page(served, browser):
+    browser.visit(f"{served.address}/assets/documents", "Materialize…")
+    browser.click("Materialize…")
+    browser.wait_until("document.body.innerText.includes('Partition selection')")
+    browser.click("All")
+    browser.wait_until("document.body.innerText.includes('5 partitions')")
+    browser.click("Launch backfill")
+    wait_until(lambda: served.backfilled() == 5, WITHOUT_A_HAND, served.said)
 
 
 def test_a_check_that_fails_is_seen_to_keep_the_warehouse_as_it_is(
@@ -200,4 +232,3 @@ def test_a_check_that_fails_is_seen_to_keep_the_warehouse_as_it_is(
     )
     photograph("failed_check")
     browser.visit(f"{served.address}/runs/{run}", "was not published")
-    photograph("failed_run")

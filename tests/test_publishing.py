@@ -1,11 +1,14 @@
 """A warehouse is published only if its checks hold; readers keep the one before."""
 
+import shutil
+
 import dagster as dg
 import polars as pl
 import pytest
 from worlds import MAIN, loaded_lake, read_dump, write_dump
 
 from aind_etl.contract import tables
+from aind_etl.lake import Lake
 from aind_etl.orchestration.definitions import build_defs
 from aind_etl.orchestration.jobs import PUBLISH
 from aind_etl.orchestration.resources import Etl
@@ -24,12 +27,26 @@ from aind_etl.warehouse import connect
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
+@pytest.fixture(scope="module")
+def made(built, tmp_path_factory):
+    """Return a folder with the sample's lake and a warehouse published from it, and a copy."""
+    folder = tmp_path_factory.mktemp("publishing")
+    shutil.copytree(built.lake.storage.root, folder / "work" / "lake")
+    lake = Lake(folder / "work" / "lake")
+    publish_warehouse(lake, folder / "work" / "warehouse.duckdb", max_lost_share=0.2)
+    return shutil.move(folder / "work", folder / "made"), folder / "work"
+
+
 @pytest.fixture
-def published(built, sample_lake, tmp_path):
-    """Return the sample's lake, and a warehouse published from it."""
-    path = tmp_path / "warehouse.duckdb"
-    publish_warehouse(sample_lake, path, max_lost_share=0.2)
-    return sample_lake, path
+def published(made):
+    """Return the sample's lake, and a warehouse published from it, for a test to spoil.
+
+    They lie where they were made: a warehouse knows its lake by its place.
+    """
+    kept, work = made
+    shutil.copytree(kept, work)
+    yield Lake(work / "lake"), work / "warehouse.duckdb"
+    shutil.rmtree(work)
 
 
 def rows_of(path):

@@ -356,12 +356,12 @@ def test_a_missed_night_is_made_up_for(etl_loaded, instance, jobs):
     assert etl_loaded.lake.state(ONE).last_full_pass_at is not None
 
 
-def tick_of_the_night(etl, folder):
+def tick_of_the_night(etl, history):
     definitions = build_defs({"etl": etl})
     schedule = definitions.resolve_schedule_def("nightly_full_pass")
     with (
         hastily(),
-        dg.DagsterInstance.local_temp(str(folder)) as instance,
+        dg.DagsterInstance.local_temp(str(history)) as instance,
         dg.build_schedule_context(
             instance=instance,
             scheduled_execution_time=datetime(2026, 5, 2, 9, tzinfo=UTC),
@@ -373,9 +373,9 @@ def tick_of_the_night(etl, folder):
 
 
 def test_every_night_each_collection_is_read_in_full_in_a_run_of_its_own(
-    etl_loaded, instance, tmp_path, jobs
+    etl_loaded, instance, new_history, jobs
 ):
-    tick = tick_of_the_night(etl_loaded, tmp_path)
+    tick = tick_of_the_night(etl_loaded, new_history)
     requests = {request.partition_key: request for request in tick.run_requests}
     assert requests.keys() == {ONE, OTHER}
     instance.add_dynamic_partitions("collections", list(requests))
@@ -383,8 +383,8 @@ def test_every_night_each_collection_is_read_in_full_in_a_run_of_its_own(
     assert etl_loaded.lake.state(ONE).last_full_pass_at is not None
 
 
-def test_a_night_without_a_lake_says_so(etl, tmp_path):
-    tick = tick_of_the_night(etl, tmp_path)
+def test_a_night_without_a_lake_says_so(etl, new_history):
+    tick = tick_of_the_night(etl, new_history)
     assert tick.skip_message == "There is no collection in the lake yet."
 
 

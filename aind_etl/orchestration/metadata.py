@@ -224,6 +224,8 @@ def _axes(label: str) -> Iterator[tuple["Axes", list[dg.MetadataValue]]]:
     axes.set_ylabel(label)
     axes.spines[["top", "right"]].set_visible(False)
     if axes.lines:
+        # Around a single day matplotlib would show years.
+        axes.set_xlim(axes.dataLim.x0 - 1, axes.dataLim.x1 + 1)
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=7)
     file = BytesIO()
     figure.savefig(file, format="png")
