@@ -27,12 +27,12 @@ test: .venv/installed-dev  ## Run the whole suite, with the coverage it must rea
 test-histories: .venv/installed-dev  ## Run thousands of steps of random histories, on MongoDB and on a gateway.
 	AIND_ETL_TEST_STEPS=2000 $(BIN)/pytest -n auto tests/test_any_history.py
 
-test-long: .venv/installed-dev  ## Run what takes minutes: long histories, a million ids, Spark.
+test-long: .venv/installed-dev  ## Run what takes minutes: long histories, a million ids, Dagster's page.
 	AIND_ETL_TEST_STEPS=5000 AIND_ETL_TEST_IDS=1000000 AIND_ETL_TEST_FILTERS=3000 \
 		AIND_ETL_TEST_PUBLISH_SECONDS=60 \
 		$(BIN)/pytest -n auto tests/test_any_history.py tests/test_many_ids.py \
 		tests/test_engines.py tests/test_document_filters.py tests/test_access.py \
-		tests/test_containers.py
+		tests/test_containers.py tests/test_page.py
 
 test-quick: .venv/installed-dev  ## Run the part of the suite that takes less than a minute.
 	$(BIN)/pytest -m "not slow" $(QUICK:%=tests/test_%.py)
