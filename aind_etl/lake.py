@@ -138,19 +138,18 @@ class Lake:
 
     def as_written(self, table: Table) -> Table:
         """Return a table with the columns its file has, where further columns are data."""
-        path = self.storage.path(_whole(table))
-        if not table.has_further_columns or not path.exists():
+        if not table.has_further_columns or not self.storage.exists(_whole(table)):
             return table
-        return with_further_columns(table, _read_schema(path))
+        return with_further_columns(table, _read_schema(self.storage.path(_whole(table))))
 
     def facts(self, table: Table) -> dict[str, str]:
         """Return what was written about the file of a table that lies in one file."""
-        path = self.storage.path(_whole(table))
-        if not path.exists():
+        if not self.storage.exists(_whole(table)):
             return {}
+        schema = _read_schema(self.storage.path(_whole(table)))
         return {
             key.decode(): value.decode()
-            for key, value in (_read_schema(path).metadata or {}).items()
+            for key, value in (schema.metadata or {}).items()
             if key != b"ARROW:schema"
         }
 
@@ -163,9 +162,10 @@ class Lake:
         self, table: Table, collection: str, month: str | None = None
     ) -> pl.DataFrame:
         """Return one partition of a table; empty where there is none."""
-        path = self.storage.path(_partition(table, collection, month))
-        if not path.exists():
+        name = _partition(table, collection, month)
+        if not self.storage.exists(name):
             return pl.DataFrame(schema=polars_schema(table))
+        path = self.storage.path(name)
         return _collect(_scan([path], table), path)
 
     def holds_any(self, table: Table, collection: str, month: str, records: pl.DataFrame) -> bool:
@@ -521,9 +521,8 @@ def read_log_file(
         ]
         for number in range(log.num_row_groups):
             # One thread: each that decodes keeps memory of its own for later.
-            yield pl.DataFrame(log.read_row_group(number, present, use_threads=False)).select(
-                wanted
-            )
+            group = log.read_row_group(number, present, use_threads=False)
+            yield pl.DataFrame(group).select(wanted)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
-from fsspec import get_filesystem_class
+from fsspec import AbstractFileSystem, get_filesystem_class
 from upath import UPath
 
 from aind_etl.errors import ConfigurationError, DataError
@@ -65,6 +65,8 @@ class ObjectStorage:
             # What another process wrote must be seen: listings are never remembered.
             self.root = UPath(f"{scheme}://{place.strip('/')}", use_listings_cache=False)
             self._store = self.root.fs
+            # fsspec asks S3 up to three times where one request tells.
+            self._is_s3 = hasattr(self._store, "call_s3")
         except (ImportError, ValueError) as error:
             raise ConfigurationError(
                 f"The lake {url!r} lies on a store that cannot be opened here: {error}. Known are "
@@ -98,7 +100,10 @@ class ObjectStorage:
         """
         with self._asking(f"list {folder!r}"):
             try:
-                found = self._store.find(self._url(folder), detail=True)
+                if self._is_s3 and folder:
+                    found = self._store.find(str(self.root), prefix=f"{folder}/", detail=True)
+                else:
+                    found = self._store.find(self._url(folder), detail=True)
             except FileNotFoundError:
                 return {}
         return {
@@ -106,6 +111,16 @@ class ObjectStorage:
             for path, facts in found.items()
             if path.endswith(suffix)
         }
+
+    def exists(self, name: str) -> bool:
+        """Return whether there is a file.
+
+        Raises
+        ------
+        DataError
+            The store cannot be asked.
+        """
+        return self._facts(name) is not None
 
     def read(self, name: str) -> bytes | None:
         """Return a file's content, or None where there is no such file.
@@ -201,6 +216,22 @@ class ObjectStorage:
             self._store.rm_file(self._url(name))
         return True
 
+    def file_system(self) -> AbstractFileSystem:
+        """Return the store as it is now: listed once, so that no file has to be asked about.
+
+        Raises
+        ------
+        DataError
+            The store cannot be asked.
+        """
+        with self._asking("list its files"):
+            store = type(self._store)(
+                **self._store.storage_options | {"use_listings_cache": True},
+                skip_instance_cache=True,
+            )
+            store.find(str(self.root))
+        return store
+
     @contextmanager
     def scratch(self, name: str) -> Iterator[Path]:
         """Give an empty folder on this machine's disk for the time of a ``with`` block."""
@@ -269,9 +300,13 @@ class ObjectStorage:
     def _facts(self, name: str) -> dict[str, Any] | None:
         with self._asking(f"find {name!r}"):
             try:
-                return cast("dict[str, Any]", self._store.info(self._url(name)))
+                if not self._is_s3:
+                    return cast("dict[str, Any]", self._store.info(self._url(name)))
+                bucket, key, _ = self._store.split_path(self._url(name))
+                head = self._store.call_s3("head_object", Bucket=bucket, Key=key)
             except FileNotFoundError:
                 return None
+        return {"size": head["ContentLength"], "ETag": head["ETag"]}
 
     def _holds(self, name: str, content: bytes) -> bool:
         facts = self._facts(name)
@@ -289,7 +324,7 @@ class ObjectStorage:
             try:
                 if facts is None:
                     self._store.pipe_file(self._url(name), content, mode="create")
-                elif hasattr(self._store, "call_s3"):
+                elif self._is_s3:
                     bucket, key, _ = self._store.split_path(self._url(name))
                     self._store.call_s3(
                         "put_object", Bucket=bucket, Key=key, Body=content, IfMatch=facts["ETag"]

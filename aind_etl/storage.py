@@ -17,6 +17,7 @@ import filelock
 from aind_etl.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
     from upath import UPath
 
     Location = Path | UPath
@@ -50,6 +51,10 @@ class Storage(Protocol):
         """Return, by the file's name, a text that differs whenever its content does."""
         ...
 
+    def exists(self, name: str) -> bool:
+        """Return whether there is a file."""
+        ...
+
     def read(self, name: str) -> bytes | None:
         """Return a file's content, or None where there is no such file."""
         ...
@@ -66,6 +71,10 @@ class Storage(Protocol):
 
     def remove(self, name: str) -> bool:
         """Remove a file if it is there; return whether it was."""
+        ...
+
+    def file_system(self) -> "AbstractFileSystem | None":
+        """Return what DuckDB reads the files through; None where it needs nothing."""
         ...
 
     def scratch(self, name: str) -> AbstractContextManager[Path]:
@@ -119,6 +128,10 @@ class LocalStorage:
             for path in base.rglob(f"*{suffix}")
             if path.is_file()
         )
+
+    def exists(self, name: str) -> bool:
+        """Return whether there is a file."""
+        return (self.root / name).exists()
 
     def read(self, name: str) -> bytes | None:
         """Return a file's content, or None where there is no such file."""
@@ -198,7 +211,7 @@ class LocalStorage:
             Whether it was there.
         """
         target = self.root / name
-        if not target.exists():
+        if not self.exists(name):
             return False
         target.unlink()
         for folder in target.parents:
@@ -209,6 +222,9 @@ class LocalStorage:
             except OSError:
                 break  # It is not empty, or another collection's run was first.
         return True
+
+    def file_system(self) -> None:
+        """Return nothing: DuckDB reads a disk by itself."""
 
     @contextmanager
     def scratch(self, name: str) -> Iterator[Path]:

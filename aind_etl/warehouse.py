@@ -143,9 +143,9 @@ def build_warehouse(
 
 def let_read(connection: duckdb.DuckDBPyConnection, lake: "Lake") -> None:
     """Let a connection read the files of a lake, also where that is on an object store."""
-    root = lake.storage.root
-    if not isinstance(root, Path):
-        connection.register_filesystem(root.fs)
+    file_system = lake.storage.file_system()
+    if file_system is not None:
+        connection.register_filesystem(file_system)
 
 
 def is_current(lake: "Lake", path: Path, *, sql_folder: Path | None = None) -> bool:

@@ -154,7 +154,9 @@ def test_arrow_and_parquet_keep_lists_maps_and_times(built, tmp_path):
 def test_an_export_that_fails_leaves_what_was_there(built, tmp_path, monkeypatch):
     path = tmp_path / "analyses.xlsx"
     path.write_text("yesterday's")
-    with pytest.raises(ConfigurationError, match=r"no table .best_model. in the warehouse; .*best_models"):
+    with pytest.raises(
+        ConfigurationError, match=r"no table .best_model. in the warehouse; .*best_models"
+    ):
         export(built.warehouse, path, "xlsx", ["best_model"])
     monkeypatch.setattr(
         aind_etl.export, "_write_contents", lambda *_: (_ for _ in ()).throw(OSError("full"))

@@ -52,6 +52,14 @@ def storage(url: str) -> ObjectStorage:
     return ObjectStorage(url)
 
 
+@pytest.fixture(scope="module")
+def lake_url(sample_dump: Path, endpoint: str) -> str:
+    """Return where a lake of the sample world lies, which no test may change."""
+    address = f"s3://{object_store.BUCKET}/{uuid4().hex}"
+    loaded_lake(sample_dump, address)
+    return address
+
+
 def content(text: bytes) -> Callable[[BinaryIO], None]:
     def write(file: BinaryIO) -> None:
         file.write(text)
@@ -312,9 +320,9 @@ def test_an_address_that_names_no_store_is_refused(wrong: str) -> None:
 
 
 def test_a_lake_on_an_object_store_holds_what_one_on_a_disk_holds(
-    sample_dump: Path, built: Built, url: str
+    built: Built, lake_url: str
 ) -> None:
-    lake = loaded_lake(sample_dump, url)
+    lake = Lake(lake_url)
     assert_same(tables_of(lake), tables_of(built.lake))
     assert {name: lake.state(name) for name in lake.collections()} == {
         name: built.lake.state(name) for name in built.lake.collections()
@@ -322,9 +330,9 @@ def test_a_lake_on_an_object_store_holds_what_one_on_a_disk_holds(
 
 
 def test_a_warehouse_is_built_from_it_and_agrees(
-    sample_dump: Path, built: Built, url: str, tmp_path: Path
+    built: Built, lake_url: str, tmp_path: Path
 ) -> None:
-    lake = loaded_lake(sample_dump, url)
+    lake = Lake(lake_url)
     report = build_warehouse(lake, tmp_path / "warehouse.duckdb")
     with connect(built.warehouse) as connection:
         expected = dict(
@@ -338,8 +346,8 @@ def test_a_warehouse_is_built_from_it_and_agrees(
     assert not build_warehouse(lake, report.path).published
 
 
-def test_a_second_load_writes_nothing(sample_dump: Path, url: str) -> None:
-    lake = loaded_lake(sample_dump, url)
+def test_a_second_load_writes_nothing(sample_dump: Path, lake_url: str) -> None:
+    lake = Lake(lake_url)
     before = lake.storage.marks("", ".parquet")
     load(sample_dump, lake)
     assert lake.storage.marks("", ".parquet") == before
