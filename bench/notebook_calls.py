@@ -1,4 +1,4 @@
-"""How long a call from a notebook takes, by subject, on a warehouse of 145,000 records.
+"""How long a call from a notebook takes, by subject, on a warehouse of some 145,000 records.
 
     python bench/notebook_calls.py [WAREHOUSE]
 
@@ -55,7 +55,7 @@ def measure(warehouse: Path) -> None:
         "WHERE status = 'success' AND subject_id IS NOT NULL ORDER BY subject_id"
     )["subject_id"].to_list()
     print(f"{records:,} records, {len(subjects):,} subjects, {CALLS} calls each\n")
-    print(f"{'':42}{'fits':>7}{'median ms':>11}{'slowest ms':>12}")
+    print(f"{'':42}{'fits':>7}{'median ms':>11}{'slowest ms':>12}{'cpu ms':>8}")
     for name, call in {
         "get_mle_model_fitting(subject)": lambda subject: get_mle_model_fitting(
             subject, if_include_latent_variables=False, warehouse=warehouse
@@ -68,14 +68,16 @@ def measure(warehouse: Path) -> None:
         ),
         "Warehouse.analyses(subject)": lambda subject: tables.analyses(subject_id=subject),
     }.items():
-        seconds, rows = [], []
+        seconds, processor, rows = [], [], []
         for number in range(CALLS):
-            started = time.perf_counter()
+            started, busy = time.perf_counter(), time.process_time()
             found = call(subjects[number % len(subjects)])
             seconds.append(time.perf_counter() - started)
+            processor.append(time.process_time() - busy)
             rows.append(0 if found is None else len(found))
         median, slowest = 1e3 * statistics.median(seconds), 1e3 * max(seconds)
-        print(f"{name:42}{statistics.median(rows):7.0f}{median:11.1f}{slowest:12.1f}")
+        cpu = 1e3 * statistics.median(processor)
+        print(f"{name:42}{statistics.median(rows):7.0f}{median:11.1f}{slowest:12.1f}{cpu:8.1f}")
 
 
 if __name__ == "__main__":

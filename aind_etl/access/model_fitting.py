@@ -7,6 +7,7 @@ trial-by-trial variables come from is said in :mod:`aind_etl.access.latents`.
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -264,42 +265,39 @@ def _first_columns(fits: pl.DataFrame) -> dict[str, Any]:
 
 def _metrics(connection: duckdb.DuckDBPyConnection, fits: pl.DataFrame) -> dict[str, Any]:
     columns: dict[str, Any] = {name: fits[column].to_pandas() for column, name in _METRICS.items()}
-    connection.register("chosen", fits.select("record_id", "process_index").to_arrow())
-    params = _of_children(
-        connection, "fit_parameters", "list(parameter) AS names, list(value) AS values"
-    )
-    folds = _of_children(
-        connection,
-        "cross_validation",
-        ", ".join(f"list({name} ORDER BY fold) AS {name}" for name in _FOLDS),
-    )
-    connection.unregister("chosen")
-    keys = list(zip(fits["record_id"], fits["process_index"], strict=True))
+    keys = fits.select("record_id", "process_index").with_row_index("fit")
+    connection.register("chosen", keys.to_arrow())
+    names, values = _of_children(connection, fits.height, "fit_parameters", "parameter", "value")
     columns["params"] = [
-        dict(zip(*params[key], strict=True)) if key in params else None for key in keys
+        None if one is None else dict(zip(one, others or (), strict=True))
+        for one, others in zip(names, values, strict=True)
     ]
-    nothing = [None] * len(_FOLDS)
-    listed = zip(*(folds.get(key, nothing) for key in keys), strict=True)
-    for name, values in zip(_FOLDS, listed, strict=True):
-        columns[name] = [_list_of_folds(one) for one in values]
+    folds = _of_children(connection, fits.height, "cross_validation", "fold", *_FOLDS)
+    for name, lists in zip(_FOLDS, folds[1:], strict=True):
+        columns[name] = [_list_of_folds(one) for one in lists]
+    connection.unregister("chosen")
     return columns
 
 
 def _of_children(
-    connection: duckdb.DuckDBPyConnection, table: str, gathered: str
-) -> dict[tuple[str, int], Sequence[Any]]:
-    """Return what is gathered of a child table, by record id and process index."""
-    # A join by all of the key compares more than it needs to: ids are unique in the collection.
+    connection: duckdb.DuckDBPyConnection, n_fits: int, table: str, *columns: str
+) -> list[list[list[Any] | None]]:
+    """Return columns of a child table: of each a list a fit, None for a fit without a row.
+
+    Rows are in the order of the first column.
+    """
     rows: pl.DataFrame = connection.sql(
-        f"SELECT record_id, process_index, {gathered} FROM {table} "
-        "SEMI JOIN chosen USING (record_id) WHERE source_collection = $collection "
-        "GROUP BY record_id, process_index",
+        f"SELECT fit, {', '.join(columns)} FROM {table} "
+        "JOIN chosen USING (record_id, process_index) WHERE source_collection = $collection",
         params={"collection": COLLECTION},
     ).pl()
-    record_ids, process_indexes, *lists = (column.to_list() for column in rows)
-    return dict(
-        zip(zip(record_ids, process_indexes, strict=True), zip(*lists, strict=True), strict=True)
-    )
+    rows = rows.sort("fit", columns[0])
+    ends = np.cumsum(np.bincount(rows["fit"].to_numpy(), minlength=n_fits)).tolist()
+    places = [*pairwise((0, *ends))]
+    values = (rows[column].to_list() for column in columns)
+    return [
+        [whole[start:end] if end > start else None for start, end in places] for whole in values
+    ]
 
 
 def _list_of_folds(values: list[float | None] | None) -> list[float | None] | None:
