@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import dagster as dg
+import psycopg2
 import pytest
 import yaml
 from containers import (
@@ -229,6 +230,35 @@ def test_a_run_that_is_killed_with_its_code_location_is_done_again_without_a_han
     deployment.start("code")
     assert deployment.wait_for_run(killed) == "FAILURE"
     wait_for_record(deployment, "meanwhile")
+    verified = deployment.containers.run("code", ["aind-etl", "verify"])
+    assert verified.returncode == 0, verified.stdout
+
+
+@pytest.mark.long
+def test_after_the_whole_database_was_lost_what_arrived_meanwhile_is_published_without_a_hand(
+    deployment, collection
+):
+    wait_for_record(deployment, str(collection.find_one()["_id"]))
+    for service in OWN:
+        deployment.end(service, signal.SIGKILL)
+    collection.insert_one(collection.find_one() | {"_id": "after the loss"})
+    connection = psycopg2.connect(
+        host="127.0.0.1",
+        port=deployment.containers.ports["5432"],
+        user="dagster",
+        password=PASSWORD,
+        dbname="postgres",
+    )
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute("DROP DATABASE dagster WITH (FORCE)")
+        cursor.execute("CREATE DATABASE dagster")
+    connection.close()
+    for service in OWN:
+        deployment.start(service)
+    for service in OWN:
+        deployment.wait_for_health(service)
+    wait_for_record(deployment, "after the loss")
     verified = deployment.containers.run("code", ["aind-etl", "verify"])
     assert verified.returncode == 0, verified.stdout
 

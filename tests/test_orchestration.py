@@ -18,6 +18,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.definitions.data_version import CachingStaleStatusResolver
+from dagster._core.loader import LoadingContextForTest
 from worlds import MAIN, read_dump, write_dump
 
 from aind_etl.contract import ANALYSIS_TABLES, table_named, tables
@@ -174,6 +176,14 @@ def test_the_assets_have_their_names_groups_upstreams_and_kinds(specs):
     } == ASSETS
 
 
+def test_a_backfill_makes_one_run_a_collection(specs):
+    assert {
+        name: node.backfill_policy.max_partitions_per_run
+        for name, node in specs.items()
+        if node.is_partitioned
+    } == dict.fromkeys(BY_COLLECTION, 1)
+
+
 def test_every_asset_says_what_it_is(specs):
     for name, node in specs.items():
         assert node.description.endswith("."), name
@@ -255,6 +265,7 @@ def test_the_rows_reported_are_those_of_the_lake(run, name):
         assert found["bytes"] == sum(
             path.stat().st_size for path in etl.lake.files(table, collection)
         )
+        assert found["seconds"] > 0
 
 
 def test_what_the_extraction_found_is_reported(two_collections, run):
@@ -275,6 +286,25 @@ def test_the_newest_analyses_and_when_they_ended_are_shown(run):
     newest = rows.sort("finished_at", descending=True).row(0)
     assert found["newest finished"] == newest[0].timestamp()
     assert newest[1] in found["preview"].splitlines()[2]
+
+
+def test_a_changed_flattener_shows_its_tables_as_stale(run, specs):
+    _, _, instance = run
+    definitions = build_defs()
+
+    def statuses(assets):
+        graph = dg.Definitions(assets, resources=definitions.resources).resolve_asset_graph()
+        resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
+        return {name: resolver.get_status(dg.AssetKey(name), SMALL).value for name in LAKE_TABLES}
+
+    assert set(statuses(definitions.assets).values()) == {"FRESH"}
+    changed = [
+        one.map_asset_specs(lambda spec: spec.replace_attributes(code_version="another"))
+        if dg.AssetKey("analyses") in one.keys
+        else one
+        for one in definitions.assets
+    ]
+    assert set(statuses(changed).values()) == {"STALE"}
 
 
 def test_the_warehouse_reports_its_size_and_rows(run, metadata):

@@ -119,9 +119,10 @@ def now():
     return datetime.now(UTC)
 
 
-def look(etl, instance, at=None, cursor=None):
+def look(etl, instance, at=None, cursor=None, name="newly_finished_analyses"):
     """Return what a tick asks for: the requests by collection, or the reason for none."""
-    with dg.build_sensor_context(instance=instance, cursor=cursor) as context:
+    context = dg.build_sensor_context(instance=instance, cursor=cursor, sensor_name=name)
+    with context:
         found = look_at_source(context, etl, at or now())
     if isinstance(found, dg.SkipReason):
         return found.skip_message
@@ -286,6 +287,32 @@ def test_a_wiped_storage_a_lost_cursor_and_another_name_repeat_nothing(etl_loade
     assert instance.get_run_records() == []
     assert look(etl_loaded, instance, cursor="of another time") == UP_TO_DATE
     assert look(etl_loaded, instance, cursor=None) == UP_TO_DATE
+    assert look(etl_loaded, instance, name="of another name") == UP_TO_DATE
+
+
+def test_a_renamed_sensor_knows_what_the_former_one_asked_for(etl, instance, jobs):
+    requests = look(etl, instance, name="former")
+    record(instance, requests[ONE], dg.DagsterRunStatus.STARTED, jobs[REFRESH_COLLECTION])
+    record(instance, requests[OTHER], FAILURE, jobs[REFRESH_COLLECTION])
+    assert look(etl, instance) == f"{ONE}: a run is in flight; {OTHER}: attempt 2 follows in 1 min"
+    later = look(etl, instance, now() + timedelta(minutes=2))
+    assert later.keys() == {OTHER}
+    assert later[OTHER].run_key != requests[OTHER].run_key
+
+
+def test_a_collection_that_is_gone_stays_a_partition_also_under_its_run_in_flight(
+    etl_loaded, instance, database, jobs
+):
+    database[ONE].insert_one({"_id": "1"})
+    record(
+        instance,
+        look(etl_loaded, instance)[ONE],
+        dg.DagsterRunStatus.STARTED,
+        jobs[REFRESH_COLLECTION],
+    )
+    database.drop_collection(ONE)
+    look(etl_loaded, instance)
+    assert ONE in instance.get_dynamic_partitions("collections")
 
 
 def test_a_wiped_storage_loses_nothing_that_has_not_come_in(
@@ -378,9 +405,17 @@ def test_every_night_each_collection_is_read_in_full_in_a_run_of_its_own(
     tick = tick_of_the_night(etl_loaded, new_history)
     requests = {request.partition_key: request for request in tick.run_requests}
     assert requests.keys() == {ONE, OTHER}
+    assert len({request.run_key for request in tick.run_requests}) == 2
     instance.add_dynamic_partitions("collections", list(requests))
+    lake = etl_loaded.lake
+    rows = lake.scan(tables.DOCUMENTS, ONE).head(1).collect()
+    for _ in range(10):
+        lake.append_batch(ONE, rows)
+    build_warehouse(lake, etl_loaded.settings.warehouse_path)
     assert execute(etl_loaded, instance, requests[ONE], jobs[REFRESH_COLLECTION]) is SUCCESS
-    assert etl_loaded.lake.state(ONE).last_full_pass_at is not None
+    assert lake.state(ONE).last_full_pass_at is not None
+    assert len(lake.log_files(ONE)) < 8, "the change log is compacted"
+    assert isinstance(look_to_publish(etl_loaded, instance), dg.RunRequest), "and then published"
 
 
 def test_a_night_without_a_lake_says_so(etl, new_history):
@@ -446,6 +481,28 @@ def test_every_night_the_session_table_is_read(etl, instance, tmp_path):
     assert etl.lake.count_rows(tables.SESSIONS) == 3
     event = instance.get_latest_materialization_event(dg.AssetKey("sessions"))
     assert event.asset_materialization.metadata["dagster/row_count"].value == 3
+
+
+def test_everything_that_is_done_by_itself_is_on_from_the_start(tmp_path):
+    definitions = build_defs({"etl": Etl(load_settings(lake=tmp_path))})
+    on = {
+        one.name: one.default_status.value for one in (*definitions.sensors, *definitions.schedules)
+    }
+    assert on == dict.fromkeys(
+        (
+            *("newly_finished_analyses", "lake_ahead_of_warehouse", "failure_alerts"),
+            *("nightly_full_pass", "nightly_session_table", "weekly_verification"),
+        ),
+        "RUNNING",
+    )
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, 60), ({"sensor_interval_seconds": 5}, 5)])
+def test_the_source_is_looked_at_every_minute_unless_set_otherwise(tmp_path, given, expected):
+    definitions = build_defs({"etl": Etl(load_settings(lake=tmp_path, **given))})
+    sensor = definitions.resolve_sensor_def("newly_finished_analyses")
+    assert sensor.minimum_interval_seconds == expected
+    assert sensors.ANSWER_WITHIN.total_seconds() == 30
 
 
 def test_a_time_zone_that_there_is_not_is_refused():
