@@ -15,6 +15,7 @@ import polars as pl
 
 from aind_etl.contract import ANALYSIS_TABLES, Table, tables
 from aind_etl.contract.schemas import polars_schema
+from aind_etl.errors import DataError
 from aind_etl.flatten import flatten_documents, flattener_version
 from aind_etl.lake import UNKNOWN_MONTH, Lake, Spill
 
@@ -68,6 +69,11 @@ def refresh_analyses(
     -------
     RefreshReport
         What was done.
+
+    Raises
+    ------
+    DataError
+        The change log vanished meanwhile, or a file of the lake is damaged.
     """
     state = lake.state(collection)
     last_batch = lake.last_batch(collection)
@@ -75,6 +81,8 @@ def refresh_analyses(
     through = state.flattened_through if is_current else 0
     if through >= last_batch and not anew:
         return RefreshReport(collection)
+    # Where nothing is known to be flattened, rows may be left that no document stands behind.
+    anew = anew or through == 0
     changed = _changed_records(lake, collection, through)
     removed = changed.filter(pl.col("operation") == "delete").height
     rejected: list[pl.DataFrame] = []
@@ -98,6 +106,11 @@ def refresh_analyses(
             written += lake.replace_rows(
                 tables.REJECTED_DOCUMENTS, collection, None, without=records, rows=verdicts
             )
+            if lake.last_batch(collection) < last_batch:
+                raise DataError(
+                    f"The change log of the collection {collection!r} of {lake} vanished while it "
+                    "was flattened. Find out who removed it; the next run reads the source anew."
+                )
             lake.update_state(
                 collection, {"flattened_through": last_batch, "flattener": flattener_version()}
             )

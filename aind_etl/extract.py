@@ -138,6 +138,9 @@ def extract_collection(  # noqa: PLR0913 - each is a choice of the caller's
     began = now()
     fingerprint = source.fingerprint(collection)
     state = lake.state(collection)
+    if max(state.flattened_through, state.results_searched_through) > lake.last_batch(collection):
+        # The log that the state speaks of is gone; another one has batches of the same numbers.
+        lake.update_state(collection, {"flattened_through": 0, "results_searched_through": 0})
     # A record that has just arrived may still be written to; one that came with the first load is
     # most likely old, and reading all of those again would make the pass a full one.
     recent_since = state.first_pass_ended_at and max(

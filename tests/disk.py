@@ -1,6 +1,8 @@
-"""A disk that dies: what a kill at any operation leaves behind, without a process to kill."""
+"""Disks that die, are full or are cleared: what that leaves behind, at any operation of a run."""
 
+import errno
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,71 @@ class Disk:
                 if operate.__name__ == "replace" and self._killed_at % 2:
                     os.truncate(path, Path(path).stat().st_size // 2)
                 raise Killed
+            operate(path, *arguments, **options)
+
+        return counted
+
+
+class FullDisk:
+    """A disk on which, from one file or folder on, there is no room for any other.
+
+    Parameters
+    ----------
+    full_at
+        Which file or folder, counted from 1, is the first that finds no room.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch, full_at: int) -> None:
+        self._made = 0
+        self._full_at = full_at
+        for name in ("mkdir", "fsync"):
+            patch.setattr(os, name, self._counting(getattr(os, name)))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there was no room for something."""
+        return self._made >= self._full_at
+
+    def _counting(self, make: Callable[..., None]) -> Callable[..., None]:
+        def counted(target: Any, *arguments: Any, **options: Any) -> None:
+            if make.__name__ == "mkdir" and Path(target).is_dir():
+                return
+            self._made += 1
+            if self.is_full:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+            make(target, *arguments, **options)
+
+        return counted
+
+
+class ClearedDisk:
+    """A disk from which somebody removes a folder with all that is in it, once.
+
+    Parameters
+    ----------
+    folder
+        What is removed.
+    cleared_at
+        The operation, counted from 1 as for :class:`Disk`, before which it is removed.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch, folder: Path, cleared_at: int) -> None:
+        self._operations = 0
+        self._folder = folder
+        self._cleared_at = cleared_at
+        for name in ("mkdir", "replace"):
+            patch.setattr(os, name, self._counting(getattr(os, name)))
+
+    @property
+    def is_cleared(self) -> bool:
+        """Whether the folder was removed."""
+        return self._operations >= self._cleared_at
+
+    def _counting(self, operate: Callable[..., None]) -> Callable[..., None]:
+        def counted(path: Any, *arguments: Any, **options: Any) -> None:
+            self._operations += 1
+            if self._operations == self._cleared_at:
+                shutil.rmtree(self._folder)
             operate(path, *arguments, **options)
 
         return counted

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from textwrap import dedent
 
 import dagster as dg
 import pytest
-from disk import Disk, Killed
+from disk import ClearedDisk, Disk, FullDisk, Killed
 from worlds import (
     MAIN,
     Built,
@@ -188,6 +189,63 @@ def test_a_run_killed_twice_and_run_again_leaves_the_same_tables(
         scenario.run_killed_at(lake, second)
         scenario.run(lake)
         assert_same(tables_of(lake), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_small_batches")
+@pytest.mark.parametrize("name", ["second_load", "rebuild"])
+def test_a_run_for_which_there_is_no_room_and_one_with_room_leave_the_same_bytes(
+    scenario: Scenario, undisturbed: Lake, tmp_path: Path
+) -> None:
+    expected = files_of(undisturbed.storage.root)
+    for full_at in count(1, 11):
+        folder = tmp_path / "full"
+        lake = scenario.lake(folder)
+        with pytest.MonkeyPatch.context() as patch:
+            disk = FullDisk(patch, full_at)
+            with suppress(OSError):
+                scenario.run(lake)
+        if not disk.is_full:
+            break
+        scenario.run(lake)
+        assert files_of(folder) == expected, f"no room for number {full_at}"
+        shutil.rmtree(folder)
+    assert full_at > 10
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_small_batches")
+@pytest.mark.parametrize("name", ["second_load"])
+def test_a_lake_that_vanishes_during_a_run_is_made_anew_by_the_next(
+    scenario: Scenario, tmp_path: Path
+) -> None:
+    expected = contents_of(loaded_lake(scenario.dump, tmp_path / "undisturbed"))
+    for cleared_at in count(1, 11):
+        folder = tmp_path / "cleared"
+        lake = scenario.lake(folder)
+        with pytest.MonkeyPatch.context() as patch:
+            disk = ClearedDisk(patch, folder, cleared_at)
+            with suppress(Exception):
+                scenario.run(lake)
+        if not disk.is_cleared:
+            break
+        scenario.run(lake)
+        assert_same(contents_of(lake), expected)
+        shutil.rmtree(folder)
+    assert cleared_at > 10
+
+
+def test_what_was_made_of_a_change_log_that_is_gone_is_made_anew(
+    few: list[JsonDocument], tmp_path: Path
+) -> None:
+    dump = tmp_path / "dump"
+    write_dump(dump, few)
+    lake = loaded_lake(dump, tmp_path / "lake")
+    write_dump(dump, few[2:])
+    expected = contents_of(loaded_lake(dump, tmp_path / "undisturbed"))
+    shutil.rmtree(lake.storage.root / tables.DOCUMENTS.name)
+    load(dump, lake)
+    assert_same(contents_of(lake), expected)
 
 
 @pytest.mark.parametrize("name", ["first_load", "second_load", "another_flattener"])

@@ -429,8 +429,8 @@ def test_times_say_when_a_record_came_and_when_it_changed(
 def test_bounded_memory_gives_the_same_tables_to_the_byte(
     built: Built, lake: Lake, monkeypatch: pytest.MonkeyPatch, spill_bytes: int
 ) -> None:
-    monkeypatch.setattr(aind_etl.analyses, "_PORTION_DOCUMENTS", 7)
-    monkeypatch.setattr(aind_etl.analyses, "_PORTION_BYTES", 20_000)
+    monkeypatch.setattr(aind_etl.analyses, "_PORTION_DOCUMENTS", 30)
+    monkeypatch.setattr(aind_etl.analyses, "_PORTION_BYTES", 90_000)
     monkeypatch.setattr(aind_etl.analyses, "_SPILL_BYTES", spill_bytes)
     load(built.source, lake)
     assert files_of(lake.storage.root) == files_of(built.lake.storage.root)
@@ -441,8 +441,8 @@ def test_no_more_documents_are_held_than_fit(
     sample_dump: Path, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     extract(sample_dump, lake)
-    monkeypatch.setattr(aind_etl.analyses, "_PORTION_DOCUMENTS", 50)
-    monkeypatch.setattr(aind_etl.analyses, "_PORTION_BYTES", 60_000)
+    monkeypatch.setattr(aind_etl.analyses, "_PORTION_DOCUMENTS", 80)
+    monkeypatch.setattr(aind_etl.analyses, "_PORTION_BYTES", 200_000)
     portions: list[list[int]] = []
 
     def watched(collection: str, documents: pl.DataFrame, unknown_month: str) -> Flattened:
@@ -454,8 +454,9 @@ def test_no_more_documents_are_held_than_fit(
     refresh_analyses(lake, MAIN, progress=steps.append)
     assert [len(portion) for portion in portions] == steps
     assert sum(steps) == len(read_dump(sample_dump))
-    assert all(len(portion) <= 50 for portion in portions)
-    assert all(len(portion) == 1 or sum(portion) <= 60_000 for portion in portions)
+    assert all(len(portion) <= 80 for portion in portions)
+    assert all(len(portion) == 1 or sum(portion) <= 200_000 for portion in portions)
+    assert len(steps) > 3
     assert max(steps) > 1
 
 
