@@ -235,6 +235,17 @@ def test_nothing_is_wider_than_a_small_laptop_or_a_telephone(shown):
     shown.resize(1440, 900)
 
 
+def test_sessions_are_told_in_full_on_a_small_laptop_and_numbered_by_whole_numbers(shown):
+    shown.resize(1280, 800)
+    table = "document.querySelector('#sessions .table')"
+    shown.wait_until(f"{table}.scrollWidth <= {table}.clientWidth")
+    axes = ".multiples .mark-group.role-axis[aria-label^='X-axis'] .role-axis-label text"
+    labels = shown.ask(f"[...document.querySelectorAll({axes!r})].map(one => one.textContent)")
+    assert [one for one in labels if one.isdecimal()]
+    assert [one for one in labels if one and not one.isdecimal()] == []
+    shown.resize(1440, 900)
+
+
 def test_an_empty_warehouse_gives_a_page_that_says_so(browser, tmp_path):
     warehouse = tmp_path / "warehouse.duckdb"
     build_warehouse(Lake(tmp_path / "lake"), warehouse)

@@ -55,7 +55,7 @@ CONFIG: dict[str, Any] = {
 
 _DIAGONAL: list[dict[str, float]] = [{"x": 0.4, "y": 0.4}, {"x": 1.0, "y": 1.0}]
 # Ticks fall between sessions where there are few.
-_WHOLE = alt.Axis(grid=False, labelExpr="datum.value % 1 ? '' : datum.label", tickCount=6)
+_WHOLE = alt.Axis(grid=False, tickMinStep=1, format="d", tickCount=6)
 _ROW_HEIGHT = 19
 _AGENT = alt.Axis(title=None, grid=False, domain=False, ticks=False, labelColor=_INK)
 
