@@ -1,11 +1,12 @@
 """A warehouse is published only if its checks hold; readers keep the one before."""
 
 import shutil
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import polars as pl
 import pytest
-from worlds import MAIN, loaded_lake, read_dump, write_dump
+from worlds import MAIN, Clock, load, read_dump, write_dump
 
 from aind_etl.contract import tables
 from aind_etl.lake import Lake
@@ -21,6 +22,7 @@ from aind_etl.publishing import (
     publish_checks,
     publish_warehouse,
 )
+from aind_etl.results import open_result_store, refresh_result_files
 from aind_etl.settings import load_settings
 from aind_etl.warehouse import connect
 
@@ -155,17 +157,44 @@ def test_examples_are_shown_as_a_table_that_no_value_can_break():
     ]
 
 
-def test_what_should_be_looked_at_is_a_warning(sample_dump, tmp_path):
-    """A document that cannot be flattened keeps nothing from being published."""
-    documents = read_dump(sample_dump)[:5]
+WARNINGS = {
+    # What is amiss: where, and what the check shows of it.
+    "collections_are_fresh": ("documents", MAIN),
+    "no_document_is_rejected": ("rejected_documents", "wrong_type"),
+    "no_attribute_is_new": ("attributes", "a_new_attribute"),
+    "no_result_file_is_missing": ("result_files", "result_json"),
+}
+
+
+@pytest.fixture(scope="module")
+def warned(sample_dump, tmp_path_factory):
+    """Return how each check went on a lake of which everything may be said that is a warning."""
+    folder = tmp_path_factory.mktemp("warned")
+    lake = Lake(folder / "lake")
+    documents = read_dump(sample_dump)[:20]
+    clock = Clock(datetime.now(UTC) - timedelta(days=4))
+    write_dump(folder / "dump", documents)
+    load(folder / "dump", lake, now=clock)
+    # A day ago somebody began to write something new, and something broken; then nobody looked.
+    clock.move(hours=66)
     documents[0]["analysis_results"] = "none"
-    write_dump(tmp_path / "dump", documents)
-    lake = loaded_lake(tmp_path / "dump", tmp_path / "lake")
-    settings = load_settings(lake=lake.storage.root)
+    documents[1]["a_new_attribute"] = 1
+    write_dump(folder / "dump", documents)
+    load(folder / "dump", lake, now=clock)
+    (folder / "results").mkdir()
+    settings = load_settings(lake=lake.storage.root, results_root=str(folder / "results"))
+    with open_result_store(settings) as store:
+        refresh_result_files(lake, store, MAIN)
     job = build_defs({"etl": Etl(settings)}).resolve_job_def(PUBLISH)
-    with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
+    with dg.DagsterInstance.ephemeral(tempdir=str(folder)) as instance:
         result = job.execute_in_process(instance=instance, run_config=QUIET)
-        found = {one.check_name: one for one in result.get_asset_check_evaluations()}
-    rejected = found["no_document_is_rejected"]
-    assert (rejected.passed, rejected.severity) == (False, dg.AssetCheckSeverity.WARN)
-    assert rejected.asset_key == dg.AssetKey("rejected_documents")
+        return {one.check_name: one for one in result.get_asset_check_evaluations()}
+
+
+@pytest.mark.parametrize("name", WARNINGS)
+def test_what_should_be_looked_at_is_a_warning_and_keeps_nothing_from_being_published(warned, name):
+    asset, shown = WARNINGS[name]
+    found = warned[name]
+    assert found.asset_key == dg.AssetKey(asset)
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert shown in found.metadata["to look at"].value
