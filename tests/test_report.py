@@ -29,6 +29,31 @@ def page(built, tmp_path_factory):
     return path
 
 
+@pytest.mark.parametrize("kept", [None, "cut off", "\udcff", "a folder"])
+def test_the_library_of_the_charts_is_bundled_once_and_what_was_kept_is_checked(
+    tmp_path, monkeypatch, kept
+):
+    library = aind_etl.report.writing._library
+    whole = library()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    file = tmp_path / "aind-etl" / f"vega-{aind_etl.report.writing.vl_convert.__version__}.js"
+    if kept == "a folder":
+        file.mkdir(parents=True)
+    elif kept is not None:
+        file.parent.mkdir()
+        file.write_text(kept, errors="surrogateescape")
+    monkeypatch.setattr(
+        aind_etl.report.writing.vl_convert,
+        "javascript_bundle",
+        lambda _snippet: whole.rpartition("\n")[0],
+    )
+    assert library.__wrapped__() == whole
+    if kept != "a folder":
+        assert file.read_text() == whole
+        monkeypatch.setattr(aind_etl.report.writing.vl_convert, "javascript_bundle", None)
+    assert library.__wrapped__() == whole
+
+
 @pytest.fixture(scope="module")
 def browser():
     """Return a page of a headless Chromium."""

@@ -8,6 +8,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cache
@@ -17,6 +18,7 @@ from typing import Any
 import duckdb
 import jinja2
 import vl_convert
+from platformdirs import user_cache_path
 
 from aind_etl.errors import ConfigurationError
 from aind_etl.report import charts
@@ -26,6 +28,8 @@ from aind_etl.warehouse import connect, read_info
 _HERE = Path(__file__).parent
 # More digits would be paid for by everybody who opens the page, and seen by nobody.
 _DIGITS = 6
+# The end of the script that is kept: what lacks it was cut off.
+_WHOLE = "// aind-etl: to here"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +103,7 @@ def write_report(warehouse: Path, output: Path) -> ReportSummary:
         },
     )
     output.parent.mkdir(parents=True, exist_ok=True)
-    aside = output.with_name(f".{output.name}-{os.getpid()}")
-    try:
-        aside.write_text(page, encoding="utf-8")
-        aside.replace(output)
-    finally:
-        aside.unlink(missing_ok=True)
+    _write_aside(output, page)
     return ReportSummary(
         path=output,
         size_bytes=output.stat().st_size,
@@ -149,9 +148,32 @@ def _page(*, built_at: str | None, headlines: dict[str, Any], payload: dict[str,
 
 @cache
 def _library() -> str:
-    """Return Vega, Vega-Lite and Vega-Embed as one script. Bundling them takes seconds."""
-    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    """Return Vega, Vega-Lite and Vega-Embed as one script.
+
+    Bundling them takes seconds and gives the same every time: what was bundled once is kept in the
+    user's folder for caches, where there is one that can be written.
+    """
+    snippet = "window.vegaEmbed = vegaEmbed;"
+    kept = user_cache_path("aind-etl") / f"vega-{vl_convert.__version__}.js"
+    with suppress(OSError, UnicodeDecodeError):
+        script = kept.read_text(encoding="utf-8")
+        if script.endswith(_WHOLE):
+            return script
+    bundle = f"{vl_convert.javascript_bundle(snippet)}\n{_WHOLE}"
+    with suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        _write_aside(kept, bundle)
     return bundle
+
+
+def _write_aside(path: Path, text: str) -> None:
+    """Write a file so that it appears whole or not at all."""
+    aside = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _moment(value: datetime | date | None) -> str:
