@@ -4,9 +4,12 @@ import json
 import math
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -608,6 +611,52 @@ def test_a_store_that_answers_nothing_ends_the_run_with_a_sentence(few: Few):
     store._first_wait = 0.001
     with store, pytest.raises(SourceError, match=r"127\.0\.0\.1 does not answer .*--no-results"):
         refresh_result_files(few.lake, store, MAIN)
+
+
+@contextmanager
+def a_listener_that_hangs_up() -> Iterator[tuple[str, list[int]]]:
+    """Give the URL of a listener that ends every connection, and how many there were."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        count = [0]
+
+        def hang_up() -> None:
+            with suppress(OSError):
+                while True:
+                    server.accept()[0].close()
+                    count[0] += 1
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}", count
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def test_a_store_of_which_no_answer_comes_is_soon_asked_no_more(few: Few):
+    with a_listener_that_hangs_up() as (url, connections):
+        settings = load_settings(results_root="s3://", s3_endpoint_url=url, s3_concurrency=4)
+        store = open_result_store(settings)
+        store._longest_silence = 0.0
+        with store, pytest.raises(SourceError, match="cannot be reached .* --no-results") as told:
+            refresh_result_files(few.lake, store, MAIN)
+    # Not a round of attempts for each folder, and not even for each request under way.
+    assert connections[0] <= 2 * settings.s3_concurrency
+    assert "the next run goes on from there" in str(told.value)
+    few.refresh()
+    assert set(few.outcomes().values()) == {("loaded", None)}
+
+
+def test_one_file_that_never_comes_does_not_keep_the_others_away(
+    faulty: tuple[Few, Endpoint],
+):
+    few, endpoint = faulty
+    endpoint.faults = on_file(few, 0, Fault(cut=True))
+    with store_at(endpoint) as store:
+        store._longest_silence = 0.0
+        refresh_result_files(few.lake, store, MAIN)
+        refresh_trials(few.lake, store, MAIN)
+    assert few.outcomes()[few.documents[0]["_id"]] == ("rejected", "unreachable")
+    assert sum(outcome == ("loaded", None) for outcome in few.outcomes().values()) == 11
 
 
 def test_a_run_that_is_killed_is_completed_by_the_next(few: Few, tmp_path: Path):

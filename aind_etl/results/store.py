@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import count, pairwise
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -37,6 +38,8 @@ _ATTEMPTS = 6
 _LONGEST_WAIT_SECONDS = 30.0
 _CONNECT_SECONDS = 10
 _READ_SECONDS = 60
+# A store of which not one answer comes for so long is asked no more.
+_LONGEST_SILENCE_SECONDS = 20.0
 # Bytes of answers that may be under way or wait to be taken.
 _BUDGET_BYTES = 192 << 20
 _THROTTLED = 429
@@ -160,6 +163,13 @@ class _Backend(Protocol):
     async def read(self, location: str, name: str) -> tuple[bytes, str]: ...
 
 
+_WHAT_TO_CHECK = (
+    "Check the network, AIND_ETL_S3_ENDPOINT_URL and AIND_ETL_RESULTS_ROOT, or leave the result "
+    "folders out with --no-results. What was read so far is kept; result files, trials, figures "
+    "and the session table are as they were, and the next run goes on from there."
+)
+
+
 class TooLargeError(Exception):
     """A file is larger than :data:`LARGEST_FILE_BYTES`."""
 
@@ -177,10 +187,16 @@ class ResultStore:
         How long to wait, at most, before a request that failed is made again. The longest wait
         doubles with every further failure; how much of it is waited is left to chance, so that
         many clients do not come back together.
+    longest_silence_seconds
+        How long to go on asking a store that gives no answer at all, not even a refusal.
     """
 
     def __init__(
-        self, backend: _Backend, concurrency: int = 64, first_wait_seconds: float = 0.25
+        self,
+        backend: _Backend,
+        concurrency: int = 64,
+        first_wait_seconds: float = 0.25,
+        longest_silence_seconds: float = _LONGEST_SILENCE_SECONDS,
     ) -> None:
         self._backend = backend
         self._concurrency = concurrency
@@ -190,6 +206,10 @@ class ResultStore:
             target=self._loop.run_forever, name="result-store", daemon=True
         )
         self._failures_in_a_row = 0
+        self._longest_silence = longest_silence_seconds
+        self._silent_since: float | None = None
+        self._unanswered = 0
+        self._has_answered = False
 
     @property
     def name(self) -> str:
@@ -336,6 +356,7 @@ class ResultStore:
             try:
                 answer = await ask()
             except Exception as error:
+                self._note_silence(error)
                 if failed == _ATTEMPTS or not _will_pass(error):
                     raise
                 longest = min(self._first_wait * 2**failed, _LONGEST_WAIT_SECONDS)
@@ -343,8 +364,38 @@ class ResultStore:
                 await asyncio.sleep(min(_asked_to_wait(error), _LONGEST_WAIT_SECONDS) + chance)
             else:
                 self._failures_in_a_row = 0
+                self._note_answer()
                 return answer
         raise AssertionError
+
+    def _note_answer(self) -> None:
+        self._has_answered = True
+        self._silent_since = None
+        self._unanswered = 0
+
+    def _note_silence(self, error: Exception) -> None:
+        """Give up on a store that cannot be reached, rather than ask it for each folder.
+
+        Raises
+        ------
+        SourceError
+            No answer came for too long.
+        """
+        if _answer_of(error) or isinstance(error, _ANSWERS):
+            self._note_answer()
+        if isinstance(error, _FINAL) or _answer_of(error):
+            return
+        now = monotonic()
+        if self._silent_since is None:
+            self._silent_since = now
+        self._unanswered += 1
+        # One file that never comes is no reason to do without the others.
+        is_the_store = not self._has_answered or self._unanswered > 2 * _ATTEMPTS
+        if is_the_store and now - self._silent_since >= self._longest_silence:
+            raise SourceError(
+                f"The result store {self.name} cannot be reached ({_said(error)}); it was asked "
+                f"for {self._longest_silence:g} s. {_WHAT_TO_CHECK}"
+            )
 
     def _note_failure(self, problem: Problem, location: str) -> None:
         """Give up where nothing is answered any more.
@@ -360,9 +411,7 @@ class ResultStore:
         if self._failures_in_a_row > 2 * self._concurrency:
             raise SourceError(
                 f"The result store {self.name} does not answer ({problem.message}). Last asked for "
-                f"was {location}. Check the network, AIND_ETL_S3_ENDPOINT_URL and "
-                "AIND_ETL_RESULTS_ROOT, or leave the result folders out with --no-results; what "
-                "was read so far is kept."
+                f"was {location}. {_WHAT_TO_CHECK}"
             )
 
     # --- many requests --------------------------------------------------------------------
@@ -377,17 +426,20 @@ class ResultStore:
         answers: queue.SimpleQueue[tuple[_Job, _Answer | BaseException]] = queue.SimpleQueue()
         limits = _Limits(self._concurrency)
 
-        async def do(job: _Job) -> None:
+        async def do(job: _Job, all_jobs: "asyncio.Task[None]") -> None:
             try:
                 answers.put((job, await work(job)))
             except Exception as error:  # noqa: BLE001 - it is raised where it is awaited
                 answers.put((job, error))
+                all_jobs.cancel()
 
         async def feed() -> None:
+            all_jobs = asyncio.current_task()
+            assert all_jobs is not None
             async with asyncio.TaskGroup() as group:
                 for job in jobs:
                     await limits.take(size_of(job))
-                    task = group.create_task(do(job))
+                    task = group.create_task(do(job, all_jobs))
                     task.add_done_callback(lambda _task: limits.end())
 
         feeding = asyncio.run_coroutine_threadsafe(feed(), self._loop)
@@ -684,6 +736,10 @@ _FINAL = (AindEtlError, TooLargeError, FileNotFoundError, PermissionError, Value
 """What asking again does not mend."""
 
 
+_ANSWERS = (FileNotFoundError, PermissionError, TooLargeError)
+"""What only a store that can be reached has to say."""
+
+
 def _will_pass(error: Exception) -> bool:
     """Return whether asking again may help."""
     if isinstance(error, _FINAL):
@@ -701,6 +757,11 @@ def _asked_to_wait(error: Exception) -> float:
         return 0.0
 
 
+def _said(error: Exception) -> str:
+    """Return what an error says, on one line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 def _problem_of(error: Exception) -> Problem:
     """Return why something could not be had, for people.
 
@@ -712,7 +773,7 @@ def _problem_of(error: Exception) -> Problem:
     if isinstance(error, AindEtlError):
         raise error
     status = _answer_of(error).get("HTTPStatusCode")
-    said = " ".join(str(error).split())[:300] or type(error).__name__
+    said = _said(error)
     if isinstance(error, TooLargeError):
         return Problem(
             "too_large",

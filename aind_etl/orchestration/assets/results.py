@@ -132,10 +132,7 @@ def open_store(context: dg.AssetExecutionContext, etl: Etl) -> Iterator["ResultS
             with open_result_store(etl.settings) as store:
                 yield store
         except SourceError as error:
-            raise ResultStoreError(
-                f"{error} Analyses need no result folders: 'aind-etl run --no-results' leaves "
-                "them out."
-            ) from error
+            raise ResultStoreError(str(error)) from error
 
 
 def _materializations(
