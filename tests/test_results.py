@@ -637,7 +637,7 @@ def test_a_store_of_which_no_answer_comes_is_soon_asked_no_more(few: Few):
         settings = load_settings(results_root="s3://", s3_endpoint_url=url, s3_concurrency=4)
         store = open_result_store(settings)
         store._longest_silence = 0.0
-        with store, pytest.raises(SourceError, match="cannot be reached .* --no-results") as told:
+        with store, pytest.raises(SourceError, match=r"cannot be reached .* --no-results") as told:
             refresh_result_files(few.lake, store, MAIN)
     # Not a round of attempts for each folder, and not even for each request under way.
     assert connections[0] <= 2 * settings.s3_concurrency

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime
 from itertools import islice
 from pathlib import Path
 
+import dagster as dg
 import duckdb
 import pandas as pd
 import polars as pl
@@ -20,6 +21,10 @@ from worlds import NOON, Built, Clock
 
 from aind_etl.contract import DataType, tables
 from aind_etl.lake import Lake
+from aind_etl.orchestration.definitions import build_defs
+from aind_etl.orchestration.jobs import SESSIONS
+from aind_etl.orchestration.resources import Etl
+from aind_etl.progress import NoProgress
 from aind_etl.results import ResultStore, SessionsReport, open_result_store, refresh_sessions
 from aind_etl.results.pickled_frame import read_frame
 from aind_etl.results.session_table import (
@@ -208,6 +213,8 @@ def test_an_absent_table_is_an_empty_one_and_a_note(
     report = refresh(lake, store)
     assert (report.rows, report.changed) == (0, False)
     assert "There is no session table at s3://aind-behavior-data/" in report.note
+    assert "Nothing need be done" in report.note
+    assert not report.is_refused
     path = tmp_path / "warehouse.duckdb"
     build_warehouse(lake, path)
     with connect(path) as connection:
@@ -225,9 +232,47 @@ def test_a_table_that_is_refused_takes_away_nothing(
     report = refresh(lake, store)
     assert not report.changed
     assert "The 24 sessions known before stay." in report.note
+    assert report.is_refused
     assert sessions_of(lake).equals(before)
     (folder / FRAME).write_bytes(good)
     assert refresh(lake, store).note == ""
+
+
+class Said(NoProgress):
+    """What a run said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, message: str) -> None:
+        """Keep it."""
+        self.lines.append(message)
+
+
+@pytest.mark.parametrize(
+    ("content", "passed", "words"),
+    [
+        (b"\x80\x04K\x01.", False, "Warning: The session table at "),
+        (None, True, "There is no session table at "),
+    ],
+    ids=["refused", "absent"],
+)
+def test_a_refused_table_is_a_warning_of_the_run_and_on_the_page(
+    folder: Path, tmp_path: Path, content: bytes | None, passed: bool, words: str
+) -> None:
+    (folder / FRAME).unlink()
+    if content is not None:
+        (folder / FRAME).write_bytes(content)
+    settings = load_settings(lake=tmp_path / "lake", results_root=str(folder.parents[1]))
+    said = Said()
+    job = build_defs({"etl": Etl(settings, said)}).resolve_job_def(SESSIONS)
+    with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
+        result = job.execute_in_process(instance=instance)
+    assert result.success
+    (check,) = result.get_asset_check_evaluations()
+    assert (check.check_name, check.passed) == ("session_table_can_be_read", passed)
+    assert check.severity is dg.AssetCheckSeverity.WARN
+    assert [line for line in said.lines if line.startswith(words)]
 
 
 def test_a_table_too_large_for_its_limits_is_refused(lake: Lake, store: ResultStore) -> None:

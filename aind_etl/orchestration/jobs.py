@@ -34,7 +34,8 @@ refresh_collection = dg.define_asset_job(
 )
 refresh_sessions = dg.define_asset_job(
     SESSIONS,
-    selection=dg.AssetSelection.assets(sessions).without_checks(),
+    selection=dg.AssetSelection.assets(sessions).without_checks()
+    | dg.AssetSelection.checks(*sessions.check_keys),
     description="Bring the session table up to date.",
 )
 publish_warehouse = dg.define_asset_job(

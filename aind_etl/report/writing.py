@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,7 @@ def _library() -> str:
     user's folder for caches, where there is one that can be written.
     """
     snippet = "window.vegaEmbed = vegaEmbed;"
-    kept = user_cache_path("aind-etl") / f"vega-{vl_convert.__version__}.js"
+    kept = user_cache_path("aind-etl") / f"vega-{version('vl-convert-python')}.js"
     with suppress(OSError, UnicodeDecodeError):
         script = kept.read_text(encoding="utf-8")
         if script.endswith(_WHOLE):

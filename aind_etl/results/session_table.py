@@ -89,6 +89,8 @@ class SessionsReport:
     note
         What a person should know: that there is no session table, or that it was refused. Empty
         where all is well.
+    is_refused
+        Whether there is a session table that cannot be taken, and a person should look at it.
     """
 
     rows: int = 0
@@ -98,6 +100,7 @@ class SessionsReport:
     without_key: int = 0
     bytes: int = 0
     note: str = ""
+    is_refused: bool = False
 
 
 def refresh_sessions(
@@ -138,11 +141,15 @@ def refresh_sessions(
     frame, investigators = _read_files(store, location)
     if frame.problem is not None:
         is_absent = frame.problem.reason == "gone"
-        found = (
-            "There is no session table at" if is_absent else "This session table cannot be read:"
-        )
-        said = "" if is_absent else f" {frame.problem.message}"
-        return _kept(lake, f"{found} {location}/{_FRAME}.{said}", lasting=True)
+        if is_absent:
+            return _kept(
+                lake,
+                f"There is no session table at {location}/{_FRAME}.",
+                lasting=True,
+                advice=_NEVER_MIND,
+            )
+        said = f"This session table cannot be read: {location}/{_FRAME}. {frame.problem.message}"
+        return _kept(lake, said, lasting=True, is_refused=True)
     names, note = _names(lake, investigators)
     etags = [frame.etag, investigators.etag]
     if _is_made_from(lake, location, etags):
@@ -152,7 +159,7 @@ def refresh_sessions(
         table, rows = session_rows(columns, names)
     except DataError as error:
         refused = f"The session table at {location}/{_FRAME} was refused. {error}"
-        return _kept(lake, refused, lasting=True)
+        return _kept(lake, refused, lasting=True, is_refused=True)
     with lake.whole_lock(table):
         changed = lake.replace_whole(
             table,
@@ -292,13 +299,22 @@ def _names(lake: "Lake", read: FileContent) -> tuple[dict[str, str], str]:
     return dict(known.collect().iter_rows()), note
 
 
-def _kept(lake: "Lake", note: str, *, lasting: bool = False) -> SessionsReport:
+def _kept(
+    lake: "Lake", note: str, *, lasting: bool = False, advice: str = "", is_refused: bool = False
+) -> SessionsReport:
     """Return the report of a table that stays as it is; ``lasting`` where that has to be said."""
     rows = lake.count_rows(tables.SESSIONS)
     if lasting:
         stays = f"The {rows:,} sessions known before stay." if rows else "No sessions are known."
-        note = f"{note} {stays}"
-    return SessionsReport(rows, len(lake.as_written(tables.SESSIONS).columns), note=note)
+        note = f"{note} {stays} {advice}".rstrip()
+    columns = len(lake.as_written(tables.SESSIONS).columns)
+    return SessionsReport(rows, columns, note=note, is_refused=is_refused)
+
+
+_NEVER_MIND = (
+    "Nothing need be done: everything else works without it. If it lies elsewhere, set "
+    "AIND_ETL_SESSION_TABLE to the address of its folder."
+)
 
 
 @cache

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from itertools import count, pairwise
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
 import polars as pl
@@ -434,8 +434,7 @@ class ResultStore:
                 all_jobs.cancel()
 
         async def feed() -> None:
-            all_jobs = asyncio.current_task()
-            assert all_jobs is not None
+            all_jobs = cast("asyncio.Task[None]", asyncio.current_task())
             async with asyncio.TaskGroup() as group:
                 for job in jobs:
                     await limits.take(size_of(job))

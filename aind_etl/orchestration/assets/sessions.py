@@ -1,5 +1,6 @@
 """The session table, which is one for all collections."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -10,6 +11,9 @@ from aind_etl.orchestration.assets.results import open_store
 from aind_etl.orchestration.metadata import OWNERS, Stopwatch, table_metadata, uri
 from aind_etl.orchestration.resources import Etl
 
+CAN_BE_READ = "session_table_can_be_read"
+"""The check that a person should look at the session table."""
+
 
 @dg.asset(
     name=tables.SESSIONS.name,
@@ -18,10 +22,17 @@ from aind_etl.orchestration.resources import Etl
     kinds={"s3", "parquet"},
     owners=OWNERS,
     metadata=table_metadata(tables.SESSIONS),
+    check_specs=[
+        dg.AssetCheckSpec(
+            CAN_BE_READ,
+            asset=tables.SESSIONS.name,
+            description="The session table in the store, if there is one, can be read.",
+        )
+    ],
 )
 def sessions(
     context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
-) -> dg.MaterializeResult[Any]:
+) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
     """Bring the session table up to date, if it has changed."""
     from aind_etl.results import refresh_sessions  # noqa: PLC0415 - slow to import
 
@@ -30,12 +41,18 @@ def sessions(
     with open_store(context, etl) as store:
         report = refresh_sessions(etl.lake, store, location=etl.settings.session_table)
     if report.note:
-        etl.progress.say(report.note)
-    return dg.MaterializeResult(
+        etl.progress.say(f"Warning: {report.note}" if report.is_refused else report.note)
+    yield dg.MaterializeResult(
         metadata={
             **asdict(report),
             "dagster/row_count": report.rows,
             "dagster/uri": uri(etl.lake.storage.path(tables.SESSIONS.name)),
             "seconds": watch.seconds,
         }
+    )
+    yield dg.AssetCheckResult(
+        check_name=CAN_BE_READ,
+        passed=not report.is_refused,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=report.note or "It was read, or is as it was when it was read.",
     )
