@@ -1,6 +1,7 @@
 """Dagster: what a code location offers, what a run reports, and that the page is served."""
 
 import base64
+import gzip
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -31,6 +33,7 @@ from aind_etl.orchestration.definitions import build_defs
 from aind_etl.orchestration.instance import dagster_home, run_everything
 from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION, SESSIONS, pass_config
 from aind_etl.orchestration.resources import Etl
+from aind_etl.progress import NoProgress
 from aind_etl.settings import load_settings
 
 CLONE = Path(__file__).parent.parent
@@ -397,6 +400,51 @@ def test_every_asset_can_be_materialised_by_itself_as_the_page_does(sample_dump,
         after = resolved["documents"].execute_in_process(instance=instance, partition_key=SMALL)
     asked = [one.asset_check_key.to_user_string() for one in after.get_asset_check_evaluations()]
     assert asked == ["documents:collections_are_fresh"]
+
+
+class Mending(NoProgress):
+    """Mends a dump that was cut off when it is read for the second time."""
+
+    def __init__(self, whole, target):
+        self._whole, self._target = whole, target
+        self._extracts = 0
+
+    def step(self, name):
+        """Count how often the reading begins."""
+        self._extracts += name.startswith("extract")
+        if self._extracts == 2:
+            self._target.write_bytes(self._whole)
+
+
+def refresh_once(etl, folder):
+    """Refresh a collection, and return how it went and how often it was tried again."""
+    refresh = build_defs({"etl": etl}).resolve_job_def(REFRESH_COLLECTION)
+    with dg.DagsterInstance.ephemeral(tempdir=str(folder)) as instance:
+        instance.add_dynamic_partitions("collections", [SMALL])
+        result = refresh.execute_in_process(
+            instance=instance, partition_key=SMALL, raise_on_error=False
+        )
+    tried_again = [event for event in result.all_events if event.is_step_up_for_retry]
+    return result.success, len(tried_again)
+
+
+def test_a_step_that_cannot_read_the_source_asks_it_again(monkeypatch, sample_dump, tmp_path):
+    monkeypatch.setattr("aind_etl.orchestration.resources._FIRST_PAUSE_SECONDS", 0)
+    whole = gzip.compress((sample_dump / f"{SMALL}.jsonl").read_bytes())
+    target = tmp_path / "dump" / f"{SMALL}.jsonl.gz"
+    target.parent.mkdir()
+    target.write_bytes(whole[:-100])
+    never_mended = replace(etl_of(target.parent, tmp_path), source_retries=2)
+    assert refresh_once(never_mended, tmp_path) == (False, 2)
+    mended = replace(never_mended, progress=Mending(whole, target))
+    assert refresh_once(mended, tmp_path) == (True, 1)
+    assert build_defs().resources["etl"].source_retries == 3
+
+
+def test_a_step_that_was_refused_is_not_tried_again(two_collections, tmp_path):
+    etl = replace(etl_of(two_collections, tmp_path), source_retries=2)
+    with etl.lake.lock(SMALL):
+        assert refresh_once(etl, tmp_path) == (False, 0)
 
 
 def test_the_error_of_an_asset_reaches_the_caller_as_it_was_raised(home, tmp_path):
