@@ -572,15 +572,18 @@ def test_a_store_asks_to_be_left_alone_and_is(
     assert sum(seconds >= 7 for seconds in waited) == 2
 
 
-def test_a_file_that_is_far_too_large_is_not_read(few: Few, monkeypatch: pytest.MonkeyPatch):
-    # Less than the 200 MB it stands for: the endpoint reads every file to mark it.
-    monkeypatch.setattr("aind_etl.results.store.LARGEST_FILE_BYTES", 2 << 20)
+def test_a_file_of_200_megabytes_is_not_read(few: Few):
     with few.result(0).open("wb") as file:
-        file.truncate(6 << 20)
+        file.truncate(200_000_000)
     with endpoint_before(few.folder / "results") as endpoint:
+        # Another one has become as large since it was listed.
+        endpoint.faults = on_file(few, 1, Fault(body=bytes(200_000_000)))
         few.refresh(place=endpoint)
         asked = [path for _, path in endpoint.requests if few.documents[0]["_id"] in path]
-    assert few.outcomes()[few.documents[0]["_id"]] == ("rejected", "too_large")
+    outcomes = few.outcomes()
+    for document in few.documents[:2]:
+        assert outcomes.pop(document["_id"]) == ("rejected", "too_large")
+    assert set(outcomes.values()) == {("loaded", None)}
     assert not [path for path in asked if RESULT_JSON in path]
 
 
@@ -690,6 +693,60 @@ def test_a_run_that_is_killed_is_completed_by_the_next(few: Few, tmp_path: Path)
         assert process.returncode == -signal.SIGKILL
     refresh_results(lake, few.folder / "results", now=few.clock)
     assert_same(expected, results_of(lake))
+
+
+INTERRUPTED = f"""
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from aind_etl.lake import Lake
+from aind_etl.results import *
+from aind_etl.results import trials, inventory
+from aind_etl.settings import load_settings
+trials._BATCH_RECORDS = inventory._BATCH_FOLDERS = 3
+lake = Lake(Path(sys.argv[1]))
+# Not the time to list everything: folder by folder.
+lake.update_state({MAIN!r}, {{"results_listed_at": datetime.now(UTC)}})
+settings = load_settings(results_root="s3://", s3_endpoint_url=sys.argv[2])
+with open_result_store(settings) as store:
+    refresh_result_files(lake, store, {MAIN!r})
+    refresh_trials(lake, store, {MAIN!r})
+"""
+
+
+@pytest.mark.parametrize("asked_for", ["prefix=", RESULT_JSON], ids=["listing", "reading"])
+def test_an_interruption_loses_at_most_the_batch_in_hand(
+    faulty: tuple[Few, Endpoint], asked_for: str
+):
+    few, endpoint = faulty
+    asked: list[str] = []
+    started = threading.Event()
+
+    def interrupt(path: str, _times: int) -> None:
+        if asked_for in path:
+            asked.append(path)
+            if len(asked) == 8:
+                started.wait()
+                process.send_signal(signal.SIGINT)
+
+    endpoint.faults = interrupt
+    command = [sys.executable, "-c", INTERRUPTED, few.lake.storage.root, endpoint.url]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        started.set()
+        _, said = process.communicate()
+    assert process.returncode == -signal.SIGINT, said
+    assert said.strip().endswith(b"KeyboardInterrupt")
+    before = list(asked)
+    known = tables.RESULT_FOLDERS if asked_for == "prefix=" else tables.ANALYSES_LATENTS
+    kept = set(rows_of(few.lake, known)["record_id"])
+    assert 6 <= len(kept) < 12
+    endpoint.faults = lambda path, _times: asked.append(path) if asked_for in path else None
+    few.refresh(place=endpoint)
+    after = asked[len(before) :]
+    assert len(before) <= 9
+    assert len(after) == 12 - len(kept)
+    assert not [path for path in after if any(record_id in path for record_id in kept)]
+    assert set(few.outcomes().values()) == {("loaded", None)}
 
 
 # --- the store --------------------------------------------------------------------------------
