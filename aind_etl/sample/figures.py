@@ -1,10 +1,12 @@
 """The figure of a fitted session: what the subject did, and what the agent made of it."""
 
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 from matplotlib.lines import Line2D
 
 from aind_etl.sample.latents import Latents
@@ -32,11 +34,15 @@ _TICKS = {
 
 
 class SessionFigure:
-    """A figure that is drawn again and again, as making a new one takes most of the time."""
+    """A figure that is drawn again and again, as making a new one takes most of the time.
+
+    What is the same for every fit of a session is drawn once.
+    """
 
     def __init__(self) -> None:
         self._figure = Figure(figsize=_SIZE_IN_INCHES, dpi=_DOTS_PER_INCH)
-        FigureCanvasAgg(self._figure)
+        self._canvas: Any = FigureCanvasAgg(self._figure)  # without types
+        self._background: tuple[Session, Any] | None = None
         self._figure.subplots_adjust(left=0.07, right=0.86, top=0.86, bottom=0.17)
         self._axes = self._figure.add_subplot()
         self._axes.set(xlabel="Valid trial", ylim=(-0.25, 1.25), yticks=[0.0, 0.5, 1.0])
@@ -47,14 +53,23 @@ class SessionFigure:
             kind: self._axes.plot([], [], "|", markersize=length, color=colour)[0]
             for kind, (_, length, colour) in _TICKS.items()
         }
-        (self._probability,) = self._axes.plot([], [], color="tab:green", linewidth=1.4)
+        # Animated: not drawn together with the axes.
+        (self._probability,) = self._axes.plot(
+            [], [], color="tab:green", linewidth=1.4, animated=True
+        )
         self._curves = [
-            self._axes.plot([], [], color=colour, linewidth=0.9)[0] for _, _, colour, _ in _CURVES
+            self._axes.plot([], [], color=colour, linewidth=0.9, animated=True)[0]
+            for _, _, colour, _ in _CURVES
         ]
         self._words = [
-            self._axes.text(1.01, 0.0, "", transform=self._axes.transAxes, color=colour, size=8)
+            self._axes.text(
+                1.01, 0.0, "", transform=self._axes.transAxes, color=colour, size=8, animated=True
+            )
             for colour in ("tab:green", *(colour for _, _, colour, _ in _CURVES))
         ]
+        self._title = self._axes.text(
+            0.0, 1.03, "", transform=self._axes.transAxes, size=9, animated=True
+        )
 
     def draw(self, session: Session, latents: Latents, title: str) -> bytes:
         """Return the figure of a fit as PNG.
@@ -68,11 +83,9 @@ class SessionFigure:
         title
             What to write above.
         """
-        n_trials = session.n_trials
-        trials = np.arange(1, n_trials + 1)
-        for (right, rewarded), line in self._ticks.items():
-            at = trials[(session.left != right) & (session.rewarded == rewarded)]
-            line.set_data(at, np.full(len(at), _TICKS[right, rewarded][0]))
+        if self._background is None or self._background[0] is not session:
+            self._background = (session, self._drawn_behaviour(session))
+        self._canvas.restore_region(self._background[1])
         has_probability = self._draw_curve(self._probability, latents, "choice_prob", 1)
         words = ["p(choose right)" if has_probability else ""]
         for line, (name, row, _, word) in zip(self._curves, _CURVES, strict=True):
@@ -83,12 +96,29 @@ class SessionFigure:
             if word:
                 text.set_y(height)
                 height -= 0.12
-        self._axes.set_xlim(0, n_trials + 1)
-        self._axes.set_title(title, fontsize=9, loc="left")
+        self._title.set_text(title)
+        for artist in (self._probability, *self._curves, *self._words, self._title):
+            self._axes.draw_artist(artist)
         png = BytesIO()
         # Compressing harder takes longer than drawing.
-        self._figure.savefig(png, format="png", pil_kwargs={"compress_level": 3})
+        imsave(
+            png,
+            self._canvas.buffer_rgba(),
+            format="png",
+            dpi=_DOTS_PER_INCH,
+            pil_kwargs={"compress_level": 3},
+        )
         return png.getvalue()
+
+    def _drawn_behaviour(self, session: Session) -> Any:  # noqa: ANN401 - matplotlib names no type
+        """Draw the axes and the trials of a session, and return the picture."""
+        trials = np.arange(1, session.n_trials + 1)
+        for (right, rewarded), line in self._ticks.items():
+            at = trials[(session.left != right) & (session.rewarded == rewarded)]
+            line.set_data(at, np.full(len(at), _TICKS[right, rewarded][0]))
+        self._axes.set_xlim(0, session.n_trials + 1)
+        self._canvas.draw()
+        return self._canvas.copy_from_bbox(self._figure.bbox)
 
     @staticmethod
     def _draw_curve(line: Line2D, latents: Latents, name: str, row: int | None) -> bool:
