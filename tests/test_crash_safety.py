@@ -15,6 +15,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import dagster as dg
+import polars as pl
 import pytest
 from disk import ClearedDisk, Disk, FullDisk, Killed
 from worlds import (
@@ -31,9 +32,11 @@ from worlds import (
     write_dump,
 )
 
+import aind_etl.analyses
 import aind_etl.extract
 from aind_etl.analyses import refresh_analyses
 from aind_etl.contract import tables
+from aind_etl.flatten import Flattened, flatten_documents
 from aind_etl.lake import Lake
 from aind_etl.warehouse import connect
 
@@ -68,6 +71,20 @@ class Scenario:
             with suppress(Killed):
                 self.run(lake)
         return disk.is_dead
+
+
+@pytest.fixture(autouse=True)
+def _flattened_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flatten the same documents once a test: most of a run's time, and it touches no disk."""
+    made: dict[tuple[object, ...], Flattened] = {}
+
+    def flatten_once(collection: str, documents: pl.DataFrame, unknown_month: str) -> Flattened:
+        key = (collection, unknown_month, *documents.iter_rows())
+        if key not in made:
+            made[key] = flatten_documents(collection, documents, unknown_month)
+        return made[key]
+
+    monkeypatch.setattr(aind_etl.analyses, "flatten_documents", flatten_once)
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ from mongod import (
     running_mongod,
 )
 from pydantic import SecretStr
-from pymongo import MongoClient
+from pymongo import MongoClient, common
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 from pymongo.monitoring import (
@@ -209,6 +209,8 @@ def faults(admin: Client, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]
     if not can_fail(admin):
         pytest.skip(f"the server that {URI_VARIABLE} names cannot be made to fail")
     monkeypatch.setattr(mongodb, "_FIRST_PAUSE", 0.01)
+    # How long pymongo waits before it looks at a server again whose connection broke.
+    monkeypatch.setattr(common, "MIN_HEARTBEAT_INTERVAL", 0.01)
     return partial(failing, admin)
 
 
