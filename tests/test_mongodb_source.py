@@ -5,6 +5,7 @@ import os
 import random
 import socketserver
 import struct
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -45,6 +46,7 @@ from pymongo.monitoring import (
 )
 from worlds import MAIN, Clock, extract, load, read_dump
 
+from aind_etl.cli import main
 from aind_etl.errors import ConfigurationError, SourceError
 from aind_etl.extract import Pass
 from aind_etl.sources import Document, mongodb
@@ -273,6 +275,8 @@ def documents_of(source: MongoSource, collection: str = MAIN) -> list[Document]:
 def assert_one_sentence(error: BaseException, *words: str) -> None:
     """Check that an error is short, speaks of what matters, and does not show an exception."""
     text = str(error)
+    assert isinstance(error, ConfigurationError | SourceError)
+    assert error.exit_code == (3 if isinstance(error, SourceError) else 2)
     assert text.endswith(".")
     assert "\n" not in text
     assert "Topology" not in text
@@ -613,6 +617,17 @@ def test_a_missing_database_is_one_sentence_and_not_an_empty_one(opened, databas
     with pytest.raises(SourceError, match="There is no database") as caught:
         list(getattr(opened(), method)(*[MAIN] * (method != "list_collections")))
     assert_one_sentence(caught.value, database.name)
+
+
+def test_the_command_ends_with_3_and_the_sentence(address, database, monkeypatch, tmp_path, capfd):
+    arguments = ["verify", "--source", address, "--lake", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["aind-etl", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 3
+    said = capfd.readouterr().err
+    assert f"Error: There is no database '{database.name}' at" in said
+    assert said.count("\n") == 1
 
 
 class OldServer(socketserver.BaseRequestHandler):
