@@ -30,7 +30,7 @@ test-histories: .venv/installed-dev  ## Run thousands of steps of random histori
 test-long: .venv/installed-dev  ## Run what takes minutes: long histories, a million ids, Dagster's page.
 	AIND_ETL_TEST_STEPS=5000 AIND_ETL_TEST_IDS=1000000 AIND_ETL_TEST_FILTERS=3000 \
 		AIND_ETL_TEST_PUBLISH_SECONDS=60 \
-		$(BIN)/pytest -n auto tests/test_any_history.py tests/test_many_ids.py \
+		$(BIN)/pytest -n auto --dist loadgroup tests/test_any_history.py tests/test_many_ids.py \
 		tests/test_engines.py tests/test_document_filters.py tests/test_access.py \
 		tests/test_containers.py tests/test_page.py
 

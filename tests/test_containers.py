@@ -38,6 +38,8 @@ from aind_etl.sample import write_world
 PASSWORD = "p@ss/w:rd %41'\"$x"
 ENTRYPOINT = DOCKER / "entrypoint.sh"
 OWN = ("code", "webserver", "daemon")
+# Together, wherever tests are spread over processes: they share the services.
+pytestmark = pytest.mark.xdist_group("containers")
 REPOSITORY = {"repositoryLocationName": "aind_etl", "repositoryName": "__repository__"}
 
 

@@ -30,7 +30,8 @@ PICTURES = CLONE / "docs" / "images"
 DAGSTER = Path(sys.executable).with_name("dagster")
 WITHOUT_A_HAND = 300
 
-pytestmark = pytest.mark.long
+# Together, wherever tests are spread over processes: they share the page.
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("page")]
 
 
 @pytest.fixture(scope="module")
