@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +269,11 @@ def test_pages_shrink_under_the_payload_cap(
     sample.over_cap = over_cap
     source = open_gateway(sample)
     assert list(source.read_documents(MAIN)) == there
+    asked = asked_for_documents(sample)
+    again = [(one, other) for one, other in pairwise(asked) if one.condition == other.condition]
+    # What is refused is asked for again, half as much; a reply that is only short is taken.
+    assert bool(again) == (over_cap is OverCap.REFUSE)
+    assert all(other.limit == one.limit // 2 for one, other in again)
     ids = {document.record_id for document in there}
     assert sorted(source.read_documents_by_id(MAIN, ids)) == there
     assert all(
