@@ -133,8 +133,19 @@ class Lake:
         return _scan(files, table)
 
     def count_rows(self, table: Table, collection: str | None = None) -> int:
-        """Return the rows of a table, or of one collection's part, from the files' own counts."""
-        return sum(read_metadata(path).num_rows for path in self.files(table, collection))
+        """Return the rows of a table, or of one collection's part, from the files' own counts.
+
+        Raises
+        ------
+        DataError
+            A file is damaged.
+        """
+        reading = _reading_log if table is tables.DOCUMENTS else _reading_table
+        rows = 0
+        for path in self.files(table, collection):
+            with reading(path):
+                rows += read_metadata(path).num_rows
+        return rows
 
     def as_written(self, table: Table) -> Table:
         """Return a table with the columns its file has, where further columns are data."""
@@ -579,9 +590,15 @@ def _collect(rows: pl.LazyFrame, path: "Location") -> pl.DataFrame:
     DataError
         The file is damaged.
     """
-    try:
+    with _reading_table(path):
         return rows.collect()
-    except pl.exceptions.PolarsError as error:
+
+
+@contextmanager
+def _reading_table(path: "Location") -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, pl.exceptions.PolarsError) as error:
         raise DataError(
             f"The file {str(path)!r} is damaged ({str(error).splitlines()[0]}). 'aind-etl rebuild' "
             "makes the tables anew from the change log."

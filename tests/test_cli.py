@@ -423,6 +423,8 @@ def test_a_damaged_lake_is_explained_and_made_anew_from_the_change_log(copy, sam
         message = sentence(copy.fails(DIFFERENT, *command))
         assert "is damaged" in message
         assert "'aind-etl rebuild' makes tables and warehouse anew" in message
+    message = sentence(copy.fails(DIFFERENT, "run", "--source", sample_dump, "--no-results"))
+    assert "'aind-etl rebuild' makes the tables anew from the change log" in message
     assert "no collection 'typo'" in copy.fails(WRONG_USE, "rebuild", "--collection", "typo")
     copy.run("rebuild")
     copy.run("verify", "--source", sample_dump)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 import duckdb
+import polars as pl
 from sqlalchemy.exc import SQLAlchemyError
 
 from aind_etl.bundle import bundled
@@ -92,6 +93,11 @@ def run_everything(etl: Etl, pass_kind: Pass, *, with_results: bool = True) -> l
         raise DataError(
             f"A database file could not be written: {str(error).splitlines()[0]}. Check the free "
             "space and the rights to the lake, the warehouse and DAGSTER_HOME, and run again."
+        ) from None
+    except pl.exceptions.PolarsError as error:
+        raise DataError(
+            f"A file of the lake is damaged: {str(error).splitlines()[0]}. 'aind-etl rebuild' makes "
+            "the tables anew from the change log."
         ) from None
 
 
