@@ -127,6 +127,41 @@ def test_every_column_of_a_view_or_mart_says_what_it_means(warehouse, file):
     assert comments | file.columns == comments
 
 
+RECORD = ("source_collection", "record_id", "process_index")
+GRAINS = {
+    "analyses_with_files": RECORD,
+    "latest_analyses": RECORD,
+    "missing_result_files": (*RECORD, "missing"),
+    "orphan_result_folders": ("location",),
+    "sessions_with_fits": ("session_key",),
+    "best_models": ("session_key", "criterion"),
+    "collection_freshness": ("source_collection", "day"),
+    "fit_coverage": ("subject_id", "session_month", "agent_alias"),
+    "fit_parameters_wide": RECORD,
+    "model_comparison": ("session_key", "agent_alias"),
+    "parameter_trajectories": ("subject_id", "session_number", "agent_alias", "parameter"),
+    "pipeline_agreement": ("session_key", "agent_alias"),
+}
+"""What a row of each view and mart is one of; the columns of mle_fitting do not tell."""
+
+
+@pytest.mark.parametrize("name", [file.name for file in MADE if file.name != "mle_fitting"])
+def test_a_view_or_mart_has_one_row_of_what_it_says_a_row_is(warehouse, name):
+    grain = ", ".join(GRAINS[name])
+    repeated = f"SELECT {grain} FROM {name} GROUP BY ALL HAVING count(*) > 1"
+    assert warehouse.execute(repeated).fetchall() == []
+
+
+def test_one_analysis_is_the_latest_of_a_session_analysis_and_agent(warehouse):
+    named = "session_key IS NOT NULL AND analysis_name IS NOT NULL AND agent_alias IS NOT NULL"
+    repeated = (
+        f"SELECT session_key, analysis_name, agent_alias FROM latest_analyses WHERE {named} "
+        "GROUP BY ALL HAVING count(*) > 1"
+    )
+    assert warehouse.execute(repeated).fetchall() == []
+    assert scalar(warehouse, f"SELECT count(*) FROM latest_analyses WHERE {named}")
+
+
 def test_a_column_means_what_it_means_in_analyses_unless_its_file_says_otherwise(warehouse):
     query = "SELECT comment FROM duckdb_columns() WHERE table_name = ? AND column_name = ?"
     taken = scalar(warehouse, query, "analyses", "agent_alias")
