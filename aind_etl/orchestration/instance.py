@@ -96,8 +96,8 @@ def run_everything(etl: Etl, pass_kind: Pass, *, with_results: bool = True) -> l
         ) from None
     except pl.exceptions.PolarsError as error:
         raise DataError(
-            f"A file of the lake is damaged: {str(error).splitlines()[0]}. 'aind-etl rebuild' makes "
-            "the tables anew from the change log."
+            f"A file of the lake is damaged: {str(error).splitlines()[0]}. 'aind-etl rebuild' "
+            "makes the tables anew from the change log."
         ) from None
 
 
