@@ -128,9 +128,12 @@ def build_warehouse(
                 waiting = _waiting(lake) if table is tables.DOCUMENTS else {}
                 _load(connection, table, files.get(table.name, []), waiting)
             _load_collections(connection, lake)
+            # Together: a transaction each would be a write to the disk each.
+            connection.begin()
             for table in every_table:
                 for statement in comments(table):
                     connection.execute(statement)
+            connection.commit()
             _apply_sql(connection, sql, progress)
             _write_info(connection, lake, inputs)
             connection.execute("CHECKPOINT")
@@ -443,6 +446,12 @@ def _apply_sql(
     progress: Callable[[str], None],
 ) -> None:
     """Make macros, views and marts, each after what it builds on."""
+    known = {
+        (name, kind): comment
+        for table in (tables.SESSIONS, tables.ANALYSES)
+        for name, kind, comment in _columns(connection, table.name)
+        if comment
+    }
     for file in [*sql[Kind.MACRO], *in_order([*sql[Kind.VIEW], *sql[Kind.MART]])]:
         progress(file.name)
         name, comment = quote_identifier(file.name), quote_text(file.comment)
@@ -455,7 +464,7 @@ def _apply_sql(
             else:
                 connection.execute(f"CREATE TABLE {name} AS {file.statement}")
                 connection.execute(f"COMMENT ON TABLE {name} IS {comment}")
-            _comment_columns(connection, file)
+            _comment_columns(connection, file, known)
         except duckdb.Error as error:
             raise ConfigurationError(
                 f"sql/{file.kind}/{file.name}.sql cannot be run: {error}. The warehouse was left "
@@ -463,22 +472,22 @@ def _apply_sql(
             ) from None
 
 
-def _comment_columns(connection: duckdb.DuckDBPyConnection, file: SqlFile) -> None:
+def _comment_columns(
+    connection: duckdb.DuckDBPyConnection, file: SqlFile, known: Mapping[tuple[str, str], str]
+) -> None:
     """Say what the columns of a view or mart mean.
 
     What its file does not say is said by `analyses`, or by `sessions`, of a column of the same name
     and type.
     """
-    known = {
-        (name, kind): comment
-        for table in (tables.SESSIONS, tables.ANALYSES)
-        for name, kind, comment in _columns(connection, table.name)
-    }
-    for name, kind, _ in _columns(connection, file.name):
+    columns = _columns(connection, file.name)
+    connection.begin()
+    for name, kind, _ in columns:
         comment = file.columns.get(name) or known.get((name, kind))
         if comment:
             column = f"{quote_identifier(file.name)}.{quote_identifier(name)}"
             connection.execute(f"COMMENT ON COLUMN {column} IS {quote_text(comment)}")
+    connection.commit()
 
 
 def _columns(
