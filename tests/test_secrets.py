@@ -74,7 +74,10 @@ def run(
     folder: Path, *arguments: str, program: str = ONCE, **variables: str
 ) -> subprocess.CompletedProcess[bytes]:
     """Run the command in a folder, everything it keeps below it, and log all there is to log."""
-    environment = {name: text for name, text in os.environ.items() if "AIND_ETL" not in name}
+    kept = "AIND_ETL_RESULTS_ROOT"
+    environment = {
+        name: text for name, text in os.environ.items() if "AIND_ETL" not in name or name == kept
+    }
     environment |= {"DAGSTER_HOME": str(folder / "dagster"), "AIND_ETL_LAKE": str(folder / "lake")}
     return subprocess.run(
         [sys.executable, "-c", program, *arguments],
