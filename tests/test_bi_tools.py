@@ -4,12 +4,12 @@ import csv
 import json
 import shutil
 import subprocess
-import sys
 from io import StringIO
 
 import pandas as pd
 import pyarrow.dataset as ds
 import pytest
+from environments import environment
 from frictionless import FrictionlessException, Package
 
 from aind_etl.contract import tables
@@ -49,32 +49,6 @@ rates <- read.csv(commandArgs(trailingOnly = TRUE)[1])
 one <- subset(rates, parameter == "learn_rate_rew" & agent_alias == "QLearning_L2F1_CK1_softmax")
 cat(nrow(rates), nrow(one), sprintf("%.9f", mean(one$value)), class(rates$session_number), "\\n")
 """
-
-
-def environment(folder, packages):
-    """Return the interpreter of an environment with some packages."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
-    python = folder / "bin" / "python"
-    installed = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "--python",
-            str(python),
-            "install",
-            "--quiet",
-            "--only-binary=:all:",
-            *packages,
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if installed.returncode:
-        reason = (installed.stderr.strip().splitlines() or ["no reason given"])[-1]
-        pytest.skip(f"pip could not install {packages[0]}: {reason}")
-    return python
 
 
 def answer(python, script, path):

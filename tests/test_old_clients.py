@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from environments import environment
 
 from aind_etl.contract import TABLES
 from aind_etl.sql_files import Kind, read_sql_files
@@ -50,20 +51,8 @@ QUERIES = [
 @pytest.fixture(scope="module")
 def old_client(tmp_path_factory):
     """Return the interpreter of an environment of its own with an old DuckDB."""
-    folder = tmp_path_factory.mktemp("old-client")
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    python = folder / "bin" / "python"
-    installed = subprocess.run(
-        # It needs pytz for times with a zone.
-        [python, "-m", "pip", "install", "--quiet", "--only-binary=:all:", *PACKAGES],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if installed.returncode:
-        reason = (installed.stderr.strip().splitlines() or ["no reason given"])[-1]
-        pytest.skip(f"pip could not install DuckDB {OLDEST}: {reason}")
-    return python
+    # It needs pytz for times with a zone.
+    return environment(tmp_path_factory.mktemp("old-client"), PACKAGES)
 
 
 @pytest.mark.slow
