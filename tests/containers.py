@@ -159,9 +159,7 @@ class Containers:
         image = {**image_environment(), "PATH": "/opt/aind-etl/venv/bin"}
         translated = {name: self.translate(value) for name, value in (image | own).items()}
         translated["PATH"] += f":{os.environ['PATH']}"
-        # Coverage of processes, where it is measured.
-        measured = {k: v for k, v in os.environ.items() if k.startswith("COVERAGE_")}
-        return translated | measured
+        return translated
 
     def command(self, service: str) -> list[str]:
         """Return what a container of a service runs: the image's entry point and its command."""
