@@ -112,8 +112,8 @@ RESULT_FOLDERS = Table(
 )
 UNCLAIMED_FOLDERS = Table(
     "unclaimed_folders",
-    "One row a folder that stood among the result folders of a collection when they were last "
-    "listed as a whole, and that no record of any collection claims.",
+    "One row a folder among the result folders that no record claims: as of when the folders of a "
+    "collection were last listed as a whole, and of the records of every collection now.",
     columns.UNCLAIMED_FOLDERS,
     ("source_collection", "location"),
     Partitioning.COLLECTION,
