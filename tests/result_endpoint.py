@@ -5,6 +5,7 @@ and injects faults. Of the program under test neither knows anything.
 """
 
 import asyncio
+import re
 import socket
 import subprocess
 import sys
@@ -70,6 +71,8 @@ class Endpoint:
         Where it listens.
     requests
         Method and path, with its query, of every request seen.
+    signers
+        Of every request seen, the id of the key it was signed with; None for an anonymous one.
     faults
         What goes wrong; nothing until it is set.
     latency_seconds
@@ -79,6 +82,7 @@ class Endpoint:
     def __init__(self, upstream: str) -> None:
         self.url = ""
         self.requests: list[tuple[str, str]] = []
+        self.signers: list[str | None] = []
         self.faults: Faults = lambda _path, _times: None
         self.latency_seconds = 0.0
         self._upstream = upstream
@@ -90,6 +94,7 @@ class Endpoint:
     def forget(self) -> None:
         """Forget the requests seen, and let nothing go wrong any more."""
         self.requests.clear()
+        self.signers.clear()
         self._times.clear()
         self.faults = lambda _path, _times: None
 
@@ -122,6 +127,8 @@ class Endpoint:
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.raw_path
         self.requests.append((request.method, path))
+        signed = re.search(r"Credential=(\w+)/", request.headers.get("Authorization", ""))
+        self.signers.append(signed and signed[1])
         times = self._times.get(path, 0)
         self._times[path] = times + 1
         await asyncio.sleep(self.latency_seconds)

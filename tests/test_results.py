@@ -755,6 +755,23 @@ def test_an_interruption_loses_at_most_the_batch_in_hand(
 # --- the store --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("is_anonymous", "signer"), [("true", None), ("false", "TESTER")])
+def test_requests_are_signed_only_where_that_is_asked_for(
+    faulty: tuple[Few, Endpoint],
+    monkeypatch: pytest.MonkeyPatch,
+    is_anonymous: str,
+    signer: str | None,
+):
+    few, endpoint = faulty
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "TESTER")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of no value")
+    monkeypatch.setenv("AIND_ETL_S3_ANON", is_anonymous)
+    with store_at(endpoint) as store:
+        (answer,) = store.list_folders([few.documents[0]["s3_location"]])
+    assert answer.problem is None
+    assert set(endpoint.signers) == {signer}
+
+
 def test_pages_of_any_size_hold_the_same_files(faulty: tuple[Few, Endpoint]):
     _, endpoint = faulty
     home = f"s3://{PROTOTYPE_BUCKET}"
