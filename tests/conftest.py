@@ -27,18 +27,6 @@ def _nowhere_but_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         yield
 
 
-@pytest.fixture
-def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the coverage of processes begun by a test from being measured.
-
-    That makes them slower and larger, which matters where they are killed, or their memory is
-    looked at.
-    """
-    for name in os.environ:
-        if name.startswith("COVERAGE_"):
-            monkeypatch.delenv(name)
-
-
 @pytest.fixture(scope="session")
 def sample_dump(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of the default sample world, which no test may change."""

@@ -316,7 +316,6 @@ def kill_once(command: list[str], lake: Path, files: int) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unmeasured")
 def test_a_process_killed_at_any_moment_leaves_nothing_that_a_run_does_not_mend(
     built: Built, tmp_path: Path
 ) -> None:
@@ -333,7 +332,6 @@ def test_a_process_killed_at_any_moment_leaves_nothing_that_a_run_does_not_mend(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unmeasured")
 def test_the_command_killed_and_given_again_makes_the_same_lake_and_warehouse(
     built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

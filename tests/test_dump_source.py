@@ -438,7 +438,6 @@ MEASURED = dedent("""\
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unmeasured")
 @NEEDS_PROC
 @pytest.mark.parametrize("format_name", ["jsonl", "json", "bson"])
 def test_a_file_far_larger_than_the_memory_used_is_streamed(

@@ -544,7 +544,6 @@ MEASURED = dedent("""\
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unmeasured")
 @NEEDS_PROC
 def test_memory_is_bounded_by_a_batch_and_not_by_the_collection(
     sample_dump: Path, tmp_path: Path

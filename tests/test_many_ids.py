@@ -70,7 +70,6 @@ def documents_read(client: MongoClient[dict[str, Any]]) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unmeasured")
 @NEEDS_PROC
 def test_a_new_pass_over_many_ids_reads_what_is_new_and_holds_little(
     server: tuple[MongoClient[dict[str, Any]], str], tmp_path: Path

@@ -376,7 +376,6 @@ def test_of_two_writers_that_both_escaped_the_lock_one_batch_is_kept(url: str) -
     assert one.versions("a").collect().height == 1
 
 
-@pytest.mark.usefixtures("unmeasured")
 def test_the_command_works_on_a_lake_on_an_object_store(url: str, tmp_path: Path) -> None:
     environment = {"AIND_ETL_LAKE": url, "DAGSTER_HOME": str(tmp_path / "dagster")}
 

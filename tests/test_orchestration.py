@@ -591,7 +591,6 @@ def test_the_workspace_of_a_clone_names_the_definitions():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unmeasured")
 def test_the_page_is_served_with_every_asset(home, tmp_path):
     port = free_port()
     arguments = [COMMAND, "dev", "--port", port, "--lake", tmp_path / "lake"]

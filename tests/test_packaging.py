@@ -26,7 +26,7 @@ sys.argv[0] = "aind-etl"
 main()
 """
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unmeasured")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -662,7 +662,6 @@ def test_one_file_that_never_comes_does_not_keep_the_others_away(
     assert sum(outcome == ("loaded", None) for outcome in few.outcomes().values()) == 11
 
 
-@pytest.mark.usefixtures("unmeasured")
 def test_a_run_that_is_killed_is_completed_by_the_next(few: Few, tmp_path: Path):
     few.refresh()
     expected = results_of(few.lake)
@@ -715,8 +714,6 @@ with open_result_store(settings) as store:
 """
 
 
-# Besides, in Python 3.11 a thread that is traced spins while a signal waits for another.
-@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("asked_for", ["prefix=", RESULT_JSON], ids=["listing", "reading"])
 def test_an_interruption_loses_at_most_the_batch_in_hand(
     faulty: tuple[Few, Endpoint], asked_for: str
