@@ -147,8 +147,8 @@ def test_arrow_and_parquet_keep_lists_maps_and_times(built, tmp_path):
     parquet = pq.read_table(tmp_path / "mle_fitting.parquet")
     assert arrow.schema.field("params").type == pa.map_(pa.string(), pa.float64())
     assert arrow.schema.field("analysis_time").type == pa.timestamp("us", tz="UTC")
-    by_id = [("_id", "ascending")]
-    assert arrow.sort_by(by_id).to_pylist() == parquet.sort_by(by_id).to_pylist()
+    # A view has no order, and two collections may hold records of one id.
+    assert sorted(arrow.to_pylist(), key=repr) == sorted(parquet.to_pylist(), key=repr)
 
 
 def test_an_export_that_fails_leaves_what_was_there(built, tmp_path, monkeypatch):
