@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import MAIN, assert_same, contents_of, files_of, load, read_dump, tables_of, write_dump
 
+import aind_etl.compaction
 from aind_etl.analyses import refresh_analyses
 from aind_etl.compaction import CompactionReport, compact_change_log
 from aind_etl.contract import tables
@@ -90,10 +91,25 @@ def test_what_comes_after_a_batch_is_the_same_in_a_compacted_file(lake: Lake) ->
     sizes=st.lists(st.lists(st.integers(1, 60), max_size=6), min_size=1, max_size=5),
     fewest=st.integers(2, 4),
     large=st.integers(2000, 9000),
+    group_rows=st.sampled_from([10, 100, 32_768]),
 )
 def test_no_version_is_lost_and_the_number_of_small_files_is_bounded(
+    tmp_path_factory: pytest.TempPathFactory,
+    sizes: list[list[int]],
+    fewest: int,
+    large: int,
+    group_rows: int,
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        # As if batches were large: several of them fill a row group, and there are several.
+        patch.setattr(aind_etl.compaction, "_ROW_GROUP_ROWS", group_rows)
+        expect_all_versions(tmp_path_factory, sizes, fewest, large)
+
+
+def expect_all_versions(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[list[int]], fewest: int, large: int
 ) -> None:
+    """Append and compact in turn, and check after each compaction that every version is there."""
     lake = Lake(tmp_path_factory.mktemp("log"))
     number = 0
     for some in sizes:
