@@ -6,6 +6,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -29,7 +30,9 @@ class Run:
     process_seconds, process_cpu_seconds
         Of the process, from its start to its end.
     peak_megabytes
-        The most memory the process held.
+        The most memory the process held, as far as it says so itself.
+    bytes
+        Size of what it was asked the size of.
     """
 
     documents: int
@@ -38,6 +41,11 @@ class Run:
     process_seconds: float
     process_cpu_seconds: float
     peak_megabytes: float
+    bytes: int = 0
+
+
+class FailedError(Exception):
+    """A process did not end, or not well; the message says which and why."""
 
 
 def ours(measure: str, source: object, lake: object) -> list[str]:
@@ -58,16 +66,27 @@ def others(measure: str, source: object, target: object) -> list[str]:
     ]
 
 
-def run(command: list[str]) -> tuple[Run, dict[str, Any]]:
-    """Run a command to its end; return what it took, and its answer if it gives one."""
+def run(command: list[str], most_seconds: float = 1200) -> tuple[Run, dict[str, Any]]:
+    """Run a process to its end; return what it took, and its answer if it gives one.
+
+    Raises
+    ------
+    FailedError
+        It fails, or takes too long.
+    """
     began = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        bound = threading.Timer(most_seconds, process.kill)
+        bound.start()
         output = process.stdout.read() if process.stdout else b""
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
+        bound.cancel()
     wall = time.perf_counter() - began
     if status != 0:
-        raise SystemExit(f"{' '.join(command)} failed.")
+        late = f"; it had {most_seconds:,.0f} s" if wall >= most_seconds else ""
+        shown = " ".join(Path(part).name if part.startswith("/") else part for part in command)
+        raise FailedError(f"`{shown}` ended with {process.returncode}{late}")
     cpu = usage.ru_utime + usage.ru_stime
     lines = output.splitlines()
     said = json.loads(lines[-1]) if lines and lines[-1].startswith(b"{") else {}
@@ -77,17 +96,19 @@ def run(command: list[str]) -> tuple[Run, dict[str, Any]]:
         said.get("cpu_seconds", cpu),
         wall,
         cpu,
-        usage.ru_maxrss / 1024,
+        said.get("peak_kilobytes", 0) / 1024,
+        said.get("bytes", 0),
     )
     return taken, said.get("answer", {})
 
 
 def summary(runs: list[Run]) -> dict[str, float]:
-    """Return the median of each figure, and the least and most wall seconds."""
-    fields = asdict(runs[0])
-    found = {name: statistics.median(asdict(one)[name] for one in runs) for name in fields}
-    walls = [one.wall_seconds for one in runs]
-    return found | {"least_wall_seconds": min(walls), "most_wall_seconds": max(walls)}
+    """Return the median of each figure, and the least and most of the times."""
+    found = {name: statistics.median(asdict(one)[name] for one in runs) for name in asdict(runs[0])}
+    for name in ("wall_seconds", "process_seconds"):
+        values = [asdict(one)[name] for one in runs]
+        found |= {f"least_{name}": min(values), f"most_{name}": max(values)}
+    return found
 
 
 def conditions() -> dict[str, Any]:

@@ -6,6 +6,7 @@ written as somebody would who knows the tool well and has an afternoon.
 
 import json
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 COLLECTION = "dynamic-foraging-model-fitting"
+# What clients of the public gateway ask for at a time.
+PAGE = 500
+DLT_BYTES = 20 << 30
 FIT = {
     "agent_alias": ("fit_settings.agent_alias", "string"),
     "n_trials": ("n_trials", "int"),
@@ -30,10 +34,10 @@ FIT = {
 @contextmanager
 def timed(taken):
     """Note the wall and processor seconds of a ``with`` block."""
-    wall, cpu = time.perf_counter(), time.process_time()
+    wall, cpu = time.perf_counter(), sum(os.times()[:4])
     yield
     taken["wall_seconds"] = time.perf_counter() - wall
-    taken["cpu_seconds"] = time.process_time() - cpu
+    taken["cpu_seconds"] = sum(os.times()[:4]) - cpu
 
 
 def collection_at(source, **options):
@@ -45,8 +49,11 @@ def collection_at(source, **options):
 
 def dlt(source, target, taken):
     """Load documents into DuckDB with dlt, children in tables of their own."""
+    os.environ["RUNTIME__LOG_LEVEL"] = "ERROR"
     import dlt
 
+    # It takes most of a machine's memory; rather it than the machine.
+    resource.setrlimit(resource.RLIMIT_DATA, (DLT_BYTES, DLT_BYTES))
     collection = collection_at(source)
     pipeline = dlt.pipeline(
         "bench",
@@ -58,7 +65,7 @@ def dlt(source, target, taken):
         pipeline.run(collection.find(), table_name="analyses", write_disposition="replace")
     with pipeline.sql_client() as client:
         count = client.execute_sql("SELECT count(*) FROM analyses")[0][0]
-    return {"documents": count, "answer": {"live": count == collection.count_documents({})}}
+    return {"documents": count, "answer": {"documents": count}}
 
 
 def project(source, target, taken):
@@ -121,9 +128,10 @@ def raw(source, target, taken):
     """Read all documents as raw BSON, and do nothing."""
     collection = collection_at(source)
     with timed(taken):
-        size = sum(len(batch) for batch in collection.find_raw_batches())
+        for _ in collection.find_raw_batches():
+            pass
     count = collection.count_documents({})
-    return {"documents": count, "answer": {"documents": count}, "bytes": size}
+    return {"documents": count, "answer": {"documents": count}}
 
 
 def ids(source, target, taken):
@@ -143,7 +151,86 @@ def normalize(source, target, taken):
     texts = pq.read_table(source, columns=["document"])["document"].to_pylist()
     with timed(taken):
         table = pd.json_normalize([orjson.loads(text) for text in texts])
-    return {"documents": len(table), "answer": {"documents": len(table)}}
+    aic = table["analysis_results.AIC"].sum()
+    return {
+        "documents": len(table),
+        "answer": {"documents": len(table), "aic": round(float(aic), 3)},
+    }
+
+
+def paging(source, target, taken):
+    """Ask a gateway for the fits of subjects, page by page, and make a frame of them."""
+    import pandas as pd
+    import requests
+
+    subjects = target.split(",")
+    session = requests.Session()
+
+    def pages(subject):
+        path = "processing.data_processes.output_parameters.subject_id"
+        condition = json.dumps({"$or": [{"subject_id": subject}, {path: subject}]})
+        count = 0
+        while True:
+            asked = {"filter": condition, "limit": PAGE, "skip": count, "sort": '{"_id": 1}'}
+            reply = session.get(f"{source}/{COLLECTION}/find", params=asked, timeout=600)
+            reply.raise_for_status()
+            documents = json.loads(reply.content)
+            yield from documents
+            count += len(documents)
+            if len(documents) < PAGE:
+                return
+
+    def ask(subject):
+        prototype, framework = [], []
+        for document in pages(subject):
+            (framework if "processing" in document else prototype).append(document)
+        return pd.concat(
+            [
+                _fits(pd.json_normalize(prototype), "status", "analysis_results."),
+                _fits(
+                    pd.json_normalize(framework, ["processing", "data_processes"], "_id"),
+                    "output_parameters.additional_info",
+                    "output_parameters.fitting_results.",
+                ),
+            ]
+        )
+
+    ask(subjects[0])
+    with timed(taken):
+        found = [ask(subject) for subject in subjects]
+    aic = sum(float(one["AIC"].sum()) for one in found if len(one))
+    count = sum(map(len, found))
+    return {"documents": len(subjects), "answer": {"fits": count, "aic": round(aic, 3)}}
+
+
+def _fits(rows, status, prefix):
+    """Return the successful fits, with the names that both formats have."""
+    successful = rows[rows[status] == "success"] if status in rows else rows[:0]
+    return successful.rename(columns=lambda name: str(name).removeprefix(prefix))
+
+
+def threads(source, target, taken):
+    """Read the trials of every result file with ten threads, and keep their number."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from s3fs import S3FileSystem
+
+    with Path(target).open(encoding="utf-8") as lines:
+        locations = [json.loads(line)["s3_location"] for line in lines]
+    store = S3FileSystem(
+        anon=True, endpoint_url=source, config_kwargs={"s3": {"addressing_style": "path"}}
+    )
+
+    def read(location):
+        path = f"{location}/docDB_mle_fitting.json"
+        if not store.exists(path):
+            return None
+        fit = json.loads(store.cat_file(path))["analysis_results"]
+        return len(fit["fitted_latent_variables"]["choice_prob"][0])
+
+    with timed(taken), ThreadPoolExecutor(10) as pool:
+        found = [trials for trials in pool.map(read, locations) if trials is not None]
+    return {"documents": len(found), "answer": {"records": len(found), "trials": sum(found)}}
 
 
 def copy(source, target, taken):
@@ -157,6 +244,9 @@ def copy(source, target, taken):
     rows = {}
     with timed(taken), duckdb.connect(str(file)) as connection:
         for name in names:
+            rows[name] = 0
+            if not any(Path(source, name).rglob("*.parquet")):
+                continue
             files = f"{source}/{name}/**/*.parquet"
             connection.execute(
                 f"CREATE TABLE {name} AS FROM read_parquet('{files}', hive_partitioning = false)"
@@ -166,7 +256,8 @@ def copy(source, target, taken):
 
 
 MEASURES: dict[str, Callable] = {
-    function.__name__: function for function in (dlt, project, raw, ids, normalize, copy)
+    function.__name__: function
+    for function in (dlt, project, raw, ids, normalize, copy, paging, threads)
 }
 
 
@@ -174,4 +265,11 @@ if __name__ == "__main__":
     _, measure, source, target = sys.argv
     taken = {}
     answer = MEASURES[measure](source, target, taken)
+    taken["peak_kilobytes"] = int(
+        next(
+            line.split()[1]
+            for line in Path("/proc/self/status").read_text().splitlines()
+            if line.startswith("VmHWM")
+        )
+    )
     os.write(1, json.dumps(answer | taken).encode() + b"\n")

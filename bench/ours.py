@@ -6,23 +6,31 @@ well, and wall and processor seconds of the part that is compared, without start
 
 import argparse
 import os
+import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 import orjson
 import polars as pl
 
+from aind_etl import get_mle_model_fitting
 from aind_etl.analyses import refresh_analyses
 from aind_etl.contract import ANALYSIS_TABLES, tables
 from aind_etl.extract import Pass, extract_collection
 from aind_etl.flatten import flatten_documents
 from aind_etl.lake import UNKNOWN_MONTH, Lake
+from aind_etl.results import open_result_store, refresh_trials
+from aind_etl.settings import load_settings
 from aind_etl.sources import open_source
 from aind_etl.warehouse import build_warehouse
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLLECTION = "dynamic-foraging-model-fitting"
 Answer = dict[str, object]
@@ -31,10 +39,25 @@ Answer = dict[str, object]
 @contextmanager
 def timed(taken: dict[str, float]) -> Iterator[None]:
     """Note the wall and processor seconds of a ``with`` block."""
-    wall, cpu = time.perf_counter(), time.process_time()
+    wall, cpu = time.perf_counter(), _processor_seconds()
     yield
     taken["wall_seconds"] = time.perf_counter() - wall
-    taken["cpu_seconds"] = time.process_time() - cpu
+    taken["cpu_seconds"] = _processor_seconds() - cpu
+
+
+def _processor_seconds() -> float:
+    """Return what this process took so far, and the ones it started."""
+    return sum(os.times()[:4])
+
+
+def _peak_kilobytes() -> int:
+    """Return the most memory this process held, and the largest of those it started.
+
+    The system's own figure for a child counts what its parent held when it began it.
+    """
+    status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    own = next(line.split()[1] for line in status if line.startswith("VmHWM"))
+    return int(own) + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
 
 
 def extract(source: str, lake: Lake, pass_kind: Pass) -> int:
@@ -50,7 +73,7 @@ def load(given: argparse.Namespace, taken: dict[str, float]) -> Answer:
         read = extract(given.source, lake, Pass.FULL)
         refresh_analyses(lake, COLLECTION)
         build_warehouse(lake, given.lake / "warehouse.duckdb")
-    return {"documents": read, "answer": {"live": lake.live_documents(COLLECTION).height == read}}
+    return {"documents": read, "answer": {"documents": lake.live_documents(COLLECTION).height}}
 
 
 def analyses(given: argparse.Namespace, taken: dict[str, float]) -> Answer:
@@ -89,6 +112,17 @@ def new_pass(given: argparse.Namespace, taken: dict[str, float]) -> Answer:
     return {"documents": live, "answer": {"documents": live}}
 
 
+def new_documents(given: argparse.Namespace, taken: dict[str, float]) -> Answer:
+    """Do the same where there are new documents; the answer is how many."""
+    lake = Lake(given.lake)
+    known = lake.live_documents(COLLECTION).height
+    with timed(taken):
+        extract(given.source, lake, Pass.NEW)
+        refresh_analyses(lake, COLLECTION)
+    new = lake.live_documents(COLLECTION).height - known
+    return {"documents": new, "answer": {"documents": new}}
+
+
 def flatten(given: argparse.Namespace, taken: dict[str, float]) -> Answer:
     """Flatten documents that are in memory as canonical JSON."""
     documents = pl.read_parquet(given.source)
@@ -102,7 +136,10 @@ def flatten(given: argparse.Namespace, taken: dict[str, float]) -> Answer:
     seen = sum(
         part.rows["analyses"]["record_id"].n_unique() + part.rejected.height for part in done
     )
-    return {"documents": seen, "answer": {"documents": seen}}
+    rows = pl.concat([part.rows["analyses"].select("pipeline_format", "aic") for part in done])
+    # The other format has its fits in lists, which the other side leaves as they are.
+    aic = rows.filter(pl.col("pipeline_format") == "prototype")["aic"].sum()
+    return {"documents": seen, "answer": {"documents": seen, "aic": round(float(aic), 3)}}
 
 
 def warehouse(given: argparse.Namespace, taken: dict[str, float]) -> Answer:
@@ -116,22 +153,64 @@ def warehouse(given: argparse.Namespace, taken: dict[str, float]) -> Answer:
     return {"documents": rows["documents"], "answer": {name: rows[name] for name in names}}
 
 
-def size(given: argparse.Namespace, taken: dict[str, float]) -> Answer:
-    """Return the bytes of the analysis tables as parquet, and of the same rows as CSV."""
+def parquet_size(given: argparse.Namespace, taken: dict[str, float]) -> Answer:
+    """Return the bytes of the analysis tables as they lie in the lake."""
+    lake = Lake(given.lake)
+    files = [(table, Path(str(path))) for table in ANALYSIS_TABLES for path in lake.files(table)]
+    with timed(taken):
+        taken["bytes"] = sum(path.stat().st_size for _, path in files)
+    return {"documents": 0, "answer": {"rows": sum(map(lake.count_rows, ANALYSIS_TABLES))}}
+
+
+def csv_size(given: argparse.Namespace, taken: dict[str, float]) -> Answer:
+    """Return the bytes of the same rows as CSV."""
     lake = Lake(given.lake)
     csv = given.lake / "rows.csv"
-    parquet_bytes = csv_bytes = 0
+    size = rows = 0
     with timed(taken), duckdb.connect() as connection:
         for table in ANALYSIS_TABLES:
             files = [str(path) for path in lake.files(table)]
-            if not files:
-                continue
-            parquet_bytes += sum(Path(file).stat().st_size for file in files)
-            rows = connection.read_parquet(files, hive_partitioning=False)  # noqa: F841 - SQL sees it
-            connection.execute(f"COPY (FROM rows) TO '{csv}' (FORMAT csv)")
-            csv_bytes += csv.stat().st_size
+            if files:
+                found = connection.read_parquet(files, hive_partitioning=False)  # noqa: F841 - SQL sees it
+                ((count,),) = connection.execute(
+                    f"COPY (FROM found) TO '{csv}' (FORMAT csv)"
+                ).fetchall()
+                rows += count
+                size += csv.stat().st_size
     csv.unlink()
-    return {"documents": 0, "answer": {"parquet": parquet_bytes, "csv": csv_bytes}}
+    taken["bytes"] = size
+    return {"documents": 0, "answer": {"rows": rows}}
+
+
+def model_fitting(given: argparse.Namespace, taken: dict[str, float]) -> Answer:
+    """Ask a warehouse for the fits of subjects, as a notebook does that has asked before."""
+    subjects = str(given.lake).split(",")
+
+    def ask(subject: str) -> "pd.DataFrame | None":
+        return get_mle_model_fitting(
+            subject,
+            only_recent_version=False,
+            if_include_latent_variables=False,
+            warehouse=given.source,
+        )
+
+    ask(subjects[0])
+    with timed(taken):
+        found = [ask(subject) for subject in subjects]
+    fits = [one for one in found if one is not None]
+    aic = sum(float(one["AIC"].sum()) for one in fits)
+    count = sum(map(len, fits))
+    return {"documents": len(subjects), "answer": {"fits": count, "aic": round(aic, 3)}}
+
+
+def trials(given: argparse.Namespace, taken: dict[str, float]) -> Answer:
+    """Read the trials of every result file into a lake that knows the files."""
+    place = "s3_endpoint_url" if "://" in given.source else "results_root"
+    settings = load_settings(source="elsewhere", **{place: given.source})
+    with open_result_store(settings) as store, timed(taken):
+        report = refresh_trials(Lake(given.lake), store, COLLECTION)
+    told = {"records": report.loaded, "trials": report.rows - report.loaded}
+    return {"documents": report.loaded, "answer": told}
 
 
 def canonical(given: argparse.Namespace, taken: dict[str, float]) -> Answer:
@@ -152,7 +231,11 @@ MEASURES: dict[str, Callable[[argparse.Namespace, dict[str, float]], Answer]] = 
         new_pass,
         flatten,
         warehouse,
-        size,
+        new_documents,
+        parquet_size,
+        csv_size,
+        model_fitting,
+        trials,
         canonical,
     )
 }
@@ -167,6 +250,7 @@ def main() -> None:
     given = parser.parse_args()
     taken: dict[str, float] = {}
     answer = MEASURES[given.measure](given, taken)
+    taken["peak_kilobytes"] = _peak_kilobytes()
     os.write(1, orjson.dumps(answer | taken) + b"\n")
 
 

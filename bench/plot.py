@@ -10,8 +10,9 @@ import altair as alt
 def ratios(record):
     """Return wall seconds of both sides of each measure."""
     rows = [
-        {"measure": one["name"], "side": side, "seconds": one[key]["wall_seconds"]}
+        {"measure": one["name"].replace("`", ""), "side": side, "seconds": one[key]["wall_seconds"]}
         for one in record["measures"]
+        if "failed" not in one and not one["ours"]["bytes"]
         for side, key in (("aind-etl", "ours"), ("compared with", "theirs"))
     ]
     return (
@@ -24,7 +25,7 @@ def ratios(record):
             row=alt.Row(
                 "measure:N",
                 title=None,
-                sort=[one["name"] for one in record["measures"]],
+                sort=[one["name"].replace("`", "") for one in record["measures"]],
                 header=alt.Header(labelAngle=0, labelAlign="left"),
             ),
         )
@@ -33,8 +34,9 @@ def ratios(record):
 
 
 def scaling(record):
-    """Return time and memory of a full load against the number of documents."""
-    base = alt.Chart(alt.Data(values=record["sizes"])).mark_line(point=True)
+    """Return time and memory of each step against the number of documents."""
+    rows = [one for one in record["sizes"] if "failed" not in one]
+    base = alt.Chart(alt.Data(values=rows)).mark_line(point=True)
     x = alt.X("documents:Q", scale=alt.Scale(type="log"), title="documents")
     log = alt.Scale(type="log")
     return alt.hconcat(

@@ -1,32 +1,25 @@
-"""Reading the trials of 2,000 result files, measured beside ten threads that read them plainly.
+"""Result files to read trials from, and the lake that knows of them.
 
-``python bench/trials.py`` makes a world of result files of half a megabyte, serves it as S3 with
-30 ms added to every request, and measures in turn, each in a process of its own: what people write
-first (ten threads, for each record ``exists``, ``get`` and ``json.loads``), and
-:func:`aind_etl.results.refresh_trials`, which also writes the tables. With ``--write FILE`` the
-results are appended to a file as Markdown.
+``python bench/trials.py`` measures the trials alone: the same rows as ``make bench`` has, and
+besides how long it takes without an object store.
 """
 
 import argparse
 import json
-import os
 import shutil
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import orjson
+from measuring import others, ours, run
+from serving import serving
 
 from aind_etl.results import open_result_store, refresh_result_files
 from aind_etl.settings import load_settings
 
-HERE = Path(__file__).parent
 COLLECTION = "dynamic-foraging-model-fitting"
 BUCKET = "aind-dynamic-foraging-analysis-prod-o5171v"
 RESULT_JSON = "docDB_mle_fitting.json"
@@ -34,112 +27,70 @@ LATENCY_SECONDS = 0.03
 # Of so many different files the others are links: what is measured does not look at them twice.
 DIFFERENT_FILES = 20
 TRIALS = 450
-THREADS = 10
 MONTHS = 12
-
-SERVE = """
-import signal, sys, time
-signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-sys.path.insert(0, sys.argv[1])
-from pathlib import Path
-from result_endpoint import endpoint_before
-with endpoint_before(Path(sys.argv[2]), is_still=True) as endpoint:
-    endpoint.latency_seconds = float(sys.argv[3])
-    print(endpoint.url, flush=True)
-    while True:
-        time.sleep(1)
-"""
-PLAIN = """
-import json, sys
-from concurrent.futures import ThreadPoolExecutor
-from s3fs import S3FileSystem
-s3 = S3FileSystem(anon=True, endpoint_url=sys.argv[1], config_kwargs={"s3": {"addressing_style":
-    "path"}})
-def read(line):
-    location = json.loads(line)["s3_location"]
-    for name in ("docDB_mle_fitting.json",):
-        if s3.exists(f"{location}/{name}"):
-            return json.loads(s3.cat_file(f"{location}/{name}"))["analysis_results"]
-with ThreadPoolExecutor(int(sys.argv[3])) as pool:
-    done = sum(bool(fit["fitted_latent_variables"]) for fit in pool.map(read, open(sys.argv[2])))
-print(done)
-"""
-OURS = """
-import sys
-from pathlib import Path
-from aind_etl.lake import Lake
-from aind_etl.results import open_result_store, refresh_trials
-from aind_etl.settings import load_settings
-place = "s3_endpoint_url" if "://" in sys.argv[1] else "results_root"
-settings = load_settings(source="elsewhere", **{place: sys.argv[1]})
-with open_result_store(settings) as store:
-    report = refresh_trials(Lake(Path(sys.argv[2])), store, sys.argv[3])
-print(report.loaded)
-"""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One run of a process."""
-
-    name: str
-    records: int
-    wall_seconds: float
-    cpu_seconds: float
-    peak_megabytes: float
-
-    @property
-    def row(self) -> tuple[str, ...]:
-        """The run as a row of the results."""
-        return (
-            self.name,
-            f"{self.records / self.wall_seconds:,.0f}",
-            f"{self.wall_seconds:.1f}",
-            f"{1000 * self.cpu_seconds / self.records:.2f}",
-            f"{self.peak_megabytes:,.0f}",
-        )
-
-
-HEADER = ("measure", "records/s", "wall s", "cpu ms a record", "peak MB")
 
 
 def main() -> None:
-    """Make the world, measure, and show what was measured."""
+    """Make the files, measure, and show what was measured."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--records", type=int, default=2000, help="number of result files")
-    parser.add_argument("--write", type=Path, help="append the results to this file")
     given = parser.parse_args()
-    with TemporaryDirectory(prefix="aind-etl-bench-") as folder:
-        root, dump, lake = (Path(folder) / name for name in ("results", "dump", "lake"))
-        size = make_results(root, dump, given.records)
-        load(dump, lake, root)
-        local = Path(folder) / "local"
-        shutil.copytree(lake, local)
-        from_disk = measure(
-            "trials, from a folder", [OURS, str(root), str(local), COLLECTION], given.records
-        )
-        with serve(root) as url:
-            runs = [
-                measure(
-                    f"{THREADS} threads: exists, get, json.loads",
-                    [PLAIN, url, str(dump / f"{COLLECTION}.jsonl"), str(THREADS)],
-                    given.records,
-                ),
-                measure("trials", [OURS, url, str(lake), COLLECTION], given.records),
-                from_disk,
-            ]
-    lines = report(runs, size)
-    print("\n".join(lines))
-    if given.write:
-        with given.write.open("a", encoding="utf-8") as file:
-            file.write("\n" + "\n".join(lines) + "\n")
+    with TemporaryDirectory(prefix="aind-etl-bench-") as scratch:
+        files = ResultFiles(Path(scratch) / "results", given.records)
+        print(f"{given.records:,} result files of {files.size_bytes / 1e6:.2f} MB")
+        with serving("s3", files.root, LATENCY_SECONDS) as url:
+            for name, command in {
+                "10 threads: exists, get, json.loads": partial(others, "threads", url, files.dump),
+                "trials": lambda: ours("trials", url, files.fresh_lake()),
+                "trials, from a folder": lambda: ours("trials", files.root, files.fresh_lake()),
+            }.items():
+                taken, _ = run(command())
+                speed = given.records / taken.wall_seconds
+                cpu = 1e3 * taken.cpu_seconds / given.records
+                print(
+                    f"{name:40}{taken.wall_seconds:7.1f} s{speed:7.0f} records/s"
+                    f"{cpu:7.2f} cpu ms a record{taken.peak_megabytes:6.0f} MB"
+                )
+
+
+class ResultFiles:
+    """Result files with the documents they belong to, and a lake that has both but no trials.
+
+    Parameters
+    ----------
+    folder
+        Where they are made.
+    records
+        How many.
+
+    Attributes
+    ----------
+    root
+        The folder that stands in for ``s3://``.
+    dump
+        The documents, one a line.
+    size_bytes
+        Size of a file.
+    """
+
+    def __init__(self, folder: Path, records: int) -> None:
+        self.root, dump = folder / "root", folder / "dump"
+        self.dump = dump / f"{COLLECTION}.jsonl"
+        self._lake, self._fresh = folder / "lake", folder / "fresh"
+        self.size_bytes = make_results(self.root, dump, records)
+        load(dump, self._lake, self.root)
+
+    def fresh_lake(self) -> Path:
+        """Return a lake in which no file was read yet."""
+        shutil.rmtree(self._fresh, ignore_errors=True)
+        return Path(shutil.copytree(self._lake, self._fresh))
 
 
 def make_results(root: Path, dump: Path, records: int) -> int:
     """Write result files and the documents they belong to; return the size of a file."""
     random = np.random.default_rng(0)
     (root / BUCKET).mkdir(parents=True)
-    dump.mkdir()
+    dump.mkdir(parents=True)
     originals = []
     with (dump / f"{COLLECTION}.jsonl").open("wb") as documents:
         for number in range(records):
@@ -193,57 +144,12 @@ def a_fit(random: np.random.Generator) -> dict[str, object]:
 
 def load(dump: Path, lake: Path, root: Path) -> None:
     """Load the documents and the inventory of their folders into a lake."""
-    sys.path.insert(0, str(HERE.parent / "tests"))
+    sys.path.append(str(Path(__file__).parent.parent / "tests"))
     from worlds import loaded_lake  # noqa: PLC0415 - the tests' helpers are found by then
 
     # The inventory is taken from the disk: rclone reads a file whole each time it lists it.
     with open_result_store(load_settings(results_root=str(root))) as store:
         refresh_result_files(loaded_lake(dump, lake), store, COLLECTION)
-
-
-@contextmanager
-def serve(root: Path) -> Iterator[str]:
-    """Serve a folder as S3 with latency, in a process of its own; give its URL."""
-    command = [sys.executable, "-c", SERVE, str(HERE.parent / "tests"), str(root)]
-    process = subprocess.Popen([*command, str(LATENCY_SECONDS)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    try:
-        yield process.stdout.readline().strip()
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def measure(name: str, arguments: list[str], records: int) -> Measured:
-    """Run a program to its end and return what it took."""
-    began = time.perf_counter()
-    command = [sys.executable, "-c", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    said = process.stdout.read().strip()
-    _, status, usage = os.wait4(process.pid, 0)
-    wall = time.perf_counter() - began
-    if status != 0 or said != str(records):
-        raise SystemExit(f"{name} ended with {status}, and {said!r} records of {records}")
-    return Measured(name, records, wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
-
-
-def report(runs: list[Measured], size: int) -> list[str]:
-    """Return the results as Markdown."""
-    conditions = (
-        f"{runs[0].records:,} result files of {size / 1e6:.2f} MB, "
-        f"{1000 * LATENCY_SECONDS:.0f} ms added to each request; {os.cpu_count()} cores, shared "
-        "with the server; whole processes, start-up included."
-    )
-    return [
-        "## Trials from result files",
-        "",
-        conditions,
-        "",
-        "| " + " | ".join(HEADER) + " |",
-        "|---|" + "---:|" * (len(HEADER) - 1),
-        *("| " + " | ".join(run.row) + " |" for run in runs),
-    ]
 
 
 if __name__ == "__main__":
