@@ -76,12 +76,12 @@ LakeOption = Annotated[
     ),
 ]
 WarehouseOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--warehouse",
         metavar="FILE",
-        help="The DuckDB file. Environment: `AIND_ETL_WAREHOUSE`; default "
-        "`<lake>/warehouse.duckdb`.",
+        help="The DuckDB file, or `s3://bucket/name`, which is read by a copy. Environment: "
+        "`AIND_ETL_WAREHOUSE`; default `<lake>/warehouse.duckdb`.",
     ),
 ]
 CollectionOption = Annotated[
@@ -656,7 +656,7 @@ def dev(
         "DAGSTER_HOME": str(dagster_home(settings.folder)),
         "AIND_ETL_SOURCE": settings.source,
         "AIND_ETL_LAKE": _whole(settings.lake),
-        "AIND_ETL_WAREHOUSE": str(settings.warehouse_path.absolute()),
+        "AIND_ETL_WAREHOUSE": _whole(settings.warehouse_path),
         "AIND_ETL_COLLECTIONS": ",".join(settings.collections),
     }
     module = "aind_etl.orchestration.location"
@@ -678,7 +678,7 @@ def _format_of(target: Path) -> Literal["xlsx"]:
 def _settings(
     source: str | None,
     lake: str | None,
-    warehouse: Path | None,
+    warehouse: str | None,
     collections: list[str] | None,
     *,
     max_deleted_share: float | None = None,

@@ -17,6 +17,7 @@ import duckdb
 
 from aind_etl.contract.ddl import quote_identifier, quote_text
 from aind_etl.errors import ConfigurationError
+from aind_etl.published import Place
 from aind_etl.sql_files import Kind, read_sql_files
 from aind_etl.warehouse import connect, read_info
 
@@ -70,7 +71,7 @@ class _Described:
 
 
 def export(
-    warehouse: Path,
+    warehouse: Place,
     target: Path,
     export_format: ExportFormat,
     tables: Sequence[str] = (),

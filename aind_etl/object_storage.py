@@ -12,17 +12,19 @@ import errno
 import hashlib
 import io
 import json
+import mimetypes
 import os
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, cast
+from urllib.parse import quote, unquote
 
 from botocore.exceptions import BotoCoreError, ClientError
 from fsspec import AbstractFileSystem, get_filesystem_class
@@ -37,6 +39,32 @@ _LEASE_SECONDS = 60.0
 _CLOCKS_DIFFER_SECONDS = 15.0
 _ASK_AGAIN_SECONDS = 0.5
 _STORE_ERRORS = (OSError, BotoCoreError, ClientError)
+# What is larger is sent in parts, each of which may be sent again by itself.
+_PART_BYTES = 64 << 20
+_WRITER = "writer"
+"""The metadata that tells one writing of a file from every other."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectFacts:
+    """What a store tells of a file without giving it.
+
+    Attributes
+    ----------
+    size
+        Its size in bytes.
+    etag
+        A text that differs whenever the content does.
+    metadata
+        What its writer told of it.
+    writer
+        Which writing of a file it came of; empty where that is not known.
+    """
+
+    size: int
+    etag: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    writer: str = ""
 
 
 class ObjectStorage:
@@ -47,6 +75,10 @@ class ObjectStorage:
     url
         The prefix, such as ``s3://bucket/lake``. Endpoint and credentials come from the store's
         usual places: ``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID``, a profile, the machine's role.
+    name
+        What lies there, for messages.
+    **options
+        How the store is asked, as fsspec takes it.
 
     Raises
     ------
@@ -54,8 +86,15 @@ class ObjectStorage:
         The prefix names no bucket, or is of a kind that fsspec cannot open here.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str = "",
+        **options: Any,  # noqa: ANN401 - each kind of store has its own
+    ) -> None:
         scheme, _, place = url.partition("://")
+        self._told_as = name or f"The lake {url}"
         if not place.strip("/"):
             raise ConfigurationError(
                 f"The lake {url!r} names no bucket. Expected is something like s3://bucket/lake."
@@ -63,7 +102,9 @@ class ObjectStorage:
         try:
             get_filesystem_class(scheme)
             # What another process wrote must be seen: listings are never remembered.
-            self.root = UPath(f"{scheme}://{place.strip('/')}", use_listings_cache=False)
+            self.root: UPath = UPath(
+                f"{scheme}://{place.strip('/')}", use_listings_cache=False, **options
+            )
             self._store = self.root.fs
             # fsspec asks S3 up to three times where one request tells.
             self._is_s3 = hasattr(self._store, "call_s3")
@@ -120,7 +161,28 @@ class ObjectStorage:
         DataError
             The store cannot be asked.
         """
-        return self._facts(name) is not None
+        return self.facts(name) is not None
+
+    def facts(self, name: str) -> ObjectFacts | None:
+        """Return what the store tells of a file, or None where there is no such file.
+
+        Raises
+        ------
+        DataError
+            The store cannot be asked.
+        """
+        with self._asking(f"find {name!r}"):
+            try:
+                if not self._is_s3:
+                    told = self._store.info(self._url(name))
+                    return ObjectFacts(told["size"], str(told.get("ETag", told.get("mtime"))))
+                bucket, key, _ = self._store.split_path(self._url(name))
+                head = self._store.call_s3("head_object", Bucket=bucket, Key=key)
+            except FileNotFoundError:
+                return None
+        metadata = {key: unquote(value) for key, value in head.get("Metadata", {}).items()}
+        writer = metadata.pop(_WRITER, "")
+        return ObjectFacts(head["ContentLength"], head["ETag"], metadata, writer)
 
     def read(self, name: str) -> bytes | None:
         """Return a file's content, or None where there is no such file.
@@ -167,16 +229,14 @@ class ObjectStorage:
         if replace and self._holds(name, content):
             return False
         self._check_leases()
-        with self._asking(f"write {name!r}"):
-            try:
-                self._store.pipe_file(
-                    self._url(name), content, mode="overwrite" if replace else "create"
-                )
-            except FileExistsError:
-                raise DataError(
-                    f"{self._url(name)} was written by another run at the same time. Nothing was "
-                    "overwritten; run again when the other has ended."
-                ) from None
+        if replace:
+            with self._asking(f"write {name!r}"):
+                self._store.pipe_file(self._url(name), content, **self._kind(name))
+        elif not self._put_if(name, content, None):
+            raise DataError(
+                f"{self._url(name)} was written by another run at the same time. Nothing was "
+                "overwritten; run again when the other has ended."
+            )
         return True
 
     def update(self, name: str, change: Callable[[bytes | None], bytes]) -> None:
@@ -187,7 +247,7 @@ class ObjectStorage:
         DataError
             The file changed in between, a lock was lost, or the store cannot be asked.
         """
-        facts = self._facts(name)
+        facts = self.facts(name)
         content = change(None if facts is None else self.read(name))
         self._check_leases()
         if not self._put_if(name, content, facts):
@@ -195,6 +255,41 @@ class ObjectStorage:
                 f"{self._url(name)} was changed by another run at the same time. Nothing was "
                 "overwritten; run again when the other has ended."
             )
+
+    def put_file(
+        self,
+        name: str,
+        source: Path,
+        metadata: Mapping[str, str],
+        *,
+        replacing: ObjectFacts | None,
+    ) -> bool:
+        """Write a file of this machine's disk, of any size, unless another was quicker.
+
+        Parameters
+        ----------
+        name
+            The file's name.
+        source
+            The file on the disk.
+        metadata
+            What :meth:`facts` is to tell of it.
+        replacing
+            What stands there, as :meth:`facts` told; None where nothing does.
+
+        Returns
+        -------
+        bool
+            False where something else stands there by now; nothing is written then.
+
+        Raises
+        ------
+        DataError
+            A lock was lost, or the store cannot be asked.
+        """
+        self._check_leases()
+        with source.open("rb") as file:
+            return self._send_if(name, file, source.stat().st_size, replacing, metadata)
 
     def remove(self, name: str) -> bool:
         """Remove a file if it is there.
@@ -210,7 +305,7 @@ class ObjectStorage:
             A lock was lost, or the store cannot be asked.
         """
         self._check_leases()
-        if self._facts(name) is None:
+        if self.facts(name) is None:
             return False
         with self._asking(f"remove {name!r}"):
             self._store.rm_file(self._url(name))
@@ -297,52 +392,89 @@ class ObjectStorage:
     def _name(self, path: str) -> str:
         return path.removeprefix(str(self.root).partition("://")[2]).lstrip("/")
 
-    def _facts(self, name: str) -> dict[str, Any] | None:
-        with self._asking(f"find {name!r}"):
-            try:
-                if not self._is_s3:
-                    return cast("dict[str, Any]", self._store.info(self._url(name)))
-                bucket, key, _ = self._store.split_path(self._url(name))
-                head = self._store.call_s3("head_object", Bucket=bucket, Key=key)
-            except FileNotFoundError:
-                return None
-        return {"size": head["ContentLength"], "ETag": head["ETag"]}
-
     def _holds(self, name: str, content: bytes) -> bool:
-        facts = self._facts(name)
-        if facts is None or facts["size"] != len(content):
+        facts = self.facts(name)
+        if facts is None or facts.size != len(content):
             return False
         # Of a file written in one plain request, most stores tell the MD5.
-        told = str(facts.get("ETag", "")).strip('"')
-        if told == hashlib.md5(content, usedforsecurity=False).hexdigest():
+        if facts.etag.strip('"') == hashlib.md5(content, usedforsecurity=False).hexdigest():
             return True
         return self.read(name) == content
 
-    def _put_if(self, name: str, content: bytes, facts: dict[str, Any] | None) -> bool:
+    def _kind(self, name: str) -> dict[str, Any]:
+        """Return what a browser is told that opens a file."""
+        kind, _ = mimetypes.guess_type(name)
+        return {"ContentType": kind} if kind and self._is_s3 else {}
+
+    def _put_if(self, name: str, content: bytes, facts: ObjectFacts | None) -> bool:
         """Write a file if it is as ``facts`` say; return whether it was."""
+        return self._send_if(name, io.BytesIO(content), len(content), facts, {})
+
+    def _send_if(
+        self,
+        name: str,
+        content: BinaryIO,
+        size: int,
+        facts: ObjectFacts | None,
+        metadata: Mapping[str, str],
+    ) -> bool:
+        """Write a file if it is as ``facts`` say; return whether it was."""
+        # A request whose answer was lost is sent again, and then finds its own work there.
+        ours = uuid.uuid4().hex
         with self._asking(f"write {name!r}"):
             try:
-                if facts is None:
-                    self._store.pipe_file(self._url(name), content, mode="create")
-                elif self._is_s3:
-                    bucket, key, _ = self._store.split_path(self._url(name))
-                    self._store.call_s3(
-                        "put_object", Bucket=bucket, Key=key, Body=content, IfMatch=facts["ETag"]
-                    )
+                if self._is_s3:
+                    condition = {"IfNoneMatch": "*"} if facts is None else {"IfMatch": facts.etag}
+                    self._send(name, content, size, condition, {**metadata, _WRITER: ours})
                 else:
-                    self._store.pipe_file(self._url(name), content)
-            except FileExistsError:
-                return False
-            except FileNotFoundError:
-                # It was there a moment ago.
-                if facts is None:
-                    raise
-                return False
+                    mode = "create" if facts is None else "overwrite"
+                    self._store.pipe_file(self._url(name), content.read(), mode=mode)
             except OSError as error:
-                if _is_unmet(error):
-                    return False
-                raise
+                # It was there a moment ago, or the parts were put together a moment ago.
+                is_gone = isinstance(error, FileNotFoundError)
+                if not is_gone and not isinstance(error, FileExistsError) and not _is_unmet(error):
+                    raise
+                now = self.facts(name)
+                if now is None and facts is None:
+                    raise
+                return now is not None and now.writer == ours
         return True
+
+    def _send(
+        self,
+        name: str,
+        content: BinaryIO,
+        size: int,
+        condition: Mapping[str, str],
+        metadata: Mapping[str, str],
+    ) -> None:
+        """Send a file to S3; it appears with its last byte, if the condition holds then."""
+        bucket, key, _ = self._store.split_path(self._url(name))
+        place: dict[str, Any] = {"Bucket": bucket, "Key": key}
+        # Headers know little more than ASCII.
+        told = self._kind(name) | {
+            "Metadata": {about: quote(value) for about, value in metadata.items()}
+        }
+        if size <= _PART_BYTES:
+            self._store.call_s3("put_object", **place, **told, **condition, Body=content.read())
+            return
+        upload = self._store.call_s3("create_multipart_upload", **place, **told)["UploadId"]
+        place["UploadId"] = upload
+        try:
+            parts: list[dict[str, Any]] = []
+            while some := content.read(_PART_BYTES):
+                number = len(parts) + 1
+                sent = self._store.call_s3("upload_part", **place, PartNumber=number, Body=some)
+                parts.append({"PartNumber": number, "ETag": sent["ETag"]})
+            whole = {"Parts": parts}
+            self._store.call_s3(
+                "complete_multipart_upload", **place, **condition, MultipartUpload=whole
+            )
+        except BaseException:
+            # What was sent so far would be kept, and paid for.
+            with suppress(*_STORE_ERRORS):
+                self._store.call_s3("abort_multipart_upload", **place)
+            raise
 
     def _check_leases(self) -> None:
         """Make sure that every lock this process holds here is still its own.
@@ -372,17 +504,17 @@ class ObjectStorage:
             yield
         except FileNotFoundError as error:
             raise DataError(
-                f"The lake {self.root} cannot {what}: {_first_line(error)}. Check that the bucket "
+                f"{self._told_as} cannot {what}: {_first_line(error)}. Check that the bucket "
                 "exists."
             ) from None
         except PermissionError:
             raise DataError(
-                f"The lake {self.root} refuses to {what}. Check the credentials (AWS_PROFILE, "
+                f"{self._told_as} refuses to {what}. Check the credentials (AWS_PROFILE, "
                 "AWS_ACCESS_KEY_ID) and the rights they give."
             ) from None
         except _STORE_ERRORS as error:
             raise DataError(
-                f"The lake {self.root} cannot {what}: {_first_line(error)}. Check the endpoint "
+                f"{self._told_as} cannot {what}: {_first_line(error)}. Check the endpoint "
                 "(AWS_ENDPOINT_URL), the region and the network, and run again."
             ) from None
 
@@ -413,7 +545,7 @@ class _Lease:
 
     def take(self) -> bool:
         """Take the lease if it is free or has ended; return whether that worked."""
-        facts = self.storage._facts(self.name)  # noqa: SLF001 - one room, two classes
+        facts = self.storage.facts(self.name)
         if facts is not None:
             found = self._read()
             if found is not None:
@@ -445,7 +577,7 @@ class _Lease:
     def _renew(self) -> None:
         while not self._given_back.wait(_LEASE_SECONDS / 4):
             try:
-                facts = self.storage._facts(self.name)  # noqa: SLF001
+                facts = self.storage.facts(self.name)
                 found = self._read()
                 if found is None or found.get("token") != self._token or not self._put(facts):
                     self._valid_until = 0.0
@@ -453,7 +585,7 @@ class _Lease:
             except DataError:
                 continue  # The store may answer the next time, before the lease ends.
 
-    def _put(self, facts: dict[str, Any] | None) -> bool:
+    def _put(self, facts: ObjectFacts | None) -> bool:
         # Measured from before the request: a slow answer must not make the lease longer here
         # than others take it to be.
         asked = time.monotonic()

@@ -1,7 +1,7 @@
 """Publishing a warehouse only if its checks hold.
 
 Here belongs what must hold of a finished file before readers get it, and what happens where it
-does not: the file is thrown away, and what stands at the path stays. How the file is built
+does not: the file is thrown away, and what stands at its place stays. How the file is built
 belongs to :mod:`aind_etl.warehouse`, the checks that are SQL to ``sql/checks``.
 """
 
@@ -18,6 +18,7 @@ from aind_etl.contract.ddl import quote_identifier
 from aind_etl.contract.schemas import arrow_schema
 from aind_etl.errors import DataError
 from aind_etl.lake import Lake, read_metadata
+from aind_etl.published import Place, published
 from aind_etl.sql_files import Kind, read_sql_files
 from aind_etl.warehouse import BuildReport, build_warehouse, connect, read_info, run_checks
 
@@ -136,7 +137,7 @@ def publish_checks(sql_folder: Path | None = None) -> list[Check]:
 
 def publish_warehouse(
     lake: Lake,
-    path: Path,
+    place: Place,
     *,
     max_lost_share: float,
     sql_folder: Path | None = None,
@@ -146,7 +147,7 @@ def publish_warehouse(
 
     Parameters
     ----------
-    lake, path, sql_folder, progress
+    lake, place, sql_folder, progress
         As for :func:`aind_etl.warehouse.build_warehouse`.
     max_lost_share
         Largest share of a table's rows, from 0 to 1, that may be gone since it was last
@@ -161,7 +162,7 @@ def publish_warehouse(
     Raises
     ------
     ChecksFailedError
-        A check that must hold does not. What stands at ``path`` stays.
+        A check that must hold does not. What stands at ``place`` stays.
     ConfigurationError, DataError
         As for :func:`aind_etl.warehouse.build_warehouse`.
     """
@@ -170,18 +171,18 @@ def publish_warehouse(
     def validate(built: duckdb.DuckDBPyConnection) -> None:
         outcomes.append(_contract_outcome(built, lake))
         outcomes.append(_agreement_outcome(built, lake))
-        outcomes.append(_collapse_outcome(built, lake, path, max_lost_share))
+        outcomes.append(_collapse_outcome(built, lake, place, max_lost_share))
         outcomes.extend(_sql_outcomes(built, sql_folder))
         failed = [one for one in outcomes if not one.holds and not one.check.is_warning]
         if failed:
-            raise ChecksFailedError(_refusal(failed, path), outcomes)
+            raise ChecksFailedError(_refusal(failed, place), outcomes)
 
     report = build_warehouse(
-        lake, path, sql_folder=sql_folder, progress=progress, validate=validate
+        lake, place, sql_folder=sql_folder, progress=progress, validate=validate
     )
     if not report.published:
         unchanged = "Nothing has changed since it was published."
-        with connect(path) as standing:
+        with connect(place) as standing:
             outcomes = [
                 *(
                     Outcome(Check(*named), holds=True, message=unchanged)
@@ -192,16 +193,16 @@ def publish_warehouse(
     return Publication(report, tuple(outcomes))
 
 
-def _refusal(failed: Sequence[Outcome], path: Path) -> str:
+def _refusal(failed: Sequence[Outcome], place: Place) -> str:
     lines = [f"  {one.check.name}: {one.message} {one.check.summary}" for one in failed]
     stays = (
         "the one that stands there was left as it was"
-        if path.exists()
+        if published(place).exists()
         else "there is none there yet"
     )
     return "\n".join(
         [
-            f"The warehouse {str(path)!r} was not published, {stays}, because checks failed:",
+            f"The warehouse {str(place)!r} was not published, {stays}, because checks failed:",
             *lines,
             (
                 "What offends is shown by the queries of sql/checks; 'aind-etl rebuild' makes the "
@@ -302,15 +303,15 @@ def _lake_rows(lake: Lake) -> int:
 
 
 def _collapse_outcome(
-    built: duckdb.DuckDBPyConnection, lake: Lake, path: Path, max_lost_share: float
+    built: duckdb.DuckDBPyConnection, lake: Lake, place: Place, max_lost_share: float
 ) -> Outcome:
     check = Check(COLLAPSE_CHECK, _SUMMARIES[COLLAPSE_CHECK])
-    if read_info(path).get("lake") != str(lake):
+    if read_info(place).get("lake") != str(lake):
         return Outcome(check, holds=True, message="There is none of this lake to compare with.")
     lost = []
-    with connect(path) as published:
+    with connect(place) as standing:
         for table in _LASTING:
-            before, now = _count(published, table), _count(built, table)
+            before, now = _count(standing, table), _count(built, table)
             if before - now > max_lost_share * before:
                 lost.append((table.name, f"{before:,}", f"{now:,}"))
     if not lost:

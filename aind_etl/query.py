@@ -12,6 +12,7 @@ import duckdb
 
 from aind_etl.contract.ddl import quote_text
 from aind_etl.errors import ConfigurationError
+from aind_etl.published import Place
 from aind_etl.warehouse import connect
 
 FileFormat = Literal["csv", "json", "parquet"]
@@ -32,7 +33,7 @@ class Query:
     Parameters
     ----------
     warehouse
-        The DuckDB file.
+        The DuckDB file: its path, or the URL of an object.
     text
         The query.
 
@@ -42,7 +43,7 @@ class Query:
         There is no warehouse, or the query cannot be run.
     """
 
-    def __init__(self, warehouse: Path, text: str) -> None:
+    def __init__(self, warehouse: Place, text: str) -> None:
         self._connection = connect(warehouse)
         self._text = text.strip().rstrip(";")
         try:

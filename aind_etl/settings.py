@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from aind_etl.errors import ConfigurationError
+from aind_etl.published import Place, as_place
 
 
 class Settings(BaseSettings):
@@ -23,8 +24,8 @@ class Settings(BaseSettings):
     lake
         Folder of the lake, or its prefix on an object store (``s3://bucket/lake``).
     warehouse
-        The DuckDB file; ``<lake>/warehouse.duckdb`` where none is given, and
-        ``./warehouse.duckdb`` for a lake on an object store.
+        The DuckDB file, or the URL of the object that is to be one;
+        ``<lake>/warehouse.duckdb`` where none is given.
     collections
         The collections to work on; all where none is given. In the environment, separated by
         commas.
@@ -76,7 +77,7 @@ class Settings(BaseSettings):
 
     source: str = Field(default="sample:", repr=False)
     lake: Path | str = Path("lake")
-    warehouse: Path | None = None
+    warehouse: Path | str | None = None
     collections: Annotated[tuple[str, ...], NoDecode] = ()
     include: Annotated[tuple[str, ...], NoDecode] = ()
     exclude: Annotated[tuple[str, ...], NoDecode] = ()
@@ -117,12 +118,10 @@ class Settings(BaseSettings):
     def _without_slash(cls, value: str) -> str:
         return value.rstrip("/")
 
-    @field_validator("lake", mode="before")
+    @field_validator("lake", "warehouse", mode="before")
     @classmethod
     def _place(cls, value: object) -> object:
-        if isinstance(value, str) and "://" not in value:
-            return Path(value)
-        return value
+        return as_place(value) if isinstance(value, str) else value
 
     @field_validator("lake", "warehouse")
     @classmethod
@@ -168,9 +167,13 @@ class Settings(BaseSettings):
         return tuple(filter(None, (self.alert_webhook_url, self.dagster_postgres_url)))
 
     @property
-    def warehouse_path(self) -> Path:
-        """Where the warehouse is published."""
-        return self.warehouse or self.folder / "warehouse.duckdb"
+    def warehouse_path(self) -> Place:
+        """Where the warehouse is published: a path, or the URL of an object."""
+        if self.warehouse is not None:
+            return self.warehouse
+        if isinstance(self.lake, Path):
+            return self.lake / "warehouse.duckdb"
+        return f"{self.lake.rstrip('/')}/warehouse.duckdb"
 
     @property
     def folder(self) -> Path:

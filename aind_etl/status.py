@@ -7,11 +7,11 @@ from pathlib import Path
 import polars as pl
 
 from aind_etl.contract import tables
+from aind_etl.errors import ConfigurationError
 from aind_etl.lake import Lake
+from aind_etl.published import Place, ago, published
 from aind_etl.verify import reading
 from aind_etl.warehouse import read_info
-
-_MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +57,20 @@ def collection_statuses(place: Path | str) -> list[CollectionStatus]:
     return statuses
 
 
-def warehouse_status(path: Path) -> str:
-    """Return a sentence on a warehouse."""
-    if not path.is_file():
-        return f"There is no warehouse at {path.absolute()}. Build it with 'aind-etl run'."
+def warehouse_status(place: Place) -> str:
+    """Return a sentence on a warehouse, and one on the copy of it that is read here, if it is."""
+    where = place.absolute() if isinstance(place, Path) else place
+    try:
+        path = published(place).file()
+    except ConfigurationError as error:
+        return str(error)
     info = read_info(path)
     if "built_at" not in info:
         return f"The file {path.absolute()} is no warehouse of aind-etl, or cannot be read."
-    built = _ago(datetime.now(UTC), datetime.fromisoformat(info["built_at"]))
+    built = ago(datetime.now(UTC), datetime.fromisoformat(info["built_at"]))
     megabytes = path.stat().st_size / 1e6
-    return f"Warehouse {path.absolute()}, built {built} by {info['built_by']}, {megabytes:,.1f} MB"
+    copy = "" if isinstance(place, Path) else f"\nIts copy on this machine is {path}"
+    return f"Warehouse {where}, built {built} by {info['built_by']}, {megabytes:,.1f} MB{copy}"
 
 
 def _status(lake: Lake, collection: str) -> CollectionStatus:
@@ -87,17 +91,7 @@ def _status(lake: Lake, collection: str) -> CollectionStatus:
         rejected.select(pl.len()).collect().item(),
         waiting.height,
         newest.collect().item() or "–",
-        _ago(now, state.last_new_pass_at),
-        _ago(now, state.last_full_pass_at),
+        ago(now, state.last_new_pass_at),
+        ago(now, state.last_full_pass_at),
         state.source,
     )
-
-
-def _ago(now: datetime, moment: datetime | None) -> str:
-    if moment is None:
-        return "never"
-    seconds = max(0, int((now - moment).total_seconds()))
-    for size, unit in ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min")):
-        if seconds >= size:
-            return f"{seconds // size} {unit} ago"
-    return "just now"

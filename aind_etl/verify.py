@@ -23,6 +23,7 @@ from aind_etl.contract import ANALYSIS_TABLES, TABLES, Partitioning, Table, tabl
 from aind_etl.contract.ddl import quote_identifier, quote_text
 from aind_etl.errors import DataError
 from aind_etl.lake import Lake, log_file_name, record_ids
+from aind_etl.published import Place
 from aind_etl.sources import Source
 from aind_etl.warehouse import connect, let_read, run_checks
 
@@ -182,7 +183,7 @@ def _compare_partition(
     )
 
 
-def verify_warehouse(lake: Lake, warehouse: Path) -> Iterator[Difference]:
+def verify_warehouse(lake: Lake, warehouse: Place) -> Iterator[Difference]:
     """Compare every table of the lake with the warehouse's, and run the checks of ``sql/checks``.
 
     Raises

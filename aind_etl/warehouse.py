@@ -1,16 +1,16 @@
 """The warehouse: one DuckDB file, built aside from the lake and ``sql/``, published at once.
 
-Here belong the building, the publishing, and how the file is opened for reading. The tables
-come from the contract, everything made of them from ``sql/``.
+Here belong the building, and how the file is opened for reading. The tables come from the
+contract, everything made of them from ``sql/``; how a file gets to its place, and a reader to the
+file, is :mod:`aind_etl.published`.
 
 Readers never wait and are never waited for: a reader that holds the old file keeps it, and
 whoever opens the path next has the new one.
 """
 
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -23,6 +23,7 @@ import duckdb
 from aind_etl.contract import TABLES, DataType, Partitioning, Table, tables
 from aind_etl.contract.ddl import comments, create_table, quote_identifier, quote_text
 from aind_etl.errors import ConfigurationError, DataError
+from aind_etl.published import Place, published
 from aind_etl.sql_files import Kind, SqlFile, in_order, read_sql_files
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class BuildReport:
 
     Attributes
     ----------
-    path
+    place
         The warehouse.
     published
         False where nothing had changed since the last build, and the file was left alone.
@@ -63,7 +64,7 @@ class BuildReport:
         Size of the file.
     """
 
-    path: Path
+    place: Place
     published: bool
     rows: dict[str, int] = field(default_factory=dict)
     size_bytes: int = 0
@@ -71,7 +72,7 @@ class BuildReport:
 
 def build_warehouse(
     lake: "Lake",
-    path: Path,
+    place: Place,
     *,
     sql_folder: Path | None = None,
     progress: Callable[[str], None] = lambda _step: None,
@@ -83,15 +84,16 @@ def build_warehouse(
     ----------
     lake
         Where the tables come from.
-    path
-        Where the warehouse is published. What stands there stays until the new one is whole.
+    place
+        Where the warehouse is published: a path, or the URL of an object. What stands there stays
+        until the new one is whole.
     sql_folder
         The folder ``sql``; the one that travels with the package where none is given.
     progress
         Called with the name of each table as it is begun.
     validate
         Called with the finished file, opened for reading, before it is published. What it raises
-        keeps the file from being published; what stands at ``path`` stays.
+        keeps the file from being published; what stands at ``place`` stays.
 
     Returns
     -------
@@ -102,23 +104,28 @@ def build_warehouse(
     Raises
     ------
     ConfigurationError
-        A file of ``sql/`` cannot be run, or ``path`` is a folder; what stands there is left alone.
+        A file of ``sql/`` cannot be run, or ``place`` is a folder; what stands there is left alone.
     DataError
-        Another process is publishing, or a file of the lake is damaged.
+        Another process is publishing, a file of the lake is damaged, or the store of the warehouse
+        cannot be asked.
     """
-    if path.is_dir():
-        raise ConfigurationError(f"The warehouse {str(path)!r} is a folder; name a file.")
-    if is_current(lake, path, sql_folder=sql_folder):
-        return BuildReport(path, published=False, rows=_count_rows(path), size_bytes=_size(path))
+    if isinstance(place, Path) and place.is_dir():
+        raise ConfigurationError(f"The warehouse {str(place)!r} is a folder; name a file.")
+    target = published(place)
+    if is_current(lake, place, sql_folder=sql_folder):
+        standing = target.file()
+        size = standing.stat().st_size
+        return BuildReport(place, published=False, rows=_count_rows(standing), size_bytes=size)
     sql = {kind: read_sql_files(kind, sql_folder) for kind in Kind}
     with (
-        lake.storage.lock("warehouse", f"the warehouse {path}"),
+        lake.storage.lock("warehouse", f"the warehouse {place}"),
         _standing_still(lake),
-        _aside(path) as building,
+        target.aside() as building,
     ):
+        replacing = target.standing()
         every_table = _tables(lake)
         files = _files(lake)
-        inputs = _fingerprint(lake, sql)
+        facts = _facts(lake, _fingerprint(lake, sql))
         with duckdb.connect(building, config=_BUILD_CONFIG) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             let_read(connection, lake)
@@ -135,13 +142,13 @@ def build_warehouse(
                     connection.execute(statement)
             connection.commit()
             _apply_sql(connection, sql, progress)
-            _write_info(connection, lake, inputs)
+            _write_info(connection, facts)
             connection.execute("CHECKPOINT")
         rows = _count_rows(building)
         with connect(building) as connection:
             validate(connection)
-        _publish(building, path)
-    return BuildReport(path, published=True, rows=rows, size_bytes=_size(path))
+        size = target.publish(building, facts, replacing=replacing)
+    return BuildReport(place, published=True, rows=rows, size_bytes=size)
 
 
 def let_read(connection: duckdb.DuckDBPyConnection, lake: "Lake") -> None:
@@ -151,22 +158,30 @@ def let_read(connection: duckdb.DuckDBPyConnection, lake: "Lake") -> None:
         connection.register_filesystem(file_system)
 
 
-def is_current(lake: "Lake", path: Path, *, sql_folder: Path | None = None) -> bool:
-    """Return whether a build would give the warehouse that stands at ``path`` already.
+def is_current(lake: "Lake", place: Place, *, sql_folder: Path | None = None) -> bool:
+    """Return whether a build would give the warehouse that stands at a place already.
+
+    Of an object, its store is asked; it need not be fetched.
 
     Raises
     ------
     ConfigurationError
         A file of ``sql/`` cannot be read.
+    DataError
+        The store of the warehouse cannot be asked.
     """
     sql = {kind: read_sql_files(kind, sql_folder) for kind in Kind}
-    return read_info(path).get("inputs") == _fingerprint(lake, sql)
+    target = published(place)
+    facts = target.told()
+    if not facts and target.exists():
+        facts = _read_info(target.file())
+    return facts.get("inputs") == _fingerprint(lake, sql)
 
 
-def connect(path: Path) -> duckdb.DuckDBPyConnection:
+def connect(place: Place) -> duckdb.DuckDBPyConnection:
     """Open the warehouse for reading.
 
-    What stands at the path now is opened, whoever in this process still holds what stood there
+    What stands at the place now is opened, whoever in this process still holds what stood there
     before.
 
     Raises
@@ -176,7 +191,7 @@ def connect(path: Path) -> duckdb.DuckDBPyConnection:
     """
     connection = duckdb.connect(":memory:", config=_CONFIG)
     try:
-        _attach(connection, path)
+        _attach(connection, published(place).file())
     except BaseException:
         connection.close()
         raise
@@ -184,7 +199,7 @@ def connect(path: Path) -> duckdb.DuckDBPyConnection:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def opened(place: Place) -> Iterator[duckdb.DuckDBPyConnection]:
     """Give the warehouse for one question, and let go of the file after it.
 
     The same as :func:`connect`, but quicker from the second time on: the database in memory, which
@@ -196,6 +211,7 @@ def opened(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     ConfigurationError
         There is none, it cannot be read, or it is of a later layout than this version knows.
     """
+    path = published(place).file()
     try:
         memory = _idle.pop()
     except IndexError:
@@ -228,11 +244,6 @@ def _attach(connection: duckdb.DuckDBPyConnection, path: Path) -> str:
     Within a process, DuckDB gives whoever connects to a path the file that is open by that name, be
     it replaced since. A file attached to a database of one's own is the one at the path.
     """
-    if not path.is_file():
-        raise ConfigurationError(
-            f"There is no warehouse at {str(path)!r}. Build it with 'aind-etl run', or name "
-            "another with --warehouse or AIND_ETL_WAREHOUSE."
-        )
     name = quote_identifier(path.stem)
     try:
         connection.execute("SET TimeZone = 'UTC'")
@@ -264,10 +275,19 @@ def _refuse_later_layout(connection: duckdb.DuckDBPyConnection, path: Path) -> N
         )
 
 
-def read_info(path: Path) -> dict[str, str]:
+def read_info(place: Place) -> dict[str, str]:
     """Return the facts a warehouse holds about itself; none where it cannot be read."""
-    if not path.is_file():
+    target = published(place)
+    told: dict[str, str] = {}
+    with suppress(DataError):  # The copy there is says it too.
+        told = target.told()
+    try:
+        return told or _read_info(target.file())
+    except ConfigurationError:
         return {}
+
+
+def _read_info(path: Path) -> dict[str, str]:
     try:
         with duckdb.connect(path, read_only=True, config=_CONFIG) as connection:
             return dict(connection.execute(f"SELECT name, value FROM {INFO_TABLE}").fetchall())
@@ -501,21 +521,23 @@ def _columns(
     ).fetchall()
 
 
-def _write_info(connection: duckdb.DuckDBPyConnection, lake: "Lake", inputs: str) -> None:
+def _facts(lake: "Lake", inputs: str) -> dict[str, str]:
+    """Return what a warehouse says about itself: when, from what and by what it was built."""
+    return {
+        "built_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "built_by": f"aind-etl {version('aind-etl')}, DuckDB {duckdb.__version__}",
+        "lake": str(lake),
+        "layout": str(_LAYOUT),
+        "inputs": inputs,
+    }
+
+
+def _write_info(connection: duckdb.DuckDBPyConnection, facts: Mapping[str, str]) -> None:
     connection.execute(
         f"CREATE TABLE {INFO_TABLE} (name VARCHAR NOT NULL, value {DataType.VARCHAR})"
     )
     connection.execute(f"COMMENT ON TABLE {INFO_TABLE} IS {quote_text(_INFO_COMMENT)}")
-    connection.executemany(
-        f"INSERT INTO {INFO_TABLE} VALUES (?, ?)",
-        [
-            ("built_at", datetime.now(UTC).isoformat(timespec="seconds")),
-            ("built_by", f"aind-etl {version('aind-etl')}, DuckDB {duckdb.__version__}"),
-            ("lake", str(lake)),
-            ("layout", str(_LAYOUT)),
-            ("inputs", inputs),
-        ],
-    )
+    connection.executemany(f"INSERT INTO {INFO_TABLE} VALUES (?, ?)", list(facts.items()))
 
 
 def _fingerprint(lake: "Lake", sql: dict[Kind, list[SqlFile]]) -> str:
@@ -549,39 +571,6 @@ def _count_rows(path: Path) -> dict[str, int]:
             ][0]
             for (name,) in names
         }
-
-
-@contextmanager
-def _aside(path: Path) -> Iterator[Path]:
-    """Give the path of a file to build, in a folder of its own beside ``path``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{path.name}-building-"
-    # The lock is held: a folder like this was left by a build that was killed.
-    for left in path.parent.glob(f"{prefix}*"):
-        shutil.rmtree(left, ignore_errors=True)
-    folder = path.parent / f"{prefix}{os.getpid()}"
-    folder.mkdir()
-    try:
-        # The same name: it becomes the database's own, which views may be qualified with.
-        yield folder / path.name
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _publish(building: Path, path: Path) -> None:
-    """Put a finished file in its place, for good."""
-    with building.open("rb+") as file:
-        os.fsync(file.fileno())
-    building.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size
 
 
 def _first_line(error: Exception) -> str:

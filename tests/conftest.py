@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import object_store
 import pytest
 from hypothesis import settings
 from worlds import Built, flatten_otherwise, load
@@ -69,6 +70,19 @@ def load_as_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, Lake], No
             load(source, lake)
 
     return load_as_before
+
+
+@pytest.fixture(scope="session")
+def _endpoint_address() -> Iterator[str]:
+    with object_store.object_store() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def endpoint(_endpoint_address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the address of an S3 endpoint, which is that of the environment as well."""
+    with object_store.asked_at(_endpoint_address, tmp_path_factory.mktemp("cache")):
+        yield _endpoint_address
 
 
 @pytest.fixture(scope="session")

@@ -5,19 +5,18 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
 from typing import BinaryIO
-from uuid import uuid4
 
 import duckdb
-import object_store
 import polars as pl
 import pytest
 import s3fs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from object_store import new_prefix
 from worlds import NOON, Built, assert_same, load, loaded_lake, tables_of
 
 from aind_etl import object_storage
@@ -30,21 +29,9 @@ from aind_etl.warehouse import build_warehouse, connect
 NAME = "analyses/collection=a/part.parquet"
 
 
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as patch, object_store.object_store() as address:
-        for name, value in object_store.ENVIRONMENT.items():
-            patch.setenv(name, value)
-        patch.setenv("AWS_ENDPOINT_URL", address)
-        s3fs.S3FileSystem(skip_instance_cache=True).mkdir(object_store.BUCKET)
-        yield address
-    # Whoever asks next has another environment.
-    s3fs.S3FileSystem.clear_instance_cache()
-
-
 @pytest.fixture
 def url(endpoint: str) -> str:
-    return f"s3://{object_store.BUCKET}/{uuid4().hex}"
+    return new_prefix()
 
 
 @pytest.fixture
@@ -55,7 +42,7 @@ def storage(url: str) -> ObjectStorage:
 @pytest.fixture(scope="module")
 def lake_url(sample_dump: Path, endpoint: str) -> str:
     """Return where a lake of the sample world lies, which no test may change."""
-    address = f"s3://{object_store.BUCKET}/{uuid4().hex}"
+    address = new_prefix()
     loaded_lake(sample_dump, address)
     return address
 
@@ -152,7 +139,7 @@ def test_what_was_written_is_read_by_polars_and_duckdb(storage: ObjectStorage) -
 def test_files_are_as_the_last_write_or_removal_left_them(
     endpoint: str, steps: list[tuple[str, bytes | None]]
 ) -> None:
-    storage = ObjectStorage(f"s3://{object_store.BUCKET}/{uuid4().hex}")
+    storage = ObjectStorage(new_prefix())
     expected: dict[str, bytes] = {}
     for name, text in steps:
         if text is None:
@@ -341,9 +328,9 @@ def test_a_warehouse_is_built_from_it_and_agrees(
             ).fetchall()
         )
     assert report.rows == {name: expected[name] for name in report.rows}
-    errors = [one for one in verify_warehouse(lake, report.path) if not one.is_warning]
+    errors = [one for one in verify_warehouse(lake, report.place) if not one.is_warning]
     assert errors == []
-    assert not build_warehouse(lake, report.path).published
+    assert not build_warehouse(lake, report.place).published
 
 
 def test_a_second_load_writes_nothing(sample_dump: Path, lake_url: str) -> None:

@@ -32,6 +32,7 @@ def test_without_any_choice_the_sample_is_loaded_to_a_lake_in_the_working_folder
         ("lake", "/data/lake", Path("/data/lake")),
         ("lake", "~/lake", Path.home() / "lake"),
         ("warehouse", "/data/w.duckdb", Path("/data/w.duckdb")),
+        ("warehouse", "s3://bucket/w.duckdb", "s3://bucket/w.duckdb"),
         ("collections", "one", ("one",)),
         ("collections", " one, two ,,three ", ("one", "two", "three")),
         ("collections", "", ()),
@@ -47,6 +48,12 @@ def test_without_any_choice_the_sample_is_loaded_to_a_lake_in_the_working_folder
 def test_every_setting_can_be_set_in_the_environment(monkeypatch, name, text, expected):
     monkeypatch.setenv(f"AIND_ETL_{name.upper()}", text)
     assert getattr(load_settings(), name) == expected
+
+
+@pytest.mark.parametrize("lake", ["s3://bucket/lake", "s3://bucket/lake/"])
+def test_the_warehouse_lies_in_the_lake_wherever_that_is(lake):
+    assert load_settings(lake=lake).warehouse_path == "s3://bucket/lake/warehouse.duckdb"
+    assert load_settings(lake=lake, warehouse="w.duckdb").warehouse_path == Path("w.duckdb")
 
 
 def test_what_is_given_counts_more_than_the_environment(monkeypatch):

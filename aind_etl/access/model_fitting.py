@@ -26,6 +26,7 @@ from aind_etl.access.records import matching_records
 from aind_etl.access.suggestions import suggest
 from aind_etl.access.warehouse import opened
 from aind_etl.errors import ArgumentError, SourceError
+from aind_etl.published import as_place
 from aind_etl.settings import load_settings
 
 _log = logging.getLogger(__name__)
@@ -165,8 +166,8 @@ def get_mle_model_fitting(  # noqa: PLR0913, PLR0917 - the arguments people know
             "Give at least one of subject_id, session_date, agent_alias, from_custom_query and "
             "analysis_tag: without any, every fit there is would be returned."
         )
-    path = load_settings().warehouse_path if warehouse is None else Path(warehouse)
-    with opened(path) as connection:
+    place = load_settings().warehouse_path if warehouse is None else as_place(warehouse)
+    with opened(place) as connection:
         fits = _find(connection, filters, from_custom_query)
         if fits.is_empty():
             _note_nothing_found(connection, filters)

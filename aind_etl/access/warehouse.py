@@ -18,6 +18,7 @@ from aind_etl.access.suggestions import in_words, suggest
 from aind_etl.contract import Table, tables
 from aind_etl.contract.ddl import quote_identifier
 from aind_etl.errors import ArgumentError
+from aind_etl.published import Place, as_place
 from aind_etl.query import explained, read_relation
 from aind_etl.settings import load_settings
 
@@ -40,7 +41,7 @@ _NEWEST = "latest_analyses"
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def opened(place: Place) -> Iterator[duckdb.DuckDBPyConnection]:
     """Give the warehouse for reading; what DuckDB says of a query or the file becomes an error.
 
     Raises
@@ -48,7 +49,7 @@ def opened(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     ConfigurationError
         There is no warehouse, or it cannot be read.
     """
-    with warehouse.opened(path) as connection:
+    with warehouse.opened(place) as connection:
         try:
             yield connection
         except duckdb.Error as error:
@@ -61,8 +62,9 @@ class Warehouse(Generic[Frame]):
     Parameters
     ----------
     path
-        The DuckDB file; the one that ``AIND_ETL_WAREHOUSE`` or ``AIND_ETL_LAKE`` name where none
-        is given.
+        The DuckDB file, or the URL of an object (``s3://bucket/lake/warehouse.duckdb``); the one
+        that ``AIND_ETL_WAREHOUSE`` or ``AIND_ETL_LAKE`` name where none is given. Of an object, a
+        copy on this machine is read that follows it.
     frames
         What answers come as: ``polars``, ``pandas`` or ``arrow``.
 
@@ -107,7 +109,7 @@ class Warehouse(Generic[Frame]):
     def __init__(self, path: Path | str | None = None, *, frames: Frames = "polars") -> None:
         if frames not in _READERS:
             raise ArgumentError(f"frames is {in_words(_READERS, 'or')}, not {frames!r}.")
-        self.path = load_settings().warehouse_path if path is None else Path(path)
+        self.path: Place = load_settings().warehouse_path if path is None else as_place(path)
         self._frames = frames
 
     def __repr__(self) -> str:

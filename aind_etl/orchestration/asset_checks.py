@@ -12,6 +12,7 @@ import dagster as dg
 from aind_etl.contract import tables
 from aind_etl.orchestration.assets.warehouse import WAREHOUSE
 from aind_etl.orchestration.resources import Etl
+from aind_etl.published import published
 from aind_etl.publishing import as_markdown
 from aind_etl.warehouse import connect
 
@@ -121,7 +122,7 @@ def warnings(
         for one in _WARNINGS
         if dg.AssetCheckKey(dg.AssetKey(one.asset), one.name) in context.selected_asset_check_keys
     ]
-    if not etl.settings.warehouse_path.exists():
+    if not published(etl.settings.warehouse_path).exists():
         return  # An asset was materialised by itself before anything was published.
     with connect(etl.settings.warehouse_path) as connection:
         for one in asked:

@@ -163,7 +163,7 @@ def figures_preview(figures: Sequence["Figure"]) -> dg.MetadataValue:
     return dg.MetadataValue.md("\n\n".join(shown))
 
 
-def uri(path: "Location") -> dg.MetadataValue:
+def uri(path: "Location | str") -> dg.MetadataValue:
     """Return where something lies, as the page shows it."""
     return dg.MetadataValue.path(str(path))
 

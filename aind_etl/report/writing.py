@@ -22,6 +22,7 @@ import vl_convert
 from platformdirs import user_cache_path
 
 from aind_etl.errors import ConfigurationError
+from aind_etl.published import Place
 from aind_etl.report import charts
 from aind_etl.report.figures import FIGURES, HEADLINES, SESSIONS, TRAJECTORIES, TRAJECTORY_AGENTS
 from aind_etl.warehouse import connect, read_info
@@ -62,7 +63,7 @@ class ReportSummary:
     newest_session: date | None
 
 
-def write_report(warehouse: Path, output: Path) -> ReportSummary:
+def write_report(warehouse: Place, output: Path) -> ReportSummary:
     """Write the report on a warehouse as one page that needs no network.
 
     Parameters

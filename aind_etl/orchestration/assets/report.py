@@ -8,6 +8,7 @@ import dagster as dg
 from aind_etl.orchestration.assets.warehouse import WAREHOUSE
 from aind_etl.orchestration.metadata import OWNERS, Stopwatch, uri
 from aind_etl.orchestration.resources import Etl
+from aind_etl.published import beside
 
 
 @dg.asset(
@@ -25,7 +26,8 @@ def report(etl: dg.ResourceParam[Etl]) -> dg.MaterializeResult[Any]:
     etl.progress.step("draw the report")
     watch = Stopwatch()
     warehouse = etl.settings.warehouse_path
-    summary = write_report(warehouse, warehouse.with_name("report.html"))
+    with beside(warehouse, "report.html") as (place, path):
+        summary = write_report(warehouse, path)
     return dg.MaterializeResult(
         metadata={
             **{
@@ -33,7 +35,7 @@ def report(etl: dg.ResourceParam[Etl]) -> dg.MaterializeResult[Any]:
                 for name, value in asdict(summary).items()
                 if isinstance(value, int | str)
             },
-            "dagster/uri": uri(summary.path),
+            "dagster/uri": uri(place),
             "newest session": str(summary.newest_session or "none"),
             "seconds": watch.seconds,
         }

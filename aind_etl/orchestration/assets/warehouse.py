@@ -108,7 +108,7 @@ def warehouse_asset() -> dg.AssetsDefinition:
             yield from map(_check_result, error.outcomes)
             raise
         report = publication.report
-        context.log.info("%s: %s", "published" if report.published else "unchanged", report.path)
+        context.log.info("%s: %s", "published" if report.published else "unchanged", report.place)
         yield from map(_check_result, publication.outcomes)
         yield from _materializations(report, made, watch)
 
@@ -121,7 +121,7 @@ def _materializations(
     yield dg.MaterializeResult(
         asset_key=WAREHOUSE,
         metadata={
-            "dagster/uri": uri(report.path),
+            "dagster/uri": uri(report.place),
             "published": report.published,
             "bytes": report.size_bytes,
             "seconds": watch.seconds,
@@ -133,7 +133,7 @@ def _materializations(
             ),
         },
     )
-    with connect(report.path) as connection:
+    with connect(report.place) as connection:
         for file in made:
             metadata: dict[str, Any] = {
                 "dagster/column_schema": made_column_schema(connection, file.name),
