@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from datetime import time
+from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,19 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from aind_etl.errors import ConfigurationError
 from aind_etl.published import Place, as_place
+
+
+class Engine(StrEnum):
+    """What the runs that Dagster starts are made by."""
+
+    PROCESS = "process"
+    """A process a run, on the code location's machine."""
+    MULTIPROCESS = "multiprocess"
+    """The same with a process a step."""
+    CELERY = "celery"
+    """Celery's workers, on any machine."""
+    KUBERNETES = "kubernetes"
+    """A pod a run and a pod a step."""
 
 
 class Settings(BaseSettings):
@@ -71,6 +85,12 @@ class Settings(BaseSettings):
     dagster_postgres_url
         Address of the PostgreSQL database in which Dagster keeps runs and events; in SQLite
         files below ``DAGSTER_HOME`` where none is given.
+    engine
+        What makes the runs that Dagster starts. Runs of ``aind-etl run`` are made by the command
+        itself.
+    celery_broker_url
+        Address of the broker, Redis or RabbitMQ, that Celery's workers listen to; may hold a
+        password.
     """
 
     model_config = SettingsConfigDict(env_prefix="AIND_ETL_", extra="ignore")
@@ -98,6 +118,8 @@ class Settings(BaseSettings):
     alert_webhook_url: SecretStr | None = None
     dagster_url: str = "http://127.0.0.1:3000"
     dagster_postgres_url: SecretStr | None = None
+    engine: Engine = Engine.PROCESS
+    celery_broker_url: SecretStr | None = None
 
     @field_validator("collections", "include", "exclude", mode="before")
     @classmethod
@@ -164,7 +186,12 @@ class Settings(BaseSettings):
     @property
     def secrets(self) -> tuple[SecretStr, ...]:
         """What must never be shown, besides credentials in the source's address."""
-        return tuple(filter(None, (self.alert_webhook_url, self.dagster_postgres_url)))
+        return tuple(
+            filter(
+                None,
+                (self.alert_webhook_url, self.dagster_postgres_url, self.celery_broker_url),
+            )
+        )
 
     @property
     def warehouse_path(self) -> Place:

@@ -11,7 +11,7 @@ refuse() {
     exit 2
 }
 
-for name in POSTGRES_PASSWORD AIND_ETL_ALERT_WEBHOOK_URL; do
+for name in POSTGRES_PASSWORD AIND_ETL_ALERT_WEBHOOK_URL AIND_ETL_CELERY_BROKER_URL; do
     eval "value=\${$name:-} file=\${${name}_FILE:-}"
     [ -n "$file" ] || continue
     [ -z "$value" ] || refuse "Both $name and ${name}_FILE are set. Unset one of them."

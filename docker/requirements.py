@@ -10,5 +10,5 @@ from pathlib import Path
 
 project = tomllib.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))["project"]
 extras = project["optional-dependencies"]
-needed = [*project["dependencies"], *extras["postgres"], *extras["kubernetes"]]
+needed = [*project["dependencies"], *(one for extra in extras.values() for one in extra)]
 sys.stdout.write("\n".join(needed) + "\n")

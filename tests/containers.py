@@ -22,7 +22,7 @@ import yaml
 CLONE = Path(__file__).parent.parent
 DOCKER = CLONE / "docker"
 
-_VARIABLE = re.compile(r"\$\{(\w+)(?:(:-|:\+)([^}]*))?\}")
+_VARIABLE = re.compile(r"\$\{(\w+)(?:(:-|:\+|-)([^}]*))?\}")
 
 
 def free_port() -> int:
@@ -47,11 +47,13 @@ def read_compose(variables: Mapping[str, str]) -> dict[str, Any]:
         given = variables.get(name, "")
         if operator == ":+":
             return other if given else ""
+        if operator == "-":
+            return given if name in variables else other
         return given or other or ""
 
     def resolve(node: Any) -> Any:
         if isinstance(node, str):
-            return _VARIABLE.sub(value, node)
+            return _VARIABLE.sub(value, node).replace("$$", "$")
         if isinstance(node, list):
             return [resolve(one) for one in node]
         if isinstance(node, dict):
@@ -183,11 +185,11 @@ class Containers:
         assert kind == "CMD"
         return self.run(service, command)
 
-    def start(self, service: str) -> "subprocess.Popen[bytes]":
-        """Start the process of a service, in a session of its own."""
-        with (self.folder / f"{service}.log").open("ab") as log:
+    def start(self, service: str, *more: str, log_name: str = "") -> "subprocess.Popen[bytes]":
+        """Start the process of a service, in a session of its own, with a few words more."""
+        with (self.folder / f"{log_name or service}.log").open("ab") as log:
             return subprocess.Popen(
-                [self.translate(word) for word in self.command(service)],
+                [self.translate(word) for word in (*self.command(service), *more)],
                 env=self.environment(service),
                 cwd=self.home,
                 stdout=log,

@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from aiohttp import ClientSession, TCPConnector, web
+from yarl import URL
 
 RCLONE = Path(sys.executable).with_name("rclone")
 
@@ -28,6 +29,7 @@ SLOW_DOWN = (
 _ERROR = (
     '<?xml version="1.0" encoding="UTF-8"?><Error><Code>{0}</Code><Message>{0}</Message></Error>'
 )
+_OF_ONE_CONNECTION = {"connection", "content-length", "expect", "transfer-encoding"}
 PAGE = "<!DOCTYPE html><html><head><title>Please sign in</title></head><body></body></html>"
 
 
@@ -137,19 +139,25 @@ class Endpoint:
             body = fault.body or b""
             content = body.encode() if isinstance(body, str) else body
             return web.Response(status=fault.status, body=content, headers=fault.headers)
-        passed = {"Host": request.headers["Host"]}
-        for name in ("Authorization", "X-Amz-Date", "X-Amz-Content-Sha256", "If-Match"):
-            if name in request.headers:
-                passed[name] = request.headers[name]
-        url = self._upstream + path
-        async with self._client.request(request.method, url, headers=passed) as answer:
+        passed = {
+            name: value
+            for name, value in request.headers.items()
+            if name.lower() not in _OF_ONE_CONNECTION
+        }
+        if "Expect" in request.headers:
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        sent = await request.content.read()
+        url = URL(self._upstream + path, encoded=True)
+        async with self._client.request(
+            request.method, url, headers=passed, data=sent or None
+        ) as answer:
             content = await answer.read()
             headers = {
                 name: value
                 for name, value in answer.headers.items()
-                if name.lower() in {"content-type", "etag", "last-modified"}
+                if name.lower() in {"content-type", "content-range", "etag", "last-modified"}
             }
-            if request.method == "HEAD":
+            if request.method == "HEAD" and "Content-Length" in answer.headers:
                 headers["Content-Length"] = answer.headers["Content-Length"]
                 return web.Response(status=answer.status, headers=headers)
             if fault is not None and fault.cut:

@@ -7,6 +7,7 @@ import dagster as dg
 
 from aind_etl.orchestration.asset_checks import warnings
 from aind_etl.orchestration.assets import all_assets
+from aind_etl.orchestration.executors import executor_of
 from aind_etl.orchestration.jobs import (
     publish_warehouse,
     refresh_collection,
@@ -41,5 +42,5 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
         sensors=all_sensors(settings),
         schedules=all_schedules(settings),
         resources=resources,
-        executor=dg.in_process_executor,
+        executor=executor_of(settings.engine),
     )

@@ -1,0 +1,205 @@
+"""The Celery form of `docker/` on real parts, as plain processes of this host.
+
+A MongoDB with the sample's documents, PostgreSQL, Redis, and a lake on an S3 endpoint behind a
+proxy that fails on request; workers, code location and daemon as the compose file has them.
+"""
+
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import s3fs
+from bson import decode_file_iter
+from containers import Containers, end_group, wait_until
+from dagster._core.code_pointer import ModuleCodePointer
+from dagster._core.definitions.reconstruct import ReconstructableRepository
+from dagster._core.launcher import LaunchRunContext
+from mongod import find_mongod, running_mongod
+from object_store import BUCKET, ENVIRONMENT, object_store
+from postgresql import find_postgresql, running_postgresql
+from pymongo import MongoClient
+from redis_server import RedisServer, find_redis, running_redis
+from result_endpoint import Endpoint
+
+from aind_etl.lake import Lake
+from aind_etl.sample import write_world
+
+if TYPE_CHECKING:
+    import subprocess
+
+WORKERS = ("worker-1", "worker-2", "worker-3")
+PARTITION = "dagster/partition"
+PASSWORD = "of no value"
+
+
+class Cluster:
+    """The parts, and the processes started so far.
+
+    Attributes
+    ----------
+    containers
+        What the compose file says.
+    client
+        A client of the MongoDB.
+    broker
+        The Redis.
+    store
+        The proxy before the S3 endpoint.
+    lake
+        The lake of the workers.
+    """
+
+    def __init__(
+        self,
+        containers: Containers,
+        client: MongoClient[dict[str, Any]],
+        broker: RedisServer,
+        store: Endpoint,
+    ) -> None:
+        self.containers = containers
+        self.client = client
+        self.broker = broker
+        self.store = store
+        self.lake = Lake(containers.environment("code")["AIND_ETL_LAKE"])
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str) -> None:
+        """Start a service, or one of the workers."""
+        service, _, number = name.partition("-")
+        more = ["--hostname", f"{name}@%h"] if number else []
+        self.processes[name] = self.containers.start(service, *more, log_name=name)
+
+    def end(self, name: str, signal_number: int = signal.SIGTERM) -> None:
+        """End what was started under a name by a signal."""
+        end_group(self.processes.pop(name), signal_number)
+
+    def wait_for_workers(self, names: Sequence[str] = WORKERS) -> None:
+        """Wait until workers take runs."""
+        wait_until(
+            lambda: all(" ready." in self.containers.said(name) for name in names), 240, self.said
+        )
+
+    def launch(
+        self, instance: dg.DagsterInstance, job_name: str, partition: str | None = None
+    ) -> str:
+        """Start a run as the daemon does, and return its id."""
+        pointer = ModuleCodePointer("aind_etl.orchestration.location", "defs")
+        job = ReconstructableRepository(pointer).get_reconstructable_job(job_name)
+        run = instance.create_run_for_job(
+            job.get_definition(),
+            job_code_origin=job.get_python_origin(),
+            tags={PARTITION: partition} if partition else None,
+        )
+        instance.run_launcher.launch_run(LaunchRunContext(run, workspace=None))
+        return run.run_id
+
+    def wait_for_run(self, instance: dg.DagsterInstance, run_id: str, seconds: float = 240) -> str:
+        """Return how a run stands once it is over."""
+
+        def over() -> str | None:
+            run = instance.get_run_by_id(run_id)
+            assert run
+            return run.status.value if run.is_finished else None
+
+        return str(wait_until(over, seconds, self.said))
+
+    def said(self) -> str:
+        """Return the last of what every process printed."""
+        return "\n".join(self.containers.said(name)[-800:] for name in self.processes)
+
+    def makers(self) -> set[str]:
+        """Return which of the workers have made a run so far."""
+        return {name for name in WORKERS if "succeeded in" in self.containers.said(name)}
+
+    def environment(self) -> dict[str, str]:
+        """Return what a process outside the containers is to have in its environment."""
+        found = self.containers.environment("code")
+        del found["PATH"]
+        return found | {"POSTGRES_PASSWORD": PASSWORD}
+
+
+@contextmanager
+def running_cluster(folder: Path, *, sessions: int, **variables: str) -> Iterator[Cluster]:
+    """Run the parts, with the sample's documents in the MongoDB and no worker yet.
+
+    Parameters
+    ----------
+    folder
+        Where everything goes.
+    sessions
+        Size of the sample world.
+    **variables
+        What an ``.env`` would say besides.
+
+    Raises
+    ------
+    NoMongodError, NoPostgresqlError, NoRedisError
+        One of the servers is not to be had.
+    """
+    with ExitStack() as stack:
+        programs, redis = find_postgresql(), find_redis()
+        port = stack.enter_context(running_mongod(find_mongod(), folder / "mongod"))
+        client: MongoClient[dict[str, Any]] = stack.enter_context(MongoClient("127.0.0.1", port))
+        _fill(client, folder / "world", sessions)
+        store = Endpoint(stack.enter_context(object_store()))
+        store.start()
+        stack.callback(store.stop)
+        (folder / "containers").mkdir()
+        containers = Containers(
+            folder / "containers",
+            {
+                "AIND_ETL_ENGINE": "celery",
+                "AIND_ETL_SOURCE": f"mongodb://127.0.0.1:{port}/analysis",
+                "AIND_ETL_LAKE": f"s3://{BUCKET}/lake",
+                "AIND_ETL_RESULTS_ROOT": "/tmp/no-results",
+                "AWS_ENDPOINT_URL": store.url,
+                "AWS_DEFAULT_REGION": ENVIRONMENT["AWS_DEFAULT_REGION"],
+                "AWS_CREDENTIALS_FILE": "secrets/aws_credentials",
+                **variables,
+            },
+        )
+        (containers.folder / "tmp" / "no-results").mkdir()
+        secrets = containers.folder / "secrets"
+        (secrets / "aws_credentials").write_text(
+            f"[default]\naws_access_key_id = {ENVIRONMENT['AWS_ACCESS_KEY_ID']}\n"
+            f"aws_secret_access_key = {ENVIRONMENT['AWS_SECRET_ACCESS_KEY']}\n"
+        )
+        (secrets / "postgres_password").write_text(PASSWORD)
+        server = containers.services["postgres"]["environment"]
+        containers.ports["5432"] = stack.enter_context(
+            running_postgresql(
+                programs,
+                user=server["POSTGRES_USER"],
+                password_file=secrets / "postgres_password",
+                database=server["POSTGRES_DB"],
+            )
+        )
+        containers.hosts["postgres"] = "127.0.0.1"
+        arguments = containers.services["broker"]["command"]
+        broker = stack.enter_context(running_redis(redis, *arguments[1:]))
+        containers.hosts["broker:6379"] = f"127.0.0.1:{broker.port}"
+        store_as_it_is = s3fs.S3FileSystem(
+            key=ENVIRONMENT["AWS_ACCESS_KEY_ID"],
+            secret=ENVIRONMENT["AWS_SECRET_ACCESS_KEY"],
+            client_kwargs={"endpoint_url": store.url},
+            skip_instance_cache=True,
+        )
+        store_as_it_is.mkdir(BUCKET)
+        cluster = Cluster(containers, client, broker, store)
+        try:
+            yield cluster
+        finally:
+            for name in reversed(list(cluster.processes)):
+                cluster.end(name, signal.SIGKILL)
+
+
+def _fill(client: MongoClient[dict[str, Any]], folder: Path, sessions: int) -> None:
+    write_world(folder, sessions=sessions, seed=0, formats=("bson",), results=False)
+    for path in sorted(folder.glob("*.bson")):
+        with path.open("rb") as file:
+            documents = decode_file_iter(file)
+            while batch := [one for one, _ in zip(documents, range(5000), strict=False)]:
+                client["analysis"][path.stem].insert_many(batch, ordered=False)

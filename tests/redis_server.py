@@ -1,0 +1,102 @@
+"""A real Redis for tests: found on the path, and started."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_START_SECONDS = 30
+
+
+class NoRedisError(Exception):
+    """There is no Redis to be had; the message says why."""
+
+
+def find_redis() -> str:
+    """Return the path of ``redis-server``, or of ``valkey-server``, which is the same.
+
+    Raises
+    ------
+    NoRedisError
+        There is none.
+    """
+    for name in ("redis-server", "valkey-server"):
+        if found := shutil.which(name):
+            return found
+    raise NoRedisError("there is no redis-server; Debian's package is called redis-server")
+
+
+class RedisServer:
+    """A server of its own on a free port of this host, whose data outlive its process.
+
+    Parameters
+    ----------
+    program
+        As of :func:`find_redis`.
+    folder
+        Where its data and its log go.
+    arguments
+        What it is started with besides, as the container's command has it.
+    """
+
+    def __init__(self, program: str, folder: Path, *arguments: str) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        self._folder = folder
+        self._command = [program, "--port", str(self.port), "--bind", "127.0.0.1", *arguments]
+        self._command += ["--dir", str(folder)]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it answers.
+
+        Raises
+        ------
+        NoRedisError
+            It does not.
+        """
+        log = self._folder / "log"
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(self._command, stdout=output, stderr=output)
+        give_up = time.monotonic() + _START_SECONDS
+        while time.monotonic() < give_up and self._process.poll() is None:
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                    connection.sendall(b"PING\r\n")
+                    if connection.recv(16).startswith(b"+PONG"):
+                        return
+            except OSError:
+                pass
+            time.sleep(0.02)
+        raise NoRedisError(f"redis-server does not start: {log.read_text()[-500:]}")
+
+    def end(self, signal_number: int = signal.SIGTERM) -> None:
+        """End it by a signal."""
+        if self._process is not None:
+            self._process.send_signal(signal_number)
+            self._process.wait()
+            self._process = None
+
+
+@contextmanager
+def running_redis(program: str, *arguments: str) -> Iterator[RedisServer]:
+    """Run a server for the time of a ``with`` block.
+
+    Raises
+    ------
+    NoRedisError
+        It does not start.
+    """
+    with tempfile.TemporaryDirectory(prefix="aind-etl-redis-") as folder:
+        server = RedisServer(program, Path(folder), *arguments)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.end(signal.SIGKILL)
