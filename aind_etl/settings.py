@@ -1,19 +1,20 @@
 """The one settings model: every choice a user has, from the environment or the command line."""
 
+import os
 from collections.abc import Collection
 from datetime import time
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any
-from zoneinfo import available_timezones
+from typing import Any
+from zoneinfo import ZoneInfo
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
 
 from aind_etl.errors import ConfigurationError
 from aind_etl.published import Place, as_place
 
+_PREFIX = "AIND_ETL_"
 
 class Engine(StrEnum):
     """What the runs that Dagster starts are made by."""
@@ -28,7 +29,7 @@ class Engine(StrEnum):
     """A pod a run and a pod a step."""
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Settings, each from the environment variable ``AIND_ETL_<NAME>``.
 
     Attributes
@@ -93,14 +94,12 @@ class Settings(BaseSettings):
         password.
     """
 
-    model_config = SettingsConfigDict(env_prefix="AIND_ETL_", extra="ignore")
-
     source: str = Field(default="sample:", repr=False)
     lake: Path | str = Path("lake")
     warehouse: Path | str | None = None
-    collections: Annotated[tuple[str, ...], NoDecode] = ()
-    include: Annotated[tuple[str, ...], NoDecode] = ()
-    exclude: Annotated[tuple[str, ...], NoDecode] = ()
+    collections: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
     connections: int = Field(default=4, ge=1, le=100)
     requests_per_second: float = Field(default=5.0, gt=0, allow_inf_nan=False)
     shard_documents: int = Field(default=25_000, ge=1)
@@ -131,8 +130,12 @@ class Settings(BaseSettings):
     @field_validator("time_zone")
     @classmethod
     def _refuse_unknown_zone(cls, value: str) -> str:
-        if value not in available_timezones():
-            raise ValueError("no time zone of the IANA database, such as America/Los_Angeles")
+        try:
+            ZoneInfo(value)
+        except (LookupError, OSError, ValueError):
+            raise ValueError(
+                "no time zone of the IANA database, such as America/Los_Angeles"
+            ) from None
         return value
 
     @field_validator("dagster_url")
@@ -221,8 +224,13 @@ def load_settings(**given: Any) -> Settings:  # noqa: ANN401 - the fields' types
     ConfigurationError
         A value does not fit.
     """
+    names = {name: f"{_PREFIX}{name.upper()}" for name in Settings.model_fields}
+    set_outside = {
+        name: os.environ[variable] for name, variable in names.items() if variable in os.environ
+    }
+    chosen = {name: value for name, value in given.items() if value not in (None, ())}
     try:
-        return Settings(**{name: value for name, value in given.items() if value not in (None, ())})
+        return Settings(**set_outside | chosen)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])

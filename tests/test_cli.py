@@ -505,7 +505,14 @@ finally:
     [
         (["--help"], {"dagster", "duckdb", "polars", "pyarrow", "matplotlib", "pydantic"}),
         (["run", "--help"], {"dagster", "duckdb", "polars", "pyarrow", "matplotlib"}),
-        (["sql", "SELECT 1"], {"dagster", "polars", "pyarrow", "matplotlib", "sqlalchemy"}),
+        (
+            ["sql", "SELECT 1"],
+            {
+                *("dagster", "polars", "pyarrow", "pandas", "numpy", "matplotlib", "sqlalchemy"),
+                # What reads settings, or a query's rows, has no need of an event loop.
+                *("asyncio", "pydantic_settings"),
+            },
+        ),
         (["status"], {"dagster", "matplotlib", "sqlalchemy"}),
         (["verify", "--source", "{dump}"], {"dagster", "matplotlib", "sqlalchemy"}),
     ],
