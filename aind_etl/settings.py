@@ -16,6 +16,7 @@ from aind_etl.published import Place, as_place
 
 _PREFIX = "AIND_ETL_"
 
+
 class Engine(StrEnum):
     """What the runs that Dagster starts are made by."""
 
