@@ -9,6 +9,9 @@ everything and compares contents. Both note what is gone. A pass that is interru
 whole batches behind, and the next one goes on from there: whatever the log holds already is
 not written again.
 
+A document whose bytes are those of the last time it was read is recognised by them, and not
+brought into canonical form only to find it unchanged.
+
 A large collection is compared shard by shard (ranges of ids), several at a time: memory is
 bounded by what is under way, never by the collection. Each shard is compared on its own, so it
 does not matter in which order, how often, or into how many shards a collection is divided.
@@ -30,7 +33,9 @@ from aind_etl.errors import DataError
 from aind_etl.lake import Lake, record_ids
 from aind_etl.live_documents import live_by_shard
 from aind_etl.parallel import in_parallel
-from aind_etl.sources import Document, Shard, Source, shards
+from aind_etl.recognition import NOTHING_KNOWN, Recognition, raw_hash, recognising
+from aind_etl.sources import Document, RawDocument, Shard, Source, shards
+from aind_etl.sources.canonical import in_canonical_form
 from aind_etl.sources.protocol import MOST_SHARDS
 
 # How many documents are compared at a time: enough to make a comparison by columns pay.
@@ -151,8 +156,11 @@ def extract_collection(  # noqa: PLR0913 - each is a choice of the caller's
     report = ExtractReport(collection, pass_kind, shards=len(divided))
     known = 0
     gone: list[pl.DataFrame] = []
-    with live_by_shard(lake, collection, divided) as live:
-        pass_ = _Pass(source, collection, pass_kind, live, recent_since)
+    with (
+        live_by_shard(lake, collection, divided) as live,
+        recognising(lake, collection) as recognition,
+    ):
+        pass_ = _Pass(source, collection, pass_kind, live, recent_since, recognition)
         work = [partial(pass_.compare, shard) for shard in divided]
         with closing(in_parallel(work, source.connections)) as results:
             for found in results:
@@ -166,11 +174,12 @@ def extract_collection(  # noqa: PLR0913 - each is a choice of the caller's
                 log.add(found.versions)
                 if found.read:
                     progress(found.read)
-    other_source = (
-        f" The lake was last read from {state.source}." if state.source != source.name else ""
-    )
-    _note_deletions(pl.concat(gone), known, log, report, limits, hint=other_source)
-    report.batches = log.finish()
+        other_source = (
+            f" The lake was last read from {state.source}." if state.source != source.name else ""
+        )
+        _note_deletions(pl.concat(gone), known, log, report, limits, hint=other_source)
+        report.batches = log.finish()
+        recognition.write(divided)
     _note_pass(lake, source, report, fingerprint, now())
     compact_change_log(lake, collection)
     return report
@@ -229,6 +238,8 @@ class _Pass:
         Returns the live documents that the log holds of a shard.
     recent_since
         Records that arrived later are read by a *new* pass again; None where none are.
+    recognition
+        What is known of documents by their bytes.
     """
 
     source: Source
@@ -236,13 +247,14 @@ class _Pass:
     kind: Pass
     live: Callable[[Shard], pl.DataFrame]
     recent_since: datetime | None
+    recognition: Recognition
 
     def compare(self, shard: Shard) -> Iterator[_Found]:
         """Yield what differs in a shard, and at last what is gone."""
         live = self.live(shard)
         comparison = _Comparison(live.select("record_id", "content_hash"))
         if self.kind is Pass.FULL:
-            yield from comparison.compare(self._read(shard))
+            yield from self._compare_all(shard, live, comparison)
             gone = comparison.not_met()
         else:
             present = record_ids(self.source.list_ids(self.collection, shard)).unique()
@@ -256,19 +268,27 @@ class _Pass:
             gone = live.join(present, on="record_id", how="anti").select("record_id")
             if wanted.height * 2 > present.height:
                 # Reading on is quicker than asking for so many by their ids.
-                yield from comparison.compare(self._read(shard))
+                yield from self._compare_all(shard, live, comparison)
             elif not wanted.is_empty():
                 some = set(wanted["record_id"])
                 documents = self.source.read_documents_by_id(self.collection, some)
-                yield from comparison.compare(self._in_portions(documents))
+                yield from comparison.compare(self._in_portions(documents, NOTHING_KNOWN))
         yield _Found(known=live.height, gone=gone)
 
-    def _read(self, shard: Shard) -> Iterator[pl.DataFrame]:
-        return self._in_portions(self.source.read_documents(self.collection, shard))
+    def _compare_all(
+        self, shard: Shard, live: pl.DataFrame, comparison: "_Comparison"
+    ) -> Iterator[_Found]:
+        """Yield what is new or changed of a shard, all of which is read."""
+        known = self.recognition.known(shard, live)
+        documents = self.source.read_raw(self.collection, shard)
+        yield from comparison.compare(self._in_portions(documents, known))
+        self.recognition.note(shard, comparison.recognisable)
 
-    def _in_portions(self, documents: Iterable[Document]) -> Iterator[pl.DataFrame]:
+    def _in_portions(
+        self, documents: Iterable[RawDocument | Document], known: pl.DataFrame
+    ) -> Iterator[pl.DataFrame]:
         """Yield documents as frames small enough to hold several of, whoever reads besides."""
-        return _in_portions(documents, _COMPARED_BYTES // self.source.connections)
+        return _in_portions(documents, known, _COMPARED_BYTES // self.source.connections)
 
 
 class _Comparison:
@@ -278,11 +298,18 @@ class _Comparison:
     ----------
     known
         Columns ``record_id`` and ``content_hash``: the live documents.
+
+    Attributes
+    ----------
+    recognisable
+        Columns ``record_id``, ``content_hash`` and ``raw_hash`` of the documents met, as far as
+        they can be recognised by their bytes.
     """
 
     def __init__(self, known: pl.DataFrame) -> None:
         # Whether the pass has come across the record.
         self._known = known.with_columns(met=pl.lit(value=False))
+        self.recognisable: list[pl.DataFrame] = []
 
     def compare(self, portions: Iterable[pl.DataFrame]) -> Iterator[_Found]:
         """Yield what is new or changed of each portion."""
@@ -300,6 +327,11 @@ class _Comparison:
                     self._known.join(first_met, on="record_id", how="anti"),
                     first_met.select("record_id", "content_hash", met=pl.lit(value=True)),
                 ]
+            )
+            self.recognisable.append(
+                first_met.filter(pl.col("raw_hash").is_not_null()).select(
+                    "record_id", "content_hash", "raw_hash"
+                )
             )
             yield _Found(
                 differing.select(
@@ -349,22 +381,73 @@ class _LogWriter:
             self._pending_bytes = 0
 
 
-def _in_portions(documents: Iterable[Document], most_bytes: int) -> Iterator[pl.DataFrame]:
-    """Yield documents as frames of a bounded number and size."""
+def _in_portions(
+    documents: Iterable[RawDocument | Document], known: pl.DataFrame, most_bytes: int
+) -> Iterator[pl.DataFrame]:
+    """Yield documents as frames of a bounded number and size; see :func:`_compared`."""
     iterator = iter(documents)
     while portion := list(islice(_until_full(iterator, most_bytes), _COMPARED_DOCUMENTS)):
-        identifiers, texts, hashes = zip(*portion, strict=True)
-        yield pl.DataFrame(
-            {"record_id": identifiers, "document": texts, "content_hash": hashes},
-            schema={"record_id": pl.String, "document": pl.String, "content_hash": pl.String},
-        )
+        yield _compared(portion, known)
 
 
-def _until_full(documents: Iterator[Document], most_bytes: int) -> Iterator[Document]:
+def _compared(portion: list[RawDocument | Document], known: pl.DataFrame) -> pl.DataFrame:
+    """Return documents as the frame that is compared, looking into those not recognised.
+
+    Parameters
+    ----------
+    portion
+        The documents. It is empty afterwards: their bytes are not held any longer.
+    known
+        What is known of bytes, as :meth:`Recognition.known` returns it.
+
+    Returns
+    -------
+    polars.DataFrame
+        Columns ``record_id``, ``document``, ``content_hash`` and ``raw_hash``, in the same order.
+        There is no ``document`` of one that was recognised, and no ``raw_hash`` of one that
+        cannot be.
+    """
+    hashes = [raw_hash(one.raw) if isinstance(one, RawDocument) else None for one in portion]
+    looked_up = (
+        pl.DataFrame({"raw_hash": hashes}, schema={"raw_hash": pl.Binary})
+        .with_row_index("position")
+        .join(known, on="raw_hash", how="left", maintain_order="left")
+    )
+    is_recognised = pl.col("record_id").is_not_null()
+    positions = looked_up.filter(~is_recognised)["position"].to_list()
+    made = [in_canonical_form(portion[position]) for position in positions]
+    portion.clear()
+    looked_into = pl.DataFrame(
+        {
+            "position": positions,
+            "record_id": [one.record_id for one in made],
+            "document": [one.text for one in made],
+            "content_hash": [one.content_hash for one in made],
+            # What stands in place of a document may have been made by its source.
+            "raw_hash": [
+                hashes[position] if one.is_readable else None
+                for position, one in zip(positions, made, strict=True)
+            ],
+        },
+        schema={
+            "position": looked_up.schema["position"],
+            "record_id": pl.String,
+            "document": pl.String,
+            "content_hash": pl.String,
+            "raw_hash": pl.Binary,
+        },
+    )
+    recognised = looked_up.filter(is_recognised).with_columns(document=pl.lit(None, pl.String))
+    return pl.concat([looked_into, recognised.select(looked_into.columns)]).sort("position")
+
+
+def _until_full(
+    documents: Iterator[RawDocument | Document], most_bytes: int
+) -> Iterator[RawDocument | Document]:
     size = 0
     for document in documents:
         yield document
-        size += len(document.text)
+        size += len(document.raw if isinstance(document, RawDocument) else document.text)
         if size > most_bytes:
             return
 

@@ -402,6 +402,10 @@ class Lake:
 
         self.storage.update(_state_name(collection), change)
 
+    def raw_hashes_name(self, collection: str) -> str:
+        """Return the name of the file that says what the bytes of a collection's documents were."""
+        return f"{_STATE}/collection={_encode(collection)}.raw-hashes.parquet"
+
     def lock(self, collection: str) -> AbstractContextManager[None]:
         """Hold the right to write a collection."""
         return self.storage.lock(

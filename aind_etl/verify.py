@@ -24,7 +24,7 @@ from aind_etl.contract.ddl import quote_identifier, quote_text
 from aind_etl.errors import DataError
 from aind_etl.lake import Lake, log_file_name, record_ids
 from aind_etl.published import Place
-from aind_etl.sources import Source
+from aind_etl.sources import Source, read_documents
 from aind_etl.warehouse import connect, let_read, run_checks
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ def _read_hashes(source: Source, collection: str, progress: Callable[[int], None
     portions = [pl.DataFrame(schema=schema)]
     read = (
         (document.record_id, document.content_hash)
-        for document in _counted(source.read_documents(collection), progress)
+        for document in _counted(read_documents(source, collection), progress)
     )
     while some := list(islice(read, _GATHERED)):
         portions.append(pl.DataFrame(some, schema=schema, orient="row"))

@@ -26,7 +26,7 @@ from aind_etl.flatten import flatten_documents
 from aind_etl.lake import UNKNOWN_MONTH, Lake
 from aind_etl.results import open_result_store, refresh_trials
 from aind_etl.settings import load_settings
-from aind_etl.sources import open_source
+from aind_etl.sources import open_source, read_documents
 from aind_etl.warehouse import build_warehouse
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ def trials(given: argparse.Namespace, taken: dict[str, float]) -> Answer:
 def canonical(given: argparse.Namespace, taken: dict[str, float]) -> Answer:
     """Write the documents of a source to a parquet file, as canonical JSON."""
     with timed(taken), open_source(given.source) as opened:
-        read = list(opened.read_documents(COLLECTION))
+        read = list(read_documents(opened, COLLECTION))
     names = ["record_id", "document", "content_hash"]
     pl.DataFrame(read, schema=names, orient="row").write_parquet(given.lake)
     return {"documents": len(read), "answer": {}}

@@ -3,7 +3,8 @@
 Histories are drawn at random: documents come, late ones with old times too, change without any
 time changing, go, and come back under the same ``_id``; collections appear and disappear; passes
 of both kinds, whole or in shards, are killed between any two writes or run into a server that
-fails; the change log is compacted. ``AIND_ETL_TEST_STEPS`` says how many steps to take.
+fails; the change log is compacted; side files are those of before. ``AIND_ETL_TEST_STEPS`` says
+how many steps to take.
 """
 
 import os
@@ -177,6 +178,7 @@ class History(RuleBasedStateMachine):
         self.lake = Lake(folder / uuid4().hex)
         self.clock = Clock()
         self.versions = count()
+        self.side_files: list[tuple[str, bytes]] = []
 
     def put(self, name: str, identity: int, time: str) -> None:
         """Write a document, of either format, that differs from every one before."""
@@ -229,6 +231,13 @@ class History(RuleBasedStateMachine):
         """Compact a change log."""
         compact_change_log(self.lake, name, fewest_files=fewest_files)
 
+    @rule(number=st.integers(0, 30))
+    def side_file_is_one_of_before(self, number: int) -> None:
+        """Put a side file of before in the place of the present one."""
+        if self.side_files:
+            name, content = self.side_files[number % len(self.side_files)]
+            Path(str(self.lake.storage.path(name))).write_bytes(content)
+
     def run(self, pass_kind: Pass, shard_documents: int) -> None:
         """Make a pass over every collection, and flatten what it found."""
         self.clock.move(hours=1)
@@ -266,6 +275,8 @@ class History(RuleBasedStateMachine):
     def check(self, pass_kind: Pass) -> None:
         """Compare the lake with the database: contents after a full pass, ids after a new one."""
         for name in COLLECTIONS:
+            side_file = self.lake.raw_hashes_name(name)
+            self.side_files.append((side_file, self.lake.storage.read(side_file) or b""))
             there = self.hashes_at_the_server(name)
             live = self.lake.live_documents(name)
             here = dict(live.select("record_id", "content_hash").iter_rows())

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from worlds import MAIN, NEEDS_PROC, JsonDocument, read_dump, write_dump
 
 from aind_etl.errors import SourceError
-from aind_etl.sources import Document, dump
+from aind_etl.sources import Document, dump, read_documents
 from aind_etl.sources.canonical import UNREADABLE_PREFIX
 from aind_etl.sources.dump import DumpSource
 
@@ -85,7 +85,7 @@ def packed(request: pytest.FixtureRequest) -> Callable[[Path, bytes], Path]:
 
 
 def read(folder: Path, collection: str = MAIN) -> list[Document]:
-    return list(DumpSource(folder).read_documents(collection))
+    return list(read_documents(DumpSource(folder), collection))
 
 
 def ids(folder: Path, collection: str = MAIN) -> list[str]:
@@ -284,7 +284,7 @@ def test_a_file_that_is_cut_off_is_an_error_that_names_it(
     (tmp_path / name).write_bytes(content[: int(share * len(content))])
     given: list[Document] = []
     with pytest.raises(SourceError, match="cannot be read to its end") as raised:
-        given.extend(DumpSource(tmp_path).read_documents(MAIN))
+        given.extend(read_documents(DumpSource(tmp_path), MAIN))
     assert name in str(raised.value)
 
 

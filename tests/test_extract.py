@@ -43,7 +43,8 @@ from aind_etl.contract import tables
 from aind_etl.errors import DataError, SourceError
 from aind_etl.extract import ExtractLimits, ExtractReport, Pass, extract_collection
 from aind_etl.lake import Lake
-from aind_etl.sources import Document
+from aind_etl.sources import Document, RawDocument, read_documents
+from aind_etl.sources.canonical import in_canonical_form
 from aind_etl.sources.dump import DumpSource
 from aind_etl.sources.protocol import EVERYTHING, Shard
 
@@ -119,7 +120,7 @@ def test_the_first_pass_of_either_kind_loads_everything(
 def test_the_log_holds_each_document_as_its_source_gave_it(dump: Dump, lake: Lake) -> None:
     run(dump, lake)
     logged = lake.scan(tables.DOCUMENTS).collect()
-    expected = list(DumpSource(dump.folder).read_documents(MAIN))
+    expected = list(read_documents(DumpSource(dump.folder), MAIN))
     found = map(
         Document._make, logged.select(Document._fields[0], "document", "content_hash").rows()
     )
@@ -413,31 +414,35 @@ class Failing(DumpSource):
         super().__init__(folder)
         self._readable = documents
 
-    def read_documents(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[Document]:
+    def read_raw(
+        self, collection: str, shard: Shard = EVERYTHING
+    ) -> Iterator[RawDocument | Document]:
         """Yield the first documents, and fail."""
-        yield from islice(super().read_documents(collection, shard), self._readable)
+        yield from islice(super().read_raw(collection, shard), self._readable)
         raise SourceError("The line is cut.")
 
     def read_documents_by_id(
         self, collection: str, record_ids: AbstractSet[str]
     ) -> Iterator[Document]:
         """Yield the first of some documents, and fail."""
-        for document in self.read_documents(collection):
+        for document in read_documents(self, collection):
             if document.record_id in record_ids:
                 yield document
 
     def list_ids(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[str]:
         """Yield every id, without failing."""
-        for document in super().read_documents(collection, shard):
+        for document in map(in_canonical_form, super().read_raw(collection, shard)):
             yield document.record_id
 
 
 class OnlyOthers(DumpSource):
     """A dump that lacks the main collection."""
 
-    def read_documents(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[Document]:
+    def read_raw(
+        self, collection: str, shard: Shard = EVERYTHING
+    ) -> Iterator[RawDocument | Document]:
         """Yield nothing of the main collection."""
-        return iter(()) if collection == MAIN else super().read_documents(collection, shard)
+        return iter(()) if collection == MAIN else super().read_raw(collection, shard)
 
 
 @pytest.fixture
@@ -627,7 +632,7 @@ def test_whatever_happens_at_the_source_the_lake_follows(
 def assert_current(lake: Lake, dump: Dump) -> None:
     """Check that the live documents are the source's, each flattened or rejected."""
     live = {row[1]: row[3] for row in live_documents_of(lake).rows()}
-    source = DumpSource(dump.folder).read_documents(MAIN)
+    source = read_documents(DumpSource(dump.folder), MAIN)
     assert live == {document.record_id: document.content_hash for document in source}
     flattened = lake.scan(tables.ANALYSES).collect()["record_id"].to_list()
     rejected = lake.scan(tables.REJECTED_DOCUMENTS).collect()["record_id"].to_list()

@@ -60,7 +60,7 @@ from aind_etl.contract import tables
 from aind_etl.errors import ConfigurationError, SourceError
 from aind_etl.extract import Pass
 from aind_etl.lake import Lake
-from aind_etl.sources import Document
+from aind_etl.sources import Document, read_documents
 from aind_etl.sources.canonical import document_from_json
 from aind_etl.sources.dump import DumpSource
 from aind_etl.sources.gateway import KNOWN_COLLECTIONS, GatewaySource, replies
@@ -217,7 +217,7 @@ def expected(documents: Iterable[dict[str, Any]]) -> list[Document]:
 
 
 def dumped(folder: Path, collection: str) -> list[Document]:
-    return sorted(DumpSource(folder).read_documents(collection))
+    return sorted(read_documents(DumpSource(folder), collection))
 
 
 def asked_for_documents(running: Gateway) -> list[Request]:
@@ -236,7 +236,7 @@ def test_the_gateway_gives_the_documents_of_the_dump(
     for collection in dump.list_collections():
         there = dumped(world_dump, collection)
         ids = [document.record_id for document in there]
-        assert list(source.read_documents(collection)) == there
+        assert list(read_documents(source, collection)) == there
         assert list(source.list_ids(collection)) == ids
         assert sorted(source.read_documents_by_id(collection, set(ids))) == there
 
@@ -246,7 +246,7 @@ def test_pages_go_on_from_the_last_id(
 ) -> None:
     source = open_gateway(sample, page_documents=3, page_ids=3)
     there = dumped(world_dump, MAIN)
-    assert list(source.read_documents(MAIN)) == there
+    assert list(read_documents(source, MAIN)) == there
     asked = asked_for_documents(sample)
     assert [request.limit for request in asked] == [3] * len(asked)
     assert [request.condition["_id"] for request in asked] == [
@@ -268,7 +268,7 @@ def test_pages_shrink_under_the_payload_cap(
     sample.payload_cap = 2 * max(len(document.text) for document in there)
     sample.over_cap = over_cap
     source = open_gateway(sample)
-    assert list(source.read_documents(MAIN)) == there
+    assert list(read_documents(source, MAIN)) == there
     asked = asked_for_documents(sample)
     again = [(one, other) for one, other in pairwise(asked) if one.condition == other.condition]
     # What is refused is asked for again, half as much; a reply that is only short is taken.
@@ -284,7 +284,7 @@ def test_pages_shrink_under_the_payload_cap(
 def test_pages_have_about_as_many_bytes_as_wanted(
     sample: Gateway, world_dump: Path, open_gateway: Open
 ) -> None:
-    assert list(open_gateway(sample, page_bytes=20_000).read_documents(MAIN)) == dumped(
+    assert list(read_documents(open_gateway(sample, page_bytes=20_000), MAIN)) == dumped(
         world_dump, MAIN
     )
     limits = [request.limit for request in asked_for_documents(sample)]
@@ -296,14 +296,14 @@ def test_replies_may_be_packed(
     sample: Gateway, world_dump: Path, open_gateway: Open, packs: bool
 ) -> None:
     sample.packs = packs
-    assert list(open_gateway(sample).read_documents(ODD)) == dumped(world_dump, ODD)
+    assert list(read_documents(open_gateway(sample), ODD)) == dumped(world_dump, ODD)
     assert sample.packed == (len(sample.requests) if packs else 0)
 
 
 def test_the_next_page_is_on_its_way_while_one_is_looked_at(
     sample: Gateway, open_gateway: Open
 ) -> None:
-    documents = open_gateway(sample, page_documents=3).read_documents(MAIN)
+    documents = read_documents(open_gateway(sample, page_documents=3), MAIN)
     next(documents)
     give_up = time.monotonic() + 30
     while len(asked_for_documents(sample)) < 2 and time.monotonic() < give_up:
@@ -326,7 +326,7 @@ def test_http_2_is_spoken_where_it_is_offered(
     monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
     with running_http2_gateway(world, for_server) as running:
         source = open_gateway(running, page_documents=4)
-        assert list(source.read_documents(ODD)) == dumped(world_dump, ODD)
+        assert list(read_documents(source, ODD)) == dumped(world_dump, ODD)
         ids = {document.record_id for document in dumped(world_dump, ODD)}
         assert sorted(source.read_documents_by_id(ODD, ids)) == dumped(world_dump, ODD)
         assert running.connections == 1
@@ -351,7 +351,7 @@ def test_a_collection_without_documents_is_read_to_its_end(
     sample: Gateway, open_gateway: Open
 ) -> None:
     source = open_gateway(sample)
-    assert list(source.read_documents("none")) == []
+    assert list(read_documents(source, "none")) == []
     assert list(source.list_ids("none")) == []
     assert list(source.read_documents_by_id("none", {"a"})) == []
     assert source.fingerprint("none") == "0 documents"
@@ -474,7 +474,7 @@ def test_a_document_over_the_cap_is_put_together_from_its_parts(
     empty.payload_cap, empty.over_cap = 8000, over_cap
     empty.database[MAIN].insert_many(large())
     source = open_gateway(empty)
-    assert list(source.read_documents(MAIN)) == expected(large())
+    assert list(read_documents(source, MAIN)) == expected(large())
     assert list(source.read_documents_by_id(MAIN, {"m", "z", "gone"})) == expected(large()[1:])
     assert list(source.list_ids(MAIN)) == ["a", "m", "z"]
 
@@ -488,7 +488,7 @@ def test_a_document_with_a_part_over_the_cap_is_rejected_with_that_reason(
     documents = large(**{key: "x" * 9000})
     empty.database[MAIN].insert_many(documents)
     source = open_gateway(empty, collections=[MAIN])
-    [first, rejected, last] = source.read_documents(MAIN)
+    [first, rejected, last] = read_documents(source, MAIN)
     assert [first, last] == expected([documents[0], documents[2]])
     assert rejected.record_id == "m"
     assert json.loads(rejected.text).startswith("larger than a reply of the gateway may be")
@@ -508,7 +508,7 @@ def test_a_part_that_cannot_be_had_for_an_unknown_reason_is_an_error(
     empty.payload_cap, empty.over_cap = 8000, over_cap
     empty.database[MAIN].insert_many(large(analysis_results="x" * 9000))
     source = open_gateway(empty, deadline=0.5)
-    documents = source.read_documents(MAIN)
+    documents = read_documents(source, MAIN)
     assert next(documents).record_id == "a"
     with pytest.raises(SourceError, match="did not answer"):
         list(documents)
@@ -526,7 +526,7 @@ def test_a_document_that_changes_while_its_parts_are_fetched_is_fetched_again(
             empty.database[MAIN].replace_one({"_id": "m"}, large(status="new")[1])
 
     empty.before_reply = change
-    assert list(open_gateway(empty).read_documents(MAIN)) == expected(large(status="new"))
+    assert list(read_documents(open_gateway(empty), MAIN)) == expected(large(status="new"))
 
 
 def test_a_document_that_never_stands_still_is_an_error(empty: Gateway, open_gateway: Open) -> None:
@@ -539,7 +539,7 @@ def test_a_document_that_never_stands_still_is_an_error(empty: Gateway, open_gat
 
     empty.before_reply = change
     with pytest.raises(SourceError, match=r"'m' of .* changes while it is read"):
-        list(open_gateway(empty).read_documents(MAIN))
+        list(read_documents(open_gateway(empty), MAIN))
 
 
 def test_a_document_that_goes_while_its_parts_are_fetched_is_gone(
@@ -554,7 +554,7 @@ def test_a_document_that_goes_while_its_parts_are_fetched_is_gone(
 
     empty.before_reply = remove
     there = expected([large()[0], large()[2]])
-    assert list(open_gateway(empty).read_documents(MAIN)) == there
+    assert list(read_documents(open_gateway(empty), MAIN)) == there
     empty.database[MAIN].insert_one(large()[1])
     assert list(open_gateway(empty).read_documents_by_id(MAIN, {"a", "m", "z"})) == there
 
@@ -576,7 +576,7 @@ def test_documents_with_ids_of_any_type_are_read(
     there = expected(other_ids())
     ids = [document.record_id for document in there]
     source = open_gateway(empty, page_documents=page_documents)
-    assert sorted(source.read_documents(MAIN)) == there
+    assert sorted(read_documents(source, MAIN)) == there
     assert sorted(source.list_ids(MAIN)) == ids
     assert sorted(source.read_documents_by_id(MAIN, set(ids[::2]))) == there[::2]
 
@@ -586,7 +586,7 @@ def test_documents_counted_off_are_not_missed_when_others_go(
 ) -> None:
     empty.database[MAIN].insert_many(other_ids())
     removed = ObjectId(f"{0:024x}")
-    documents = open_gateway(empty, page_documents=1).read_documents(MAIN)
+    documents = read_documents(open_gateway(empty, page_documents=1), MAIN)
     read = [next(documents) for _ in range(10)]
     assert empty.database[MAIN].delete_one({"_id": removed}).deleted_count == 1
     assert sorted([*read, *documents]) == expected(other_ids())
@@ -603,14 +603,14 @@ def test_documents_counted_off_that_never_stand_still_are_an_error(
 
     empty.before_reply = insert
     with pytest.raises(SourceError, match="changes faster"):
-        list(open_gateway(empty, page_documents=1).read_documents(MAIN))
+        list(read_documents(open_gateway(empty, page_documents=1), MAIN))
 
 
 def test_a_document_over_the_cap_among_them_is_an_error(empty: Gateway, open_gateway: Open) -> None:
     empty.payload_cap = 8000
     empty.database[MAIN].insert_many([*other_ids(), {"_id": 9, "text": "x" * 9000}])
     with pytest.raises(SourceError, match="larger than a reply"):
-        list(open_gateway(empty).read_documents(MAIN))
+        list(read_documents(open_gateway(empty), MAIN))
 
 
 def test_a_gateway_that_writes_other_ids_as_text_is_an_error(
@@ -619,7 +619,7 @@ def test_a_gateway_that_writes_other_ids_as_text_is_an_error(
     empty.writes_ids_as_text = True
     empty.database[MAIN].insert_many([{"_id": "1"}, {"_id": ObjectId()}])
     with pytest.raises(SourceError, match="up to the _id '1' only"):
-        list(open_gateway(empty).read_documents(MAIN))
+        list(read_documents(open_gateway(empty), MAIN))
 
 
 # --- faults -----------------------------------------------------------------------------------
@@ -633,7 +633,7 @@ def test_a_fault_that_passes_is_survived(
     bad = {1, 3, 4, 6, 9}
     sample.fault_for = lambda _: fault if len(sample.requests) in bad else None
     source = open_gateway(sample, reply_timeout=0.2 if fault.is_endless else 30, page_documents=100)
-    assert list(source.read_documents(MAIN)) == there
+    assert list(read_documents(source, MAIN)) == there
     sample.requests.clear()
     assert list(source.list_ids(MAIN)) == [document.record_id for document in there]
     sample.requests.clear()
@@ -652,7 +652,7 @@ def test_a_gateway_that_says_nothing_for_too_long_is_asked_again(
 
     sample.before_reply = say_nothing
     source = open_gateway(sample, reply_timeout=0.3)
-    assert list(source.read_documents(ODD)) == dumped(world_dump, ODD)
+    assert list(read_documents(source, ODD)) == dumped(world_dump, ODD)
 
 
 @every_fault
@@ -662,7 +662,7 @@ def test_a_fault_that_stays_is_an_error(sample: Gateway, open_gateway: Open, fau
     for attempt in (
         source.list_collections,
         lambda: list(source.list_ids(MAIN)),
-        lambda: list(source.read_documents(MAIN)),
+        lambda: list(read_documents(source, MAIN)),
         lambda: list(source.read_documents_by_id(MAIN, {"a"})),
         lambda: source.fingerprint(MAIN),
     ):
@@ -684,7 +684,7 @@ def test_a_fault_that_comes_to_stay_ends_no_iterator(
         page_documents=20,
         page_ids=20,
     )
-    documents = source.read_documents(MAIN)
+    documents = read_documents(source, MAIN)
     for _ in range(20):
         next(documents)
     with pytest.raises(SourceError, match=r"did not answer .* within 0\.1 s"):
@@ -721,7 +721,7 @@ def test_a_refusal_is_not_asked_again(
     sample.fault_for = lambda _: fault
     source = open_gateway(sample)
     with pytest.raises(SourceError, match=said):
-        list(source.read_documents(MAIN))
+        list(read_documents(source, MAIN))
     assert len(sample.requests) == 1
     with pytest.raises(SourceError, match=said):
         source.list_collections()
@@ -734,7 +734,7 @@ def test_a_server_that_does_not_listen_is_an_error(
     sample.fault_for = lambda _: Fault(spoil=lambda _: page)
     source = open_gateway(sample)
     with pytest.raises(SourceError):
-        list(source.read_documents(MAIN))
+        list(read_documents(source, MAIN))
     with pytest.raises(SourceError, match="not asked for"):
         list(source.read_documents_by_id(MAIN, {"c"}))
 
@@ -753,7 +753,7 @@ def test_a_gateway_that_falls_silent_is_not_one_without_documents(
 
     sample.fault_for = fault_for
     source = open_gateway(sample, page_documents=20, page_ids=20)
-    for read in (source.read_documents, source.list_ids):
+    for read in (source.read_raw, source.list_ids):
         sample.requests.clear()
         with pytest.raises(SourceError, match=r"although it counts some|up to the _id"):
             list(read(MAIN))
@@ -837,7 +837,7 @@ def test_no_more_requests_are_under_way_than_agreed_and_connections_are_kept(
     sample.before_reply = wait_for_company
     source = open_gateway(sample, concurrency=concurrency, page_documents=20)
     there = dumped(world_dump, MAIN)
-    assert list(source.read_documents(MAIN)) == there
+    assert list(read_documents(source, MAIN)) == there
     wanted = {document.record_id for document in there}
     assert sorted(source.read_documents_by_id(MAIN, wanted)) == there
     assert sample.most_under_way == concurrency

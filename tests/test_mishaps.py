@@ -13,6 +13,7 @@ from aind_etl.extract import Pass
 from aind_etl.orchestration.instance import run_everything
 from aind_etl.orchestration.resources import Etl
 from aind_etl.settings import load_settings
+from aind_etl.sources import read_documents
 from aind_etl.sources.dump import DumpSource
 
 SMALL, OTHER = "dynamic-foraging-analysis", "dynamic-foraging-nm"
@@ -64,7 +65,7 @@ def test_a_document_that_is_never_closed_does_not_take_the_others_with_it(sample
     lines = (sample_dump / f"{MAIN}.jsonl").read_bytes().splitlines()[:30]
     lines[9] = lines[9][:-1]
     (tmp_path / "c.json").write_bytes(b"\n".join(lines))
-    read = {document.record_id for document in DumpSource(tmp_path).read_documents("c")}
+    read = {document.record_id for document in read_documents(DumpSource(tmp_path), "c")}
     whole = {orjson.loads(line)["_id"] for number, line in enumerate(lines) if number != 9}
     assert whole < read
     assert len(read) == len(lines)

@@ -49,7 +49,7 @@ from worlds import MAIN, Clock, extract, load, read_dump
 from aind_etl.cli import main
 from aind_etl.errors import ConfigurationError, SourceError
 from aind_etl.extract import Pass
-from aind_etl.sources import Document, mongodb
+from aind_etl.sources import Document, mongodb, read_documents
 from aind_etl.sources.canonical import record_id_of
 from aind_etl.sources.dump import DumpSource
 from aind_etl.sources.mongodb import MongoSource, mongo_source_from_environment
@@ -269,7 +269,7 @@ class _started(ExitStack):  # noqa: N801 - used as a function
 
 
 def documents_of(source: MongoSource, collection: str = MAIN) -> list[Document]:
-    return list(source.read_documents(collection))
+    return list(read_documents(source, collection))
 
 
 def assert_one_sentence(error: BaseException, *words: str) -> None:
@@ -295,9 +295,9 @@ def test_the_sample_world_is_the_same_as_from_its_dump(database, opened, sample_
     source = opened()
     assert source.list_collections() == dump.list_collections()
     for collection in dump.list_collections():
-        expected = sorted(dump.read_documents(collection))
+        expected = sorted(read_documents(dump, collection))
         identifiers = [document.record_id for document in expected]
-        assert sorted(source.read_documents(collection)) == expected
+        assert sorted(read_documents(source, collection)) == expected
         assert sorted(source.list_ids(collection)) == identifiers
         some = set(identifiers[::3])
         wanted = [document for document in expected if document.record_id in some]
@@ -345,7 +345,7 @@ def test_every_type_of_value_keeps_its_meaning(database, opened, tmp_path):
     assert orjson.loads(document.text) == VALUES_TEXT
     assert '"whole":1.0' in document.text
     (tmp_path / f"{MAIN}.bson").write_bytes(bson.encode({"_id": "one", **VALUES}))
-    assert [document] == list(DumpSource(tmp_path).read_documents(MAIN))
+    assert [document] == list(read_documents(DumpSource(tmp_path), MAIN))
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
@@ -419,7 +419,7 @@ def test_large_documents_come_a_few_at_a_time(database, opened, watch):
 def test_what_is_written_meanwhile_neither_doubles_nor_hides_a_document(database, opened):
     written = database[MAIN]
     written.insert_many({"_id": f"{n:02d}"} for n in range(10, 30))
-    reading = opened(page_documents=3).read_documents(MAIN)
+    reading = read_documents(opened(page_documents=3), MAIN)
     seen = [document.record_id for document in islice(reading, 6)]
     written.delete_many({"_id": {"$in": ["11", "15", "25"]}})
     written.insert_many([{"_id": "05"}, {"_id": "28 and a half"}, {"_id": "99"}])
@@ -445,7 +445,7 @@ def test_a_document_that_is_not_utf8_keeps_its_id(database, opened):
     assert list(source.read_documents_by_id(MAIN, {"2"})) == documents[1:2]
 
 
-@pytest.mark.parametrize("method", ["list_ids", "read_documents"])
+@pytest.mark.parametrize("method", ["list_ids", "read_raw"])
 @pytest.mark.parametrize("identity", [not_utf8({"_id": "ABCD"}), {"_id": bson.Code("x")}])
 def test_an_id_that_cannot_be_read_in_order_is_an_error(database, opened, method, identity):
     database[MAIN].insert_many([{"_id": "1"}, identity, {"_id": "\uffff"}])
@@ -521,7 +521,7 @@ def test_reading_goes_on_where_it_was_after(database, opened, faults, caplog, ho
     database[MAIN].insert_many({"_id": one} for one in identities)
     source = opened(page_documents=3, page_ids=3, reply_timeout=0.3, deadline=60)
     expected = list(map(record_id_of, identities))
-    for reading in (source.list_ids, lambda name: (one[0] for one in source.read_documents(name))):
+    for reading in (source.list_ids, lambda name: (one[0] for one in read_documents(source, name))):
         records = reading(MAIN)
         begun = list(islice(records, 4))
         with faults("find", times=3, **how):
@@ -549,7 +549,7 @@ def test_cursors_that_are_lost_do_not_matter_as_there_are_none(database, opened,
 def test_what_is_too_slow_is_done_in_smaller_steps(database, opened, faults, watch):
     database[MAIN].insert_many({"_id": n} for n in range(20))
     source = opened(page_documents=16, deadline=60)
-    reading = source.read_documents(MAIN)
+    reading = read_documents(source, MAIN)
     next(reading)
     watch.commands.clear()
     with faults("find", times=2, errorCode=50):
@@ -561,7 +561,7 @@ def test_what_is_too_slow_is_done_in_smaller_steps(database, opened, faults, wat
 def test_a_server_that_does_not_recover_is_given_up(database, opened, faults, how):
     database[MAIN].insert_many({"_id": n} for n in range(10))
     source = opened(page_documents=3, deadline=0.5)
-    reading = source.read_documents(MAIN)
+    reading = read_documents(source, MAIN)
     next(reading)
     with (
         faults("find", times=None, **how),
@@ -901,7 +901,7 @@ def test_both_passes_keep_a_lake_in_step_with_the_database(database, opened, lak
     assert (full.new, full.deleted, full.changed) == (0, 0, 1)
     live = lake.live_documents(MAIN)
     assert dict(zip(live["record_id"], live["content_hash"], strict=True)) == {
-        document.record_id: document.content_hash for document in source.read_documents(MAIN)
+        document.record_id: document.content_hash for document in read_documents(source, MAIN)
     }
     assert lake.state(MAIN).source == source.name
 

@@ -22,7 +22,7 @@ from aind_etl.errors import SourceError
 from aind_etl.extract import ExtractLimits, Pass, extract_collection
 from aind_etl.lake import Lake
 from aind_etl.parallel import in_parallel
-from aind_etl.sources import Source, shards
+from aind_etl.sources import Source, read_documents, shards
 from aind_etl.sources.dump import DumpSource
 from aind_etl.sources.gateway import GatewaySource
 from aind_etl.sources.mongodb import MongoSource
@@ -119,11 +119,11 @@ def mongo_source(database: Database[dict[str, Any]], **choices: Any) -> MongoSou
 @pytest.mark.parametrize("number", [2, 7, 16])
 def test_the_shards_of_a_source_hold_each_document_once(open_source: Open, number: int) -> None:
     with open_source() as source:
-        whole = sorted(source.read_documents(NAME))
+        whole = sorted(read_documents(source, NAME))
         assert len(whole) == len(IDENTITIES)
         found, ids = [], []
         for shard in reversed(shards(number)):
-            documents = list(source.read_documents(NAME, shard))
+            documents = list(read_documents(source, NAME, shard))
             assert all(shard.holds(document.record_id) for document in documents)
             found += documents
             ids += list(source.list_ids(NAME, shard))
@@ -140,7 +140,7 @@ def test_the_number_of_shards_may_change_from_pass_to_pass(
             limits = ExtractLimits(max_deleted_share=0, shard_documents=number)
             report = extract_collection(source, lake, NAME, pass_kind, limits=limits, now=Clock())
             assert report.deleted == report.changed == report.repeated == 0
-        whole = sorted(document.record_id for document in source.read_documents(NAME))
+        whole = sorted(document.record_id for document in read_documents(source, NAME))
     assert report.new == 0
     assert live_documents_of(lake)["record_id"].to_list() == whole
     assert len(log_of(lake, NAME)) == len(IDENTITIES)

@@ -9,7 +9,7 @@ from worlds import MAIN, Built, assert_same, contents_of, load
 
 from aind_etl.errors import ConfigurationError
 from aind_etl.lake import Lake
-from aind_etl.sources import open_source
+from aind_etl.sources import open_source, read_documents
 from aind_etl.sources.dump import DumpSource
 
 
@@ -19,7 +19,7 @@ def test_a_path_and_its_file_url_name_the_same_dump(sample_dump: Path, tmp_path:
     by_path, by_url = open_source(str(folder)), open_source(folder.as_uri())
     assert "%20" in folder.as_uri()
     assert by_path.list_collections() == by_url.list_collections()
-    assert list(by_path.read_documents(MAIN)) == list(by_url.read_documents(MAIN))
+    assert list(read_documents(by_path, MAIN)) == list(read_documents(by_url, MAIN))
     assert by_path.name == by_url.name == str(folder)
 
 
@@ -36,7 +36,9 @@ def test_the_sample_is_the_same_documents_as_its_dump(sample_dump: Path) -> None
         dump = DumpSource(sample_dump)
         assert sample.list_collections() == dump.list_collections()
         for collection in dump.list_collections():
-            assert list(sample.read_documents(collection)) == list(dump.read_documents(collection))
+            assert list(read_documents(sample, collection)) == list(
+                read_documents(dump, collection)
+            )
             assert list(sample.list_ids(collection)) == list(dump.list_ids(collection))
 
 

@@ -4,8 +4,16 @@ Here belong the protocol every source follows, the sources themselves, and the c
 they bring documents into. What to do with a document does not belong here.
 """
 
-from aind_etl.sources.canonical import Document
-from aind_etl.sources.protocol import Shard, Source, shards
+from aind_etl.sources.canonical import Document, RawDocument
+from aind_etl.sources.protocol import Shard, Source, read_documents, shards
 from aind_etl.sources.urls import open_source
 
-__all__ = ["Document", "Shard", "Source", "open_source", "shards"]
+__all__ = [
+    "Document",
+    "RawDocument",
+    "Shard",
+    "Source",
+    "open_source",
+    "read_documents",
+    "shards",
+]

@@ -19,6 +19,7 @@ objects apart by it. The few strings that begin like a made id are written that 
 import json
 import math
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -77,6 +78,33 @@ class Document(NamedTuple):
     record_id: str
     text: str
     content_hash: str
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether it is a JSON or BSON document, rather than what stands in place of one."""
+        return self.text.startswith("{")
+
+
+class RawDocument(NamedTuple):
+    """A document as its source wrote it, not looked into.
+
+    Attributes
+    ----------
+    raw
+        Its BSON or JSON.
+    make
+        Returns the document that such bytes are. Where it is readable, it is what
+        :func:`document_from_bson` or :func:`document_from_json` returns: it follows from the bytes,
+        whichever source wrote them, as nothing is readable as both.
+    """
+
+    raw: bytes
+    make: Callable[[bytes], Document]
+
+
+def in_canonical_form(given: RawDocument | Document) -> Document:
+    """Return what a source gave, in canonical form."""
+    return given.make(given.raw) if isinstance(given, RawDocument) else given
 
 
 def document_from_json(raw: bytes) -> Document:

@@ -23,10 +23,12 @@ from aind_etl.errors import ConfigurationError, SourceError
 from aind_etl.sources.canonical import (
     UNREADABLE_PREFIX,
     Document,
+    RawDocument,
     document_from_bson,
     document_from_json,
+    in_canonical_form,
 )
-from aind_etl.sources.protocol import EVERYTHING, Shard
+from aind_etl.sources.protocol import EVERYTHING, Shard, read_documents
 
 _FILE_NAME = re.compile(r"(?P<collection>.+)\.(?P<format>jsonl|json|bson)(?P<gzip>\.gz)?")
 # Files that mongodump lays beside the documents.
@@ -87,10 +89,12 @@ class DumpSource:
 
     def list_ids(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[str]:
         """Yield the record id of every document of a shard."""
-        for document in self.read_documents(collection, shard):
+        for document in read_documents(self, collection, shard):
             yield document.record_id
 
-    def read_documents(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[Document]:
+    def read_raw(
+        self, collection: str, shard: Shard = EVERYTHING
+    ) -> Iterator[RawDocument | Document]:
         """Yield every document of a shard, in the order of its file.
 
         Raises
@@ -98,7 +102,10 @@ class DumpSource:
         SourceError
             A file cannot be read, or is cut off.
         """
-        for document in self._read(collection):
+        if shard == EVERYTHING:
+            yield from self._read(collection)
+            return
+        for document in map(in_canonical_form, self._read(collection)):
             if shard.holds(document.record_id):
                 yield document
 
@@ -106,7 +113,7 @@ class DumpSource:
         self, collection: str, record_ids: AbstractSet[str]
     ) -> Iterator[Document]:
         """Yield the documents of a collection that have one of ``record_ids``."""
-        for document in self.read_documents(collection):
+        for document in read_documents(self, collection):
             if document.record_id in record_ids:
                 yield document
 
@@ -125,16 +132,17 @@ class DumpSource:
     def __exit__(self, *exception: object) -> None:
         """Do nothing: files are closed as soon as they are read."""
 
-    def _read(self, collection: str) -> Iterator[Document]:
+    def _read(self, collection: str) -> Iterator[RawDocument]:
         for path in self._files().get(collection, []):
             with _reading(path) as file:
                 written_as = path.name.removesuffix(".gz").rpartition(".")[2]
                 if written_as == "bson":
-                    yield from map(document_from_bson, _split_bson(file))
-                elif written_as == "jsonl":
-                    yield from map(document_from_json, _split_lines(file))
+                    for raw in _split_bson(file):
+                        yield RawDocument(raw, document_from_bson)
                 else:
-                    yield from map(document_from_json, _split_json(file))
+                    split = _split_lines if written_as == "jsonl" else _split_json
+                    for raw in split(file):
+                        yield RawDocument(raw, document_from_json)
 
     def _files(self) -> dict[str, list[Path]]:
         """Return the files of each collection, by name."""

@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from fnmatch import fnmatchcase
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar, cast
@@ -45,6 +46,7 @@ from aind_etl.errors import ConfigurationError, SourceError
 from aind_etl.sources.canonical import (
     UNREADABLE_PREFIX,
     Document,
+    RawDocument,
     document_from_bson,
     record_id_of,
     string_id,
@@ -70,6 +72,8 @@ _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 10.0
 _REACH_SECONDS = 10.0
 _CONNECT_SECONDS = 5.0
+# A BSON document begins with its own length.
+_LENGTH_BYTES = 4
 # What is asked for by id at a time. The server takes 16 MB, and ids have any length.
 _ASKED_IDS = 1000
 _ASKED_BYTES = 1 << 20
@@ -259,7 +263,7 @@ class MongoSource:
         for condition in self._conditions(collection, shard):
             yield from map(record_id_of, self._identities(collection, condition))
 
-    def read_documents(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[Document]:
+    def read_raw(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[RawDocument]:
         """Yield every document of a shard, in the order of ``_id``.
 
         What is inserted, changed or deleted meanwhile may be seen or not; nothing is given twice.
@@ -269,8 +273,10 @@ class MongoSource:
         SourceError
             The collection cannot be read to its end.
         """
+        make = partial(self._document, collection)
         for condition in self._conditions(collection, shard):
-            yield from self._documents(collection, condition)
+            for raw in self._raw_documents(collection, condition):
+                yield RawDocument(raw, make)
 
     def read_documents_by_id(
         self, collection: str, record_ids: AbstractSet[str]
@@ -286,7 +292,8 @@ class MongoSource:
             return
         for kind in self._kinds(collection):
             for some in _chunks(self._candidates(collection, kind, record_ids)):
-                for document in self._documents(collection, {"$in": some}):
+                for raw in self._raw_documents(collection, {"$in": some}):
+                    document = self._document(collection, raw)
                     if document.record_id in record_ids:
                         yield document
 
@@ -454,8 +461,7 @@ class MongoSource:
 
     def _edge(self, collection: str, direction: int) -> list[Any]:
         """Return the first ``_id`` of a collection in an order, if it has any."""
-        found = self._page(collection, None, 1, _IDS, direction)
-        return [document["_id"] for document in found.documents]
+        return self._page_of_ids(collection, None, 1, direction)
 
     def _candidates(
         self, collection: str, kind: _Kind, record_ids: AbstractSet[str]
@@ -478,27 +484,35 @@ class MongoSource:
 
     def _identities(self, collection: str, condition: Mapping[str, Any]) -> Iterator[Any]:
         """Yield every ``_id`` of a collection that meets a condition, in order."""
-        while page := self._page(collection, condition, self._page_ids, _IDS).documents:
-            for document in page:
-                yield document["_id"]
-            condition = {**condition, "$gt": page[-1]["_id"]}
+        while page := self._page_of_ids(collection, condition, self._page_ids):
+            yield from page
+            condition = {**condition, "$gt": page[-1]}
 
-    def _documents(self, collection: str, condition: Mapping[str, Any]) -> Iterator[Document]:
+    def _raw_documents(self, collection: str, condition: Mapping[str, Any]) -> Iterator[bytes]:
         """Yield every document of a collection whose ``_id`` meets a condition, in order."""
         limit = self._page_documents
-        while (page := self._page(collection, condition, limit, _RAW)).documents:
-            for raw in page.documents:
-                # Of a large reply pymongo may give views.
-                document = document_from_bson(bytes(raw.raw))
-                if document.record_id.startswith(UNREADABLE_PREFIX):
-                    identity = self._identity(collection, raw)
-                    document = document._replace(record_id=record_id_of(identity))
-                yield document
-            condition = {**condition, "$gt": self._identity(collection, page.documents[-1])}
-            mean_bytes = max(1, page.bytes // len(page.documents))
+        while reply := self._page(collection, condition, limit):
+            page = _cut(reply)
+            yield from page
+            condition = {**condition, "$gt": self._identity(collection, page[-1])}
+            mean_bytes = max(1, len(reply) // len(page))
             limit = min(self._page_documents, max(1, self._page_bytes // mean_bytes))
 
-    def _identity(self, collection: str, raw: RawBSONDocument) -> Any:  # noqa: ANN401 - any type
+    def _document(self, collection: str, raw: bytes) -> Document:
+        """Return the document whose BSON is ``raw``, with its ``_id`` if it is not readable.
+
+        Raises
+        ------
+        SourceError
+            Its ``_id`` cannot be read either.
+        """
+        document = document_from_bson(raw)
+        if document.record_id.startswith(UNREADABLE_PREFIX):
+            identity = self._identity(collection, raw)
+            document = document._replace(record_id=record_id_of(identity))
+        return document
+
+    def _identity(self, collection: str, raw: bytes) -> Any:  # noqa: ANN401 - any type
         """Return the ``_id`` of a document that may not be readable otherwise.
 
         Raises
@@ -507,7 +521,7 @@ class MongoSource:
             It cannot be read either.
         """
         try:
-            value = raw["_id"]
+            value = RawBSONDocument(raw, _RAW)["_id"]
             if isinstance(value, str):
                 value.encode()
         except (bson.errors.BSONError, UnicodeError, KeyError) as error:
@@ -521,17 +535,37 @@ class MongoSource:
             "collection out."
         )
 
+    def _page_of_ids(
+        self,
+        collection: str,
+        condition: Mapping[str, Any] | None,
+        limit: int,
+        direction: int = ASCENDING,
+    ) -> list[Any]:
+        """Return the first ``_id`` that meet a condition; none after the last.
+
+        Raises
+        ------
+        SourceError
+            The server did not give them until the deadline, or they cannot be read.
+        """
+        reply = self._page(collection, condition, limit, direction, fields={"_id": 1})
+        try:
+            return [document["_id"] for document in bson.decode_all(reply, _IDS)]
+        except bson.errors.BSONError as error:
+            raise self._unreadable_identity(collection) from error
+
     def _page(
         self,
         collection: str,
         condition: Mapping[str, Any] | None,
         limit: int,
-        codec: CodecOptions[Any],
         direction: int = ASCENDING,
-    ) -> "_Page":
-        """Return the first documents whose ``_id`` meets a condition; none after the last.
+        fields: Mapping[str, int] | None = None,
+    ) -> bytes:
+        """Return the BSON of the first documents whose ``_id`` meets a condition, one by one.
 
-        A reply may hold fewer than asked for although there are more.
+        A reply may hold fewer than asked for although there are more; after the last it is empty.
 
         Raises
         ------
@@ -544,19 +578,17 @@ class MongoSource:
             smaller = max(1, limit >> attempt)
             batches = self._database[collection].find_raw_batches(
                 {} if condition is None else {"_id": condition},
-                {"_id": 1} if codec is _IDS else None,
+                fields,
                 sort=[("_id", direction)],
                 limit=-smaller,  # The sign asks for a single reply, without a cursor.
+                # Without it the server gives a hundred, however many may come in one reply.
+                batch_size=smaller,
                 max_time_ms=self._max_time_ms,
             )
             # Typed as a cursor of documents, it gives replies: concatenated BSON.
             return b"".join(cast("Iterable[bytes]", batches))
 
-        batch = self._ask(find)
-        try:
-            return _Page(bson.decode_all(batch, codec), len(batch))
-        except bson.errors.BSONError as error:
-            raise self._unreadable_identity(collection) from error
+        return self._ask(find)
 
     def _ask(self, question: Callable[[int], _Answer]) -> _Answer:
         """Return the answer to a question, asking again while that may help.
@@ -638,11 +670,17 @@ class MongoSource:
         return f"The source {self.name} cannot be read: {reason}."
 
 
-class _Page(NamedTuple):
-    """One reply: documents, and the bytes they have."""
-
-    documents: list[Any]
-    bytes: int
+def _cut(reply: bytes) -> list[bytes]:
+    """Return the documents of a reply, which begin with their length each."""
+    documents = []
+    begin = 0
+    while begin < len(reply):
+        end = begin + max(
+            _LENGTH_BYTES, int.from_bytes(reply[begin : begin + _LENGTH_BYTES], "little")
+        )
+        documents.append(reply[begin:end])
+        begin = end
+    return documents
 
 
 def mongo_source_from_environment(

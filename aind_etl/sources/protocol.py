@@ -4,7 +4,12 @@ from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple, Protocol, Self
 
-from aind_etl.sources.canonical import OTHER_ID_PREFIX, Document
+from aind_etl.sources.canonical import (
+    OTHER_ID_PREFIX,
+    Document,
+    RawDocument,
+    in_canonical_form,
+)
 
 _BOUND_DIGITS = 4
 
@@ -94,8 +99,13 @@ class Source(Protocol):
         """Yield the record id of every document of a collection, or of one shard of it."""
         ...
 
-    def read_documents(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[Document]:
-        """Yield every document of a collection, or of one shard, holding a few of them at most."""
+    def read_raw(
+        self, collection: str, shard: Shard = EVERYTHING
+    ) -> Iterator[RawDocument | Document]:
+        """Yield every document of a collection, or of one shard, holding a few of them at most.
+
+        They are given as they were written, unless the source had to look into them.
+        """
         ...
 
     def read_documents_by_id(
@@ -118,3 +128,16 @@ class Source(Protocol):
     def __exit__(self, *exception: object) -> None:
         """Release what the source holds: connections, temporary files."""
         ...
+
+
+def read_documents(
+    source: Source, collection: str, shard: Shard = EVERYTHING
+) -> Iterator[Document]:
+    """Yield every document of a collection, or of one shard, in canonical form.
+
+    Raises
+    ------
+    SourceError
+        They cannot be read to their end.
+    """
+    return map(in_canonical_form, source.read_raw(collection, shard))

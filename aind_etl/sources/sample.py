@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
 
-from aind_etl.sources.canonical import Document
+from aind_etl.sources.canonical import Document, RawDocument
 from aind_etl.sources.dump import DumpSource
 from aind_etl.sources.protocol import EVERYTHING, Shard
 
@@ -74,9 +74,11 @@ class SampleSource:
         """Yield the record id of every document of a shard."""
         return self._dump.list_ids(collection, shard)
 
-    def read_documents(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[Document]:
+    def read_raw(
+        self, collection: str, shard: Shard = EVERYTHING
+    ) -> Iterator[RawDocument | Document]:
         """Yield every document of a shard."""
-        return self._dump.read_documents(collection, shard)
+        return self._dump.read_raw(collection, shard)
 
     def read_documents_by_id(
         self, collection: str, record_ids: AbstractSet[str]

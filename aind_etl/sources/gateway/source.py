@@ -166,8 +166,8 @@ class GatewaySource:
         for document in self._read(collection, shard, ids_only=True):
             yield document.record_id
 
-    def read_documents(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[Document]:
-        """Yield every document of a shard, in the order of ``_id``.
+    def read_raw(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[Document]:
+        """Yield every document of a shard, in the order of ``_id``, each looked into already.
 
         What is inserted, changed or deleted meanwhile may be seen or not; nothing is given twice.
         In place of a document that is too large for the gateway stands a text that says so.

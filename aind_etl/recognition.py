@@ -1,0 +1,227 @@
+"""Documents recognised by their bytes: what a source gave last time need not be looked into.
+
+Here belongs the side file of a collection that says which content the bytes of a document had,
+and what of it may be believed. How contents are compared is of no concern here.
+
+To bring a document into canonical form takes twenty times as long as to hash its bytes. So a
+pass that reads a collection, or a shard of it, notes for each document a hash of the bytes it
+came as, beside its record id and content hash. The next pass believes that only where the log
+still holds that content of that record, and only if the canonical form has not changed since.
+Bytes say what they say, whoever wrote them and when: whatever else happened to a record, equal
+bytes are equal contents. Losing or damaging the file costs time, never data: what is not
+recognised is looked into.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import BinaryIO
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from aind_etl.lake import Lake
+from aind_etl.sources import Shard
+from aind_etl.sources.version import canonical_version
+
+_log = logging.getLogger(__name__)
+
+_SCHEMA = {"record_id": pl.String, "content_hash": pl.Binary, "raw_hash": pl.Binary}
+_FILE_SCHEMA = pa.schema(
+    {"record_id": pa.string(), "content_hash": pa.binary(), "raw_hash": pa.binary()}
+)
+_VERSION_KEY = b"canonical form"
+_RAW_HASH_BYTES = 16
+_ROW_GROUP_ROWS = 32_768
+
+_NOTHING_NOTED = pl.DataFrame(schema=_SCHEMA)
+
+NOTHING_KNOWN = pl.DataFrame(schema=_SCHEMA | {"content_hash": pl.String})
+"""What :meth:`Recognition.known` returns where nothing is known."""
+
+
+def raw_hash(raw: bytes) -> bytes:
+    """Return 128 bits of the SHA-256 of a document's bytes."""
+    return sha256(raw).digest()[:_RAW_HASH_BYTES]
+
+
+class Recognition:
+    """What the bytes of a collection's documents were found to be, and are found to be now.
+
+    Several threads may use it, each for shards of its own.
+
+    Parameters
+    ----------
+    lake, collection
+        Whose side file it is.
+    folder
+        An empty folder for what is noted until the pass has ended.
+    """
+
+    def __init__(self, lake: Lake, collection: str, folder: Path) -> None:
+        self._lake = lake
+        self._collection = collection
+        self._folder = folder
+        self._name = lake.raw_hashes_name(collection)
+        self._noted: dict[Shard, Path] = {}
+        self._metadata: pq.FileMetaData | None = None
+        with self._reading():
+            if lake.storage.exists(self._name):
+                with lake.storage.path(self._name).open("rb") as file:
+                    metadata = pq.read_metadata(file)
+                if _is_ours(metadata):
+                    self._metadata = metadata
+
+    def known(self, shard: Shard, live: pl.DataFrame) -> pl.DataFrame:
+        """Return what is known of bytes, and still holds.
+
+        Parameters
+        ----------
+        shard
+            Of which record ids.
+        live
+            Columns ``record_id`` and ``content_hash``: the shard's live documents.
+
+        Returns
+        -------
+        polars.DataFrame
+            Columns ``record_id``, ``content_hash`` (of ``live``) and ``raw_hash``, which is there
+            once at most.
+        """
+        contents = live.select(
+            "record_id",
+            pl.col("content_hash").str.decode("hex", strict=False),
+            hexadecimal="content_hash",
+        )
+        return (
+            self._read(shard)
+            .join(contents, on=["record_id", "content_hash"])
+            .select("record_id", content_hash="hexadecimal", raw_hash="raw_hash")
+            .unique("raw_hash", keep="none")
+        )
+
+    def note(self, shard: Shard, found: Sequence[pl.DataFrame]) -> None:
+        """Note what the bytes of a shard were found to be, all of which was read.
+
+        Parameters
+        ----------
+        shard
+            Which shard.
+        found
+            Columns ``record_id``, ``content_hash`` and ``raw_hash``.
+        """
+        noted = pl.concat(
+            [
+                _NOTHING_NOTED,
+                *(
+                    part.select("record_id", pl.col("content_hash").str.decode("hex"), "raw_hash")
+                    for part in found
+                ),
+            ]
+        ).sort("record_id")
+        if not noted.equals(self._read(shard)):
+            path = self._folder / f"{shard.lower}.arrow"
+            noted.write_ipc(path)
+            self._noted[shard] = path
+
+    def write(self, divided: Sequence[Shard]) -> bool:
+        """Write the side file anew, if anything was noted that it does not say.
+
+        Parameters
+        ----------
+        divided
+            All the shards of the collection, in order.
+
+        Returns
+        -------
+        bool
+            Whether it was written.
+        """
+        if not self._noted:
+            return False
+
+        def write_parquet(file: BinaryIO) -> None:
+            with pq.ParquetWriter(
+                file,
+                _FILE_SCHEMA.with_metadata({_VERSION_KEY: canonical_version().encode()}),
+                compression={"record_id": "zstd", "content_hash": "none", "raw_hash": "none"},
+                use_dictionary=False,
+                # Whatever happens to hashes, they look like hashes.
+                write_page_checksum=True,
+            ) as writer:
+                for shard in divided:
+                    path = self._noted.get(shard)
+                    noted = self._read(shard) if path is None else pl.read_ipc(path)
+                    for rows in noted.iter_slices(_ROW_GROUP_ROWS):
+                        writer.write_table(rows.to_arrow().cast(writer.schema))
+
+        return self._lake.storage.write(self._name, write_parquet)
+
+    def _read(self, shard: Shard) -> pl.DataFrame:
+        """Return what the side file says of a shard, sorted by record id."""
+        parts = [_NOTHING_NOTED]
+        with self._reading():
+            if self._metadata is not None:
+                groups = _groups_of(self._metadata, shard)
+                path = self._lake.storage.path(self._name)
+                with path.open("rb") as file:
+                    side_file = pq.ParquetFile(
+                        file, metadata=self._metadata, page_checksum_verification=True
+                    )
+                    for group in groups:
+                        # One thread: each that decodes keeps memory of its own for later.
+                        rows = pl.DataFrame(side_file.read_row_group(group, use_threads=False))
+                        parts.append(rows.filter(_lies_in(shard)))
+        return pl.concat(parts)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Do without the side file where it cannot be read."""
+        try:
+            yield
+        except (pa.ArrowException, pl.exceptions.PolarsError, OSError, ValueError) as error:
+            self._metadata = None
+            _log.warning(
+                "What is known of the documents of %r by their bytes cannot be read (%s); all of "
+                "them are looked into",
+                self._collection,
+                str(error).splitlines()[0] if str(error) else type(error).__name__,
+            )
+
+
+@contextmanager
+def recognising(lake: Lake, collection: str) -> Iterator[Recognition]:
+    """Give, for the time of a ``with`` block, what is known of a collection's bytes."""
+    with lake.storage.scratch(f"recognise-{lake.encoded(collection)}") as folder:
+        yield Recognition(lake, collection, folder)
+
+
+def _is_ours(metadata: pq.FileMetaData) -> bool:
+    """Return whether a side file was written for the canonical form there is now."""
+    version = (metadata.metadata or {}).get(_VERSION_KEY)
+    return version == canonical_version().encode() and metadata.schema.to_arrow_schema().equals(
+        _FILE_SCHEMA
+    )
+
+
+def _groups_of(metadata: pq.FileMetaData, shard: Shard) -> list[int]:
+    """Return the row groups that may have record ids of a shard."""
+    groups = []
+    for group in range(metadata.num_row_groups):
+        facts = metadata.row_group(group).column(0).statistics
+        is_told = facts is not None and facts.has_min_max
+        if not is_told or (
+            facts.max >= shard.lower and (shard.upper is None or facts.min < shard.upper)
+        ):
+            groups.append(group)
+    return groups
+
+
+def _lies_in(shard: Shard) -> pl.Expr:
+    """Return whether a record id lies in a shard."""
+    record_id = pl.col("record_id")
+    is_below = pl.lit(value=True) if shard.upper is None else record_id < shard.upper
+    return (record_id >= shard.lower) & is_below
