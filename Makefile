@@ -10,7 +10,12 @@ QUICK := access canonical contract deriving history query reading settings sourc
 
 export DAGSTER_HOME ?= $(CURDIR)/dagster_home
 
-.PHONY: help run dev test test-histories test-long test-quick test-image lint docs bench bench-scaling clean
+# How large a world `make scale` loads, and how large a partition of it is.
+DOCUMENTS ?= 145000
+PARTITION_DOCUMENTS ?= 20000
+
+.PHONY: help run dev test test-histories test-long test-quick test-image test-chart scale lint docs \
+	bench bench-scaling clean
 
 help:  ## Show what there is to run.
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,13 +37,24 @@ test-long: .venv/installed-dev  ## Run what takes minutes: long histories, a mil
 		AIND_ETL_TEST_PUBLISH_SECONDS=60 \
 		$(BIN)/pytest -n auto --dist loadgroup tests/test_any_history.py tests/test_many_ids.py \
 		tests/test_engines.py tests/test_document_filters.py tests/test_access.py \
-		tests/test_containers.py tests/test_page.py
+		tests/test_containers.py tests/test_page.py tests/test_celery.py
+
+scale: .venv/installed-dev  ## Load 145,000 documents by Celery's workers while servers are killed.
+	AIND_ETL_TEST_DOCUMENTS=$(DOCUMENTS) AIND_ETL_TEST_PARTITION_DOCUMENTS=$(PARTITION_DOCUMENTS) \
+		$(BIN)/pytest -n 0 -m long -k whatever_goes_wrong --durations=3 tests/test_celery.py
 
 test-quick: .venv/installed-dev  ## Run the part of the suite that takes less than a minute.
 	$(BIN)/pytest -m "not slow" $(QUICK:%=tests/test_%.py)
 
 test-image: .venv/installed-dev  ## Run, without containers, what the image is built by.
 	AIND_ETL_TEST_IMAGE=1 $(BIN)/pytest tests/test_containers.py -k image_is_built_by
+
+test-chart: .venv/installed-dev  ## Check the values for Kubernetes with helm and Dagster's own chart.
+	rm -rf .chart
+	helm pull dagster/dagster --version 1.13.27 --untar --untardir .chart
+	helm lint .chart/dagster --values docker/helm-values.yaml
+	helm template dagster .chart/dagster --values docker/helm-values.yaml > /dev/null
+	AIND_ETL_TEST_HELM_CHART=.chart/dagster $(BIN)/pytest tests/test_kubernetes.py
 
 lint: .venv/installed-dev  ## Run the linters and the type checker.
 	$(BIN)/ruff check .
@@ -60,7 +76,7 @@ bench-scaling: .venv/installed-dev bench/.venv/installed  ## Measure how cost gr
 	$(BIN)/python bench/scaling.py $(BENCH)
 
 clean:  ## Remove the environment, the lake and what Dagster kept of its runs.
-	rm -rf .venv lake .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf .venv .chart lake .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 	find dagster_home -mindepth 1 ! -name dagster.yaml -delete
 
 .venv/bin/python:

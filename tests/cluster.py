@@ -4,9 +4,11 @@ A MongoDB with the sample's documents, PostgreSQL, Redis, and a lake on an S3 en
 proxy that fails on request; workers, code location and daemon as the compose file has them.
 """
 
+import os
+import re
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 WORKERS = ("worker-1", "worker-2", "worker-3")
 PARTITION = "dagster/partition"
 PASSWORD = "of no value"
+PATIENCE_SECONDS = 80
+"""Longer than a lease of the lake outlives its holder: who is started again finds it free."""
 
 
 class Cluster:
@@ -71,6 +75,25 @@ class Cluster:
         service, _, number = name.partition("-")
         more = ["--hostname", f"{name}@%h"] if number else []
         self.processes[name] = self.containers.start(service, *more, log_name=name)
+
+    def wait_for_code(self) -> None:
+        """Wait until the code location answers."""
+
+        def healthy() -> bool:
+            assert self.processes["code"].poll() is None, self.said()
+            checks = self.containers
+            return checks.answers("4000") and checks.check_health("code").returncode == 0
+
+        wait_until(healthy, 240, self.said)
+
+    def worker_of(self, instance: dg.DagsterInstance, run_id: str) -> str | None:
+        """Return which worker has a run in hand."""
+        for event in instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):
+            if found := re.search(r"Started process for run \(pid: (\d+)\)", event.message):
+                with suppress(ProcessLookupError):
+                    group = os.getpgid(int(found[1]))
+                    return {one.pid: name for name, one in self.processes.items()}.get(group)
+        return None
 
     def end(self, name: str, signal_number: int = signal.SIGTERM) -> None:
         """End what was started under a name by a signal."""
@@ -160,6 +183,7 @@ def running_cluster(folder: Path, *, sessions: int, **variables: str) -> Iterato
                 "AWS_CREDENTIALS_FILE": "secrets/aws_credentials",
                 **variables,
             },
+            patience_seconds=PATIENCE_SECONDS,
         )
         (containers.folder / "tmp" / "no-results").mkdir()
         secrets = containers.folder / "secrets"

@@ -96,9 +96,13 @@ class Containers:
         Where volumes, secrets and logs go.
     variables
         What an ``.env`` would say.
+    patience_seconds
+        How long a run may give no sign of life.
     """
 
-    def __init__(self, folder: Path, variables: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, variables: Mapping[str, str], *, patience_seconds: int = 5
+    ) -> None:
         self.folder = folder
         self._variables = variables
         self.services: dict[str, Any] = read_compose(variables)["services"]
@@ -112,18 +116,19 @@ class Containers:
             "/run/secrets": str(folder / "secrets"),
             "/lake": str(folder / "lake"),
             "/logs": str(folder / "logs"),
+            "/scratch": str(folder / "scratch"),
             "/demo": str(folder / "demo"),
             "/tmp/matplotlib": str(folder / "tmp" / "matplotlib"),
             "/tmp": str(folder / "tmp"),
         }
         self.hosts: dict[str, str] = {"code": "127.0.0.1", "0.0.0.0": "127.0.0.1"}
-        for name in ("dagster", "secrets", "lake", "logs", "demo", "tmp"):
+        for name in ("dagster", "secrets", "lake", "logs", "scratch", "demo", "tmp"):
             (folder / name).mkdir()
         # Its port is fixed in the network of containers; a dead run is found sooner than theirs.
         self._write_home("workspace.yaml", {"port: 4000": f"port: {self.ports['4000']}"})
         sooner = {
             "poll_interval_seconds: 30": "poll_interval_seconds: 2",
-            "patience_seconds: 120": "patience_seconds: 5",
+            "patience_seconds: 120": f"patience_seconds: {patience_seconds}",
         }
         self._write_home("dagster.yaml", sooner)
 

@@ -1,44 +1,62 @@
 """Runs made by Celery's workers: real servers, real workers, and what goes wrong between them."""
 
+import os
 import signal
+import time
+from contextlib import contextmanager
+from datetime import timedelta
 from zlib import crc32
 
 import dagster as dg
 import pytest
-from cluster import WORKERS, running_cluster
-from mongod import NoMongodError
+from cluster import PARTITION, WORKERS, running_cluster
+from containers import wait_until
+from mongod import NoMongodError, failing
 from postgresql import NoPostgresqlError
 from redis_server import NoRedisError
 from result_endpoint import error
-from worlds import assert_same, contents_of
+from worlds import MAIN, assert_same, contents_of
 
+from aind_etl.arrivals import find_arrivals
 from aind_etl.errors import ConfigurationError
 from aind_etl.extract import Pass
+from aind_etl.orchestration.command_runs import IN_FLIGHT
 from aind_etl.orchestration.definitions import build_defs
 from aind_etl.orchestration.jobs import REFRESH_COLLECTION, pass_config
 from aind_etl.orchestration.launcher import LauncherOfTheSettings, WatchfulRunLauncher
 from aind_etl.orchestration.partitions import add_partitions
 from aind_etl.orchestration.resources import Etl
 from aind_etl.settings import load_settings
+from aind_etl.verify import verify_warehouse
+from aind_etl.warehouse import is_current
 
 UNAVAILABLE = (NoMongodError, NoPostgresqlError, NoRedisError)
+DOCUMENTS = int(os.environ.get("AIND_ETL_TEST_DOCUMENTS", "2000"))
+DOCUMENTS_A_SESSION = 34
+AN_HOUR = 3600
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    """Give the parts, with three workers that start."""
-    folder = tmp_path_factory.mktemp("cluster")
+@contextmanager
+def started(folder, services, **choices):
+    """Give the parts, with some processes that start; skip where a part is not to be had."""
     try:
-        running = running_cluster(folder, sessions=2)
+        running = running_cluster(folder, **choices)
         made = running.__enter__()
     except UNAVAILABLE as problem:
         pytest.skip(str(problem))
     try:
-        for name in WORKERS:
+        for name in services:
             made.start(name)
         yield made
     finally:
         running.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Give the parts with three workers, and nobody who asks them for anything."""
+    with started(tmp_path_factory.mktemp("cluster"), WORKERS, sessions=2) as made:
+        yield made
 
 
 @pytest.fixture
@@ -84,6 +102,109 @@ def loaded_alone(names, folder):
 def said_by(lake):
     """Return what a lake says, but not when it was looked at."""
     return {name: rows.drop("checked_at", strict=False) for name, rows in contents_of(lake).items()}
+
+
+@pytest.mark.long
+def test_a_run_that_is_cancelled_ends_and_its_worker_takes_another(cluster, instance):
+    cluster.wait_for_workers()
+    add_partitions(instance, [MAIN])
+    with failing(cluster.client, "find", times=None, blockConnection=True, blockTimeMS=60_000):
+        run = cluster.launch(instance, REFRESH_COLLECTION, MAIN)
+        begun = dg.DagsterEventType.STEP_START
+        wait_until(lambda: instance.all_logs(run, of_type=begun), 120, cluster.said)
+        assert instance.run_launcher.terminate(run)
+        assert cluster.wait_for_run(instance, run) == "CANCELED"
+    runs = [cluster.launch(instance, REFRESH_COLLECTION, MAIN) for _ in WORKERS]
+    assert "SUCCESS" in [cluster.wait_for_run(instance, run) for run in runs]
+
+
+@pytest.mark.long
+def test_whatever_goes_wrong_the_tables_are_those_of_one_process(tmp_path, monkeypatch):
+    """A worker is killed with a partition in hand, the broker is killed, the store is away."""
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    services = ("code", *WORKERS)
+    sessions = max(2, DOCUMENTS // DOCUMENTS_A_SESSION)
+    with started(
+        folder, services, sessions=sessions, AIND_ETL_SENSOR_INTERVAL_SECONDS="5"
+    ) as cluster:
+        for name, value in cluster.environment().items():
+            monkeypatch.setenv(name, value)
+        cluster.wait_for_code()
+        cluster.wait_for_workers()
+        with dg.DagsterInstance.get() as instance:
+            cluster.start("daemon")
+            killed = kill_a_worker(cluster, instance)
+            lose_the_broker(cluster)
+            lose_the_store(cluster, instance)
+            wait_until(
+                lambda: is_settled(cluster, instance), AN_HOUR, lambda: told(cluster, instance)
+            )
+            [failure] = instance.all_logs(killed, of_type=dg.DagsterEventType.RUN_FAILURE)
+            assert "no worker has it in hand any more" in failure.dagster_event.message
+        names = sorted(cluster.client["analysis"].list_collection_names())
+        assert_same(said_by(cluster.lake), said_by(loaded_alone(names, tmp_path / "alone")))
+        assert list(verify_warehouse(cluster.lake, load_settings().warehouse_path)) == []
+
+
+def kill_a_worker(cluster, instance):
+    """Kill a worker that has written the first of a partition, and start another in its place."""
+
+    def half_done():
+        runs = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+        return next(
+            (
+                (run.run_id, worker)
+                for run in runs
+                if run.tags.get(PARTITION, "").startswith(MAIN)
+                and (worker := cluster.worker_of(instance, run.run_id))
+                and cluster.lake.storage.files(f"documents/collection={MAIN}", ".parquet")
+            ),
+            None,
+        )
+
+    run, worker = wait_until(half_done, AN_HOUR, lambda: told(cluster, instance))
+    cluster.end(worker, signal.SIGKILL)
+    cluster.start(worker)
+    return run
+
+
+def lose_the_broker(cluster):
+    """Kill the broker, and start it again a while later."""
+    cluster.broker.end(signal.SIGKILL)
+    time.sleep(10)
+    cluster.broker.start()
+
+
+def lose_the_store(cluster, instance):
+    """Let the store answer nothing for longer than anybody asks again."""
+    asked = len(cluster.store.requests)
+    cluster.store.faults = lambda _path, _times: error(503, "ServiceUnavailable")
+    wait_until(
+        lambda: len(cluster.store.requests) > asked + 5, 600, lambda: told(cluster, instance)
+    )
+    time.sleep(30)
+    cluster.store.faults = lambda _path, _times: None
+
+
+def is_settled(cluster, instance):
+    """Return whether the lake has everything, the warehouse has the lake, and nothing is under way.
+
+    As the sensors tell it.
+    """
+    time.sleep(3)
+    if instance.get_runs_count(dg.RunsFilter(statuses=list(IN_FLIGHT))):
+        return False
+    etl = Etl(load_settings())
+    with etl.open_source() as source:
+        arrivals = find_arrivals(source, etl.lake, etl.settings.choose, within=timedelta(minutes=1))
+    return not arrivals.behind and is_current(etl.lake, etl.settings.warehouse_path)
+
+
+def told(cluster, instance):
+    """Return how runs stand, and what the processes printed."""
+    runs = [f"{run.job_name} {run.tags.get(PARTITION)} {run.status}" for run in instance.get_runs()]
+    return "\n".join([cluster.said(), *runs])
 
 
 def choose_launcher(monkeypatch, engine, **more):

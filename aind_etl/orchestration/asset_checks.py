@@ -11,6 +11,7 @@ import dagster as dg
 
 from aind_etl.contract import tables
 from aind_etl.orchestration.assets.warehouse import WAREHOUSE
+from aind_etl.orchestration.pods import pod
 from aind_etl.orchestration.resources import Etl
 from aind_etl.published import published
 from aind_etl.publishing import as_markdown
@@ -104,6 +105,7 @@ _WARNINGS = (
 
 @dg.multi_asset_check(
     name="look_at_warehouse",
+    op_tags=pod(2048),
     specs=[
         dg.AssetCheckSpec(
             one.name, asset=one.asset, description=one.description, additional_deps=[WAREHOUSE]

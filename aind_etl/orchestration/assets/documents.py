@@ -11,6 +11,7 @@ from aind_etl.errors import AindEtlError, ConfigurationError
 from aind_etl.extract import ExtractReport, Pass, extract_collection
 from aind_etl.orchestration.metadata import OWNERS, Stopwatch, partition_metadata, table_metadata
 from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH
+from aind_etl.orchestration.pods import pod
 from aind_etl.orchestration.resources import Etl
 
 
@@ -29,6 +30,7 @@ class PassConfig(dg.Config):
     metadata=table_metadata(tables.DOCUMENTS),
     partitions_def=COLLECTIONS,
     backfill_policy=ONE_RUN_EACH,
+    op_tags=pod(2048),
 )
 def documents(
     context: dg.AssetExecutionContext, config: PassConfig, etl: dg.ResourceParam[Etl]

@@ -16,6 +16,7 @@ from aind_etl.orchestration.metadata import (
     table_metadata,
 )
 from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH
+from aind_etl.orchestration.pods import pod
 from aind_etl.orchestration.resources import Etl
 
 FLATTENED = (*ANALYSIS_TABLES, tables.REJECTED_DOCUMENTS)
@@ -40,6 +41,7 @@ FLATTENED = (*ANALYSIS_TABLES, tables.REJECTED_DOCUMENTS)
         for table in FLATTENED
     ],
     backfill_policy=ONE_RUN_EACH,
+    op_tags=pod(2048),
 )
 def flatten(
     context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]

@@ -7,6 +7,7 @@ import dagster as dg
 
 from aind_etl.orchestration.assets.warehouse import WAREHOUSE
 from aind_etl.orchestration.metadata import OWNERS, Stopwatch, uri
+from aind_etl.orchestration.pods import pod
 from aind_etl.orchestration.resources import Etl
 from aind_etl.published import beside
 
@@ -18,6 +19,7 @@ from aind_etl.published import beside
     group_name="warehouse",
     kinds={"html"},
     owners=OWNERS,
+    op_tags=pod(2048),
 )
 def report(etl: dg.ResourceParam[Etl]) -> dg.MaterializeResult[Any]:
     """Draw the report on the warehouse that was published."""

@@ -19,6 +19,7 @@ from aind_etl.orchestration.metadata import (
     table_metadata,
 )
 from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH
+from aind_etl.orchestration.pods import pod
 from aind_etl.orchestration.resources import Etl, ResultStoreError
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def _specs(made: tuple[Table, ...], upstream: list[str]) -> list[dg.AssetSpec]:
     name="list_results",
     specs=_specs(INVENTORY, [tables.ANALYSES.name]),
     backfill_policy=ONE_RUN_EACH,
+    op_tags=pod(2048),
 )
 def list_results(
     context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
@@ -93,6 +95,7 @@ def list_results(
     name="read_results",
     specs=_specs(TRIALS, [tables.ANALYSES.name, tables.RESULT_FILES.name]),
     backfill_policy=ONE_RUN_EACH,
+    op_tags=pod(2048),
 )
 def read_results(
     context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]

@@ -9,6 +9,7 @@ import dagster as dg
 from aind_etl.contract import tables
 from aind_etl.orchestration.assets.results import open_store
 from aind_etl.orchestration.metadata import OWNERS, Stopwatch, table_metadata, uri
+from aind_etl.orchestration.pods import pod
 from aind_etl.orchestration.resources import Etl
 
 CAN_BE_READ = "session_table_can_be_read"
@@ -22,6 +23,7 @@ CAN_BE_READ = "session_table_can_be_read"
     kinds={"s3", "parquet"},
     owners=OWNERS,
     metadata=table_metadata(tables.SESSIONS),
+    op_tags=pod(4096),
     check_specs=[
         dg.AssetCheckSpec(
             CAN_BE_READ,

@@ -6,6 +6,7 @@ import dagster as dg
 
 from aind_etl.contract import tables
 from aind_etl.orchestration.metadata import OWNERS, Stopwatch, table_metadata, uri
+from aind_etl.orchestration.pods import pod
 from aind_etl.orchestration.resources import Etl
 
 
@@ -17,6 +18,7 @@ from aind_etl.orchestration.resources import Etl
     kinds={"s3", "parquet"},
     owners=OWNERS,
     metadata=table_metadata(tables.UNCLAIMED_FOLDERS),
+    op_tags=pod(2048),
 )
 def unclaimed_folders(etl: dg.ResourceParam[Etl]) -> dg.MaterializeResult[Any]:
     """Keep, of the folders that were listed, those that no record of any collection claims."""

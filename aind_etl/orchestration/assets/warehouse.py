@@ -19,6 +19,7 @@ from aind_etl.orchestration.metadata import (
     made_preview,
     uri,
 )
+from aind_etl.orchestration.pods import pod
 from aind_etl.orchestration.resources import Etl
 from aind_etl.publishing import (
     ChecksFailedError,
@@ -92,6 +93,7 @@ def warehouse_asset() -> dg.AssetsDefinition:
             for check in publish_checks()
         ],
         pool=PUBLISHER_POOL,
+        op_tags=pod(8192, cpu="2"),
     )
     def publish(
         context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]

@@ -1,0 +1,189 @@
+"""What Kubernetes is asked for: a pod a run and a pod a step, as the chart's values make them."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import dagster as dg
+import jsonschema
+import kubernetes
+import pytest
+import yaml
+from containers import DOCKER
+from dagster._core.code_pointer import ModuleCodePointer
+from dagster._core.definitions.reconstruct import ReconstructableRepository
+from dagster_k8s.container_context import K8sContainerContext
+from dagster_k8s.job import construct_dagster_k8s_job, get_user_defined_k8s_config
+
+from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION, SESSIONS, VERIFY
+
+NOWHERE = {
+    "apiVersion": "v1",
+    "kind": "Config",
+    "current-context": "nowhere",
+    "clusters": [{"name": "nowhere", "cluster": {"server": "http://127.0.0.1:9"}}],
+    "contexts": [{"name": "nowhere", "context": {"cluster": "nowhere", "user": "nobody"}}],
+    "users": [{"name": "nobody", "user": {}}],
+}
+POINTER = ModuleCodePointer("aind_etl.orchestration.location", "defs")
+# One job of each kind of step is enough to look at: the definitions make no difference elsewhere.
+JOBS = (REFRESH_COLLECTION, SESSIONS, PUBLISH, VERIFY)
+
+
+@pytest.fixture(scope="module")
+def values():
+    """Return what the chart is told."""
+    return yaml.safe_load((DOCKER / "helm-values.yaml").read_text())
+
+
+def snake(name):
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+def container_context(values):
+    """Return what the chart makes of the code location's values, for the pods of its runs."""
+    [deployment] = values["dagster-user-deployments"]["deployments"]
+    assert deployment["includeConfigInLaunchedRuns"]["enabled"]
+    return {
+        "k8s": {
+            "image_pull_policy": deployment["image"]["pullPolicy"],
+            "env_config_maps": ["dagster-aind-etl-user-env"],
+            "volumes": deployment["volumes"],
+            "volume_mounts": deployment["volumeMounts"],
+            # These too: they take the place of what the launcher has.
+            "resources": deployment["resources"],
+            "namespace": "etl",
+            "service_account_name": "dagster-user-deployments",
+            "env": deployment["env"],
+            "run_k8s_config": {"pod_spec_config": {"automount_service_account_token": True}},
+        }
+    }
+
+
+@pytest.fixture(scope="module")
+def instance(values, tmp_path_factory):
+    """Return an instance with the launcher that the chart writes into `dagster.yaml`."""
+    folder = tmp_path_factory.mktemp("kubernetes")
+    nowhere = folder / "kubeconfig"
+    nowhere.write_text(json.dumps(NOWHERE))
+    given = values["runLauncher"]["config"]["k8sRunLauncher"]
+    config = {
+        snake(name): said
+        for name, said in given.items()
+        if name not in {"loadInclusterConfig", "runK8sConfig"}
+    }
+    config |= {
+        "load_incluster_config": False,
+        "kubeconfig_file": str(nowhere),
+        "service_account_name": "dagster",
+        "instance_config_map": "dagster-instance",
+        "postgres_password_secret": values["global"]["postgresqlSecretName"],
+        "dagster_home": values["global"]["dagsterHome"],
+        "run_k8s_config": {snake(part): said for part, said in given["runK8sConfig"].items()},
+    }
+    launcher = {"module": "dagster_k8s", "class": "K8sRunLauncher", "config": config}
+    overrides = {"run_launcher": launcher, **values["additionalInstanceConfig"]}
+    (folder / "dagster").mkdir()
+    with dg.DagsterInstance.local_temp(str(folder / "dagster"), overrides) as instance:
+        yield instance
+
+
+def pods(instance, values, job_name):
+    """Return the pods of a run and of each of its steps, as the cluster gets them."""
+    repository = ReconstructableRepository(POINTER, container_context=container_context(values))
+    job = repository.get_reconstructable_job(job_name)
+    definition = job.get_definition()
+    run = instance.create_run_for_job(definition, job_code_origin=job.get_python_origin())
+    launcher = instance.run_launcher
+    found = {}
+    tags = {"run": None} | {node.name: node.tags for node in definition.nodes}
+    for name, tagged in tags.items():
+        context = K8sContainerContext.create_for_run(run, launcher, include_run_tags=not tagged)
+        if tagged is not None:
+            config = get_user_defined_k8s_config(tagged)
+            context = context.merge(K8sContainerContext(run_k8s_config=config))
+        job_made = construct_dagster_k8s_job(
+            job_config=context.get_k8s_job_config("aind-etl:0.1.0", launcher),
+            args=["dagster", "api", "execute_step"],
+            job_name="dagster-step-1",
+            user_defined_k8s_config=context.run_k8s_config,
+        )
+        plain = kubernetes.client.ApiClient().sanitize_for_serialization(job_made)
+        found[name] = plain["spec"]["template"]["spec"]
+    return found
+
+
+@pytest.mark.parametrize("job_name", JOBS)
+def test_every_step_says_how_much_memory_it_may_take(instance, values, job_name):
+    found = pods(instance, values, job_name)
+    assert len(found) > 1
+    for name, pod in found.items():
+        [container] = pod["containers"]
+        memory = container["resources"]["limits"]["memory"]
+        # Beyond what was asked for, a pod may be killed whenever its neighbours grow.
+        assert container["resources"]["requests"]["memory"] == memory, name
+        assert mebibytes(memory) >= (256 if name == "run" else 1024), name
+
+
+@pytest.mark.parametrize("job_name", JOBS)
+def test_the_pods_of_runs_and_steps_are_those_of_the_code_location(instance, values, job_name):
+    [deployment] = values["dagster-user-deployments"]["deployments"]
+    for name, pod in pods(instance, values, job_name).items():
+        [container] = pod["containers"]
+        assert pod["securityContext"] == deployment["podSecurityContext"], name
+        assert container["securityContext"] == deployment["securityContext"], name
+        assert {one["name"] for one in container["env"]} >= {
+            one["name"] for one in deployment["env"]
+        }
+        mounted = {one["name"]: one["mountPath"] for one in container["volumeMounts"]}
+        assert mounted["lake"] == "/lake"
+        assert mounted["scratch"] == "/scratch"
+
+
+def test_the_code_location_on_kubernetes_makes_a_pod_of_every_step(values):
+    [deployment] = values["dagster-user-deployments"]["deployments"]
+    environment = {one["name"]: one.get("value") for one in deployment["env"]}
+    assert environment["AIND_ETL_ENGINE"] == "kubernetes"
+
+
+def mebibytes(text):
+    number, unit = re.fullmatch(r"(\d+)(Mi|Gi)", text).groups()
+    return int(number) * {"Mi": 1, "Gi": 1024}[unit]
+
+
+@pytest.mark.skipif(
+    not os.environ.get("AIND_ETL_TEST_HELM_CHART"),
+    reason="AIND_ETL_TEST_HELM_CHART names no folder with Dagster's chart (make test-chart)",
+)
+def test_the_values_are_what_the_schema_of_the_chart_asks_for(values):
+    chart = Path(os.environ["AIND_ETL_TEST_HELM_CHART"])
+    both = merged(yaml.safe_load((chart / "values.yaml").read_text()), values)
+    schema = json.loads((chart / "values.schema.json").read_text())
+    jsonschema.validate(both, without_remote(schema))
+    below = chart / "charts" / "dagster-user-deployments"
+    deployments = merged(
+        yaml.safe_load((below / "values.yaml").read_text()), values["dagster-user-deployments"]
+    )
+    schema = json.loads((below / "values.schema.json").read_text())
+    jsonschema.validate(deployments, without_remote(schema))
+
+
+def merged(theirs, ours):
+    """Return values over values, as Helm lays them."""
+    if not (isinstance(theirs, dict) and isinstance(ours, dict)):
+        return ours
+    return theirs | {name: merged(theirs.get(name), value) for name, value in ours.items()}
+
+
+def without_remote(schema):
+    """Return a schema without what another host says of Kubernetes' own types."""
+    if isinstance(schema, list):
+        return [without_remote(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        name: without_remote(value)
+        for name, value in schema.items()
+        if not (name == "$ref" and str(value).startswith("http"))
+    }
