@@ -19,7 +19,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 from urllib.parse import quote, unquote
@@ -31,6 +31,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from aind_etl.contract import Partitioning, Table, tables
 from aind_etl.contract.schemas import arrow_schema, polars_schema, with_further_columns
+from aind_etl.encoding import writer_options
 from aind_etl.errors import DataError
 from aind_etl.storage import open_storage
 
@@ -48,7 +49,6 @@ _PART = "part.parquet"
 # Small enough that a query by subject or date skips most of a partition, large enough to
 # compress well.
 _ROW_GROUP_ROWS = 32_768
-_COMPRESSION_LEVEL = 3
 # Longer than the largest collection takes to be replaced, or the warehouse to be loaded.
 _TABLES_WAIT_SECONDS = 1800
 _GATHERED_IDS = 50_000
@@ -371,16 +371,20 @@ class Lake:
             schema = schema.with_metadata(dict(facts))
 
         def write_parquet(file: BinaryIO) -> None:
+            remaining = iter(portions)
+            first = next(remaining, pl.DataFrame(schema=polars_schema(table)))
+            options = writer_options(first, schema)
+            every = chain([first], remaining)
+            del first
             with pq.ParquetWriter(
                 file,
                 schema,
-                compression="zstd",
-                compression_level=_COMPRESSION_LEVEL,
                 # Readers of every age understand this version's types and pages.
                 version="2.6",
                 data_page_version="1.0",
+                **options,
             ) as writer:
-                for rows in portions:
+                for rows in every:
                     # A row group at a time: arrow's form of it, and parquet's, are copies.
                     for group in rows.select(schema.names).iter_slices(_ROW_GROUP_ROWS):
                         writer.write_table(group.to_arrow().cast(schema))

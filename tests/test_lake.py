@@ -169,6 +169,40 @@ def test_files_are_compressed_with_zstd(built: Built) -> None:
         assert {group.column(i).compression for i in range(group.num_columns)} == {"ZSTD"}
 
 
+def test_a_column_has_a_dictionary_where_its_values_come_again(lake: Lake) -> None:
+    schema = polars_schema(tables.FIT_PARAMETERS)
+    written = 5_000
+    rows = pl.DataFrame(
+        {
+            "source_collection": ["fits"] * written,
+            "record_id": [f"{number:064x}" for number in range(written)],
+            "process_index": [0] * written,
+            "parameter": ["biasL"] * written,
+            "value": [number / 7 for number in range(written)],
+            "lower_bound": [-1.0] * written,
+            "at_bound": [False] * written,
+        }
+    )
+    complete = rows.with_columns(
+        pl.lit(None, kind).alias(name) for name, kind in schema.items() if name not in rows.columns
+    ).select(pl.col(name).cast(kind) for name, kind in schema.items())
+    for size in (written, 1_000):
+        portions = complete.iter_slices(size)
+        lake.write_rows("file.parquet", tables.FIT_PARAMETERS, portions)
+        path = Path(lake.storage.path("file.parquet"))
+        assert pl.read_parquet(path).equals(complete)
+        file = pq.read_metadata(path)
+        group = file.row_group(0)
+        columns = [group.column(place) for place in range(file.num_columns)]
+        encodings = {one.path_in_schema: set(one.encodings) for one in columns}
+        assert "DELTA_LENGTH_BYTE_ARRAY" in encodings["record_id"]
+        assert encodings["value"] == {"PLAIN", "RLE"}
+        for name in ("process_index", "parameter", "lower_bound"):
+            assert "RLE_DICTIONARY" in encodings[name]
+        # Readers skip row groups by these.
+        assert all(one.statistics is not None for one in columns)
+
+
 def test_rows_are_sorted_by_their_key_and_no_key_stands_twice(built: Built) -> None:
     for table in FILLED:
         if table is tables.DOCUMENTS:

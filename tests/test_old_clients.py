@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from environments import environment
+from worlds import LAKE_TABLES
 
 from aind_etl.contract import TABLES
 from aind_etl.sql_files import Kind, read_sql_files
@@ -34,6 +35,21 @@ found["comments"] = connection.execute(
 found["comments"] += connection.execute(
     "SELECT table_name, comment FROM duckdb_tables() ORDER BY ALL"
 ).fetchall()
+print(json.dumps(found))
+"""
+
+LAKE_SCRIPT = """
+import duckdb, hashlib, json, sys
+
+connection = duckdb.connect()
+connection.execute("SET autoinstall_known_extensions = false")
+connection.execute("SET TimeZone = 'UTC'")
+found = {"version": duckdb.__version__}
+for table, files in json.loads(sys.argv[1]).items():
+    rows = connection.execute(
+        "FROM read_parquet(?, union_by_name = true) ORDER BY ALL", [files]
+    ).fetchall()
+    found[table] = [len(rows), hashlib.sha256(repr(rows).encode()).hexdigest()]
 print(json.dumps(found))
 """
 
@@ -71,3 +87,21 @@ def test_an_old_client_reads_every_table_view_and_macro_as_this_one_does(built, 
     # This warehouse was built without result folders and without a session table.
     need_results = {"missing_result_files", "orphan_result_folders", "sessions_with_fits"}
     assert {name for name in made if not old["counts"][name]} == need_results
+
+
+@pytest.mark.slow
+def test_an_old_client_reads_every_file_of_the_lake_as_this_one_does(built, old_client):
+    files = {table.name: list(map(str, built.lake.files(table))) for table in LAKE_TABLES}
+    given = {name: some for name, some in files.items() if some}
+    assert {"analyses", "attributes", "cross_validation", "fit_parameters"} <= given.keys()
+    old, new = (
+        json.loads(
+            subprocess.run(
+                [python, "-c", LAKE_SCRIPT, json.dumps(given)], stdout=subprocess.PIPE, check=True
+            ).stdout
+        )
+        for python in (old_client, sys.executable)
+    )
+    assert old.pop("version") == OLDEST
+    assert new.pop("version") != OLDEST
+    assert old == new

@@ -1,0 +1,69 @@
+"""How the columns of a parquet file are encoded, so that it is small and anything can read it.
+
+Here belongs what follows from a table's columns and their values; how files are laid out and
+written belongs to :mod:`aind_etl.lake`. Only encodings of parquet 2.6 are used, which readers of
+every age know: DuckDB from 1.0, Spark from 3.3, polars, pyarrow.
+"""
+
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+_COMPRESSION_LEVEL = 3
+# Text that is mostly the digits of a hash. A longer search for repetitions in it finds short ones
+# by chance, which take more room than the digits.
+_HASHES = frozenset({"record_id", "content_hash", "result_location", "result_url"})
+_HASH_COMPRESSION_LEVEL = 1
+# So many rows tell whether values come again.
+_LOOKED_AT = 2048
+# Where more of the values than this differ, a dictionary of them takes more room than it saves.
+_MOST_DIFFERENT = 1 / 3
+
+
+def writer_options(rows: pl.DataFrame, schema: pa.Schema) -> dict[str, Any]:
+    """Return what ``pyarrow.parquet.ParquetWriter`` is to know of a file's columns.
+
+    A column whose values come again is written as a dictionary and places in it. Of the others,
+    whole numbers and times are written as differences, texts one behind the other with their
+    lengths apart, and everything else as it is.
+
+    Parameters
+    ----------
+    rows
+        The first rows of the file, with the columns of ``schema``.
+    schema
+        The file's schema.
+
+    Returns
+    -------
+    dict
+        ``compression``, ``compression_level``, ``use_dictionary`` and ``column_encoding``.
+    """
+    judged = [field.name for field in schema if not pa.types.is_boolean(field.type)]
+    looked_at = rows.head(_LOOKED_AT).select(judged)
+    present = looked_at.select(pl.all().count()).row(0, named=True)
+    different = looked_at.select(pl.all().drop_nulls().n_unique()).row(0, named=True)
+    encodings = {
+        name: _encoding(schema.field(name).type)
+        for name in judged
+        if different[name] > _MOST_DIFFERENT * present[name]
+    }
+    return {
+        "compression": "zstd",
+        "compression_level": {
+            name: _HASH_COMPRESSION_LEVEL if name in _HASHES else _COMPRESSION_LEVEL
+            for name in schema.names
+        },
+        "use_dictionary": [name for name in schema.names if name not in encodings],
+        "column_encoding": encodings,
+    }
+
+
+def _encoding(kind: pa.DataType) -> str:
+    """Return the encoding of values of a type that do not come again."""
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return "DELTA_LENGTH_BYTE_ARRAY"
+    if pa.types.is_integer(kind) or pa.types.is_temporal(kind):
+        return "DELTA_BINARY_PACKED"
+    return "PLAIN"
