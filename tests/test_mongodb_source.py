@@ -96,7 +96,10 @@ USERNAME = "reading-user"
 
 # What DocumentDB has as well, and what a reader needs. Anything else is refused.
 COMMANDS = {"find", "listCollections", "collStats", "saslStart", "saslContinue", "endSessions"}
-FIND_OPTIONS = {"find", "filter", "projection", "sort", "limit", "singleBatch", "maxTimeMS"}
+FIND_OPTIONS = {
+    *("find", "filter", "projection", "sort"),
+    *("limit", "batchSize", "singleBatch", "maxTimeMS"),
+}
 SESSION_OPTIONS = {"lsid", "$db", "$clusterTime", "$readPreference"}
 OPERATORS = {"$gt", "$gte", "$lt", "$eq", "$in"}
 
@@ -138,6 +141,8 @@ class Watch(CommandListener):
             yield "find is not sorted by _id"
         if not command.get("limit") or not command.get("singleBatch"):
             yield "find is not bounded"
+        if command.get("batchSize") != command.get("limit"):
+            yield "find leaves the number of documents of a reply to the server"
         if command["filter"].keys() - {"_id"}:
             yield f"find filters by {set(command['filter'])}"
         for operator in command["filter"].get("_id", {}).keys() - OPERATORS:
@@ -443,6 +448,26 @@ def test_a_document_that_is_not_utf8_keeps_its_id(database, opened):
     assert [document.record_id for document in documents] == ["1", "2", "3"]
     assert list(source.list_ids(MAIN)) == ["1", "2", "3"]
     assert list(source.read_documents_by_id(MAIN, {"2"})) == documents[1:2]
+
+
+@pytest.mark.parametrize("count", [0, 1, 11, 101])
+@pytest.mark.parametrize("first", ["firstBatch", "ns", "id", "postBatchResumeToken"])
+def test_a_reply_is_cut_into_its_documents_wherever_they_stand_in_it(
+    count: int, first: str
+) -> None:
+    documents = [
+        bson.encode({"_id": number, "firstBatch": [{"_id": 0}] * (number % 3)})
+        for number in range(count)
+    ]
+    cursor: dict[str, Any] = {
+        "firstBatch": [RawBSONDocument(document) for document in documents],
+        "postBatchResumeToken": {"firstBatch": [{"_id": 7}]},
+        "id": bson.Int64(0),
+        "ns": "analysis.firstBatch",
+    }
+    cursor = {first: cursor[first]} | cursor
+    reply = RawBSONDocument(bson.encode({"cursor": cursor, "ok": 1.0}))
+    assert mongodb._cut(reply) == documents
 
 
 @pytest.mark.parametrize("method", ["list_ids", "read_raw"])

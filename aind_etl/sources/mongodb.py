@@ -13,6 +13,7 @@ import logging
 import os
 import random
 import re
+import struct
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeVar, cast
+from typing import Any, NamedTuple, Self, TypeVar
 from urllib.parse import parse_qsl, unquote
 
 import bson
@@ -59,6 +60,7 @@ PASSWORD_FILE_VARIABLE = "AIND_ETL_MONGODB_PASSWORD_FILE"  # noqa: S105
 
 _log = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
+_Reply = TypeVar("_Reply", bound=Mapping[str, Any])
 
 # An "@" anywhere but before the hosts is refused: it would be part of a password that is not
 # percent-encoded, whose beginning would then be shown as a host.
@@ -72,8 +74,9 @@ _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 10.0
 _REACH_SECONDS = 10.0
 _CONNECT_SECONDS = 5.0
-# A BSON document begins with its own length.
+# A BSON document begins with its own length, an element of it with its type and its name.
 _LENGTH_BYTES = 4
+_BATCH = b"\x04firstBatch\0"
 # What is asked for by id at a time. The server takes 16 MB, and ids have any length.
 _ASKED_IDS = 1000
 _ASKED_BYTES = 1 << 20
@@ -491,11 +494,10 @@ class MongoSource:
     def _raw_documents(self, collection: str, condition: Mapping[str, Any]) -> Iterator[bytes]:
         """Yield every document of a collection whose ``_id`` meets a condition, in order."""
         limit = self._page_documents
-        while reply := self._page(collection, condition, limit):
-            page = _cut(reply)
+        while page := self._page_of_documents(collection, condition, limit):
             yield from page
             condition = {**condition, "$gt": self._identity(collection, page[-1])}
-            mean_bytes = max(1, len(reply) // len(page))
+            mean_bytes = max(1, sum(map(len, page)) // len(page))
             limit = min(self._page_documents, max(1, self._page_bytes // mean_bytes))
 
     def _document(self, collection: str, raw: bytes) -> Document:
@@ -549,23 +551,41 @@ class MongoSource:
         SourceError
             The server did not give them until the deadline, or they cannot be read.
         """
-        reply = self._page(collection, condition, limit, direction, fields={"_id": 1})
         try:
-            return [document["_id"] for document in bson.decode_all(reply, _IDS)]
+            reply = self._page(collection, condition, limit, _IDS, direction)
         except bson.errors.BSONError as error:
             raise self._unreadable_identity(collection) from error
+        return [document["_id"] for document in reply["cursor"]["firstBatch"]]
+
+    def _page_of_documents(
+        self, collection: str, condition: Mapping[str, Any], limit: int
+    ) -> list[bytes]:
+        """Return the BSON of the first documents whose ``_id`` meets a condition.
+
+        Raises
+        ------
+        SourceError
+            The server did not give them until the deadline.
+        """
+        reply = self._page(collection, condition, limit, _RAW)
+        try:
+            return _cut(reply)
+        except bson.errors.BSONError as error:
+            raise SourceError(
+                f"The source {self.name} gave a reply that is damaged: {error}. Run again."
+            ) from error
 
     def _page(
         self,
         collection: str,
         condition: Mapping[str, Any] | None,
         limit: int,
+        codec: CodecOptions[_Reply],
         direction: int = ASCENDING,
-        fields: Mapping[str, int] | None = None,
-    ) -> bytes:
-        """Return the BSON of the first documents whose ``_id`` meets a condition, one by one.
+    ) -> _Reply:
+        """Return the reply with the first documents whose ``_id`` meets a condition.
 
-        A reply may hold fewer than asked for although there are more; after the last it is empty.
+        It may hold fewer than asked for although there are more; after the last it holds none.
 
         Raises
         ------
@@ -573,20 +593,30 @@ class MongoSource:
             The server did not give them until the deadline.
         """
 
-        def find(attempt: int) -> bytes:
+        def find(attempt: int) -> _Reply:
             # What was too slow may be done in smaller steps.
             smaller = max(1, limit >> attempt)
-            batches = self._database[collection].find_raw_batches(
-                {} if condition is None else {"_id": condition},
-                fields,
-                sort=[("_id", direction)],
-                limit=-smaller,  # The sign asks for a single reply, without a cursor.
+            question = {
+                "find": collection,
+                "filter": {} if condition is None else {"_id": condition},
+                "sort": {"_id": direction},
+                "limit": smaller,
                 # Without it the server gives a hundred, however many may come in one reply.
-                batch_size=smaller,
-                max_time_ms=self._max_time_ms,
+                "batchSize": smaller,
+                "singleBatch": True,
+                "maxTimeMS": self._max_time_ms,
+            }
+            if codec is _IDS:
+                question["projection"] = {"_id": 1}
+            if self._database.read_concern.document:
+                question["readConcern"] = self._database.read_concern.document
+            # Asked as a command, the reply comes as it is: pymongo's cursors make an object of
+            # each of its documents, only to put their bytes together.
+            return self._database.command(
+                question,
+                codec_options=codec,
+                read_preference=self._database.read_preference,
             )
-            # Typed as a cursor of documents, it gives replies: concatenated BSON.
-            return b"".join(cast("Iterable[bytes]", batches))
 
         return self._ask(find)
 
@@ -670,17 +700,41 @@ class MongoSource:
         return f"The source {self.name} cannot be read: {reason}."
 
 
-def _cut(reply: bytes) -> list[bytes]:
-    """Return the documents of a reply, which begin with their length each."""
-    documents = []
-    begin = 0
-    while begin < len(reply):
-        end = begin + max(
-            _LENGTH_BYTES, int.from_bytes(reply[begin : begin + _LENGTH_BYTES], "little")
-        )
-        documents.append(reply[begin:end])
+def _cut(reply: RawBSONDocument) -> list[bytes]:
+    """Return the BSON of each document of a reply."""
+    cursor = reply["cursor"]
+    raw = bytes(cursor.raw)
+    found = raw.find(_BATCH)
+    array = found + len(_BATCH)
+    array_end = array + _length(raw, array)
+    if found < 0 or not _is_document(raw[_LENGTH_BYTES:found] + raw[array_end:]):
+        # It is within something else.
+        return [bytes(document.raw) for document in cursor["firstBatch"]]
+    documents: list[bytes] = []
+    begin = array + _LENGTH_BYTES
+    # An array is a document whose keys are the positions.
+    while raw.startswith(key := b"\x03%d\0" % len(documents), begin):
+        begin += len(key)
+        end = begin + _length(raw, begin)
+        documents.append(raw[begin:end])
         begin = end
+    if begin + 1 != array_end:
+        raise bson.errors.InvalidBSON("the batch of a reply holds what is no document")
     return documents
+
+
+def _length(raw: bytes, begin: int) -> int:
+    """Return the length that the BSON at a position begins with."""
+    return int.from_bytes(raw[begin : begin + _LENGTH_BYTES], "little")
+
+
+def _is_document(elements: bytes) -> bool:
+    """Return whether bytes are the elements of a BSON document, with its closing zero."""
+    try:
+        bson.decode(struct.pack("<i", _LENGTH_BYTES + len(elements)) + elements)
+    except bson.errors.BSONError:
+        return False
+    return True
 
 
 def mongo_source_from_environment(
