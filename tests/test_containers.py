@@ -434,6 +434,21 @@ def test_no_container_reaches_the_container_engine_and_each_has_limits():
         assert service["restart"] in {"unless-stopped", "no"}, name
 
 
+def test_there_are_as_many_workers_as_dagster_lets_run_at_a_time():
+    instance = yaml.safe_load((DOCKER / "dagster.yaml").read_text())
+    worker = read_compose({})["services"]["worker"]
+    assert (
+        int(worker["deploy"]["replicas"]) == instance["concurrency"]["runs"]["max_concurrent_runs"]
+    )
+    assert worker["command"][worker["command"].index("--concurrency") + 1] == "1"
+
+
+def test_a_worker_has_what_the_code_location_has():
+    services = read_compose({})["services"]
+    for part in ("environment", "secrets", "volumes", "image"):
+        assert services["worker"][part] == services["code"][part]
+
+
 def test_everything_the_image_is_built_from_is_sent_to_the_builder():
     copied = [
         source
