@@ -8,9 +8,11 @@ from pathlib import Path
 import object_store
 import pytest
 from hypothesis import settings
+from places import OnDisk, OnStore, Places
 from worlds import Built, flatten_otherwise, load
 
 import aind_etl.analyses
+from aind_etl import object_storage
 from aind_etl.lake import Lake
 from aind_etl.sample import write_world
 from aind_etl.warehouse import build_warehouse
@@ -83,6 +85,19 @@ def endpoint(_endpoint_address: str, tmp_path_factory: pytest.TempPathFactory) -
     """Return the address of an S3 endpoint, which is that of the environment as well."""
     with object_store.asked_at(_endpoint_address, tmp_path_factory.mktemp("cache")):
         yield _endpoint_address
+
+
+@pytest.fixture(params=["disk", "object store"])
+def places(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Places:
+    """Return places for lakes of each kind in turn: what a lake promises, it promises on both."""
+    if request.param == "disk":
+        return OnDisk(tmp_path / "places")
+    request.getfixturevalue("endpoint")
+    # Whoever is killed in a test need not be waited for.
+    monkeypatch.setattr(object_storage, "_CLOCKS_DIFFER_SECONDS", -object_storage._LEASE_SECONDS)
+    return OnStore()
 
 
 @pytest.fixture(scope="session")

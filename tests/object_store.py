@@ -1,13 +1,12 @@
 """An S3 endpoint with conditional requests, for lakes that lie on an object store."""
 
-import os
 import socket
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 from uuid import uuid4
@@ -52,7 +51,8 @@ def asked_at(address: str, cache: Path) -> Iterator[None]:
         patch.setenv("AWS_ENDPOINT_URL", address)
         patch.setenv("XDG_CACHE_HOME", str(cache))
         s3fs.S3FileSystem.clear_instance_cache()
-        s3fs.S3FileSystem().mkdir(BUCKET)
+        with suppress(FileExistsError):
+            s3fs.S3FileSystem().mkdir(BUCKET)
         yield
     # Whoever asks next has another environment.
     s3fs.S3FileSystem.clear_instance_cache()
@@ -102,30 +102,85 @@ def out_of_reach() -> Iterator[None]:
         yield
 
 
+class KilledError(Exception):
+    """The process is gone: nothing but a test catches this."""
+
+
+class MortalRequests:
+    """Requests of a process that is killed at one that writes or removes.
+
+    The request it is killed at is not sent, and neither is any later one, whatever clean-up code
+    still tries. What a process does between two requests is lost with it: so killed before one is
+    killed after the one before it, its answer unread.
+
+    Parameters
+    ----------
+    killed_at
+        Which of these requests, counted from 1; 0 for none.
+    """
+
+    CHANGING = frozenset(
+        {
+            "put_object",
+            "delete_object",
+            "delete_objects",
+            "copy_object",
+            "create_multipart_upload",
+            "upload_part",
+            "complete_multipart_upload",
+            "abort_multipart_upload",
+        }
+    )
+
+    def __init__(self, killed_at: int = 0) -> None:
+        self.operations = 0
+        self._killed_at = killed_at
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether nothing is sent any more."""
+        return 0 < self._killed_at <= self.operations
+
+    def counted(self) -> AbstractContextManager[None]:
+        """Count what is sent in a ``with`` block."""
+        return requests_go_through(self._send)
+
+    async def _send(self, name: str, send: Send) -> Any:
+        if name in self.CHANGING:
+            self.operations += 1
+        if self.is_dead:
+            raise KilledError
+        return await send()
+
+
 def new_prefix() -> str:
     """Return the address of a prefix below which nothing lies."""
     return f"s3://{BUCKET}/{uuid4().hex}"
 
 
-def objects_of(url: str) -> dict[str, bytes]:
-    """Return the content of every object of a lake, but for its locks."""
-    store = s3fs.S3FileSystem(use_listings_cache=False)
-    base = url.removeprefix("s3://")
-    found = {name.removeprefix(f"{base}/"): name for name in store.find(base)}
-    shown = [name for name in found if not name.startswith("_locks/")]
-    contents = store.cat([found[name] for name in shown])
-    return {name: contents[found[name]] for name in shown}
+def objects_of(url: str) -> dict[str, str]:
+    """Return the etag of every object of a lake, but for its locks: of equal contents, equal."""
+    found = s3fs.S3FileSystem(use_listings_cache=False).find(url, detail=True)
+    base = f"{url.removeprefix('s3://')}/"
+    etags = {path.removeprefix(base): facts["ETag"] for path, facts in found.items()}
+    return {name: etag for name, etag in etags.items() if not name.startswith("_locks/")}
 
 
 def upload(folder: Path, url: str) -> None:
     """Copy a lake from a disk to below a prefix."""
+    files = {
+        f"{url}/{path.relative_to(folder).as_posix()}": path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.relative_to(folder).parts[0] != "_locks"
+    }
+    if files:
+        s3fs.S3FileSystem(use_listings_cache=False).pipe(files)
+
+
+def remove(url: str) -> None:
+    """Remove everything below a prefix."""
     store = s3fs.S3FileSystem(use_listings_cache=False)
-    for root, _, names in os.walk(folder):
-        for name in names:
-            path = Path(root) / name
-            place = path.relative_to(folder).as_posix()
-            if not place.startswith("_locks/"):
-                store.pipe_file(f"{url}/{place}", path.read_bytes())
+    store.rm(store.find(url))
 
 
 def _wait_for(port: int, server: "subprocess.Popen[bytes]") -> None:

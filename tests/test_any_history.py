@@ -4,7 +4,7 @@ Histories are drawn at random: documents come, late ones with old times too, cha
 time changing, go, and come back under the same ``_id``; collections appear and disappear; passes
 of both kinds, whole or in shards, are killed between any two writes or run into a server that
 fails; the change log is compacted; side files are those of before. ``AIND_ETL_TEST_STEPS`` says
-how many steps to take.
+how many steps to take; on an object store, where each takes long, a twentieth of that.
 """
 
 import os
@@ -18,7 +18,6 @@ from uuid import uuid4
 import polars as pl
 import pytest
 from bson import ObjectId
-from disk import Disk, Killed
 from gateway_server import (
     CUT,
     CUT_UNNOTICED,
@@ -39,6 +38,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from mongod import NoMongodError, can_fail, find_mongod, running_mongod
+from places import Places
 from pymongo import MongoClient, common
 from pymongo.database import Database
 from worlds import Clock, JsonDocument, load, read_dump
@@ -47,7 +47,6 @@ from aind_etl.compaction import compact_change_log
 from aind_etl.contract import tables
 from aind_etl.errors import SourceError
 from aind_etl.extract import ExtractLimits, Pass
-from aind_etl.lake import Lake
 from aind_etl.sources import Source, mongodb
 from aind_etl.sources.canonical import document_from_bson
 from aind_etl.sources.gateway import GatewaySource
@@ -56,6 +55,7 @@ from aind_etl.sources.mongodb import MongoSource
 
 STEPS = int(os.environ.get("AIND_ETL_TEST_STEPS", "80"))
 STEPS_A_HISTORY = 40
+FEWEST_STEPS = 10
 
 AnyDatabase = Database[dict[str, Any]]
 
@@ -171,11 +171,12 @@ class ByGateway:
 class History(RuleBasedStateMachine):
     """A database that changes, and a lake that is to follow it."""
 
-    def __init__(self, served: Served, pool: list[JsonDocument], folder: Path) -> None:
+    def __init__(self, served: Served, pool: list[JsonDocument], places: Places) -> None:
         super().__init__()
         self.served = served
         self.pool = pool
-        self.lake = Lake(folder / uuid4().hex)
+        self.places = places
+        self.lake = places.new()
         self.clock = Clock()
         self.versions = count()
         self.side_files: list[tuple[str, bytes]] = []
@@ -266,11 +267,9 @@ class History(RuleBasedStateMachine):
 
     @rule(pass_kind=PASSES, shard_documents=DIVISIONS, operation=st.integers(1, 60))
     def killed_pass(self, pass_kind: Pass, shard_documents: int, operation: int) -> None:
-        """Begin a pass, and be killed at an operation on the disk."""
-        with pytest.MonkeyPatch.context() as patch:
-            Disk(patch, operation)
-            with suppress(Killed):
-                self.run(pass_kind, shard_documents)
+        """Begin a pass, and be killed at an operation that changes the lake."""
+        with self.places.killed_at(operation):
+            self.run(pass_kind, shard_documents)
 
     def check(self, pass_kind: Pass) -> None:
         """Compare the lake with the database: contents after a full pass, ids after a new one."""
@@ -344,12 +343,12 @@ def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
-def follow(make: Callable[[], History]) -> None:
+def follow(make: Callable[[], History], steps: int = STEPS) -> None:
     run_state_machine_as_test(
         make,
         settings=settings(
-            max_examples=max(1, STEPS // STEPS_A_HISTORY),
-            stateful_step_count=STEPS_A_HISTORY,
+            max_examples=max(1, steps // STEPS_A_HISTORY),
+            stateful_step_count=min(max(steps, FEWEST_STEPS), STEPS_A_HISTORY),
             deadline=None,
             # Shrinking takes far longer than the search: left to whoever looks for the cause.
             phases=[Phase.explicit, Phase.reuse, Phase.generate],
@@ -359,20 +358,25 @@ def follow(make: Callable[[], History]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("places", "steps"), [("disk", STEPS), ("object store", STEPS // 20)], indirect=["places"]
+)
 def test_the_lake_follows_any_history_of_a_mongod(
-    mongod: tuple[MongoClient[dict[str, Any]], int], pool: list[JsonDocument], tmp_path: Path
+    mongod: tuple[MongoClient[dict[str, Any]], int],
+    pool: list[JsonDocument],
+    places: Places,
+    steps: int,
 ) -> None:
-    follow(lambda: History(ByMongod(*mongod), pool, tmp_path))
+    follow(lambda: History(ByMongod(*mongod), pool, places), steps)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("places", ["disk"], indirect=True)
 def test_the_lake_follows_any_history_behind_a_gateway(
-    mongod: tuple[MongoClient[dict[str, Any]], int], pool: list[JsonDocument], tmp_path: Path
+    mongod: tuple[MongoClient[dict[str, Any]], int], pool: list[JsonDocument], places: Places
 ) -> None:
     client, _ = mongod
     with running_gateway(client["unused"]) as gateway:
         follow(
-            lambda: History(
-                ByGateway(client[f"history_{uuid4().hex[:8]}"], gateway), pool, tmp_path
-            )
+            lambda: History(ByGateway(client[f"history_{uuid4().hex[:8]}"], gateway), pool, places)
         )

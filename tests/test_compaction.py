@@ -3,14 +3,14 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
 import pytest
-from disk import Disk, Killed
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from object_store import new_prefix
+from places import Places
 from worlds import MAIN, assert_same, contents_of, files_of, load, read_dump, tables_of, write_dump
 
 import aind_etl.compaction
@@ -19,6 +19,9 @@ from aind_etl.compaction import CompactionReport, compact_change_log
 from aind_etl.contract import tables
 from aind_etl.history import record_history
 from aind_etl.lake import Lake
+
+LONGER = int(os.environ.get("AIND_ETL_TEST_LONGER", "1"))
+"""How many times as many examples are tried on an object store, where each takes long."""
 
 
 def fill(lake: Lake, sizes: list[int], first: int = 0) -> None:
@@ -40,8 +43,8 @@ def fill(lake: Lake, sizes: list[int], first: int = 0) -> None:
 
 
 def names(lake: Lake) -> list[str]:
-    folder = lake.storage.path(f"documents/collection={MAIN}")
-    return sorted(path.stem for path in folder.iterdir())
+    files = lake.storage.files(f"documents/collection={MAIN}", "")
+    return sorted(Path(name).stem for name in files)
 
 
 def versions(lake: Lake) -> pl.DataFrame:
@@ -100,17 +103,27 @@ def test_no_version_is_lost_and_the_number_of_small_files_is_bounded(
     large: int,
     group_rows: int,
 ) -> None:
+    lake = Lake(tmp_path_factory.mktemp("log"))
     with pytest.MonkeyPatch.context() as patch:
         # As if batches were large: several of them fill a row group, and there are several.
         patch.setattr(aind_etl.compaction, "_ROW_GROUP_ROWS", group_rows)
-        expect_all_versions(tmp_path_factory, sizes, fewest, large)
+        expect_all_versions(lake, sizes, fewest, large)
 
 
-def expect_all_versions(
-    tmp_path_factory: pytest.TempPathFactory, sizes: list[list[int]], fewest: int, large: int
+@settings(max_examples=2 * LONGER, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    sizes=st.lists(st.lists(st.integers(1, 60), max_size=4), min_size=1, max_size=3),
+    fewest=st.integers(2, 3),
+    large=st.integers(2000, 9000),
+)
+def test_on_an_object_store_no_version_is_lost_either(
+    endpoint: str, sizes: list[list[int]], fewest: int, large: int
 ) -> None:
+    expect_all_versions(Lake(new_prefix()), sizes, fewest, large)
+
+
+def expect_all_versions(lake: Lake, sizes: list[list[int]], fewest: int, large: int) -> None:
     """Append and compact in turn, and check after each compaction that every version is there."""
-    lake = Lake(tmp_path_factory.mktemp("log"))
     number = 0
     for some in sizes:
         fill(lake, some, first=number)
@@ -171,30 +184,37 @@ def test_what_waits_to_be_flattened_still_does_after_a_compaction(
         assert copy.state(MAIN).flattened_through == copy.last_batch(MAIN) == 9
 
 
-def interrupted(lake: Lake, folder: Path) -> Iterator[Lake]:
-    """Yield copies of a lake, with a compaction killed at each of its operations in turn."""
-    for operation in range(1, 100):
-        copy = Lake(shutil.copytree(lake.storage.root, folder / str(operation)))
-        with pytest.MonkeyPatch.context() as patch:
-            disk = Disk(patch, operation)
-            with suppress(Killed):
-                compact_change_log(copy, MAIN)
-        if not disk.is_dead:
+def interrupted(lake: Lake, places: Places, step: int) -> Iterator[Lake]:
+    """Yield copies of a lake, with a compaction killed at each, or some, of its operations."""
+    for operation in range(1, 100, step):
+        copy = places.copy(Path(str(lake)))
+        with places.killed_at(operation) as mortal:
+            compact_change_log(copy, MAIN)
+        if not mortal.is_dead:
             return
         yield copy
-        shutil.rmtree(copy.storage.root)
+        places.remove(copy)
     raise AssertionError("it never ends")
 
 
+@pytest.mark.parametrize(
+    ("places", "step"),
+    [
+        ("disk", 1),
+        ("object store", 6),
+        pytest.param("object store", 1, marks=pytest.mark.long),
+    ],
+    indirect=["places"],
+)
 def test_a_compaction_killed_at_any_operation_loses_and_doubles_nothing(
-    many_batches: tuple[Lake, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    many_batches: tuple[Lake, Path], places: Places, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)
     lake, dump = many_batches
     expected, log = tables_of(lake), versions(lake)
     killed = 0
-    for copy in interrupted(lake, tmp_path / "killed"):
-        killed += 1
+    for copy in interrupted(lake, places, step):
+        killed += step
         assert versions(copy).equals(log)
         assert copy.count_rows(tables.DOCUMENTS) == log.height
         assert copy.last_batch(MAIN) == 9

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
@@ -17,7 +17,8 @@ from textwrap import dedent
 import dagster as dg
 import polars as pl
 import pytest
-from disk import ClearedDisk, Disk, FullDisk, Killed
+from disk import ClearedDisk, FullDisk
+from places import Places
 from worlds import (
     MAIN,
     Built,
@@ -59,18 +60,15 @@ class Scenario:
     dump: Path
     run: Callable[[Lake], object]
 
-    def lake(self, folder: Path) -> Lake:
+    def lake(self, places: Places) -> Lake:
         """Return the lake as it is before the run."""
-        shutil.copytree(self.before, folder)
-        return Lake(folder)
+        return places.copy(self.before)
 
-    def run_killed_at(self, lake: Lake, operation: int) -> bool:
+    def run_killed_at(self, places: Places, lake: Lake, operation: int) -> bool:
         """Run, be killed at an operation, and return whether it came to that."""
-        with pytest.MonkeyPatch.context() as patch:
-            disk = Disk(patch, operation)
-            with suppress(Killed):
-                self.run(lake)
-        return disk.is_dead
+        with places.killed_at(operation) as mortal:
+            self.run(lake)
+        return mortal.is_dead
 
 
 @pytest.fixture(autouse=True)
@@ -148,6 +146,10 @@ def rebuild(few: list[JsonDocument], tmp_path: Path) -> Scenario:
     return Scenario(tmp_path / "before", dump, lambda lake: refresh_analyses(lake, MAIN, anew=True))
 
 
+ON_A_DISK = pytest.mark.parametrize("places", ["disk"], indirect=True)
+ON_EACH = pytest.mark.parametrize(
+    "places", ["disk", pytest.param("object store", marks=pytest.mark.long)], indirect=True
+)
 SCENARIOS = pytest.mark.parametrize(
     "name", ["first_load", "second_load", "another_flattener", "rebuild"]
 )
@@ -167,43 +169,59 @@ def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def undisturbed(scenario: Scenario, tmp_path: Path) -> Lake:
-    lake = scenario.lake(tmp_path / "undisturbed")
+def undisturbed(scenario: Scenario, places: Places) -> Lake:
+    lake = scenario.lake(places)
     scenario.run(lake)
-    assert files_of(lake.storage.root) != files_of(scenario.before)
+    assert places.files(lake) != places.files(scenario.lake(places))
     return lake
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_small_batches")
 @SCENARIOS
+@ON_EACH
 def test_a_run_killed_at_any_operation_and_run_again_leaves_the_same_bytes(
-    scenario: Scenario, undisturbed: Lake, tmp_path: Path
+    scenario: Scenario, places: Places, undisturbed: Lake
 ) -> None:
-    expected = files_of(undisturbed.storage.root)
-    operation = 1
-    while True:
-        folder = tmp_path / "killed"
-        lake = scenario.lake(folder)
-        if not scenario.run_killed_at(lake, operation):
+    expect_the_same_when_killed_at(count(1), scenario, places, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_small_batches")
+@pytest.mark.parametrize("places", ["object store"], indirect=True)
+@pytest.mark.parametrize("name", ["second_load"])
+def test_a_run_killed_at_some_requests_and_run_again_leaves_the_same_objects(
+    scenario: Scenario, places: Places, undisturbed: Lake
+) -> None:
+    expect_the_same_when_killed_at(count(5, 20), scenario, places, undisturbed)
+
+
+def expect_the_same_when_killed_at(
+    operations: Iterable[int], scenario: Scenario, places: Places, undisturbed: Lake
+) -> None:
+    """Run, be killed at an operation, run again and compare, until a run comes to its end."""
+    expected = places.files(undisturbed)
+    for operation in operations:
+        lake = scenario.lake(places)
+        if not scenario.run_killed_at(places, lake, operation):
             break
         scenario.run(lake)
-        assert files_of(folder) == expected, f"killed at operation {operation}"
-        shutil.rmtree(folder)
-        operation += 1
+        assert places.files(lake) == expected, f"killed at operation {operation}"
+        places.remove(lake)
     assert operation > 10
 
 
 @pytest.mark.slow
 @SCENARIOS
+@ON_EACH
 def test_a_run_killed_twice_and_run_again_leaves_the_same_tables(
-    scenario: Scenario, undisturbed: Lake, tmp_path: Path
+    scenario: Scenario, places: Places, undisturbed: Lake
 ) -> None:
     expected = tables_of(undisturbed)
     for first, second in ((3, 2), (9, 9), (20, 5), (20, 19), (35, 3)):
-        lake = scenario.lake(tmp_path / f"killed-{first}-{second}")
-        scenario.run_killed_at(lake, first)
-        scenario.run_killed_at(lake, second)
+        lake = scenario.lake(places)
+        scenario.run_killed_at(places, lake, first)
+        scenario.run_killed_at(places, lake, second)
         scenario.run(lake)
         assert_same(tables_of(lake), expected)
 
@@ -211,13 +229,13 @@ def test_a_run_killed_twice_and_run_again_leaves_the_same_tables(
 @pytest.mark.slow
 @pytest.mark.usefixtures("_small_batches")
 @pytest.mark.parametrize("name", ["second_load", "rebuild"])
+@ON_A_DISK
 def test_a_run_for_which_there_is_no_room_and_one_with_room_leave_the_same_bytes(
-    scenario: Scenario, undisturbed: Lake, tmp_path: Path
+    scenario: Scenario, places: Places, undisturbed: Lake
 ) -> None:
-    expected = files_of(undisturbed.storage.root)
+    expected = places.files(undisturbed)
     for full_at in count(1, 11):
-        folder = tmp_path / "full"
-        lake = scenario.lake(folder)
+        lake = scenario.lake(places)
         with pytest.MonkeyPatch.context() as patch:
             disk = FullDisk(patch, full_at)
             with suppress(OSError):
@@ -225,30 +243,30 @@ def test_a_run_for_which_there_is_no_room_and_one_with_room_leave_the_same_bytes
         if not disk.is_full:
             break
         scenario.run(lake)
-        assert files_of(folder) == expected, f"no room for number {full_at}"
-        shutil.rmtree(folder)
+        assert places.files(lake) == expected, f"no room for number {full_at}"
+        places.remove(lake)
     assert full_at > 10
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_small_batches")
 @pytest.mark.parametrize("name", ["second_load"])
+@ON_A_DISK
 def test_a_lake_that_vanishes_during_a_run_is_made_anew_by_the_next(
-    scenario: Scenario, tmp_path: Path
+    scenario: Scenario, places: Places, tmp_path: Path
 ) -> None:
     expected = contents_of(loaded_lake(scenario.dump, tmp_path / "undisturbed"))
     for cleared_at in count(1, 11):
-        folder = tmp_path / "cleared"
-        lake = scenario.lake(folder)
+        lake = scenario.lake(places)
         with pytest.MonkeyPatch.context() as patch:
-            disk = ClearedDisk(patch, folder, cleared_at)
+            disk = ClearedDisk(patch, lake.storage.root, cleared_at)
             with suppress(Exception):
                 scenario.run(lake)
         if not disk.is_cleared:
             break
         scenario.run(lake)
         assert_same(contents_of(lake), expected)
-        shutil.rmtree(folder)
+        places.remove(lake)
     assert cleared_at > 10
 
 
@@ -266,13 +284,14 @@ def test_what_was_made_of_a_change_log_that_is_gone_is_made_anew(
 
 
 @pytest.mark.parametrize("name", ["first_load", "second_load", "another_flattener"])
+@ON_EACH
 def test_a_run_killed_before_the_source_changes_leaves_nothing_behind(
-    scenario: Scenario, few: list[JsonDocument], tmp_path: Path
+    scenario: Scenario, places: Places, few: list[JsonDocument], tmp_path: Path
 ) -> None:
     lakes = []
     for operation in (8, 16, 24, 32):
-        lakes.append(scenario.lake(tmp_path / f"killed-{operation}"))
-        scenario.run_killed_at(lakes[-1], operation)
+        lakes.append(scenario.lake(places))
+        scenario.run_killed_at(places, lakes[-1], operation)
     first, second, *rest = few
     write_dump(scenario.dump, [second | {"session_date": "2015-05-05"}, *rest[1:], first])
     expected = contents_of(loaded_lake(scenario.dump, tmp_path / "undisturbed"))
@@ -282,14 +301,17 @@ def test_a_run_killed_before_the_source_changes_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize("name", ["first_load", "second_load"])
-def test_whatever_a_killed_run_leaves_can_be_read(scenario: Scenario, tmp_path: Path) -> None:
+@ON_EACH
+def test_whatever_a_killed_run_leaves_can_be_read(scenario: Scenario, places: Places) -> None:
     before = tables_of(Lake(scenario.before))[tables.DOCUMENTS.name].height
     for operation in range(1, 60, 7):
-        lake = scenario.lake(tmp_path / f"killed-{operation}")
-        scenario.run_killed_at(lake, operation)
+        lake = scenario.lake(places)
+        is_killed = scenario.run_killed_at(places, lake, operation)
         found = tables_of(lake)
         assert found[tables.DOCUMENTS.name].height >= before
-        assert not [name for name in files_of(lake.storage.root) if name.endswith(".tmp")]
+        assert not [name for name in places.files(lake) if name.endswith(".tmp")]
+        if not is_killed:
+            break
 
 
 # --- the real thing -----------------------------------------------------------------------------
