@@ -237,7 +237,7 @@ class History(RuleBasedStateMachine):
         """Put a side file of before in the place of the present one."""
         if self.side_files:
             name, content = self.side_files[number % len(self.side_files)]
-            Path(str(self.lake.storage.path(name))).write_bytes(content)
+            self.lake.storage.write(name, lambda file: file.write(content))
 
     def run(self, pass_kind: Pass, shard_documents: int) -> None:
         """Make a pass over every collection, and flatten what it found."""

@@ -2,9 +2,12 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
@@ -14,12 +17,15 @@ import duckdb
 import polars as pl
 import pytest
 import s3fs
+from click.testing import Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from object_store import new_prefix
+from object_store import Send, counted, new_prefix, requests_go_through
+from typer.testing import CliRunner
 from worlds import NOON, Built, assert_same, load, loaded_lake, tables_of
 
 from aind_etl import object_storage
+from aind_etl.cli import app
 from aind_etl.errors import ConfigurationError, DataError
 from aind_etl.lake import Lake
 from aind_etl.object_storage import ObjectStorage
@@ -148,6 +154,60 @@ def test_files_are_as_the_last_write_or_removal_left_them(
             assert storage.write(name, content(text)) == (expected.get(name) != text)
             expected[name] = text
     assert {name: storage.read(name) for name in storage.files("", "")} == expected
+
+
+@pytest.mark.parametrize("size", [5, 11_000_000])
+def test_a_file_of_the_disk_appears_whole_with_what_is_told_of_it(
+    storage: ObjectStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(object_storage, "_PART_BYTES", 5 << 20)
+    source = tmp_path / "source"
+    source.write_bytes(os.urandom(size))
+    with counted() as requests:
+        told = {"built-at": "Zürich, at noon"}
+        assert storage.put_file(NAME, source, told, replacing=None)
+    assert requests["upload_part"] == (3 if size > 5 else 0)
+    assert storage.read(NAME) == source.read_bytes()
+    facts = storage.facts(NAME)
+    assert facts is not None
+    assert (facts.size, facts.metadata) == (size, told)
+    assert storage.put_file(NAME, source, {}, replacing=facts)
+
+
+def test_the_parts_of_a_file_that_cannot_be_sent_are_thrown_away(
+    storage: ObjectStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def second_part_fails(name: str, send: Send) -> object:
+        if name == "upload_part" and requests["upload_part"] == 1:
+            raise OSError("no more")
+        requests[name] += 1
+        return await send()
+
+    monkeypatch.setattr(object_storage, "_PART_BYTES", 5 << 20)
+    requests: Counter[str] = Counter()
+    source = tmp_path / "source"
+    source.write_bytes(bytes(11_000_000))
+    with requests_go_through(second_part_fails), pytest.raises(DataError, match="no more"):
+        storage.put_file(NAME, source, {}, replacing=None)
+    assert requests["abort_multipart_upload"] == 1
+    assert storage.read(NAME) is None
+
+
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_a_write_whose_answer_was_lost_is_known_as_one_s_own(
+    storage: ObjectStorage, before: bytes | None
+) -> None:
+    async def twice(name: str, send: Send) -> object:
+        if name == "put_object":
+            await send()
+        return await send()
+
+    if before is not None:
+        storage.write("state", content(before))
+    with requests_go_through(twice):
+        storage.update("state", lambda _: b"new")
+        storage.write(NAME, content(b"batch"), replace=False)
+    assert (storage.read("state"), storage.read(NAME)) == (b"new", b"batch")
 
 
 # --- small files that two may change -----------------------------------------------------------
@@ -340,17 +400,6 @@ def test_a_second_load_writes_nothing(sample_dump: Path, lake_url: str) -> None:
     assert lake.storage.marks("", ".parquet") == before
 
 
-def test_a_name_of_a_collection_with_odd_signs_comes_back(url: str, tmp_path: Path) -> None:
-    name = "a b/ö%20#?c"
-    lake = Lake(url)
-    versions = pl.DataFrame(
-        {"record_id": ["r"], "document": ["{}"], "content_hash": ["h"], "operation": ["upsert"]}
-    ).with_columns(extracted_at=pl.lit(NOON))
-    lake.append_batch(name, versions)
-    assert lake.collections() == [name]
-    assert lake.live_documents(name)["record_id"].to_list() == ["r"]
-
-
 def test_of_two_writers_that_both_escaped_the_lock_one_batch_is_kept(url: str) -> None:
     versions = pl.DataFrame(
         {"record_id": ["r"], "document": ["{}"], "content_hash": ["h"], "operation": ["upsert"]}
@@ -363,20 +412,49 @@ def test_of_two_writers_that_both_escaped_the_lock_one_batch_is_kept(url: str) -
     assert one.versions("a").collect().height == 1
 
 
-def test_the_command_works_on_a_lake_on_an_object_store(url: str, tmp_path: Path) -> None:
-    environment = {"AIND_ETL_LAKE": url, "DAGSTER_HOME": str(tmp_path / "dagster")}
+def test_the_command_works_on_a_lake_on_an_object_store_and_of_two_runs_one_makes_way(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_machine(name: str) -> dict[str, str]:
+        folder = tmp_path / name
+        places = {"DAGSTER_HOME": folder / "dagster", "XDG_CACHE_HOME": folder / "cache"}
+        return {"AIND_ETL_LAKE": url} | {key: str(path) for key, path in places.items()}
 
-    def run(*arguments: str) -> str:
-        command = [Path(sys.executable).with_name("aind-etl"), *arguments]
-        return subprocess.run(
-            command,
-            env=os.environ | environment,
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            check=True,
-            text=True,
-        ).stdout
+    def run_here(*arguments: str) -> Result:
+        return CliRunner().invoke(app, arguments)
 
-    assert f"Lake       {url}" in run("run", "--source", "sample:?sessions=1")
-    assert "Source, lake and warehouse agree." in run("verify", "--source", "sample:?sessions=1")
-    assert url in run("status")
+    run = ("run", "--no-results", "--source")
+    (tmp_path / "there").mkdir()
+    there = subprocess.Popen(
+        [Path(sys.executable).with_name("aind-etl"), *run, "sample:?sessions=1"],
+        env=os.environ | on_machine("there"),
+        cwd=tmp_path / "there",
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    storage = ObjectStorage(url)
+    while not storage.exists("_locks/run.lease"):
+        assert there.poll() is None
+        time.sleep(0.05)
+    # Its lease holds for longer than the other takes to find it.
+    there.send_signal(signal.SIGSTOP)
+    for name, value in on_machine("here").items():
+        monkeypatch.setenv(name, value)
+    refused = run_here(*run, "sample:?sessions=2").exception
+    there.send_signal(signal.SIGCONT)
+    holder = f"process {there.pid} on {socket.gethostname()}"
+    assert isinstance(refused, DataError)
+    assert f"Another run is writing the lake {url} ({holder})" in str(refused)
+    said, _ = there.communicate()
+    assert there.returncode == 0
+    assert f"Lake       {url}\nWarehouse  {url}/warehouse.duckdb" in said
+    assert {path.name for path in (tmp_path / "there").iterdir()} == {"dagster", "cache"}
+    # Whichever machine asks: the lake, and the warehouse made of it, are those of the first.
+    assert (
+        "Source, lake and warehouse agree."
+        in run_here("verify", "--source", "sample:?sessions=1").output
+    )
+    status = run_here("status").output
+    assert f"Warehouse {url}/warehouse.duckdb, built" in status
+    (copy,) = (tmp_path / "here").rglob("warehouse.duckdb")
+    assert f"Its copy on this machine is {copy}" in status

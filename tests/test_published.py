@@ -29,6 +29,7 @@ from worlds import Built
 from aind_etl import published as room
 from aind_etl.access import Warehouse
 from aind_etl.errors import ConfigurationError, DataError
+from aind_etl.lake import Lake
 from aind_etl.object_storage import ObjectStorage
 from aind_etl.published import as_place, beside, published
 from aind_etl.publishing import publish_warehouse
@@ -350,6 +351,15 @@ def test_of_two_publishers_the_second_does_not_overwrite_what_the_first_publishe
     with pytest.raises(DataError, match=r"was published by another run at the same time\. Nothing"):
         put(url, "of the second", seen, tmp_path)
     assert version_read(url) == "of the first"
+
+
+def test_of_two_that_build_it_at_once_one_makes_way(built: Built, url: str) -> None:
+    lake = Lake(url.rpartition("/")[0])
+    with (
+        lake.storage.lock("warehouse", f"the warehouse {url}"),
+        pytest.raises(DataError, match=f"Another run is writing the warehouse {url}"),
+    ):
+        build_warehouse(Lake(str(lake)), url)
 
 
 def test_a_build_that_was_overtaken_is_refused(
