@@ -5,6 +5,8 @@ with Dagster: a task that is lost leaves a run that its monitoring misses, and a
 delivered twice finds that its run is under way, and does nothing.
 """
 
+import math
+import time
 import warnings
 from collections.abc import Mapping
 from typing import Any, Self
@@ -31,6 +33,7 @@ QUEUE = "dagster"
 _PUBLISHING: dict[str, Any] = DEFAULT_CONFIG["broker_transport_options"]  # type: ignore[assignment]
 _LONGEST_TASK_SECONDS = 18_000
 _ANSWER_SECONDS = 3.0
+_REMEMBER_SECONDS = 10.0
 
 CELERY: dict[str, Any] = {
     # A worker that dies has done nothing to the queue: where the broker notices, as RabbitMQ
@@ -111,6 +114,8 @@ class WatchfulCeleryRunLauncher(CeleryRunLauncher):
             inst_data=inst_data,
         )
         self._patience = Patience(patience_seconds)
+        self._asked_at = -math.inf
+        self._in_hand: frozenset[str] | None = None
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
@@ -131,18 +136,30 @@ class WatchfulCeleryRunLauncher(CeleryRunLauncher):
         while the broker cannot be asked.
         """
         task = run.tags.get(DAGSTER_CELERY_TASK_ID_TAG)
-        if task is None or self._is_known(task):
+        in_hand = self._ask_workers()
+        if task is None or in_hand is None or task in in_hand:
             return self._patience.found(run)
         return self._patience.missed(run, self._instance, "no worker has it in hand any more")
 
-    def _is_known(self, task: str) -> bool:
+    def _ask_workers(self) -> frozenset[str] | None:
+        """Return the tasks that workers have in hand, or None where the broker is away.
+
+        All runs are looked at one after the other, and every worker has the time to answer: what
+        was answered a moment ago is good for the next run as well.
+        """
+        if time.monotonic() - self._asked_at > _REMEMBER_SECONDS:
+            self._in_hand = self._ask_workers_now()
+            self._asked_at = time.monotonic()
+        return self._in_hand
+
+    def _ask_workers_now(self) -> frozenset[str] | None:
         with self.celery.connection_for_write() as connection:
             inspect = self.celery.control.inspect(timeout=_ANSWER_SECONDS, connection=connection)
             try:
-                answers = inspect.query_task(task) or {}
+                answers = inspect.active() or {}
             except (OperationalError, *connection.connection_errors):
-                return True
-        return any(task in answer for answer in answers.values())
+                return None
+        return frozenset(task["id"] for tasks in answers.values() for task in tasks)
 
     def terminate(self, run_id: str) -> bool:
         """End a run: its task is taken from the queue, or the process that has it in hand ends."""

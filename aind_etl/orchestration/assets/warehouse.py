@@ -93,7 +93,7 @@ def warehouse_asset() -> dg.AssetsDefinition:
             for check in publish_checks()
         ],
         pool=PUBLISHER_POOL,
-        op_tags=pod(8192, cpu="2"),
+        op_tags=pod(2048, cpu="2"),
     )
     def publish(
         context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
