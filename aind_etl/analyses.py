@@ -86,7 +86,7 @@ def refresh_analyses(
     changed = _changed_records(lake, collection, through)
     removed = changed.filter(pl.col("operation") == "delete").height
     rejected: list[pl.DataFrame] = []
-    with lake.storage.scratch(f"refresh-{lake.encoded(collection)}") as folder:
+    with lake.scratch("refresh", collection) as folder:
         spill = Spill(folder, _SPILL_BYTES)
         for documents in _portions(lake, collection, through, changed):
             flattened = flatten_documents(collection, documents, UNKNOWN_MONTH)

@@ -1,4 +1,4 @@
-"""Which collections of a source the lake is behind of.
+"""Which collections of a source, or parts of them, the lake is behind of.
 
 Here belongs the comparison of a source's fingerprints with the lake's state files: cheap enough
 for every minute, and right whatever else is lost, because nothing but the lake is compared
@@ -6,7 +6,7 @@ with. What is done about it belongs elsewhere.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,9 +14,11 @@ from hashlib import sha256
 from time import monotonic
 from typing import TypeVar
 
+from aind_etl.dividing import plan_parts
 from aind_etl.errors import AindEtlError, SourceError
 from aind_etl.flatten import flattener_version
 from aind_etl.lake import CollectionState, Lake
+from aind_etl.shards import WHOLE, Part, parts
 from aind_etl.sources import Source
 
 _T = TypeVar("_T")
@@ -25,12 +27,12 @@ _THREADS = 8
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """A collection that the lake is behind of.
+    """A collection, or a part of one, that the lake is behind of.
 
     Attributes
     ----------
-    collection
-        The collection.
+    collection, part
+        The collection, and which part of it.
     identity
         The same text as long as the same content waits, another one as soon as more does.
     reason
@@ -40,6 +42,7 @@ class Behind:
     collection: str
     identity: str
     reason: str
+    part: Part = WHOLE
 
 
 @dataclass(slots=True)
@@ -51,7 +54,7 @@ class Arrivals:
     present
         Every collection of the source and of the lake, sorted.
     behind
-        The collections that the lake is behind of.
+        The collections, or their parts, that the lake is behind of.
     unanswered
         Why a collection could not be looked at, by its name.
     """
@@ -66,9 +69,10 @@ def find_arrivals(
     lake: Lake,
     choose: Callable[[set[str]], list[str]],
     *,
+    most_documents: int,
     within: timedelta,
 ) -> Arrivals:
-    """Return which collections the lake is behind of.
+    """Return which collections the lake is behind of, and plan the parts of those.
 
     Parameters
     ----------
@@ -76,6 +80,8 @@ def find_arrivals(
         What is compared.
     choose
         Returns which collections to look at, out of those there are.
+    most_documents
+        How many documents a part of a collection may have.
     within
         How long all of it may take. A collection that has not answered by then is left to the
         next look; the others are not held up by it.
@@ -102,19 +108,52 @@ def find_arrivals(
         except AindEtlError as error:
             arrivals.unanswered[collection] = str(error)
             continue
-        state = lake.state(collection)
-        reason = _reason(source, lake, state, fingerprint)
-        if reason:
-            identity = _hash(collection, source.name, fingerprint, flattener_version())
-            arrivals.behind.append(Behind(collection, identity, reason))
+        reasons: Mapping[Part, str] = {
+            part.part: reason
+            for part in lake.parts(collection)
+            if (reason := _reason(source, part, part.state(collection), fingerprint))
+        }
+        if reasons:
+            reasons = _planned(source, lake, collection, reasons, most_documents)
+        for part, reason in reasons.items():
+            name = lake.of_part(part).name_of(collection)
+            identity = _hash(name, source.name, fingerprint, flattener_version())
+            arrivals.behind.append(Behind(collection, identity, reason, part))
     return arrivals
 
 
-def overdue_full_pass(state: CollectionState, now: datetime, age: timedelta) -> Behind | None:
-    """Return a collection that was not read in full for longer than ``age``, if it is one.
+def _planned(
+    source: Source,
+    lake: Lake,
+    collection: str,
+    reasons: Mapping[Part, str],
+    most_documents: int,
+) -> Mapping[Part, str]:
+    """Return the parts that are to be read, once it is planned how many there are to be."""
+    try:
+        documents = source.count_documents(collection)
+    except AindEtlError:
+        documents = None  # The pass itself will say what is wrong.
+    of = plan_parts(lake, collection, documents, most_documents)
+    if of == lake.layout(collection).parts:
+        return reasons
+    return dict.fromkeys(parts(of), f"to be divided into {of:,} parts")
+
+
+def overdue_full_pass(
+    lake: Lake, collection: str, now: datetime, age: timedelta
+) -> Iterator[Behind]:
+    """Yield the parts of a collection that were not read in full for longer than ``age``.
 
     The first pass counts: it reads everything.
     """
+    for part in lake.parts(collection):
+        overdue = _overdue(part, part.state(collection), now, age)
+        if overdue is not None:
+            yield overdue
+
+
+def _overdue(lake: Lake, state: CollectionState, now: datetime, age: timedelta) -> Behind | None:
     read = [
         moment
         for moment in (state.last_full_pass_at, state.first_pass_ended_at)
@@ -125,8 +164,9 @@ def overdue_full_pass(state: CollectionState, now: datetime, age: timedelta) -> 
     last = max(read)
     return Behind(
         state.collection,
-        _hash(state.collection, "full", last.isoformat()),
+        _hash(lake.name_of(state.collection), "full", last.isoformat()),
         f"last read in full on {last:%Y-%m-%d at %H:%M} UTC",
+        lake.part,
     )
 
 

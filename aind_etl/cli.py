@@ -599,13 +599,14 @@ def rebuild(
         )
     with _progress() as progress:
         for name in settings.choose(store.collections()):
-            progress.step(f"flatten {name}")
-            with store.lock(name):
-                report = refresh_analyses(store, name, anew=True, progress=progress.advance)
-            progress.say(
-                f"{name}: {report.flattened:,} documents flattened, {report.rejected:,} rejected, "
-                f"{report.partitions_written:,} files written"
-            )
+            for part in store.parts(name):
+                progress.step(f"flatten {part.name_of(name)}")
+                with part.lock(name):
+                    report = refresh_analyses(part, name, anew=True, progress=progress.advance)
+                progress.say(
+                    f"{part.name_of(name)}: {report.flattened:,} documents flattened, "
+                    f"{report.rejected:,} rejected, {report.partitions_written:,} files written"
+                )
         progress.step("build the warehouse")
         build_warehouse(store, settings.warehouse_path)
 

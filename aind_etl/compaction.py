@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from aind_etl.contract import tables
-from aind_etl.lake import Lake, LogFile, log_file_name, read_log_file
+from aind_etl.lake import Lake, LogFile, read_log_file
 
 # From here on a file is left as it is: rewriting it would gain readers nothing.
 _LARGE_BYTES = 4 << 20
@@ -73,7 +73,7 @@ def compact_change_log(
         with lake.tables_lock(collection):
             _remove_superseded(lake, collection)
     for files in _groups(lake.log_files(collection), fewest_files, large_bytes):
-        name = log_file_name(collection, files[0].first, files[-1].last)
+        name = lake.log_file_name(collection, files[0].first, files[-1].last)
         lake.write_rows(name, tables.DOCUMENTS, _row_groups(files))
         # Not from under a warehouse that is being built.
         with lake.tables_lock(collection):

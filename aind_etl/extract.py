@@ -24,6 +24,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from itertools import islice
+from math import ceil
 from typing import Any
 
 import polars as pl
@@ -34,9 +35,9 @@ from aind_etl.lake import Lake, record_ids
 from aind_etl.live_documents import live_by_shard
 from aind_etl.parallel import in_parallel
 from aind_etl.recognition import NOTHING_KNOWN, Recognition, raw_hash, recognising
-from aind_etl.sources import Document, RawDocument, Shard, Source, shards
+from aind_etl.shards import Part, Shard
+from aind_etl.sources import Document, RawDocument, Source
 from aind_etl.sources.canonical import in_canonical_form
-from aind_etl.sources.protocol import MOST_SHARDS
 
 # How many documents are compared at a time: enough to make a comparison by columns pay.
 _COMPARED_DOCUMENTS = 10_000
@@ -151,7 +152,7 @@ def extract_collection(  # noqa: PLR0913 - each is a choice of the caller's
     recent_since = state.first_pass_ended_at and max(
         began - limits.look_back, state.first_pass_ended_at
     )
-    divided = _divide(source, collection, limits.shard_documents)
+    divided = _divide(source, collection, lake.part, limits.shard_documents)
     log = _LogWriter(lake, collection, now)
     report = ExtractReport(collection, pass_kind, shards=len(divided))
     known = 0
@@ -185,10 +186,10 @@ def extract_collection(  # noqa: PLR0913 - each is a choice of the caller's
     return report
 
 
-def _divide(source: Source, collection: str, shard_documents: int) -> list[Shard]:
-    """Return the shards to read a collection in."""
-    count = source.count_documents(collection) or 0
-    return shards(min(MOST_SHARDS, max(1, -(-count // shard_documents))))
+def _divide(source: Source, collection: str, part: Part, shard_documents: int) -> list[Shard]:
+    """Return the shards to read a part of a collection in."""
+    count = (source.count_documents(collection) or 0) / part.of
+    return part.in_shards(max(1, ceil(count / shard_documents)))
 
 
 _NO_IDS = pl.DataFrame(schema={"record_id": pl.String})

@@ -12,13 +12,18 @@ Layout, below the lake's folder::
     sessions/part.parquet                                              a table in one file
     _state/  _staging/  _locks/                                        not for readers
 
+A collection that is divided into parts has such files for each part in the same folders, with the
+part's label in their names (``3-of-8-<batch>.parquet``, ``part-3-of-8.parquet``): its tables look
+the same to readers. A state file says how many parts there are; only files with those labels count.
+
 Names of collections are percent-encoded in paths, so that no name can lead out of the lake.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from datetime import datetime
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from copy import copy
+from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
@@ -27,12 +32,13 @@ from urllib.parse import quote, unquote
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from aind_etl.contract import Partitioning, Table, tables
+from aind_etl.contract import TABLES, Partitioning, Table, tables
 from aind_etl.contract.schemas import arrow_schema, polars_schema, with_further_columns
 from aind_etl.encoding import writer_options
 from aind_etl.errors import DataError
+from aind_etl.shards import MOST_SHARDS, WHOLE, Part, Shard, parts
 from aind_etl.storage import open_storage
 
 if TYPE_CHECKING:
@@ -51,7 +57,11 @@ _PART = "part.parquet"
 _ROW_GROUP_ROWS = 32_768
 # Longer than the largest collection takes to be replaced, or the warehouse to be loaded.
 _TABLES_WAIT_SECONDS = 1800
+_LAYOUT_WAIT_SECONDS = 60
+_RAW_HASHES = ".raw-hashes.parquet"
 _GATHERED_IDS = 50_000
+_LABEL_PIECES = 3
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 class LogFile(NamedTuple):
@@ -91,17 +101,44 @@ class CollectionState(BaseModel):
     results_reader: str = ""
 
 
+class Layout(BaseModel):
+    """How many parts a collection has.
+
+    Attributes
+    ----------
+    parts
+        How many parts its files lie in.
+    planned_parts
+        How many they are to lie in; the first pass over one of those divides them anew.
+    is_to_be_cleared
+        Whether files of the layout before may still lie about.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    parts: int = Field(default=1, ge=1, le=MOST_SHARDS)
+    planned_parts: int = Field(default=1, ge=1, le=MOST_SHARDS)
+    is_to_be_cleared: bool = False
+
+
 class Lake:
     """The lake below one folder, or below one prefix of an object store.
+
+    A lake seen whole reads all of every collection, and writes collections that are not divided.
+    Seen for one part (:meth:`of_part`) it reads and writes the files and the state of that part of
+    a collection, and everything else works on it as it does on an undivided collection.
 
     Parameters
     ----------
     root
         The folder, which is made when something is first written, or ``s3://bucket/prefix``.
+    part
+        Which part of a collection is seen.
     """
 
-    def __init__(self, root: "Location | str") -> None:
+    def __init__(self, root: "Location | str", part: Part = WHOLE) -> None:
         self.storage = open_storage(root)
+        self.part = part
 
     def __str__(self) -> str:
         """Return where the lake lies."""
@@ -111,11 +148,44 @@ class Lake:
 
     def collections(self) -> list[str]:
         """Return the names of the collections that were ever extracted, sorted."""
+        prefix = f"{_STATE}/collection="
         states = {
-            unquote(name.removeprefix(f"{_STATE}/collection=").removesuffix(".json"))
+            unquote(name.removeprefix(prefix).removesuffix(".json"))
             for name in self.storage.files(_STATE, ".json")
+            if name.startswith(prefix)
         }
         return sorted(states.union(self._logged()))
+
+    def layout(self, collection: str) -> Layout:
+        """Return how many parts a collection has; one where nothing else is known."""
+        layout = self._written_layout(collection)
+        if layout is None:
+            of = self._parts_found(collection, self.storage.files(_log(collection), ".parquet"))
+            layout = Layout(parts=of, planned_parts=of)
+        return layout
+
+    def parts(self, collection: str) -> list["Lake"]:
+        """Return the lake as seen for each part of a collection; itself where that has but one."""
+        of = self.layout(collection).parts
+        return [self.of_part(part) for part in parts(of)]
+
+    def of_part(self, part: Part) -> "Lake":
+        """Return the lake as seen for a part of a collection."""
+        return self if part == self.part else self._seen_for(part)
+
+    @property
+    def whole(self) -> "Lake":
+        """The lake seen whole."""
+        return self.of_part(WHOLE)
+
+    def name_of(self, collection: str) -> str:
+        """Return a collection's name for people, with the part if it is seen for one."""
+        return collection if self.part == WHOLE else f"{collection}/{self.part.label}"
+
+    def _seen_for(self, part: Part) -> "Lake":
+        seen = copy(self)
+        seen.part = part
+        return seen
 
     def files(self, table: Table, collection: str | None = None) -> list["Location"]:
         """Return the files of a table, or of one collection's part of it."""
@@ -123,7 +193,8 @@ class Lake:
             collections = self._logged() if collection is None else [collection]
             return [file.path for name in collections for file in self.log_files(name)]
         folder = table.name if collection is None else _folder(table, collection)
-        return [self.storage.path(name) for name in self.storage.files(folder, ".parquet")]
+        names = self._that_count(self.storage.files(folder, ".parquet"))
+        return [self.storage.path(name) for name in names]
 
     def scan(self, table: Table, collection: str | None = None) -> pl.LazyFrame:
         """Return the rows of a table, or of one collection's part of it, lazily."""
@@ -166,14 +237,14 @@ class Lake:
 
     def months(self, table: Table, collection: str) -> list[str]:
         """Return the session months of a collection's partitions of a table, sorted."""
-        names = self.storage.files(_folder(table, collection), f"/{_PART}")
+        names = self._that_count(self.storage.files(_folder(table, collection), ".parquet"))
         return sorted({_month_of(name) for name in names})
 
     def read_partition(
         self, table: Table, collection: str, month: str | None = None
     ) -> pl.DataFrame:
-        """Return one partition of a table; empty where there is none."""
-        name = _partition(table, collection, month)
+        """Return one partition of a table, for this part; empty where there is none."""
+        name = self.partition(table, collection, month)
         if not self.storage.exists(name):
             return pl.DataFrame(schema=polars_schema(table))
         path = self.storage.path(name)
@@ -181,7 +252,7 @@ class Lake:
 
     def holds_any(self, table: Table, collection: str, month: str, records: pl.DataFrame) -> bool:
         """Return whether a partition has rows of any of ``records`` (column ``record_id``)."""
-        path = self.storage.path(_partition(table, collection, month))
+        path = self.storage.path(self.partition(table, collection, month))
         found = _collect(_scan([path], table).select("record_id").unique(), path)
         return not found.join(records, on="record_id", how="semi").is_empty()
 
@@ -189,6 +260,65 @@ class Lake:
     def encoded(collection: str) -> str:
         """Return a collection's name as paths carry it."""
         return _encode(collection)
+
+    def partition(self, table: Table, collection: str, month: str | None = None) -> str:
+        """Return the name of the file of one partition of a table, for this part."""
+        folder = _folder(table, collection)
+        if table.partitioning is Partitioning.COLLECTION_AND_MONTH:
+            folder += f"/session_month={_encode(month or UNKNOWN_MONTH)}"
+        return f"{folder}/{_PART if self.part == WHOLE else f'part-{self.part.label}.parquet'}"
+
+    def names_by_parts(self, collection: str) -> dict[int, list[str]]:
+        """Return the names of all files of a collection, by how many parts they are one of."""
+        encoded = _encode(collection)
+        found: dict[int, list[str]] = {1: []}
+        for table in TABLES:
+            if table.partitioning not in {Partitioning.WHOLE, Partitioning.WAREHOUSE_ONLY}:
+                for name in self.storage.files(_folder(table, collection), ".parquet"):
+                    found.setdefault(_part_of(name).of, []).append(name)
+        for name in self.storage.files(f"{_STATE}/parts-of={encoded}", ""):
+            part = Part.from_label(name.rsplit("/", 1)[-1].partition(".")[0])
+            found.setdefault(part.of if part else 0, []).append(name)
+        of_whole = (self.whole.state_name(collection), self.whole.raw_hashes_name(collection))
+        found[1].extend(filter(self.storage.exists, of_whole))
+        return found
+
+    def _that_count(self, names: Sequence[str]) -> list[str]:
+        """Return those names of files that are of this part; or, of the whole, of any part.
+
+        Others are there while a collection is being divided anew, or where that was interrupted.
+        """
+        if self.part != WHOLE:
+            return [name for name in names if _part_of(name) == self.part]
+        if all(_part_of(name) == WHOLE for name in names):
+            return list(names)
+        of = {one: self.layout(unquote(one)).parts for one in set(map(_collection_of, names))}
+        return [name for name in names if _part_of(name).of == of[_collection_of(name)]]
+
+    def _written_layout(self, collection: str) -> Layout | None:
+        content = self.storage.read(_layout_name(collection))
+        try:
+            return None if content is None else Layout.model_validate_json(content)
+        except ValidationError:
+            return None  # What it said is found out from the files.
+
+    def _parts_found(self, collection: str, names: Sequence[str]) -> int:
+        """Return how many parts the files of a change log are of.
+
+        Raises
+        ------
+        DataError
+            They are of several layouts.
+        """
+        found = {_part_of(name).of for name in names} or {1}
+        if len(found) > 1:
+            raise DataError(
+                f"The change log of the collection {collection!r} of {self} has files of "
+                f"{' and of '.join(map(str, sorted(found)))} parts, and which of them count is not "
+                f"known: {_layout_name(collection)} is missing or damaged. Fetch it from a backup, "
+                'or write {"parts": …} into it with the number of those that are complete.'
+            )
+        return found.pop()
 
     # --- the change log -------------------------------------------------------------------
 
@@ -217,7 +347,7 @@ class Lake:
             source_collection=pl.lit(collection), batch_id=pl.lit(batch, pl.Int64)
         )
         # Two writers that both escaped the lock must not both have the same number.
-        name = log_file_name(collection, batch, batch)
+        name = self.log_file_name(collection, batch, batch)
         self.write_rows(name, tables.DOCUMENTS, [rows], replace=False)
         return batch
 
@@ -254,20 +384,21 @@ class Lake:
         A file whose batches are in a compacted one as well is left out: a compaction was
         interrupted before it removed it, or is under way.
         """
-        folder = _folder(tables.DOCUMENTS, collection)
-        found = sorted(
-            (_log_file(self.storage.path(name)) for name in self.storage.files(folder, ".parquet")),
-            key=lambda file: (file.first, -file.last),
-        )
-        files: list[LogFile] = []
-        for file in found:
-            if not files or file.last > files[-1].last:
-                files.append(file)
-        return files
+        names = self._that_count(self.storage.files(_log(collection), ".parquet"))
+        of_part: dict[Part, list[LogFile]] = {}
+        for name in names:
+            of_part.setdefault(_part_of(name), []).append(_log_file(self.storage.path(name)))
+        return [file for part in sorted(of_part) for file in _in_order(of_part[part])]
+
+    def log_file_name(self, collection: str, first: int, last: int) -> str:
+        """Return the name of a file of the change log, for this part."""
+        stem = f"{first:010d}" if first == last else f"{first:010d}-{last:010d}"
+        label = "" if self.part == WHOLE else f"{self.part.label}-"
+        return f"{_log(collection)}/{label}{stem}.parquet"
 
     def superseded_log_files(self, collection: str) -> list[str]:
         """Return the names of files of which every batch is in another file of the log too."""
-        names = self.storage.files(_folder(tables.DOCUMENTS, collection), ".parquet")
+        names = self._that_count(self.storage.files(_log(collection), ".parquet"))
         needed = {file.path for file in self.log_files(collection)}
         return [name for name in names if self.storage.path(name) not in needed]
 
@@ -308,7 +439,7 @@ class Lake:
         if without is not None:
             present = self.read_partition(table, collection, month)
             merged = pl.concat([present.join(without, on="record_id", how="anti"), merged])
-        name = _partition(table, collection, month)
+        name = self.partition(table, collection, month)
         if merged.is_empty():
             return self.storage.remove(name)
         return self._write(name, table, merged.sort(table.key))
@@ -394,8 +525,22 @@ class Lake:
     # --- state ----------------------------------------------------------------------------
 
     def state(self, collection: str) -> CollectionState:
-        """Return a collection's state; a fresh one where it is missing or cannot be read."""
-        return _state_of(collection, self.storage.read(_state_name(collection)))
+        """Return a collection's state; a fresh one where it is missing or cannot be read.
+
+        That of all parts together says of each thing only what holds of every part.
+        """
+        if self.part == WHOLE:
+            layout = self._written_layout(collection)
+            if layout is not None and layout.parts > 1:
+                every = [self.of_part(part).state(collection) for part in parts(layout.parts)]
+                return together(collection, every)
+        return _state_of(collection, self.storage.read(self.state_name(collection)))
+
+    def state_name(self, collection: str) -> str:
+        """Return the name of the file of a collection's state, for this part."""
+        if self.part == WHOLE:
+            return f"{_STATE}/collection={_encode(collection)}.json"
+        return f"{_STATE}/parts-of={_encode(collection)}/{self.part.label}.json"
 
     def update_state(self, collection: str, changes: Mapping[str, Any]) -> None:
         """Write changed fields of a collection's state."""
@@ -404,29 +549,84 @@ class Lake:
             state = _state_of(collection, content).model_copy(update=dict(changes))
             return json.dumps(state.model_dump(mode="json"), indent=1).encode()
 
-        self.storage.update(_state_name(collection), change)
+        self.storage.update(self.state_name(collection), change)
 
     def raw_hashes_name(self, collection: str) -> str:
         """Return the name of the file that says what the bytes of a collection's documents were."""
-        return f"{_STATE}/collection={_encode(collection)}.raw-hashes.parquet"
+        return self.state_name(collection).removesuffix(".json") + _RAW_HASHES
 
-    def lock(self, collection: str) -> AbstractContextManager[None]:
-        """Hold the right to write a collection."""
-        return self.storage.lock(
-            f"collection={_encode(collection)}", f"the collection {collection!r} of {self}"
-        )
+    def update_layout(self, collection: str, changes: Mapping[str, Any]) -> None:
+        """Write changed fields of a collection's layout; only files of its parts count then."""
+        name = _layout_name(collection)
+        with self.storage.lock(
+            f"layout-of={_encode(collection)}",
+            f"how the collection {collection!r} of {self} is divided",
+            wait_seconds=_LAYOUT_WAIT_SECONDS,
+        ):
+            layout = self.layout(collection).model_copy(update=dict(changes))
+            content = json.dumps(layout.model_dump(), indent=1).encode()
+            self.storage.update(name, lambda _: content)
 
-    def tables_lock(self, collection: str) -> AbstractContextManager[None]:
+    @contextmanager
+    def lock(self, collection: str, *, wait_seconds: float = 0) -> Iterator[None]:
+        """Hold the right to write a collection, or this part of it.
+
+        Raises
+        ------
+        DataError
+            Another process holds it, or the collection has other parts than this by now.
+        """
+        with self.storage.lock(
+            f"collection={self._lock_name(collection)}",
+            f"the collection {collection!r}{self._which} of {self}",
+            wait_seconds=wait_seconds,
+        ):
+            layout = self._written_layout(collection) or Layout()
+            if layout.parts != self.part.of:
+                raise DataError(
+                    f"The collection {collection!r} of {self} lies in {layout.parts} parts, and "
+                    f"this run is for one of {self.part.of}: it was divided anew meanwhile. Run "
+                    "again; the sensor asks for the present parts by itself."
+                )
+            yield
+
+    @contextmanager
+    def tables_lock(self, collection: str) -> Iterator[None]:
         """Hold still the tables made of a collection's change log; wait until they stand still.
 
         Whoever replaces rows of several of them holds it meanwhile, and so does whoever reads
-        them all together.
+        them all together. Seen whole, those of every part are held.
         """
+        with ExitStack() as held:
+            held.enter_context(self._one_tables_lock(collection))
+            if self.part == WHOLE:
+                # Nobody divides it anew from here on, as that takes the lock just taken.
+                layout = self._written_layout(collection) or Layout()
+                for part in parts(layout.parts) if layout.parts > 1 else ():
+                    held.enter_context(self.of_part(part).tables_lock(collection))
+            yield
+
+    def _one_tables_lock(self, collection: str) -> AbstractContextManager[None]:
         return self.storage.lock(
-            f"tables-of={_encode(collection)}",
-            f"the tables of the collection {collection!r} of {self}",
+            f"tables-of={self._lock_name(collection)}",
+            f"the tables of the collection {collection!r}{self._which} of {self}",
             wait_seconds=_TABLES_WAIT_SECONDS,
         )
+
+    def _lock_name(self, collection: str) -> str:
+        # No encoded name of a collection has a comma.
+        encoded = _encode(collection)
+        return encoded if self.part == WHOLE else f"{encoded},{self.part.label}"
+
+    @property
+    def _which(self) -> str:
+        return "" if self.part == WHOLE else f", part {self.part.label},"
+
+    @contextmanager
+    def scratch(self, purpose: str, collection: str) -> Iterator[Path]:
+        """Give an empty folder on a disk for the time of a ``with`` block, for this part alone."""
+        with self.storage.scratch(f"{purpose}-{self._lock_name(collection)}") as folder:
+            yield folder
 
     def whole_lock(self, table: Table) -> AbstractContextManager[None]:
         """Hold still a table that lies in one file; wait until it stands still."""
@@ -579,15 +779,73 @@ def live_of(versions: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def log_file_name(collection: str, first: int, last: int) -> str:
-    """Return the name, in the lake, of a file of the change log."""
-    stem = f"{first:010d}" if first == last else f"{first:010d}-{last:010d}"
-    return f"{_folder(tables.DOCUMENTS, collection)}/{stem}.parquet"
+def divided_by(table: Table) -> pl.Expr:
+    """Return what tells which part a row of a table belongs to."""
+    if "record_id" in table.column_names:
+        return pl.col("record_id")
+    # Of a folder without a record it is its name, as most folders are named after their record.
+    return pl.col("location").str.extract("([^/]*)$")
+
+
+def lies_in(shard: Shard, record_id: pl.Expr) -> pl.Expr:
+    """Return whether record ids lie in a shard."""
+    is_behind = record_id >= shard.lower
+    return is_behind if shard.upper is None else is_behind & (record_id < shard.upper)
+
+
+def together(collection: str, states: Sequence[CollectionState]) -> CollectionState:
+    """Return one state for those of several parts: of each thing what holds of every part."""
+    newest = max(states, key=lambda state: state.last_full_pass_at or _LONG_AGO)
+    every: dict[str, set[Any]] = {
+        name: {getattr(state, name) for state in states} for name in CollectionState.model_fields
+    }
+    merged = {
+        name: None if None in values else min(values)
+        for name, values in every.items()
+        if name.endswith(("_at", "_through"))
+    } | {
+        name: values.copy().pop() if len(values) == 1 else ""
+        for name, values in every.items()
+        if name in {"fingerprint", "flattener", "results_reader"}
+    }
+    return CollectionState.model_validate(
+        merged | {"collection": collection, "source": newest.source}
+    )
 
 
 def _log_file(path: "Location") -> LogFile:
-    first, _, last = path.stem.partition("-")
+    _, stem = _label_and_rest(path.stem)
+    first, _, last = stem.partition("-")
     return LogFile(int(first), int(last or first), path)
+
+
+def _in_order(files: Sequence[LogFile]) -> list[LogFile]:
+    """Return the files of one part's log in order, without those whose batches another one has."""
+    needed: list[LogFile] = []
+    for file in sorted(files, key=lambda file: (file.first, -file.last)):
+        if not needed or file.last > needed[-1].last:
+            needed.append(file)
+    return needed
+
+
+def _part_of(name: str) -> Part:
+    """Return which part a file of a table or of a change log is of."""
+    label, _ = _label_and_rest(name.rsplit("/", 1)[-1].removesuffix(".parquet"))
+    return Part.from_label(label) or WHOLE
+
+
+def _label_and_rest(stem: str) -> tuple[str, str]:
+    """Take ``3-of-8`` from ``part-3-of-8``, or from ``3-of-8-0000000012-0000000014``."""
+    pieces = stem.removeprefix("part-").split("-")
+    if len(pieces) >= _LABEL_PIECES and pieces[1] == "of":
+        return "-".join(pieces[:_LABEL_PIECES]), "-".join(pieces[_LABEL_PIECES:])
+    return "", stem
+
+
+def _collection_of(name: str) -> str:
+    """Return the encoded collection of a file's name; empty for a table in one file."""
+    folder = name.split("/")[1]
+    return folder.removeprefix("collection=") if folder.startswith("collection=") else ""
 
 
 def _collect(rows: pl.LazyFrame, path: "Location") -> pl.DataFrame:
@@ -621,11 +879,8 @@ def _folder(table: Table, collection: str) -> str:
     return f"{table.name}/collection={_encode(collection)}"
 
 
-def _partition(table: Table, collection: str, month: str | None) -> str:
-    folder = _folder(table, collection)
-    if table.partitioning is Partitioning.COLLECTION_AND_MONTH:
-        folder += f"/session_month={_encode(month or UNKNOWN_MONTH)}"
-    return f"{folder}/{_PART}"
+def _log(collection: str) -> str:
+    return _folder(tables.DOCUMENTS, collection)
 
 
 def _whole(table: Table) -> str:
@@ -653,8 +908,8 @@ def _month_of(name: str) -> str:
     return unquote(name.rsplit("/session_month=", 1)[1].split("/", 1)[0])
 
 
-def _state_name(collection: str) -> str:
-    return f"{_STATE}/collection={_encode(collection)}.json"
+def _layout_name(collection: str) -> str:
+    return f"{_STATE}/layout-of={_encode(collection)}.json"
 
 
 def _state_of(collection: str, content: bytes | None) -> CollectionState:

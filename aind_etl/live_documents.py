@@ -17,7 +17,7 @@ import polars as pl
 import pyarrow as pa
 
 from aind_etl.lake import LIVENESS_COLUMNS, Lake, live_of, read_log_file
-from aind_etl.sources import Shard
+from aind_etl.shards import Shard
 
 # How much is gathered before it is divided: few files, little memory.
 _GATHERED_BYTES = 8 << 20
@@ -45,7 +45,7 @@ def live_by_shard(
     if len(divided) == 1:
         yield lambda _: lake.live_documents(collection)
         return
-    with lake.storage.scratch(f"extract-{lake.encoded(collection)}") as folder:
+    with lake.scratch("extract", collection) as folder:
         files = _divide_log(lake, collection, [shard.lower for shard in divided], folder)
 
         def live(shard: Shard) -> pl.DataFrame:

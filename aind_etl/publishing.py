@@ -293,12 +293,13 @@ def _agreement_outcome(built: duckdb.DuckDBPyConnection, lake: Lake) -> Outcome:
 def _lake_rows(lake: Lake) -> int:
     """Return the number of versions in the change log whose batches are flattened."""
     return sum(
-        lake.versions(name)
-        .filter(pl.col("batch_id") <= lake.state(name).flattened_through)
+        part.versions(name)
+        .filter(pl.col("batch_id") <= part.state(name).flattened_through)
         .select(pl.len())
         .collect()
         .item()
         for name in lake.collections()
+        for part in lake.parts(name)
     )
 
 

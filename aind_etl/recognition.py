@@ -23,8 +23,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from aind_etl.lake import Lake
-from aind_etl.sources import Shard
+from aind_etl.lake import Lake, lies_in
+from aind_etl.shards import Shard
 from aind_etl.sources.version import canonical_version
 
 _log = logging.getLogger(__name__)
@@ -174,7 +174,7 @@ class Recognition:
                     for group in groups:
                         # One thread: each that decodes keeps memory of its own for later.
                         rows = pl.DataFrame(side_file.read_row_group(group, use_threads=False))
-                        parts.append(rows.filter(_lies_in(shard)))
+                        parts.append(rows.filter(lies_in(shard, pl.col("record_id"))))
         return pl.concat(parts)
 
     @contextmanager
@@ -195,7 +195,7 @@ class Recognition:
 @contextmanager
 def recognising(lake: Lake, collection: str) -> Iterator[Recognition]:
     """Give, for the time of a ``with`` block, what is known of a collection's bytes."""
-    with lake.storage.scratch(f"recognise-{lake.encoded(collection)}") as folder:
+    with lake.scratch("recognise", collection) as folder:
         yield Recognition(lake, collection, folder)
 
 
@@ -218,10 +218,3 @@ def _groups_of(metadata: pq.FileMetaData, shard: Shard) -> list[int]:
         ):
             groups.append(group)
     return groups
-
-
-def _lies_in(shard: Shard) -> pl.Expr:
-    """Return whether a record id lies in a shard."""
-    record_id = pl.col("record_id")
-    is_below = pl.lit(value=True) if shard.upper is None else record_id < shard.upper
-    return (record_id >= shard.lower) & is_below

@@ -55,6 +55,9 @@ class Settings(BaseModel):
     shard_documents
         A collection of more documents than this is read in shards of about so many, several at a
         time.
+    partition_documents
+        A collection of more documents than this is divided into parts of at most so many, each a
+        partition of Dagster with files, history and retries of its own.
     look_back_days
         A *new* pass reads again what arrived no longer ago than this.
     max_deleted_share
@@ -104,6 +107,7 @@ class Settings(BaseModel):
     connections: int = Field(default=4, ge=1, le=100)
     requests_per_second: float = Field(default=5.0, gt=0, allow_inf_nan=False)
     shard_documents: int = Field(default=25_000, ge=1)
+    partition_documents: int = Field(default=1_000_000, ge=1)
     look_back_days: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     max_deleted_share: float = Field(default=0.2, ge=0, le=1)
     results_root: str | None = None

@@ -188,8 +188,16 @@ class LocalStorage:
                 f"{target} was written by another run at the same time. Nothing was overwritten; "
                 "run again when the other has ended."
             )
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staged.replace(target)
+        while True:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                staged.replace(target)
+            except FileNotFoundError:
+                if not staged.exists():
+                    raise
+                # The folder was empty, and whoever removed the last file of it was quicker.
+                continue
+            break
         _sync_folder(target.parent)
         return True
 
@@ -281,8 +289,10 @@ class LocalStorage:
             holder.write_text(f"process {os.getpid()} on {os.uname().nodename}")
             yield
         finally:
-            holder.unlink(missing_ok=True)
-            lock.release()
+            try:
+                holder.unlink(missing_ok=True)
+            finally:
+                lock.release()
 
 
 def _same_content(one: Path, other: Path) -> bool:

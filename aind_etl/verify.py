@@ -22,7 +22,7 @@ from aind_etl.analyses import refresh_analyses
 from aind_etl.contract import ANALYSIS_TABLES, TABLES, Partitioning, Table, tables
 from aind_etl.contract.ddl import quote_identifier, quote_text
 from aind_etl.errors import DataError
-from aind_etl.lake import Lake, log_file_name, record_ids
+from aind_etl.lake import Lake, record_ids
 from aind_etl.published import Place
 from aind_etl.sources import Source, read_documents
 from aind_etl.warehouse import connect, let_read, run_checks
@@ -142,10 +142,17 @@ def verify_tables(
     DataError
         A file of the lake is damaged.
     """
+    for part in lake.parts(collection):
+        yield from _verify_part(part, collection, progress)
+
+
+def _verify_part(
+    lake: Lake, collection: str, progress: Callable[[int], None]
+) -> Iterator[Difference]:
     with TemporaryDirectory(prefix="aind-etl-") as scratch, reading(f"{collection!r}"):
         anew = Lake(Path(scratch))
         for file in lake.log_files(collection):
-            copy = Path(scratch) / log_file_name(collection, file.first, file.last)
+            copy = Path(scratch) / anew.log_file_name(collection, file.first, file.last)
             copy.parent.mkdir(parents=True, exist_ok=True)
             if isinstance(file.path, Path):
                 copy.symlink_to(file.path)
@@ -174,7 +181,7 @@ def _compare_partition(
     wrong = there.join(expected, on=there.columns, how="anti", nulls_equal=True)
     missing = expected.join(there, on=there.columns, how="anti", nulls_equal=True)
     records = pl.concat([wrong, missing]).select("record_id").unique()
-    where = f"{table.name} of {collection}" + (f", {month}" if month else "")
+    where = f"{table.name} of {lake.name_of(collection)}" + (f", {month}" if month else "")
     return Difference(
         "lake and change log",
         where,

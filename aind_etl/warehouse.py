@@ -24,6 +24,7 @@ from aind_etl.contract import TABLES, DataType, Partitioning, Table, tables
 from aind_etl.contract.ddl import comments, create_table, quote_identifier, quote_text
 from aind_etl.errors import ConfigurationError, DataError
 from aind_etl.published import Place, published
+from aind_etl.shards import Shard
 from aind_etl.sql_files import Kind, SqlFile, in_order, read_sql_files
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def build_warehouse(
             for table in every_table:
                 progress(table.name)
                 connection.execute(create_table(table))
-                waiting = _waiting(lake) if table is tables.DOCUMENTS else {}
+                waiting = _waiting(lake) if table is tables.DOCUMENTS else []
                 _load(connection, table, files.get(table.name, []), waiting)
             _load_collections(connection, lake)
             # Together: a transaction each would be a write to the disk each.
@@ -349,27 +350,41 @@ def _standing_still(lake: "Lake") -> Iterator[None]:
         yield
 
 
-def _waiting(lake: "Lake") -> dict[str, int]:
-    """Return the collections with batches that are not flattened yet, and the last that is.
+def _waiting(lake: "Lake") -> list[tuple[str, Shard, int]]:
+    """Return what has batches that are not flattened yet: collection, shard, last one that is.
 
     Their documents come into the warehouse with their analyses, never before.
     """
-    through = {name: lake.state(name).flattened_through for name in lake.collections()}
-    return {name: batch for name, batch in through.items() if batch < lake.last_batch(name)}
+    through = [
+        (name, part, part.state(name).flattened_through)
+        for name in lake.collections()
+        for part in lake.parts(name)
+    ]
+    return [
+        (name, part.part.shard, batch)
+        for name, part, batch in through
+        if batch < part.last_batch(name)
+    ]
+
+
+def _is_waiting(collection: str, shard: Shard, through: int) -> str:
+    condition = (
+        f"source_collection = {quote_text(collection)} AND batch_id > {through} "
+        f"AND record_id >= {quote_text(shard.lower)}"
+    )
+    upper = "" if shard.upper is None else f" AND record_id < {quote_text(shard.upper)}"
+    return f"({condition}{upper})"
 
 
 def _load(
     connection: duckdb.DuckDBPyConnection,
     table: Table,
     files: Sequence["Location"],
-    waiting: Mapping[str, int],
+    waiting: Sequence[tuple[str, Shard, int]],
 ) -> None:
     if not files:
         return
-    left_out = " OR ".join(
-        f"(source_collection = {quote_text(name)} AND batch_id > {batch})"
-        for name, batch in waiting.items()
-    )
+    left_out = " OR ".join(_is_waiting(*one) for one in waiting)
     columns = ", ".join(quote_identifier(name) for name in table.column_names)
     listed = ", ".join(quote_text(str(path)) for path in files)
     try:

@@ -43,10 +43,10 @@ from aind_etl.contract import tables
 from aind_etl.errors import DataError, SourceError
 from aind_etl.extract import ExtractLimits, ExtractReport, Pass, extract_collection
 from aind_etl.lake import Lake
+from aind_etl.shards import EVERYTHING, Shard
 from aind_etl.sources import Document, RawDocument, read_documents
 from aind_etl.sources.canonical import in_canonical_form
 from aind_etl.sources.dump import DumpSource
-from aind_etl.sources.protocol import EVERYTHING, Shard
 
 BOTH = pytest.mark.parametrize("pass_kind", list(Pass))
 

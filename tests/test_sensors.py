@@ -361,7 +361,9 @@ class SlowSource(DumpSource):
 def test_a_collection_that_does_not_answer_holds_up_no_other(sample_dump, lake):
     source = SlowSource(sample_dump)
     try:
-        found = find_arrivals(source, lake, sorted, within=timedelta(seconds=1))
+        found = find_arrivals(
+            source, lake, sorted, most_documents=1_000_000, within=timedelta(seconds=1)
+        )
     finally:
         source.let_go.set()
     assert found.unanswered.keys() == {ONE}

@@ -22,11 +22,12 @@ from aind_etl.errors import SourceError
 from aind_etl.extract import ExtractLimits, Pass, extract_collection
 from aind_etl.lake import Lake
 from aind_etl.parallel import in_parallel
-from aind_etl.sources import Source, read_documents, shards
+from aind_etl.shards import EVERYTHING, MOST_SHARDS, Part, parts, shards
+from aind_etl.sources import Source, read_documents
+from aind_etl.sources.canonical import OTHER_ID_PREFIX
 from aind_etl.sources.dump import DumpSource
 from aind_etl.sources.gateway import GatewaySource
 from aind_etl.sources.mongodb import MongoSource
-from aind_etl.sources.protocol import EVERYTHING, MOST_SHARDS
 
 NAME = "divided"
 IDENTITIES: list[Any] = [
@@ -49,7 +50,27 @@ def test_shards_follow_each_other_and_one_holds_the_ids_that_are_no_strings(numb
     assert len(set(divided)) == number
     assert [shard.upper for shard in divided[:-1]] == [shard.lower for shard in divided[1:]]
     assert (divided[0].lower, divided[-1].upper) == ("", None)
-    assert sum(shard.holds_others for shard in divided) == 1
+    assert sum(shard.holds(OTHER_ID_PREFIX) for shard in divided) == 1
+
+
+@given(part=st.integers(1, 300).flatmap(lambda of: st.sampled_from([*parts(of)])), number=NUMBERS)
+def test_a_part_is_made_up_of_the_shards_it_is_read_in(part: Part, number: int) -> None:
+    read = part.in_shards(number)
+    assert len(read) == min(number, MOST_SHARDS // part.of)
+    assert (read[0].lower, read[-1].upper) == part.shard
+    assert [shard.upper for shard in read[:-1]] == [shard.lower for shard in read[1:]]
+
+
+@given(of=st.integers(1, 300))
+def test_a_part_is_known_by_its_label_and_labels_sort_as_parts_do(of: int) -> None:
+    labels = [part.label for part in parts(of)]
+    assert [Part.from_label(label) for label in labels] == list(parts(of))
+    assert labels == sorted(labels)
+
+
+@pytest.mark.parametrize("text", ["", "0-of-4", "5-of-4", "1-of-16", "1-of", "1-of-4x", "a-of-4"])
+def test_a_text_that_labels_no_part_is_known_as_such(text: str) -> None:
+    assert Part.from_label(text) is None
 
 
 def test_hexadecimal_ids_are_divided_evenly() -> None:

@@ -3,6 +3,8 @@
 import logging
 import os
 import shutil
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import dagster as dg
@@ -11,6 +13,7 @@ import polars as pl
 from sqlalchemy.exc import SQLAlchemyError
 
 from aind_etl.bundle import bundled
+from aind_etl.dividing import plan_parts
 from aind_etl.errors import AindEtlError, DataError
 from aind_etl.extract import Pass
 from aind_etl.orchestration.assets import BY_COLLECTION, RESULTS
@@ -21,7 +24,7 @@ from aind_etl.orchestration.command_runs import (
 )
 from aind_etl.orchestration.definitions import build_defs
 from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION, SESSIONS, pass_config
-from aind_etl.orchestration.partitions import add_partitions
+from aind_etl.orchestration.partitions import make_partitions, planned_partitions
 from aind_etl.orchestration.resources import Etl, ResultStoreError
 from aind_etl.orchestration.storage import hastily
 
@@ -115,14 +118,15 @@ def _run_all(
     # What the lake has and the source has not is compared too: it is gone, or misplaced.
     present = {*etl.list_collections(), *etl.lake.collections()}
     collections = etl.settings.choose(present)
-    add_partitions(instance, collections)
+    planned = _plan(etl, collections)
+    make_partitions(instance, planned)
     failures: list[AindEtlError] = []
-    for collection in collections:
+    for key in chain.from_iterable(planned.values()):
         try:
             result = refresh.execute_in_process(
                 instance=instance,
                 run_config=_QUIET | pass_config(pass_kind),
-                partition_key=collection,
+                partition_key=key,
                 tags=tags,
                 asset_selection=None if with_results else without_results,
             )
@@ -145,3 +149,15 @@ def _run_all(
     if failures:
         raise type(failures[0])("\n".join(dict.fromkeys(map(str, failures))))
     return runs
+
+
+def _plan(etl: Etl, collections: Sequence[str]) -> dict[str, list[str]]:
+    """Decide how many parts each collection is to have, and return their partitions."""
+    with etl.open_source() as source:
+        for collection in collections:
+            try:
+                documents = source.count_documents(collection)
+            except AindEtlError:
+                documents = None  # The pass itself will say what is wrong.
+            plan_parts(etl.lake, collection, documents, etl.settings.partition_documents)
+    return planned_partitions(etl.lake, collections)

@@ -104,7 +104,7 @@ def partition_metadata(
     """Return what a run reports of one collection's part of a table."""
     files = lake.files(table, collection)
     metadata: dict[str, Any] = {
-        "dagster/row_count": lake.count_rows(table),
+        "dagster/row_count": lake.whole.count_rows(table),
         "dagster/partition_row_count": lake.count_rows(table, collection),
         "dagster/uri": uri(lake.storage.path(table.name)),
         "bytes": sum(path.stat().st_size for path in files),

@@ -1,32 +1,68 @@
-"""The partitions: one a collection, found in the source rather than written down.
+"""The partitions: one a collection, or one for each part that a large one is divided into.
 
-Here belongs what a partition is and how new ones come. None is ever removed: a collection that
-is gone from the source still has its history in the lake.
+Here belongs what a partition is called and how new ones come. They are found in the source rather
+than written down. The partition of a collection that is gone from the source stays, as its history
+does in the lake; those of parts that a collection has no more go, and what Dagster knows of their
+runs stays.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import dagster as dg
+
+from aind_etl.lake import Lake
+from aind_etl.shards import WHOLE, Part, parts
 
 _NAME = "collections"
 
 COLLECTIONS = dg.DynamicPartitionsDefinition(name=_NAME)
-"""One partition a collection."""
+"""One partition a collection, or a part of one."""
 
 ONE_RUN_EACH = dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
-"""A backfill makes one run a collection: each has its own writer, history and retries."""
+"""A backfill makes one run a partition: each has its own writer, history and retries."""
 
 
-def new_partitions(instance: dg.DagsterInstance, collections: Iterable[str]) -> list[str]:
-    """Return the collections that are no partitions yet, sorted."""
-    return sorted(set(collections) - set(instance.get_dynamic_partitions(_NAME)))
+def partition_key(collection: str, part: Part) -> str:
+    """Return the key of a partition: ``collection``, or ``collection/3-of-8``."""
+    is_plain = part == WHOLE and partition_of(collection) == (collection, WHOLE)
+    return collection if is_plain else f"{collection}/{part.label}"
 
 
-def add_partitions(instance: dg.DagsterInstance, collections: Iterable[str]) -> None:
-    """Make partitions of collections that are none yet."""
-    new = new_partitions(instance, collections)
+def partition_of(key: str) -> tuple[str, Part]:
+    """Return the collection and the part of a partition's key."""
+    collection, slash, label = key.rpartition("/")
+    part = Part.from_label(label) if slash else None
+    return (key, WHOLE) if part is None else (collection, part)
+
+
+def planned_partitions(lake: Lake, collections: Iterable[str]) -> dict[str, list[str]]:
+    """Return the keys of the partitions that collections are to have, by collection."""
+    return {
+        name: [partition_key(name, part) for part in parts(lake.layout(name).planned_parts)]
+        for name in collections
+    }
+
+
+def new_and_stale(
+    instance: dg.DagsterInstance, planned: Mapping[str, Iterable[str]]
+) -> tuple[list[str], list[str]]:
+    """Return the planned partitions there are not yet, and those that are planned no more.
+
+    Of collections of which nothing is planned, nothing is stale.
+    """
+    known = set(instance.get_dynamic_partitions(_NAME))
+    wanted = {key for keys in planned.values() for key in keys}
+    of_planned = {key for key in known if partition_of(key)[0] in planned}
+    return sorted(wanted - known), sorted(of_planned - wanted)
+
+
+def make_partitions(instance: dg.DagsterInstance, planned: Mapping[str, Iterable[str]]) -> None:
+    """Make the planned partitions, and take away those of these collections that are stale."""
+    new, stale = new_and_stale(instance, planned)
     if new:
         instance.add_dynamic_partitions(_NAME, new)
+    for key in stale:
+        instance.delete_dynamic_partition(_NAME, key)
 
 
 def known_partitions(instance: dg.DagsterInstance) -> list[str]:

@@ -11,6 +11,7 @@ import dagster as dg
 from aind_etl.errors import SourceError
 from aind_etl.extract import ExtractLimits
 from aind_etl.lake import Lake
+from aind_etl.orchestration.partitions import partition_of
 from aind_etl.progress import NoProgress, Progress
 from aind_etl.settings import Settings
 from aind_etl.sources import Source, open_source
@@ -47,6 +48,11 @@ class Etl:
     def lake(self) -> Lake:
         """The lake."""
         return Lake(self.settings.lake)
+
+    def lake_and_collection(self, partition_key: str) -> tuple[Lake, str]:
+        """Return the lake as seen for a partition, and the partition's collection."""
+        collection, part = partition_of(partition_key)
+        return self.lake.of_part(part), collection
 
     @property
     def limits(self) -> ExtractLimits:

@@ -12,7 +12,12 @@ from aind_etl.orchestration.jobs import (
     refresh_sessions,
     verify_everything,
 )
-from aind_etl.orchestration.partitions import add_partitions, known_partitions
+from aind_etl.orchestration.partitions import (
+    known_partitions,
+    make_partitions,
+    partition_of,
+    planned_partitions,
+)
 from aind_etl.orchestration.resources import Etl
 from aind_etl.settings import Settings
 
@@ -29,25 +34,29 @@ def all_schedules(settings: Settings) -> Sequence[dg.ScheduleDefinition]:
         cron_schedule=f"{at.minute} {at.hour} * * *",
         execution_timezone=settings.time_zone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Reads every collection in full, one run each; the warehouse follows.",
+        description="Reads every collection in full, a run a partition; the warehouse follows.",
     )
     def nightly_full_pass(
         context: dg.ScheduleEvaluationContext, etl: dg.ResourceParam[Etl]
     ) -> list[dg.RunRequest] | dg.SkipReason:
         # The source is not asked: what it has new is found by the sensor.
-        add_partitions(context.instance, etl.lake.collections())
-        known = known_partitions(context.instance)
-        wanted = [name for name in known if name in (etl.settings.collections or known)]
+        make_partitions(context.instance, planned_partitions(etl.lake, etl.lake.collections()))
+        only = etl.settings.collections
+        wanted = [
+            key
+            for key in known_partitions(context.instance)
+            if not only or partition_of(key)[0] in only
+        ]
         if not wanted:
             return dg.SkipReason("There is no collection in the lake yet.")
         night = context.scheduled_execution_time.astimezone(UTC).isoformat()
         return [
             dg.RunRequest(
-                run_key=f"{name}:night:{night}",
-                partition_key=name,
+                run_key=f"{key}:night:{night}",
+                partition_key=key,
                 run_config=pass_config(Pass.FULL),
             )
-            for name in wanted
+            for key in wanted
         ]
 
     sessions = dg.ScheduleDefinition(

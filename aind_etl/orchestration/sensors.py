@@ -22,7 +22,13 @@ from aind_etl.extract import Pass
 from aind_etl.orchestration.alerts import SECONDS_BETWEEN_LOOKS, send_alerts
 from aind_etl.orchestration.command_runs import IN_FLIGHT, end_killed_commands
 from aind_etl.orchestration.jobs import pass_config, publish_warehouse, refresh_collection
-from aind_etl.orchestration.partitions import COLLECTIONS, new_partitions
+from aind_etl.orchestration.partitions import (
+    COLLECTIONS,
+    new_and_stale,
+    partition_key,
+    partition_of,
+    planned_partitions,
+)
 from aind_etl.orchestration.resources import Etl
 from aind_etl.settings import Settings
 from aind_etl.warehouse import is_current, read_info
@@ -107,25 +113,33 @@ def look_at_source(
     end_killed_commands(context.instance, lake)
     try:
         with etl.open_source() as source:
-            arrivals = find_arrivals(source, lake, etl.settings.choose, within=ANSWER_WITHIN)
+            arrivals = find_arrivals(
+                source,
+                lake,
+                etl.settings.choose,
+                most_documents=etl.settings.partition_documents,
+                within=ANSWER_WITHIN,
+            )
     except AindEtlError as error:
         return dg.SkipReason(str(error))
-    behind = {one.collection: (one, Pass.NEW) for one in arrivals.behind}
+    behind = {_key(one): (one, Pass.NEW) for one in arrivals.behind}
+    planned = planned_partitions(lake, arrivals.present)
     for collection in arrivals.present:
-        overdue = overdue_full_pass(lake.state(collection), now, FULL_PASS_OVERDUE)
-        if overdue is not None:
-            behind[collection] = (overdue, Pass.FULL)
-    busy = _collections_in_flight(context.instance)
+        for overdue in overdue_full_pass(lake, collection, now, FULL_PASS_OVERDUE):
+            # A part that is about to be divided is read in full by those that come of it.
+            if _key(overdue) in planned[collection]:
+                behind[_key(overdue)] = (overdue, Pass.FULL)
+    busy = _partitions_in_flight(context.instance)
     requests: list[dg.RunRequest] = []
     notes = [f"{name}: {problem}" for name, problem in arrivals.unanswered.items()]
-    for collection, (one, pass_kind) in sorted(behind.items()):
-        if collection in busy:
-            notes.append(f"{collection}: a run is in flight")
+    for key, (one, pass_kind) in sorted(behind.items()):
+        if key in busy:
+            notes.append(f"{key}: a run is in flight")
             continue
         attempt, wait = _next_attempt(context.instance, one, now)
         if wait > timedelta(0):
             minutes = wait.total_seconds() / 60
-            notes.append(f"{collection}: attempt {attempt} follows in {minutes:.0f} min")
+            notes.append(f"{key}: attempt {attempt} follows in {minutes:.0f} min")
             continue
         requests.append(_pass_request(one, pass_kind, attempt))
     if not requests:
@@ -133,12 +147,13 @@ def look_at_source(
     for note in notes:
         context.log.info(note)
     # Only those asked for: what could not be looked at becomes a partition when it can.
-    asked = [str(request.partition_key) for request in requests]
-    new = new_partitions(context.instance, asked)
-    return dg.SensorResult(
-        run_requests=requests,
-        dynamic_partitions_requests=[COLLECTIONS.build_add_request(new)] if new else [],
-    )
+    asked = {partition_of(str(request.partition_key))[0] for request in requests}
+    new, stale = new_and_stale(context.instance, {name: planned[name] for name in asked})
+    changes: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = [
+        *([COLLECTIONS.build_add_request(new)] if new else []),
+        *([COLLECTIONS.build_delete_request(stale)] if stale else []),
+    ]
+    return dg.SensorResult(run_requests=requests, dynamic_partitions_requests=changes)
 
 
 def look_at_lake(
@@ -174,7 +189,7 @@ def _why_not_publish(instance: dg.DagsterInstance, etl: Etl, now: datetime) -> s
     publishing = dg.RunsFilter(job_name=publish_warehouse.name, statuses=list(IN_FLIGHT))
     if instance.get_run_records(publishing, limit=1):
         return "A publication is in flight."
-    busy = _collections_in_flight(instance)
+    busy = _partitions_in_flight(instance)
     built = read_info(path).get("built_at")
     if busy and built and now - datetime.fromisoformat(built) < PUBLISH_AT_LEAST_EVERY:
         return f"Waiting for {', '.join(sorted(busy))} to be published with the rest."
@@ -184,7 +199,7 @@ def _why_not_publish(instance: dg.DagsterInstance, etl: Etl, now: datetime) -> s
 def _pass_request(one: Behind, pass_kind: Pass, attempt: int) -> dg.RunRequest:
     return dg.RunRequest(
         run_key=_run_key(one, attempt),
-        partition_key=one.collection,
+        partition_key=_key(one),
         run_config=pass_config(pass_kind),
         tags=_tags(one, attempt),
     )
@@ -192,7 +207,11 @@ def _pass_request(one: Behind, pass_kind: Pass, attempt: int) -> dg.RunRequest:
 
 def _run_key(one: Behind, attempt: int) -> str:
     # Dagster remembers a key for ever, of failed runs too: each attempt has its own.
-    return f"{one.collection}:{one.identity}:{attempt}"
+    return f"{_key(one)}:{one.identity}:{attempt}"
+
+
+def _key(one: Behind) -> str:
+    return partition_key(one.collection, one.part)
 
 
 def _tags(one: Behind, attempt: int) -> dict[str, str]:
@@ -203,8 +222,8 @@ def _tags(one: Behind, attempt: int) -> dict[str, str]:
     }
 
 
-def _collections_in_flight(instance: dg.DagsterInstance) -> set[str]:
-    """Return the collections that a run is under way or queued for."""
+def _partitions_in_flight(instance: dg.DagsterInstance) -> set[str]:
+    """Return the partitions that a run is under way or queued for."""
     records = instance.get_run_records(dg.RunsFilter(statuses=list(IN_FLIGHT)))
     tags: Iterable[str | None] = (record.dagster_run.tags.get(_PARTITION_TAG) for record in records)
     return {tag for tag in tags if tag is not None}

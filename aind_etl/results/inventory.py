@@ -19,7 +19,7 @@ import polars as pl
 from aind_etl.contract import Table, tables
 from aind_etl.contract.schemas import polars_schema
 from aind_etl.flatten.deriving import s3_to_https, session_month
-from aind_etl.lake import UNKNOWN_MONTH, Lake
+from aind_etl.lake import UNKNOWN_MONTH, Lake, divided_by, lies_in
 from aind_etl.results.store import ResultStore, files_frame
 
 RESULT_JSONS = (
@@ -179,12 +179,13 @@ def settle_unclaimed_folders(lake: Lake) -> int:
     claimed = _claimed(lake)
     left = 0
     for collection in lake.collections():
-        with lake.tables_lock(collection):
-            known = lake.read_partition(table, collection)
-            unclaimed = known.join(claimed, on="location", how="anti")
-            if unclaimed.height < known.height:
-                lake.replace_rows(table, collection, None, without=None, rows=unclaimed)
-        left += unclaimed.height
+        for part in lake.parts(collection):
+            with part.tables_lock(collection):
+                known = part.read_partition(table, collection)
+                unclaimed = known.join(claimed, on="location", how="anti")
+                if unclaimed.height < known.height:
+                    part.replace_rows(table, collection, None, without=None, rows=unclaimed)
+            left += unclaimed.height
     return left
 
 
@@ -406,7 +407,8 @@ class _Done:
         """Write the folders of a home that belong to no record, in place of those known."""
         table = tables.UNCLAIMED_FOLDERS
         found = (
-            files.join(_claimed(self.lake), on="location", how="anti")
+            files.join(_claimed(self.lake.whole), on="location", how="anti")
+            .filter(lies_in(self.lake.part.shard, divided_by(table)))
             .group_by("location")
             .agg(
                 n_files=pl.len().cast(pl.Int32),

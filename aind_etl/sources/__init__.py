@@ -5,15 +5,13 @@ they bring documents into. What to do with a document does not belong here.
 """
 
 from aind_etl.sources.canonical import Document, RawDocument
-from aind_etl.sources.protocol import Shard, Source, read_documents, shards
+from aind_etl.sources.protocol import Source, read_documents
 from aind_etl.sources.urls import open_source
 
 __all__ = [
     "Document",
     "RawDocument",
-    "Shard",
     "Source",
     "open_source",
     "read_documents",
-    "shards",
 ]

@@ -20,6 +20,7 @@ from typing import BinaryIO, Self, cast
 from urllib.parse import unquote
 
 from aind_etl.errors import ConfigurationError, SourceError
+from aind_etl.shards import EVERYTHING, Shard
 from aind_etl.sources.canonical import (
     UNREADABLE_PREFIX,
     Document,
@@ -28,7 +29,7 @@ from aind_etl.sources.canonical import (
     document_from_json,
     in_canonical_form,
 )
-from aind_etl.sources.protocol import EVERYTHING, Shard, read_documents
+from aind_etl.sources.protocol import read_documents
 
 _FILE_NAME = re.compile(r"(?P<collection>.+)\.(?P<format>jsonl|json|bson)(?P<gzip>\.gz)?")
 # Files that mongodump lays beside the documents.

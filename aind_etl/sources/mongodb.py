@@ -44,7 +44,9 @@ from pymongo.errors import (
 )
 
 from aind_etl.errors import ConfigurationError, SourceError
+from aind_etl.shards import EVERYTHING, Shard
 from aind_etl.sources.canonical import (
+    OTHER_ID_PREFIX,
     UNREADABLE_PREFIX,
     Document,
     RawDocument,
@@ -52,7 +54,6 @@ from aind_etl.sources.canonical import (
     record_id_of,
     string_id,
 )
-from aind_etl.sources.protocol import EVERYTHING, Shard
 
 USERNAME_VARIABLE = "AIND_ETL_MONGODB_USERNAME"
 PASSWORD_VARIABLE = "AIND_ETL_MONGODB_PASSWORD"  # noqa: S105 - a name, not a password
@@ -434,7 +435,8 @@ class MongoSource:
         for kind in self._kinds(collection):
             if kind is _STRING:
                 yield {"$gte": shard.lower} | ({"$lt": shard.upper} if shard.upper else {})
-            elif shard.holds_others:
+            elif shard.holds(OTHER_ID_PREFIX):
+                # All of them belong to one shard.
                 yield kind.condition
 
     def _kinds(self, collection: str) -> Sequence[_Kind]:

@@ -1,71 +1,11 @@
-"""What every source can do, and how a collection is divided into shards."""
+"""What every source can do."""
 
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
-from typing import NamedTuple, Protocol, Self
+from typing import Protocol, Self
 
-from aind_etl.sources.canonical import (
-    OTHER_ID_PREFIX,
-    Document,
-    RawDocument,
-    in_canonical_form,
-)
-
-_BOUND_DIGITS = 4
-
-
-class Shard(NamedTuple):
-    """A range of record ids, compared as text, byte by byte.
-
-    Shards follow from nothing but their number, so one can be read on its own, in any order and
-    on any machine, and every record id there can be lies in exactly one of them.
-
-    Attributes
-    ----------
-    lower
-        The first record id of the range.
-    upper
-        The first one behind the range; None where nothing is behind it.
-    """
-
-    lower: str = ""
-    upper: str | None = None
-
-    @property
-    def holds_others(self) -> bool:
-        """Whether the ids that are no strings belong here: all of them belong to one shard."""
-        return self.holds(OTHER_ID_PREFIX)
-
-    def holds(self, record_id: str) -> bool:
-        """Return whether a record id lies in the range."""
-        return self.lower <= record_id and (self.upper is None or record_id < self.upper)
-
-    def __str__(self) -> str:
-        """Return the range for people."""
-        return f"{self.lower or 'the first'} to {self.upper or 'the last'}"
-
-
-EVERYTHING = Shard()
-"""The one shard of a collection that is not divided."""
-
-MOST_SHARDS = 16**_BOUND_DIGITS
-"""The most shards there can be."""
-
-
-def shards(number: int) -> list[Shard]:
-    """Return so many shards, which divide hexadecimal ids evenly.
-
-    Both kinds of ``_id`` there are hexadecimal digits of a hash or of a random number.
-
-    Parameters
-    ----------
-    number
-        How many, from 1 to :data:`MOST_SHARDS`.
-    """
-    between = [f"{n * MOST_SHARDS // number:0{_BOUND_DIGITS}x}" for n in range(1, number)]
-    return [
-        Shard(lower, upper) for lower, upper in zip(["", *between], [*between, None], strict=True)
-    ]
+from aind_etl.shards import EVERYTHING, Shard
+from aind_etl.sources.canonical import Document, RawDocument, in_canonical_form
 
 
 class Source(Protocol):

@@ -7,9 +7,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
 
+from aind_etl.shards import EVERYTHING, Shard
 from aind_etl.sources.canonical import Document, RawDocument
 from aind_etl.sources.dump import DumpSource
-from aind_etl.sources.protocol import EVERYTHING, Shard
 
 
 class SampleSource:

@@ -7,6 +7,7 @@ import dagster as dg
 from aind_etl.analyses import refresh_analyses
 from aind_etl.compaction import compact_change_log
 from aind_etl.contract import tables
+from aind_etl.dividing import divide_as_planned
 from aind_etl.errors import AindEtlError, ConfigurationError
 from aind_etl.extract import ExtractReport, Pass, extract_collection
 from aind_etl.orchestration.metadata import OWNERS, Stopwatch, partition_metadata, table_metadata
@@ -36,17 +37,18 @@ def documents(
     context: dg.AssetExecutionContext, config: PassConfig, etl: dg.ResourceParam[Etl]
 ) -> dg.MaterializeResult[Any]:
     """Bring a collection's change log up to date with the source."""
-    collection = context.partition_key
-    etl.progress.step(f"extract {collection}")
+    lake, collection = etl.lake_and_collection(context.partition_key)
+    etl.progress.step(f"extract {context.partition_key}")
     watch = Stopwatch()
     with etl.asking_again(context), etl.open_source() as source:
         _refuse_to_mix(source.name, etl)
-        with etl.lake.lock(collection):
-            etl.lake.storage.clear_staging()
+        divide_as_planned(lake, collection)
+        with lake.lock(collection):
+            lake.storage.clear_staging()
             try:
                 report = extract_collection(
                     source,
-                    etl.lake,
+                    lake,
                     collection,
                     Pass(config.pass_kind),
                     limits=etl.limits,
@@ -54,12 +56,12 @@ def documents(
                 )
             except AindEtlError:
                 # The steps after one that failed do not run: what was read is flattened now.
-                refresh_analyses(etl.lake, collection)
+                refresh_analyses(lake, collection)
                 raise
             if report.pass_kind is Pass.FULL:
-                with etl.lake.tables_lock(collection):
-                    compact_change_log(etl.lake, collection)
-    etl.progress.say(_sentence(report))
+                with lake.tables_lock(collection):
+                    compact_change_log(lake, collection)
+    etl.progress.say(f"{context.partition_key}: {_sentence(report)}")
     return dg.MaterializeResult(
         metadata={
             "source": source.name,
@@ -69,7 +71,7 @@ def documents(
             "changed": report.changed,
             "deleted": report.deleted,
             "unchanged": report.unchanged,
-            **partition_metadata(etl.lake, tables.DOCUMENTS, collection, watch),
+            **partition_metadata(lake, tables.DOCUMENTS, collection, watch),
         }
     )
 
@@ -103,4 +105,4 @@ def _sentence(report: ExtractReport) -> str:
         )
         if count
     ]
-    return f"{report.collection}: {', '.join(parts) or 'nothing new'}"
+    return ", ".join(parts) or "nothing new"

@@ -47,15 +47,15 @@ def flatten(
     context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Flatten what changed in a collection's change log to `analyses` and its children."""
-    collection = context.partition_key
-    etl.progress.step(f"flatten {collection}")
+    lake, collection = etl.lake_and_collection(context.partition_key)
+    etl.progress.step(f"flatten {context.partition_key}")
     watch = Stopwatch()
-    with etl.lake.lock(collection):
-        report = refresh_analyses(etl.lake, collection, progress=etl.progress.advance)
+    with lake.lock(collection):
+        report = refresh_analyses(lake, collection, progress=etl.progress.advance)
     context.log.info(str(report))
     if report.rejected:
         etl.progress.say(
-            f"{collection}: {report.rejected:,} documents rejected; the table "
+            f"{context.partition_key}: {report.rejected:,} documents rejected; the table "
             "rejected_documents says why"
         )
     for table in FLATTENED:
@@ -66,6 +66,6 @@ def flatten(
                 "rejected": report.rejected,
                 "removed": report.removed,
                 "partitions_written": report.partitions_written,
-                **partition_metadata(etl.lake, table, collection, watch),
+                **partition_metadata(lake, table, collection, watch),
             },
         )

@@ -11,6 +11,7 @@ import dagster as dg
 
 from aind_etl.contract import Table, tables
 from aind_etl.errors import SourceError
+from aind_etl.lake import Lake
 from aind_etl.orchestration.metadata import (
     OWNERS,
     Stopwatch,
@@ -70,12 +71,12 @@ def list_results(
         refresh_result_files,
     )
 
-    collection = context.partition_key
-    etl.progress.step(f"list result folders of {collection}")
+    lake, collection = etl.lake_and_collection(context.partition_key)
+    etl.progress.step(f"list result folders of {context.partition_key}")
     watch = Stopwatch()
-    with open_store(context, etl) as store, etl.lake.lock(collection):
+    with open_store(context, etl) as store, lake.lock(collection):
         report = refresh_result_files(
-            etl.lake,
+            lake,
             store,
             collection,
             limits=ResultLimits(look_back=timedelta(days=etl.settings.results_look_back_days)),
@@ -83,7 +84,7 @@ def list_results(
             expect=partial(etl.progress.expect, unit="folders"),
         )
         figures = newest_figures(etl.lake, store, _SHOWN_FIGURES) if report.listed else []
-    for made in _materializations(etl, INVENTORY, collection, report, watch):
+    for made in _materializations(lake, INVENTORY, collection, report, watch):
         if figures and made.asset_key == dg.AssetKey(tables.RESULT_FILES.name):
             shown = {**(made.metadata or {}), "newest figures": figures_preview(figures)}
             yield made._replace(metadata=shown)
@@ -103,18 +104,18 @@ def read_results(
     """Read the trials from a collection's new or changed result files."""
     from aind_etl.results import refresh_trials  # noqa: PLC0415 - slow to import
 
-    collection = context.partition_key
-    etl.progress.step(f"read trials of {collection}")
+    lake, collection = etl.lake_and_collection(context.partition_key)
+    etl.progress.step(f"read trials of {context.partition_key}")
     watch = Stopwatch()
-    with open_store(context, etl) as store, etl.lake.lock(collection):
+    with open_store(context, etl) as store, lake.lock(collection):
         report = refresh_trials(
-            etl.lake,
+            lake,
             store,
             collection,
             progress=etl.progress.advance,
             expect=partial(etl.progress.expect, unit="records"),
         )
-    yield from _materializations(etl, TRIALS, collection, report, watch)
+    yield from _materializations(lake, TRIALS, collection, report, watch)
 
 
 @contextmanager
@@ -139,7 +140,7 @@ def open_store(context: dg.AssetExecutionContext, etl: Etl) -> Iterator["ResultS
 
 
 def _materializations(
-    etl: Etl,
+    lake: Lake,
     made: tuple[Table, ...],
     collection: str,
     report: "ResultFilesReport | TrialsReport",
@@ -149,5 +150,5 @@ def _materializations(
     for table in made:
         yield dg.MaterializeResult(
             asset_key=table.name,
-            metadata={**counts, **partition_metadata(etl.lake, table, collection, watch)},
+            metadata={**counts, **partition_metadata(lake, table, collection, watch)},
         )

@@ -16,11 +16,11 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from aind_etl.errors import ConfigurationError, SourceError
-from aind_etl.sources.canonical import Document, string_id
+from aind_etl.shards import EVERYTHING, Shard
+from aind_etl.sources.canonical import OTHER_ID_PREFIX, Document, string_id
 from aind_etl.sources.gateway.client import ASCENDING, DESCENDING, GatewayClient, as_json
 from aind_etl.sources.gateway.large_documents import TOO_LARGE, assemble
 from aind_etl.sources.gateway.replies import Page, RefusedError, TooLargeError
-from aind_etl.sources.protocol import EVERYTHING, Shard
 
 KNOWN_COLLECTIONS = (
     "architecture_example_v2",
@@ -252,7 +252,7 @@ class GatewaySource:
                     "ids as text that are none. Read this collection from MongoDB itself, or "
                     "leave it out."
                 )
-        if shard.holds_others:
+        if shard.holds(OTHER_ID_PREFIX):
             ends = edges if shard == EVERYTHING else self._edges(collection, {})
             if not all(map(_has_text_id, ends)):
                 yield from self._read_others(collection)
