@@ -581,7 +581,10 @@ class Lake:
             f"the collection {collection!r}{self._which} of {self}",
             wait_seconds=wait_seconds,
         ):
-            layout = self._written_layout(collection) or Layout()
+            layout = self._written_layout(collection)
+            if layout is None:
+                # Whoever sees it whole asks whether there are parts; nobody else need pay for it.
+                layout = Layout() if self.part == WHOLE else self.layout(collection)
             if layout.parts != self.part.of:
                 raise DataError(
                     f"The collection {collection!r} of {self} lies in {layout.parts} parts, and "

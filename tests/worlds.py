@@ -90,11 +90,12 @@ def extract(
     opened = DumpSource(source) if isinstance(source, Path) else source
     reports = {}
     for collection in sorted({*opened.list_collections(), *lake.collections()}):
-        with lake.lock(collection):
-            lake.storage.clear_staging()
-            reports[collection] = extract_collection(
-                opened, lake, collection, pass_kind, limits=limits, now=now or Clock()
-            )
+        for part in lake.parts(collection):
+            with part.lock(collection):
+                lake.storage.clear_staging()
+                reports[part.name_of(collection)] = extract_collection(
+                    opened, part, collection, pass_kind, limits=limits, now=now or Clock()
+                )
     return reports
 
 
@@ -102,8 +103,9 @@ def refresh(lake: Lake) -> dict[str, RefreshReport]:
     """Bring the tables of every collection of the lake up to date."""
     reports = {}
     for collection in lake.collections():
-        with lake.lock(collection):
-            reports[collection] = refresh_analyses(lake, collection)
+        for part in lake.parts(collection):
+            with part.lock(collection):
+                reports[part.name_of(collection)] = refresh_analyses(part, collection)
     return reports
 
 
