@@ -235,7 +235,7 @@ def test_a_division_killed_at_any_operation_loses_and_doubles_nothing(
     after: int,
 ) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)
-    write_dump(tmp_path / "dump", few[:3])
+    write_dump(tmp_path / "dump", few[:2])
     lake = Lake(tmp_path / "lake")
     divide(lake, MAIN, before)
     load(tmp_path / "dump", lake)
