@@ -11,9 +11,11 @@ import dagster as dg
 import pytest
 from cluster import PARTITION, WORKERS, running_cluster
 from containers import wait_until
+from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 from mongod import NoMongodError, failing
+from monitoring import monitor
 from postgresql import NoPostgresqlError
-from redis_server import NoRedisError
+from redis_server import NoRedisError, find_redis, running_redis
 from result_endpoint import error
 from worlds import MAIN, assert_same, contents_of
 
@@ -205,6 +207,53 @@ def told(cluster, instance):
     """Return how runs stand, and what the processes printed."""
     runs = [f"{run.job_name} {run.tags.get(PARTITION)} {run.status}" for run in instance.get_runs()]
     return "\n".join([cluster.said(), *runs])
+
+
+@pytest.fixture
+def broker():
+    """Give a broker to which no worker listens."""
+    try:
+        with running_redis(find_redis()) as server:
+            yield server
+    except NoRedisError as problem:
+        pytest.skip(str(problem))
+
+
+@pytest.fixture
+def monitored(broker, new_history, monkeypatch):
+    """Return an instance with a run that some worker once began."""
+    monkeypatch.setenv("AIND_ETL_ENGINE", "celery")
+    monkeypatch.setenv("AIND_ETL_CELERY_BROKER_URL", f"redis://127.0.0.1:{broker.port}/0")
+    ours = {
+        "module": "aind_etl.orchestration.launcher",
+        "class": "LauncherOfTheSettings",
+        "config": {"patience_seconds": 300},
+    }
+    overrides = {"run_launcher": ours, "run_monitoring": {"enabled": True}}
+    with dg.DagsterInstance.local_temp(str(new_history), overrides) as instance:
+        instance.create_run_for_job(
+            dg.GraphDefinition("empty").to_job(),
+            status=dg.DagsterRunStatus.STARTED,
+            tags={DAGSTER_CELERY_TASK_ID_TAG: "of-a-worker-that-died"},
+        )
+        yield instance
+
+
+STARTED, FAILURE = [dg.DagsterRunStatus.STARTED], [dg.DagsterRunStatus.FAILURE]
+
+
+def test_a_run_that_no_worker_knows_is_missed_after_a_while(monitored):
+    now = time.time()
+    assert monitor(monitored, now) == STARTED
+    assert monitor(monitored, now + 299) == STARTED
+    assert monitor(monitored, now + 301) == FAILURE
+
+
+def test_while_the_broker_is_away_no_run_counts_as_dead(monitored, broker):
+    now = time.time()
+    broker.end(signal.SIGKILL)
+    assert monitor(monitored, now) == STARTED
+    assert monitor(monitored, now + 3600) == STARTED
 
 
 def choose_launcher(monkeypatch, engine, **more):

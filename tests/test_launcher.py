@@ -1,23 +1,20 @@
 """Runs whose process has died are missed: a real code location, killed under a real run."""
 
 import json
-import logging
 import runpy
 import signal
 import subprocess
 import sys
 import textwrap
 import time
-from types import SimpleNamespace
-from unittest import mock
 
 import dagster as dg
 import pytest
 from containers import end_group, free_port, wait_until
 from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteRepositoryOrigin
 from dagster._core.storage.tags import GRPC_INFO_TAG
-from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 from dagster._grpc.client import DagsterGrpcClient
+from monitoring import monitor
 
 from aind_etl.orchestration.launcher import WatchfulRunLauncher
 
@@ -108,15 +105,6 @@ class Location:
             return found if found.status is dg.DagsterRunStatus.STARTED else None
 
         return wait_until(under_way, 120, self._log.read_text)
-
-
-def monitor(instance, at):
-    """Look at the runs once, as the daemon does, at a moment; return how they stand."""
-    context = SimpleNamespace(instance=instance, create_request_context=lambda: None)
-    with mock.patch("time.time", return_value=at):
-        problems = list(execute_run_monitoring_iteration(context, logging.getLogger("test")))
-    assert not any(problems)
-    return [run.status for run in instance.get_runs()]
 
 
 STARTED, FAILURE = [dg.DagsterRunStatus.STARTED], [dg.DagsterRunStatus.FAILURE]
