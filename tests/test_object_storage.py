@@ -22,10 +22,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from object_store import Send, counted, new_prefix, requests_go_through
 from typer.testing import CliRunner
-from worlds import NOON, Built, assert_same, load, loaded_lake, tables_of
+from worlds import (
+    MAIN,
+    NOON,
+    Built,
+    assert_same,
+    load,
+    loaded_lake,
+    read_dump,
+    tables_of,
+    write_dump,
+)
 
 from aind_etl import object_storage
+from aind_etl.analyses import refresh_analyses
 from aind_etl.cli import app
+from aind_etl.contract import tables
 from aind_etl.errors import ConfigurationError, DataError
 from aind_etl.lake import Lake
 from aind_etl.object_storage import ObjectStorage
@@ -398,6 +410,30 @@ def test_a_second_load_writes_nothing(sample_dump: Path, lake_url: str) -> None:
     before = lake.storage.marks("", ".parquet")
     load(sample_dump, lake)
     assert lake.storage.marks("", ".parquet") == before
+
+
+def test_a_lake_is_read_and_written_without_a_copy_of_it_on_the_disk(
+    sample_dump: Path, url: str, tmp_path: Path
+) -> None:
+    written: list[str] = []
+    is_watched = True
+
+    def watch(event: str, arguments: tuple[object, ...]) -> None:
+        if is_watched and event == "open" and int(str(arguments[2])) & (os.O_WRONLY | os.O_RDWR):
+            written.append(str(arguments[0]))
+
+    dump, lake = tmp_path / "dump", Lake(url)
+    first, *rest = read_dump(sample_dump)[:5]
+    write_dump(dump, [first, *rest])
+    sys.addaudithook(watch)  # For as long as the process lives, hence the flag.
+    load(dump, lake)
+    write_dump(dump, [first | {"status": "another"}, *rest])
+    load(dump, lake)
+    refresh_analyses(lake, MAIN, anew=True)
+    build_warehouse(lake, tmp_path / "warehouse.duckdb")
+    is_watched = False
+    assert [path for path in written if "parquet" in path] == []
+    assert lake.count_rows(tables.DOCUMENTS) == 6
 
 
 def test_of_two_writers_that_both_escaped_the_lock_one_batch_is_kept(url: str) -> None:
