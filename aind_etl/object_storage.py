@@ -148,7 +148,7 @@ class ObjectStorage:
             except FileNotFoundError:
                 return {}
         return {
-            self._name(path): f"{facts['size']} {facts.get('ETag', facts.get('mtime'))}"
+            self._name(path): f"{facts['size']} {_etag(facts)}"
             for path, facts in found.items()
             if path.endswith(suffix)
         }
@@ -175,7 +175,7 @@ class ObjectStorage:
             try:
                 if not self._is_s3:
                     told = self._store.info(self._url(name))
-                    return ObjectFacts(told["size"], str(told.get("ETag", told.get("mtime"))))
+                    return ObjectFacts(told["size"], _etag(told))
                 bucket, key, _ = self._store.split_path(self._url(name))
                 head = self._store.call_s3("head_object", Bucket=bucket, Key=key)
             except FileNotFoundError:
@@ -426,6 +426,8 @@ class ObjectStorage:
                 if self._is_s3:
                     condition = {"IfNoneMatch": "*"} if facts is None else {"IfMatch": facts.etag}
                     self._send(name, content, size, condition, {**metadata, _WRITER: ours})
+                elif self.facts(name) != facts:
+                    return False
                 else:
                     mode = "create" if facts is None else "overwrite"
                     self._store.pipe_file(self._url(name), content.read(), mode=mode)
@@ -610,6 +612,14 @@ class _Lease:
 
 _HELD: dict[str, list[_Lease]] = {}
 """By prefix, the leases this process holds; whoever writes makes sure that they still are."""
+
+
+def _etag(told: Mapping[str, Any]) -> str:
+    """Return a text that differs whenever a file's content does, from what fsspec tells of it."""
+    for name in ("ETag", "etag", "mtime", "last_modified", "created"):
+        if told.get(name):
+            return str(told[name])
+    return ""
 
 
 def _is_unmet(error: OSError) -> bool:

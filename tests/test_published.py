@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from shutil import copyfile
 from typing import Any
+from uuid import uuid4
 
 import duckdb
 import pytest
@@ -28,6 +29,7 @@ from worlds import Built
 
 from aind_etl import published as room
 from aind_etl.access import Warehouse
+from aind_etl.contract import tables
 from aind_etl.errors import ConfigurationError, DataError
 from aind_etl.lake import Lake
 from aind_etl.object_storage import ObjectStorage
@@ -406,6 +408,28 @@ def test_a_publisher_killed_before_or_after_its_request_leaves_the_old_or_the_ne
     assert published(url).told()["inputs"] == version_read(url)
     publish(url, "third")
     assert version_read(url) == "third"
+
+
+# --- a store that is no S3 ---------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("_asked_each_time")
+def test_any_store_that_fsspec_opens_will_do(
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, publish: Callable[..., None]
+) -> None:
+    url = f"memory://{uuid4().hex}/warehouse.duckdb"
+    on_another_machine(monkeypatch, tmp_path / "publisher")
+    assert build_warehouse(built.lake, url).published
+    on_another_machine(monkeypatch, tmp_path / "another")
+    warehouse = Warehouse(url)
+    assert warehouse.table("analyses").height == built.lake.count_rows(tables.ANALYSES)
+    assert is_current(built.lake, url)
+    seen = published(url).standing()
+    publish(url, "second")
+    assert warehouse.sql(WHICH).item() == "second"
+    assert not is_current(built.lake, url)
+    with pytest.raises(DataError, match="was published by another run at the same time"):
+        put(url, "third", seen, tmp_path)
 
 
 # --- files beside it ---------------------------------------------------------------------------

@@ -108,8 +108,8 @@ def get_mle_model_fitting(  # noqa: PLR0913, PLR0917 - the arguments people know
     max_threads_for_s3
         How many files are read from S3 at a time.
     warehouse
-        The DuckDB file; the one that ``AIND_ETL_WAREHOUSE`` or ``AIND_ETL_LAKE`` name where none
-        is given.
+        The DuckDB file, or the URL of an object; the one that ``AIND_ETL_WAREHOUSE`` or
+        ``AIND_ETL_LAKE`` name where none is given.
 
     Returns
     -------
