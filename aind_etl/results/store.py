@@ -17,6 +17,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from importlib.metadata import version
 from itertools import count, pairwise
 from pathlib import Path
 from time import monotonic
@@ -510,15 +512,23 @@ class _ObjectStore:
 
     async def open(self) -> None:
         # Imported here: the client takes a second to import, and a folder needs none.
+        from aiobotocore.session import AioSession  # noqa: PLC0415
         from s3fs import S3FileSystem  # noqa: PLC0415
 
         endpoint = self._endpoint_url
+        session = AioSession()
+        # Whatever form a time may have is looked for at length otherwise, in every answer.
+        parsers = session.get_component("response_parser_factory")
+        parsers.set_parser_defaults(timestamp_parser=_read_time)
         self._s3 = S3FileSystem(
             anon=self._anonymous,
             asynchronous=True,
             skip_instance_cache=True,
+            session=session,
             endpoint_url=endpoint,
             config_kwargs={
+                # Put together anew for every request where none is given.
+                "user_agent": f"aind-etl/{version('aind-etl')}",
                 "max_pool_connections": self._concurrency,
                 "connect_timeout": _CONNECT_SECONDS,
                 "read_timeout": _READ_SECONDS,
@@ -710,6 +720,14 @@ def _files_below(folder: Path) -> list[StoredFile]:
                 )
             )
     return sorted(found, key=lambda file: file.name)
+
+
+def _read_time(text: str) -> datetime:
+    """Return a time as stores tell it: in a listing, or in the header of an answer."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return parsedate_to_datetime(text)
 
 
 def _read_local(path: Path) -> tuple[bytes, str]:
