@@ -26,7 +26,7 @@ from aind_etl.orchestration.command_runs import IN_FLIGHT
 from aind_etl.orchestration.definitions import build_defs
 from aind_etl.orchestration.jobs import REFRESH_COLLECTION, pass_config
 from aind_etl.orchestration.launcher import LauncherOfTheSettings, WatchfulRunLauncher
-from aind_etl.orchestration.partitions import add_partitions
+from aind_etl.orchestration.partitions import make_partitions
 from aind_etl.orchestration.resources import Etl
 from aind_etl.settings import load_settings
 from aind_etl.verify import verify_warehouse
@@ -34,7 +34,8 @@ from aind_etl.warehouse import is_current
 
 UNAVAILABLE = (NoMongodError, NoPostgresqlError, NoRedisError)
 DOCUMENTS = int(os.environ.get("AIND_ETL_TEST_DOCUMENTS", "2000"))
-DOCUMENTS_A_SESSION = 34
+PARTITION_DOCUMENTS = os.environ.get("AIND_ETL_TEST_PARTITION_DOCUMENTS", "300")
+DOCUMENTS_A_SESSION = 22
 AN_HOUR = 3600
 
 
@@ -74,7 +75,7 @@ def instance(cluster, monkeypatch):
 def test_three_workers_load_what_one_process_loads(cluster, instance, tmp_path):
     """Whatever the store refuses now and then, and though the broker is started anew meanwhile."""
     names = sorted(cluster.client["analysis"].list_collection_names())
-    add_partitions(instance, names)
+    make_partitions(instance, {name: [name] for name in names})
     cluster.store.faults = lambda path, times: (
         error(503, "SlowDown") if times == 0 and crc32(path.encode()) % 3 == 0 else None
     )
@@ -90,10 +91,10 @@ def test_three_workers_load_what_one_process_loads(cluster, instance, tmp_path):
 
 def loaded_alone(names, folder):
     """Return a lake on a disk that this process has loaded from the same source."""
-    etl = Etl(load_settings(lake=folder))
+    etl = Etl(load_settings(lake=folder, partition_documents=10**9))
     refresh = build_defs({"etl": etl}).resolve_job_def(REFRESH_COLLECTION)
     with dg.DagsterInstance.ephemeral() as instance:
-        add_partitions(instance, names)
+        make_partitions(instance, {name: [name] for name in names})
         for name in names:
             refresh.execute_in_process(
                 instance=instance, partition_key=name, run_config=pass_config(Pass.NEW)
@@ -109,7 +110,7 @@ def said_by(lake):
 @pytest.mark.long
 def test_a_run_that_is_cancelled_ends_and_its_worker_takes_another(cluster, instance):
     cluster.wait_for_workers()
-    add_partitions(instance, [MAIN])
+    make_partitions(instance, {MAIN: [MAIN]})
     with failing(cluster.client, "find", times=None, blockConnection=True, blockTimeMS=60_000):
         run = cluster.launch(instance, REFRESH_COLLECTION, MAIN)
         begun = dg.DagsterEventType.STEP_START
@@ -127,9 +128,11 @@ def test_whatever_goes_wrong_the_tables_are_those_of_one_process(tmp_path, monke
     folder.mkdir()
     services = ("code", *WORKERS)
     sessions = max(2, DOCUMENTS // DOCUMENTS_A_SESSION)
-    with started(
-        folder, services, sessions=sessions, AIND_ETL_SENSOR_INTERVAL_SECONDS="5"
-    ) as cluster:
+    variables = {
+        "AIND_ETL_SENSOR_INTERVAL_SECONDS": "5",
+        "AIND_ETL_PARTITION_DOCUMENTS": PARTITION_DOCUMENTS,
+    }
+    with started(folder, services, sessions=sessions, **variables) as cluster:
         for name, value in cluster.environment().items():
             monkeypatch.setenv(name, value)
         cluster.wait_for_code()
@@ -199,7 +202,13 @@ def is_settled(cluster, instance):
         return False
     etl = Etl(load_settings())
     with etl.open_source() as source:
-        arrivals = find_arrivals(source, etl.lake, etl.settings.choose, within=timedelta(minutes=1))
+        arrivals = find_arrivals(
+            source,
+            etl.lake,
+            etl.settings.choose,
+            most_documents=etl.settings.partition_documents,
+            within=timedelta(minutes=1),
+        )
     return not arrivals.behind and is_current(etl.lake, etl.settings.warehouse_path)
 
 

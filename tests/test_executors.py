@@ -12,7 +12,7 @@ from worlds import MAIN, assert_same, contents_of
 from aind_etl.lake import Lake
 from aind_etl.orchestration.definitions import build_defs
 from aind_etl.orchestration.jobs import REFRESH_COLLECTION
-from aind_etl.orchestration.partitions import add_partitions
+from aind_etl.orchestration.partitions import make_partitions
 from aind_etl.orchestration.resources import Etl
 from aind_etl.settings import Engine, load_settings
 
@@ -57,7 +57,7 @@ def test_a_process_a_step_makes_the_tables_of_one_process(built, tmp_path, monke
     pointer = ModuleCodePointer("aind_etl.orchestration.location", "defs")
     job = ReconstructableRepository(pointer).get_reconstructable_job(REFRESH_COLLECTION)
     with dg.DagsterInstance.get() as instance:
-        add_partitions(instance, [MAIN])
+        make_partitions(instance, {MAIN: [MAIN]})
         result = dg.execute_job(
             job,
             instance,

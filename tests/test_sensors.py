@@ -231,6 +231,20 @@ def test_what_failed_is_asked_for_again_as_the_next_attempt_with_growing_pauses(
     assert len(keys) == 3, "Dagster drops a request whose key was used before"
 
 
+def test_a_run_that_failed_when_its_documents_were_in_is_asked_for_again(
+    etl_loaded, instance, jobs
+):
+    """As one whose store was away when the turn of the result folders came."""
+    record(instance, dg.RunRequest(partition_key=ONE), FAILURE, jobs[REFRESH_COLLECTION])
+    request = look(etl_loaded, instance)[ONE]
+    assert request.tags[ATTEMPT_TAG] == "1"
+    record(instance, request, FAILURE, jobs[REFRESH_COLLECTION])
+    assert look(etl_loaded, instance) == f"{ONE}: attempt 2 follows in 1 min"
+    request = look(etl_loaded, instance, now() + timedelta(minutes=2))[ONE]
+    assert execute(etl_loaded, instance, request, jobs[REFRESH_COLLECTION]) is SUCCESS
+    assert look(etl_loaded, instance) == UP_TO_DATE
+
+
 def command_run(instance, lake, jobs):
     return instance.create_run_for_job(
         jobs[REFRESH_COLLECTION],

@@ -1,7 +1,7 @@
 """The sensors: what is noticed without a hand, and what is asked for then.
 
 - ``newly_finished_analyses`` asks for a pass over each collection that the lake is behind of, or
-  that was not read in full for longer than a day.
+  that was not read in full for longer than a day, or whose last run failed.
 - ``lake_ahead_of_warehouse`` asks for a publication.
 - ``failure_alerts`` tells people of runs and ticks that failed.
 
@@ -10,7 +10,7 @@ would be missed: it, the names of the sensors and Dagster's whole storage may be
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
@@ -106,8 +106,9 @@ def look_at_source(
 ) -> dg.SensorResult | dg.SkipReason:
     """Return the passes that the source gives reason for, or why there are none.
 
-    For each collection that the lake is behind of: a run in flight → nothing; none yet → a run;
-    the last attempt at this content ended → the next attempt, after a pause that grows.
+    For each partition that the lake is behind of, or whose last run failed: a run in flight →
+    nothing; none yet → a run; the last attempt at this content ended → the next attempt, after a
+    pause that grows.
     """
     lake = etl.lake
     end_killed_commands(context.instance, lake)
@@ -129,6 +130,9 @@ def look_at_source(
             # A part that is about to be divided is read in full by those that come of it.
             if _key(overdue) in planned[collection]:
                 behind[_key(overdue)] = (overdue, Pass.FULL)
+    for one in _left_undone(context.instance, now):
+        if _key(one) in planned.get(one.collection, ()):
+            behind.setdefault(_key(one), (one, Pass.NEW))
     busy = _partitions_in_flight(context.instance)
     requests: list[dg.RunRequest] = []
     notes = [f"{name}: {problem}" for name, problem in arrivals.unanswered.items()]
@@ -227,6 +231,31 @@ def _partitions_in_flight(instance: dg.DagsterInstance) -> set[str]:
     records = instance.get_run_records(dg.RunsFilter(statuses=list(IN_FLIGHT)))
     tags: Iterable[str | None] = (record.dagster_run.tags.get(_PARTITION_TAG) for record in records)
     return {tag for tag in tags if tag is not None}
+
+
+def _left_undone(instance: dg.DagsterInstance, now: datetime) -> Iterator[Behind]:
+    """Yield the partitions whose last run failed.
+
+    The lake tells whether their documents are in, but not whether their result folders were looked
+    at. What failed longer ago is made up for by the night.
+    """
+    job = refresh_collection.name
+    failed = instance.get_run_records(
+        dg.RunsFilter(
+            job_name=job,
+            statuses=[dg.DagsterRunStatus.FAILURE],
+            created_after=now - FULL_PASS_OVERDUE,
+        )
+    )
+    for key in {record.dagster_run.tags.get(_PARTITION_TAG) for record in failed} - {None}:
+        [last] = instance.get_run_records(
+            dg.RunsFilter(job_name=job, tags={_PARTITION_TAG: str(key)}), limit=1
+        )
+        run = last.dagster_run
+        if run.status is dg.DagsterRunStatus.FAILURE:
+            collection, part = partition_of(str(key))
+            identity = run.tags.get(BATCH_TAG, run.run_id)
+            yield Behind(collection, identity, "its last run failed", part)
 
 
 def _next_attempt(
