@@ -39,7 +39,7 @@ test-long: .venv/installed-dev  ## Run what takes minutes: long histories, a mil
 		tests/test_engines.py tests/test_document_filters.py tests/test_access.py \
 		tests/test_containers.py tests/test_page.py tests/test_celery.py
 	AIND_ETL_TEST_LONGER=50 $(BIN)/pytest -n auto --dist loadgroup tests/test_compaction.py
-	$(BIN)/pytest -n auto --dist loadgroup -m long tests/test_crash_safety.py
+	$(BIN)/pytest -n auto --dist loadgroup -m long tests/test_crash_safety.py tests/test_dividing.py
 
 scale: .venv/installed-dev  ## Load 145,000 documents by Celery's workers while servers are killed.
 	AIND_ETL_TEST_DOCUMENTS=$(DOCUMENTS) AIND_ETL_TEST_PARTITION_DOCUMENTS=$(PARTITION_DOCUMENTS) \

@@ -1,17 +1,15 @@
 """However many parts a collection is divided into, and however often: the tables are the same."""
 
 import os
-import shutil
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
-from disk import Disk, Killed
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import Places
 from worlds import (
     MAIN,
     Clock,
@@ -210,30 +208,38 @@ def test_a_divided_collection_agrees_with_its_source_and_its_log(
 # --- interruptions and mishaps ------------------------------------------------------------------
 
 
-def interrupted(lake: Lake, of: int, folder: Path) -> Iterator[Lake]:
+def interrupted(lake: Lake, of: int, places: Places, step: int) -> Iterator[Lake]:
     """Yield copies of a lake, each killed at another operation while it is divided."""
-    for killed_at in range(1, 10_000):
-        copy = Lake(shutil.copytree(str(lake.storage.root), folder / str(killed_at)))
-        with pytest.MonkeyPatch.context() as patch:
-            disk = Disk(patch, killed_at)
-            with suppress(Killed):
-                divide(copy, MAIN, of)
-            if not disk.is_dead:
-                return
+    for killed_at in range(step, 10_000, step):
+        copy = places.copy(Path(str(lake)))
+        with places.killed_at(killed_at) as mortal:
+            divide(copy, MAIN, of)
+        if not mortal.is_dead:
+            return
         yield copy
-        shutil.rmtree(str(copy.storage.root))
+        places.remove(copy)
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), [(1, 2), (2, 1), pytest.param(2, 3, marks=pytest.mark.long)]
+    ("places", "before_after_step"),
+    [
+        ("disk", (1, 2, 1)),
+        ("disk", (2, 1, 1)),
+        pytest.param("disk", (2, 3, 1), marks=pytest.mark.long),
+        ("object store", (1, 2, 25)),
+        pytest.param("object store", (1, 2, 1), marks=pytest.mark.long),
+        pytest.param("object store", (2, 1, 1), marks=pytest.mark.long),
+    ],
+    indirect=["places"],
 )
 def test_a_division_killed_at_any_operation_loses_and_doubles_nothing(
     few: list[dict[str, Any]],
+    places: Places,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    before: int,
-    after: int,
+    before_after_step: tuple[int, int, int],
 ) -> None:
+    before, after, step = before_after_step
     monkeypatch.setattr(os, "fsync", lambda _: None)
     write_dump(tmp_path / "dump", few[:2])
     lake = Lake(tmp_path / "lake")
@@ -241,8 +247,8 @@ def test_a_division_killed_at_any_operation_loses_and_doubles_nothing(
     load(tmp_path / "dump", lake)
     expected = seen(lake)
     killed = 0
-    for copy in interrupted(lake, after, tmp_path / "killed"):
-        killed += 1
+    for copy in interrupted(lake, after, places, step):
+        killed += step
         assert_same(seen(copy), expected)
         of = copy.layout(MAIN).planned_parts
         divide_as_planned(copy.of_part(Part(1, of)), MAIN)
