@@ -178,11 +178,10 @@ def _replace_in_table(
     lake: Lake, table: Table, collection: str, records: pl.DataFrame | None, spill: Spill
 ) -> int:
     """Replace the rows of some records, or all, in every partition they are or will be in."""
-    present = {
-        month
-        for month in lake.months(table, collection)
-        if records is None or lake.holds_any(table, collection, month, records)
-    }
+    if records is None:
+        present = set(lake.months(table, collection))
+    else:
+        present = lake.months_holding(table, collection, records)
     return sum(
         lake.replace_rows(table, collection, month, without=records, rows=spill.rows(table, month))
         for month in sorted(present | set(spill.months(table)))

@@ -52,6 +52,8 @@ LIVENESS_COLUMNS = ("record_id", "content_hash", "operation", "batch_id", "extra
 
 _STATE = "_state"
 _PART = "part.parquet"
+# No table has a column of this name.
+_FILE_COLUMN = "_file"
 # Small enough that a query by subject or date skips most of a partition, large enough to
 # compress well.
 _ROW_GROUP_ROWS = 32_768
@@ -250,11 +252,39 @@ class Lake:
         path = self.storage.path(name)
         return _collect(_scan([path], table), path)
 
-    def holds_any(self, table: Table, collection: str, month: str, records: pl.DataFrame) -> bool:
-        """Return whether a partition has rows of any of ``records`` (column ``record_id``)."""
-        path = self.storage.path(self.partition(table, collection, month))
-        found = _collect(_scan([path], table).select("record_id").unique(), path)
-        return not found.join(records, on="record_id", how="semi").is_empty()
+    def months_holding(self, table: Table, collection: str, records: pl.DataFrame) -> set[str]:
+        """Return the session months of the partitions that have rows of any of ``records``.
+
+        Parameters
+        ----------
+        table, collection
+            Whose partitions are looked through.
+        records
+            Column ``record_id``.
+
+        Raises
+        ------
+        DataError
+            A file is damaged.
+        """
+        files = self.files(table, collection)
+        if not files:
+            return set()
+        # One question for all of them: a partition each would cost more than what is read.
+        found = (
+            _scan(files, table, path_column=_FILE_COLUMN)
+            .filter(pl.col("record_id").is_in(records["record_id"].implode()))
+            .select(_FILE_COLUMN)
+            .unique()
+        )
+        try:
+            names = found.collect()[_FILE_COLUMN].to_list()
+        except (pa.ArrowException, pl.exceptions.PolarsError):
+            # Which of them is damaged is found out by asking each.
+            for path in files:
+                _collect(_scan([path], table).select("record_id"), path)
+            raise
+        return {_month_of(name) for name in names}
 
     @staticmethod
     def encoded(collection: str) -> str:
@@ -703,7 +733,9 @@ class Spill:
         self._held_bytes = 0
 
 
-def _scan(files: Sequence["Location"], table: Table) -> pl.LazyFrame:
+def _scan(
+    files: Sequence["Location"], table: Table, path_column: str | None = None
+) -> pl.LazyFrame:
     """Scan files of a table that may have been written under an older contract."""
     return pl.scan_parquet(
         [str(file) for file in files],
@@ -712,6 +744,7 @@ def _scan(files: Sequence["Location"], table: Table) -> pl.LazyFrame:
         extra_columns="ignore",
         hive_partitioning=False,
         glob=False,
+        include_file_paths=path_column,
     )
 
 
