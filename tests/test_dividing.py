@@ -1,6 +1,8 @@
 """However many parts a collection is divided into, and however often: the tables are the same."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from aind_etl.shards import MOST_SHARDS, WHOLE, Part, parts
 from aind_etl.verify import verify_collection, verify_tables
 from aind_etl.warehouse import build_warehouse, connect
 
+COMMAND = Path(sys.executable).with_name("aind-etl")
 OTHER_ID = {"_id": 7, "nwb_name": "not a string"}
 
 
@@ -306,3 +309,42 @@ def test_a_lost_layout_is_not_guessed_where_a_division_was_under_way(
     log.with_name("1-of-2-0000000001.parquet").write_bytes(log.read_bytes())
     with pytest.raises(DataError, match=r"of 1 and of 2 parts.*Fetch it from a backup"):
         lake.layout(MAIN)
+
+
+# --- runs ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.long
+def test_a_run_on_parts_gives_the_tables_of_a_run_on_whole_collections(tmp_path: Path) -> None:
+    whole, divided = Lake(tmp_path / "whole"), Lake(tmp_path / "parts")
+    # How many documents a dump has is not known beforehand: as if it were.
+    assert plan_parts(divided, MAIN, 40, most_documents=10) == 4
+    environment = dict(os.environ)
+    del environment["AIND_ETL_RESULTS_ROOT"]
+    for lake in (whole, divided):
+        subprocess.run(
+            [COMMAND, "run", "--source", "sample:?sessions=6", "--lake", str(lake)],
+            cwd=tmp_path,
+            env=environment | {"DAGSTER_HOME": str(tmp_path / "history")},
+            check=True,
+            capture_output=True,
+        )
+    assert labels(divided) == {4}
+    # Each has files of the sample of its own.
+    timed = ("extracted_at", "first_seen_at", "changed_at", "checked_at", "last_modified", "etag")
+    compared = [
+        {
+            name: rows.drop(*timed, "batch_id", strict=False).sort(pl.all())
+            for name, rows in tables_of(lake).items()
+        }
+        for lake in (whole, divided)
+    ]
+    assert compared[0][tables.TRIALS.name].height > 0
+    assert compared[0][tables.UNCLAIMED_FOLDERS.name].height > 0
+    assert_same(*compared)
+    before = tables_of(divided)
+    rebuilt = subprocess.run(
+        [COMMAND, "rebuild", "--lake", "parts"], cwd=tmp_path, check=True, capture_output=True
+    )
+    assert f"{MAIN}/1-of-4" in rebuilt.stdout.decode() + rebuilt.stderr.decode()
+    assert_same(tables_of(divided), before)

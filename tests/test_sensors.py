@@ -127,7 +127,11 @@ def look(etl, instance, at=None, cursor=None, name="newly_finished_analyses"):
     if isinstance(found, dg.SkipReason):
         return found.skip_message
     for request in found.dynamic_partitions_requests:
-        instance.add_dynamic_partitions("collections", request.partition_keys)
+        if isinstance(request, dg.AddDynamicPartitionsRequest):
+            instance.add_dynamic_partitions("collections", request.partition_keys)
+        else:
+            for key in request.partition_keys:
+                instance.delete_dynamic_partition("collections", key)
     return {request.partition_key: request for request in found.run_requests}
 
 
@@ -194,6 +198,34 @@ def test_a_collection_that_appears_is_picked_up(etl_loaded, instance, database, 
     request = requests["a-new-project"]
     assert execute(etl_loaded, instance, request, jobs[REFRESH_COLLECTION]) is SUCCESS
     assert look(etl_loaded, instance) == UP_TO_DATE
+
+
+def test_a_collection_that_grew_too_large_is_asked_for_in_parts_once(
+    etl_loaded, instance, database, jobs
+):
+    instance.add_dynamic_partitions("collections", [ONE, OTHER])
+    before = etl_loaded.lake.scan(tables.ANALYSES, ONE).collect().sort("record_id")
+    most = database[ONE].count_documents({}) // 2 + 1
+    etl = replace(
+        etl_loaded, settings=etl_loaded.settings.model_copy(update={"partition_documents": most})
+    )
+    assert look(etl, instance) == UP_TO_DATE, "nothing is divided for its own sake"
+    database[ONE].insert_one({"_id": "new", "nwb_name": "1_2025-01-01.nwb"})
+    requests = look(etl, instance)
+    parts = {f"{ONE}/1-of-2", f"{ONE}/2-of-2"}
+    assert requests.keys() == parts
+    assert set(instance.get_dynamic_partitions("collections")) == {*parts, OTHER}
+    assert {request.tags["aind_etl/reason"] for request in requests.values()} == {
+        "to be divided into 2 parts"
+    }
+    for request in requests.values():
+        assert execute(etl, instance, request, jobs[REFRESH_COLLECTION]) is SUCCESS
+    after = etl.lake.scan(tables.ANALYSES, ONE).collect().sort("record_id")
+    assert after.filter(pl.col("record_id") != "new").equals(before)
+    assert look(etl, instance) == UP_TO_DATE
+    # From now on each part is read by itself, and at night as well.
+    day_after = look(etl, instance, now() + FULL_PASS_OVERDUE + timedelta(hours=1))
+    assert day_after.keys() == {*parts, OTHER}
 
 
 @pytest.mark.parametrize(
