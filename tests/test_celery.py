@@ -33,7 +33,7 @@ from aind_etl.verify import verify_warehouse
 from aind_etl.warehouse import is_current
 
 UNAVAILABLE = (NoMongodError, NoPostgresqlError, NoRedisError)
-DOCUMENTS = int(os.environ.get("AIND_ETL_TEST_DOCUMENTS", "2000"))
+DOCUMENTS = int(os.environ.get("AIND_ETL_TEST_DOCUMENTS", "1000"))
 PARTITION_DOCUMENTS = os.environ.get("AIND_ETL_TEST_PARTITION_DOCUMENTS", "300")
 DOCUMENTS_A_SESSION = 22
 AN_HOUR = 3600
