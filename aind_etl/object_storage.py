@@ -220,19 +220,18 @@ class ObjectStorage:
         Raises
         ------
         DataError
-            The file is there and may not be replaced, a lock was lost, or the store cannot be
-            asked.
+            The file is there and may not be replaced, another wrote it at the same time, a lock was
+            lost, or the store cannot be asked.
         """
         buffer = io.BytesIO()
         write_content(buffer)
         content = buffer.getvalue()
-        if replace and self._holds(name, content):
+        facts = self.facts(name) if replace else None
+        if facts is not None and self._is_same(name, facts, content):
             return False
         self._check_leases()
-        if replace:
-            with self._asking(f"write {name!r}"):
-                self._store.pipe_file(self._url(name), content, **self._kind(name))
-        elif not self._put_if(name, content, None):
+        # What comes so late that another has written meanwhile must not undo that.
+        if not self._put_if(name, content, facts):
             raise DataError(
                 f"{self._url(name)} was written by another run at the same time. Nothing was "
                 "overwritten; run again when the other has ended."
@@ -392,9 +391,8 @@ class ObjectStorage:
     def _name(self, path: str) -> str:
         return path.removeprefix(str(self.root).partition("://")[2]).lstrip("/")
 
-    def _holds(self, name: str, content: bytes) -> bool:
-        facts = self.facts(name)
-        if facts is None or facts.size != len(content):
+    def _is_same(self, name: str, facts: ObjectFacts, content: bytes) -> bool:
+        if facts.size != len(content):
             return False
         # Of a file written in one plain request, most stores tell the MD5.
         if facts.etag.strip('"') == hashlib.md5(content, usedforsecurity=False).hexdigest():
