@@ -34,13 +34,13 @@ from aind_etl.errors import DataError
 from aind_etl.lake import Lake, record_ids
 from aind_etl.live_documents import live_by_shard
 from aind_etl.parallel import in_parallel
-from aind_etl.recognition import NOTHING_KNOWN, Recognition, raw_hash, recognising
+from aind_etl.recognition import NOTHING_KNOWN, Known, Recognition, raw_hash, recognising
 from aind_etl.shards import Part, Shard
 from aind_etl.sources import Document, RawDocument, Source
 from aind_etl.sources.canonical import in_canonical_form
 
 # How many documents are compared at a time: enough to make a comparison by columns pay.
-_COMPARED_DOCUMENTS = 10_000
+_COMPARED_DOCUMENTS = 5_000
 _COMPARED_BYTES = 32 << 20
 # How much is written at a time. A batch is the most that an interruption can lose.
 _BATCH_BYTES = 16 << 20
@@ -193,6 +193,9 @@ def _divide(source: Source, collection: str, part: Part, shard_documents: int) -
 
 
 _NO_IDS = pl.DataFrame(schema={"record_id": pl.String})
+_NOTHING_LOOKED_INTO = pl.DataFrame(
+    schema={"record_id": pl.String, "content_hash": pl.String, "raw_hash": pl.Binary}
+)
 _NO_VERSIONS = pl.DataFrame(
     schema={
         "record_id": pl.String,
@@ -283,10 +286,10 @@ class _Pass:
         known = self.recognition.known(shard, live)
         documents = self.source.read_raw(self.collection, shard)
         yield from comparison.compare(self._in_portions(documents, known))
-        self.recognition.note(shard, comparison.recognisable)
+        self.recognition.note(shard, known, comparison.met(), comparison.looked_into())
 
     def _in_portions(
-        self, documents: Iterable[RawDocument | Document], known: pl.DataFrame
+        self, documents: Iterable[RawDocument | Document], known: Known
     ) -> Iterator[pl.DataFrame]:
         """Yield documents as frames small enough to hold several of, whoever reads besides."""
         return _in_portions(documents, known, _COMPARED_BYTES // self.source.connections)
@@ -299,40 +302,37 @@ class _Comparison:
     ----------
     known
         Columns ``record_id`` and ``content_hash``: the live documents.
-
-    Attributes
-    ----------
-    recognisable
-        Columns ``record_id``, ``content_hash`` and ``raw_hash`` of the documents met, as far as
-        they can be recognised by their bytes.
     """
 
     def __init__(self, known: pl.DataFrame) -> None:
-        # Whether the pass has come across the record.
-        self._known = known.with_columns(met=pl.lit(value=False))
-        self.recognisable: list[pl.DataFrame] = []
+        self._known = known
+        # The records that the pass has come across.
+        self._met = _NO_IDS
+        self._looked_into: list[pl.DataFrame] = [_NOTHING_LOOKED_INTO]
 
     def compare(self, portions: Iterable[pl.DataFrame]) -> Iterator[_Found]:
         """Yield what is new or changed of each portion."""
         for read in portions:
-            found = read.unique("record_id", keep="first", maintain_order=True).join(
-                self._known, on="record_id", how="left", suffix="_known", maintain_order="left"
+            first_met = (
+                read.unique("record_id", keep="first", maintain_order=True)
+                .join(self._met, on="record_id", how="anti", maintain_order="left")
+                .join(
+                    self._known,
+                    on="record_id",
+                    how="left",
+                    suffix="_known",
+                    maintain_order="left",
+                )
             )
-            first_met = found.filter(~pl.col("met").fill_null(value=False))
             is_new = pl.col("content_hash_known").is_null()
             is_changed = pl.col("content_hash_known") != pl.col("content_hash")
             differing = first_met.filter(is_new | is_changed)
             new = differing.select(is_new.sum()).item()
-            self._known = pl.concat(
-                [
-                    self._known.join(first_met, on="record_id", how="anti"),
-                    first_met.select("record_id", "content_hash", met=pl.lit(value=True)),
-                ]
-            )
-            self.recognisable.append(
-                first_met.filter(pl.col("raw_hash").is_not_null()).select(
-                    "record_id", "content_hash", "raw_hash"
-                )
+            self._met = pl.concat([self._met, first_met.select("record_id")])
+            self._looked_into.append(
+                first_met.filter(
+                    pl.col("raw_hash").is_not_null() & pl.col("document").is_not_null()
+                ).select(_NOTHING_LOOKED_INTO.columns)
             )
             yield _Found(
                 differing.select(
@@ -345,9 +345,23 @@ class _Comparison:
                 repeated=read.height - first_met.height,
             )
 
+    def met(self) -> pl.DataFrame:
+        """Return the records that were met."""
+        return self._met
+
+    def looked_into(self) -> pl.DataFrame:
+        """Return the documents met, as far as they were looked into and can be recognised now.
+
+        Returns
+        -------
+        polars.DataFrame
+            Columns ``record_id``, ``content_hash`` and ``raw_hash``.
+        """
+        return pl.concat(self._looked_into)
+
     def not_met(self) -> pl.DataFrame:
         """Return the known records that were not met."""
-        return self._known.filter(~pl.col("met")).select("record_id")
+        return self._known.select("record_id").join(self._met, on="record_id", how="anti")
 
 
 class _LogWriter:
@@ -383,7 +397,7 @@ class _LogWriter:
 
 
 def _in_portions(
-    documents: Iterable[RawDocument | Document], known: pl.DataFrame, most_bytes: int
+    documents: Iterable[RawDocument | Document], known: Known, most_bytes: int
 ) -> Iterator[pl.DataFrame]:
     """Yield documents as frames of a bounded number and size; see :func:`_compared`."""
     iterator = iter(documents)
@@ -391,7 +405,7 @@ def _in_portions(
         yield _compared(portion, known)
 
 
-def _compared(portion: list[RawDocument | Document], known: pl.DataFrame) -> pl.DataFrame:
+def _compared(portion: list[RawDocument | Document], known: Known) -> pl.DataFrame:
     """Return documents as the frame that is compared, looking into those not recognised.
 
     Parameters
@@ -399,7 +413,7 @@ def _compared(portion: list[RawDocument | Document], known: pl.DataFrame) -> pl.
     portion
         The documents. It is empty afterwards: their bytes are not held any longer.
     known
-        What is known of bytes, as :meth:`Recognition.known` returns it.
+        What is known of bytes.
 
     Returns
     -------
@@ -409,11 +423,7 @@ def _compared(portion: list[RawDocument | Document], known: pl.DataFrame) -> pl.
         cannot be.
     """
     hashes = [raw_hash(one.raw) if isinstance(one, RawDocument) else None for one in portion]
-    looked_up = (
-        pl.DataFrame({"raw_hash": hashes}, schema={"raw_hash": pl.Binary})
-        .with_row_index("position")
-        .join(known, on="raw_hash", how="left", maintain_order="left")
-    )
+    looked_up = known.look_up(hashes).with_row_index("position")
     is_recognised = pl.col("record_id").is_not_null()
     positions = looked_up.filter(~is_recognised)["position"].to_list()
     made = [in_canonical_form(portion[position]) for position in positions]

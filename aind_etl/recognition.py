@@ -17,7 +17,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO
+from threading import Lock
+from typing import BinaryIO, NamedTuple
 
 import polars as pl
 import pyarrow as pa
@@ -35,17 +36,51 @@ _FILE_SCHEMA = pa.schema(
 )
 _VERSION_KEY = b"canonical form"
 _RAW_HASH_BYTES = 16
-_ROW_GROUP_ROWS = 32_768
+# Few rows more than those of a shard are read with it.
+_ROW_GROUP_ROWS = 8_192
 
 _NOTHING_NOTED = pl.DataFrame(schema=_SCHEMA)
-
-NOTHING_KNOWN = pl.DataFrame(schema=_SCHEMA | {"content_hash": pl.String})
-"""What :meth:`Recognition.known` returns where nothing is known."""
 
 
 def raw_hash(raw: bytes) -> bytes:
     """Return 128 bits of the SHA-256 of a document's bytes."""
     return sha256(raw).digest()[:_RAW_HASH_BYTES]
+
+
+class Known(NamedTuple):
+    """What is known of the bytes of documents.
+
+    Attributes
+    ----------
+    rows
+        Columns ``raw_hash``, which is there once at most, and ``row``: where ``live`` has the
+        record that came as such bytes, and their content.
+    live
+        Columns ``record_id`` and ``content_hash``.
+    """
+
+    rows: pl.DataFrame
+    live: pl.DataFrame
+
+    def look_up(self, hashes: Sequence[bytes | None]) -> pl.DataFrame:
+        """Return columns ``record_id``, ``content_hash`` and ``raw_hash``, a row a hash.
+
+        Of bytes that are not known there is only the hash.
+        """
+        found = pl.DataFrame({"raw_hash": hashes}, schema={"raw_hash": pl.Binary}).join(
+            self.rows, on="raw_hash", how="left", maintain_order="left"
+        )
+        return found.select(
+            self.live["record_id"].gather(found["row"]),
+            self.live["content_hash"].gather(found["row"]),
+            "raw_hash",
+        )
+
+
+NOTHING_KNOWN = Known(
+    pl.DataFrame(schema={"raw_hash": pl.Binary, "row": pl.get_index_type()}),
+    pl.DataFrame(schema={"record_id": pl.String, "content_hash": pl.String}),
+)
 
 
 class Recognition:
@@ -66,6 +101,9 @@ class Recognition:
         self._collection = collection
         self._folder = folder
         self._name = lake.raw_hashes_name(collection)
+        # What reading takes besides what it returns is then taken once, not once a thread.
+        self._one_at_a_time = Lock()
+        self._rows: dict[Shard, int] = {}
         self._noted: dict[Shard, Path] = {}
         self._metadata: pq.FileMetaData | None = None
         with self._reading():
@@ -75,7 +113,7 @@ class Recognition:
                 if _is_ours(metadata):
                     self._metadata = metadata
 
-    def known(self, shard: Shard, live: pl.DataFrame) -> pl.DataFrame:
+    def known(self, shard: Shard, live: pl.DataFrame) -> Known:
         """Return what is known of bytes, and still holds.
 
         Parameters
@@ -84,47 +122,45 @@ class Recognition:
             Of which record ids.
         live
             Columns ``record_id`` and ``content_hash``: the shard's live documents.
-
-        Returns
-        -------
-        polars.DataFrame
-            Columns ``record_id``, ``content_hash`` (of ``live``) and ``raw_hash``, which is there
-            once at most.
         """
-        contents = live.select(
-            "record_id",
-            pl.col("content_hash").str.decode("hex", strict=False),
-            hexadecimal="content_hash",
-        )
-        return (
-            self._read(shard)
-            .join(contents, on=["record_id", "content_hash"])
-            .select("record_id", content_hash="hexadecimal", raw_hash="raw_hash")
-            .unique("raw_hash", keep="none")
-        )
+        with self._one_at_a_time:
+            said = self._read(shard)
+            self._rows[shard] = said.height
+            contents = live.select(
+                "record_id", pl.col("content_hash").str.decode("hex", strict=False)
+            ).with_row_index("row")
+            rows = (
+                said.join(contents, on=["record_id", "content_hash"])
+                .select("raw_hash", "row")
+                .unique("raw_hash", keep="none")
+            )
+        return Known(rows, live)
 
-    def note(self, shard: Shard, found: Sequence[pl.DataFrame]) -> None:
+    def note(
+        self, shard: Shard, known: Known, met: pl.DataFrame, looked_into: pl.DataFrame
+    ) -> None:
         """Note what the bytes of a shard were found to be, all of which was read.
 
         Parameters
         ----------
         shard
             Which shard.
-        found
-            Columns ``record_id``, ``content_hash`` and ``raw_hash``.
+        known
+            What :meth:`known` returned of it.
+        met
+            Column ``record_id``: the records that were met.
+        looked_into
+            Columns ``record_id``, ``content_hash`` and ``raw_hash`` of those that had other bytes.
         """
-        noted = pl.concat(
-            [
-                _NOTHING_NOTED,
-                *(
-                    part.select("record_id", pl.col("content_hash").str.decode("hex"), "raw_hash")
-                    for part in found
-                ),
-            ]
-        ).sort("record_id")
-        if not noted.equals(self._read(shard)):
+        with self._one_at_a_time:
+            kept = known.live[known.rows["row"]].select("record_id", "content_hash")
+            kept = kept.with_columns(known.rows["raw_hash"])
+            kept = kept.join(met, on="record_id", how="semi")
+            if looked_into.is_empty() and kept.height == self._rows[shard]:
+                return
+            kept = kept.join(looked_into, on="record_id", how="anti")
             path = self._folder / f"{shard.lower}.arrow"
-            noted.write_ipc(path)
+            pl.concat([kept, looked_into.select(kept.columns)], rechunk=False).write_ipc(path)
             self._noted[shard] = path
 
     def write(self, divided: Sequence[Shard]) -> bool:
@@ -154,7 +190,7 @@ class Recognition:
             ) as writer:
                 for shard in divided:
                     path = self._noted.get(shard)
-                    noted = self._read(shard) if path is None else pl.read_ipc(path)
+                    noted = self._read(shard) if path is None else _noted(path)
                     for rows in noted.iter_slices(_ROW_GROUP_ROWS):
                         writer.write_table(rows.to_arrow().cast(writer.schema))
 
@@ -197,6 +233,12 @@ def recognising(lake: Lake, collection: str) -> Iterator[Recognition]:
     """Give, for the time of a ``with`` block, what is known of a collection's bytes."""
     with lake.scratch("recognise", collection) as folder:
         yield Recognition(lake, collection, folder)
+
+
+def _noted(path: Path) -> pl.DataFrame:
+    """Return what was noted of a shard, as the side file has it."""
+    noted = pl.read_ipc(path).with_columns(pl.col("content_hash").str.decode("hex"))
+    return noted.select(_NOTHING_NOTED.columns).sort("record_id")
 
 
 def _is_ours(metadata: pq.FileMetaData) -> bool:

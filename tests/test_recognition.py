@@ -248,7 +248,7 @@ def harm(path: Path, how: tuple[str, float, int], earlier: list[bytes]) -> None:
     if kind == "lost":
         path.unlink()
         return
-    if kind == "flip":
+    if kind == "flip" and content:
         content[int(share * len(content))] ^= bits
     elif kind == "cut":
         content = content[: int(share * len(content))]

@@ -187,7 +187,7 @@ class MongoSource:
         reply_timeout: float = 60.0,
         connections: int = 4,
         page_documents: int = 1000,
-        page_ids: int = 20_000,
+        page_ids: int = 5_000,
         page_bytes: int = 8 << 20,
     ) -> None:
         match = _URL.fullmatch(url)
