@@ -713,7 +713,7 @@ class Spill:
 
     def rows(self, table: Table, month: str) -> pl.DataFrame:
         """Return the rows of one partition of a table."""
-        spilled = [pl.read_ipc(path) for path in self._files.get((table.name, month), ())]
+        spilled = [read_arrow(path) for path in self._files.get((table.name, month), ())]
         held = [
             rows.filter(pl.col("session_month") == month).drop("session_month")
             for other, rows in self._held
@@ -731,6 +731,13 @@ class Spill:
                 files.append(path)
         self._held.clear()
         self._held_bytes = 0
+
+
+def read_arrow(path: Path) -> pl.DataFrame:
+    """Return what was laid on this machine's disk until it is needed."""
+    # Of a path polars would take brackets and asterisks for a pattern.
+    with path.open("rb") as file:
+        return pl.read_ipc(file)
 
 
 def _scan(

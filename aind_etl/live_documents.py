@@ -16,7 +16,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
-from aind_etl.lake import LIVENESS_COLUMNS, Lake, live_of, read_log_file
+from aind_etl.lake import LIVENESS_COLUMNS, Lake, live_of, read_arrow, read_log_file
 from aind_etl.shards import Shard
 
 # How much is gathered before it is divided: few files, little memory.
@@ -49,7 +49,7 @@ def live_by_shard(
         files = _divide_log(lake, collection, [shard.lower for shard in divided], folder)
 
         def live(shard: Shard) -> pl.DataFrame:
-            versions = [pl.read_ipc(path) for path in files.get(shard.lower, ())]
+            versions = [read_arrow(path) for path in files.get(shard.lower, ())]
             # Without any, the lake says which columns there would be.
             return live_of(pl.concat(versions)) if versions else _none_of(lake, collection)
 

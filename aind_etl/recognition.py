@@ -24,7 +24,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from aind_etl.lake import Lake, lies_in
+from aind_etl.lake import Lake, lies_in, read_arrow
 from aind_etl.shards import Shard
 from aind_etl.sources.version import canonical_version
 
@@ -237,7 +237,7 @@ def recognising(lake: Lake, collection: str) -> Iterator[Recognition]:
 
 def _noted(path: Path) -> pl.DataFrame:
     """Return what was noted of a shard, as the side file has it."""
-    noted = pl.read_ipc(path).with_columns(pl.col("content_hash").str.decode("hex"))
+    noted = read_arrow(path).with_columns(pl.col("content_hash").str.decode("hex"))
     return noted.select(_NOTHING_NOTED.columns).sort("record_id")
 
 
