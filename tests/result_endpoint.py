@@ -107,7 +107,7 @@ class Endpoint:
 
     def stop(self) -> None:
         """Listen no longer."""
-        asyncio.run_coroutine_threadsafe(self._client.close(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
@@ -119,12 +119,18 @@ class Endpoint:
 
     async def _listen(self) -> None:
         self._client = ClientSession(connector=TCPConnector(limit=0), auto_decompress=False)
-        runner = web.ServerRunner(web.Server(self._answer, access_log=None))
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)
+        self._runner = web.ServerRunner(
+            web.Server(self._answer, access_log=None), shutdown_timeout=1.0
+        )
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, backlog=1024)
         await site.start()
         port = site._server.sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
+
+    async def _close(self) -> None:
+        await self._runner.cleanup()
+        await self._client.close()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.raw_path

@@ -27,7 +27,6 @@ NOWHERE = {
     "users": [{"name": "nobody", "user": {}}],
 }
 POINTER = ModuleCodePointer("aind_etl.orchestration.location", "defs")
-# One job of each kind of step is enough to look at: the definitions make no difference elsewhere.
 JOBS = (REFRESH_COLLECTION, SESSIONS, PUBLISH, VERIFY)
 
 
@@ -89,8 +88,10 @@ def instance(values, tmp_path_factory):
         yield instance
 
 
-def pods(instance, values, job_name):
+@pytest.fixture(scope="module", params=JOBS)
+def pods(request, instance, values):
     """Return the pods of a run and of each of its steps, as the cluster gets them."""
+    job_name = request.param
     repository = ReconstructableRepository(POINTER, container_context=container_context(values))
     job = repository.get_reconstructable_job(job_name)
     definition = job.get_definition()
@@ -114,11 +115,9 @@ def pods(instance, values, job_name):
     return found
 
 
-@pytest.mark.parametrize("job_name", JOBS)
-def test_every_step_says_how_much_memory_it_may_take(instance, values, job_name):
-    found = pods(instance, values, job_name)
-    assert len(found) > 1
-    for name, pod in found.items():
+def test_every_step_says_how_much_memory_it_may_take(pods):
+    assert len(pods) > 1
+    for name, pod in pods.items():
         [container] = pod["containers"]
         memory = container["resources"]["limits"]["memory"]
         # Beyond what was asked for, a pod may be killed whenever its neighbours grow.
@@ -126,10 +125,9 @@ def test_every_step_says_how_much_memory_it_may_take(instance, values, job_name)
         assert mebibytes(memory) >= (256 if name == "run" else 1024), name
 
 
-@pytest.mark.parametrize("job_name", JOBS)
-def test_the_pods_of_runs_and_steps_are_those_of_the_code_location(instance, values, job_name):
+def test_the_pods_of_runs_and_steps_are_those_of_the_code_location(pods, values):
     [deployment] = values["dagster-user-deployments"]["deployments"]
-    for name, pod in pods(instance, values, job_name).items():
+    for name, pod in pods.items():
         [container] = pod["containers"]
         assert pod["securityContext"] == deployment["podSecurityContext"], name
         assert container["securityContext"] == deployment["securityContext"], name
