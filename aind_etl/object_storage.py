@@ -20,6 +20,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import Context
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -105,7 +106,9 @@ class ObjectStorage:
             self.root: UPath = UPath(
                 f"{scheme}://{place.strip('/')}", use_listings_cache=False, **options
             )
-            self._store = self.root.fs
+            # Its thread lives as long as the process, and so does the context that it begins in: a
+            # step of Dagster, with all it holds, must not.
+            self._store = Context().run(lambda: self.root.fs)
             # fsspec asks S3 up to three times where one request tells.
             self._is_s3 = hasattr(self._store, "call_s3")
         except (ImportError, ValueError) as error:
