@@ -1,0 +1,97 @@
+"""How much quicker two of Celery's workers are than one, on a source that is 20 ms away.
+
+``python bench/workers.py`` loads the same divided collection with one worker and with two: real
+workers, Redis, PostgreSQL, a lake on an S3 endpoint, and a mongod behind a relay that holds every
+question back. Here belongs only the measuring; ``tests/cluster.py`` starts the parts.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
+
+import dagster as dg
+from measuring import conditions
+from serving import relay
+
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
+
+from cluster import WORKERS, Cluster, running_cluster
+
+from aind_etl.dividing import plan_parts
+from aind_etl.lake import Lake
+from aind_etl.orchestration.jobs import REFRESH_COLLECTION
+from aind_etl.orchestration.partitions import make_partitions, planned_partitions
+
+COLLECTION = "dynamic-foraging-model-fitting"
+DOCUMENTS_A_SESSION = 20
+PARTS = 8
+A_DAY = 86_400
+
+
+def main() -> None:
+    """Load with one worker and with two, and show what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--documents", type=int, default=16_000, help="about how many")
+    parser.add_argument("--latency", type=float, default=0.02, help="seconds a question waits")
+    given = parser.parse_args()
+    sessions = max(2, given.documents // DOCUMENTS_A_SESSION)
+    with (
+        TemporaryDirectory(prefix="aind-etl-bench-") as scratch,
+        running_cluster(Path(scratch), sessions=sessions) as cluster,
+    ):
+        documents = cluster.client["analysis"][COLLECTION].estimated_document_count()
+        source = f"http://127.0.0.1:{cluster.client.address[1]}"
+        taken = {}
+        with relay(source, given.latency) as url:
+            for number in (1, 2):
+                taken[number] = load(cluster, number, documents, urlsplit(url).netloc)
+                print(f"{number} workers: {taken[number]:6.1f} s, {documents:,} documents")
+    found = {
+        "documents": documents,
+        "latency_seconds": given.latency,
+        "parts": PARTS,
+        "seconds": taken,
+        "speed_up": taken[1] / taken[2],
+    }
+    print(json.dumps(found | {"conditions": conditions()}, indent=1))
+
+
+def load(cluster: Cluster, number: int, documents: int, source: str) -> float:
+    """Load the collection with so many workers into a lake of its own; return the seconds.
+
+    From the first run asked for to the last one's end: workers that are started already.
+    """
+    lake = f"{cluster.lake}-{number}"
+    for service in cluster.containers.services.values():
+        # Directly: a server names the hosts of its set, and those are not behind the relay.
+        service.setdefault("environment", {}).update(
+            AIND_ETL_LAKE=lake,
+            AIND_ETL_SOURCE=f"mongodb://{source}/analysis?directConnection=true",
+        )
+    os.environ.update(cluster.environment())
+    workers = WORKERS[:number]
+    for name in workers:
+        cluster.start(name)
+    cluster.wait_for_workers(workers)
+    plan_parts(Lake(lake), COLLECTION, documents, -(-documents // PARTS))
+    planned = planned_partitions(Lake(lake), [COLLECTION])
+    with dg.DagsterInstance.get() as instance:
+        make_partitions(instance, planned)
+        began = time.monotonic()
+        runs = [cluster.launch(instance, REFRESH_COLLECTION, key) for key in planned[COLLECTION]]
+        ended = [cluster.wait_for_run(instance, run, A_DAY) for run in runs]
+        seconds = time.monotonic() - began
+    for name in workers:
+        cluster.end(name)
+    if set(ended) != {"SUCCESS"}:
+        raise SystemExit(f"Of the runs of {number} workers some failed: {ended}.\n{cluster.said()}")
+    return seconds
+
+
+if __name__ == "__main__":
+    main()
