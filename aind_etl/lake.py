@@ -326,11 +326,7 @@ class Lake:
         return [name for name in names if _part_of(name).of == of[_collection_of(name)]]
 
     def _written_layout(self, collection: str) -> Layout | None:
-        content = self.storage.read(_layout_name(collection))
-        try:
-            return None if content is None else Layout.model_validate_json(content)
-        except ValidationError:
-            return None  # What it said is found out from the files.
+        return _layout_of(self.storage.read(_layout_name(collection)))
 
     def _parts_found(self, collection: str, names: Sequence[str]) -> int:
         """Return how many parts the files of a change log are of.
@@ -593,9 +589,13 @@ class Lake:
             f"how the collection {collection!r} of {self} is divided",
             wait_seconds=_LAYOUT_WAIT_SECONDS,
         ):
-            layout = self.layout(collection).model_copy(update=dict(changes))
-            content = json.dumps(layout.model_dump(), indent=1).encode()
-            self.storage.update(name, lambda _: content)
+            present = self.layout(collection)
+
+            def change(content: bytes | None) -> bytes:
+                layout = (_layout_of(content) or present).model_copy(update=dict(changes))
+                return json.dumps(layout.model_dump(), indent=1).encode()
+
+            self.storage.update(name, change)
 
     @contextmanager
     def lock(self, collection: str, *, wait_seconds: float = 0) -> Iterator[None]:
@@ -949,6 +949,13 @@ def _read_schema(path: "Location") -> pa.Schema:
 
 def _month_of(name: str) -> str:
     return unquote(name.rsplit("/session_month=", 1)[1].split("/", 1)[0])
+
+
+def _layout_of(content: bytes | None) -> Layout | None:
+    try:
+        return None if content is None else Layout.model_validate_json(content)
+    except ValidationError:
+        return None  # What it said is found out from the files.
 
 
 def _layout_name(collection: str) -> str:
