@@ -40,7 +40,7 @@ from aind_etl.sources import Document, RawDocument, Source
 from aind_etl.sources.canonical import in_canonical_form
 
 # How many documents are compared at a time: enough to make a comparison by columns pay.
-_COMPARED_DOCUMENTS = 5_000
+_COMPARED_DOCUMENTS = 2_500
 _COMPARED_BYTES = 32 << 20
 # How much is written at a time. A batch is the most that an interruption can lose.
 _BATCH_BYTES = 16 << 20
