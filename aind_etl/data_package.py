@@ -82,7 +82,7 @@ def write_data_package(lake: "Lake") -> "Location":
 
 
 def _resource(lake: "Lake", table: Table) -> dict[str, Any]:
-    paths = lake.storage.files(table.name, ".parquet")
+    paths = sorted(str(path).removeprefix(f"{lake}/") for path in lake.files(table))
     # The table as its files have it: those of the session table have more columns.
     columns = lake.as_written(table).columns
     return {

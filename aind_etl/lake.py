@@ -60,7 +60,7 @@ _ROW_GROUP_ROWS = 32_768
 # Longer than the largest collection takes to be replaced, or the warehouse to be loaded.
 _TABLES_WAIT_SECONDS = 1800
 _LAYOUT_WAIT_SECONDS = 60
-_RAW_HASHES = ".raw-hashes.parquet"
+_RAW_HASHES = ".raw-hashes"
 _GATHERED_IDS = 50_000
 _LABEL_PIECES = 3
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)

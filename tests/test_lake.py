@@ -261,7 +261,6 @@ def test_only_the_partitions_of_a_changed_record_are_rewritten(
     assert report.flattened == 1
     month = changed["session_date"][:7]
     assert {name for name in before if before[name] != after[name]} == {
-        lake.raw_hashes_name(MAIN),
         f"analyses/collection={MAIN}/session_month={month}/part.parquet",
     }
     assert after.keys() - before.keys() == {f"documents/collection={MAIN}/0000000002.parquet"}
