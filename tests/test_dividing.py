@@ -16,6 +16,7 @@ from worlds import (
     MAIN,
     Clock,
     assert_same,
+    contents_of,
     extract,
     load,
     loaded_lake,
@@ -185,6 +186,34 @@ def test_what_waits_to_be_flattened_still_does_in_the_parts(
     build_warehouse(lake, tmp_path / "warehouse.duckdb")
     with connect(tmp_path / "warehouse.duckdb") as connection:
         assert connection.execute("SELECT count(*) FROM documents").fetchone() == (len(few),)
+
+
+def test_what_waits_in_one_of_two_parts_still_does_when_they_become_one(
+    few: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    dump, lake = tmp_path / "dump", Lake(tmp_path / "lake")
+    divide(lake, MAIN, 2)
+    documents = [one for one in few if one["_id"] != OTHER_ID["_id"]]
+    ahead, behind = (
+        [one for one in documents if part.shard.holds(one["_id"])] for part in parts(2)
+    )
+    write_dump(dump, documents)
+    load(dump, lake)
+    # One part has more batches than the other, all flattened; a change of the other one waits.
+    for change in range(3):
+        write_dump(dump, [*({**one, "changed": change} for one in ahead), *behind])
+        load(dump, lake)
+    write_dump(
+        dump,
+        [
+            *({**one, "changed": 2} for one in ahead),
+            *({**one, "changed": "it waits"} for one in behind),
+        ],
+    )
+    extract(dump, lake)
+    divide(lake, MAIN, 1)
+    refresh(lake)
+    assert_same(contents_of(lake), contents_of(loaded_lake(dump, tmp_path / "anew")))
 
 
 def test_a_divided_collection_agrees_with_its_source_and_its_log(
