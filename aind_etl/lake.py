@@ -26,7 +26,7 @@ from copy import copy
 from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, get_args
 from urllib.parse import quote, unquote
 
 import polars as pl
@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 
 UNKNOWN_MONTH = "unknown"
 """The month of rows without a session date."""
+
+Scratch = Literal["extract", "recognise", "refresh"]
+"""What a run takes scratch space for."""
 
 LIVENESS_COLUMNS = ("record_id", "content_hash", "operation", "batch_id", "extracted_at")
 """The columns of the change log that tell which documents are live; not the documents."""
@@ -656,10 +659,19 @@ class Lake:
         return "" if self.part == WHOLE else f", part {self.part.label},"
 
     @contextmanager
-    def scratch(self, purpose: str, collection: str) -> Iterator[Path]:
+    def scratch(self, purpose: Scratch, collection: str) -> Iterator[Path]:
         """Give an empty folder on a disk for the time of a ``with`` block, for this part alone."""
-        with self.storage.scratch(f"{purpose}-{self._lock_name(collection)}") as folder:
+        with self.storage.scratch(self._scratch_name(purpose, collection)) as folder:
             yield folder
+
+    def clear_staging(self, collection: str) -> None:
+        """Remove what a run of this part that was killed left; call it under :meth:`lock`."""
+        self.storage.clear_staging(
+            *(self._scratch_name(purpose, collection) for purpose in get_args(Scratch))
+        )
+
+    def _scratch_name(self, purpose: Scratch, collection: str) -> str:
+        return f"{purpose}-{self._lock_name(collection)}"
 
     def whole_lock(self, table: Table) -> AbstractContextManager[None]:
         """Hold still a table that lies in one file; wait until it stands still."""

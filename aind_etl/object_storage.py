@@ -335,7 +335,7 @@ class ObjectStorage:
         with TemporaryDirectory(prefix=f"aind-etl-{name.replace('/', '-')[-60:]}-") as folder:
             yield Path(folder)
 
-    def clear_staging(self) -> None:
+    def clear_staging(self, *scratch: str) -> None:
         """Do nothing: a write that was cut short leaves nothing on the store."""
 
     @contextmanager

@@ -81,8 +81,8 @@ class Storage(Protocol):
         """Give an empty folder on a disk for the time of a ``with`` block."""
         ...
 
-    def clear_staging(self) -> None:
-        """Remove what a run that was killed left half-written."""
+    def clear_staging(self, *scratch: str) -> None:
+        """Remove what a run that was killed left half-written, and scratch nobody is using."""
         ...
 
     def lock(
@@ -245,12 +245,18 @@ class LocalStorage:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def clear_staging(self) -> None:
+    def clear_staging(self, *scratch: str) -> None:
         """Remove what a run that was killed left half-written.
 
-        Only files of processes that are gone are removed, and only plain staged files: scratch
-        folders are emptied by whoever takes them next.
+        Only files of processes that are gone are removed.
+
+        Parameters
+        ----------
+        *scratch
+            Names of scratch folders that are nobody's now, as the caller knows.
         """
+        for name in scratch:
+            shutil.rmtree(self.root / _STAGING / name, ignore_errors=True)
         for staged in (self.root / _STAGING).glob("*.tmp"):
             owner = staged.name.partition("-")[0]
             if owner.isdigit() and not _is_alive(int(owner)):

@@ -177,7 +177,9 @@ def test_what_killed_processes_left_is_cleared_and_what_living_ones_write_is_not
     (folder / "1-init.tmp").write_bytes(b"in use")
     (folder / "no-number.tmp").write_bytes(b"of somebody else")
     (folder / "refresh-a").mkdir()
-    storage.clear_staging()
+    (folder / "extract-a").mkdir()
+    (folder / "extract-a" / "left.arrow").write_bytes(b"left")
+    storage.clear_staging("extract-a", "recognise-a")
     assert staged(storage) == sorted(
         ["1-init.tmp", f"{os.getpid()}-mine.tmp", "no-number.tmp", "refresh-a"]
     )

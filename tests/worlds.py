@@ -92,7 +92,7 @@ def extract(
     for collection in sorted({*opened.list_collections(), *lake.collections()}):
         for part in lake.parts(collection):
             with part.lock(collection):
-                lake.storage.clear_staging()
+                part.clear_staging(collection)
                 reports[part.name_of(collection)] = extract_collection(
                     opened, part, collection, pass_kind, limits=limits, now=now or Clock()
                 )

@@ -44,7 +44,7 @@ def documents(
         _refuse_to_mix(source.name, etl)
         divide_as_planned(lake, collection)
         with lake.lock(collection):
-            lake.storage.clear_staging()
+            lake.clear_staging(collection)
             try:
                 report = extract_collection(
                     source,
