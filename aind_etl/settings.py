@@ -15,6 +15,14 @@ from aind_etl.errors import ConfigurationError
 from aind_etl.published import Place, as_place
 
 _PREFIX = "AIND_ETL_"
+OPTIONS = {
+    "source": "--source",
+    "lake": "--lake",
+    "warehouse": "--warehouse",
+    "collections": "--collection",
+    "max_deleted_share": "--max-deleted-share",
+}
+"""The settings that the command line has an option for too, for messages that name it."""
 
 
 class Engine(StrEnum):
@@ -239,8 +247,8 @@ def load_settings(**given: Any) -> Settings:  # noqa: ANN401 - the fields' types
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
+        option = f" ({OPTIONS[name]})" if name in OPTIONS else ""
         shown = "" if name == "source" else f" is {first['input']!r}"
         raise ConfigurationError(
-            f"The setting AIND_ETL_{name.upper()} (--{name.replace('_', '-')}){shown}: "
-            f"{first['msg']}."
+            f"The setting AIND_ETL_{name.upper()}{option}{shown}: {first['msg']}."
         ) from None

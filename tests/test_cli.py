@@ -241,17 +241,14 @@ def test_a_warehouse_that_cannot_be_written_ends_with_2_and_leaves_the_lake(sess
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("AIND_ETL_MAX_DELETED_SHARE", "abc"),
+        ("AIND_ETL_MAX_DELETED_SHARE (--max-deleted-share)", "abc"),
         ("AIND_ETL_LOOK_BACK_DAYS", "-1"),
     ],
 )
 @pytest.mark.parametrize("command", [["run"], ["sql", "SELECT 1"]])
 def test_a_wrong_value_in_the_environment_is_named(session, command, name, value):
-    message = session.fails(WRONG_USE, *command, **{name: value})
-    assert (
-        f"{name} (--{name.removeprefix('AIND_ETL_').replace('_', '-').lower()}) is '{value}'"
-        in (message)
-    )
+    variable = name.split()[0]
+    assert f"{name} is '{value}'" in session.fails(WRONG_USE, *command, **{variable: value})
 
 
 @pytest.mark.parametrize("command", ["run", "verify"])

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+from aind_etl.cli import app
 from aind_etl.errors import ConfigurationError
-from aind_etl.settings import Settings, load_settings
+from aind_etl.settings import OPTIONS, Settings, load_settings
 
 SECRET = "mongodb://reader:s3cret@db.example/analysis"
 
@@ -87,13 +89,23 @@ def test_the_warehouse_stands_in_the_lake_unless_it_is_named():
         ("look_back_days", "nan"),
     ],
 )
-def test_a_value_that_does_not_fit_is_named_with_its_setting_and_option(monkeypatch, name, text):
+def test_a_value_that_does_not_fit_is_named_with_its_setting_and_any_option(
+    monkeypatch, name, text
+):
     monkeypatch.setenv(f"AIND_ETL_{name.upper()}", text)
     with pytest.raises(ConfigurationError) as caught:
         load_settings()
     message = str(caught.value)
-    assert f"AIND_ETL_{name.upper()} (--{name.replace('_', '-')}) is '{text}': " in message
+    option = " (--max-deleted-share)" if name == "max_deleted_share" else ""
+    assert f"AIND_ETL_{name.upper()}{option} is '{text}': " in message
     assert "\n" not in message
+
+
+def test_an_option_that_a_message_names_is_one_of_the_command():
+    command = get_command(app).commands["run"]
+    taken = {text for parameter in command.params for text in parameter.opts}
+    assert set(OPTIONS.values()) <= taken
+    assert set(OPTIONS) <= set(Settings.model_fields)
 
 
 def test_other_variables_with_the_prefix_do_no_harm(monkeypatch):
