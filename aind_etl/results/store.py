@@ -304,11 +304,19 @@ class ResultStore:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Close every connection."""
-        asyncio.run_coroutine_threadsafe(self._backend.close(), self._loop).result()
+        """Give up what is under way, and close every connection."""
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    async def _end(self) -> None:
+        # Whoever is interrupted while it takes answers has no chance to say that it wants no more.
+        under_way = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+        await self._backend.close()
 
     # --- one request ----------------------------------------------------------------------
 
