@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 from dagster._core.storage.base_storage import DagsterStorage
+from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
-from sqlalchemy import event
+from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Engine, make_url
 
 from aind_etl.errors import ConfigurationError
@@ -74,15 +75,24 @@ def hastily() -> Iterator[None]:
 
     Dagster commits every event by itself, and most of a short run would be waiting. A power cut
     within seconds may cost the history of runs, never data: nothing is kept there that the lake
-    depends on.
+    depends on. Of the rest, a seventh would be engines: Dagster makes one for every event, and
+    each compiles its statements anew; here there is one a file.
     """
+    engines: dict[str, Engine] = {}
+
+    def kept_engine(url: str, **options: Any) -> Engine:  # noqa: ANN401 - SQLAlchemy's
+        if url not in engines:
+            engines[url] = create_engine(url, **options)
+        return engines[url]
 
     def do_not_wait(connection: object, _record: object) -> None:
         if isinstance(connection, sqlite3.Connection):
             connection.execute("PRAGMA synchronous = OFF")
 
     event.listen(Engine, "connect", do_not_wait)
+    sqlite_event_log.create_engine = kept_engine  # type: ignore[attr-defined]
     try:
         yield
     finally:
+        sqlite_event_log.create_engine = create_engine  # type: ignore[attr-defined]
         event.remove(Engine, "connect", do_not_wait)
