@@ -8,11 +8,14 @@ BIN := .venv/bin
 QUICK := access canonical contract deriving history query reading settings source_urls sql_files \
 	storage warehouse
 
+# One more than there are cores: many tests wait for a server.
+WORKERS := $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
+
 export DAGSTER_HOME ?= $(CURDIR)/dagster_home
 
 # How large a world `make scale` loads, and how large a partition of it is.
 DOCUMENTS ?= 145000
-PARTITION_DOCUMENTS ?= 20000
+PARTITION_DOCUMENTS ?= 40000
 
 .PHONY: help run dev test test-histories test-long test-quick test-image test-chart scale lint docs \
 	bench bench-scaling clean
@@ -27,7 +30,7 @@ dev: .venv/installed  ## Open Dagster's page on the assets.
 	$(BIN)/aind-etl dev
 
 test: .venv/installed-dev  ## Run the whole suite, with the coverage it must reach.
-	$(BIN)/pytest -n auto --dist loadfile -m "not long" --cov --cov-report=term-missing:skip-covered
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not long" --cov --cov-report=term-missing:skip-covered
 
 test-histories: .venv/installed-dev  ## Run thousands of steps of random histories, on MongoDB and on a gateway.
 	AIND_ETL_TEST_STEPS=2000 $(BIN)/pytest -n auto tests/test_any_history.py

@@ -90,7 +90,7 @@ def hastily() -> Iterator[None]:
             connection.execute("PRAGMA synchronous = OFF")
 
     event.listen(Engine, "connect", do_not_wait)
-    sqlite_event_log.create_engine = kept_engine  # type: ignore[attr-defined]
+    sqlite_event_log.create_engine = kept_engine  # type: ignore[assignment, attr-defined]
     try:
         yield
     finally:
