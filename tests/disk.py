@@ -107,7 +107,9 @@ class ClearedDisk:
         def counted(path: Any, *arguments: Any, **options: Any) -> None:
             self._operations += 1
             if self._operations == self._cleared_at:
-                shutil.rmtree(self._folder)
+                # All at once, whatever other threads write meanwhile.
+                gone = self._folder.rename(self._folder.with_name(f"{self._folder.name}-gone"))
+                shutil.rmtree(gone)
             operate(path, *arguments, **options)
 
         return counted
