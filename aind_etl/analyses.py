@@ -23,9 +23,9 @@ from aind_etl.lake import UNKNOWN_MONTH, Lake, Spill
 # How many documents are flattened at a time, unless they are large.
 _PORTION_DOCUMENTS = 10_000
 _PORTION_BYTES = 64 << 20
-_SPILL_BYTES = 256 << 20
+_SPILL_BYTES = 128 << 20
 # While one waits for a disk or a store, another sorts and compresses.
-_WRITERS = 3
+_WRITERS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,7 @@ def refresh_analyses(
     anew = anew or through == 0
     changed = _changed_records(lake, collection, through)
     removed = changed.filter(pl.col("operation") == "delete").height
+    live = changed.height - removed
     rejected: list[pl.DataFrame] = []
     with lake.scratch("refresh", collection) as folder:
         spill = Spill(folder, _SPILL_BYTES)
@@ -98,6 +99,8 @@ def refresh_analyses(
             rejected.append(flattened.rejected)
             progress(documents.height)
         records = None if anew else changed.select("record_id")
+        # Of a first load it is as large as the collection, and partitions want the room.
+        del changed
         verdicts = pl.concat(
             [pl.DataFrame(schema=polars_schema(tables.REJECTED_DOCUMENTS)), *rejected]
         )
@@ -116,7 +119,7 @@ def refresh_analyses(
             )
     return RefreshReport(
         collection,
-        flattened=changed.height - removed - verdicts.height,
+        flattened=live - verdicts.height,
         rejected=verdicts.height,
         removed=removed,
         partitions_written=written,
