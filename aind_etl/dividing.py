@@ -16,7 +16,15 @@ import polars as pl
 
 from aind_etl.contract import TABLES, Partitioning, tables
 from aind_etl.errors import DataError
-from aind_etl.lake import Lake, LogFile, divided_by, lies_in, read_log_file, together
+from aind_etl.lake import (
+    DividedMeanwhileError,
+    Lake,
+    LogFile,
+    divided_by,
+    lies_in,
+    read_log_file,
+    together,
+)
 from aind_etl.shards import MOST_SHARDS, Shard, parts
 
 _DIVIDED = (Partitioning.COLLECTION, Partitioning.COLLECTION_AND_MONTH)
@@ -119,7 +127,18 @@ def divide(lake: Lake, collection: str, of: int) -> None:
     DataError
         Another run works on the collection for very long, or a file is damaged.
     """
-    whole = lake.whole
+    is_done = False
+    while not is_done:
+        try:
+            _divide(lake.whole, collection, of)
+            is_done = True
+        except DividedMeanwhileError:
+            # Another run was first, and has done this or something else.
+            layout = lake.layout(collection)
+            is_done = layout.parts == of and not layout.is_to_be_cleared
+
+
+def _divide(whole: Lake, collection: str, of: int) -> None:
     present = whole.parts(collection)
     with ExitStack() as held:
         for part in present:

@@ -134,6 +134,16 @@ class ObjectStorage:
         """
         return sorted(self.marks(folder, suffix))
 
+    def sizes(self, folder: str, suffix: str) -> dict[str, int]:
+        """Return the bytes of the files of :meth:`files`, by their names.
+
+        Raises
+        ------
+        DataError
+            The store cannot be asked.
+        """
+        return {name: facts["size"] for name, facts in self._found(folder, suffix).items()}
+
     def marks(self, folder: str, suffix: str) -> dict[str, str]:
         """Return, by the file's name, a text that differs whenever its content does.
 
@@ -142,6 +152,13 @@ class ObjectStorage:
         DataError
             The store cannot be asked.
         """
+        return {
+            name: f"{facts['size']} {_etag(facts)}"
+            for name, facts in self._found(folder, suffix).items()
+        }
+
+    def _found(self, folder: str, suffix: str) -> dict[str, dict[str, Any]]:
+        """Return what the store's listing tells of the files of :meth:`files`, by their names."""
         with self._asking(f"list {folder!r}"):
             try:
                 if self._is_s3 and folder:
@@ -150,11 +167,7 @@ class ObjectStorage:
                     found = self._store.find(self._url(folder), detail=True)
             except FileNotFoundError:
                 return {}
-        return {
-            self._name(path): f"{facts['size']} {_etag(facts)}"
-            for path, facts in found.items()
-            if path.endswith(suffix)
-        }
+        return {self._name(path): facts for path, facts in found.items() if path.endswith(suffix)}
 
     def exists(self, name: str) -> bool:
         """Return whether there is a file.

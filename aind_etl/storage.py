@@ -48,6 +48,10 @@ class Storage(Protocol):
         """Return the names of the files anywhere below ``folder`` that end with ``suffix``."""
         ...
 
+    def sizes(self, folder: str, suffix: str) -> dict[str, int]:
+        """Return the bytes of the files of :meth:`files`, by their names."""
+        ...
+
     def marks(self, folder: str, suffix: str) -> dict[str, str]:
         """Return, by the file's name, a text that differs whenever its content does."""
         ...
@@ -140,6 +144,11 @@ class LocalStorage:
             return (self.root / name).read_bytes()
         except FileNotFoundError:
             return None
+
+    def sizes(self, folder: str, suffix: str) -> dict[str, int]:
+        """Return the bytes of the files of :meth:`files`, by their names."""
+        names = self.files(folder, suffix)
+        return {name: (self.root / name).stat().st_size for name in names}
 
     def marks(self, folder: str, suffix: str) -> dict[str, str]:
         """Return, by the file's name, a text that differs whenever its content does.

@@ -33,11 +33,18 @@ FIT = {
 
 @contextmanager
 def timed(taken):
-    """Note the wall and processor seconds of a ``with`` block."""
+    """Note the wall and processor seconds of a ``with`` block, and the memory until its end."""
     wall, cpu = time.perf_counter(), sum(os.times()[:4])
     yield
     taken["wall_seconds"] = time.perf_counter() - wall
     taken["cpu_seconds"] = sum(os.times()[:4]) - cpu
+    taken["peak_kilobytes"] = int(
+        next(
+            line.split()[1]
+            for line in Path("/proc/self/status").read_text().splitlines()
+            if line.startswith("VmHWM")
+        )
+    )
 
 
 def collection_at(source, **options):
@@ -265,11 +272,4 @@ if __name__ == "__main__":
     _, measure, source, target = sys.argv
     taken = {}
     answer = MEASURES[measure](source, target, taken)
-    taken["peak_kilobytes"] = int(
-        next(
-            line.split()[1]
-            for line in Path("/proc/self/status").read_text().splitlines()
-            if line.startswith("VmHWM")
-        )
-    )
     os.write(1, json.dumps(answer | taken).encode() + b"\n")

@@ -38,11 +38,13 @@ Answer = dict[str, object]
 
 @contextmanager
 def timed(taken: dict[str, float]) -> Iterator[None]:
-    """Note the wall and processor seconds of a ``with`` block."""
+    """Note the wall and processor seconds of a ``with`` block, and the memory until its end."""
     wall, cpu = time.perf_counter(), _processor_seconds()
     yield
     taken["wall_seconds"] = time.perf_counter() - wall
     taken["cpu_seconds"] = _processor_seconds() - cpu
+    # Before answers are looked up: those hold whole tables.
+    taken["peak_kilobytes"] = _peak_kilobytes()
 
 
 def _processor_seconds() -> float:
@@ -250,7 +252,6 @@ def main() -> None:
     given = parser.parse_args()
     taken: dict[str, float] = {}
     answer = MEASURES[given.measure](given, taken)
-    taken["peak_kilobytes"] = _peak_kilobytes()
     os.write(1, orjson.dumps(answer | taken) + b"\n")
 
 

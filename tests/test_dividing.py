@@ -4,7 +4,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import polars as pl
@@ -288,6 +290,28 @@ def test_a_division_killed_at_any_operation_loses_and_doubles_nothing(
         load(tmp_path / "dump", copy)
         assert_same(seen(copy), expected)
     assert killed > 20
+
+
+def test_runs_for_several_parts_that_begin_at_once_divide_once_and_all_go_on(
+    few: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    write_dump(tmp_path / "dump", few)
+    lake = loaded_lake(tmp_path / "dump", tmp_path / "lake")
+    before = seen(lake)
+    plan_parts(lake, MAIN, 8, 2)
+    all_see_it_whole = Barrier(4)
+
+    def begin(part: Part) -> None:
+        mine = lake.of_part(part)
+        all_see_it_whole.wait()
+        divide_as_planned(mine, MAIN)
+        with mine.lock(MAIN):
+            pass
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(begin, parts(4)))
+    assert labels(lake) == {4}
+    assert_same(seen(lake), before)
 
 
 def test_a_run_for_a_part_that_is_one_no_more_is_refused(

@@ -19,6 +19,7 @@ from aind_etl.contract import Table, tables
 from aind_etl.contract.ddl import describe, quote_identifier
 from aind_etl.lake import Lake
 from aind_etl.publishing import as_markdown
+from aind_etl.shards import WHOLE
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -103,13 +104,17 @@ def partition_metadata(
 ) -> Mapping[str, Any]:
     """Return what a run reports of one collection's part of a table."""
     files = lake.files(table, collection)
+    # Each of several parts would ask the files of all of them.
+    is_whole = lake.part == WHOLE
+    rows = lake.rows_by_file(table, None if is_whole else collection)
     metadata: dict[str, Any] = {
-        "dagster/row_count": lake.whole.count_rows(table),
-        "dagster/partition_row_count": lake.count_rows(table, collection),
+        "dagster/partition_row_count": sum(rows[file] for file in files if file in rows),
         "dagster/uri": uri(lake.storage.path(table.name)),
-        "bytes": sum(path.stat().st_size for path in files),
+        "bytes": lake.size_bytes(table, collection),
         "seconds": watch.seconds,
     }
+    if is_whole:
+        metadata["dagster/row_count"] = sum(rows.values())
     preview = _preview(lake, table, collection)
     if preview:
         metadata["preview"] = dg.MetadataValue.md(preview)
