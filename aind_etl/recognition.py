@@ -13,12 +13,13 @@ recognised is looked into.
 """
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import polars as pl
 import pyarrow as pa
@@ -36,6 +37,7 @@ _FILE_SCHEMA = pa.schema(
 )
 _VERSION_KEY = b"canonical form"
 _RAW_HASH_BYTES = 16
+_PIECE_BYTES = 1 << 20
 # Few rows more than those of a shard are read with it.
 _ROW_GROUP_ROWS = 8_192
 
@@ -109,7 +111,7 @@ class Recognition:
         with self._reading():
             if lake.storage.exists(self._name):
                 with lake.storage.path(self._name).open("rb") as file:
-                    metadata = pq.read_metadata(file)
+                    metadata = pq.read_metadata(pa.BufferReader(_checked_footer(file)))
                 if _is_ours(metadata):
                     self._metadata = metadata
 
@@ -180,19 +182,19 @@ class Recognition:
             return False
 
         def write_parquet(file: BinaryIO) -> None:
+            hashed = _HashedFile(file)
             with pq.ParquetWriter(
-                file,
+                hashed,
                 _FILE_SCHEMA.with_metadata({_VERSION_KEY: canonical_version().encode()}),
                 compression={"record_id": "zstd", "content_hash": "none", "raw_hash": "none"},
                 use_dictionary=False,
-                # Whatever happens to hashes, they look like hashes.
-                write_page_checksum=True,
             ) as writer:
                 for shard in divided:
                     path = self._noted.get(shard)
                     noted = self._read(shard) if path is None else _noted(path)
                     for rows in noted.iter_slices(_ROW_GROUP_ROWS):
                         writer.write_table(rows.to_arrow().cast(writer.schema))
+            file.write(hashed.digest())
 
         return self._lake.storage.write(self._name, write_parquet)
 
@@ -204,9 +206,7 @@ class Recognition:
                 groups = _groups_of(self._metadata, shard)
                 path = self._lake.storage.path(self._name)
                 with path.open("rb") as file:
-                    side_file = pq.ParquetFile(
-                        file, metadata=self._metadata, page_checksum_verification=True
-                    )
+                    side_file = pq.ParquetFile(file, metadata=self._metadata)
                     for group in groups:
                         # One thread: each that decodes keeps memory of its own for later.
                         rows = pl.DataFrame(side_file.read_row_group(group, use_threads=False))
@@ -233,6 +233,48 @@ def recognising(lake: Lake, collection: str) -> Iterator[Recognition]:
     """Give, for the time of a ``with`` block, what is known of a collection's bytes."""
     with lake.scratch("recognise", collection) as folder:
         yield Recognition(lake, collection, folder)
+
+
+class _HashedFile:
+    """A file that is written, and hashed meanwhile."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._hash = sha256()
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever else is asked of a file
+        return getattr(self._file, name)
+
+    def write(self, data: bytes) -> int:
+        self._hash.update(data)
+        return self._file.write(data)
+
+    def digest(self) -> bytes:
+        return self._hash.digest()
+
+
+def _checked_footer(file: BinaryIO) -> bytes:
+    """Return the end of a side file's parquet, once it is known that all is as it was written.
+
+    Reading damaged parquet may end the process, and this file is never made anew by hand.
+
+    Raises
+    ------
+    ValueError
+        Something is not as it was written.
+    """
+    size = file.seek(0, os.SEEK_END) - sha256().digest_size
+    file.seek(0)
+    found = sha256()
+    for start in range(0, size, _PIECE_BYTES):
+        found.update(file.read(min(_PIECE_BYTES, size - start)))
+    if size < 0 or file.read() != found.digest():
+        raise ValueError("it is not as it was written")
+    # The parquet ends with the length of what comes before, in four bytes, and four of its name.
+    file.seek(size - 8)
+    footer = int.from_bytes(file.read(4), "little")
+    file.seek(size - 8 - footer)
+    return file.read(footer + 8)
 
 
 def _noted(path: Path) -> pl.DataFrame:

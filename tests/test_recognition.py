@@ -17,6 +17,8 @@ from worlds import ANY_SHARE, MAIN, Clock, data_files_of, live_documents_of, rea
 from aind_etl.errors import SourceError
 from aind_etl.extract import ExtractReport, Pass, extract_collection
 from aind_etl.lake import Lake
+from aind_etl.recognition import recognising
+from aind_etl.shards import WHOLE
 from aind_etl.sources import Document, dump, read_documents, version
 from aind_etl.sources.dump import DumpSource
 from aind_etl.verify import verify_collection
@@ -151,6 +153,18 @@ def test_a_damaged_side_file_is_said_and_made_anew(
             assert run(folder, lake).unchanged == len(looked_into) > 0
         assert MAIN in caplog.text
         assert side_file(lake).read_bytes() == sound
+
+
+def test_a_side_file_of_which_any_byte_is_another_is_not_believed(folder: Path, lake: Lake) -> None:
+    run(folder, lake)
+    content = side_file(lake).read_bytes()
+    live = live_documents_of(lake).select("record_id", "content_hash")
+    for place in range(0, len(content), 3):
+        spoilt = bytearray(content)
+        spoilt[place] ^= 1 << place % 8
+        side_file(lake).write_bytes(spoilt)
+        with recognising(lake, MAIN) as recognition:
+            assert recognition.known(WHOLE.shard, live).rows.is_empty()
 
 
 def test_a_new_pass_leaves_the_side_file_alone(folder: Path, lake: Lake, sample_dump: Path) -> None:
