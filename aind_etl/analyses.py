@@ -9,7 +9,6 @@ batch of documents and by the largest partition.
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import polars as pl
@@ -24,8 +23,6 @@ from aind_etl.lake import UNKNOWN_MONTH, Lake, Spill
 _PORTION_DOCUMENTS = 10_000
 _PORTION_BYTES = 64 << 20
 _SPILL_BYTES = 128 << 20
-# While one waits for a disk or a store, another sorts and compresses.
-_WRITERS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +102,10 @@ def refresh_analyses(
             [pl.DataFrame(schema=polars_schema(tables.REJECTED_DOCUMENTS)), *rejected]
         )
         with lake.tables_lock(collection):
-            written = _replace_in_tables(lake, collection, records, spill)
+            written = sum(
+                _replace_in_table(lake, table, collection, records, spill)
+                for table in ANALYSIS_TABLES
+            )
             written += lake.replace_rows(
                 tables.REJECTED_DOCUMENTS, collection, None, without=records, rows=verdicts
             )
@@ -177,31 +177,15 @@ def _slices(documents: pl.DataFrame) -> Iterator[pl.DataFrame]:
         yield documents.slice(start)
 
 
-def _replace_in_tables(
-    lake: Lake, collection: str, records: pl.DataFrame | None, spill: Spill
+def _replace_in_table(
+    lake: Lake, table: Table, collection: str, records: pl.DataFrame | None, spill: Spill
 ) -> int:
     """Replace the rows of some records, or all, in every partition they are or will be in."""
-    partitions = [
-        (table, month)
-        for table in ANALYSIS_TABLES
-        for month in sorted(
-            _present_months(lake, table, collection, records) | set(spill.months(table))
-        )
-    ]
-
-    def replace(partition: tuple[Table, str]) -> bool:
-        table, month = partition
-        rows = spill.rows(table, month)
-        return lake.replace_rows(table, collection, month, without=records, rows=rows)
-
-    with ThreadPoolExecutor(_WRITERS, thread_name_prefix="partition") as pool:
-        return sum(pool.map(replace, partitions))
-
-
-def _present_months(
-    lake: Lake, table: Table, collection: str, records: pl.DataFrame | None
-) -> set[str]:
-    """Return the months in which a table has rows of some records, or any rows."""
     if records is None:
-        return set(lake.months(table, collection))
-    return lake.months_holding(table, collection, records)
+        present = set(lake.months(table, collection))
+    else:
+        present = lake.months_holding(table, collection, records)
+    return sum(
+        lake.replace_rows(table, collection, month, without=records, rows=spill.rows(table, month))
+        for month in sorted(present | set(spill.months(table)))
+    )

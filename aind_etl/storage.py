@@ -7,7 +7,6 @@ form on an object store is :mod:`aind_etl.object_storage`.
 
 import os
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePosixPath
@@ -183,9 +182,7 @@ class LocalStorage:
             The file is there and may not be replaced.
         """
         target = self.root / name
-        # Names may be too long for a folder; what differs in them may be what is left out.
-        writer = f"{os.getpid()}-{threading.get_ident()}"
-        staged = self.root / _STAGING / f"{writer}-{name.replace('/', '-')[-100:]}.tmp"
+        staged = self.root / _STAGING / f"{os.getpid()}-{name.replace('/', '-')[-100:]}.tmp"
         staged.parent.mkdir(parents=True, exist_ok=True)
         with staged.open("wb") as file:
             write_content(file)

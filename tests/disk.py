@@ -107,9 +107,7 @@ class ClearedDisk:
         def counted(path: Any, *arguments: Any, **options: Any) -> None:
             self._operations += 1
             if self._operations == self._cleared_at:
-                # All at once, whatever other threads write meanwhile.
-                gone = self._folder.rename(self._folder.with_name(f"{self._folder.name}-gone"))
-                shutil.rmtree(gone)
+                shutil.rmtree(self._folder)
             operate(path, *arguments, **options)
 
         return counted

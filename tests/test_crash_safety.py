@@ -18,7 +18,7 @@ import dagster as dg
 import polars as pl
 import pytest
 from disk import ClearedDisk, FullDisk
-from places import Places
+from places import OnDisk, Places
 from worlds import (
     MAIN,
     Built,
@@ -210,7 +210,9 @@ def expect_the_same_when_killed_at(
         scenario.run(lake)
         assert places.files(lake) == expected, f"killed at operation {operation}"
         places.remove(lake)
-    assert operation > len(written) > 0, "each is written by an operation of its own"
+    # On a store a file is one operation, and a rebuild writes four.
+    least = 10 if isinstance(places, OnDisk) else min(10, len(written))
+    assert operation > least > 0
 
 
 @pytest.mark.slow
