@@ -20,7 +20,7 @@ import s3fs
 from click.testing import Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from object_store import Send, new_prefix, requests_go_through
+from object_store import Send, counted, new_prefix, requests_go_through
 from typer.testing import CliRunner
 from worlds import (
     MAIN,
@@ -38,9 +38,12 @@ from aind_etl import object_storage
 from aind_etl.analyses import refresh_analyses
 from aind_etl.cli import app
 from aind_etl.contract import tables
+from aind_etl.dividing import divide
 from aind_etl.errors import ConfigurationError, DataError
 from aind_etl.lake import Lake
 from aind_etl.object_storage import ObjectStorage
+from aind_etl.orchestration.metadata import Stopwatch, partition_metadata
+from aind_etl.shards import parts
 from aind_etl.verify import verify_warehouse
 from aind_etl.warehouse import build_warehouse, connect
 
@@ -435,6 +438,25 @@ def test_a_second_load_writes_nothing(sample_dump: Path, lake_url: str) -> None:
     before = lake.storage.marks("", ".parquet")
     load(sample_dump, lake)
     assert lake.storage.marks("", ".parquet") == before
+
+
+def test_a_run_asks_each_file_of_its_own_part_once_how_many_rows_it_has(
+    sample_dump: Path, url: str
+) -> None:
+    lake = Lake(url)
+    load(sample_dump, lake)
+    divide(lake, MAIN, 2)
+    table = tables.INPUT_ASSETS
+    files = {str(file) for file in lake.files(table)}
+    for part in map(lake.of_part, parts(2)):
+        own = part.files(table, MAIN)
+        assert 0 < len(own) < len(files)
+        with counted() as requests:
+            found = partition_metadata(part, table, MAIN, Stopwatch())
+        # A preview reads one of them besides.
+        assert requests["get_object"] <= len(own) + 3
+        assert requests["head_object"] <= 3
+        assert found["dagster/partition_row_count"] == part.count_rows(table, MAIN)
 
 
 def test_a_lake_is_read_and_written_without_a_copy_of_it_on_the_disk(
