@@ -249,7 +249,7 @@ def _due(
     # All processes of a record: its rows are replaced together.
     with_file = records.lazy().filter(file.is_not_null())
     return (
-        with_file.join(due, on="record_id", how="semi").sort("session_month", "location").collect()
+        with_file.join(due, on="record_id", how="semi").sort("session_month", "record_id").collect()
     )
 
 
@@ -261,7 +261,9 @@ def _batches(due: pl.DataFrame) -> Iterator[pl.DataFrame]:
             yield pl.concat(held)
             held = []
         if month.height > _BATCH_RECORDS:
-            yield from month.iter_slices(_BATCH_RECORDS)
+            # The rows of a record are replaced together.
+            part = pl.col("record_id").rle_id() // _BATCH_RECORDS
+            yield from (records for _, records in month.group_by(part, maintain_order=True))
         else:
             held.append(month)
     if held:
