@@ -135,7 +135,8 @@ class Endpoint:
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.raw_path
         self.requests.append((request.method, path))
-        signed = re.search(r"Credential=(\w+)/", request.headers.get("Authorization", ""))
+        said = request.headers.get("Authorization", path)
+        signed = re.search(r"Credential=(\w+)(?:/|%2F)", said)
         self.signers.append(signed and signed[1])
         times = self._times.get(path, 0)
         self._times[path] = times + 1

@@ -41,13 +41,15 @@ from aind_etl.results import (
     refresh_trials,
     settle_unclaimed_folders,
 )
-from aind_etl.results.store import ResultStore
+from aind_etl.results.store import FileRequest, ResultStore
 from aind_etl.settings import load_settings
 from aind_etl.sources.sample import SampleSource
 from aind_etl.warehouse import build_warehouse, connect, run_checks
 
 PROTOTYPE_BUCKET = "aind-dynamic-foraging-analysis-prod-o5171v"
 RESULT_JSON = "docDB_mle_fitting.json"
+FRAMEWORK_FOLDERS = "aind-analysis-prod-o5171v/dynamic-foraging-model-fitting"
+FRAMEWORK_RESULT_JSON = "original_results_mle_fitting.json"
 RESULT_TABLES = (
     tables.RESULT_FOLDERS,
     tables.RESULT_FILES,
@@ -479,6 +481,24 @@ def test_a_month_of_many_records_is_written_in_parts_that_add_up(
     assert_same(expected, results_of(again.lake))
 
 
+def test_the_processes_of_a_record_stay_together_in_a_month_of_many(
+    sample_dump: Path, sample_results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    document = next(
+        one
+        for one in read_dump(sample_dump)
+        if (sample_results / FRAMEWORK_FOLDERS / one["_id"] / FRAMEWORK_RESULT_JSON).is_file()
+    )
+    processes = document["processing"]["data_processes"]
+    document["processing"]["data_processes"] = processes * 3
+    few = Few(tmp_path, [document], Lake(tmp_path / "lake"), Clock())
+    few.load()
+    monkeypatch.setattr("aind_etl.results.trials._BATCH_RECORDS", 2)
+    few.refresh(place=sample_results)
+    latents = rows_of(few.lake, tables.ANALYSES_LATENTS)
+    assert sorted(latents["process_index"]) == [0, 1, 2]
+
+
 # --- faults -----------------------------------------------------------------------------------
 
 
@@ -616,6 +636,20 @@ def test_a_store_that_answers_nothing_ends_the_run_with_a_sentence(few: Few):
         refresh_result_files(few.lake, store, MAIN)
 
 
+def test_a_bucket_that_lies_elsewhere_is_found_there(faulty: tuple[Few, Endpoint]):
+    few, endpoint = faulty
+    # Until the client has asked in its own way, which is the second.
+    endpoint.faults = lambda _path, _asked: (
+        error(301, "PermanentRedirect") if len(endpoint.requests) == 1 else None
+    )
+    requests = [FileRequest(one["s3_location"], RESULT_JSON, 100) for one in few.documents]
+    with store_at(endpoint, concurrency=1) as store:
+        answers = list(store.read_files(requests))
+    assert [one.content for one in answers] == [few.result(n).read_bytes() for n in range(12)]
+    # It is looked for once, not for every file.
+    assert len(endpoint.requests) == 2 + 12
+
+
 @contextmanager
 def a_listener_that_hangs_up() -> Iterator[tuple[str, list[int]]]:
     """Give the URL of a listener that ends every connection, and how many there were."""
@@ -647,6 +681,24 @@ def test_a_store_of_which_no_answer_comes_is_soon_asked_no_more(few: Few):
     assert "the next run goes on from there" in str(told.value)
     few.refresh()
     assert set(few.outcomes().values()) == {("loaded", None)}
+
+
+def test_no_error_tells_with_what_a_file_was_asked_for(few: Few, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "TESTER")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of no value")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "a-session-of-theirs")
+    monkeypatch.setenv("AIND_ETL_S3_ANON", "false")
+    request = FileRequest(few.documents[0]["s3_location"], RESULT_JSON, 100)
+    with a_listener_that_hangs_up() as (url, _):
+        store = open_result_store(load_settings(results_root="s3://", s3_endpoint_url=url))
+        store._first_wait, store._longest_silence = 0.002, 100.0
+        with store:
+            (answer,) = store.read_files([request])
+    assert answer.problem is not None
+    assert answer.problem.reason == "unreachable"
+    assert url in answer.problem.message
+    for secret in ("TESTER", "a-session-of-theirs", "Signature"):
+        assert secret not in answer.problem.message
 
 
 def test_one_file_that_never_comes_does_not_keep_the_others_away(
@@ -763,10 +815,13 @@ def test_requests_are_signed_only_where_that_is_asked_for(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "TESTER")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of no value")
     monkeypatch.setenv("AIND_ETL_S3_ANON", is_anonymous)
+    folder = few.documents[0]["s3_location"]
     with store_at(endpoint) as store:
-        (answer,) = store.list_folders([few.documents[0]["s3_location"]])
-    assert answer.problem is None
-    assert set(endpoint.signers) == {signer}
+        (listing,) = store.list_folders([folder])
+        (answer,) = store.read_files([FileRequest(folder, RESULT_JSON, 100)])
+    assert listing.problem is None
+    assert answer.content == few.result(0).read_bytes()
+    assert endpoint.signers == [signer, signer]
 
 
 def test_pages_of_any_size_hold_the_same_files(faulty: tuple[Few, Endpoint]):

@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from importlib.metadata import version
 from itertools import count, pairwise
 from pathlib import Path
@@ -30,6 +31,8 @@ import polars as pl
 from aind_etl.errors import AindEtlError, ConfigurationError, SourceError
 
 if TYPE_CHECKING:
+    from aiobotocore.awsrequest import AioAWSResponse
+
     from aind_etl.settings import Settings
 
 LARGEST_FILE_BYTES = 64 << 20
@@ -48,6 +51,8 @@ _THROTTLED = 429
 _SERVER_ERROR = 500
 _NOT_FOUND = 404
 _REFUSED = (401, 403)
+# What a store of many regions says of a bucket in another one.
+_ELSEWHERE = (301, 307, 400)
 
 _Job = TypeVar("_Job")
 _Answer = TypeVar("_Answer")
@@ -544,6 +549,8 @@ class _ObjectStore:
                 # Asking again is done here, for every way in which an answer can fail.
                 "retries": {"total_max_attempts": 1},
                 "s3": {"addressing_style": "path" if endpoint else "virtual"},
+                # An address is signed in an older way by itself, which not all regions take.
+                **({} if self._anonymous else {"signature_version": "s3v4"}),
             },
         )
         self._s3.retries = 1
@@ -584,15 +591,41 @@ class _ObjectStore:
 
     async def read(self, location: str, name: str) -> tuple[bytes, str]:
         bucket, key = self._place(location)
-        answer = await self._s3._call_s3("get_object", Bucket=bucket, Key=f"{key}/{name}")  # noqa: SLF001
-        length = answer.get("ContentLength")
-        async with answer["Body"] as body:
-            if length is None or length > LARGEST_FILE_BYTES:
-                raise TooLargeError(length)
-            content = await body.read()
+        asked = {"Bucket": bucket, "Key": f"{key}/{name}"}
+        answer = await self._get(asked)
+        if answer.status_code in _ELSEWHERE:
+            await answer.content
+            # Asked in its own way, the client learns where the bucket lies, and knows it then.
+            found = await self._s3._call_s3("get_object", **asked)  # noqa: SLF001
+            found["Body"].close()
+            answer = await self._get(asked)
+        if answer.status_code != HTTPStatus.OK:
+            raise await _refusal(answer)
+        length = int(answer.headers.get("content-length", -1))
+        if not 0 <= length <= LARGEST_FILE_BYTES:
+            answer.raw.close()
+            raise TooLargeError(None if length < 0 else length)
+        content = await answer.content
         if len(content) != length:
             raise ConnectionError(f"{len(content):,} bytes came of {length:,}")
-        return content, answer.get("ETag", "").strip('"')
+        return content, answer.headers.get("etag", "").strip('"')
+
+    async def _get(self, asked: dict[str, str]) -> "AioAWSResponse":
+        """Return the answer to a ``GetObject``, its content not yet taken.
+
+        The client addresses, signs and sends. Its own way to take an answer apart looks for some
+        forty headers, and takes longer than all the rest.
+        """
+        from botocore.awsrequest import AWSRequest  # noqa: PLC0415 - as in `open`
+
+        client = self._s3.s3
+        url = await client.generate_presigned_url("get_object", asked)
+        request = AWSRequest("GET", url, stream_output=True).prepare()
+        try:
+            return await client._endpoint.http_session.send(request)  # noqa: SLF001 - it sends nothing else
+        except Exception as error:  # noqa: BLE001 - whatever a client raises
+            # It names the address, which is signed.
+            raise ConnectionError(str(error).replace(url, url.partition("?")[0])) from None
 
     def _place(self, location: str) -> tuple[str, str]:
         place = _below(location)
@@ -746,6 +779,21 @@ def _read_local(path: Path) -> tuple[bytes, str]:
 
 
 # --- what went wrong ------------------------------------------------------------------------
+
+
+async def _refusal(answer: "AioAWSResponse") -> Exception:
+    """Return what an answer that is no file says, as the client would have raised it."""
+    from botocore.exceptions import ClientError  # noqa: PLC0415 - as in `open`
+    from botocore.parsers import create_parser  # noqa: PLC0415
+    from s3fs.errors import translate_boto_error  # noqa: PLC0415
+
+    told = {
+        "status_code": answer.status_code,
+        "headers": answer.headers,
+        "body": await answer.content,
+    }
+    said = create_parser("rest-xml").parse(told, None)
+    return cast("Exception", translate_boto_error(ClientError(said, "GetObject")))
 
 
 def _answer_of(error: BaseException) -> dict[str, Any]:
