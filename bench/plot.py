@@ -19,7 +19,12 @@ def ratios(record):
         alt.Chart(alt.Data(values=rows))
         .mark_bar()
         .encode(
-            x=alt.X("seconds:Q", scale=alt.Scale(type="symlog", constant=0.05)),
+            x=alt.X(
+                "seconds:Q",
+                scale=alt.Scale(type="symlog", constant=0.05),
+                # By itself it names the upper end alone.
+                axis=alt.Axis(values=[0, 0.1, 0.3, 1, 3, 10, 30, 100]),
+            ),
             y=alt.Y("side:N", title=None),
             color=alt.Color("side:N", legend=None),
             row=alt.Row(
