@@ -23,7 +23,7 @@ def ratios(record):
                 "seconds:Q",
                 scale=alt.Scale(type="symlog", constant=0.05),
                 # By itself it names the upper end alone.
-                axis=alt.Axis(values=[0, 0.1, 0.3, 1, 3, 10, 30, 100], format="g"),
+                axis=alt.Axis(values=[0, 0.1, 0.3, 1, 3, 10, 30, 100], labelExpr="datum.value"),
             ),
             y=alt.Y("side:N", title=None),
             color=alt.Color("side:N", legend=None),
