@@ -1,11 +1,13 @@
 """What Kubernetes is asked for: a pod a run and a pod a step, as the chart's values make them."""
 
+import copy
 import json
 import os
 import re
 from pathlib import Path
 
 import dagster as dg
+import helm_chart
 import jsonschema
 import kubernetes
 import pytest
@@ -15,6 +17,7 @@ from dagster._core.code_pointer import ModuleCodePointer
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 from dagster_k8s.container_context import K8sContainerContext
 from dagster_k8s.job import construct_dagster_k8s_job, get_user_defined_k8s_config
+from dagster_k8s.models import k8s_snake_case_dict
 
 from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION, SESSIONS, VERIFY
 
@@ -148,6 +151,33 @@ def test_the_code_location_on_kubernetes_makes_a_pod_of_every_step(values):
 def mebibytes(text):
     number, unit = re.fullmatch(r"(\d+)(Mi|Gi)", text).groups()
     return int(number) * {"Mi": 1, "Gi": 1024}[unit]
+
+
+def test_the_values_say_what_the_chart_takes_and_nothing_else(values):
+    jsonschema.validate(values, helm_chart.SCHEMA)
+    for name, value in helm_chart.kubernetes_types(helm_chart.SCHEMA, values):
+        k8s_snake_case_dict(getattr(kubernetes.client, name), value)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("dagsterDaemon", "runMonitoring", "maxRuntimeSeconds"),
+        ("runLauncher", "config", "k8sRunLauncher", "runK8sConfig"),
+        ("dagsterWebserver", "securityContext", "allowPrivilegeEscalation"),
+        ("dagster-user-deployments", "enableSubchart"),
+        ("postgresql",),
+    ],
+    ids=".".join,
+)
+def test_a_value_that_the_chart_does_not_know_is_noticed(values, path):
+    wrong = copy.deepcopy(values)
+    place = wrong
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1] + "s"] = place.pop(path[-1])
+    with pytest.raises(Exception, match=f"{path[-1]}s"):
+        test_the_values_say_what_the_chart_takes_and_nothing_else(wrong)
 
 
 @pytest.mark.skipif(
