@@ -227,6 +227,14 @@ def paths(documents: list[JsonDocument]) -> Paths:
     return Paths(documents)
 
 
+@pytest.mark.parametrize("operator", ["$eq", "$ne", *SIGNS])
+@pytest.mark.parametrize("number", [2**53 - 1, 2**53, 2**53 + 1])
+def test_whole_numbers_are_told_apart_where_floats_are_not(collection, warehouse, operator, number):
+    query = {"big": {operator: number}}
+    expected = {document["_id"] for document in collection.find(query, {"_id": 1})}
+    assert set(matching_records(warehouse, MAIN, query)) == expected
+
+
 @settings(max_examples=EXAMPLES)
 @given(seed=st.integers(0, 2**32))
 def test_the_same_records_are_found_as_by_a_server(collection, warehouse, paths, seed):

@@ -43,7 +43,7 @@ _IS_FRAMEWORK = "pipeline_format = 'framework'"
 _PROCESSES = PROCESS.removesuffix("[]")
 _FORMATS = ("prototype", "framework")
 _KEY = ("source_collection", "record_id", "process_index")
-_LARGEST_EXACT = 2**53
+_FIRST_INEXACT = 2**53
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _DAY_LENGTH = len("2024-10-24")
 # Types made of texts, and how many days off the texts a zone of two digits of hours can put them.
@@ -287,8 +287,9 @@ class _Translation:
         if isinstance(test, IsNull | HasEntry):
             return True
         if isinstance(test, Compare) and isinstance(test.value, int | float):
-            # Columns have no NaN, and hold whole numbers only as exactly as floats do.
-            inexact = math.isnan(test.value) or abs(test.value) > _LARGEST_EXACT
+            # Columns have no NaN, and hold whole numbers only as exactly as floats do: from 2**53 on
+            # one may have become another.
+            inexact = math.isnan(test.value) or abs(test.value) >= _FIRST_INEXACT
             if inexact and not math.isinf(test.value):
                 return True
         return any(path == left or path.startswith(f"{left}.") for left in _left())
