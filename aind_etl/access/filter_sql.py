@@ -287,8 +287,8 @@ class _Translation:
         if isinstance(test, IsNull | HasEntry):
             return True
         if isinstance(test, Compare) and isinstance(test.value, int | float):
-            # Columns have no NaN, and hold whole numbers only as exactly as floats do: from 2**53 on
-            # one may have become another.
+            # Columns have no NaN, and hold whole numbers only as exactly as floats do: from 2**53
+            # on, one may have become another.
             inexact = math.isnan(test.value) or abs(test.value) >= _FIRST_INEXACT
             if inexact and not math.isinf(test.value):
                 return True
