@@ -1,8 +1,9 @@
 """What Dagster's Helm chart takes, as far as the values for it say something.
 
-From ``values.schema.json`` of the chart and of its part for code locations: names, types and what
-may be left out. Unlike theirs nothing is open here: a key that is missing below must be looked up
-in the chart before it is used. ``make test-chart`` asks the chart itself, and needs a network.
+Names, types and what may be left out, from the chart's own schema, its templates and the models
+that the schema is made of, as they stood in several versions of Dagster. Unlike theirs nothing is
+open here: a key that is missing below must be looked up in the chart before it is used. Only
+``make test-chart``, which needs a network, asks the chart of the very version to be installed.
 """
 
 TEXT = {"type": "string"}
@@ -76,7 +77,7 @@ RUN_LAUNCHER = the(
 )
 RUN_LAUNCHER["required"] = [name for name in RUN_LAUNCHER["properties"] if name != "runK8sConfig"]
 
-VALUES = {
+_VALUES = {
     "global": the(postgresqlSecretName=TEXT, dagsterHome=TEXT),
     "generatePostgresqlPasswordSecret": YES_OR_NO,
     "postgresql": the(
@@ -116,10 +117,9 @@ VALUES = {
     "telemetry": all_of(enabled=YES_OR_NO),
     "additionalInstanceConfig": ANYTHING,
 }
-"""What may be said at the top, and below it."""
 
-SCHEMA = the(**VALUES)
-"""Of the whole file."""
+SCHEMA = the(**_VALUES)
+"""The schema of the whole file."""
 
 
 def kubernetes_types(schema, value):
