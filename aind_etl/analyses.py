@@ -32,7 +32,9 @@ class RefreshReport:
     Attributes
     ----------
     flattened, rejected, removed
-        Numbers of documents: flattened anew, rejected, and gone.
+        Numbers of documents: flattened, without a row of `analyses`, and gone.
+    rejected_values
+        Number of values of the flattened documents that do not fit their column.
     partitions_written
         Number of files written or removed.
     """
@@ -40,6 +42,7 @@ class RefreshReport:
     collection: str
     flattened: int = 0
     rejected: int = 0
+    rejected_values: int = 0
     removed: int = 0
     partitions_written: int = 0
 
@@ -51,7 +54,7 @@ def refresh_analyses(
     anew: bool = False,
     progress: Callable[[int], None] = lambda _documents: None,
 ) -> RefreshReport:
-    """Bring `analyses`, its children and `rejected_documents` of a collection up to date.
+    """Bring `analyses`, its children and the tables of what is rejected up to date.
 
     Interrupted and run again, it gives the same tables: the state that says how far it came is
     written last, and a record's rows are always replaced, never added to.
@@ -86,28 +89,31 @@ def refresh_analyses(
     changed = _changed_records(lake, collection, through)
     removed = changed.filter(pl.col("operation") == "delete").height
     live = changed.height - removed
-    rejected: list[pl.DataFrame] = []
+    rejected = {
+        table: [pl.DataFrame(schema=polars_schema(table))]
+        for table in (tables.REJECTED_DOCUMENTS, tables.REJECTED_VALUES)
+    }
     with lake.scratch("refresh", collection) as folder:
         spill = Spill(folder, _SPILL_BYTES)
         for documents in _portions(lake, collection, through, changed):
             flattened = flatten_documents(collection, documents, UNKNOWN_MONTH)
             for table in ANALYSIS_TABLES:
                 spill.add(table, flattened.rows[table.name])
-            rejected.append(flattened.rejected)
+            rejected[tables.REJECTED_DOCUMENTS].append(flattened.rejected)
+            rejected[tables.REJECTED_VALUES].append(flattened.rejected_values)
             progress(documents.height)
         records = None if anew else changed.select("record_id")
         # Of a first load it is as large as the collection, and partitions want the room.
         del changed
-        verdicts = pl.concat(
-            [pl.DataFrame(schema=polars_schema(tables.REJECTED_DOCUMENTS)), *rejected]
-        )
+        verdicts = {table: pl.concat(frames) for table, frames in rejected.items()}
         with lake.tables_lock(collection):
             written = sum(
                 _replace_in_table(lake, table, collection, records, spill)
                 for table in ANALYSIS_TABLES
             )
-            written += lake.replace_rows(
-                tables.REJECTED_DOCUMENTS, collection, None, without=records, rows=verdicts
+            written += sum(
+                lake.replace_rows(table, collection, None, without=records, rows=rows)
+                for table, rows in verdicts.items()
             )
             if lake.last_batch(collection) < last_batch:
                 raise DataError(
@@ -117,10 +123,12 @@ def refresh_analyses(
             lake.update_state(
                 collection, {"flattened_through": last_batch, "flattener": flattener_version()}
             )
+    n_rejected = verdicts[tables.REJECTED_DOCUMENTS].height
     return RefreshReport(
         collection,
-        flattened=live - verdicts.height,
-        rejected=verdicts.height,
+        flattened=live - n_rejected,
+        rejected=n_rejected,
+        rejected_values=verdicts[tables.REJECTED_VALUES].height,
         removed=removed,
         partitions_written=written,
     )

@@ -204,6 +204,7 @@ def status(lake: LakeOption = None, warehouse: WarehouseOption = None) -> None:
         ("collection", "left"),
         ("live", "right"),
         ("rejected", "right"),
+        ("rejected values", "right"),
         ("waiting", "right"),
         ("newest finished", "left"),
         ("last new pass", "left"),
@@ -216,6 +217,7 @@ def status(lake: LakeOption = None, warehouse: WarehouseOption = None) -> None:
             _escape(one.collection),
             f"{one.live:,}",
             f"{one.rejected:,}",
+            f"{one.rejected_values:,}",
             f"{one.waiting:,}",
             one.newest_finished,
             one.last_new_pass,
@@ -605,7 +607,8 @@ def rebuild(
                     report = refresh_analyses(part, name, anew=True, progress=progress.advance)
                 progress.say(
                     f"{part.name_of(name)}: {report.flattened:,} documents flattened, "
-                    f"{report.rejected:,} rejected, {report.partitions_written:,} files written"
+                    f"{report.rejected:,} rejected, {report.rejected_values:,} values rejected, "
+                    f"{report.partitions_written:,} files written"
                 )
         progress.step("build the warehouse")
         build_warehouse(store, settings.warehouse_path)

@@ -21,8 +21,10 @@ class CollectionStatus:
     Attributes
     ----------
     live, rejected, waiting
-        Numbers of documents: in the source when it was last read, not flattened for a reason,
-        and not flattened yet.
+        Numbers of documents: in the source when it was last read, without a row of `analyses` for
+        a reason, and not flattened yet.
+    rejected_values
+        Number of values that do not fit their column.
     newest_finished
         When the newest analysis was done.
     last_new_pass, last_full_pass
@@ -34,6 +36,7 @@ class CollectionStatus:
     collection: str
     live: int
     rejected: int
+    rejected_values: int
     waiting: int
     newest_finished: str
     last_new_pass: str
@@ -89,6 +92,7 @@ def _status(lake: Lake, collection: str) -> CollectionStatus:
         collection,
         live.height,
         rejected.select(pl.len()).collect().item(),
+        lake.count_rows(tables.REJECTED_VALUES, collection),
         waiting.height,
         newest.collect().item() or "–",
         ago(now, state.last_new_pass_at),

@@ -19,7 +19,7 @@ import duckdb
 import polars as pl
 
 from aind_etl.analyses import refresh_analyses
-from aind_etl.contract import ANALYSIS_TABLES, TABLES, Partitioning, Table, tables
+from aind_etl.contract import FLATTENED_TABLES, TABLES, Partitioning, Table, tables
 from aind_etl.contract.ddl import quote_identifier, quote_text
 from aind_etl.errors import DataError
 from aind_etl.lake import Lake, record_ids
@@ -159,7 +159,7 @@ def _verify_part(
             else:
                 copy.write_bytes(file.path.read_bytes())
         refresh_analyses(anew, collection, anew=True, progress=progress)
-        for table in (*ANALYSIS_TABLES, tables.REJECTED_DOCUMENTS):
+        for table in FLATTENED_TABLES:
             months: Sequence[str | None] = [None]
             if table.partitioning is Partitioning.COLLECTION_AND_MONTH:
                 there = {*lake.months(table, collection), *anew.months(table, collection)}

@@ -184,6 +184,16 @@ def test_rejected_documents_are_told_of_and_no_failure(session, dump):
     assert session.run("sql", query, "-f", "csv")[0].split() == ["reason", "unknown_format"]
 
 
+def test_rejected_values_are_reported_and_their_documents_loaded(session, dump):
+    bad = {"_id": "bad", "nwb_name": [], "analysis_spec": 5, "status": "success"}
+    write_dump(dump, [bad], "another")
+    _, errors = session.run("run", "--source", "dump")
+    assert "another: 2 values rejected; the table rejected_values says why" in errors
+    query = "SELECT n_rejected_values AS n FROM analyses WHERE record_id = 'bad'"
+    assert session.run("sql", query, "-f", "csv")[0].split() == ["n", "2"]
+    assert "rejected values" in " ".join(session.run("status")[0].split())
+
+
 def test_a_dump_that_is_cut_off_ends_with_3_and_keeps_the_other_collections(session, dump):
     whole = gzip.compress(b'{"_id": "a", "nwb_name": "1_2024-01-01.nwb"}\n' * 5000)
     (dump / "cut.jsonl.gz").write_bytes(whole[: len(whole) // 2])

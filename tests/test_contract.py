@@ -82,6 +82,7 @@ COLUMNS = {
         ("schema_version", "VARCHAR"),
         ("input_asset_url", "VARCHAR"),
         ("n_attributes", "INTEGER"),
+        ("n_rejected_values", "INTEGER"),
         ("content_hash", "VARCHAR"),
         ("first_seen_at", "TIMESTAMPTZ"),
         ("changed_at", "TIMESTAMPTZ"),
@@ -189,6 +190,15 @@ COLUMNS = {
         ("content_hash", "VARCHAR"),
         ("operation", "VARCHAR"),
         ("batch_id", "BIGINT"),
+        ("extracted_at", "TIMESTAMPTZ"),
+    ],
+    "rejected_values": [
+        *KEY_COLUMNS,
+        ("path", "VARCHAR"),
+        ("reason", "VARCHAR"),
+        ("value", "VARCHAR"),
+        ("expected", "VARCHAR"),
+        ("content_hash", "VARCHAR"),
         ("extracted_at", "TIMESTAMPTZ"),
     ],
     "rejected_documents": [
@@ -329,7 +339,7 @@ def test_every_column_has_a_snake_case_name_a_type_and_a_description(table):
 
 @every_table
 def test_a_table_says_what_a_row_is_in_one_sentence(table):
-    assert table.description.startswith("One row a")
+    assert table.description.startswith("One row per ")
     assert table.description.endswith(".")
 
 

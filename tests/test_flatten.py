@@ -5,6 +5,7 @@ import json
 import math
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
+from random import Random
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import MAIN, NOON, read_dump
 
-from aind_etl.contract import ANALYSIS_TABLES, DataType, tables
+from aind_etl.contract import ANALYSIS_TABLES, DataType, table_named, tables
 from aind_etl.contract.columns import LEFT_IN_DOCUMENTS
 from aind_etl.contract.schemas import polars_schema
-from aind_etl.flatten import flatten_documents, flattener_version
+from aind_etl.flatten import Flattened, flatten_documents, flattener_version
 from aind_etl.flatten.reading import paths_read
-from aind_etl.sources.canonical import document_from_json
+from aind_etl.sources.canonical import canonical_json, document_from_json
 from aind_etl.sources.dump import DumpSource
 
 NO_MONTH = "no month"
@@ -135,8 +136,12 @@ def as_stored(value, data_type):
         moment = datetime.fromisoformat(value)
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     if data_type is DataType.DOUBLE:
-        return None if math.isnan(value) else float(value)
-    return int(value) if data_type.is_integer else value
+        return None if math.isnan(float(value)) else float(value)
+    if data_type.is_integer:
+        return int(float(value))
+    if data_type is DataType.VARCHAR and not isinstance(value, str):
+        return str(value).lower() if isinstance(value, bool) else str(int(value))
+    return value
 
 
 class Places:
@@ -205,6 +210,12 @@ class Rows:
             for row in self._of["attributes"]
         }
         self.number_of_attributes = len(self._of["attributes"])
+        self.rejected = flattened.rejected_values.filter(pl.col("record_id") == record_id)
+        self._rejected_paths = set(self.rejected["path"])
+
+    def is_rejected(self, way):
+        """Return whether a value, or a list or an object that it is in, was rejected."""
+        return any(written(way[:n]) in self._rejected_paths for n in range(1, len(way) + 1))
 
     def child(self, table, index, **key):
         """Return the one row of a child with a key, an empty one where there is no such row."""
@@ -222,7 +233,7 @@ def normalised(document):
         return document
     document = copy.deepcopy(document)
     for process in document["processing"]["data_processes"]:
-        outputs = process.get("output_parameters")
+        outputs = process.get("output_parameters") if isinstance(process, dict) else None
         if isinstance(outputs, list) and len(outputs) == 1 and isinstance(outputs[0], dict):
             process["output_parameters"] = outputs[0]
     return document
@@ -247,24 +258,26 @@ def lost_of(document, flattened):
     expected = {}
     for leaf in leaves_of(document):
         way, value = leaf
-        if way[0] == "_id" or places.is_left(way):
+        if way[0] == "_id" or places.is_left(way) or rows.is_rejected(way):
             continue
         in_process = way[:2] == ("processing", "data_processes")
         index = way[2] if in_process else 0
         known = places.column(way)
         if known is not None:
             _, column, rank = known
-            if rank == 0 or not is_overruled(document, column, pipeline_format, way):
+            if rank == 0 or not is_overruled(document, rows, column, pipeline_format, way):
                 indices = [index] if in_process else list(rows.analyses)
                 for each in indices:
                     held, found = held_value(document, rows, known, way, each)
                     if not held or found != as_stored(value, column.type):
                         yield leaf, column.name, found
                 continue
-            if value == value_at(document, first_way(column, pipeline_format, way)):
+            value = as_stored(value, column.type)
+            first = value_at(document, first_way(column, pipeline_format, way))
+            if value == as_stored(first, column.type):
                 continue
         section, within = places.section(way)
-        expected[index, section, written(within)] = leaf
+        expected[index, section, written(within)] = Leaf(way, value)
     for key, leaf in expected.items():
         if not is_kept(rows.attributes.get(key), leaf.value):
             yield leaf, key, rows.attributes.get(key)
@@ -280,8 +293,9 @@ def first_way(column, pipeline_format, way):
     return tuple(way[2] if step == "[]" else step for step in path)
 
 
-def is_overruled(document, column, pipeline_format, way):
-    return value_at(document, first_way(column, pipeline_format, way)) is not None
+def is_overruled(document, rows, column, pipeline_format, way):
+    first = first_way(column, pipeline_format, way)
+    return value_at(document, first) is not None and not rows.is_rejected(first)
 
 
 def held_value(document, rows, known, way, index):
@@ -291,10 +305,10 @@ def held_value(document, rows, known, way, index):
         row = rows.analyses.get(index, {})
     elif table == "fit_parameters":
         if column.name == "parameter":
-            name = value_at(document, way)
+            name = as_stored(value_at(document, way), DataType.VARCHAR)
         elif isinstance(way[-1], int):
             names = value_at(document, (*way[:-2], "fit_names")) or []
-            name = names[way[-1]] if way[-1] < len(names) else None
+            name = as_stored(names[way[-1]], DataType.VARCHAR) if way[-1] < len(names) else None
         else:
             name = way[-1]
         row = rows.child(table, index, parameter=name)
@@ -314,7 +328,8 @@ def is_kept(kept, value):
         return (text, number) == (None, None) and boolean is value
     if isinstance(value, str):
         return (number, boolean) == (None, None) and text == value
-    if (text, boolean) != (None, None) or number is None:
+    digits = str(value) if isinstance(value, int) and abs(value) > 2**53 else None
+    if (text, boolean) != (digits, None) or number is None:
         return False
     return number == float(value) or (math.isnan(number) and math.isnan(value))
 
@@ -782,19 +797,24 @@ def test_what_is_not_a_number_is_null(main):
     assert held["analyses"]["prediction_accuracy_test_mean"].item() == pytest.approx(np.mean(rest))
 
 
-def test_whole_numbers_that_no_float_holds_exactly_are_rounded(main):
+def test_integers_that_no_float_holds_exactly_keep_their_digits_as_text(main):
     documents, _ = main
     document = copy.deepcopy(next(one for one in documents.values() if fit_of(one)))
     fit = fit_of(document)
     name = fit["fit_settings"]["fit_names"][0]
     fit["AIC"] = fit["params"][name] = fit["fit_settings"]["upper_bounds"][0] = 2**62 + 1
-    document["huge"] = 2**70
+    document |= {"large": 2**53 + 1, "huge": 2**70 + 1, "exact": 2**53, "float": 2.0**70}
     held = flatten([document]).rows
     parameter = held["fit_parameters"].row(by_predicate=pl.col("parameter") == name, named=True)
     assert held["analyses"]["aic"].item() == 2.0**62
     assert parameter["value"] == parameter["upper_bound"] == 2.0**62
-    huge = held["attributes"].row(by_predicate=pl.col("path") == "huge", named=True)
-    assert huge["value_number"] == 2.0**70
+    kept = held["attributes"].select("path", "value_number", "value_text").rows()
+    assert {row for row in kept if row[0] in document} >= {
+        ("large", 2.0**53, str(2**53 + 1)),
+        ("huge", 2.0**70, str(2**70 + 1)),
+        ("exact", 2.0**53, None),
+        ("float", 2.0**70, None),
+    }
 
 
 def test_every_parameter_named_anywhere_in_a_fit_has_a_row(main):
@@ -812,97 +832,223 @@ def test_every_parameter_named_anywhere_in_a_fit_has_a_row(main):
     assert list(lost_of(document, flatten([document]))) == []
 
 
-# --- what cannot be flattened ----------------------------------------------------------------
+# --- what does not fit -----------------------------------------------------------------------
 
 
-def refused(document, *, reason, path, words):
-    """Check that a document alone of its batch is refused, and how."""
-    one = flatten([document])
-    assert one.rows["analyses"].is_empty()
-    ((found, place, message),) = one.rejected.select("reason", "path", "message").rows()
-    assert (found, place) == (reason, path)
-    assert words in message
+def assert_all_is_there(document, flattened):
+    """Fail where a value of a document is neither in its place nor rejected by name."""
+    assert list(lost_of(document, flattened)) == []
+    record_id = document_from_json(json.dumps(document).encode()).record_id
+    rows = Rows(flattened, record_id)
+    values = {written(way): value_at(normalised(document), way) for way in ways_of(document)}
+    values |= {
+        written(way): value_at(normalised(document), way) for way in ways_of(normalised(document))
+    }
+    for row in rows.rejected.iter_rows(named=True):
+        assert row["value"] == canonical_json(values[row["path"]])[:1000]
+    counted = rows.rejected["process_index"].to_list()
+    for index, row in rows.analyses.items():
+        assert row["n_rejected_values"] == counted.count(index)
+    assert set(counted) <= set(rows.analyses)
 
 
-@pytest.mark.parametrize("pipeline_format", ["prototype", "framework"])
-@pytest.mark.parametrize(
-    ("change", "verdict"),
-    [
-        (
-            lambda fit: fit["fit_settings"]["lower_bounds"].pop(),
-            ("lengths_differ", "fit_settings.fit_names", "differ in length"),
-        ),
-        (
-            lambda fit: fit["cross_validation"]["prediction_accuracy_fit"].append(0.5),
-            (
-                "lengths_differ",
-                "cross_validation.prediction_accuracy_test",
-                "prediction_accuracy_fit' has 11",
-            ),
-        ),
-        (
-            lambda fit: fit["fit_settings"].pop("fit_names"),
-            ("unnamed_bounds", "fit_settings.fit_names", "does not name each of them once"),
-        ),
-        (
-            lambda fit: fit["fit_settings"]["fit_names"].__setitem__(0, None),
-            ("unnamed_bounds", "fit_settings.fit_names", "does not name each of them once"),
-        ),
-        (
-            lambda fit: fit["fit_settings"]["fit_names"].__setitem__(
-                0, fit["fit_settings"]["fit_names"][1]
-            ),
-            ("unnamed_bounds", "fit_settings.fit_names", "does not name each of them once"),
-        ),
-        (
-            lambda fit: fit["cross_validation"].update(
-                {key: [0.5] * 40_000 for key in fit["cross_validation"]}
-            ),
-            (
-                "wrong_value",
-                "cross_validation.prediction_accuracy_test",
-                "40,000 entries; expected at most 32,767",
-            ),
-        ),
-    ],
-)
-def test_lists_that_do_not_fit_together_are_refused(main, pipeline_format, change, verdict):
-    reason, path, words = verdict
-    place = {
-        "prototype": "analysis_results",
-        "framework": "processing.data_processes[0].output_parameters.fitting_results",
-    }[pipeline_format]
-    document = copy.deepcopy(
-        next(
+@pytest.fixture(scope="session")
+def fit(main):
+    """Return a document of each format with a fit of several parameters."""
+    return {
+        pipeline_format: next(
             one
             for one in main[0].values()
             if format_of(one) == pipeline_format
             and (fit_of(one) or {}).get("cross_validation")
-            and len(fit_of(one)["fit_settings"]["fit_names"]) > 1
+            and len(fit_of(one)["fit_settings"]["fit_names"]) > 2
         )
-    )
-    change(fit_of(document))
-    refused(document, reason=reason, path=f"{place}.{path}", words=words)
+        for pipeline_format in ("prototype", "framework")
+    }
+
+
+FIT_AT = {
+    "prototype": "analysis_results",
+    "framework": "processing.data_processes[0].output_parameters.fitting_results",
+}
+both_formats = pytest.mark.parametrize("pipeline_format", ["prototype", "framework"])
+
+
+def rejected_of(flattened):
+    """Return path, reason and value of the rejected values."""
+    return set(flattened.rejected_values.select("path", "reason", "value").rows())
 
 
 @pytest.mark.parametrize(
-    ("column", "text", "expected"),
+    ("way", "value", "column", "held"),
     [
-        ("session_date", "24.10.2024", "a day"),
-        ("session_date", "2024-02-30", "a day"),
-        ("session_date", "", "a day"),
-        ("analysis_datetime", "last night", "a moment"),
-        ("analysis_datetime", "2025-02-30T12:00:00", "a moment"),
+        (("subject_id",), 744040, "subject_id", "744040"),
+        (("subject_id",), 744040.0, "subject_id", "744040"),
+        (("status",), True, "status", "true"),
+        (("analysis_time_spent_in_sec",), "0.5", "duration_seconds", 0.5),
+        (("analysis_time_spent_in_sec",), "-1e3", "duration_seconds", -1000.0),
+        (("analysis_results", "n_trials"), "390", "n_trials", 390),
+        (("analysis_results", "n_trials"), 390.0, "n_trials", 390),
+        (("analysis_results", "AIC"), {"$numberLong": "7"}, "aic", 7.0),
+        (("analysis_results", "AIC"), {"$numberDecimal": "7.5"}, "aic", 7.5),
+        (("session_date",), {"$date": "2024-10-24T00:00:00Z"}, "session_date", date(2024, 10, 24)),
     ],
 )
-def test_a_text_that_means_no_time_is_refused(main, column, text, expected):
-    document = copy.deepcopy(
-        next(one for one in main[0].values() if "analysis_datetime" in one)
-    ) | {column: text}
-    refused(document, reason="wrong_value", path=column, words=f"{text!r}; expected {expected}")
+def test_a_value_that_converts_without_loss_is_converted(fit, way, value, column, held):
+    document = copy.deepcopy(fit["prototype"])
+    *to, last = way
+    value_at(document, to)[last] = value
+    one = flatten([document])
+    assert one.rows["analyses"][column].to_list() == [held]
+    assert one.rows["analyses"]["n_rejected_values"].to_list() == [0]
+    assert one.rejected_values.is_empty()
+    assert one.rejected.is_empty()
 
 
-def test_a_time_that_means_none_is_named_with_its_process(main):
+@pytest.mark.parametrize(
+    ("way", "value", "column", "reason"),
+    [
+        (("subject_id",), 0.5, "subject_id", "wrong_type"),
+        (("subject_id",), 1e300, "subject_id", "wrong_type"),
+        (("subject_id",), ["744040"], "subject_id", "wrong_type"),
+        (("analysis_time_spent_in_sec",), "1 s", "duration_seconds", "wrong_type"),
+        (("analysis_time_spent_in_sec",), " 1", "duration_seconds", "wrong_type"),
+        (("analysis_time_spent_in_sec",), "01", "duration_seconds", "wrong_type"),
+        (("analysis_time_spent_in_sec",), "1e999", "duration_seconds", "wrong_type"),
+        (("analysis_time_spent_in_sec",), "NaN", "duration_seconds", "wrong_type"),
+        (("analysis_time_spent_in_sec",), True, "duration_seconds", "wrong_type"),
+        (("analysis_results", "n_trials"), 390.5, "n_trials", "wrong_value"),
+        (("analysis_results", "n_trials"), 1e12, "n_trials", "wrong_value"),
+        (("analysis_results", "n_trials"), float("nan"), "n_trials", "wrong_value"),
+        (("analysis_results", "success"), 1, "fit_converged", "wrong_type"),
+        (("session_date",), 20241024, "session_date", "wrong_type"),
+        (("session_date",), "24.10.2024", "session_date", "wrong_value"),
+        (("session_date",), "2024-02-30", "session_date", "wrong_value"),
+        (("session_date",), "0000-01-01", "session_date", "wrong_value"),
+        (("session_date",), "", "session_date", "wrong_value"),
+        (("analysis_datetime",), "last night", "finished_at", "wrong_value"),
+        (("analysis_datetime",), "2025-02-30T12:00:00", "finished_at", "wrong_value"),
+        (("analysis_datetime",), "9999-12-31T23:59:59-14:00", "finished_at", "wrong_value"),
+        (("analysis_datetime",), "0001-01-01T00:00:00+14:00", "finished_at", "wrong_value"),
+    ],
+)
+def test_an_odd_value_costs_that_value_and_nothing_else(fit, way, value, column, reason):
+    document = copy.deepcopy(fit["prototype"])
+    sound = flatten([document]).rows
+    *to, last = way
+    value_at(document, to)[last] = value
+    one = flatten([document])
+    place = ".".join(way)
+    assert rejected_of(one) == {(place, reason, canonical_json(value))}
+    assert one.rows["analyses"][column].to_list() == [None]
+    assert one.rows["analyses"]["n_rejected_values"].to_list() == [1]
+    assert one.rejected.is_empty()
+    assert_all_is_there(document, one)
+    # What follows from the value is NULL with it.
+    changing = {"content_hash", "n_rejected_values", column, "outcome", "session_month"}
+    for table, rows in sound.items():
+        there = [name for name in rows.columns if name not in changing]
+        key = [name for name in table_named(table).key if name in there]
+        now, before = (part[table].select(there).sort(key) for part in (one.rows, sound))
+        assert now.equals(before), table
+
+
+def test_a_rejected_value_says_what_was_expected(fit):
+    document = copy.deepcopy(fit["prototype"])
+    document |= {"session_date": "soon", "analysis_datetime": "soon", "nwb_name": {}}
+    document["analysis_results"] |= {"n_trials": -(2**40), "AIC": "low", "success": 0}
+    document["analysis_results"]["params"] = "x" * 5000
+    rows = flatten([document]).rejected_values
+    expected = dict(rows.select("path", "expected").rows())
+    assert expected == {
+        "session_date": "a date as YYYY-MM-DD",
+        "analysis_datetime": "a time in ISO 8601, such as 2025-01-31T12:00:00Z",
+        "nwb_name": "a text",
+        "analysis_results.n_trials": "an integer between -2147483648 and 2147483647",
+        "analysis_results.AIC": "a number",
+        "analysis_results.success": "true or false",
+        "analysis_results.params": "an object",
+    }
+    assert rows["value"].str.len_chars().max() == 1000
+    assert rows["value"].to_list().count("{}") == 1
+    assert rows.schema == polars_schema(tables.REJECTED_VALUES)
+    assert rows["source_collection"].unique().to_list() == [MAIN]
+    assert rows["content_hash"].n_unique() == 1
+    assert set(rows["extracted_at"]) == {NOON + timedelta(days=1)}
+
+
+@both_formats
+def test_lists_of_different_lengths_are_rejected_as_a_group(fit, pipeline_format):
+    document = copy.deepcopy(fit[pipeline_format])
+    folds = fit_of(document)["cross_validation"]
+    folds["prediction_accuracy_fit"].append(0.5)
+    one = flatten([document])
+    place = FIT_AT[pipeline_format]
+    assert rejected_of(one) == {
+        (f"{place}.cross_validation.{name}", "lengths_differ", canonical_json(values))
+        for name, values in folds.items()
+    }
+    assert "prediction_accuracy_fit has 11" in one.rejected_values["expected"][0]
+    assert one.rows["cross_validation"].is_empty()
+    assert one.rows["analyses"]["prediction_accuracy_fit_mean"].to_list()[:1] == [None]
+    assert not one.rows["fit_parameters"].is_empty()
+    assert_all_is_there(document, one)
+
+
+@both_formats
+def test_lists_too_long_for_their_positions_are_rejected(fit, pipeline_format):
+    document = copy.deepcopy(fit[pipeline_format])
+    folds = fit_of(document)["cross_validation"]
+    folds.update({key: [0.5] * 40_000 for key in folds})
+    rows = flatten([document]).rejected_values
+    assert set(rows["reason"]) == {"wrong_value"}
+    assert set(rows["expected"]) == {"at most 32,767 entries"}
+    assert rows.height == len(folds)
+
+
+@both_formats
+def test_bounds_without_names_are_rejected(fit, pipeline_format):
+    document = copy.deepcopy(fit[pipeline_format])
+    settings = fit_of(document)["fit_settings"]
+    del settings["fit_names"]
+    one = flatten([document])
+    place = f"{FIT_AT[pipeline_format]}.fit_settings"
+    assert rejected_of(one) == {
+        (f"{place}.{name}", "unnamed_bounds", canonical_json(settings[name]))
+        for name in ("lower_bounds", "upper_bounds")
+    }
+    first = one.rows["fit_parameters"].filter(process_index=0)
+    assert first["lower_bound"].null_count() == first.height > 2
+    assert first["is_fitted"].null_count() == first.height
+    assert_all_is_there(document, one)
+
+
+@both_formats
+@pytest.mark.parametrize("kind", ["null", "odd", "repeated"])
+def test_a_bound_whose_name_is_missing_odd_or_repeated_is_rejected_alone(
+    fit, pipeline_format, kind
+):
+    document = copy.deepcopy(fit[pipeline_format])
+    settings = fit_of(document)["fit_settings"]
+    names = settings["fit_names"]
+    names[0] = {"null": None, "odd": [1], "repeated": names[1]}[kind]
+    unnamed = [0, 1] if kind == "repeated" else [0]
+    one = flatten([document])
+    place = f"{FIT_AT[pipeline_format]}.fit_settings"
+    expected = {
+        (f"{place}.{key}[{index}]", "unnamed_bounds", canonical_json(settings[key][index]))
+        for key in ("lower_bounds", "upper_bounds")
+        for index in unnamed
+    }
+    if kind == "odd":
+        expected.add((f"{place}.fit_names[0]", "wrong_type", "[1]"))
+    assert rejected_of(one) == expected
+    bounds = one.rows["fit_parameters"].filter(process_index=0, parameter=names[-1])
+    assert bounds["lower_bound"].to_list() == [settings["lower_bounds"][-1]]
+    assert_all_is_there(document, one)
+
+
+def test_values_of_one_process_leave_the_others_alone(main):
     document = copy.deepcopy(
         next(
             one
@@ -910,9 +1056,25 @@ def test_a_time_that_means_none_is_named_with_its_process(main):
             if format_of(one) == "framework" and len(one["processing"]["data_processes"]) > 1
         )
     )
-    document["processing"]["data_processes"][1]["end_date_time"] = "soon"
-    path = "processing.data_processes[1].end_date_time"
-    refused(document, reason="wrong_value", path=path, words="'soon'; expected a moment")
+    processes = document["processing"]["data_processes"]
+    document["name"] = processes[1]["end_date_time"] = []
+    processes[1]["name"] = 3
+    processes[1]["code"]["url"] = 0.5
+    processes.append("no object")
+    one = flatten([document])
+    place = "processing.data_processes"
+    values = one.rejected_values.select("process_index", "path", "value").rows()
+    assert sorted(values) == [
+        (0, "name", "[]"),
+        (0, f"{place}[{len(processes) - 1}]", '"no object"'),
+        (1, f"{place}[1].code.url", "0.5"),
+        (1, f"{place}[1].end_date_time", "[]"),
+    ]
+    analyses = one.rows["analyses"].sort("process_index")
+    assert analyses["n_rejected_values"].to_list()[:2] == [2, 2]
+    assert analyses["process_name"][1] == "3"
+    assert analyses["record_name"].null_count() == analyses.height == len(processes) - 1
+    assert_all_is_there(document, one)
 
 
 BAD = {
@@ -920,15 +1082,9 @@ BAD = {
     "missing_id": b'{"nwb_name": "x"}',
     "not_an_object": b"[1, 2, 3]",
     "not_json": b'{"_id": "cut off", "nwb_',
-    "no_process": b'{"_id": "bad-2", "processing": {"data_processes": []}}',
-    "wrong_type": b'{"_id": "bad-3", "nwb_name": ["a", "list"]}',
-    "wrong_value": b'{"_id": "bad-4", "nwb_name": "x", "analysis_results": {"n_trials": 1e12}}',
-    "lengths_differ": b'{"_id": "bad-5", "nwb_name": "x", "analysis_results": {"fit_settings": '
-    b'{"fit_names": ["a"], "lower_bounds": []}}}',
-    "unnamed_bounds": b'{"_id": "bad-6", "nwb_name": "x", "analysis_results": {"fit_settings": '
-    b'{"lower_bounds": [1]}}}',
+    "no_process": b'{"_id": "bad-2", "processing": {"data_processes": [1, null]}}',
 }
-"""A document of every kind that cannot be flattened, by the reason."""
+"""A document of every kind that has no row, by the reason."""
 
 
 def test_bad_documents_of_every_kind_leave_the_rest_of_their_batch_unharmed(documents):
@@ -949,18 +1105,39 @@ def test_bad_documents_of_every_kind_leave_the_rest_of_their_batch_unharmed(docu
     ]
 
 
-def test_a_rejected_process_takes_its_whole_document_along(main):
-    document = copy.deepcopy(
-        next(
-            one
-            for one in main[0].values()
-            if format_of(one) == "framework" and len(one["processing"]["data_processes"]) > 1
-        )
-    )
-    document["processing"]["data_processes"][1]["name"] = 3
-    one = flatten([document])
-    assert all(rows.is_empty() for rows in one.rows.values())
-    assert one.rejected["path"].to_list() == ["processing.data_processes[1].name"]
+ODD = (
+    *(7, -1, 0.5, 744040.0, 1e300, 2**70, True, False, float("nan")),
+    *("", "odd", "0.5", "1e999", "2024-02-30", "0001-01-01T00:00:00+14:00"),
+    *([], [1], ["a", None], {}, {"a": 1}),
+)
+
+
+def test_of_documents_with_one_odd_value_few_are_rejected_and_nothing_else_is_lost(one_of_each):
+    random = Random(20)
+    changed = []
+    for number in range(1500):
+        document = copy.deepcopy(random.choice(one_of_each))
+        *to, last = random.choice([way for way in ways_of(document) if way != ("_id",)])
+        value_at(document, to)[last] = random.choice(ODD)
+        changed.append(document | {"_id": f"{number}"})
+    batch = flatten(changed)
+    assert batch.rejected.height <= 0.04 * len(changed)
+    assert set(batch.rejected["reason"]) <= {"no_process", "unknown_format"}
+    lost = set(batch.rejected["record_id"])
+    parts = {
+        name: frame.partition_by("record_id", as_dict=True)
+        for name, frame in (batch.rows | {"rejected_values": batch.rejected_values}).items()
+    }
+    for document in changed:
+        if document["_id"] not in lost:
+            own = {
+                name: part.get((document["_id"],), frame.clear())
+                for (name, part), frame in zip(
+                    parts.items(), [*batch.rows.values(), batch.rejected_values], strict=True
+                )
+            }
+            values = own.pop("rejected_values")
+            assert_all_is_there(document, Flattened(own, batch.rejected, values))
 
 
 # --- whatever is in a document ----------------------------------------------------------------
@@ -1056,7 +1233,7 @@ def test_no_change_to_a_document_harms_the_others_or_goes_unnoticed(one_of_each,
         assert rest.sort(table.key).equals(alone.rows[table.name].sort(table.key))
         assert batch.rows[table.name].select(table.key).is_duplicated().sum() == 0
     if changed["_id"] in done:
-        assert list(lost_of(changed, batch)) == []
+        assert_all_is_there(changed, batch)
 
 
 @given(ANYTHING)

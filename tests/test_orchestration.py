@@ -24,7 +24,7 @@ from dagster._core.definitions.data_version import CachingStaleStatusResolver
 from dagster._core.loader import LoadingContextForTest
 from worlds import MAIN, read_dump, write_dump
 
-from aind_etl.contract import ANALYSIS_TABLES, table_named, tables
+from aind_etl.contract import ANALYSIS_TABLES, FLATTENED_TABLES, table_named, tables
 from aind_etl.contract.ddl import describe
 from aind_etl.errors import AindEtlError, ConfigurationError, DataError, SourceError
 from aind_etl.extract import Pass
@@ -47,6 +47,7 @@ LAKE_TABLES = (
     "fit_parameters",
     "input_assets",
     "rejected_documents",
+    "rejected_values",
 )
 INVENTORY = ("result_files", "result_folders")
 TRIALS = ("analyses_latents", "other_latents", "rejected_results", "trials")
@@ -209,7 +210,7 @@ def test_one_job_brings_a_collection_up_to_date_and_one_publishes():
 
 @pytest.mark.parametrize(
     "table",
-    [tables.DOCUMENTS, *ANALYSIS_TABLES, tables.REJECTED_DOCUMENTS],
+    [tables.DOCUMENTS, *FLATTENED_TABLES],
     ids=lambda table: table.name,
 )
 def test_every_table_shows_its_columns_and_where_they_come_from(specs, table):

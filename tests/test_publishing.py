@@ -161,7 +161,8 @@ def test_examples_are_shown_as_a_table_that_no_value_can_break():
 WARNINGS = {
     # What is amiss: where, and what the check shows of it.
     "collections_are_fresh": ("documents", MAIN),
-    "no_document_is_rejected": ("rejected_documents", "wrong_type"),
+    "no_document_is_rejected": ("rejected_documents", "unknown_format"),
+    "no_value_is_rejected": ("rejected_values", "analysis_results"),
     "no_attribute_is_new": ("attributes", "a_new_attribute"),
     "no_result_file_is_missing": ("result_files", "result_json"),
 }
@@ -180,6 +181,7 @@ def warned(sample_dump, tmp_path_factory):
     clock.move(hours=66)
     documents[0]["analysis_results"] = "none"
     documents[1]["a_new_attribute"] = 1
+    documents[2] = {"_id": documents[2]["_id"]}
     write_dump(folder / "dump", documents)
     load(folder / "dump", lake, now=clock)
     (folder / "results").mkdir()

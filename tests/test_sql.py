@@ -128,6 +128,7 @@ class World:
             "pipeline_format": "prototype",
             "outcome": "success",
             "n_attributes": 0,
+            "n_rejected_values": 0,
             "content_hash": f"hash of {record_id}",
             "first_seen_at": NOON,
             "changed_at": NOON,
@@ -282,6 +283,7 @@ def lived_in(world: World) -> World:
             pipeline_format="framework",
             process_name="nm",
             n_attributes=1,
+            n_rejected_values=number,
         )
         world.insert(
             "attributes",
@@ -292,6 +294,18 @@ def lived_in(world: World) -> World:
             path="dry run",
             value_boolean=True,
         )
+    world.insert(
+        "rejected_values",
+        source_collection="dynamic-foraging-nm",
+        record_id="other1",
+        process_index=0,
+        path="name",
+        reason="wrong_type",
+        value="[]",
+        expected="a text",
+        content_hash="hash of other1",
+        extracted_at=NOON,
+    )
     world.document("gone", 1, "upsert")
     world.document("gone", 2, "delete")
     world.document("odd", 1, "upsert")
@@ -978,6 +992,7 @@ def test_an_accuracy_outside_0_and_1_is_found(world: World, value: float) -> Non
     ("check", "change"),
     [
         ("n_attributes_counts_attributes", "n_attributes = 3"),
+        ("n_rejected_values_counts_rejected_values", "n_rejected_values = 1"),
         ("cv_folds_counts_folds", "cv_folds = 3"),
         ("k_model_counts_fitted_parameters", "k_model = 3"),
         ("successful_fits_have_session_agent_and_likelihood", "session_key = NULL"),

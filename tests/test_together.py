@@ -39,9 +39,8 @@ def flatten(frame, *, learning_from):
         patch.setattr(together, "_WORTH_LEARNING", learning_from)
         patch.setattr(tables, "_SHAPES", ShapeReader())
         made = flatten_documents(MAIN, frame, "unknown")
-    return {
-        name: rows.sort(rows.columns) for name, rows in (made.rows | {"no": made.rejected}).items()
-    }
+    rejected = {"rejected_documents": made.rejected, "rejected_values": made.rejected_values}
+    return {name: rows.sort(rows.columns) for name, rows in (made.rows | rejected).items()}
 
 
 def assert_the_same(documents):
@@ -195,5 +194,6 @@ def test_lists_of_other_lengths_are_of_one_shape(kinds):
     unequal["analysis_results"]["cross_validation"]["prediction_accuracy_test"] = [0.5]
     assert taken_together([document, shorter]) == 2
     assert_the_same([document, shorter, unequal])
-    rejected = flatten(frame_of([document, shorter, unequal]), learning_from=1)["no"]
-    assert rejected["reason"].to_list() == ["lengths_differ"]
+    rejected = flatten(frame_of([document, shorter, unequal]), learning_from=1)["rejected_values"]
+    assert set(rejected["reason"]) == {"lengths_differ"}
+    assert set(rejected["record_id"]) == {"unequal"}

@@ -228,7 +228,7 @@ def write_dump(folder: Path, documents: Iterable[JsonDocument], collection: str 
 
 
 def flatten_otherwise(collection: str, documents: pl.DataFrame, unknown_month: str) -> Flattened:
-    """Flatten half of the documents, to another month, and reject the rest."""
+    """Flatten half of the documents, to another month, and reject a value of each and the rest."""
     keep = pl.col("record_id") < "8"
     made = flatten_documents(collection, documents.filter(keep), unknown_month)
     month = pl.lit("1970-01").alias("session_month")
@@ -244,4 +244,13 @@ def flatten_otherwise(collection: str, documents: pl.DataFrame, unknown_month: s
     return Flattened(
         {name: rows.with_columns(month) for name, rows in made.rows.items()},
         pl.concat([made.rejected, refused]),
+        made.rows["analyses"].select(
+            *("source_collection", "record_id", "process_index"),
+            path=pl.lit("name"),
+            reason=pl.lit("not_yet"),
+            value=pl.lit("1"),
+            expected=pl.lit("2"),
+            content_hash="content_hash",
+            extracted_at="changed_at",
+        ),
     )

@@ -9,6 +9,7 @@ Dagster do not belong here; the contract imports nothing else of the package.
 from aind_etl.contract.columns import Column, Origin
 from aind_etl.contract.tables import (
     ANALYSIS_TABLES,
+    FLATTENED_TABLES,
     TABLES,
     Partitioning,
     Table,
@@ -18,6 +19,7 @@ from aind_etl.contract.types import DataType
 
 __all__ = [
     "ANALYSIS_TABLES",
+    "FLATTENED_TABLES",
     "TABLES",
     "Column",
     "DataType",

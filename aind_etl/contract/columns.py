@@ -452,6 +452,14 @@ ANALYSES = (
         **both("counted"),
         required=True,
     ),
+    Column(
+        "n_rejected_values",
+        I,
+        "Number of rows with this key in `rejected_values`: values of the document that do not fit "
+        "their column, which is NULL. Those of the whole record count for its first process.",
+        **both("counted"),
+        required=True,
+    ),
     CONTENT_HASH,
     Column(
         "first_seen_at",
@@ -602,7 +610,12 @@ ATTRIBUTES = (
         **both("of every scalar that no other column holds"),
         required=True,
     ),
-    Column("value_text", V, "The value of a text.", **both("text")),
+    Column(
+        "value_text",
+        V,
+        "The value of a text; the digits of an integer beyond 2^53.",
+        **both("text, or an integer beyond 2^53"),
+    ),
     Column("value_number", D, "The value of a number.", **both("number")),
     Column("value_boolean", DataType.BOOLEAN, "The value of a truth value.", **both("boolean")),
 )
@@ -759,10 +772,20 @@ DOCUMENTS = (
     EXTRACTED_AT,
 )
 
+REJECTED_VALUES = (
+    *KEY,
+    Column("path", V, "Where the value is in the document.", required=True),
+    Column("reason", V, "Why the value does not fit, as a short code.", required=True),
+    Column("value", V, "The value as JSON, at most 1,000 characters of it.", required=True),
+    Column("expected", V, "What the column holds, in words.", required=True),
+    CONTENT_HASH,
+    EXTRACTED_AT,
+)
+
 REJECTED_DOCUMENTS = (
     SOURCE_COLLECTION,
     RECORD_ID,
-    Column("reason", V, "Why the document could not be flattened, as a short code.", required=True),
+    Column("reason", V, "Why the document has no row, as a short code.", required=True),
     Column("path", V, "Where in the document the trouble is."),
     Column("message", V, "What was found, what was expected, and what to do.", required=True),
     CONTENT_HASH,
@@ -797,7 +820,7 @@ COLLECTIONS = (
     SOURCE_COLLECTION,
     Column("source", V, "The source last read, without credentials."),
     Column("live_documents", DataType.BIGINT, "Documents in the source at the last extraction."),
-    Column("rejected_documents", DataType.BIGINT, "Of these, not flattened."),
+    Column("rejected_documents", DataType.BIGINT, "Of these, without a row of `analyses`."),
     Column("deleted_documents", DataType.BIGINT, "Documents seen once and gone since."),
     Column("prototype_documents", DataType.BIGINT, "Flattened documents of the prototype format."),
     Column("framework_documents", DataType.BIGINT, "Flattened documents of the framework format."),

@@ -62,14 +62,14 @@ _MONTHLY = Partitioning.COLLECTION_AND_MONTH
 
 DOCUMENTS = Table(
     "documents",
-    "One row a version of a document: the change log, from which everything else is made.",
+    "One row per version of a document: the change log, from which everything else is made.",
     columns.DOCUMENTS,
     ("source_collection", "record_id", "batch_id"),
     Partitioning.COLLECTION,
 )
 ANALYSES = Table(
     "analyses",
-    "One row an analysis process: a document of the prototype format, or one entry of a framework "
+    "One row per analysis process: a document of the prototype format, or one entry of a framework "
     "document's data processes.",
     columns.ANALYSES,
     _KEY,
@@ -77,92 +77,101 @@ ANALYSES = Table(
 )
 FIT_PARAMETERS = Table(
     "fit_parameters",
-    "One row a parameter of a fitted agent.",
+    "One row per parameter of a fitted agent.",
     columns.FIT_PARAMETERS,
     (*_KEY, "parameter"),
     _MONTHLY,
 )
 CROSS_VALIDATION = Table(
     "cross_validation",
-    "One row a fold of a fit's cross-validation.",
+    "One row per fold of a fit's cross-validation.",
     columns.CROSS_VALIDATION,
     (*_KEY, "fold"),
     _MONTHLY,
 )
 INPUT_ASSETS = Table(
     "input_assets",
-    "One row a data asset named as an input of an analysis.",
+    "One row per data asset named as an input of an analysis.",
     columns.INPUT_ASSETS,
     (*_KEY, "position"),
     _MONTHLY,
 )
 ATTRIBUTES = Table(
     "attributes",
-    "One row a scalar value of a document that no other column holds.",
+    "One row per scalar value of a document that no other column holds.",
     columns.ATTRIBUTES,
     (*_KEY, "section", "path"),
     _MONTHLY,
 )
 RESULT_FOLDERS = Table(
     "result_folders",
-    "One row an analysis with a result folder: whether the folder is there.",
+    "One row per analysis with a result folder: whether the folder is there.",
     columns.RESULT_FOLDERS,
     _KEY,
     _MONTHLY,
 )
 UNCLAIMED_FOLDERS = Table(
     "unclaimed_folders",
-    "One row a folder among the result folders that no record claims: as of when the folders of a "
-    "collection were last listed as a whole, and of the records of every collection now.",
+    "One row per folder among the result folders that no record claims: as of when the folders of "
+    "a collection were last listed as a whole, and of the records of every collection now.",
     columns.UNCLAIMED_FOLDERS,
     ("source_collection", "location"),
     Partitioning.COLLECTION,
 )
 RESULT_FILES = Table(
     "result_files",
-    "One row a file in the result folder of an analysis.",
+    "One row per file in the result folder of an analysis.",
     columns.RESULT_FILES,
     (*_KEY, "file_name"),
     _MONTHLY,
 )
 TRIALS = Table(
     "trials",
-    "One row a valid trial of a fitted session, and one for the state after the last trial.",
+    "One row per valid trial of a fitted session, and one for the state after the last trial.",
     columns.TRIALS,
     (*_KEY, "trial"),
     _MONTHLY,
 )
 ANALYSES_LATENTS = Table(
     "analyses_latents",
-    "One row an analysis whose trial-by-trial variables were read.",
+    "One row per analysis whose trial-by-trial variables were read.",
     columns.ANALYSES_LATENTS,
     _KEY,
     _MONTHLY,
 )
 OTHER_LATENTS = Table(
     "other_latents",
-    "One row a value of a trial-by-trial variable that `trials` does not know.",
+    "One row per value of a trial-by-trial variable that `trials` does not know.",
     columns.OTHER_LATENTS,
     (*_KEY, "name", "position", "trial"),
     _MONTHLY,
 )
 REJECTED_RESULTS = Table(
     "rejected_results",
-    "One row an analysis whose result file could not be taken, with the reason.",
+    "One row per analysis whose result file could not be taken, with the reason.",
     columns.REJECTED_RESULTS,
     _KEY,
     Partitioning.COLLECTION,
 )
+REJECTED_VALUES = Table(
+    "rejected_values",
+    "One row per value that does not fit its column, with the reason: the column is NULL, and the "
+    "rest of the record is loaded.",
+    columns.REJECTED_VALUES,
+    (*_KEY, "path"),
+    Partitioning.COLLECTION,
+)
 REJECTED_DOCUMENTS = Table(
     "rejected_documents",
-    "One row a document of the source that is not flattened now, with the reason.",
+    "One row per document of the source without a row of `analyses`, with the reason: it is no "
+    "JSON object with an `_id`, of neither format, or has no process.",
     columns.REJECTED_DOCUMENTS,
     ("source_collection", "record_id"),
     Partitioning.COLLECTION,
 )
 SESSIONS = Table(
     "sessions",
-    "One row a behaviour session of the session table. Beyond these columns it has those of that "
+    "One row per behaviour session of the session table. Beyond these columns it has those of that "
     "table, whichever they are, in snake case, and `principal_investigator` and `other_rows` (the "
     "further rows that the session table has of the session, as JSON).",
     columns.SESSIONS,
@@ -172,7 +181,7 @@ SESSIONS = Table(
 )
 COLLECTIONS = Table(
     "collections",
-    "One row a collection of the source.",
+    "One row per collection of the source.",
     columns.COLLECTIONS,
     ("source_collection",),
     Partitioning.WAREHOUSE_ONLY,
@@ -192,6 +201,7 @@ TABLES = (
     REJECTED_RESULTS,
     UNCLAIMED_FOLDERS,
     DOCUMENTS,
+    REJECTED_VALUES,
     REJECTED_DOCUMENTS,
     SESSIONS,
     COLLECTIONS,
@@ -200,6 +210,9 @@ TABLES = (
 
 ANALYSIS_TABLES = (ANALYSES, FIT_PARAMETERS, CROSS_VALIDATION, INPUT_ASSETS, ATTRIBUTES)
 """The tables a document is flattened to."""
+
+FLATTENED_TABLES = (*ANALYSIS_TABLES, REJECTED_VALUES, REJECTED_DOCUMENTS)
+"""These, and the tables of what does not fit them."""
 
 
 def table_named(name: str) -> Table:

@@ -60,9 +60,10 @@ def outcome(status: pl.Expr) -> pl.Expr:
 
 
 def moment(text: pl.Expr) -> pl.Expr:
-    """Return the moment an ISO 8601 text means, NULL where it means none.
+    """Return the time that an ISO 8601 text gives, NULL where it gives none.
 
-    A text without a zone is UTC: no writer gives local times.
+    A text without a zone is UTC: no writer gives local times. NULL as well outside the years 1 to
+    9999 in UTC, beyond which many readers have no calendar.
     """
     parts = text.str.extract_groups(_TIME)
     clock = parts.struct.field("clock").fill_null("00:00:00")
@@ -73,12 +74,17 @@ def moment(text: pl.Expr) -> pl.Expr:
         pl.Int64
     )
     ahead = pl.when(parts.struct.field("sign") == "-").then(-minutes).otherwise(minutes)
-    return (naive - pl.duration(minutes=ahead.fill_null(0))).dt.replace_time_zone("UTC")
+    time = naive - pl.duration(minutes=ahead.fill_null(0))
+    return _in_calendar(time).dt.replace_time_zone("UTC")
 
 
 def day(text: pl.Expr) -> pl.Expr:
-    """Return the day an ISO 8601 text means, NULL where it means none."""
-    return text.str.extract(_DAY, 1).str.to_date("%Y-%m-%d", strict=False)
+    """Return the date that an ISO 8601 text gives, NULL where it gives none after the year 0."""
+    return _in_calendar(text.str.extract(_DAY, 1).str.to_date("%Y-%m-%d", strict=False))
+
+
+def _in_calendar(time: pl.Expr) -> pl.Expr:
+    return pl.when(time.dt.year().is_between(1, 9999)).then(time)
 
 
 def session_month(session_date: pl.Expr, unknown: str) -> pl.Expr:

@@ -1,9 +1,11 @@
-"""From processes taken apart to columns: the step from Python values to polars.
+"""From parsed processes to columns: the step from Python values to polars.
 
-Values go straight into one list a column, so that a batch holds few Python objects at a time.
-Here belong the checks that need several values of a process; nothing is derived here.
+Values go straight into one list per column, so that a batch holds few Python objects at a time.
+Values that fit only together with others (lists of the same length, bounds and their names) are
+checked here; nothing is derived here.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
@@ -16,7 +18,13 @@ from aind_etl.contract import Column, DataType, tables
 from aind_etl.contract.columns import KEY
 from aind_etl.contract.schemas import POLARS_TYPES
 from aind_etl.flatten.deriving import agent_alias
-from aind_etl.flatten.reading import LONGEST_LIST, Attribute, Process, Rejection, too_long
+from aind_etl.flatten.reading import (
+    LARGEST_EXACT,
+    LONGEST_LIST,
+    Attribute,
+    Process,
+    RejectedValue,
+)
 
 _KEY_NAMES = frozenset(column.name for column in KEY)
 _MADE_OF_TEXT = frozenset({DataType.DATE, DataType.TIME, DataType.TIMESTAMPTZ})
@@ -35,6 +43,9 @@ PARALLEL_LISTS = ((FITTED_NAMES, *BOUNDS), FOLD_MEASURES)
 
 MAPS = ("value", "value_without_polishing")
 """Columns of numbers that have names, which a column ``<name>_name`` lists."""
+
+REJECTED: dict[str, pl.DataType] = {name: pl.String() for name in RejectedValue._fields}
+"""The columns of :meth:`Gathered.rejected_values` besides ``row``, and their types."""
 
 _CHILDREN = (tables.FIT_PARAMETERS, tables.CROSS_VALIDATION, tables.INPUT_ASSETS)
 
@@ -102,27 +113,23 @@ class Gathered:
         self._aliases: list[str | None] = []
         self._attributes: list[Attribute] = []
         self._attribute_counts: list[int] = []
+        self._rejected: list[tuple[int, RejectedValue]] = []
 
     def add(self, number: int, processes: Sequence[Process]) -> None:
         """Take a document's processes.
+
+        Lists that do not fit together, or are too long, are rejected as values of theirs.
 
         Parameters
         ----------
         number
             The document's position in its batch.
         processes
-            All its processes: either every one is taken or, with an error, none.
-
-        Raises
-        ------
-        Rejection
-            Lists that speak of the same things differ in length, one is too long, or bounds
-            belong to no parameter that is named.
+            All its processes.
         """
         for process in processes:
-            self._check_lengths(process)
-            self._check_names(process)
-        for process in processes:
+            self._reject_lists(process)
+            self._reject_unnamed_bounds(process)
             self._add_process(number, process)
 
     def frame(self) -> pl.DataFrame:
@@ -151,50 +158,66 @@ class Gathered:
             zip(*self._attributes, strict=True) if self._attributes else ((), (), ())
         )
         owners = np.repeat(np.arange(len(self._numbers)), self._attribute_counts)
+        texts = [
+            str(value) if type(value) is int and abs(value) > LARGEST_EXACT else value
+            for value in values
+        ]
         return pl.DataFrame(
             {
                 "row": pl.Series(owners, dtype=pl.UInt32),
                 "section": pl.Series(sections, dtype=pl.String),
                 "path": pl.Series(paths, dtype=pl.String),
-                "value_text": _only(values, frozenset({str}), pl.String()),
+                "value_text": _only(texts, frozenset({str}), pl.String()),
                 "value_number": _only(values, frozenset({int, float}), pl.Float64()),
                 "value_boolean": _only(values, frozenset({bool}), pl.Boolean()),
             }
         )
 
-    def _check_lengths(self, process: Process) -> None:
-        for names in PARALLEL_LISTS:
-            lengths = {
-                path: len(process.values[path])
-                for path in (self._list_paths[name] for name in names)
-                if path in process.values
-            }
-            if len(set(lengths.values())) > 1:
-                places = {_place(path, process.index): n for path, n in lengths.items()}
-                counted = ", ".join(f"'{place}' has {n}" for place, n in places.items())
-                raise Rejection(
-                    "lengths_differ",
-                    next(iter(places)),
-                    f"Lists that speak of the same things differ in length: {counted}.",
-                )
-        for path in self._list_paths.values():
-            if len(process.values.get(path) or ()) > LONGEST_LIST:
-                raise too_long(_place(path, process.index), len(process.values[path]))
+    def rejected_values(self) -> pl.DataFrame:
+        """Return one row per rejected value, with the position of its process in :meth:`frame`."""
+        rows = [(row, *value) for row, value in self._rejected]
+        return pl.DataFrame(rows, schema={"row": pl.UInt32(), **REJECTED}, orient="row")
 
-    def _check_names(self, process: Process) -> None:
-        path = self._list_paths[FITTED_NAMES]
-        names = process.values.get(path) or ()
-        bounded = any(process.values.get(self._list_paths[bound]) for bound in BOUNDS)
-        if bounded and (not names or None in names or len(set(names)) < len(names)):
+    def _reject_lists(self, process: Process) -> None:
+        """Reject lists of the same things that differ in length, and lists that are too long."""
+        values = process.values
+        for names in PARALLEL_LISTS:
+            paths = [path for name in names if (path := self._list_paths[name]) in values]
+            if len({len(values[path]) for path in paths}) > 1:
+                counts = ", ".join(f"{_last_key(path)} has {len(values[path])}" for path in paths)
+                for path in paths:
+                    _reject_list(
+                        process, path, "lengths_differ", f"lists of the same length; {counts}"
+                    )
+        for path in self._list_paths.values():
+            if len(values.get(path) or ()) > LONGEST_LIST:
+                _reject_list(process, path, "wrong_value", f"at most {LONGEST_LIST:,} entries")
+
+    def _reject_unnamed_bounds(self, process: Process) -> None:
+        """Reject bounds that belong to no parameter, or to one that is named several times."""
+        path_of_names = self._list_paths[FITTED_NAMES]
+        names = process.values.get(path_of_names)
+        counts = Counter(names or ())
+        expected = f"bounds of a parameter that '{_last_key(path_of_names)}' names once"
+        for path in (self._list_paths[bound] for bound in BOUNDS):
+            bounds = process.values.get(path)
+            if not bounds:
+                continue
+            if names is None:
+                _reject_list(process, path, "unnamed_bounds", expected)
+                continue
             place = _place(path, process.index)
-            raise Rejection(
-                "unnamed_bounds",
-                place,
-                f"There are bounds of parameters, and '{place}' does not name each of them once.",
-            )
+            is_named = [name is not None and counts[name] == 1 for name in names]
+            process.values[path] = [
+                bound if named else None for bound, named in zip(bounds, is_named, strict=True)
+            ]
+            for index, (bound, named) in enumerate(zip(bounds, is_named, strict=True)):
+                if bound is not None and not named:
+                    process.reject(f"{place}[{index}]", bound, "unnamed_bounds", expected)
 
     def _add_process(self, number: int, process: Process) -> None:
         values = process.values
+        self._rejected += [(len(self._numbers), value) for value in process.rejected]
         self._numbers.append(number)
         self._indices.append(process.index)
         for _, paths, column in self._scalars:
@@ -225,7 +248,19 @@ class Gathered:
 
 def _place(path: str, index: int) -> str:
     """Return where a list or an object of the contract stands in the process at ``index``."""
-    return path.removesuffix("[]").removesuffix(".*").replace("[]", f"[{index}]", 1)
+    place = path.removesuffix("[]").removesuffix(".*").replace("[]", f"[{index}]", 1)
+    return place.partition("[]")[0]  # Of objects in a list, the list.
+
+
+def _reject_list(process: Process, path: str, reason: str, expected: str) -> None:
+    """Reject a list or an object as a whole."""
+    value = process.values.pop(path)
+    place = _place(path, process.index)
+    process.reject(place, process.unconverted.get(path, value), reason, expected)
+
+
+def _last_key(path: str) -> str:
+    return path.removesuffix("[]").rpartition(".")[2]
 
 
 class _Lists:

@@ -1,10 +1,13 @@
-"""Taking a document apart as the contract says.
+"""Parsing a document along the paths of the contract.
 
-The contract's paths are compiled to a tree once. A document is then walked once along it: a
-value at a path of the contract is checked and taken, a value anywhere else becomes an
-attribute. Here nothing is computed from the values; see :mod:`aind_etl.flatten.deriving`.
+The contract's paths are compiled to a tree once, and a document is walked along it once. A value
+at a path of the contract is converted to the type of its column, or rejected if it does not fit;
+a value anywhere else becomes an attribute. This module derives nothing from the values; see
+:mod:`aind_etl.flatten.deriving`.
 """
 
+import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -14,14 +17,14 @@ import orjson
 
 from aind_etl.contract import ANALYSIS_TABLES, Column, DataType
 from aind_etl.contract.columns import LEFT_IN_DOCUMENTS, PROCESS
-from aind_etl.sources.canonical import UNREADABLE_PREFIX, explain_unreadable
+from aind_etl.sources.canonical import UNREADABLE_PREFIX, canonical_json, explain_unreadable
 
 Scalar: TypeAlias = str | int | float | bool
 """A value that is neither nothing, nor an object, nor a list."""
 
 
 class Rejection(Exception):  # noqa: N818 - a verdict on a document, not an error of the program
-    """A document cannot be flattened.
+    """A document has no row in `analyses`: it is no document of either format.
 
     Parameters
     ----------
@@ -44,9 +47,30 @@ Attribute: TypeAlias = tuple[str, str, Scalar]
 """Section, path and value of a scalar that no column of the contract holds."""
 
 
+class RejectedValue(NamedTuple):
+    """A value that does not fit its column, which is NULL instead.
+
+    Attributes
+    ----------
+    path
+        Where the value is in the document.
+    reason
+        A short code: ``wrong_type``, ``wrong_value``, ``lengths_differ`` or ``unnamed_bounds``.
+    value
+        The value's JSON, at most :data:`LONGEST_VALUE` characters of it.
+    expected
+        What fits, in words.
+    """
+
+    path: str
+    reason: str
+    value: str
+    expected: str
+
+
 @dataclass(slots=True)
 class Process:
-    """One analysis process of a document, taken apart.
+    """One analysis process of a document, parsed.
 
     Attributes
     ----------
@@ -61,6 +85,10 @@ class Process:
     overruled
         For the attributes, by position, that are there only because they differ from the value
         at a path of the contract: that path.
+    rejected
+        What does not fit its column.
+    unconverted
+        The lists in ``values`` whose entries were converted or rejected, as the document has them.
     """
 
     index: int
@@ -68,15 +96,23 @@ class Process:
     attributes: list[Attribute] = field(default_factory=list)
     agent_options: dict[str, Any] | None = None
     overruled: dict[int, str] = field(default_factory=dict)
+    rejected: list[RejectedValue] = field(default_factory=list)
+    unconverted: dict[str, list[Any]] = field(default_factory=dict)
+
+    def reject(self, path: str, value: object, reason: str, expected: str) -> None:
+        """Record a value that does not fit its column."""
+        self.rejected.append(
+            RejectedValue(path, reason, canonical_json(value)[:LONGEST_VALUE], expected)
+        )
 
 
 class _Leaf(NamedTuple):
     """A path of the contract, in the tree of paths."""
 
     path: str
-    kind: str  # what is expected, in words
-    types: frozenset[type]
-    integers: DataType | None = None  # the type of whole numbers expected, if any
+    data_type: DataType
+    expected: str  # in words
+    types: frozenset[type]  # that need no conversion
     shape: str = ""  # "" for a scalar, "[]" for a list, "*" for an object
     inner: "dict[str, _Node] | None" = None  # the tree of each object, for a list of objects
 
@@ -85,6 +121,8 @@ _Node: TypeAlias = "_Leaf | dict[str, _Node] | None"
 """What the contract knows at a key: a leaf, more keys, or None for what is left where it is."""
 
 _NONE = frozenset({type(None)})
+_NUMBERS = frozenset({int, float})
+_CONTAINERS: dict[type, str] = {dict: "an object", list: "a list"}
 
 _PROCESSES = PROCESS.removesuffix("[]")
 _Sections: TypeAlias = tuple[tuple[str, str], ...]
@@ -94,12 +132,18 @@ _PROTOTYPE_SECTIONS: _Sections = (
     ("analysis_results.", "outputs"),
 )
 _MESSAGE_LENGTH = 80
+_JSON_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_INTEGER = re.compile(r"-?[0-9]+")
+LARGEST_EXACT = 2**53
+"""The largest number up to which every integer is a float of its own."""
+LONGEST_VALUE = 1_000
+"""Characters kept of a rejected value's JSON."""
 LONGEST_LIST = DataType.SMALLINT.integer_range[1]
 """Entries of the longest list whose positions fit the contract."""
 
 
 def read_document(record_id: str, text: str) -> tuple[str, list[Process]]:
-    """Take a document apart.
+    """Parse a document.
 
     Parameters
     ----------
@@ -118,8 +162,7 @@ def read_document(record_id: str, text: str) -> tuple[str, list[Process]]:
     Raises
     ------
     Rejection
-        It is of neither format, has no process, or a value has a type the contract does not
-        allow.
+        It is no JSON object with an ``_id``, is of neither format, or has no process.
     """
     document = _parse(record_id, text)
     if "processing" in document or document.get("object_type") == "Metadata":
@@ -131,15 +174,6 @@ def read_document(record_id: str, text: str) -> tuple[str, list[Process]]:
         "",
         "The document is of neither format: a prototype document has 'analysis_spec' and "
         f"'nwb_name', a framework document 'processing'; this one has {_shorten(list(document))}.",
-    )
-
-
-def too_long(path: str, length: int) -> Rejection:
-    """Return the verdict on a list with more entries than the contract has positions."""
-    return Rejection(
-        "wrong_value",
-        path,
-        f"The list at '{path}' has {length:,} entries; expected at most {LONGEST_LIST:,}.",
     )
 
 
@@ -185,7 +219,7 @@ def _unwrap(value: Any) -> Any:  # noqa: ANN401 - any JSON in, any value out
         key, inner = next(iter(value.items()))
         if key in {"$numberDouble", "$numberDecimal"} and isinstance(inner, str):
             try:
-                return float(inner)
+                return int(inner) if _INTEGER.fullmatch(inner) else float(inner)
             except ValueError:
                 return inner
         if key in {"$oid", "$date", "$symbol", "$uuid"} and isinstance(inner, str):
@@ -197,33 +231,36 @@ def _read_prototype(document: dict[str, Any]) -> Process:
     process = Process(0)
     _take(document, _tree("prototype"), "", process, _PROTOTYPE_SECTIONS)
     _keep_overruled("prototype", process, _PROTOTYPE_SECTIONS)
-    specification = document.get("analysis_spec") or {}
-    process.agent_options = _agent_options(specification.get("analysis_args"))
+    process.agent_options = _agent_options(document, "analysis_spec", "analysis_args")
     return process
 
 
 def _read_framework(document: dict[str, Any]) -> list[Process]:
     processing = document.get("processing")
     entries = processing.get("data_processes") if isinstance(processing, dict) else None
-    if not isinstance(entries, list) or not entries:
+    if not isinstance(entries, list) or not any(isinstance(entry, dict) for entry in entries):
         raise Rejection(
             "no_process",
             _PROCESSES,
-            f"A framework document has at least one entry in '{_PROCESSES}'; this one has "
+            f"A framework document has at least one object in '{_PROCESSES}'; this one has "
             f"{_shorten(entries)}.",
         )
-    if len(entries) > LONGEST_LIST:
-        raise too_long(_PROCESSES, len(entries))
     record = Process(0)
     _take(document, _tree("framework"), "", record, ())
     processes = []
-    for index, entry in enumerate(entries):
+    for index, entry in enumerate(entries[:LONGEST_LIST]):
         if not isinstance(entry, dict):
-            raise _wrong_type(f"{_PROCESSES}[{index}]", entry, "an object")
+            record.reject(f"{_PROCESSES}[{index}]", entry, "wrong_type", "an object")
+            continue
         process = Process(index, values=dict(record.values))
         _take_process(entry, process)
         processes.append(process)
+    if len(entries) > LONGEST_LIST:
+        record.reject(
+            _PROCESSES, entries[LONGEST_LIST:], "wrong_value", f"at most {LONGEST_LIST:,} entries"
+        )
     processes[0].attributes.extend(record.attributes)
+    processes[0].rejected.extend(record.rejected)
     return processes
 
 
@@ -240,8 +277,7 @@ def _take_process(entry: dict[str, Any], process: Process) -> None:
     place, sections = _process_place(process.index)
     _take(entry, _process_tree(), place, process, sections)
     _keep_overruled("framework", process, sections)
-    code = entry.get("code") or {}
-    process.agent_options = _agent_options(code.get("parameters"))
+    process.agent_options = _agent_options(entry, "code", "parameters")
 
 
 @cache
@@ -279,9 +315,11 @@ def _alternatives(pipeline_format: str) -> tuple[tuple[str, ...], ...]:
     )
 
 
-def _agent_options(arguments: dict[str, Any] | None) -> dict[str, Any] | None:
-    options = (arguments or {}).get("agent_kwargs")
-    return options if isinstance(options, dict) else None
+def _agent_options(section: Any, *way: str) -> dict[str, Any] | None:  # noqa: ANN401
+    """Return the agent's keyword arguments in the specification that ``way`` leads to."""
+    for key in (*way, "agent_kwargs"):
+        section = section.get(key) if isinstance(section, dict) else None
+    return section if isinstance(section, dict) else None
 
 
 def _take(
@@ -291,7 +329,7 @@ def _take(
     process: Process,
     sections: _Sections,
 ) -> None:
-    """Take the values of one object: to ``process.values`` or to its attributes."""
+    """Add the values of one object to those of a process, its attributes or its rejections."""
     values = process.values
     kept_in, base = _section_of(place, sections)
     for key, value in section.items():
@@ -304,71 +342,113 @@ def _take(
         if node is None:
             continue
         if isinstance(node, dict):
-            if not isinstance(value, dict):
-                raise _wrong_type(place + key, value, "an object")
-            _take(value, node, f"{place}{key}.", process, sections)
-        elif node.shape == "" and node.integers is None and type(value) in node.types:
-            values[node.path] = value  # The commonest case, without a call.
-        elif node.inner is not None:
-            values[node.path] = _taken_from_entries(value, node, place + key, process, sections)
-        else:
-            values[node.path] = _checked(value, node, place + key)
+            if isinstance(value, dict):
+                _take(value, node, f"{place}{key}.", process, sections)
+            else:
+                process.reject(place + key, value, "wrong_type", "an object")
+            continue
+        # The commonest case, without a call.
+        if node.shape == "" and not node.data_type.is_integer and type(value) in node.types:
+            values[node.path] = value
+            continue
+        fitting = _fitting(value, node, place + key, process, sections)
+        if fitting is not None:
+            values[node.path] = fitting
 
 
-def _checked(value: Any, leaf: _Leaf, place: str) -> Any:  # noqa: ANN401
-    """Return a value of the contract if it is what its column expects."""
-    if leaf.shape == "":
-        return _checked_scalar(value, leaf, place)
-    if leaf.shape == "*":
-        if not isinstance(value, dict):
-            raise _wrong_type(place, value, "an object")
-        for name, inner in value.items():
-            if inner is not None and type(inner) not in leaf.types:
-                raise _wrong_type(f"{place}.{name}", inner, leaf.kind)
-        return value
-    if not isinstance(value, list):
-        raise _wrong_type(place, value, "a list")
-    if not set(map(type, value)) <= leaf.types | _NONE:
-        for index, inner in enumerate(value):
-            if inner is not None and type(inner) not in leaf.types:
-                raise _wrong_type(f"{place}[{index}]", inner, leaf.kind)
-    return value
-
-
-def _checked_scalar(value: Any, leaf: _Leaf, place: str) -> Scalar:  # noqa: ANN401
-    if type(value) not in leaf.types:
-        raise _wrong_type(place, value, leaf.kind)
-    if leaf.integers is None:
-        return value  # type: ignore[no-any-return]
-    smallest, largest = leaf.integers.integer_range
-    if not smallest <= value <= largest or int(value) != value:
-        raise Rejection(
-            "wrong_value",
-            place,
-            f"At '{place}' stands {_shorten(value)}; expected a whole number from {smallest} to "
-            f"{largest}.",
-        )
-    return int(value)
-
-
-def _taken_from_entries(
-    entries: Any,  # noqa: ANN401
+def _fitting(
+    value: Any,  # noqa: ANN401
     leaf: _Leaf,
     place: str,
     process: Process,
     sections: _Sections,
+) -> Any:  # noqa: ANN401
+    """Return what the contract reads of a value that is not null, None where it does not fit.
+
+    Of a list or an object, an entry that does not fit is None. What does not fit is rejected.
+    """
+    if leaf.shape == "":
+        return _scalar(value, leaf, place, process)
+    expected = dict if leaf.shape == "*" else list
+    if not isinstance(value, expected):
+        process.reject(place, value, "wrong_type", _CONTAINERS[expected])
+        return None
+    if leaf.inner is not None:
+        return _values_of_entries(list(value), leaf, place, process, sections)
+    if isinstance(value, dict):
+        return {
+            name: None if one is None else _scalar(one, leaf, f"{place}.{_step(name)}", process)
+            for name, one in value.items()
+        }
+    if set(map(type, value)) <= leaf.types | _NONE:
+        return value
+    process.unconverted[leaf.path] = value
+    return [
+        None if one is None else _scalar(one, leaf, f"{place}[{index}]", process)
+        for index, one in enumerate(value)
+    ]
+
+
+def _scalar(value: Any, leaf: _Leaf, place: str, process: Process) -> Scalar | None:  # noqa: ANN401
+    converted = _converted(value, leaf.data_type)
+    if converted is None:
+        reason = "wrong_value" if type(value) in leaf.types else "wrong_type"
+        process.reject(place, value, reason, leaf.expected)
+    return converted
+
+
+def _converted(value: Any, data_type: DataType) -> Scalar | None:  # noqa: ANN401
+    """Return a value in a column's type, None where the conversion would lose something."""
+    if data_type is DataType.DOUBLE:
+        return _number(value)
+    if data_type.is_integer:
+        return _integer(_number(value), data_type)
+    if data_type is DataType.VARCHAR:
+        return _text(value)
+    if type(value) is (bool if data_type is DataType.BOOLEAN else str):
+        return value
+    return None
+
+
+def _number(value: Any) -> float | None:  # noqa: ANN401
+    if type(value) is str:
+        value = float(value) if _JSON_NUMBER.fullmatch(value) else None
+        return value if value is not None and math.isfinite(value) else None
+    return value if type(value) in _NUMBERS else None
+
+
+def _integer(number: float | None, data_type: DataType) -> int | None:
+    smallest, largest = data_type.integer_range
+    if number is None or not smallest <= number <= largest or int(number) != number:
+        return None
+    return int(number)
+
+
+def _text(value: Any) -> str | None:  # noqa: ANN401
+    if type(value) is str:
+        return value
+    if type(value) is bool:
+        return "true" if value else "false"
+    is_integral = type(value) is int or (
+        type(value) is float and abs(value) <= LARGEST_EXACT and value == int(value)
+    )
+    return str(int(value)) if is_integral else None
+
+
+def _values_of_entries(
+    entries: list[Any], leaf: _Leaf, place: str, process: Process, sections: _Sections
 ) -> list[Scalar | None]:
-    """Return the one value the contract takes from each object of a list."""
-    if not isinstance(entries, list):
-        raise _wrong_type(place, entries, "a list")
+    """Return the one value that the contract reads from each object of a list."""
     taken: list[Scalar | None] = []
     for index, entry in enumerate(entries):
-        if not isinstance(entry, dict):
-            raise _wrong_type(f"{place}[{index}]", entry, "an object")
         inner = Process(process.index)
-        _take(entry, leaf.inner or {}, f"{place}[{index}].", inner, sections)
+        if isinstance(entry, dict):
+            _take(entry, leaf.inner or {}, f"{place}[{index}].", inner, sections)
+        else:
+            inner.reject(f"{place}[{index}]", entry, "wrong_type", "an object")
         taken.append(inner.values.get(leaf.path))
         process.attributes.extend(inner.attributes)
+        process.rejected.extend(inner.rejected)
     return taken
 
 
@@ -428,8 +508,7 @@ def _process_tree() -> dict[str, _Node]:
 def _plant(tree: dict[str, _Node], path: str, column: Column) -> None:
     """Add one path of the contract to a tree."""
     *way, last = path.split(".")
-    kind, types = _expected(column.type)
-    leaf = _Leaf(path, kind, types, column.type if column.type.is_integer else None)
+    leaf = _Leaf(path, column.type, expected_of(column.type), _types_of(column.type))
     if last == "*":
         *way, last = way
         leaf = leaf._replace(shape="*")
@@ -444,15 +523,23 @@ def _plant(tree: dict[str, _Node], path: str, column: Column) -> None:
     _descend(tree, way)[last] = leaf
 
 
-def _expected(data_type: DataType) -> tuple[str, frozenset[type]]:
-    """Return what a document holds for a type of the contract, in words and as JSON's types."""
+def expected_of(data_type: DataType) -> str:
+    """Return what fits a column of a type, in words."""
     if data_type.is_integer:
-        return "a whole number", frozenset({int, float})
-    if data_type is DataType.DOUBLE:
-        return "a number", frozenset({int, float})
-    if data_type is DataType.BOOLEAN:
-        return "true or false", frozenset({bool})
-    return "a text", frozenset({str})
+        smallest, largest = data_type.integer_range
+        return f"an integer between {smallest} and {largest}"
+    return {
+        DataType.DOUBLE: "a number",
+        DataType.BOOLEAN: "true or false",
+        DataType.DATE: "a date as YYYY-MM-DD",
+        DataType.TIMESTAMPTZ: "a time in ISO 8601, such as 2025-01-31T12:00:00Z",
+    }.get(data_type, "a text")
+
+
+def _types_of(data_type: DataType) -> frozenset[type]:
+    if data_type.is_integer or data_type is DataType.DOUBLE:
+        return _NUMBERS
+    return frozenset({bool if data_type is DataType.BOOLEAN else str})
 
 
 def _descend(tree: dict[str, _Node], way: Iterable[str]) -> dict[str, _Node]:
@@ -463,16 +550,7 @@ def _descend(tree: dict[str, _Node], way: Iterable[str]) -> dict[str, _Node]:
     return tree
 
 
-def _wrong_type(place: str, value: object, expected: str) -> Rejection:
-    return Rejection(
-        "wrong_type",
-        place,
-        f"At '{place}' stands {_shorten(value)}; expected {expected}.",
-    )
-
-
 def _shorten(value: object) -> str:
     """Return a value for a message, cut where it is long."""
-    # JSON has no word for a number that is not finite.
-    quoted = repr(value) if isinstance(value, str | float) else orjson.dumps(value).decode()
+    quoted = canonical_json(value)
     return quoted if len(quoted) <= _MESSAGE_LENGTH else quoted[:_MESSAGE_LENGTH] + "…"

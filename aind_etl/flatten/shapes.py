@@ -379,6 +379,8 @@ class _Learner:
         return found
 
     def _process(self, pipeline_format: str, number: int, process: Process) -> ProcessShape:
+        if process.rejected:
+            raise _Unfit
         scalars = dict.fromkeys(SCALARS, -1)
         for column, paths in scalar_columns(pipeline_format):
             path = next((path for path in paths if path in process.values), None)

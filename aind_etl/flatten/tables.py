@@ -1,7 +1,7 @@
-"""From documents to the rows of `analyses` and its children, and of `rejected_documents`.
+"""From documents to rows of `analyses`, its children, and what is rejected.
 
-The one public function is the whole of the room. Documents are taken apart one by one (a
-verdict on one must not touch its neighbours); from then on all work is by columns.
+Documents are parsed one by one, so that a bad one does not affect its neighbours; from then on
+all work is by columns. :func:`flatten_documents` is the one public function.
 """
 
 import gc
@@ -15,9 +15,10 @@ import polars as pl
 from aind_etl.contract import DataType, Table, tables
 from aind_etl.contract.schemas import polars_schema
 from aind_etl.flatten import deriving
-from aind_etl.flatten.gathering import BOUNDS, FITTED_NAMES, FOLD_MEASURES, Gathered
-from aind_etl.flatten.reading import Rejection, read_document
+from aind_etl.flatten.gathering import BOUNDS, FITTED_NAMES, FOLD_MEASURES, REJECTED, Gathered
+from aind_etl.flatten.reading import LONGEST_VALUE, Rejection, expected_of, read_document
 from aind_etl.flatten.together import ShapeReader
+from aind_etl.sources.canonical import canonical_json
 
 _ROW = ("row", "source_collection", "record_id", "process_index", "session_month")
 # A bound is reached where a value lies no farther from it than this share of the range.
@@ -35,7 +36,7 @@ _DATED = {
 
 @dataclass(frozen=True, slots=True)
 class Flattened:
-    """What became of a batch of documents.
+    """The rows that a batch of documents results in.
 
     Attributes
     ----------
@@ -43,10 +44,13 @@ class Flattened:
         For each analysis table, by name, its rows: its columns and ``session_month``.
     rejected
         Rows of `rejected_documents`.
+    rejected_values
+        Rows of `rejected_values`.
     """
 
     rows: dict[str, pl.DataFrame]
     rejected: pl.DataFrame
+    rejected_values: pl.DataFrame
 
 
 def flatten_documents(collection: str, documents: pl.DataFrame, unknown_month: str) -> Flattened:
@@ -65,26 +69,20 @@ def flatten_documents(collection: str, documents: pl.DataFrame, unknown_month: s
     Returns
     -------
     Flattened
-        Every document stands either in ``rows["analyses"]``, once a process, or in ``rejected``.
+        Every document is either in ``rows["analyses"]``, once per process, or in ``rejected``.
     """
-    taken, attributes, rejections = _take_apart(documents)
-    parsed = taken.with_columns(
-        **{name: parse(pl.col(name)) for name, parse in _DATED.items()},
-        **{f"{name}_text": pl.col(name) for name in _DATED},
-    )
-    rejections |= _undated(parsed)
+    processes, attributes, rejected_values, rejections = _parse(documents)
+    rejected_values = pl.concat([rejected_values, *_undated(processes)])
     origins = documents.drop("document").with_row_index("number")
     origins = origins.with_columns(source_collection=pl.lit(collection))
     analyses = _derive(
-        parsed.filter(~pl.col("number").is_in(list(rejections))).join(
-            origins, on="number", how="inner", maintain_order="left"
-        ),
+        processes.with_columns(
+            parse(pl.col(name)).alias(name) for name, parse in _DATED.items()
+        ).join(origins, on="number", how="inner", maintain_order="left"),
         unknown_month,
     )
     attributes = attributes.join(analyses.select(_ROW), on="row", how="inner")
-    analyses = analyses.join(
-        attributes.group_by("row").len("n_attributes"), on="row", how="left", maintain_order="left"
-    ).with_columns(pl.col("n_attributes").fill_null(0))
+    analyses = _counted(analyses, n_attributes=attributes, n_rejected_values=rejected_values)
     frames = {
         tables.ANALYSES: analyses,
         tables.FIT_PARAMETERS: _fit_parameters(analyses),
@@ -95,13 +93,27 @@ def flatten_documents(collection: str, documents: pl.DataFrame, unknown_month: s
     return Flattened(
         {table.name: _conform(table, frame) for table, frame in frames.items()},
         _rejected(origins, rejections),
+        rejected_values.join(
+            analyses.rename({"changed_at": "extracted_at"}),
+            on="row",
+            how="inner",
+            maintain_order="left",
+        ).select(polars_schema(tables.REJECTED_VALUES).names()),
     )
 
 
-def _take_apart(
+def _parse(
     documents: pl.DataFrame,
-) -> tuple[pl.DataFrame, pl.DataFrame, dict[int, Rejection]]:
-    """Take documents apart; return the processes, the attributes, and the verdicts by number."""
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, dict[int, Rejection]]:
+    """Parse documents.
+
+    Returns
+    -------
+    processes, attributes, rejected_values
+        One row each; the last two with the ``row`` of their process.
+    rejections
+        The documents without any process, by number.
+    """
     together = _SHAPES.take(documents["document"])
     gathered = {name: Gathered(name) for name in ("prototype", "framework")}
     rejections: dict[int, Rejection] = {}
@@ -113,16 +125,21 @@ def _take_apart(
                 gathered[pipeline_format].add(number, processes)
             except Rejection as rejection:
                 rejections[number] = rejection
-    frames = [together.frame, *(part.frame() for part in gathered.values())]
-    attributes = [together.attributes, *(part.attributes() for part in gathered.values())]
-    begins = accumulate((frame.height for frame in frames[:-1]), initial=0)
+    parts = gathered.values()
+    frames = [together.frame, *(part.frame() for part in parts)]
+    begins = list(accumulate((frame.height for frame in frames[:-1]), initial=0))
     return (
         pl.concat(frames).with_row_index("row"),
-        pl.concat(
-            part.with_columns(pl.col("row") + begin)
-            for part, begin in zip(attributes, begins, strict=True)
-        ),
+        _numbered([together.attributes, *(part.attributes() for part in parts)], begins),
+        _numbered([part.rejected_values() for part in parts], begins[1:]),
         rejections,
+    )
+
+
+def _numbered(parts: list[pl.DataFrame], begins: list[int]) -> pl.DataFrame:
+    """Return parts as one, in which ``row`` counts from where the part's processes begin."""
+    return pl.concat(
+        part.with_columns(pl.col("row") + begin) for part, begin in zip(parts, begins, strict=True)
     )
 
 
@@ -138,23 +155,36 @@ def _without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _undated(parsed: pl.DataFrame) -> dict[int, Rejection]:
-    """Return the documents in which a text that should mean a day or a moment means none."""
-    rejections = {}
-    for name in _DATED:
+def _undated(processes: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Yield the texts that should be dates or times and are none, as rejected values."""
+    for name, parse in _DATED.items():
         column = next(column for column in tables.ANALYSES.columns if column.name == name)
-        unfit = parsed.filter(pl.col(name).is_null() & pl.col(f"{name}_text").is_not_null())
-        for number, index, pipeline_format, text in unfit.select(
-            "number", "process_index", "pipeline_format", f"{name}_text"
-        ).iter_rows():
-            place = column.origin(pipeline_format).paths[0].replace("[]", f"[{index}]", 1)
-            expected = "a day" if column.type is DataType.DATE else "a moment"
-            rejections[number] = Rejection(
-                "wrong_value",
-                place,
-                f"At '{place}' stands {text[:80]!r}; expected {expected} as ISO 8601 writes it.",
-            )
-    return rejections
+        unfit = processes.filter(parse(pl.col(name)).is_null() & pl.col(name).is_not_null())
+        yield pl.DataFrame(
+            [
+                (
+                    row,
+                    column.origin(pipeline_format).paths[0].replace("[]", f"[{index}]", 1),
+                    "wrong_value",
+                    canonical_json(text)[:LONGEST_VALUE],
+                    expected_of(column.type),
+                )
+                for row, index, pipeline_format, text in unfit.select(
+                    "row", "process_index", "pipeline_format", name
+                ).iter_rows()
+            ],
+            schema={"row": pl.UInt32(), **REJECTED},
+            orient="row",
+        )
+
+
+def _counted(analyses: pl.DataFrame, **parts: pl.DataFrame) -> pl.DataFrame:
+    """Add the numbers of rows that other frames have per row of `analyses`."""
+    for name, part in parts.items():
+        analyses = analyses.join(
+            part.group_by("row").len(name), on="row", how="left", maintain_order="left"
+        ).with_columns(pl.col(name).fill_null(0))
+    return analyses
 
 
 def _derive(read: pl.DataFrame, unknown_month: str) -> pl.DataFrame:

@@ -26,7 +26,7 @@ from aind_etl.flatten.gathering import (
     read_types,
     scalar_columns,
 )
-from aind_etl.flatten.reading import LONGEST_LIST, read_document
+from aind_etl.flatten.reading import LARGEST_EXACT, LONGEST_LIST, read_document
 from aind_etl.flatten.shapes import (
     BEGINS,
     RUNS,
@@ -288,7 +288,7 @@ class _Values:
         for edges, pieces, _ in self._places("numbers"):
             numbers = _to_floats(self._pieces.stripped(pieces, edges))
             self._numbers[pieces >> 1] = numbers
-            self._reject(pieces[np.isnan(numbers)])
+            self._reject(pieces[~_is_exact(numbers)])
 
     def _read_booleans(self) -> None:
         for edges, pieces, _ in self._places("booleans"):
@@ -315,7 +315,7 @@ class _Values:
             # What becomes an attribute is as long as the shape says, and has no gaps.
             is_fixed = expected != -1
             self._reject(pieces[is_fixed & (lengths != expected)])
-            self._reject(pieces[owners[missing & is_fixed[owners]]])
+            self._reject(pieces[owners[~_is_exact(values) & is_fixed[owners]]])
             parts.append(values)
             begin += len(values)
         self._run_values = np.concatenate(parts) if parts else np.empty(0)
@@ -573,6 +573,11 @@ def _nothing_of(column: str) -> pl.DataFrame:
 def _to_floats(words: pl.Series) -> _Floats:
     """Return the numbers that JSON writes so; NaN for other words."""
     return words.cast(pl.Float64, strict=False).fill_null(float("nan")).to_numpy()
+
+
+def _is_exact(numbers: _Floats) -> _Flags:
+    """Return which are numbers, and hold all digits of an integer."""
+    return np.abs(numbers) <= LARGEST_EXACT  # False for NaN.
 
 
 def _joined(parts: list[Positions]) -> Positions:

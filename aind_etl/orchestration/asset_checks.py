@@ -65,6 +65,24 @@ _WARNINGS = (
         """,
     ),
     _Warning(
+        tables.REJECTED_VALUES.name,
+        "no_value_is_rejected",
+        "Every value of a document fits its column.",
+        """
+        SELECT
+            source_collection,
+            reason,
+            regexp_replace(path, '\\[[0-9]+\\]', '[]', 'g') AS path,
+            expected,
+            count(*) AS n_values,
+            min(value) AS example,
+            min(record_id) AS record_id
+        FROM rejected_values
+        GROUP BY ALL
+        ORDER BY n_values DESC, source_collection, reason, path, expected
+        """,
+    ),
+    _Warning(
         tables.ATTRIBUTES.name,
         "no_attribute_is_new",
         "No attribute came up within the last week that the collection had not had before.",

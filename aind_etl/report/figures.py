@@ -410,6 +410,29 @@ FIGURES = (
         charts.lag,
     ),
     Figure(
+        "rejected_values",
+        "Values that did not fit",
+        "Values of documents that do not fit their column, which is NULL; the rest of a document "
+        "is in the tables. They are retried whenever they or the code change. Table: "
+        "rejected_values.",
+        """
+        SELECT
+            source_collection AS "collection",
+            regexp_replace(path, '\\[[0-9]+\\]', '[]', 'g') AS "path",
+            reason,
+            count(*) AS "values",
+            min(value) AS "for example",
+            min(expected) AS "expected",
+            min(record_id) AS "record"
+        FROM rejected_values
+        GROUP BY ALL
+        ORDER BY "values" DESC, "collection", "path", reason
+        LIMIT 50
+        """,
+        "None: every value of the documents fits its column.",
+        wide=True,
+    ),
+    Figure(
         "rejected",
         "Documents that did not fit",
         "Documents of the sources that are not in the tables now, with the reason. They are tried "

@@ -169,6 +169,11 @@ def string_id(record_id: str) -> str | None:
     return None
 
 
+def canonical_json(value: object) -> str:
+    """Return the canonical JSON of a value that JSON or BSON gives."""
+    return orjson.dumps(_normalise(value), default=_extended, option=_ENCODING).decode()
+
+
 def explain_unreadable(text: str) -> str:
     """Return why ``text``, kept from something unreadable, is no JSON document."""
     if _NOT_UTF8.search(text):

@@ -1,5 +1,5 @@
--- Analyses and rejected documents carry the content hash of the live document they were made from.
--- Another hash means that they were made from an older version.
+-- Analyses, rejected values and rejected documents carry the content hash of the live document they
+-- result from. Another hash means that they result from an older version.
 WITH live_documents AS (
     SELECT
         source_collection,
@@ -12,6 +12,9 @@ WITH live_documents AS (
 made_from_documents AS (
     SELECT 'analyses' AS made, source_collection, record_id, process_index, content_hash
     FROM analyses
+    UNION ALL
+    SELECT DISTINCT 'rejected_values', source_collection, record_id, process_index, content_hash
+    FROM rejected_values
     UNION ALL
     SELECT 'rejected_documents', source_collection, record_id, NULL, content_hash
     FROM rejected_documents

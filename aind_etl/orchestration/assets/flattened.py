@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from aind_etl.analyses import refresh_analyses
-from aind_etl.contract import ANALYSIS_TABLES, tables
+from aind_etl.contract import FLATTENED_TABLES, tables
 from aind_etl.flatten import flattener_version
 from aind_etl.orchestration.metadata import (
     OWNERS,
@@ -18,9 +18,6 @@ from aind_etl.orchestration.metadata import (
 from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH
 from aind_etl.orchestration.pods import pod
 from aind_etl.orchestration.resources import Etl
-
-FLATTENED = (*ANALYSIS_TABLES, tables.REJECTED_DOCUMENTS)
-"""The tables made by flattening."""
 
 
 @dg.multi_asset(
@@ -38,7 +35,7 @@ FLATTENED = (*ANALYSIS_TABLES, tables.REJECTED_DOCUMENTS)
             partitions_def=COLLECTIONS,
             freshness_policy=freshness() if table is tables.ANALYSES else None,
         )
-        for table in FLATTENED
+        for table in FLATTENED_TABLES
     ],
     backfill_policy=ONE_RUN_EACH,
     op_tags=pod(2048),
@@ -53,17 +50,22 @@ def flatten(
     with lake.lock(collection):
         report = refresh_analyses(lake, collection, progress=etl.progress.advance)
     context.log.info(str(report))
-    if report.rejected:
-        etl.progress.say(
-            f"{context.partition_key}: {report.rejected:,} documents rejected; the table "
-            "rejected_documents says why"
-        )
-    for table in FLATTENED:
+    for rejected, things, table in (
+        (report.rejected, "documents", tables.REJECTED_DOCUMENTS),
+        (report.rejected_values, "values", tables.REJECTED_VALUES),
+    ):
+        if rejected:
+            etl.progress.say(
+                f"{context.partition_key}: {rejected:,} {things} rejected; the table {table.name} "
+                "says why"
+            )
+    for table in FLATTENED_TABLES:
         yield dg.MaterializeResult(
             asset_key=table.name,
             metadata={
                 "flattened": report.flattened,
                 "rejected": report.rejected,
+                "rejected_values": report.rejected_values,
                 "removed": report.removed,
                 "partitions_written": report.partitions_written,
                 **partition_metadata(lake, table, collection, watch),

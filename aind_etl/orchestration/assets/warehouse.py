@@ -6,8 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from aind_etl.contract import TABLES, tables
-from aind_etl.orchestration.assets.flattened import FLATTENED
+from aind_etl.contract import FLATTENED_TABLES, TABLES, tables
 from aind_etl.orchestration.assets.results import INVENTORY, TRIALS
 from aind_etl.orchestration.metadata import (
     OWNERS,
@@ -37,7 +36,7 @@ PUBLISHER_POOL = "publisher"
 
 _UPSTREAM = (
     tables.DOCUMENTS,
-    *FLATTENED,
+    *FLATTENED_TABLES,
     *INVENTORY,
     *TRIALS,
     tables.UNCLAIMED_FOLDERS,
