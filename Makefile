@@ -11,8 +11,6 @@ QUICK := access canonical contract deriving history query reading settings sourc
 # One more than there are cores: many tests wait for a server.
 WORKERS := $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 
-export DAGSTER_HOME ?= $(CURDIR)/dagster_home
-
 # How large a world `make scale` loads, and how large a partition of it is.
 DOCUMENTS ?= 145000
 PARTITION_DOCUMENTS ?= 40000

@@ -6,25 +6,39 @@ and queries do not wait for Dagster.
 """
 
 import os
+import shlex
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table as Sheet
+from typer.core import TyperCommand, TyperOption
 
 from aind_etl.errors import AindEtlError, ConfigurationError
+from aind_etl.terminal import err, out, say, show_table
 
 if TYPE_CHECKING:
     from aind_etl.progress import TerminalProgress
     from aind_etl.query import Query
     from aind_etl.settings import Settings
+
+
+class _Command(TyperCommand):
+    """A command whose help says nothing of the type of its --help."""
+
+    def get_help_option(self, ctx: Any) -> TyperOption | None:  # noqa: ANN401 - as Typer's own
+        """Return the option --help."""
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.metavar = ""
+        return option
+
 
 app = typer.Typer(
     name="aind-etl",
@@ -47,11 +61,7 @@ Source, lake, warehouse and collections can also be set by environment variables
 """,
 )
 
-# Results go to standard output; everything said about the work goes to standard error.
-_out = Console()
-_err = Console(stderr=True)
-_WIDE = 240
-_ANY_WIDTH = 1_000_000
+_command = partial(app.command, cls=_Command)
 _SHOWN_ROWS = 200
 _INTERRUPTED = 130
 
@@ -100,18 +110,19 @@ def main() -> None:
     try:
         app()
     except AindEtlError as error:
-        _err.print(f"[bold red]Error:[/] {_escape(str(error))}", soft_wrap=True)
+        say(err, ("Error:", "bold red"), f" {error}")
         sys.exit(error.exit_code)
     except OSError as error:
         what = f"{error.filename!r}: {error.strerror}" if error.filename else str(error)
-        _err.print(
-            f"[bold red]Error:[/] {_escape(what)}. Check the path, the rights to it and the free "
-            "space; what was written is whole.",
-            soft_wrap=True,
+        say(
+            err,
+            ("Error:", "bold red"),
+            f" {what}. Check the path, the rights to it and the free space; what was written is "
+            "whole.",
         )
         sys.exit(ConfigurationError.exit_code)
     except KeyboardInterrupt:
-        _err.print("Interrupted. What was written is whole; run again to go on.")
+        say(err, "Interrupted. What was written is whole; run again to go on.")
         sys.exit(_INTERRUPTED)
 
 
@@ -125,13 +136,19 @@ def _show_version(wanted: bool) -> None:
 def _options(
     _version: Annotated[
         bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+        typer.Option(
+            "--version",
+            metavar="",
+            callback=_show_version,
+            is_eager=True,
+            help="Show the version.",
+        ),
     ] = False,
 ) -> None:
     pass
 
 
-@app.command()
+@_command()
 def run(
     source: SourceOption = None,
     lake: LakeOption = None,
@@ -158,6 +175,7 @@ def run(
         bool,
         typer.Option(
             "--results/--no-results",
+            metavar="",
             help="Look into the result folders beside the records: which files there are, and the "
             "trial-by-trial variables.",
         ),
@@ -178,14 +196,17 @@ def run(
         from aind_etl.orchestration.resources import Etl
 
         try:
-            run_everything(Etl(settings, progress), Pass(pass_kind), with_results=results)
+            failure = run_everything(Etl(settings, progress), Pass(pass_kind), with_results=results)
         except KeyboardInterrupt:
             progress.say("Interrupted. What was written is whole; run again to go on.")
             raise typer.Exit(_INTERRUPTED) from None
     _show_result(settings)
+    if failure is not None:
+        say(out, "")
+        raise failure
 
 
-@app.command()
+@_command()
 def status(lake: LakeOption = None, warehouse: WarehouseOption = None) -> None:
     """Show what the lake and the warehouse hold, and how fresh they are."""
     settings = _settings(None, lake, warehouse, None)
@@ -193,42 +214,41 @@ def status(lake: LakeOption = None, warehouse: WarehouseOption = None) -> None:
 
     statuses = collection_statuses(settings.lake)
     if not statuses:
-        _out.print(
-            f"There is nothing in the lake {str(settings.lake)!r} yet. Fill it with "
-            "'aind-etl run'.",
-            soft_wrap=True,
-        )
+        say(out, f"The lake {str(settings.lake)!r} is empty. Run 'aind-etl run' to load it.")
         return
-    sheet = _sheet(f"Lake {_whole(settings.lake)}")
-    for name, justify in (
-        ("collection", "left"),
-        ("live", "right"),
-        ("rejected", "right"),
-        ("rejected values", "right"),
-        ("waiting", "right"),
-        ("newest finished", "left"),
-        ("last new pass", "left"),
-        ("last full pass", "left"),
-        ("source", "left"),
-    ):
-        sheet.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for one in statuses:
-        sheet.add_row(
-            _escape(one.collection),
-            f"{one.live:,}",
-            f"{one.rejected:,}",
-            f"{one.rejected_values:,}",
-            f"{one.waiting:,}",
-            one.newest_finished,
-            one.last_new_pass,
-            one.last_full_pass,
-            _escape(one.source),
-        )
-    _console(_out).print(sheet)
-    _out.print(_escape(warehouse_status(settings.warehouse_path)), soft_wrap=True)
+    show_table(
+        [
+            ("collection", False),
+            ("live", True),
+            ("rejected", True),
+            ("rejected values", True),
+            ("waiting", True),
+            ("newest finished", False),
+            ("last new pass", False),
+            ("last full pass", False),
+            ("source", False),
+        ],
+        [
+            [
+                one.collection,
+                f"{one.live:,}",
+                f"{one.rejected:,}",
+                f"{one.rejected_values:,}",
+                f"{one.waiting:,}",
+                one.newest_finished,
+                one.last_new_pass,
+                one.last_full_pass,
+                one.source,
+            ]
+            for one in statuses
+        ],
+        f"Lake {_whole(settings.lake)}",
+        folds=True,
+    )
+    say(out, warehouse_status(settings.warehouse_path))
 
 
-@app.command()
+@_command()
 def sql(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="A SELECT, in DuckDB's SQL.")],
     warehouse: WarehouseOption = None,
@@ -261,12 +281,17 @@ def sql(
             raise ConfigurationError("--output needs --format csv, json or parquet.")
         elif output is not None:
             asked.write(output, output_format)
-            _err.print(f"Wrote {_escape(str(output))}", soft_wrap=True)
+            say(err, f"Wrote {output}")
+        elif output_format == "parquet" and sys.stdout.isatty():
+            raise ConfigurationError(
+                "Parquet is binary, and standard output is a terminal. Give --output FILE, or "
+                "redirect the output."
+            )
         else:
             asked.stream(sys.stdout.buffer, output_format)
 
 
-@app.command()
+@_command()
 def ddl(
     dialect: Annotated[
         Literal["athena", "trino", "spark"], typer.Option("--dialect", help="The engine.")
@@ -285,7 +310,7 @@ def ddl(
         typer.echo(f"{statement};\n")
 
 
-@app.command()
+@_command()
 def export(
     target: Annotated[
         Path | None,
@@ -303,11 +328,14 @@ def export(
             help="`xlsx` is one workbook with a sheet a table; of the others each table is a file.",
         ),
     ] = None,
-    xlsx: Annotated[bool, typer.Option("--xlsx", help="The same as `--format xlsx`.")] = False,
+    xlsx: Annotated[
+        bool, typer.Option("--xlsx", metavar="", help="The same as `--format xlsx`.")
+    ] = False,
     datapackage: Annotated[
         bool,
         typer.Option(
             "--datapackage",
+            metavar="",
             help="Write `datapackage.json` into the lake: its files and columns, described after "
             "the Frictionless standard. Alone, nothing else is written.",
         ),
@@ -333,7 +361,7 @@ def export(
         from aind_etl.data_package import write_data_package
         from aind_etl.lake import Lake
 
-        _out.print(f"Wrote {_escape(str(write_data_package(Lake(settings.lake))))}", soft_wrap=True)
+        say(out, f"Wrote {write_data_package(Lake(settings.lake))}")
         if target is None and export_format is None and not xlsx:
             return
     chosen = export_format or ("xlsx" if xlsx or target is None else _format_of(target))
@@ -351,17 +379,17 @@ def export(
             progress=lambda name: progress.step(f"write {name}"),
         )
     for one in written:
-        _out.print(f"{one.rows:>9,}  {_escape(one.name)}", highlight=False)
+        say(out, f"{one.rows:>9,}  {one.name}")
         if one.left_out:
-            _err.print(
-                f"{_escape(one.name)}: the last {one.left_out:,} rows were left out, because a "
-                "sheet of Excel ends at 1,048,576 rows; --format csv or parquet has them all.",
-                soft_wrap=True,
+            say(
+                err,
+                f"{one.name}: the last {one.left_out:,} rows were left out, because a sheet of "
+                "Excel ends at 1,048,576 rows; --format csv or parquet has them all.",
             )
-    _out.print(f"\nWrote {_escape(str(where))}", soft_wrap=True)
+    say(out, f"\nWrote {where}")
 
 
-@app.command()
+@_command()
 def report(
     output: Annotated[
         Path,
@@ -380,14 +408,14 @@ def report(
         from aind_etl.report import write_report
 
         summary = write_report(settings.warehouse_path, output)
-    _out.print(
+    say(
+        out,
         f"{summary.fits:,} fits of {summary.fitted_sessions:,} sessions and "
-        f"{summary.subjects:,} subjects. Open {_escape(str(output))}",
-        soft_wrap=True,
+        f"{summary.subjects:,} subjects. Open {output}",
     )
 
 
-@app.command()
+@_command()
 def figures(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="Where to; the folder is made if need be.")
@@ -431,12 +459,10 @@ def figures(
     if not chosen:
         where = str(settings.warehouse_path)
         what = f" of {selection}" if str(selection) else ""
-        _out.print(
-            f"No successful fit{_escape(what)} in {_escape(where)}. What there is: "
-            "'aind-etl sql \"SELECT DISTINCT subject_id, session_date, agent_alias FROM "
-            "analyses\"'.",
-            soft_wrap=True,
-            highlight=False,
+        say(
+            out,
+            f"No successful fit{what} in {where}. What there is: 'aind-etl sql \"SELECT DISTINCT "
+            "subject_id, session_date, agent_alias FROM analyses\"'.",
         )
         return
     # The documents' own source says whether the sample's folders stand in for s3://.
@@ -446,16 +472,15 @@ def figures(
         progress.step("download", total=len(chosen), unit="figures")
         report = download_figures(store, chosen, directory, progress=progress.advance)
     for figure, reason in report.missing:
-        _out.print(f"missing: {_escape(figure.file_name)}: {_escape(reason)}", soft_wrap=True)
-    _out.print(
+        say(out, f"missing: {figure.file_name}: {reason}")
+    say(
+        out,
         f"{report.downloaded:,} downloaded ({report.bytes / 1e6:,.1f} MB), {report.present:,} "
-        f"there already, {len(report.missing):,} missing, in {_escape(str(directory))}",
-        soft_wrap=True,
-        highlight=False,
+        f"there already, {len(report.missing):,} missing, in {directory}",
     )
 
 
-@app.command()
+@_command()
 def sample(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="An empty or new folder for the world.")
@@ -473,7 +498,7 @@ def sample(
         ),
     ] = None,
     results: Annotated[
-        bool, typer.Option(help="Write the result folders (JSON, figures) as well.")
+        bool, typer.Option(metavar="", help="Write the result folders (JSON, figures) as well.")
     ] = True,
 ) -> None:
     """Write the sample world: a dump to load, and the result folders beside it.
@@ -499,11 +524,14 @@ def sample(
             progress=progress.reach,
         )
     for collection, count in summary.documents.items():
-        _out.print(f"{count:>9,}  {_escape(collection)}")
-    _out.print(f"\nLoad it with: aind-etl run --source {_escape(str(directory))}", soft_wrap=True)
+        say(out, f"{count:>9,}  {collection}")
+    where = shlex.quote(str(directory.absolute()))
+    beside = f"AIND_ETL_RESULTS_ROOT={where}/results " if results else ""
+    without = "" if results else " --no-results"
+    say(out, f"\nLoad it with: {beside}{_called()} run --source {where}{without}")
 
 
-@app.command()
+@_command()
 def verify(
     source: SourceOption = None,
     lake: LakeOption = None,
@@ -513,6 +541,7 @@ def verify(
         bool,
         typer.Option(
             "--deep",
+            metavar="",
             help="Read every document of the source again and compare its hash; make the tables "
             "anew from the change log, aside, and compare every value.",
         ),
@@ -532,10 +561,7 @@ def verify(
     from aind_etl.verify import verify_collection, verify_tables, verify_warehouse
 
     store = Lake(settings.lake)
-    sheet = _sheet("Documents")
-    sheet.add_column("collection")
-    for name in ("source", "lake", "flattened", "rejected"):
-        sheet.add_column(name, justify="right")
+    rows = []
     differences = []
     options = settings.source_options()
     with _progress() as progress, open_source(settings.source, **options) as opened:
@@ -548,36 +574,28 @@ def verify(
             if deep:
                 progress.step(f"make {name} anew")
                 differences += verify_tables(store, name, progress=progress.advance)
-            sheet.add_row(
-                _escape(name),
-                *(
-                    f"{count:,}"
-                    for count in (
-                        comparison.source,
-                        comparison.lake,
-                        comparison.flattened,
-                        comparison.rejected,
-                    )
-                ),
+            counts = (
+                comparison.source,
+                comparison.lake,
+                comparison.flattened,
+                comparison.rejected,
             )
+            rows.append([name, *(f"{count:,}" for count in counts)])
         progress.step("compare the warehouse")
         differences += verify_warehouse(store, settings.warehouse_path)
-    _console(_out).print(sheet)
+    numbers = [(name, True) for name in ("source", "lake", "flattened", "rejected")]
+    show_table([("collection", False), *numbers], rows, "Documents", folds=True)
     for difference in differences:
-        colour = "yellow" if difference.is_warning else "bold red"
-        _out.print(
-            f"[{colour}]{difference.between}[/] · {_escape(difference.subject)}: "
-            f"{_escape(difference.message)}",
-            soft_wrap=True,
-        )
+        style = "yellow" if difference.is_warning else "bold red"
+        say(out, (difference.between, style), f" · {difference.subject}: {difference.message}")
     errors = sum(not difference.is_warning for difference in differences)
     if errors:
-        _out.print(f"\n{errors:,} {'difference' if errors == 1 else 'differences'}.")
+        say(out, f"\n{errors:,} {'difference' if errors == 1 else 'differences'}.")
         raise typer.Exit(1)
-    _out.print("\nSource, lake and warehouse agree.")
+    say(out, "\nSource, lake and warehouse agree.")
 
 
-@app.command()
+@_command()
 def rebuild(
     lake: LakeOption = None,
     warehouse: WarehouseOption = None,
@@ -591,6 +609,7 @@ def rebuild(
     settings = _settings(None, lake, warehouse, collection)
     from aind_etl.analyses import refresh_analyses
     from aind_etl.lake import Lake
+    from aind_etl.status import warehouse_status
     from aind_etl.warehouse import build_warehouse
 
     store = Lake(settings.lake)
@@ -607,14 +626,21 @@ def rebuild(
                     report = refresh_analyses(part, name, anew=True, progress=progress.advance)
                 progress.say(
                     f"{part.name_of(name)}: {report.flattened:,} documents flattened, "
-                    f"{report.rejected:,} rejected, {report.rejected_values:,} values rejected, "
-                    f"{report.partitions_written:,} files written"
+                    f"{report.rejected:,} rejected, {report.rejected_values:,} values rejected; "
+                    f"{_written(report.partitions_written)}"
                 )
         progress.step("build the warehouse")
         build_warehouse(store, settings.warehouse_path)
+    say(out, warehouse_status(settings.warehouse_path))
 
 
-@app.command()
+def _written(files: int) -> str:
+    if not files:
+        return "every file was right already"
+    return f"{files:,} {'file' if files == 1 else 'files'} written"
+
+
+@_command()
 def history(
     collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="The collection.")],
     record_id: Annotated[str, typer.Argument(metavar="ID", help="The record's `_id`.")],
@@ -626,32 +652,40 @@ def history(
     from aind_etl.lake import Lake
 
     for one in record_history(Lake(settings.lake), collection, record_id):
-        _out.print(
-            f"[bold]{one.extracted_at:%Y-%m-%d %H:%M:%S}[/] UTC  {one.operation}  "
-            f"batch {one.batch_id}  {one.content_hash or ''}",
-            soft_wrap=True,
-            highlight=False,
+        say(
+            out,
+            (f"{one.extracted_at:%Y-%m-%d %H:%M:%S}", "bold"),
+            f" UTC  {one.operation}  batch {one.batch_id}  {one.content_hash or ''}".rstrip(),
         )
         for change in one.changes:
             before = "(none)" if change.before is None else change.before
             after = "(none)" if change.after is None else change.after
-            _out.print(
-                f"  {_escape(change.path)}: {_escape(before)} → {_escape(after)}",
-                soft_wrap=True,
-                highlight=False,
-            )
+            say(out, f"  {change.path}: {before} → {after}")
 
 
-@app.command()
+@_command()
 def dev(
     source: SourceOption = None,
     lake: LakeOption = None,
     warehouse: WarehouseOption = None,
     collection: CollectionOption = None,
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the page.")] = 3000,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", metavar="", help="Print all that Dagster logs.")
+    ] = False,
 ) -> None:
-    """Open Dagster's page on the assets, on this machine."""
+    """Open Dagster's page on the assets, on this machine.
+
+    Prints which runs start and how they end, and Dagster's warnings and errors.
+    """
     settings = _settings(source, lake, warehouse, collection)
+    _require_free(port)
+    if "://" not in settings.source:
+        from aind_etl.sources import open_source
+
+        with open_source(settings.source):
+            pass  # A wrong address is an error here, rather than in every run.
+    from aind_etl.orchestration.dev import serve
     from aind_etl.orchestration.instance import dagster_home
 
     environment = os.environ | {
@@ -663,10 +697,24 @@ def dev(
         "AIND_ETL_WAREHOUSE": _whole(settings.warehouse_path),
         "AIND_ETL_COLLECTIONS": ",".join(settings.collections),
     }
-    module = "aind_etl.orchestration.location"
-    arguments = [sys.executable, "-m", "dagster", "dev", "-m", module, "--port", str(port)]
-    _err.print(f"Dagster's page: http://127.0.0.1:{port} (Ctrl-C ends it)")
-    os.execve(sys.executable, arguments, environment)  # noqa: S606 - our own interpreter
+    say(err, f"Dagster's page: http://127.0.0.1:{port} (Ctrl-C ends it)")
+    code = serve(port, environment, partial(say, err), verbose=verbose)
+    if code:
+        raise ConfigurationError(f"Dagster ended with exit code {code}; its output says why.")
+    say(err, "Dagster has ended. What runs had written is whole.")
+
+
+def _require_free(port: int) -> None:
+    """Refuse a port that another program uses."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"The page cannot be opened on port {port}: {error.strerror}. Give another port "
+                "with --port, or end the program that uses it."
+            ) from None
 
 
 def _format_of(target: Path) -> Literal["xlsx"]:
@@ -687,8 +735,10 @@ def _settings(
     *,
     max_deleted_share: float | None = None,
 ) -> "Settings":
-    from aind_etl.settings import load_settings
+    from aind_etl.settings import load_settings, unknown_variables
 
+    for name, hint in unknown_variables().items():
+        say(err, ("Warning:", "yellow"), f" {name} is set, and is no setting. {hint}")
     return load_settings(
         source=source,
         lake=lake,
@@ -702,7 +752,7 @@ def _settings(
 def _progress() -> Iterator["TerminalProgress"]:
     from aind_etl.progress import TerminalProgress
 
-    with TerminalProgress(_err) as progress:
+    with TerminalProgress(err) as progress:
         yield progress
 
 
@@ -712,35 +762,49 @@ def _show_result(settings: "Settings") -> None:
 
     path = settings.warehouse_path
     with Query(path, _BUILT) as built:
-        _show_rows(built, title="Built")
+        columns, rows, _ = built.head(_SHOWN_ROWS)
+        show_table(columns, rows, "Built", folds=True)
     with Query(path, _BEST) as best:
-        _out.print()
-        _show_rows(best, title="The best agent of the newest sessions, by AIC")
-    command = _command()
-    where = "" if settings.lake == Path("lake") else f" --lake {_relative(settings.lake)}"
-    steps = (
-        (f'sql "FROM latest_analyses LIMIT 5"{where}', "ask the warehouse"),
-        (f"status{where}", "how fresh it is"),
-        (f"dev{where}", "Dagster's page"),
-        ("run --source FOLDER --lake DIR", "load a dump of your own"),
+        columns, rows, _ = best.head(_SHOWN_ROWS)
+        if rows:
+            say(out, "")
+            show_table(columns, rows, "The best agent of the newest sessions, by AIC", folds=True)
+    say(out, f"\nLake       {_relative(settings.lake)}\nWarehouse  {_relative(path)}")
+    say(out, "\nNext:")
+    for step, meaning in _next_steps(settings):
+        say(out, f"  {_called()} {step}\n      {meaning}")
+
+
+def _next_steps(settings: "Settings") -> Iterator[tuple[str, str]]:
+    """Yield arguments of commands that go on from a run, and what they do."""
+    from aind_etl.settings import load_settings
+
+    environment = load_settings()
+    lake = warehouse = source = ""
+    if settings.lake != environment.lake:
+        lake = f" --lake {shlex.quote(_relative(settings.lake))}"
+    if settings.warehouse != environment.warehouse:
+        warehouse = f" --warehouse {shlex.quote(_relative(settings.warehouse_path))}"
+    if settings.source != environment.source:
+        source = f" --source {shlex.quote(settings.source)}"
+    columns = "subject_id, session_date, agent_alias, aic"
+    yield (
+        f'sql "SELECT {columns} FROM latest_analyses LIMIT 5"{lake}{warehouse}',
+        "ask the warehouse",
     )
-    width = max(len(step) for step, _ in steps)
-    lines = [f"  {command} {step:<{width}}   {meaning}" for step, meaning in steps]
-    _out.print(
-        _escape(
-            f"\nLake       {_relative(settings.lake)}\nWarehouse  {_relative(path)}\n\nNext:\n"
-            + "\n".join(lines)
-        ),
-        soft_wrap=True,
-        highlight=False,
-    )
+    yield f"status{lake}{warehouse}", "see how fresh it is"
+    # A source with a password in its address is not shown.
+    if "@" not in source:
+        yield f"dev{source}{lake}{warehouse}", "open Dagster's page"
+    if settings.source.startswith("sample:"):
+        yield "run --source FOLDER --lake DIR", "load a dump of your own"
 
 
 _BUILT = """
 SELECT
     table_name AS "table",
     estimated_size AS "rows",
-    regexp_extract(comment, '^One row ([^.:]*)', 1) AS "a row is"
+    regexp_extract(comment, '^One row per ([^.:]*)', 1) AS "one row per"
 FROM duckdb_tables()
 WHERE estimated_size > 0 AND table_name <> 'warehouse_info'
 ORDER BY table_name
@@ -748,7 +812,7 @@ ORDER BY table_name
 
 _BEST = """
 SELECT session_key AS "session", agent_alias AS "best agent", round(value, 1) AS "AIC",
-    second_agent_alias AS "second", round(margin, 1) AS "margin"
+    round(margin, 1) AS "margin"
 FROM best_models
 WHERE criterion = 'aic'
 ORDER BY session_date DESC, session_key DESC
@@ -756,54 +820,14 @@ LIMIT 5
 """
 
 
-def _show_rows(asked: "Query", title: str | None = None) -> None:
-    names, rows, more = asked.head(_SHOWN_ROWS)
-    sheet = _sheet(title)
-    for name, is_number in names:
-        sheet.add_column(_escape(name), justify="right" if is_number else "left", overflow="fold")
-    for row in rows:
-        sheet.add_row(*(_escape(cell) for cell in row))
-    console = _console(_out)
-    if Measurement.get(console, console.options.update(max_width=_ANY_WIDTH), sheet).maximum <= (
-        console.width
-    ):
-        console.print(sheet)
-    elif rows:
-        _show_upright(console, [name for name, _ in names], rows)
-    else:
-        console.print("No rows.")
+def _show_rows(asked: "Query") -> None:
+    columns, rows, more = asked.head(_SHOWN_ROWS)
+    show_table(columns, rows)
     if more:
-        _out.print(f"The first {_SHOWN_ROWS:,} rows; --format csv writes all.")
+        say(out, f"The first {_SHOWN_ROWS:,} rows; --format csv writes all.")
 
 
-def _show_upright(console: Console, names: list[str], rows: list[list[str]]) -> None:
-    """Show rows that are too wide for the console, one value a line."""
-    for number, row in enumerate(rows, start=1):
-        sheet = _sheet(f"Row {number:,}")
-        sheet.show_header = False
-        sheet.add_column()
-        sheet.add_column(overflow="fold")
-        for name, cell in zip(names, row, strict=True):
-            sheet.add_row(_escape(name), _escape(cell))
-        console.print(sheet)
-
-
-def _sheet(title: str | None) -> Sheet:
-    return Sheet(
-        title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0)
-    )
-
-
-def _console(console: Console) -> Console:
-    """Return a console that does not fold columns where nobody set a width."""
-    return console if console.is_terminal else Console(file=console.file, width=_WIDE)
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
-
-
-def _command() -> str:
+def _called() -> str:
     """Return how this command was called, so that it can be typed again."""
     called = Path(sys.argv[0])
     return _relative(called) if _relative(called) != str(called.absolute()) else "aind-etl"

@@ -4,6 +4,12 @@ An error here is a sentence for people: it names the value, what was expected an
 next. Anything else that is raised is a defect of this package.
 """
 
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
+
+_SHOWN = 12
+_CLOSE_ENOUGH = 0.6
+
 
 class AindEtlError(Exception):
     """An error whose message is meant for the user."""
@@ -33,3 +39,28 @@ class SourceError(AindEtlError):
     """The source cannot be reached or read."""
 
     exit_code = 3
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return a sentence with the known names nearest to one that is not known.
+
+    Where none is near, the sentence lists the names there are, if they are few.
+    """
+    names = sorted(set(known))
+    near = get_close_matches(name, names, n=3, cutoff=_CLOSE_ENOUGH)
+    if not near:
+        # Capitals alone do not make a name a different one.
+        near = [one for one in names if one.lower() == name.lower()]
+    if near:
+        return f"Did you mean {in_words(near, 'or')}?"
+    if not names:
+        return "There is none."
+    if len(names) <= _SHOWN:
+        return f"There {'is' if len(names) == 1 else 'are'} {in_words(names, 'and')}."
+    return f"There are {len(names):,}, such as {in_words(names[:3], 'and')}."
+
+
+def in_words(names: Collection[str], conjunction: str) -> str:
+    """Return names in quotes, as a sentence lists them."""
+    *others, last = map(repr, names)
+    return f"{', '.join(others)} {conjunction} {last}" if others else last

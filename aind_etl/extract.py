@@ -181,7 +181,7 @@ def extract_collection(  # noqa: PLR0913 - each is a choice of the caller's
         _note_deletions(pl.concat(gone), known, log, report, limits, hint=other_source)
         report.batches = log.finish()
         recognition.write(divided)
-    _note_pass(lake, source, report, fingerprint, now())
+    _note_pass(lake, source, report, fingerprint, now(), is_first=known == 0)
     compact_change_log(lake, collection)
     return report
 
@@ -498,15 +498,23 @@ def _note_deletions(  # noqa: PLR0913 - all that the message speaks of
     )
 
 
-def _note_pass(
-    lake: Lake, source: Source, report: ExtractReport, fingerprint: str, ended: datetime
+def _note_pass(  # noqa: PLR0913 - what the state says of a pass
+    lake: Lake,
+    source: Source,
+    report: ExtractReport,
+    fingerprint: str,
+    ended: datetime,
+    *,
+    is_first: bool,
 ) -> None:
-    """Write to the state that a pass has ended."""
+    """Write to the state that a pass has ended; a first one read every document."""
     changes: dict[str, Any] = {
         "source": source.name,
         "fingerprint": fingerprint,
         f"last_{report.pass_kind}_pass_at": ended,
     }
+    if is_first:
+        changes["last_full_pass_at"] = ended
     if lake.state(report.collection).first_pass_ended_at is None:
         changes["first_pass_ended_at"] = ended
     lake.update_state(report.collection, changes)

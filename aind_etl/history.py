@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import polars as pl
 
-from aind_etl.errors import DataError
+from aind_etl.errors import DataError, suggest
 from aind_etl.lake import Lake
 
 
@@ -82,9 +82,15 @@ def record_history(lake: Lake, collection: str, record_id: str) -> list[Version]
         )
         before = after if after is not None else before
     if not versions:
+        collections = lake.collections()
+        if collection not in collections:
+            raise DataError(
+                f"There is no collection {collection!r} in {lake}. "
+                f"{suggest(collection, collections)}"
+            )
         raise DataError(
-            f"The collection {collection!r} of {lake} never held a record {record_id!r}. "
-            "'aind-etl status' lists the collections."
+            f"The collection {collection!r} of {lake} never held a record {record_id!r}. Ids are "
+            "case-sensitive; 'aind-etl sql \"SELECT record_id FROM analyses\"' shows them."
         )
     return versions
 

@@ -1,6 +1,7 @@
-"""How long work tells a person how far it is.
+"""How far long work has come.
 
-On a terminal a line moves; anywhere else nothing moves, and only what should be read is said.
+On a terminal one live area shows what is under way, and messages appear above it. Anywhere else
+only the messages are printed.
 """
 
 from typing import Protocol, Self
@@ -8,41 +9,48 @@ from typing import Protocol, Self
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     ProgressColumn,
     SpinnerColumn,
     Task,
     TaskID,
-    TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.progress import Progress as Bars
+from rich.table import Column
 from rich.text import Text
+
+from aind_etl.terminal import printable, say
 
 
 class Progress(Protocol):
-    """Takes note of the progress of a run."""
+    """Receives the progress of a run."""
+
+    def stage(self, number: int, total: int) -> None:
+        """Begin collection ``number`` of ``total``; both 0 for work on all of them."""
+        ...
 
     def step(self, name: str) -> None:
-        """Take note that a step has begun."""
+        """Begin a step; the one before is done."""
         ...
 
     def expect(self, total: int, unit: str) -> None:
-        """Take note that the step is done after ``total`` of what ``unit`` names."""
+        """Set how many of what ``unit`` names the step consists of."""
         ...
 
     def advance(self, documents: int) -> None:
-        """Take note that the step is ``documents`` further."""
+        """Move the step ``documents`` further."""
         ...
 
     def say(self, message: str) -> None:
-        """Take note of something a person should read."""
+        """Show a message that a person should read."""
         ...
 
 
 class NoProgress:
-    """Takes note of nothing."""
+    """Shows nothing."""
+
+    def stage(self, number: int, total: int) -> None:
+        """Ignore it."""
 
     def step(self, name: str) -> None:
         """Ignore it."""
@@ -57,12 +65,33 @@ class NoProgress:
         """Ignore it."""
 
 
-class _RateColumn(ProgressColumn):
-    """How many are done a second."""
+class _Description(ProgressColumn):
+    """What is under way, cut where the terminal is too narrow."""
 
     def render(self, task: Task) -> Text:
-        """Return the rate of a step; nothing before there is one."""
-        return Text(f"{task.speed:,.0f}/s" if task.speed else "")
+        """Return the name of a step."""
+        return Text(task.description, no_wrap=True, overflow="ellipsis")
+
+
+class _Bar(BarColumn):
+    """A bar, where the total is known."""
+
+    def render(self, task: Task) -> Text:  # type: ignore[override]
+        """Return the bar of a step."""
+        return super().render(task) if task.total else Text("")  # type: ignore[return-value]
+
+
+class _Done(ProgressColumn):
+    """How much is done, of how much where that is known, and how much per second."""
+
+    def render(self, task: Task) -> Text:
+        """Return the numbers of a step; nothing before there are any."""
+        unit, done, rate = task.fields["unit"], f"{task.completed:,.0f}", task.speed
+        if task.total:
+            text = f"{done} of {task.total:,.0f} {unit}"
+        else:
+            text = f"{done} {unit}" if task.completed else ""
+        return Text(f"{text}  {rate:,.0f}/s" if rate else text)
 
 
 class TerminalProgress:
@@ -76,35 +105,38 @@ class TerminalProgress:
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        whole = Column(no_wrap=True)
         self._bars = Bars(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}"),
-            _RateColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            SpinnerColumn(table_column=whole),
+            _Description(),
+            _Bar(bar_width=10, table_column=whole),
+            _Done(table_column=whole),
+            TimeElapsedColumn(table_column=whole),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
         self._task: TaskID | None = None
+        self._stage = ""
+
+    def stage(self, number: int, total: int) -> None:
+        """Begin collection ``number`` of ``total``; both 0 for work on all of them."""
+        self._stage = f"{number} of {total}: " if number else ""
 
     def step(self, name: str, *, total: int | None = None, unit: str = "documents") -> None:
         """Begin a step; the one before is done."""
         if self._task is not None:
             self._bars.remove_task(self._task)
-        self._task = self._bars.add_task(name, total=total, unit=unit)
+        description = printable(self._stage + name)
+        self._task = self._bars.add_task(description, total=total, unit=unit)
 
     def expect(self, total: int, unit: str) -> None:
-        """Show of how many the step consists."""
+        """Set how many of what ``unit`` names the step consists of."""
         if self._task is not None:
             self._bars.update(self._task, total=total, unit=unit)
 
     def advance(self, documents: int) -> None:
-        """Show that the step is ``documents`` further."""
+        """Move the step ``documents`` further."""
         if self._task is not None:
             self._bars.advance(self._task, documents)
 
@@ -114,8 +146,8 @@ class TerminalProgress:
             self._bars.update(self._task, completed=done, total=total)
 
     def say(self, message: str) -> None:
-        """Print a line for people, above whatever moves."""
-        self._console.print(message, markup=False, highlight=False, soft_wrap=True)
+        """Print a message above the live area."""
+        say(self._console, message)
 
     def __enter__(self) -> Self:
         """Begin to show."""

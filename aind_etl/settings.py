@@ -7,14 +7,18 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
 
-from aind_etl.errors import ConfigurationError
+from aind_etl.errors import ConfigurationError, suggest
 from aind_etl.published import Place, as_place
 
 _PREFIX = "AIND_ETL_"
+# Credentials are read where they are used; the image is chosen by the containers' settings.
+_READ_ELSEWHERE = {f"{_PREFIX}{name}" for name in ("MONGODB_USERNAME", "MONGODB_PASSWORD", "IMAGE")}
+_FOR_TESTS = tuple(f"{_PREFIX}{name}" for name in ("TEST_", "WRITE_", "REAL_RECORDS"))
 OPTIONS = {
     "source": "--source",
     "lake": "--lake",
@@ -220,8 +224,15 @@ class Settings(BaseModel):
 
     @property
     def folder(self) -> Path:
-        """The folder for what lies beside the lake's tables: the lake's, if that is on a disk."""
-        return self.lake if isinstance(self.lake, Path) else Path()
+        """The folder for what lies beside the lake's tables.
+
+        The lake's, if that is on a disk; else a folder of the lake's own in the user's cache.
+        """
+        if isinstance(self.lake, Path):
+            return self.lake
+        from platformdirs import user_cache_path  # noqa: PLC0415 - most lakes are on a disk
+
+        return user_cache_path("aind-etl") / "lakes" / quote(self.lake, safe="")
 
 
 def load_settings(**given: Any) -> Settings:  # noqa: ANN401 - the fields' types are checked by the model
@@ -250,5 +261,18 @@ def load_settings(**given: Any) -> Settings:  # noqa: ANN401 - the fields' types
         option = f" ({OPTIONS[name]})" if name in OPTIONS else ""
         shown = "" if name == "source" else f" is {first['input']!r}"
         raise ConfigurationError(
-            f"The setting AIND_ETL_{name.upper()}{option}{shown}: {first['msg']}."
+            f"The setting AIND_ETL_{name.upper()}{option}{shown}: "
+            f"{first['msg'].removeprefix('Value error, ')}."
         ) from None
+
+
+def unknown_variables() -> dict[str, str]:
+    """Return the environment variables that look like settings and are none, each with a hint."""
+    known = {f"{_PREFIX}{name.upper()}" for name in Settings.model_fields} | _READ_ELSEWHERE
+    return {
+        name: suggest(name, known)
+        for name in sorted(os.environ)
+        if name.startswith(_PREFIX)
+        and name.removesuffix("_FILE") not in known
+        and not name.startswith(_FOR_TESTS)
+    }

@@ -36,7 +36,7 @@ STORAGE_VERSION = "v1.0.0"
 """The file format written: the one that every DuckDB client from 1.0 on can open."""
 
 INFO_TABLE = "warehouse_info"
-_INFO_COMMENT = "One row a fact about this file: when, from what and by what it was built."
+_INFO_COMMENT = "One row per fact about this file: when, from what and by what it was built."
 _LAYOUT = 1
 # Extensions are never fetched while a query runs: an error that names what is missing is clearer.
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {

@@ -18,7 +18,7 @@ from renew_cookbook import COOKBOOK, build_sample, queries, renewed  # noqa: E40
 
 RECIPES = COOKBOOK.read_text(encoding="utf-8").split("\n## ")[1:]
 MART = """\
--- One row a subject: its newest fitted session and how many there are.
+-- One row per subject: its newest fitted session and how many there are.
 SELECT subject_id, max(session_date) AS newest_session, count(DISTINCT session_key) AS n_sessions
 FROM model_comparison
 GROUP BY subject_id
@@ -54,12 +54,14 @@ def test_adding_a_mart_is_adding_a_file(built, tmp_path, monkeypatch):
     with connect(warehouse) as connection:
         assert connection.execute(
             "SELECT comment FROM duckdb_tables() WHERE table_name = 'subjects_fitted'"
-        ).fetchall() == [("One row a subject: its newest fitted session and how many there are.",)]
+        ).fetchall() == [
+            ("One row per subject: its newest fitted session and how many there are.",)
+        ]
 
     monkeypatch.setattr(aind_etl.sql_files, "bundled", lambda _name: folder)
     specs = {spec.key.to_user_string(): spec for spec in warehouse_asset().specs}
     added = specs["subjects_fitted"]
-    assert added.description.startswith("One row a subject")
+    assert added.description.startswith("One row per subject")
     assert [dep.asset_key.to_user_string() for dep in added.deps] == ["model_comparison"]
     assert "subjects_fitted" in {
         one.name for one in export(warehouse, tmp_path / "marts.xlsx", "xlsx")

@@ -192,7 +192,7 @@ def test_every_asset_says_what_it_is(specs):
     for name, node in specs.items():
         assert node.description.endswith("."), name
     assert specs["analyses"].description == tables.ANALYSES.description
-    assert specs["best_models"].description.startswith("One row a session")
+    assert specs["best_models"].description.startswith("One row per session")
 
 
 def test_one_job_brings_a_collection_up_to_date_and_one_publishes():

@@ -336,7 +336,7 @@ def lived_in(world: World) -> World:
 
 @pytest.mark.parametrize("file", ROWS_OF, ids=lambda file: file.stem)
 def test_a_view_or_mart_opens_by_saying_what_a_row_is(file: Path) -> None:
-    assert file.read_text().startswith("-- One row a")
+    assert file.read_text().startswith("-- One row per")
 
 
 @pytest.mark.parametrize("file", [*MACROS, *CHECKS], ids=lambda file: file.stem)

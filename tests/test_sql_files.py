@@ -12,7 +12,7 @@ LAKE = {"analyses", "fit_parameters", "documents"}
 
 
 def view(name, statement):
-    return SqlFile(Kind.VIEW, name, "One row a thing.", statement)
+    return SqlFile(Kind.VIEW, name, "One row per thing.", statement)
 
 
 @pytest.fixture
@@ -72,22 +72,22 @@ def test_every_file_has_a_comment_a_statement_and_a_summary(kind):
 
 def test_the_comment_is_one_text_and_the_statement_what_follows(folder):
     (folder / "views" / "trial_counts.sql").write_text(
-        "-- One row a session: how many\n-- trials. More of it.\n\n-- Not of the opening.\n"
+        "-- One row per session: how many\n-- trials. More of it.\n\n-- Not of the opening.\n"
         "SELECT 1 AS one;\n"
     )
     file = next(one for one in read_sql_files(Kind.VIEW, folder) if one.name == "trial_counts")
-    assert file.comment == "One row a session: how many trials. More of it."
-    assert file.summary == "One row a session: how many trials."
+    assert file.comment == "One row per session: how many trials. More of it."
+    assert file.summary == "One row per session: how many trials."
     assert file.statement == "-- Not of the opening.\nSELECT 1 AS one"
 
 
 def test_what_the_opening_says_of_columns_is_not_of_the_comment_on_rows(folder):
     (folder / "marts" / "trial_counts.sql").write_text(
-        "-- One row a session.\n--\n--   n_trials: Trials of the\n--     session.\n"
+        "-- One row per session.\n--\n--   n_trials: Trials of the\n--     session.\n"
         "--   _id: Its id: a text.\nSELECT 1 AS n_trials, '' AS _id\n"
     )
     file = next(one for one in read_sql_files(Kind.MART, folder) if one.name == "trial_counts")
-    assert file.comment == "One row a session."
+    assert file.comment == "One row per session."
     assert file.columns == {"n_trials": "Trials of the session.", "_id": "Its id: a text."}
     assert file.statement == "SELECT 1 AS n_trials, '' AS _id"
 
@@ -102,10 +102,10 @@ def test_a_check_says_whether_it_speaks_of_what_writers_wrote():
     ("name", "text", "words"),
     [
         ("without_comment", "SELECT 1", "must open with a comment that says what a row is"),
-        ("only_comment", "-- One row a thing.\n", "followed by SQL"),
+        ("only_comment", "-- One row per thing.\n", "followed by SQL"),
         ("empty", "", "must open with a comment"),
-        ("two words", "-- One row a thing.\nSELECT 1", "use letters, digits and _"),
-        ("1st", "-- One row a thing.\nSELECT 1", "use letters, digits and _"),
+        ("two words", "-- One row per thing.\nSELECT 1", "use letters, digits and _"),
+        ("1st", "-- One row per thing.\nSELECT 1", "use letters, digits and _"),
     ],
 )
 def test_a_file_that_is_not_as_it_should_be_is_named(folder, name, text, words):

@@ -306,11 +306,11 @@ def test_an_empty_lake_gives_an_empty_warehouse_with_every_table_and_view(tmp_pa
 def test_a_mart_added_as_a_file_is_in_the_next_warehouse(lake, path, sql_folder):
     build_warehouse(lake, path, sql_folder=sql_folder)
     (sql_folder / "marts" / "a_first_mart.sql").write_text(
-        "-- One row a subject: its fits.\nSELECT subject_id, count(*) AS n_fits\n"
+        "-- One row per subject: its fits.\nSELECT subject_id, count(*) AS n_fits\n"
         "FROM z_last_view\nGROUP BY subject_id;\n"
     )
     (sql_folder / "views" / "z_last_view.sql").write_text(
-        "-- One row a fit.\nSELECT * FROM latest_analyses WHERE agent_alias IS NOT NULL"
+        "-- One row per fit.\nSELECT * FROM latest_analyses WHERE agent_alias IS NOT NULL"
     )
     report = build_warehouse(lake, path, sql_folder=sql_folder)
     assert report.published
@@ -324,11 +324,11 @@ def test_a_mart_added_as_a_file_is_in_the_next_warehouse(lake, path, sql_folder)
 @pytest.mark.parametrize(
     "broken",
     [
-        ("marts", "-- One row a mistake.\nSELECT agent_aliass FROM analyses", "agent_alias"),
-        ("marts", "-- One row a mistake.\nSELECT * FROM no_such_table", "no_such_table"),
-        ("views", "-- One row a mistake.\nSELEC 1", "syntax error"),
+        ("marts", "-- One row per mistake.\nSELECT agent_aliass FROM analyses", "agent_alias"),
+        ("marts", "-- One row per mistake.\nSELECT * FROM no_such_table", "no_such_table"),
+        ("views", "-- One row per mistake.\nSELEC 1", "syntax error"),
         ("macros", "-- A mistake.\nCREATE MACRO nothing AS", "syntax error"),
-        ("marts", "-- One row a mistake.\nSELECT * FROM mistaken2", "in a circle"),
+        ("marts", "-- One row per mistake.\nSELECT * FROM mistaken2", "in a circle"),
         ("views", "SELECT 1", "must open with a comment"),
     ],
 )
@@ -341,10 +341,10 @@ def test_a_file_that_cannot_be_run_is_named_and_leaves_the_old_warehouse(
     shutil.copy(built.warehouse, path)
     before = inode(path), path.read_bytes()
     (sql_folder / folder / "mistaken.sql").write_text(text)
-    (sql_folder / "views" / "mistaken2.sql").write_text("-- One row a thing.\nSELECT 1 AS x")
+    (sql_folder / "views" / "mistaken2.sql").write_text("-- One row per thing.\nSELECT 1 AS x")
     if "circle" in words:
         (sql_folder / "views" / "mistaken2.sql").write_text(
-            "-- One row a thing.\nSELECT * FROM mistaken"
+            "-- One row per thing.\nSELECT * FROM mistaken"
         )
     with pytest.raises(ConfigurationError, match=words) as caught:
         build_warehouse(lake, path, sql_folder=sql_folder)
@@ -354,7 +354,9 @@ def test_a_file_that_cannot_be_run_is_named_and_leaves_the_old_warehouse(
 
 
 def test_a_view_and_a_mart_of_one_name_are_refused(lake, path, sql_folder):
-    (sql_folder / "marts" / "latest_analyses.sql").write_text("-- One row a thing.\nSELECT 1 AS x")
+    (sql_folder / "marts" / "latest_analyses.sql").write_text(
+        "-- One row per thing.\nSELECT 1 AS x"
+    )
     words = r"sql/views/latest_analyses\.sql and sql/marts/latest_analyses\.sql"
     with pytest.raises(ConfigurationError, match=words):
         build_warehouse(lake, path, sql_folder=sql_folder)
@@ -362,7 +364,7 @@ def test_a_view_and_a_mart_of_one_name_are_refused(lake, path, sql_folder):
 
 
 def test_a_mart_called_like_a_table_is_refused(lake, path, sql_folder):
-    (sql_folder / "marts" / "analyses.sql").write_text("-- One row a thing.\nSELECT 1 AS x")
+    (sql_folder / "marts" / "analyses.sql").write_text("-- One row per thing.\nSELECT 1 AS x")
     with pytest.raises(ConfigurationError, match=r"sql/marts/analyses\.sql"):
         build_warehouse(lake, path, sql_folder=sql_folder)
 

@@ -6,8 +6,7 @@ from datetime import date, datetime
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from aind_etl.access.suggestions import suggest
-from aind_etl.errors import ArgumentError
+from aind_etl.errors import ArgumentError, suggest
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")

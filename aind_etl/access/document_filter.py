@@ -13,8 +13,7 @@ from datetime import date
 from enum import StrEnum
 from typing import Any, TypeAlias
 
-from aind_etl.access.suggestions import in_words, suggest
-from aind_etl.errors import ArgumentError
+from aind_etl.errors import ArgumentError, in_words, suggest
 
 Scalar: TypeAlias = str | int | float | bool
 

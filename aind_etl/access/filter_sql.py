@@ -32,11 +32,10 @@ from aind_etl.access.document_filter import (
     Order,
     Test,
 )
-from aind_etl.access.suggestions import suggest
 from aind_etl.contract import ANALYSIS_TABLES, Column, DataType, Table, tables
 from aind_etl.contract.columns import LEFT_IN_DOCUMENTS, PROCESS, in_fit
 from aind_etl.contract.ddl import quote_identifier
-from aind_etl.errors import ArgumentError
+from aind_etl.errors import ArgumentError, suggest
 
 _TRUE, _FALSE = "TRUE", "FALSE"
 _IS_FRAMEWORK = "pipeline_format = 'framework'"

@@ -23,9 +23,8 @@ from aind_etl.access.arguments import (
 )
 from aind_etl.access.latents import find_latents
 from aind_etl.access.records import matching_records
-from aind_etl.access.suggestions import suggest
 from aind_etl.access.warehouse import opened
-from aind_etl.errors import ArgumentError, SourceError
+from aind_etl.errors import ArgumentError, SourceError, suggest
 from aind_etl.published import as_place
 from aind_etl.settings import load_settings
 

@@ -14,10 +14,9 @@ import duckdb
 
 from aind_etl import warehouse
 from aind_etl.access.arguments import as_days, as_texts, explain_unknown_arguments
-from aind_etl.access.suggestions import in_words, suggest
 from aind_etl.contract import Table, tables
 from aind_etl.contract.ddl import quote_identifier
-from aind_etl.errors import ArgumentError
+from aind_etl.errors import ArgumentError, in_words, suggest
 from aind_etl.published import Place, as_place
 from aind_etl.query import explained, read_relation
 from aind_etl.settings import load_settings

@@ -35,24 +35,18 @@ _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 def dagster_home(lake: Path) -> Path:
     """Return the folder of the Dagster instance, ready for use.
 
-    The environment's ``DAGSTER_HOME`` if it is set; else ``dagster_home`` of the working folder
-    if it has one; else a folder of the lake's own.
+    The environment's ``DAGSTER_HOME`` if it is set, else a folder of the lake's own: runs of one
+    lake are no part of another's history.
     """
     named = os.environ.get("DAGSTER_HOME")
-    beside = Path("dagster_home")
-    if named:
-        home = Path(named)
-    elif (beside / _CONFIG).is_file():
-        home = beside
-    else:
-        home = lake / "_dagster"
+    home = Path(named) if named else lake / "_dagster"
     home.mkdir(parents=True, exist_ok=True)
     if not (home / _CONFIG).exists():
         shutil.copy(bundled(_CONFIG), home / _CONFIG)
     return home.absolute()
 
 
-def run_everything(etl: Etl, pass_kind: Pass, *, with_results: bool = True) -> list[str]:
+def run_everything(etl: Etl, pass_kind: Pass, *, with_results: bool = True) -> AindEtlError | None:
     """Materialise every asset in this process, as runs of the instance.
 
     A run a collection, as the sensor makes them, and then one that publishes. A collection that
@@ -69,13 +63,13 @@ def run_everything(etl: Etl, pass_kind: Pass, *, with_results: bool = True) -> l
 
     Returns
     -------
-    list of str
-        The ids of the runs.
+    AindEtlError or None
+        What could not be read, where the rest was published.
 
     Raises
     ------
     AindEtlError
-        What went wrong, as the assets raised it; only after what could be read is published.
+        Nothing was published.
     """
     os.environ["DAGSTER_HOME"] = str(dagster_home(etl.settings.folder))
     # Progress is told by the runs themselves; Dagster's own log stands in the instance.
@@ -106,13 +100,12 @@ def run_everything(etl: Etl, pass_kind: Pass, *, with_results: bool = True) -> l
 
 def _run_all(
     etl: Etl, pass_kind: Pass, instance: dg.DagsterInstance, *, with_results: bool
-) -> list[str]:
+) -> AindEtlError | None:
     definitions = build_defs({"etl": etl})
     refresh = definitions.resolve_job_def(REFRESH_COLLECTION)
     sessions = definitions.resolve_job_def(SESSIONS)
     publish = definitions.resolve_job_def(PUBLISH)
     without_results = [key for asset in BY_COLLECTION if asset not in RESULTS for key in asset.keys]
-    runs: list[str] = []
     tags = command_tags(etl.lake)
 
     # What the lake has and the source has not is compared too: it is gone, or misplaced.
@@ -121,16 +114,17 @@ def _run_all(
     planned = _plan(etl, collections)
     make_partitions(instance, planned)
     failures: list[AindEtlError] = []
-    for key in chain.from_iterable(planned.values()):
+    keys = list(chain.from_iterable(planned.values()))
+    for number, key in enumerate(keys, start=1):
+        etl.progress.stage(number, len(keys))
         try:
-            result = refresh.execute_in_process(
+            refresh.execute_in_process(
                 instance=instance,
                 run_config=_QUIET | pass_config(pass_kind),
                 partition_key=key,
                 tags=tags,
                 asset_selection=None if with_results else without_results,
             )
-            runs.append(result.run_id)
         except ResultStoreError as error:
             # One that does not answer is not asked for the other collections.
             with_results = False
@@ -138,17 +132,16 @@ def _run_all(
         except AindEtlError as error:
             # The other collections need not wait for this one to be mended.
             failures.append(error)
+    etl.progress.stage(0, 0)
     if with_results:
         try:
-            result = sessions.execute_in_process(instance=instance, run_config=_QUIET, tags=tags)
-            runs.append(result.run_id)
+            sessions.execute_in_process(instance=instance, run_config=_QUIET, tags=tags)
         except AindEtlError as error:
             failures.append(error)
-    result = publish.execute_in_process(instance=instance, run_config=_QUIET, tags=tags)
-    runs.append(result.run_id)
-    if failures:
-        raise type(failures[0])("\n".join(dict.fromkeys(map(str, failures))))
-    return runs
+    publish.execute_in_process(instance=instance, run_config=_QUIET, tags=tags)
+    if not failures:
+        return None
+    return type(failures[0])("\n".join(dict.fromkeys(map(str, failures))))
 
 
 def _plan(etl: Etl, collections: Sequence[str]) -> dict[str, list[str]]:

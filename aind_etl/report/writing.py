@@ -71,7 +71,7 @@ def write_report(warehouse: Place, output: Path) -> ReportSummary:
     warehouse
         The DuckDB file; it is opened for reading only.
     output
-        The page; what stands there is replaced at once. Its folder is made if need be.
+        The page, in a folder that exists; a page that is there is replaced at once.
 
     Returns
     -------
@@ -81,8 +81,14 @@ def write_report(warehouse: Place, output: Path) -> ReportSummary:
     Raises
     ------
     ConfigurationError
-        There is no warehouse, it lacks one of the marts shown, or ``output`` is a folder.
+        There is no warehouse, it lacks one of the marts shown, or ``output`` is a folder or
+        in none.
     """
+    if not output.parent.is_dir():
+        raise ConfigurationError(
+            f"The report cannot be written to {str(output)!r}: there is no folder "
+            f"{str(output.parent)!r}. Make it, or name another file with --output."
+        )
     if output.is_dir():
         raise ConfigurationError(
             f"The report {str(output)!r} is a folder; name a file, such as "
@@ -104,7 +110,6 @@ def write_report(warehouse: Place, output: Path) -> ReportSummary:
             "config": charts.CONFIG,
         },
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
     _write_aside(output, page)
     return ReportSummary(
         path=output,

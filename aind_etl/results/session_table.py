@@ -232,6 +232,8 @@ def read_pickled_frame(content: bytes, limits: ReadingLimits) -> pa.Table:
             input=content,
             capture_output=True,
             timeout=limits.wall_seconds,
+            # An interrupt from the terminal is for the reader of its answer.
+            start_new_session=True,
             # No credential is in reach of what is read there.
             env=_ENVIRONMENT | {name: os.environ[name] for name in _KEPT if name in os.environ},
             check=False,

@@ -7,6 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
 
+from filelock import FileLock
+
 from aind_etl.shards import EVERYTHING, Shard
 from aind_etl.sources.canonical import Document, RawDocument
 from aind_etl.sources.dump import DumpSource
@@ -56,11 +58,17 @@ class SampleSource:
             from aind_etl.sample import write_world  # noqa: PLC0415
 
             folder.mkdir(parents=True, exist_ok=True)
-            with TemporaryDirectory(prefix="making-", dir=folder) as making:
-                write_world(
-                    Path(making), sessions=self._sessions, seed=self._seed, shared_figures=True
-                )
-                (Path(making) / "results").rename(made)
+            # Runs of several collections ask for it at the same time.
+            with FileLock(folder / f"{made.name}.lock"):
+                if not made.exists():
+                    with TemporaryDirectory(prefix="making-", dir=folder) as making:
+                        write_world(
+                            Path(making),
+                            sessions=self._sessions,
+                            seed=self._seed,
+                            shared_figures=True,
+                        )
+                        (Path(making) / "results").rename(made)
         return made
 
     def list_collections(self) -> list[str]:

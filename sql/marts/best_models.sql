@@ -1,4 +1,4 @@
--- One row a session and criterion: the agent that is best by it.
+-- One row per session and criterion: the agent that is best by it.
 -- Count the agents with SELECT criterion, agent_alias, count(*) … GROUP BY ALL; join sessions on
 -- session_key to count by curriculum or stage. n_sessions_won is that count, over all sessions.
 -- The criteria are aic and bic (lower is better), lpt, lpt_aic, lpt_bic and cv_accuracy (higher is

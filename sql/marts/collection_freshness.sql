@@ -1,4 +1,4 @@
--- One row a collection and day (UTC) on which documents arrived, changed or were deleted.
+-- One row per collection and day (UTC) on which documents arrived, changed or were deleted.
 -- Arrived are documents seen for the first time or again after a deletion, changed those that had
 -- another content before. n_live is the number of documents at the end of the day. The lag is from
 -- the end of an analysis to the moment its record was first seen, over the records first seen on

@@ -1,4 +1,4 @@
--- One row a session and agent: the newest successful MLE fit, compared with the session's other
+-- One row per session and agent: the newest successful MLE fit, compared with the session's other
 -- agents.
 -- delta_* is the difference from the session's best agent by that criterion: from 0 upwards for AIC
 -- and BIC, where lower is better, from 0 downwards for the others. delta_*_to_reference is the

@@ -1,4 +1,4 @@
--- One row a subject, session number, agent and parameter: the value in the newest successful MLE
+-- One row per subject, session number, agent and parameter: the value in the newest successful MLE
 -- fit.
 -- session_number counts all of the subject's sessions with an analysis of whatever kind and outcome
 -- in time, from 1, so the same session has the same number for every agent. change is the

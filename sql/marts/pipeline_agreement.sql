@@ -1,4 +1,4 @@
--- One row a session and agent fitted successfully by both pipelines: how far the fits differ.
+-- One row per session and agent fitted successfully by both pipelines: how far the fits differ.
 -- Of each pipeline the newest fit counts. Differences are framework − prototype. Where n_trials
 -- differ, the pipelines did not fit the same trials, and likelihoods and AIC differ for that
 -- reason. largest_parameter_difference is absolute, over the n_parameters both fits have.

@@ -1,4 +1,4 @@
--- One row an analysis, with what lies in its result folder: the addresses of its result file and
+-- One row per analysis, with what lies in its result folder: the addresses of its result file and
 -- figure, how many files there are, and whether its trials were read.
 --
 --   result_folder_status: What was found at `result_location`, as `status` of result_folders; NULL

@@ -1,4 +1,4 @@
--- One row a session, analysis and agent: the newest successful analysis, whichever pipeline and
+-- One row per session, analysis and agent: the newest successful analysis, whichever pipeline and
 -- collection it came from.
 -- Newest is by finished_at, then by changed_at; an analysis without a time of finishing comes last.
 -- One that lacks a session_key, an analysis_name or an agent_alias, as other projects' records do,

@@ -1,4 +1,4 @@
--- One row a file that should lie in the result folder of a successful fit and does not:
+-- One row per file that should lie in the result folder of a successful fit and does not:
 -- `result_json`, `figure`, or both where the folder is missing. What was never looked at is not
 -- missing.
 --

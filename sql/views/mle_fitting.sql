@@ -1,4 +1,4 @@
--- One row an MLE fit of either pipeline, successful or not, with the names that model-fitting
+-- One row per MLE fit of either pipeline, successful or not, with the names that model-fitting
 -- users know.
 -- status is `success` or the writer's own words. params maps each parameter to its value.
 -- prediction_accuracy_test, prediction_accuracy_fit and prediction_accuracy_test_bias_only are the

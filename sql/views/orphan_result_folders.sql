@@ -1,4 +1,4 @@
--- One row a result folder that belongs to no record of any collection: a job that ended before it
+-- One row per result folder that belongs to no record of any collection: a job that ended before it
 -- wrote its record, or a record that was deleted. As of the last listing of everything.
 --
 --   location: The folder.

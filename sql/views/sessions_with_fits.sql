@@ -1,4 +1,4 @@
--- One row a session of the session table: every column of it, and how far it is fitted.
+-- One row per session of the session table: every column of it, and how far it is fitted.
 -- Sessions without a fit are here too, with n_fits 0. n_fits counts successful fits of all
 -- pipelines and collections, re-fits included, n_fitted_agents the agents among them; n_skipped and
 -- n_failed count the other analyses. The best agents are those of best_models, among the newest fit
