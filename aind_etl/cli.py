@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer.core import TyperCommand, TyperOption
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from aind_etl.errors import AindEtlError, ConfigurationError
-from aind_etl.terminal import err, out, say, show_table
+from aind_etl.terminal import err, out, say, show_table, without_trailing_blanks
 
 if TYPE_CHECKING:
     from aind_etl.progress import TerminalProgress
@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 class _Command(TyperCommand):
     """A command whose help says nothing of the type of its --help."""
 
+    def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - as Typer's own
+        """Print the help."""
+        with without_trailing_blanks():
+            super().format_help(ctx, formatter)
+
     def get_help_option(self, ctx: Any) -> TyperOption | None:  # noqa: ANN401 - as Typer's own
         """Return the option --help."""
         option = super().get_help_option(ctx)
@@ -40,8 +45,18 @@ class _Command(TyperCommand):
         return option
 
 
+class _Group(TyperGroup):
+    """The command with its subcommands."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - as Typer's own
+        """Print the help."""
+        with without_trailing_blanks():
+            super().format_help(ctx, formatter)
+
+
 app = typer.Typer(
     name="aind-etl",
+    cls=_Group,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
@@ -193,16 +208,18 @@ def run(
     with _progress() as progress:
         from aind_etl.extract import Pass
         from aind_etl.orchestration.instance import run_everything
-        from aind_etl.orchestration.resources import Etl
+        from aind_etl.orchestration.resources import Etl, ResultStoreError
 
+        failure = None
         try:
-            failure = run_everything(Etl(settings, progress), Pass(pass_kind), with_results=results)
+            run_everything(Etl(settings, progress), Pass(pass_kind), with_results=results)
+        except ResultStoreError as error:
+            failure = error  # Everything else was read and published.
         except KeyboardInterrupt:
             progress.say("Interrupted. What was written is whole; run again to go on.")
             raise typer.Exit(_INTERRUPTED) from None
     _show_result(settings)
     if failure is not None:
-        say(out, "")
         raise failure
 
 

@@ -5,8 +5,10 @@ something to highlight, and control characters are shown escaped.
 """
 
 import io
+import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -90,7 +92,10 @@ def show_table(
         table.add_row(*map(printable, row))
     width = out.width if out.is_terminal else _WIDE
     options = out.options.update(max_width=_ANY_WIDTH)
-    if folds or not rows or Measurement.get(out, options, table).maximum <= width:
+    if not rows and Measurement.get(out, options, table).maximum > width:
+        say(out, "No rows.")
+        return
+    if folds or Measurement.get(out, options, table).maximum <= width:
         _print(table)
         return
     for number, row in enumerate(rows, start=1):
@@ -116,7 +121,17 @@ def _print(table: Table) -> None:
     if out.is_terminal:
         out.print(table)
         return
+    with without_trailing_blanks():
+        Console(width=_WIDE, **_LITERAL).print(table)  # type: ignore[arg-type]
+
+
+@contextmanager
+def without_trailing_blanks() -> Iterator[None]:
+    """Remove blanks at the ends of lines that are written to something other than a terminal."""
+    if sys.stdout.isatty():
+        yield
+        return
     page = io.StringIO()
-    Console(file=page, width=_WIDE, **_LITERAL).print(table)  # type: ignore[arg-type]
-    # A table pads every line to its width.
-    out.file.write("".join(f"{line.rstrip()}\n" for line in page.getvalue().split("\n")[:-1]))
+    with redirect_stdout(page):
+        yield
+    sys.stdout.write("\n".join(line.rstrip() for line in page.getvalue().split("\n")))

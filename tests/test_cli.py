@@ -123,9 +123,7 @@ def test_the_first_thing_suggested_works_as_it_stands(loaded):
     ended = subprocess.run(
         f"{COMMAND} {command}", shell=True, cwd=session.folder, capture_output=True, check=True
     )
-    rows = re.findall(
-        r"^session_key +\d{6}_\d{4}-\d{2}-\d{2}_\S+ *$", ended.stdout.decode(), re.MULTILINE
-    )
+    rows = re.findall(r"^\d{6} +\d{4}-\d{2}-\d{2} +\S+", ended.stdout.decode(), re.MULTILINE)
     assert len(rows) == 5
 
 
@@ -140,10 +138,8 @@ def test_a_second_run_finds_nothing_new_and_changes_nothing(loaded, sample_dump)
     ]
     assert session_table.startswith("There is no session table at s3://")
     assert warehouse.stat().st_ino == before
-    query = "SELECT count(last_full_pass_at), count(last_new_pass_at) FROM collections"
     state = Lake(session.folder / "lake").state(MAIN)
     assert state.last_full_pass_at > state.last_new_pass_at
-    assert session.run("sql", query, "-f", "csv")[0].splitlines()[1].startswith("0")
 
 
 def test_settings_come_from_the_environment_and_the_command_line_wins(session, dump):
@@ -380,7 +376,7 @@ def test_the_status_shows_every_collection_and_the_warehouse(loaded, sample_dump
 
 def test_the_status_of_nothing_says_how_to_begin(session):
     output, _ = session.run("status", "--lake", "nothing")
-    assert "There is nothing in the lake 'nothing' yet. Fill it with 'aind-etl run'." in output
+    assert "The lake 'nothing' is empty. Run 'aind-etl run' to load it." in output
     assert list(session.folder.iterdir()) == []
 
 
@@ -458,7 +454,7 @@ def test_a_sample_can_be_written(session):
     arguments = ("sample", "world", "--sessions", "2", "--seed", "3", "--no-results")
     output, errors = session.run(*arguments, "--format", "bson")
     assert errors == ""
-    assert "Load it with: aind-etl run --source world" in output
+    assert re.search(r"Load it with: aind-etl run --source \S*world' --no-results$", output.strip())
     assert {path.suffix for path in (session.folder / "world").iterdir()} == {".bson"}
     documents = DumpSource(session.folder / "world").list_ids(MAIN)
     assert re.search(rf"^ +{len(list(documents))}  {MAIN}$", output, re.MULTILINE)

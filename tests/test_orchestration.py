@@ -486,17 +486,14 @@ def test_a_collection_that_another_run_writes_is_an_error_that_says_so(home, sam
 # --- the instance -------------------------------------------------------------------------------
 
 
-def test_the_instance_is_the_named_one_else_the_clones_else_the_lakes(monkeypatch, tmp_path):
+def test_the_instance_is_the_named_one_else_the_lakes_own(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     lake = tmp_path / "lake"
     assert dagster_home(lake) == lake / "_dagster"
     assert (lake / "_dagster" / "dagster.yaml").read_text() == (
         CLONE / "dagster_home" / "dagster.yaml"
     ).read_text()
-    (tmp_path / "dagster_home").mkdir()
-    assert dagster_home(lake) == lake / "_dagster"
-    (tmp_path / "dagster_home" / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
-    assert dagster_home(lake) == tmp_path / "dagster_home"
+    assert dagster_home(tmp_path / "other") == tmp_path / "other" / "_dagster"
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "named"))
     assert dagster_home(lake) == tmp_path / "named"
     assert (tmp_path / "named" / "dagster.yaml").is_file()

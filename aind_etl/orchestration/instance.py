@@ -46,7 +46,7 @@ def dagster_home(lake: Path) -> Path:
     return home.absolute()
 
 
-def run_everything(etl: Etl, pass_kind: Pass, *, with_results: bool = True) -> AindEtlError | None:
+def run_everything(etl: Etl, pass_kind: Pass, *, with_results: bool = True) -> list[str]:
     """Materialise every asset in this process, as runs of the instance.
 
     A run a collection, as the sensor makes them, and then one that publishes. A collection that
@@ -63,13 +63,13 @@ def run_everything(etl: Etl, pass_kind: Pass, *, with_results: bool = True) -> A
 
     Returns
     -------
-    AindEtlError or None
-        What could not be read, where the rest was published.
+    list of str
+        The ids of the runs.
 
     Raises
     ------
     AindEtlError
-        Nothing was published.
+        What went wrong, as the assets raised it; only after what could be read is published.
     """
     os.environ["DAGSTER_HOME"] = str(dagster_home(etl.settings.folder))
     # Progress is told by the runs themselves; Dagster's own log stands in the instance.
@@ -100,12 +100,13 @@ def run_everything(etl: Etl, pass_kind: Pass, *, with_results: bool = True) -> A
 
 def _run_all(
     etl: Etl, pass_kind: Pass, instance: dg.DagsterInstance, *, with_results: bool
-) -> AindEtlError | None:
+) -> list[str]:
     definitions = build_defs({"etl": etl})
     refresh = definitions.resolve_job_def(REFRESH_COLLECTION)
     sessions = definitions.resolve_job_def(SESSIONS)
     publish = definitions.resolve_job_def(PUBLISH)
     without_results = [key for asset in BY_COLLECTION if asset not in RESULTS for key in asset.keys]
+    runs: list[str] = []
     tags = command_tags(etl.lake)
 
     # What the lake has and the source has not is compared too: it is gone, or misplaced.
@@ -118,13 +119,14 @@ def _run_all(
     for number, key in enumerate(keys, start=1):
         etl.progress.stage(number, len(keys))
         try:
-            refresh.execute_in_process(
+            result = refresh.execute_in_process(
                 instance=instance,
                 run_config=_QUIET | pass_config(pass_kind),
                 partition_key=key,
                 tags=tags,
                 asset_selection=None if with_results else without_results,
             )
+            runs.append(result.run_id)
         except ResultStoreError as error:
             # One that does not answer is not asked for the other collections.
             with_results = False
@@ -135,13 +137,15 @@ def _run_all(
     etl.progress.stage(0, 0)
     if with_results:
         try:
-            sessions.execute_in_process(instance=instance, run_config=_QUIET, tags=tags)
+            result = sessions.execute_in_process(instance=instance, run_config=_QUIET, tags=tags)
+            runs.append(result.run_id)
         except AindEtlError as error:
             failures.append(error)
-    publish.execute_in_process(instance=instance, run_config=_QUIET, tags=tags)
-    if not failures:
-        return None
-    return type(failures[0])("\n".join(dict.fromkeys(map(str, failures))))
+    result = publish.execute_in_process(instance=instance, run_config=_QUIET, tags=tags)
+    runs.append(result.run_id)
+    if failures:
+        raise type(failures[0])("\n".join(dict.fromkeys(map(str, failures))))
+    return runs
 
 
 def _plan(etl: Etl, collections: Sequence[str]) -> dict[str, list[str]]:

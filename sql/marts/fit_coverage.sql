@@ -1,4 +1,4 @@
--- One row per subject, month of sessions and agent: how many of the subject's sessions have the fit.
+-- One row per subject, month of sessions and agent: how many of the subject's sessions have it.
 -- A session counts once, as fitted if any of its MLE fits by the agent was successful, else as
 -- skipped, failed or unknown, in that order. Missing are the sessions known from any analysis that
 -- have no record of the agent. Expected of a subject in a month is every agent that an MLE fit of
