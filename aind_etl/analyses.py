@@ -9,13 +9,13 @@ batch of documents and by the largest partition.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
 from aind_etl.contract import ANALYSIS_TABLES, Table, tables
 from aind_etl.contract.schemas import polars_schema
-from aind_etl.errors import DataError
+from aind_etl.errors import DamagedTableError, DataError
 from aind_etl.flatten import flatten_documents, flattener_version
 from aind_etl.lake import UNKNOWN_MONTH, Lake, Spill
 
@@ -37,6 +37,8 @@ class RefreshReport:
         Number of values of the flattened documents that do not fit their column.
     partitions_written
         Number of files written or removed.
+    repaired
+        What was wrong with the tables' files, which were made again, in words.
     """
 
     collection: str
@@ -45,6 +47,7 @@ class RefreshReport:
     rejected_values: int = 0
     removed: int = 0
     partitions_written: int = 0
+    repaired: str = ""
 
 
 def refresh_analyses(
@@ -76,13 +79,37 @@ def refresh_analyses(
     Raises
     ------
     DataError
-        The change log vanished meanwhile, or a file of the lake is damaged.
+        The change log vanished meanwhile, or a file of it is damaged. Files of the tables that are
+        missing or damaged are made again.
     """
+    try:
+        return _refresh(lake, collection, anew=anew, progress=progress)
+    except DamagedTableError as error:
+        if anew:
+            raise
+        report = _refresh(lake, collection, anew=True, progress=progress)
+        return replace(report, repaired=str(error).partition(". ")[0])
+
+
+def _refresh(
+    lake: Lake, collection: str, *, anew: bool, progress: Callable[[int], None]
+) -> RefreshReport:
     state = lake.state(collection)
     last_batch = lake.last_batch(collection)
+    gaps = lake.log_gaps(collection)
+    repaired = ""
+    if not anew and state.log_gaps not in {None, gaps}:
+        repaired = "Files of the change log were removed or restored"
+    elif not anew and state.table_sizes is not None:
+        repaired = _damage(state.table_sizes, lake.table_sizes(collection))
+    anew = anew or bool(repaired)
     is_current = state.flattener == flattener_version() and not anew
     through = state.flattened_through if is_current else 0
     if through >= last_batch and not anew:
+        if state.table_sizes is None and last_batch:
+            lake.update_state(
+                collection, {"table_sizes": lake.table_sizes(collection), "log_gaps": gaps}
+            )
         return RefreshReport(collection)
     # Where nothing is known to be flattened, rows may be left that no document stands behind.
     anew = anew or through == 0
@@ -107,6 +134,9 @@ def refresh_analyses(
         del changed
         verdicts = {table: pl.concat(frames) for table, frames in rejected.items()}
         with lake.tables_lock(collection):
+            if state.table_sizes is not None:
+                # Until the tables are whole again, their files are not what the state says.
+                lake.update_state(collection, {"table_sizes": None})
             written = sum(
                 _replace_in_table(lake, table, collection, records, spill)
                 for table in ANALYSIS_TABLES
@@ -121,7 +151,13 @@ def refresh_analyses(
                     "was flattened. Find out who removed it; the next run reads the source anew."
                 )
             lake.update_state(
-                collection, {"flattened_through": last_batch, "flattener": flattener_version()}
+                collection,
+                {
+                    "flattened_through": last_batch,
+                    "flattener": flattener_version(),
+                    "table_sizes": lake.table_sizes(collection),
+                    "log_gaps": gaps,
+                },
             )
     n_rejected = verdicts[tables.REJECTED_DOCUMENTS].height
     return RefreshReport(
@@ -131,7 +167,20 @@ def refresh_analyses(
         rejected_values=verdicts[tables.REJECTED_VALUES].height,
         removed=removed,
         partitions_written=written,
+        repaired=repaired,
     )
+
+
+def _damage(expected: dict[str, int], found: dict[str, int]) -> str:
+    """Return what is wrong with the tables' files, in words; nothing where they are as written."""
+    wrong = sorted(
+        name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
+    )
+    if not wrong:
+        return ""
+    name, others = wrong[0], f" and {len(wrong) - 1:,} more" if wrong[1:] else ""
+    kind = "is missing" if name not in found else "is not as it was written"
+    return f"The file {name!r}{others} {kind}"
 
 
 def _changed_records(lake: Lake, collection: str, through: int) -> pl.DataFrame:
@@ -142,21 +191,22 @@ def _changed_records(lake: Lake, collection: str, through: int) -> pl.DataFrame:
     polars.DataFrame
         Columns ``record_id``, ``batch_id``, ``operation``, ``changed_at`` and ``first_seen_at``.
     """
-    last = (
-        lake.versions(collection, after=through)
-        .select("record_id", "batch_id", "operation", changed_at="extracted_at")
-        .collect()
-        .sort("batch_id")
-        .unique("record_id", keep="last", maintain_order=True)
-    )
-    first = (
-        lake.versions(collection)
-        .select("record_id", "extracted_at")
-        .join(last.lazy().select("record_id"), on="record_id", how="semi")
-        .group_by("record_id")
-        .agg(first_seen_at=pl.col("extracted_at").min())
-        .collect()
-    )
+    with lake.naming_damage(collection):
+        last = (
+            lake.versions(collection, after=through)
+            .select("record_id", "batch_id", "operation", changed_at="extracted_at")
+            .collect()
+            .sort("batch_id")
+            .unique("record_id", keep="last", maintain_order=True)
+        )
+        first = (
+            lake.versions(collection)
+            .select("record_id", "extracted_at")
+            .join(last.lazy().select("record_id"), on="record_id", how="semi")
+            .group_by("record_id")
+            .agg(first_seen_at=pl.col("extracted_at").min())
+            .collect()
+        )
     return last.join(first, on="record_id", how="left", maintain_order="left")
 
 

@@ -4,8 +4,9 @@ Here belongs which files are put together, and in what order files come and go. 
 written and read otherwise belongs to the lake.
 
 A compacted file holds the same versions under the same batch numbers, and is named after the
-first and the last of them. It appears by a rename, and only then the files go that it was made
-from. Whatever happens in between, no version is missing at any moment, and the lake's own
+first and the last of them; batches with a missing number between them are never put together. It
+appears by a rename, is read whole and compared with the files it was made from, and only then
+they go. Whatever happens in between, no version is missing at any moment, and the lake's own
 readers see each of them once: they leave out a file whose batches another one holds. Whoever
 globs the folder by other means may, between the rename and the last removal, see a version
 twice (equal in every column), or find a file gone that was listed a moment before.
@@ -13,11 +14,16 @@ twice (equal in every column), or find a file gone that was listed a moment befo
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from aind_etl.contract import tables
+from aind_etl.errors import DataError
 from aind_etl.lake import Lake, LogFile, read_log_file
+
+if TYPE_CHECKING:
+    from aind_etl.storage import Location
 
 # From here on a file is left as it is: rewriting it would gain readers nothing.
 _LARGE_BYTES = 4 << 20
@@ -67,6 +73,11 @@ def compact_change_log(
     -------
     CompactionReport
         What was done.
+
+    Raises
+    ------
+    DataError
+        A file of the change log is damaged; nothing was removed on its account.
     """
     before = len(lake.log_files(collection))
     if lake.superseded_log_files(collection):
@@ -82,8 +93,31 @@ def compact_change_log(
 
 
 def _remove_superseded(lake: Lake, collection: str) -> None:
-    for name in lake.superseded_log_files(collection):
+    """Remove the files that others replace, once these were seen to hold the same."""
+    for name, file in lake.superseded_log_files(collection).items():
+        replaced = _digests(lake.storage.path(name))
+        held = _digests(file.path)
+        different = [batch for batch in replaced if held.get(batch) != replaced[batch]]
+        if different:
+            raise DataError(
+                f"The files {str(file.path)!r} and {name!r} of the change log differ in the "
+                f"batches {different}. Nothing was removed. Compare both with a backup, and move "
+                "the wrong one away."
+            )
         lake.storage.remove(name)
+
+
+def _digests(path: "Location") -> dict[int, tuple[int, int]]:
+    """Return the number of versions in each batch of a file, and a sum over all their values."""
+    digests: dict[int, tuple[int, int]] = {}
+    for versions in read_log_file(path):
+        rows = versions.select("batch_id", row=versions.hash_rows())
+        for batch, count, total in (
+            rows.group_by("batch_id").agg(n=pl.len(), total=pl.col("row").sum()).iter_rows()
+        ):
+            before = digests.get(batch, (0, 0))
+            digests[batch] = (before[0] + count, (before[1] + total) % 2**64)
+    return digests
 
 
 def _groups(
@@ -92,12 +126,13 @@ def _groups(
     """Yield the files to put together, each time some that follow each other."""
     beside: list[LogFile] = []
     for file in [*files, None]:
-        if file is not None and file.path.stat().st_size < large_bytes:
+        is_small = file is not None and file.path.stat().st_size < large_bytes
+        if file is not None and is_small and (not beside or file.first == beside[-1].last + 1):
             beside.append(file)
             continue
         if len(beside) >= fewest_files:
             yield beside
-        beside = []
+        beside = [file] if file is not None and is_small else []
 
 
 def _row_groups(files: Sequence[LogFile]) -> Iterator[pl.DataFrame]:

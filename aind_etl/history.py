@@ -54,15 +54,16 @@ def record_history(lake: Lake, collection: str, record_id: str) -> list[Version]
     Raises
     ------
     DataError
-        The change log never held such a record.
+        A file of the change log is damaged, or it never held such a record.
     """
-    rows = (
-        lake.versions(collection)
-        .filter(pl.col("record_id") == record_id)
-        .sort("batch_id")
-        .collect()
-        .iter_rows(named=True)
-    )
+    with lake.naming_damage(collection):
+        found = (
+            lake.versions(collection)
+            .filter(pl.col("record_id") == record_id)
+            .sort("batch_id")
+            .collect()
+        )
+    rows = found.iter_rows(named=True)
     versions: list[Version] = []
     before: dict[str, str] | None = None
     for row in rows:

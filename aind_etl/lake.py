@@ -20,6 +20,7 @@ Names of collections are percent-encoded in paths, so that no name can lead out 
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -35,10 +36,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from aind_etl.contract import TABLES, Partitioning, Table, tables
+from aind_etl.contract import FLATTENED_TABLES, TABLES, Partitioning, Table, tables
 from aind_etl.contract.schemas import arrow_schema, polars_schema, with_further_columns
 from aind_etl.encoding import writer_options
-from aind_etl.errors import DataError
+from aind_etl.errors import DamagedTableError, DataError
 from aind_etl.shards import MOST_SHARDS, WHOLE, Part, Shard, parts
 from aind_etl.storage import open_storage
 
@@ -56,6 +57,8 @@ LIVENESS_COLUMNS = ("record_id", "content_hash", "operation", "batch_id", "extra
 
 _STATE = "_state"
 _PART = "part.parquet"
+# Files of tables, and of the change log: others may lie beside them.
+_OWN_NAME = re.compile(r"(part(-\d+-of-\d+)?|(\d+-of-\d+-)?\d{10,}(-\d{10,})?)\.parquet")
 # No table has a column of this name.
 _FILE_COLUMN = "_file"
 # Small enough that a query by subject or date skips most of a partition, large enough to
@@ -110,6 +113,8 @@ class CollectionState(BaseModel):
     last_full_pass_at: datetime | None = None
     flattened_through: int = 0
     flattener: str = ""
+    table_sizes: dict[str, int] | None = None
+    log_gaps: tuple[str, ...] | None = None
     results_listed_at: datetime | None = None
     results_searched_through: int = 0
     results_reader: str = ""
@@ -174,7 +179,7 @@ class Lake:
         """Return how many parts a collection has; one where nothing else is known."""
         layout = self._written_layout(collection)
         if layout is None:
-            of = self._parts_found(collection, self.storage.files(_log(collection), ".parquet"))
+            of = self._parts_found(collection, self._names(_log(collection)))
             layout = Layout(parts=of, planned_parts=of)
         return layout
 
@@ -207,7 +212,7 @@ class Lake:
             collections = self._logged() if collection is None else [collection]
             return [file.path for name in collections for file in self.log_files(name)]
         folder = table.name if collection is None else _folder(table, collection)
-        names = self._that_count(self.storage.files(folder, ".parquet"))
+        names = self._that_count(self._names(folder))
         return [self.storage.path(name) for name in names]
 
     def scan(self, table: Table, collection: str | None = None) -> pl.LazyFrame:
@@ -270,8 +275,13 @@ class Lake:
 
     def months(self, table: Table, collection: str) -> list[str]:
         """Return the session months of a collection's partitions of a table, sorted."""
-        names = self._that_count(self.storage.files(_folder(table, collection), ".parquet"))
+        names = self._that_count(self._names(_folder(table, collection)))
         return sorted({_month_of(name) for name in names})
+
+    def scan_month(self, table: Table, collection: str, month: str) -> pl.LazyFrame:
+        """Return the rows of a table that are filed under a month, lazily."""
+        names = self._that_count(self._names(_folder(table, collection)))
+        return _scan([self.storage.path(name) for name in names if _month_of(name) == month], table)
 
     def read_partition(
         self, table: Table, collection: str, month: str | None = None
@@ -335,7 +345,7 @@ class Lake:
         found: dict[int, list[str]] = {1: []}
         for table in TABLES:
             if table.partitioning not in {Partitioning.WHOLE, Partitioning.WAREHOUSE_ONLY}:
-                for name in self.storage.files(_folder(table, collection), ".parquet"):
+                for name in self._names(_folder(table, collection)):
                     found.setdefault(_part_of(name).of, []).append(name)
         for name in self.storage.files(f"{_STATE}/parts-of={encoded}", ""):
             part = Part.from_label(name.rsplit("/", 1)[-1].partition(".")[0])
@@ -343,6 +353,31 @@ class Lake:
         of_whole = (self.whole.state_name(collection), self.whole.raw_hashes_name(collection))
         found[1].extend(filter(self.storage.exists, of_whole))
         return found
+
+    def _names(self, folder: str) -> list[str]:
+        """Return the names of the tables' files below a folder, without what others put there."""
+        names = self.storage.files(folder, ".parquet")
+        return [name for name in names if _OWN_NAME.fullmatch(name.rsplit("/", 1)[-1])]
+
+    def foreign_files(self, collection: str) -> list[str]:
+        """Return the names of parquet files among a collection's that no table consists of."""
+        return [
+            name
+            for table in TABLES
+            if table.partitioning not in {Partitioning.WHOLE, Partitioning.WAREHOUSE_ONLY}
+            for name in self.storage.files(_folder(table, collection), ".parquet")
+            if not _OWN_NAME.fullmatch(name.rsplit("/", 1)[-1])
+        ]
+
+    def table_sizes(self, collection: str) -> dict[str, int]:
+        """Return the bytes of the files that a collection is flattened to, for this part."""
+        return {
+            name: size
+            for table in FLATTENED_TABLES
+            for folder in [_folder(table, collection)]
+            for name, size in self.storage.sizes(folder, ".parquet").items()
+            if _OWN_NAME.fullmatch(name.rsplit("/", 1)[-1]) and _part_of(name) == self.part
+        }
 
     def _that_count(self, names: Sequence[str]) -> list[str]:
         """Return those names of files that are of this part; or, of the whole, of any part.
@@ -433,15 +468,39 @@ class Lake:
         polars.DataFrame
             Columns ``record_id``, ``content_hash`` and ``extracted_at``, one row a live document.
         """
-        return live_of(self.versions(collection).select(LIVENESS_COLUMNS).collect())
+        with self.naming_damage(collection):
+            return live_of(self.versions(collection).select(LIVENESS_COLUMNS).collect())
+
+    @contextmanager
+    def naming_damage(self, collection: str) -> Iterator[None]:
+        """Read :meth:`versions` in a ``with`` block whose error names the file that is damaged.
+
+        Raises
+        ------
+        DataError
+            A file of the change log is damaged.
+        """
+        try:
+            yield
+        except (pa.ArrowException, pl.exceptions.PolarsError):
+            for file in self.log_files(collection):
+                for _ in read_log_file(file.path):
+                    pass
+            raise
 
     def log_files(self, collection: str) -> list[LogFile]:
         """Return the files of a collection's change log, in order: every batch is in one of them.
 
-        A file whose batches are in a compacted one as well is left out: a compaction was
+        A file whose batches are all in a compacted one as well is left out: a compaction was
         interrupted before it removed it, or is under way.
+
+        Raises
+        ------
+        DataError
+            Two files hold some of the same batches, and neither holds all of the other's; or a
+            file that must be looked into is damaged.
         """
-        names = self._that_count(self.storage.files(_log(collection), ".parquet"))
+        names = self._that_count(self._names(_log(collection)))
         of_part: dict[Part, list[LogFile]] = {}
         for name in names:
             of_part.setdefault(_part_of(name), []).append(_log_file(self.storage.path(name)))
@@ -453,15 +512,55 @@ class Lake:
         label = "" if self.part == WHOLE else f"{self.part.label}-"
         return f"{_log(collection)}/{label}{stem}.parquet"
 
-    def superseded_log_files(self, collection: str) -> list[str]:
-        """Return the names of files of which every batch is in another file of the log too."""
-        names = self._that_count(self.storage.files(_log(collection), ".parquet"))
-        needed = {file.path for file in self.log_files(collection)}
-        return [name for name in names if self.storage.path(name) not in needed]
+    def superseded_log_files(self, collection: str) -> dict[str, LogFile]:
+        """Return files of which every batch is in another file of the log too, and that file."""
+        names = self._that_count(self._names(_log(collection)))
+        needed = self.log_files(collection)
+        paths = {file.path for file in needed}
+        superseded = {}
+        for name in names:
+            path = self.storage.path(name)
+            if path not in paths:
+                file = _log_file(path)
+                for one in needed:
+                    if (
+                        _part_of(one.path.name) == _part_of(name)
+                        and one.first <= file.first <= file.last <= one.last
+                    ):
+                        superseded[name] = one
+        return superseded
+
+    def log_gaps(self, collection: str) -> tuple[str, ...]:
+        """Return what is unusual about the numbers of a part's log, by the names of its files.
+
+        It changes when a file in the middle of the log is removed or restored.
+        """
+        gaps = []
+        last = 0
+        for file in self.log_files(collection):
+            if file.first > last + 1:
+                gaps.append(f"{last + 1}-{file.first - 1} missing")
+            if file.last <= last:
+                gaps.append(f"{file.first}-{file.last} restored")
+            last = max(last, file.last)
+        return tuple(gaps)
+
+    def missing_batches(self, collection: str) -> list[int]:
+        """Return the numbers of batches that no file of a collection's change log holds.
+
+        None for a collection in parts: a part has no file of a batch that brought it nothing.
+        """
+        files = self.log_files(collection)
+        if any(_part_of(file.path.name) != WHOLE for file in files):
+            return []
+        held: set[int] = set()
+        for file in files:
+            held |= {file.first} if file.first == file.last else batches_in(file.path)
+        return sorted(set(range(1, max(held, default=0) + 1)) - held)
 
     def _logged(self) -> list[str]:
         """Return the names of the collections that have a change log, sorted."""
-        names = self.storage.files(tables.DOCUMENTS.name, ".parquet")
+        names = self._names(tables.DOCUMENTS.name)
         folders = {name.split("/")[1] for name in names}
         return sorted(unquote(folder.removeprefix("collection=")) for folder in folders)
 
@@ -834,6 +933,21 @@ def read_log_file(
             yield pl.DataFrame(group).select(wanted)
 
 
+def batches_in(path: "Location") -> set[int]:
+    """Return the numbers of the batches that a file of the change log holds.
+
+    Raises
+    ------
+    DataError
+        The file is damaged.
+    """
+    return {
+        batch
+        for versions in read_log_file(path, ["batch_id"])
+        for batch in versions["batch_id"].unique()
+    }
+
+
 @contextmanager
 def _reading_log(path: "Location") -> Iterator[None]:
     try:
@@ -843,8 +957,9 @@ def _reading_log(path: "Location") -> Iterator[None]:
             raise
         raise DataError(
             f"The file {str(path)!r} of the change log is damaged ({str(error).splitlines()[0]}). "
-            "Fetch it from a backup; or remove it, and run a full pass: what the source still "
-            "holds is read anew, and only the file's older versions are lost."
+            "Restore it from a backup; or move it away and run 'aind-etl run --pass full', which "
+            "reads again what the source still holds: older versions that only this file holds "
+            "are lost then."
         ) from None
 
 
@@ -910,11 +1025,32 @@ def _log_file(path: "Location") -> LogFile:
 
 
 def _in_order(files: Sequence[LogFile]) -> list[LogFile]:
-    """Return the files of one part's log in order, without those whose batches another one has."""
+    """Return the files of one part's log in order, without those whose batches another one has.
+
+    What a file holds counts, not the range in its name: a file of a batch that was restored is
+    needed beside a compacted one that was made without it.
+    """
     needed: list[LogFile] = []
     for file in sorted(files, key=lambda file: (file.first, -file.last)):
-        if not needed or file.last > needed[-1].last:
+        beside = [one for one in needed if one.first <= file.last and file.first <= one.last]
+        if not beside:
             needed.append(file)
+            continue
+        try:
+            held = batches_in(file.path)
+        except FileNotFoundError:
+            continue  # A compaction that is under way has removed it.
+        also = set().union(*(batches_in(one.path) for one in beside))
+        if held <= also:
+            continue
+        if held & also:
+            others = ", ".join(repr(str(one.path)) for one in beside)
+            raise DataError(
+                f"The file {str(file.path)!r} of the change log holds some batches that {others} "
+                "holds too, and others that it does not: both cannot count. Move one of them "
+                "away, and put back the files that it was compacted from."
+            )
+        needed.append(file)
     return needed
 
 
@@ -955,9 +1091,9 @@ def _reading_table(path: "Location") -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, pl.exceptions.PolarsError) as error:
-        raise DataError(
-            f"The file {str(path)!r} is damaged ({str(error).splitlines()[0]}). 'aind-etl rebuild' "
-            "makes the tables anew from the change log."
+        raise DamagedTableError(
+            f"The file {str(path)!r} is damaged ({str(error).splitlines()[0]}). The next "
+            "'aind-etl run' makes it again, or 'aind-etl rebuild' at once."
         ) from None
 
 

@@ -32,6 +32,7 @@ from fsspec import AbstractFileSystem, get_filesystem_class
 from upath import UPath
 
 from aind_etl.errors import ConfigurationError, DataError
+from aind_etl.storage import held_once
 
 _LOCKS = "_locks"
 # A lease is renewed three times before it ends, and taken over only when it has ended for longer
@@ -369,6 +370,11 @@ class ObjectStorage:
         DataError
             Another process holds the lock, or the store cannot be asked.
         """
+        with held_once(f"{self.root}/{name}", purpose), self._leased(name, purpose, wait_seconds):
+            yield
+
+    @contextmanager
+    def _leased(self, name: str, purpose: str, wait_seconds: float) -> Iterator[None]:
         lease = _Lease(self, f"{_LOCKS}/{name}.lease")
         ends = time.monotonic() + wait_seconds
         while not lease.take():

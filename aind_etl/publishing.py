@@ -20,7 +20,14 @@ from aind_etl.errors import DataError
 from aind_etl.lake import Lake, read_metadata
 from aind_etl.published import Place, published
 from aind_etl.sql_files import Kind, read_sql_files
-from aind_etl.warehouse import BuildReport, build_warehouse, connect, read_info, run_checks
+from aind_etl.warehouse import (
+    BuildReport,
+    build_warehouse,
+    connect,
+    is_whole,
+    read_info,
+    run_checks,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -307,7 +314,9 @@ def _collapse_outcome(
     built: duckdb.DuckDBPyConnection, lake: Lake, place: Place, max_lost_share: float
 ) -> Outcome:
     check = Check(COLLAPSE_CHECK, _SUMMARIES[COLLAPSE_CHECK])
-    if read_info(place).get("lake") != str(lake):
+    target = published(place)
+    is_ours = read_info(place).get("lake") == str(lake)
+    if not is_ours or not is_whole(target.file()):
         return Outcome(check, holds=True, message="There is none of this lake to compare with.")
     lost = []
     with connect(place) as standing:

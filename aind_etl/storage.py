@@ -5,12 +5,16 @@ whole, remove. A file appears whole or not at all. What the files mean does not 
 form on an object store is :mod:`aind_etl.object_storage`.
 """
 
+import fcntl
 import os
 import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, Protocol
+from uuid import uuid4
 
 import filelock
 
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
 
 _STAGING = "_staging"
 _LOCKS = "_locks"
+_LOCKED, _UNLOCKED = ".tmp", ".new"
+_ABANDONED_SECONDS = 3600
 
 
 class Storage(Protocol):
@@ -182,21 +188,39 @@ class LocalStorage:
             The file is there and may not be replaced.
         """
         target = self.root / name
-        staged = self.root / _STAGING / f"{os.getpid()}-{name.replace('/', '-')[-100:]}.tmp"
-        staged.parent.mkdir(parents=True, exist_ok=True)
-        with staged.open("wb") as file:
+        with self._staged() as (staged, file):
             write_content(file)
             file.flush()
             os.fsync(file.fileno())
-        if _same_content(staged, target):
-            staged.unlink()
-            return False
-        if not replace and target.exists():
-            staged.unlink()
-            raise DataError(
-                f"{target} was written by another run at the same time. Nothing was overwritten; "
-                "run again when the other has ended."
-            )
+            if _same_content(staged, target):
+                return False
+            if not replace and target.exists():
+                raise DataError(
+                    f"{target} was written by another run at the same time. Nothing was "
+                    "overwritten; run again when the other has ended."
+                )
+            self._move(staged, target)
+        _sync_folder(target.parent)
+        return True
+
+    @contextmanager
+    def _staged(self) -> Iterator[tuple[Path, BinaryIO]]:
+        """Open a new file that is removed unless it was moved, and locked while it is open."""
+        folder = self.root / _STAGING
+        folder.mkdir(parents=True, exist_ok=True)
+        # Until it is locked it has a name that nobody takes for an abandoned one.
+        new = folder / f"{uuid4().hex}{_UNLOCKED}"
+        staged = new.with_suffix(_LOCKED)
+        with new.open("xb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            new.rename(staged)
+            try:
+                yield staged, file
+            finally:
+                staged.unlink(missing_ok=True)
+
+    @staticmethod
+    def _move(staged: Path, target: Path) -> None:
         while True:
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -207,8 +231,6 @@ class LocalStorage:
                 # The folder was empty, and whoever removed the last file of it was quicker.
                 continue
             break
-        _sync_folder(target.parent)
-        return True
 
     def update(self, name: str, change: Callable[[bytes | None], bytes]) -> None:
         """Replace a small file by what ``change`` makes of its content."""
@@ -257,7 +279,8 @@ class LocalStorage:
     def clear_staging(self, *scratch: str) -> None:
         """Remove what a run that was killed left half-written.
 
-        Only files of processes that are gone are removed.
+        Only files that no process holds are removed, on whichever host or in whichever container
+        it runs.
 
         Parameters
         ----------
@@ -266,10 +289,13 @@ class LocalStorage:
         """
         for name in scratch:
             shutil.rmtree(self.root / _STAGING / name, ignore_errors=True)
-        for staged in (self.root / _STAGING).glob("*.tmp"):
-            owner = staged.name.partition("-")[0]
-            if owner.isdigit() and not _is_alive(int(owner)):
+        for staged in (self.root / _STAGING).glob(f"*{_LOCKED}"):
+            if not _is_locked(staged):
                 staged.unlink(missing_ok=True)
+        for new in (self.root / _STAGING).glob(f"*{_UNLOCKED}"):
+            with suppress(FileNotFoundError):
+                if time.time() - new.stat().st_mtime > _ABANDONED_SECONDS:
+                    new.unlink()
 
     @contextmanager
     def lock(self, name: str, purpose: str, *, wait_seconds: float = 0) -> Iterator[None]:
@@ -293,6 +319,17 @@ class LocalStorage:
         folder.mkdir(parents=True, exist_ok=True)
         holder = folder / f"{name}.holder"
         lock = filelock.FileLock(folder / f"{name}.lock")
+        with (
+            held_once(str(folder / name), purpose),
+            self._acquired(lock, holder, purpose, wait_seconds),
+        ):
+            yield
+
+    @staticmethod
+    @contextmanager
+    def _acquired(
+        lock: filelock.BaseFileLock, holder: Path, purpose: str, wait_seconds: float
+    ) -> Iterator[None]:
         try:
             lock.acquire(timeout=wait_seconds)
         except filelock.Timeout:
@@ -325,14 +362,40 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _is_alive(process: int) -> bool:
+def _is_locked(path: Path) -> bool:
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
         return False
-    except PermissionError:
+    except OSError:
         return True
-    return True
+    return False
+
+
+@contextmanager
+def held_once(name: str, purpose: str) -> Iterator[None]:
+    """Refuse a lock that the same thread holds, at once: it would wait for itself.
+
+    Raises
+    ------
+    DataError
+        It holds the lock.
+    """
+    held: set[str] = _HELD_BY_THREAD.__dict__.setdefault("names", set())
+    if name in held:
+        raise DataError(
+            f"Another run is writing {purpose}: this process itself, which holds the lock {name!r} "
+            "already. Report this as a defect."
+        )
+    held.add(name)
+    try:
+        yield
+    finally:
+        held.discard(name)
+
+
+_HELD_BY_THREAD = threading.local()
 
 
 def _read_text(path: Path) -> str:

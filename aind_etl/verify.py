@@ -22,7 +22,7 @@ from aind_etl.analyses import refresh_analyses
 from aind_etl.contract import FLATTENED_TABLES, TABLES, Partitioning, Table, tables
 from aind_etl.contract.ddl import quote_identifier, quote_text
 from aind_etl.errors import DataError
-from aind_etl.lake import Lake, record_ids
+from aind_etl.lake import UNKNOWN_MONTH, Lake, record_ids
 from aind_etl.published import Place
 from aind_etl.sources import Source, read_documents
 from aind_etl.warehouse import connect, let_read, run_checks
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from aind_etl.storage import Location
 
 _EXAMPLES = 5
+_KEY = ("record_id", "process_index")
 _GATHERED = 10_000
 _Given = TypeVar("_Given")
 
@@ -115,6 +116,9 @@ def verify_collection(
         *_differences("source and lake", collection, there, live),
         *_differences("change log and tables", collection, live, pl.concat([flattened, rejected])),
     ]
+    differences += _log_differences(lake, collection)
+    with reading(f"the tables of the collection {collection!r}"):
+        differences += _misfiled(lake, collection)
     both = flattened.join(rejected, on="record_id", how="semi")
     if not both.is_empty():
         differences.append(
@@ -128,6 +132,58 @@ def verify_collection(
         Comparison(collection, there.height, live.height, flattened.height, rejected.height),
         differences,
     )
+
+
+def _log_differences(lake: Lake, collection: str) -> Iterator[Difference]:
+    """Yield what is odd about the files of a change log."""
+    with reading(f"the change log of the collection {collection!r}"):
+        missing = lake.missing_batches(collection)
+    if missing:
+        numbers = ", ".join(map(str, missing[:_EXAMPLES]))
+        yield Difference(
+            "change log",
+            collection,
+            f"{len(missing):,} batches are missing: {numbers}{', …' * (len(missing) > _EXAMPLES)}. "
+            "Put their files back from a backup if there is one: a full pass restores only what "
+            "the source still holds.",
+            is_warning=True,
+        )
+    for name in lake.foreign_files(collection):
+        yield Difference(
+            "lake",
+            collection,
+            f"The file {name!r} is not one of the lake's, and is ignored. Remove it, or rename it "
+            "if it was one.",
+            is_warning=True,
+        )
+
+
+def _misfiled(lake: Lake, collection: str) -> Iterator[Difference]:
+    """Yield the tables with rows in another partition than their analysis' session month."""
+    month = pl.col("session_date").dt.to_string("%Y-%m").fill_null(UNKNOWN_MONTH)
+    right = lake.scan(tables.ANALYSES, collection).select(*_KEY, month=month)
+    for table in TABLES:
+        if table.partitioning is not Partitioning.COLLECTION_AND_MONTH:
+            continue
+        parts = [
+            lake.scan_month(table, collection, name)
+            .select(*_KEY, "source_collection")
+            .with_columns(filed=pl.lit(name))
+            for name in lake.months(table, collection)
+        ]
+        if not parts:
+            continue
+        rows = pl.concat(parts).unique().join(right, on=_KEY)
+        wrong = rows.filter(
+            (pl.col("filed") != pl.col("month")) | (pl.col("source_collection") != collection)
+        ).collect()
+        if not wrong.is_empty():
+            yield Difference(
+                "lake",
+                f"{table.name} of {collection}",
+                f"{wrong.height:,} analyses have rows in the partition of another month"
+                f"{_examples(wrong)}. 'aind-etl rebuild' files them.",
+            )
 
 
 def verify_tables(
@@ -233,9 +289,8 @@ def reading(what: str) -> Iterator[None]:
         yield
     except (pl.exceptions.PolarsError, duckdb.Error) as error:
         raise DataError(
-            f"A file of {what} is damaged: {str(error).splitlines()[0]}. 'aind-etl rebuild' makes "
-            "tables and warehouse anew from the change log; the change log itself is only to be "
-            "had from a backup."
+            f"A file of {what} is damaged: {str(error).splitlines()[0]}. The next 'aind-etl run' "
+            "makes tables and warehouse again from the change log, or 'aind-etl rebuild' at once."
         ) from None
 
 

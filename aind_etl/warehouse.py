@@ -36,6 +36,8 @@ STORAGE_VERSION = "v1.0.0"
 """The file format written: the one that every DuckDB client from 1.0 on can open."""
 
 INFO_TABLE = "warehouse_info"
+# What a warehouse is attached as.
+_NAME = "warehouse"
 _INFO_COMMENT = "One row per fact about this file: when, from what and by what it was built."
 _LAYOUT = 1
 # Extensions are never fetched while a query runs: an error that names what is missing is clearer.
@@ -175,8 +177,20 @@ def is_current(lake: "Lake", place: Place, *, sql_folder: Path | None = None) ->
     target = published(place)
     facts = target.told()
     if not facts and target.exists():
-        facts = _read_info(target.file())
+        path = target.file()
+        facts = _read_info(path) if is_whole(path) else {}
     return facts.get("inputs") == _fingerprint(lake, sql)
+
+
+def is_whole(path: Path) -> bool:
+    """Return whether a DuckDB file can be opened, and is not cut off."""
+    try:
+        with _opened_alone(path) as connection:
+            size = "SELECT block_size * total_blocks FROM pragma_database_size() "
+            found = connection.execute(f"{size} WHERE database_name = ?", [_NAME]).fetchone()
+    except duckdb.Error:
+        return False
+    return found is not None and path.stat().st_size >= found[0]
 
 
 def connect(place: Place) -> duckdb.DuckDBPyConnection:
@@ -220,10 +234,10 @@ def opened(place: Place) -> Iterator[duckdb.DuckDBPyConnection]:
     try:
         # What a question leaves behind ends with a connection of its own.
         with memory.cursor() as connection:
-            name = _attach(connection, path)
+            _attach(connection, path)
             yield connection
             connection.execute("USE memory")
-            connection.execute(f"DETACH {name}")
+            connection.execute(f"DETACH {_NAME}")
     except BaseException:
         # Whatever state it is in.
         memory.close()
@@ -239,24 +253,34 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_idle.clear)
 
 
-def _attach(connection: duckdb.DuckDBPyConnection, path: Path) -> str:
-    """Make the warehouse at a path the one that a database in memory reads; return its name.
+def _attach(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Make the warehouse at a path the one that a database in memory reads.
 
     Within a process, DuckDB gives whoever connects to a path the file that is open by that name, be
     it replaced since. A file attached to a database of one's own is the one at the path.
     """
-    name = quote_identifier(path.stem)
     try:
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.execute(f"ATTACH {quote_text(str(path))} AS {name} (READ_ONLY)")
-        connection.execute(f"USE {name}")
+        _use(connection, path)
         _refuse_later_layout(connection, path)
     except duckdb.Error as error:
         raise ConfigurationError(
             f"The warehouse {str(path)!r} cannot be opened ({_first_line(error)}). If it was "
             "copied, copy it again; 'aind-etl run' builds it anew."
         ) from None
-    return name
+
+
+def _use(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    connection.execute("SET TimeZone = 'UTC'")
+    # Under a name of our own: a file may be called after a database that DuckDB has itself.
+    connection.execute(f"ATTACH {quote_text(str(path))} AS {_NAME} (READ_ONLY)")
+    connection.execute(f"USE {_NAME}")
+
+
+@contextmanager
+def _opened_alone(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect(":memory:", config=_CONFIG) as connection:
+        _use(connection, path)
+        yield connection
 
 
 def _refuse_later_layout(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
@@ -290,7 +314,7 @@ def read_info(place: Place) -> dict[str, str]:
 
 def _read_info(path: Path) -> dict[str, str]:
     try:
-        with duckdb.connect(path, read_only=True, config=_CONFIG) as connection:
+        with _opened_alone(path) as connection:
             return dict(connection.execute(f"SELECT name, value FROM {INFO_TABLE}").fetchall())
     except duckdb.Error:
         return {}
@@ -396,7 +420,7 @@ def _load(
     except duckdb.Error as error:
         raise DataError(
             f"The table {table.name!r} of the lake cannot be read ({_first_line(error)}). "
-            "'aind-etl rebuild' makes it anew from the change log."
+            f"{_REMEDY.get(table, _MADE_AGAIN)}"
         ) from None
 
 
@@ -575,10 +599,11 @@ def _fingerprint(lake: "Lake", sql: dict[Kind, list[SqlFile]]) -> str:
 
 
 def _count_rows(path: Path) -> dict[str, int]:
-    with duckdb.connect(path, read_only=True, config=_CONFIG) as connection:
+    with _opened_alone(path) as connection:
         names = connection.execute(
-            "SELECT table_name FROM duckdb_tables() WHERE NOT internal AND table_name <> ?",
-            [INFO_TABLE],
+            "SELECT table_name FROM duckdb_tables() WHERE NOT internal AND table_name <> ? "
+            "AND database_name = ?",
+            [INFO_TABLE, _NAME],
         ).fetchall()
         return {
             name: connection.execute(f"SELECT count(*) FROM {quote_identifier(name)}").fetchall()[
@@ -586,6 +611,10 @@ def _count_rows(path: Path) -> dict[str, int]:
             ][0]
             for (name,) in names
         }
+
+
+_MADE_AGAIN = "'aind-etl rebuild' makes it again from the change log."
+_REMEDY = {tables.DOCUMENTS: "'aind-etl verify' names the file; restore it from a backup."}
 
 
 def _first_line(error: Exception) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,8 +18,11 @@ import aind_etl.compaction
 from aind_etl.analyses import refresh_analyses
 from aind_etl.compaction import CompactionReport, compact_change_log
 from aind_etl.contract import tables
+from aind_etl.errors import DataError
 from aind_etl.history import record_history
 from aind_etl.lake import Lake
+from aind_etl.sources.dump import DumpSource
+from aind_etl.verify import verify_collection
 
 LONGER = int(os.environ.get("AIND_ETL_TEST_LONGER", "1"))
 """How many times as many examples are tried on an object store, where each takes long."""
@@ -69,6 +73,111 @@ def test_the_log_goes_on_behind_a_compacted_file(lake: Lake) -> None:
     assert names(lake) == ["0000000001-0000000002", "0000000003"]
     compact_change_log(lake, MAIN, fewest_files=2)
     assert names(lake) == ["0000000001-0000000003"]
+
+
+def log_file(lake: Lake, stem: str) -> Path:
+    return Path(lake.storage.path(f"documents/collection={MAIN}/{stem}.parquet"))
+
+
+def test_batches_are_not_joined_over_a_missing_one(lake: Lake) -> None:
+    fill(lake, [1, 2, 3, 4, 5, 6])
+    log_file(lake, "0000000003").unlink()
+    compact_change_log(lake, MAIN, fewest_files=2)
+    assert names(lake) == ["0000000001-0000000002", "0000000004-0000000006"]
+    assert lake.missing_batches(MAIN) == [3]
+
+
+def joined_over_a_gap(lake: Lake, backup: Path) -> pl.DataFrame:
+    """Make a compacted file whose name claims a batch that it lacks; return every version."""
+    fill(lake, [1, 2, 3, 4, 5])
+    every = versions(lake)
+    shutil.copy(log_file(lake, "0000000002"), backup)
+    log_file(lake, "0000000002").unlink()
+    rows = versions(lake)
+    for stem in names(lake):
+        log_file(lake, stem).unlink()
+    lake.write_rows(lake.log_file_name(MAIN, 1, 5), tables.DOCUMENTS, [rows])
+    return every
+
+
+def test_a_restored_batch_is_read_beside_a_compacted_file_that_lacks_it(
+    lake: Lake, tmp_path: Path
+) -> None:
+    every = joined_over_a_gap(lake, tmp_path / "backup")
+    assert lake.missing_batches(MAIN) == [2]
+    shutil.copy(tmp_path / "backup", log_file(lake, "0000000002"))
+    assert lake.missing_batches(MAIN) == []
+    for _ in range(2):
+        compact_change_log(lake, MAIN, fewest_files=2)
+        assert names(lake) == ["0000000001-0000000005", "0000000002"]
+        assert versions(lake).equals(every)
+    assert lake.last_batch(MAIN) == 5
+
+
+def test_files_that_overlap_in_some_batches_only_are_refused(lake: Lake, tmp_path: Path) -> None:
+    every = joined_over_a_gap(lake, tmp_path / "backup")
+    first = every.filter(pl.col("batch_id") <= 2)
+    lake.write_rows(lake.log_file_name(MAIN, 1, 2), tables.DOCUMENTS, [first])
+    with pytest.raises(DataError, match="both cannot count"):
+        compact_change_log(lake, MAIN, fewest_files=2)
+    assert names(lake) == ["0000000001-0000000002", "0000000001-0000000005"]
+
+
+@pytest.mark.parametrize("damage", ["cut off", "another document"])
+def test_nothing_is_removed_before_what_replaces_it_was_read_whole(lake: Lake, damage: str) -> None:
+    fill(lake, [1, 2, 3])
+    before = {stem: log_file(lake, stem).read_bytes() for stem in names(lake)}
+    rows = versions(lake)
+    if damage == "another document":
+        rows = rows.with_columns(document=pl.lit("{}"))
+    name = lake.log_file_name(MAIN, 1, 3)
+    lake.write_rows(name, tables.DOCUMENTS, [rows])
+    if damage == "cut off":
+        spoil_column(log_file(lake, Path(name).stem), "document")
+    with pytest.raises(DataError, match="0000000001-0000000003"):
+        compact_change_log(lake, MAIN, fewest_files=2)
+    for stem, content in before.items():
+        assert log_file(lake, stem).read_bytes() == content
+
+
+def spoil_column(path: Path, column: str) -> None:
+    """Overwrite the bytes of one column of a parquet file; the others can still be read."""
+    metadata = pq.read_metadata(path)
+    content = bytearray(path.read_bytes())
+    for group in range(metadata.num_row_groups):
+        for number in range(metadata.num_columns):
+            chunk = metadata.row_group(group).column(number)
+            if chunk.path_in_schema == column:
+                start = chunk.dictionary_page_offset or chunk.data_page_offset
+                content[start : start + chunk.total_compressed_size] = (
+                    b"\xff" * chunk.total_compressed_size
+                )
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize(
+    "name", [".fuse_hidden0001.parquet", "0000000002 (1).parquet", "copy.parquet"]
+)
+def test_files_of_others_in_the_log_are_ignored_and_named(
+    sample_dump: Path, lake: Lake, tmp_path: Path, name: str
+) -> None:
+    write_dump(tmp_path / "dump", read_dump(sample_dump)[:20])
+    load(tmp_path / "dump", lake)
+    before = tables_of(lake)
+    foreign = [
+        lake.storage.path(f"documents/collection={MAIN}/{name}"),
+        lake.storage.path(f"analyses/collection={MAIN}/session_month=1970-01/{name}"),
+    ]
+    for path in foreign:
+        path.parent.mkdir(exist_ok=True)
+        shutil.copy(lake.files(tables.DOCUMENTS)[0], path)
+    assert_same(tables_of(lake), before)
+    load(tmp_path / "dump", lake)
+    compact_change_log(lake, MAIN, fewest_files=2)
+    assert all(path.exists() for path in foreign)
+    _, differences = verify_collection(DumpSource(tmp_path / "dump"), lake, MAIN)
+    assert [one.is_warning for one in differences] == [True, True]
+    assert all(name in one.message for one in differences)
 
 
 def test_large_files_stay_as_they_are(lake: Lake) -> None:

@@ -172,17 +172,40 @@ def test_what_killed_processes_left_is_cleared_and_what_living_ones_write_is_not
 ) -> None:
     folder = storage.path("_staging")
     folder.mkdir(parents=True)
-    (folder / f"{gone_process()}-analyses-part.parquet.tmp").write_bytes(b"left")
-    (folder / f"{os.getpid()}-mine.tmp").write_bytes(b"in use")
-    (folder / "1-init.tmp").write_bytes(b"in use")
-    (folder / "no-number.tmp").write_bytes(b"of somebody else")
+    (folder / "left.tmp").write_bytes(b"left")
+    (folder / "begun.new").write_bytes(b"in use")
+    (folder / "old.new").write_bytes(b"left")
+    os.utime(folder / "old.new", (0, 0))
+    (folder / "notes.txt").write_bytes(b"of somebody else")
     (folder / "refresh-a").mkdir()
     (folder / "extract-a").mkdir()
     (folder / "extract-a" / "left.arrow").write_bytes(b"left")
-    storage.clear_staging("extract-a", "recognise-a")
-    assert staged(storage) == sorted(
-        ["1-init.tmp", f"{os.getpid()}-mine.tmp", "no-number.tmp", "refresh-a"]
-    )
+
+    def write(file: BinaryIO) -> None:
+        # In another process and another namespace of processes, as another container has.
+        program = (
+            "import sys; from pathlib import Path; from aind_etl.storage import LocalStorage; "
+            "LocalStorage(Path(sys.argv[1])).clear_staging('extract-a', 'recognise-a')"
+        )
+        subprocess.run([sys.executable, "-c", program, str(storage.root)], check=True)
+        file.write(b"whole")
+
+    storage.write(NAME, write)
+    assert storage.read(NAME) == b"whole"
+    assert staged(storage) == ["begun.new", "notes.txt", "refresh-a"]
+
+
+def test_a_lock_that_a_thread_takes_twice_is_an_error_at_once(storage: LocalStorage) -> None:
+    with storage.lock("a", "something"):
+        with storage.lock("b", "something else"):
+            pass
+        with (
+            pytest.raises(RuntimeError, match="taken twice"),
+            storage.lock("a", "it", wait_seconds=60),
+        ):
+            pass
+    with storage.lock("a", "something"):
+        pass
 
 
 def test_scratch_is_empty_at_first_and_gone_afterwards(storage: LocalStorage) -> None:

@@ -195,8 +195,8 @@ def test_a_partition_that_should_not_be_there_is_found_by_making_the_tables_anew
     path = copy.lake.files(tables.INPUT_ASSETS, MAIN)[0]
     shutil.copytree(path.parent, path.parents[1] / "session_month=1999-01")
     build_warehouse(copy.lake, copy.warehouse)
-    (difference,) = [one for one in copy.verify(deep=True) if one.between != "check keys"][:1]
-    assert difference.subject == f"input_assets of {MAIN}, 1999-01"
+    subjects = {one.subject for one in copy.verify(deep=True)}
+    assert {f"input_assets of {MAIN}", f"input_assets of {MAIN}, 1999-01"} <= subjects
 
 
 def test_comparing_deeply_changes_nothing(copy):
@@ -243,14 +243,26 @@ def test_a_document_both_flattened_and_rejected_is_found(copy):
 def test_a_damaged_file_of_the_lake_is_an_error_that_says_what_to_do(copy, table):
     path = copy.lake.files(table, MAIN)[0]
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(DataError, match=r"is damaged: .*'aind-etl rebuild'"):
+    with pytest.raises(DataError, match="is damaged"):
         copy.verify()
-    with pytest.raises(DataError, match=f"of the collection '{MAIN}' is damaged"):
+    with pytest.raises(DataError, match="is damaged"):
         collection_statuses(copy.lake.storage.root)
     build = copy.warehouse.with_name("another.duckdb")
     with pytest.raises(DataError, match=f"The table '{table.name}' of the lake cannot be read"):
         build_warehouse(copy.lake, build)
     assert not build.exists()
+
+
+@pytest.mark.parametrize(
+    "table", [tables.ANALYSES, tables.ATTRIBUTES], ids=lambda table: table.name
+)
+def test_partitions_that_were_swapped_are_found(copy, table):
+    one, other = copy.lake.files(table, MAIN)[:2]
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    found = {one.subject: one.message for one in copy.verify() if one.between == "lake"}
+    assert "in the partition of another month" in found[f"{table.name} of {MAIN}"]
 
 
 # --- the warehouse differs --------------------------------------------------------------------

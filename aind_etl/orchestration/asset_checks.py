@@ -15,7 +15,7 @@ from aind_etl.orchestration.pods import pod
 from aind_etl.orchestration.resources import Etl
 from aind_etl.published import published
 from aind_etl.publishing import as_markdown
-from aind_etl.warehouse import connect
+from aind_etl.warehouse import connect, is_whole
 
 _EXAMPLES = 20
 
@@ -142,8 +142,9 @@ def warnings(
         for one in _WARNINGS
         if dg.AssetCheckKey(dg.AssetKey(one.asset), one.name) in context.selected_asset_check_keys
     ]
-    if not published(etl.settings.warehouse_path).exists():
-        return  # An asset was materialised by itself before anything was published.
+    warehouse = published(etl.settings.warehouse_path)
+    if not warehouse.exists() or not is_whole(warehouse.file()):
+        return  # Nothing was published yet, or the next publication replaces it.
     with connect(etl.settings.warehouse_path) as connection:
         for one in asked:
             rows = connection.execute(one.query).fetchall()

@@ -94,7 +94,8 @@ def run_everything(etl: Etl, pass_kind: Pass, *, with_results: bool = True) -> l
     except pl.exceptions.PolarsError as error:
         raise DataError(
             f"A file of the lake is damaged: {str(error).splitlines()[0]}. 'aind-etl rebuild' "
-            "makes the tables anew from the change log."
+            "makes the tables again from the change log; 'aind-etl verify' names a damaged file of "
+            "that."
         ) from None
 
 

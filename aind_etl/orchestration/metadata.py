@@ -17,6 +17,7 @@ import numpy as np
 
 from aind_etl.contract import Table, tables
 from aind_etl.contract.ddl import describe, quote_identifier
+from aind_etl.errors import DataError
 from aind_etl.lake import Lake
 from aind_etl.publishing import as_markdown
 from aind_etl.shards import WHOLE
@@ -106,7 +107,12 @@ def partition_metadata(
     files = lake.files(table, collection)
     # Each of several parts would ask the files of all of them.
     is_whole = lake.part == WHOLE
-    rows = lake.rows_by_file(table, None if is_whole else collection)
+    try:
+        rows = lake.rows_by_file(table, None if is_whole else collection)
+    except DataError:
+        # A damaged file of another collection is for that collection's run.
+        is_whole = False
+        rows = lake.rows_by_file(table, collection)
     metadata: dict[str, Any] = {
         "dagster/partition_row_count": sum(rows[file] for file in files if file in rows),
         "dagster/uri": uri(lake.storage.path(table.name)),

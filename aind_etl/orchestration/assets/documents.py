@@ -5,7 +5,6 @@ from typing import Any
 import dagster as dg
 
 from aind_etl.analyses import refresh_analyses
-from aind_etl.compaction import compact_change_log
 from aind_etl.contract import tables
 from aind_etl.dividing import divide_as_planned
 from aind_etl.errors import AindEtlError, ConfigurationError
@@ -58,9 +57,6 @@ def documents(
                 # The steps after one that failed do not run: what was read is flattened now.
                 refresh_analyses(lake, collection)
                 raise
-            if report.pass_kind is Pass.FULL:
-                with lake.tables_lock(collection):
-                    compact_change_log(lake, collection)
     etl.progress.say(f"{context.partition_key}: {_sentence(report)}")
     return dg.MaterializeResult(
         metadata={

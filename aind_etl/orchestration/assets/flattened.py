@@ -50,6 +50,11 @@ def flatten(
     with lake.lock(collection):
         report = refresh_analyses(lake, collection, progress=etl.progress.advance)
     context.log.info(str(report))
+    if report.repaired:
+        etl.progress.say(
+            f"{context.partition_key}: {report.repaired}; the tables were made again from the "
+            "change log"
+        )
     for rejected, things, table in (
         (report.rejected, "documents", tables.REJECTED_DOCUMENTS),
         (report.rejected_values, "values", tables.REJECTED_VALUES),
