@@ -23,6 +23,10 @@ class DataError(AindEtlError):
     exit_code = 1
 
 
+class UnexpectedError(AindEtlError):
+    """A defect stopped one piece of work; the others were done."""
+
+
 class DamagedTableError(DataError):
     """A file of the lake's tables cannot be read; it can be made again from the change log."""
 

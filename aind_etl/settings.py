@@ -1,6 +1,7 @@
 """The one settings model: every choice a user has, from the environment or the command line."""
 
 import os
+import re
 from collections.abc import Collection
 from datetime import time
 from enum import StrEnum
@@ -16,6 +17,7 @@ from aind_etl.errors import ConfigurationError, suggest
 from aind_etl.published import Place, as_place
 
 _PREFIX = "AIND_ETL_"
+_CREDENTIALS = re.compile(r"://[^/\s'\"]*@")
 # Credentials are read where they are used; the image is chosen by the containers' settings.
 _READ_ELSEWHERE = {f"{_PREFIX}{name}" for name in ("MONGODB_USERNAME", "MONGODB_PASSWORD", "IMAGE")}
 _FOR_TESTS = tuple(f"{_PREFIX}{name}" for name in ("TEST_", "WRITE_", "REAL_RECORDS"))
@@ -212,6 +214,12 @@ class Settings(BaseModel):
                 (self.alert_webhook_url, self.dagster_postgres_url, self.celery_broker_url),
             )
         )
+
+    def without_secrets(self, text: str) -> str:
+        """Return a text without the settings' secrets and without credentials in addresses."""
+        for secret in self.secrets:
+            text = text.replace(secret.get_secret_value(), "…")
+        return _CREDENTIALS.sub("://…@", text)
 
     @property
     def warehouse_path(self) -> Place:

@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pandas as pd
 import pytest
 from gateway_server import Gateway, running_gateway
 from mongod import NoMongodError, find_mongod, running_mongod
@@ -60,10 +61,20 @@ CASES: dict[str, dict[str, Any]] = {
     "a tag": {"analysis_tag": "aind-analysis-framework v0.2"},
     "tags": {"analysis_tag": [f"aind-analysis-framework v0.{n}" for n in (1, 2, 3)]},
     "a tag of a subject": {"subject_id": "652324", "analysis_tag": "aind-analysis-framework v0.2"},
-    "everything of the prototype": {"from_custom_query": {"status": "success"}},
+    "everything of the prototype": {
+        "from_custom_query": {"analysis_spec.analysis_name": "MLE fitting"}
+    },
     "everything of the framework": {"from_custom_query": {f"{OUTPUTS}.additional_info": "success"}},
     "everything there is": {"from_custom_query": {"_id": {"$exists": True}}},
-    "recent sessions": {"from_custom_query": {"session_date": {"$gte": "2025-01-01"}}},
+    "recent sessions": {
+        "from_custom_query": {
+            "$or": [
+                {"session_date": {"$gte": "2025-01-01"}},
+                {f"{OUTPUTS}.session_date": {"$gte": "2025-01-01"}},
+            ]
+        },
+        "paginate_settings": {"paginate": False},
+    },
     "long sessions": {
         "from_custom_query": {
             "analysis_results.fit_settings.agent_alias": {"$regex": "_CK"},
@@ -180,7 +191,7 @@ class Reference:
                 "subject_id": outputs.get("subject_id"),
                 "analysis_time": moment(process["end_date_time"]),
                 "S3_location": document["location"],
-                "CO_asset_id": code["input_data"][-1]["url"].rsplit("/", 1)[-1],
+                "CO_asset_id": [one["url"] for one in code["input_data"]],
                 "analysis_tag": parameters.get("analysis_tag", parameters.get("analysis_ver")),
                 "pipeline_source": "aind analysis framework",
                 **self._of_fit(outputs.get("fitting_results") or {}),
@@ -394,9 +405,80 @@ def test_the_arguments_are_those_people_know():
         "if_include_latent_variables": True,
         "if_download_figures": False,
         "download_path": "./results/mle_figures/",
+        "paginate_settings": None,
         "max_threads_for_s3": 10,
         "warehouse": None,
     }
+
+
+def test_the_arguments_come_in_the_order_of_the_public_reader():
+    assert list(inspect.signature(get_mle_model_fitting).parameters)[:12] == [
+        *("subject_id", "session_date", "agent_alias", "from_custom_query", "analysis_tag"),
+        *("only_recent_version", "if_include_metrics", "if_include_latent_variables"),
+        *("if_download_figures", "download_path", "paginate_settings", "max_threads_for_s3"),
+    ]
+
+
+def test_arguments_may_be_given_by_position(warehouse):
+    named = get_mle_model_fitting(
+        subject_id="652324", if_include_latent_variables=False, warehouse=warehouse
+    )
+    given = get_mle_model_fitting(
+        *("652324", None, None, None, None, True, True, False, False, ".", {"paginate": False}, 4),
+        warehouse=warehouse,
+    )
+    pd.testing.assert_frame_equal(named, given)
+
+
+FIT_PATHS = {
+    "session_date": ("session_date", f"{OUTPUTS}.session_date", {"$gte": "2025-06-01"}),
+    "subject_id": ("subject_id", f"{OUTPUTS}.subject_id", {"$in": ["652324", "652257"]}),
+    "status": ("status", f"{OUTPUTS}.additional_info", "success"),
+    "agent_alias": (
+        "analysis_results.fit_settings.agent_alias",
+        f"{FIT}.fit_settings.agent_alias",
+        {"$regex": "CK1"},
+    ),
+    "n_trials": ("analysis_results.n_trials", f"{FIT}.n_trials", {"$gt": 400}),
+    "AIC": ("analysis_results.AIC", f"{FIT}.AIC", {"$lt": 300}),
+    "aic": ("analysis_results.AIC", f"{FIT}.AIC", {"$not": {"$lt": 300}, "$exists": True}),
+}
+
+
+def ids_of(query, warehouse):
+    found = get_mle_model_fitting(
+        from_custom_query=query,
+        only_recent_version=False,
+        if_include_latent_variables=False,
+        warehouse=warehouse,
+    )
+    return set() if found is None else set(found["_id"])
+
+
+@pytest.mark.parametrize("name", FIT_PATHS)
+def test_a_name_without_a_path_means_the_value_in_either_format(warehouse, name):
+    *paths, test = FIT_PATHS[name]
+    either = ids_of({"$or": [{f"{paths[1]}": test}, {"$and": [{paths[0]: test}]}]}, warehouse)
+    found = ids_of({name: test}, warehouse)
+    assert found
+    assert found == either
+    assert ids_of({paths[1]: test}, warehouse) < found
+    other = {"$and": [{name: test}, {"analysis_spec": {"$exists": True}}]}
+    assert ids_of(other, warehouse) < found
+
+
+def test_what_a_server_finds_by_a_name_without_a_path_is_still_found(warehouse):
+    # A framework document has no 'status' at its root, so a server finds all of them.
+    found = ids_of({"status": {"$ne": "success"}}, warehouse)
+    assert found >= ids_of({"processing": {"$exists": True}}, warehouse)
+
+
+def test_a_filter_that_is_nested_too_deeply_is_refused(warehouse):
+    query = {"subject_id": "1"}
+    for _ in range(3000):
+        query = {"$and": [query]}
+    with pytest.raises(ValueError, match="nested more than"):
+        get_mle_model_fitting(from_custom_query=query, warehouse=warehouse)
 
 
 def test_some_filter_is_needed(warehouse):

@@ -536,11 +536,19 @@ def test_mle_fitting_shows_a_framework_fit(world: World) -> None:
     world.fit(
         "f",
         pipeline_format="framework",
-        input_asset_url="s3://codeocean-s3datasetsbucket/4d1c-99/",
         parameters={"learn_rate": 0.4},
     )
+    for position, url in ((1, "s3://b/2"), (0, "s3://b/1")):
+        world.insert(
+            "input_assets",
+            source_collection=COLLECTION,
+            record_id="f",
+            process_index=0,
+            position=position,
+            url=url,
+        )
     (row,) = world.rows("SELECT * FROM mle_fitting")
-    assert row["CO_asset_id"] == "4d1c-99"
+    assert row["CO_asset_id"] == ["s3://b/1", "s3://b/2"]
     assert row["analysis_tag"] == "aind-analysis-framework v0.2"
     assert row["pipeline_source"] == "aind analysis framework"
     assert row["nwb_name"] == "behavior_730945_2024-10-24_10-00-00.nwb"

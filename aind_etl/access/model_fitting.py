@@ -5,7 +5,8 @@ trial-by-trial variables come from is said in :mod:`aind_etl.access.latents`.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +22,7 @@ from aind_etl.access.arguments import (
     explain_unknown_arguments,
     parse_day,
 )
+from aind_etl.access.bare_names import in_either_format
 from aind_etl.access.latents import find_latents
 from aind_etl.access.records import matching_records
 from aind_etl.access.warehouse import opened
@@ -68,6 +70,7 @@ def get_mle_model_fitting(  # noqa: PLR0913, PLR0917 - the arguments people know
     if_include_latent_variables: bool = True,
     if_download_figures: bool = False,
     download_path: str | Path = "./results/mle_figures/",
+    paginate_settings: Mapping[str, Any] | None = None,  # noqa: ARG001 - as the public reader's
     max_threads_for_s3: int = 10,
     *,
     warehouse: str | Path | None = None,
@@ -88,8 +91,10 @@ def get_mle_model_fitting(  # noqa: PLR0913, PLR0917 - the arguments people know
     from_custom_query
         A MongoDB filter of the documents, by the paths of either format: ``$eq``, ``$ne``,
         ``$gt``, ``$gte``, ``$lt``, ``$lte``, ``$in``, ``$nin``, ``$exists``, ``$regex``,
-        ``$and``, ``$or``, ``$nor``, ``$not`` and ``$elemMatch``. It finds what a server would
-        find, so a path of one format finds documents of that format.
+        ``$and``, ``$or``, ``$nor``, ``$not`` and ``$elemMatch``. A dotted path means what it
+        means to a server, so a path of one format finds documents of that format. A name that is
+        a column of the answer or of `analyses` (``subject_id``, ``session_date``, ``AIC`` …)
+        means that value in either format, wherever it is in the document.
     analysis_tag
         One tag of the framework's analyses, or several. Only framework records have one: the
         prototype's are left out.
@@ -104,6 +109,8 @@ def get_mle_model_fitting(  # noqa: PLR0913, PLR0917 - the arguments people know
         Whether the figure of each fit is downloaded.
     download_path
         The folder for the figures; it is made where it does not exist.
+    paginate_settings
+        Ignored: nothing is paged through. Calls of the public reader have it.
     max_threads_for_s3
         How many files are read from S3 at a time.
     warehouse
@@ -113,11 +120,12 @@ def get_mle_model_fitting(  # noqa: PLR0913, PLR0917 - the arguments people know
     Returns
     -------
     pandas.DataFrame or None
-        One row a fit, the newest first; None where there is none. Its columns:
+        One row per fit, the newest first; None where there is none. Its columns:
 
         1. ``_id``, ``nwb_name``, ``session_date`` (text), ``status``, ``subject_id``,
            ``analysis_time`` (UTC), ``agent_alias``, ``n_trials``, ``S3_location``,
-           ``CO_asset_id``, ``analysis_tag``, ``pipeline_source``;
+           ``CO_asset_id`` (the list of the addresses in ``code.input_data``; None for the
+           prototype), ``analysis_tag``, ``pipeline_source``;
         2. ``log_likelihood``, ``prediction_accuracy``, ``k_model``, ``AIC``, ``BIC``, ``LPT``,
            ``LPT_AIC``, ``LPT_BIC``, ``params`` (parameter to value), and the lists
            ``prediction_accuracy_test``, ``prediction_accuracy_fit`` and
@@ -175,7 +183,7 @@ def get_mle_model_fitting(  # noqa: PLR0913, PLR0917 - the arguments people know
         if fits.is_empty():
             return None
         _note_repeated_agents(fits, filters)
-        columns = _first_columns(fits)
+        columns = _first_columns(connection, fits)
         if if_include_metrics:
             columns |= _metrics(connection, fits)
         if if_include_latent_variables:
@@ -204,6 +212,8 @@ def _find(
     if filters["analysis_version"]:
         conditions.append("pipeline_format = 'framework'")
     if query:
+        if isinstance(query, Mapping):
+            query = in_either_format(query)
         records = matching_records(connection, COLLECTION, query, wanted=_IS_FIT)
         connection.register("matching", records.to_frame().to_arrow())
         conditions.append("record_id IN (FROM matching)")
@@ -211,7 +221,7 @@ def _find(
     found: pl.DataFrame = connection.sql(
         "SELECT source_collection, record_id, process_index, nwb_name, "
         "session_date::VARCHAR AS session_date, outcome, status, subject_id, finished_at, "
-        "changed_at, agent_alias, n_trials, result_location, input_asset_url, analysis_version, "
+        "changed_at, agent_alias, n_trials, result_location, analysis_version, "
         f"pipeline_format, {metrics} FROM analyses WHERE {' AND '.join(conditions)}",
         params=parameters,
     ).pl()
@@ -243,9 +253,14 @@ def _choose(fits: pl.DataFrame, *, only_recent_version: bool) -> pl.DataFrame:
     return newest
 
 
-def _first_columns(fits: pl.DataFrame) -> dict[str, Any]:
+def _first_columns(connection: duckdb.DuckDBPyConnection, fits: pl.DataFrame) -> dict[str, Any]:
     is_framework = pl.col("pipeline_format") == "framework"
-    asset = pl.col("input_asset_url").str.strip_chars_end("/").str.extract(r"([^/]+)$")
+    with _chosen(connection, fits):
+        _, assets = _of_children(connection, fits.height, "input_assets", "position", "url")
+    urls = [
+        (one or []) if pipeline_format == "framework" else None
+        for one, pipeline_format in zip(assets, fits["pipeline_format"], strict=True)
+    ]
     columns = fits.select(
         pl.col("record_id").alias("_id"),
         "nwb_name",
@@ -256,26 +271,40 @@ def _first_columns(fits: pl.DataFrame) -> dict[str, Any]:
         "agent_alias",
         "n_trials",
         pl.col("result_location").alias("S3_location"),
-        pl.when(is_framework).then(asset).alias("CO_asset_id"),
+        pl.Series("CO_asset_id", urls, pl.List(pl.String)),
         pl.when(is_framework).then("analysis_version").alias("analysis_tag"),
         pl.col("pipeline_format").replace_strict(_SOURCES).alias("pipeline_source"),
     )
-    return {column.name: column.to_pandas() for column in columns}
+    return {
+        column.name: urls if column.name == "CO_asset_id" else column.to_pandas()
+        for column in columns
+    }
+
+
+@contextmanager
+def _chosen(connection: duckdb.DuckDBPyConnection, fits: pl.DataFrame) -> Iterator[None]:
+    """Make the fits' keys a table ``chosen`` for the time of a ``with`` block."""
+    keys = fits.select("record_id", "process_index").with_row_index("fit")
+    connection.register("chosen", keys.to_arrow())
+    try:
+        yield
+    finally:
+        connection.unregister("chosen")
 
 
 def _metrics(connection: duckdb.DuckDBPyConnection, fits: pl.DataFrame) -> dict[str, Any]:
     columns: dict[str, Any] = {name: fits[column].to_pandas() for column, name in _METRICS.items()}
-    keys = fits.select("record_id", "process_index").with_row_index("fit")
-    connection.register("chosen", keys.to_arrow())
-    names, values = _of_children(connection, fits.height, "fit_parameters", "parameter", "value")
+    with _chosen(connection, fits):
+        names, values = _of_children(
+            connection, fits.height, "fit_parameters", "parameter", "value"
+        )
+        folds = _of_children(connection, fits.height, "cross_validation", "fold", *_FOLDS)
     columns["params"] = [
         None if one is None else dict(zip(one, others or (), strict=True))
         for one, others in zip(names, values, strict=True)
     ]
-    folds = _of_children(connection, fits.height, "cross_validation", "fold", *_FOLDS)
     for name, lists in zip(_FOLDS, folds[1:], strict=True):
         columns[name] = [_list_of_folds(one) for one in lists]
-    connection.unregister("chosen")
     return columns
 
 

@@ -125,6 +125,12 @@ def _parse(
                 gathered[pipeline_format].add(number, processes)
             except Rejection as rejection:
                 rejections[number] = rejection
+            except RecursionError:
+                rejections[number] = Rejection(
+                    "nested_too_deeply",
+                    "",
+                    "The document is nested too deeply to be read. Mend it in the source.",
+                )
     parts = gathered.values()
     frames = [together.frame, *(part.frame() for part in parts)]
     begins = list(accumulate((frame.height for frame in frames[:-1]), initial=0))

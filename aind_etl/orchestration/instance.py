@@ -1,9 +1,12 @@
 """Which Dagster instance runs are written to, and how runs are made in this process."""
 
+import errno
 import logging
 import os
 import shutil
+import traceback
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from aind_etl.bundle import bundled
 from aind_etl.dividing import plan_parts
-from aind_etl.errors import AindEtlError, DataError
+from aind_etl.errors import AindEtlError, DataError, UnexpectedError
 from aind_etl.extract import Pass
 from aind_etl.orchestration.assets import BY_COLLECTION, RESULTS
 from aind_etl.orchestration.command_runs import (
@@ -29,6 +32,7 @@ from aind_etl.orchestration.resources import Etl, ResultStoreError
 from aind_etl.orchestration.storage import hastily
 
 _CONFIG = "dagster.yaml"
+_NO_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -135,6 +139,8 @@ def _run_all(
         except AindEtlError as error:
             # The other collections need not wait for this one to be mended.
             failures.append(error)
+        except Exception as error:  # noqa: BLE001 - contained and reported
+            failures.append(_contained(etl, f"the collection {key!r}", error))
     etl.progress.stage(0, 0)
     if with_results:
         try:
@@ -142,11 +148,41 @@ def _run_all(
             runs.append(result.run_id)
         except AindEtlError as error:
             failures.append(error)
-    result = publish.execute_in_process(instance=instance, run_config=_QUIET, tags=tags)
-    runs.append(result.run_id)
+        except Exception as error:  # noqa: BLE001 - contained and reported
+            failures.append(_contained(etl, "the session table", error))
+    try:
+        result = publish.execute_in_process(instance=instance, run_config=_QUIET, tags=tags)
+        runs.append(result.run_id)
+    except AindEtlError:
+        raise
+    except Exception as error:  # noqa: BLE001 - contained and reported
+        failures.append(_contained(etl, "the publication", error))
     if failures:
         raise type(failures[0])("\n".join(dict.fromkeys(map(str, failures))))
     return runs
+
+
+def _contained(etl: Etl, what: str, error: Exception) -> UnexpectedError:
+    """Write the traceback of a defect to a file, and return the error that names it.
+
+    What would stop all other work as well is raised again: a full or read-only disk.
+    """
+    if isinstance(error, duckdb.Error | SQLAlchemyError) or (
+        isinstance(error, OSError) and error.errno in _NO_DISK
+    ):
+        raise error
+    folder = etl.settings.folder / "_errors"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S.%f}.log"
+    text = "".join(traceback.format_exception(error))
+    file.write_text(etl.settings.without_secrets(text), errors="backslashreplace")
+    first_line = (str(error).splitlines() or [""])[0]
+    return UnexpectedError(
+        etl.settings.without_secrets(
+            f"An unexpected error stopped {what}: {type(error).__name__}: {first_line[:200]}. "
+            f"Everything else was done. Report it with the file {str(file)!r}."
+        )
+    )
 
 
 def _plan(etl: Etl, collections: Sequence[str]) -> dict[str, list[str]]:

@@ -4,6 +4,7 @@ All of it follows from the contract or is read from what was made; nothing is wo
 """
 
 import base64
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from aind_etl.results import Figure
     from aind_etl.storage import Location
 
+_log = logging.getLogger(__name__)
 OWNERS = ("team:scientific-computing",)
 
 _PREVIEW_ROWS = 5
@@ -121,7 +123,12 @@ def partition_metadata(
     }
     if is_whole:
         metadata["dagster/row_count"] = sum(rows.values())
-    preview = _preview(lake, table, collection)
+    try:
+        preview = _preview(lake, table, collection)
+    except Exception:  # noqa: BLE001 - whatever it is, it is logged
+        # A picture for people must not keep the data from being written.
+        _log.exception("No preview of %s of %s", table.name, collection)
+        preview = ""
     if preview:
         metadata["preview"] = dg.MetadataValue.md(preview)
     newest = _newest_finished(lake, collection) if table is tables.ANALYSES else None

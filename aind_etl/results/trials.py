@@ -9,6 +9,7 @@ What is known follows from the tables: a file is read when neither `analyses_lat
 every run; what was rejected is tried again when this code changes.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ from aind_etl.results.inventory import KEY, RESULT_JSONS, remove_gone
 from aind_etl.results.result_json import ResultError, Trials, read_document, read_result
 from aind_etl.results.store import FileRequest, ResultStore
 
+_log = logging.getLogger(__name__)
 DOCUMENT = "document"
 """In place of a file's name: the trials were read from the document itself."""
 
@@ -366,6 +368,18 @@ def _take(found: _Found, records: list[_Record], read: Callable[[], Trials | Non
     except ResultError as error:
         for record in records:
             found.reject(record, error.reason, error.path, str(error))
+        return
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is logged
+        # One file must not keep the others from being read.
+        _log.exception("A result file cannot be read")
+        for record in records:
+            found.reject(
+                record,
+                "unexpected_error",
+                None,
+                f"Reading the file failed ({type(error).__name__}). Report this with the file; it "
+                "is retried when the file or the code changes.",
+            )
         return
     if trials is None:
         return

@@ -21,7 +21,7 @@
 --     side chosen more often, one value a fold.
 --   analysis_time: When the analysis was done.
 --   S3_location: The result folder.
---   CO_asset_id: Code Ocean's id of the data asset analysed; NULL for the prototype.
+--   CO_asset_id: The addresses of the data assets analysed; NULL for the prototype.
 --   analysis_tag: The framework's tag of the analysis, else its version; NULL for the prototype.
 --   pipeline_source: The pipeline that wrote the record, `aind analysis framework` or `han's
 --     analysis pipeline`.
@@ -35,7 +35,9 @@ WITH children AS (
         NULL::SMALLINT AS fold,
         NULL::DOUBLE AS accuracy_test,
         NULL::DOUBLE AS accuracy_fit,
-        NULL::DOUBLE AS accuracy_test_bias_only
+        NULL::DOUBLE AS accuracy_test_bias_only,
+        NULL::SMALLINT AS position,
+        NULL::VARCHAR AS url
     FROM fit_parameters
     UNION ALL
     SELECT
@@ -47,8 +49,24 @@ WITH children AS (
         fold,
         prediction_accuracy_test,
         prediction_accuracy_fit,
-        prediction_accuracy_test_bias_only
+        prediction_accuracy_test_bias_only,
+        NULL,
+        NULL
     FROM cross_validation
+    UNION ALL
+    SELECT
+        source_collection,
+        record_id,
+        process_index,
+        NULL,
+        NULL,
+        NULL,
+        NULL,
+        NULL,
+        NULL,
+        position,
+        url
+    FROM input_assets
 ),
 -- First joined, then grouped by every column of the analysis, so that a filter on any of them
 -- reaches the analyses and only the children of those are gathered. Children grouped on their own,
@@ -76,8 +94,8 @@ gathered AS (
         analyses.finished_at,
         analyses.result_location,
         analyses.pipeline_format,
-        analyses.input_asset_url,
         analyses.analysis_version,
+        list(url ORDER BY position) FILTER (WHERE position IS NOT NULL) AS urls,
         list(parameter ORDER BY parameter) FILTER (WHERE parameter IS NOT NULL) AS parameter_names,
         list(value ORDER BY parameter) FILTER (WHERE parameter IS NOT NULL) AS parameter_values,
         list(accuracy_test ORDER BY fold) FILTER (WHERE fold IS NOT NULL) AS test,
@@ -113,7 +131,6 @@ gathered AS (
         analyses.finished_at,
         analyses.result_location,
         analyses.pipeline_format,
-        analyses.input_asset_url,
         analyses.analysis_version
 )
 SELECT
@@ -138,10 +155,7 @@ SELECT
     CASE WHEN n_test_bias_only > 0 THEN test_bias_only END AS prediction_accuracy_test_bias_only,
     finished_at AS analysis_time,
     result_location AS "S3_location",
-    CASE
-        WHEN pipeline_format = 'framework'
-            THEN nullif(regexp_extract(input_asset_url, '([^/]+)/*$', 1), '')
-    END AS "CO_asset_id",
+    CASE WHEN pipeline_format = 'framework' THEN coalesce(urls, []::VARCHAR[]) END AS "CO_asset_id",
     CASE WHEN pipeline_format = 'framework' THEN analysis_version END AS analysis_tag,
     CASE pipeline_format
         WHEN 'framework' THEN 'aind analysis framework'
