@@ -1002,7 +1002,10 @@ def together(collection: str, states: Sequence[CollectionState]) -> CollectionSt
     """Return one state for those of several parts: of each thing what holds of every part."""
     newest = max(states, key=lambda state: state.last_full_pass_at or _LONG_AGO)
     every: dict[str, set[Any]] = {
-        name: {getattr(state, name) for state in states} for name in CollectionState.model_fields
+        name: {getattr(state, name) for state in states}
+        for name in CollectionState.model_fields
+        # Of files that the parts to come have not.
+        if name not in {"table_sizes", "log_gaps"}
     }
     merged = {
         name: None if None in values else min(values)

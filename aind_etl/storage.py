@@ -385,8 +385,8 @@ def held_once(name: str, purpose: str) -> Iterator[None]:
     held: set[str] = _HELD_BY_THREAD.__dict__.setdefault("names", set())
     if name in held:
         raise DataError(
-            f"Another run is writing {purpose}: this process itself, which holds the lock {name!r} "
-            "already. Report this as a defect."
+            f"Another run is writing {purpose} (process {os.getpid()} on {os.uname().nodename}: "
+            "this process itself, which would wait for itself). Report this as a defect."
         )
     held.add(name)
     try:
