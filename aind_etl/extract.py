@@ -30,12 +30,12 @@ from typing import Any
 import polars as pl
 
 from aind_etl.compaction import compact_change_log
-from aind_etl.errors import DataError
+from aind_etl.errors import DataError, SourceError
 from aind_etl.lake import Lake, record_ids
 from aind_etl.live_documents import live_by_shard
 from aind_etl.parallel import in_parallel
 from aind_etl.recognition import NOTHING_KNOWN, Known, Recognition, raw_hash, recognising
-from aind_etl.shards import Part, Shard
+from aind_etl.shards import WHOLE, Part, Shard
 from aind_etl.sources import Document, RawDocument, Source
 from aind_etl.sources.canonical import in_canonical_form
 
@@ -137,12 +137,58 @@ def extract_collection(  # noqa: PLR0913 - each is a choice of the caller's
     Raises
     ------
     SourceError
-        The source could not be read to its end. What was read stays; nothing is deleted.
+        The source could not be read to its end, or twice gave another number of documents than it
+        counts. What was read stays; nothing is deleted.
     DataError
         More is gone than ``limits`` allow. What was read stays; nothing is deleted.
     """
+    first = _extract_once(source, lake, collection, pass_kind, limits, now, progress)
+    if isinstance(first, ExtractReport):
+        return first
+    # Documents come and go during a pass: only what two passes in a row say is believed.
+    second = _extract_once(source, lake, collection, pass_kind, limits, now, progress)
+    if isinstance(second, ExtractReport):
+        second.new += first.report.new
+        second.changed += first.report.changed
+        return second
+    raise SourceError(
+        f"Of the collection {collection!r}, {second.seen:,} documents were found, and the source "
+        f"counts {second.counts}. It leaves some out. Nothing was deleted, and what was found is "
+        "kept. Ask whoever runs the source, and run again."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Disagreement:
+    """A pass that found another number of documents than the source counts.
+
+    Attributes
+    ----------
+    report
+        What it found.
+    seen
+        The number of documents.
+    counts
+        What the source counts, in words.
+    """
+
+    report: ExtractReport
+    seen: int
+    counts: str
+
+
+def _extract_once(  # noqa: PLR0913, PLR0917 - as above
+    source: Source,
+    lake: Lake,
+    collection: str,
+    pass_kind: Pass,
+    limits: ExtractLimits,
+    now: Callable[[], datetime],
+    progress: Callable[[int], None],
+) -> ExtractReport | _Disagreement:
     began = now()
     fingerprint = source.fingerprint(collection)
+    counted = source.count_documents(collection)
     state = lake.state(collection)
     if max(state.flattened_through, state.results_searched_through) > lake.last_batch(collection):
         # The log that the state speaks of is gone; another one has batches of the same numbers.
@@ -152,7 +198,7 @@ def extract_collection(  # noqa: PLR0913 - each is a choice of the caller's
     recent_since = state.first_pass_ended_at and max(
         began - limits.look_back, state.first_pass_ended_at
     )
-    divided = _divide(source, collection, lake.part, limits.shard_documents)
+    divided = _divide(counted, lake.part, limits.shard_documents)
     log = _LogWriter(lake, collection, now)
     report = ExtractReport(collection, pass_kind, shards=len(divided))
     known = 0
@@ -178,7 +224,13 @@ def extract_collection(  # noqa: PLR0913 - each is a choice of the caller's
         other_source = (
             f" The lake was last read from {state.source}." if state.source != source.name else ""
         )
-        _note_deletions(pl.concat(gone), known, log, report, limits, hint=other_source)
+        missing = _without_found(source, collection, pl.concat(gone))
+        seen = known - missing.height + report.new
+        counts = _disagreeing_counts(source, collection, lake.part, counted, seen)
+        if counts:
+            report.batches = log.finish()
+            return _Disagreement(report, seen, counts)
+        _note_deletions(missing, known, log, report, limits, hint=other_source)
         report.batches = log.finish()
         recognition.write(divided)
     _note_pass(lake, source, report, fingerprint, now(), is_first=known == 0)
@@ -186,9 +238,34 @@ def extract_collection(  # noqa: PLR0913 - each is a choice of the caller's
     return report
 
 
-def _divide(source: Source, collection: str, part: Part, shard_documents: int) -> list[Shard]:
+def _without_found(source: Source, collection: str, gone: pl.DataFrame) -> pl.DataFrame:
+    """Return the records that the source does not have either when it is asked for their ids."""
+    if gone.is_empty():
+        return gone
+    asked = set(gone["record_id"])
+    found = {one.record_id for one in source.read_documents_by_id(collection, asked)}
+    return gone.filter(~pl.col("record_id").is_in(found)) if found else gone
+
+
+def _disagreeing_counts(
+    source: Source, collection: str, part: Part, before: int | None, seen: int
+) -> str:
+    """Return what a source counted before and after a pass, where the pass saw another number.
+
+    Nothing where they agree, and where the source cannot count or a part is read, of which there
+    is no count.
+    """
+    if before is None or part != WHOLE:
+        return ""
+    after = source.count_documents(collection)
+    if after is None or min(before, after) <= seen <= max(before, after):
+        return ""
+    return f"{before:,}" if before == after else f"{before:,} before and {after:,} after the pass"
+
+
+def _divide(counted: int | None, part: Part, shard_documents: int) -> list[Shard]:
     """Return the shards to read a part of a collection in."""
-    count = (source.count_documents(collection) or 0) / part.of
+    count = (counted or 0) / part.of
     return part.in_shards(max(1, ceil(count / shard_documents)))
 
 

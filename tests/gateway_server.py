@@ -157,6 +157,9 @@ def as_request(method: str, target: str, headers: Mapping[str, str]) -> Request:
     return Request(method, unquote(collection), action, parameters, names, target, time.monotonic())
 
 
+_SMALL_PAGE = 20
+
+
 class Gateway:
     """A gateway that runs, to be told how to behave and asked what it saw.
 
@@ -172,6 +175,8 @@ class Gateway:
         Whether what JSON lacks is written as plain text, rather than as extended JSON.
     misses
         Whether collections that do not exist get status 404, rather than no documents.
+    leaves_out
+        How many documents are left out of every reply with more than 20.
     faults
         What goes wrong with the next requests, one by one.
     fault_for
@@ -196,6 +201,7 @@ class Gateway:
         self.packs = True
         self.writes_ids_as_text = False
         self.misses = False
+        self.leaves_out = 0
         self.faults: deque[Fault] = deque()
         self.fault_for: Callable[[Request], Fault | None] = lambda _: None
         self.before_reply: Callable[[Request], None] = lambda _: None
@@ -250,7 +256,11 @@ class Gateway:
                 found = collection.aggregate(json.loads(body))
             else:
                 return 403, b'{"message": "Missing Authentication Token"}'
-            return self._capped(map(self._as_json, found))
+            page = list(found)
+            if self.leaves_out and len(page) > _SMALL_PAGE:
+                # The last one stays, after which the next page begins.
+                page = page[: -1 - self.leaves_out] + page[-1:]
+            return self._capped(map(self._as_json, page))
         except (OperationFailure, ValueError) as error:
             return 400, json.dumps({"message": str(error)}).encode()
 

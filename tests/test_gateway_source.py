@@ -501,6 +501,60 @@ def test_a_document_with_a_part_over_the_cap_is_rejected_with_that_reason(
     assert again.extracts[MAIN].new == again.extracts[MAIN].deleted == 0
 
 
+def test_documents_that_a_gateway_leaves_out_are_not_deleted(
+    sample: Gateway, open_gateway: Open, lake: Lake
+) -> None:
+    source = open_gateway(sample, collections=[MAIN])
+    load(source, lake)
+    before = set(lake.live_documents(MAIN)["record_id"])
+    sample.leaves_out = 3
+    assert len(set(source.list_ids(MAIN))) < len(before)
+    for kind in (Pass.FULL, Pass.NEW):
+        report = load(source, lake, kind).extracts[MAIN]
+        assert (report.new, report.deleted) == (0, 0)
+        assert set(lake.live_documents(MAIN)["record_id"]) == before
+
+
+def test_a_first_load_that_misses_documents_which_the_source_counts_is_an_error(
+    sample: Gateway, open_gateway: Open, lake: Lake
+) -> None:
+    sample.leaves_out = 3
+    source = open_gateway(sample, collections=[MAIN])
+    count = source.count_documents(MAIN)
+    with pytest.raises(SourceError, match=f"the source counts {count}") as raised:
+        load(source, lake)
+    found = lake.live_documents(MAIN).height
+    assert 0 < found < count
+    assert f"{found} documents were found" in str(raised.value)
+    assert lake.state(MAIN).first_pass_ended_at is None
+    sample.leaves_out = 0
+    load(source, lake, Pass.NEW)
+    assert lake.live_documents(MAIN).height == count
+
+
+def test_documents_that_are_gone_are_deleted_though_others_come_meanwhile(
+    empty: Gateway, open_gateway: Open, lake: Lake
+) -> None:
+    documents = [{"_id": f"{n:02}", "nwb_name": "x"} for n in range(30)]
+    empty.database[MAIN].insert_many(documents)
+    source = open_gateway(empty, collections=[MAIN])
+    load(source, lake)
+    empty.database[MAIN].delete_many({"_id": {"$in": ["03", "07"]}})
+    inserted = []
+
+    def insert(request: Request) -> None:
+        if request.action == "find" and not inserted:
+            inserted.append(1)
+            empty.database[MAIN].insert_many([{"_id": "00a", "nwb_name": "y"}])
+
+    empty.before_reply = insert
+    assert load(source, lake).extracts[MAIN].deleted == 2
+    load(source, lake)
+    assert set(lake.live_documents(MAIN)["record_id"]) == {
+        one["_id"] for one in empty.database[MAIN].find({}, {"_id": 1})
+    }
+
+
 @pytest.mark.parametrize("over_cap", [OverCap.FAIL, OverCap.CUT])
 def test_a_part_that_cannot_be_had_for_an_unknown_reason_is_an_error(
     empty: Gateway, open_gateway: Open, over_cap: OverCap

@@ -254,7 +254,8 @@ class MongoSource:
         SourceError
             The server cannot be asked.
         """
-        return int(self._statistics(collection).get("count", 0))
+        self._find_database()
+        return int(self._ask(lambda _: self._database[collection].count_documents({})))
 
     def list_ids(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[str]:
         """Yield the record id of every document of a shard, reading nothing but ids.

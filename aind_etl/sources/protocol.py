@@ -32,7 +32,7 @@ class Source(Protocol):
         ...
 
     def count_documents(self, collection: str) -> int | None:
-        """Return about how many documents there are; None where only reading would tell."""
+        """Return how many documents there are; None where only reading would tell."""
         ...
 
     def list_ids(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[str]:
