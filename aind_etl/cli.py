@@ -225,14 +225,19 @@ def run(
 
 @_command()
 def status(lake: LakeOption = None, warehouse: WarehouseOption = None) -> None:
-    """Show what the lake and the warehouse hold, and how fresh they are."""
+    """Show what the lake and the warehouse hold, how fresh they are, and whether all is well.
+
+    Ends with exit code 1 when something is wrong: the source cannot be read, the last run of
+    something failed, or there is no lake or no warehouse.
+    """
     settings = _settings(None, lake, warehouse, None)
-    from aind_etl.status import collection_statuses, warehouse_status
+    from aind_etl.lake import Lake
+    from aind_etl.status import collection_statuses, verdict, warehouse_status
 
     statuses = collection_statuses(settings.lake)
     if not statuses:
         say(out, f"The lake {str(settings.lake)!r} is empty. Run 'aind-etl run' to load it.")
-        return
+        raise typer.Exit(1)
     show_table(
         [
             ("collection", False),
@@ -263,6 +268,23 @@ def status(lake: LakeOption = None, warehouse: WarehouseOption = None) -> None:
         folds=True,
     )
     say(out, warehouse_status(settings.warehouse_path))
+    found = verdict(Lake(settings.lake), settings.warehouse_path, _last_failed_run(settings))
+    say(out, found.source)
+    for problem in found.problems:
+        say(out, (problem, "bold red"))
+    if found.problems:
+        raise typer.Exit(1)
+    say(out, "All is well.")
+
+
+def _last_failed_run(settings: "Settings") -> str:
+    """Return which run failed last; nothing where there is no history."""
+    home = Path(os.environ.get("DAGSTER_HOME") or settings.folder / "_dagster")
+    if not (home / "dagster.yaml").is_file():
+        return ""
+    from aind_etl.orchestration.run_status import last_failed_run
+
+    return last_failed_run(home)
 
 
 @_command()

@@ -57,6 +57,7 @@ LIVENESS_COLUMNS = ("record_id", "content_hash", "operation", "batch_id", "extra
 
 _STATE = "_state"
 _PART = "part.parquet"
+_SOURCE_HEALTH = f"{_STATE}/source.health"
 # Files of tables, and of the change log: others may lie beside them.
 _OWN_NAME = re.compile(r"(part(-\d+-of-\d+)?|(\d+-of-\d+-)?\d{10,}(-\d{10,})?)\.parquet")
 # No table has a column of this name.
@@ -118,6 +119,27 @@ class CollectionState(BaseModel):
     results_listed_at: datetime | None = None
     results_searched_through: int = 0
     results_reader: str = ""
+
+
+class SourceHealth(BaseModel):
+    """Whether the source can be read, as the sensor found it.
+
+    Attributes
+    ----------
+    reached_at
+        When it last answered.
+    failing_since
+        Since when it has not; None where it answers.
+    error
+        Why not.
+    is_alerted
+        Whether people were told that it cannot be read, and not yet that it can again.
+    """
+
+    reached_at: datetime | None = None
+    failing_since: datetime | None = None
+    error: str = ""
+    is_alerted: bool = False
 
 
 class Layout(BaseModel):
@@ -706,6 +728,19 @@ class Lake:
             return json.dumps(state.model_dump(mode="json"), indent=1).encode()
 
         self.storage.update(self.state_name(collection), change)
+
+    def source_health(self) -> SourceHealth:
+        """Return whether the source can be read."""
+        content = self.storage.read(_SOURCE_HEALTH)
+        try:
+            return SourceHealth.model_validate_json(content or b"{}")
+        except ValidationError:
+            return SourceHealth()
+
+    def update_source_health(self, changes: Mapping[str, Any]) -> None:
+        """Write changed fields of the source's health."""
+        health = self.source_health().model_copy(update=dict(changes))
+        self.storage.update(_SOURCE_HEALTH, lambda _: health.model_dump_json().encode())
 
     def raw_hashes_name(self, collection: str) -> str:
         """Return the name of the file that says what the bytes of a collection's documents were."""

@@ -60,6 +60,53 @@ def collection_statuses(place: Path | str) -> list[CollectionStatus]:
     return statuses
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether all is well.
+
+    Attributes
+    ----------
+    problems
+        What is wrong, in sentences; nothing where all is well.
+    source
+        When the source was last reached.
+    """
+
+    problems: tuple[str, ...]
+    source: str
+
+
+def verdict(lake: Lake, warehouse: Place, failed_run: str = "") -> Verdict:
+    """Return whether all is well with a lake.
+
+    Parameters
+    ----------
+    lake, warehouse
+        What is looked at.
+    failed_run
+        The run that failed last and was not made up for, in words.
+    """
+    now = datetime.now(UTC)
+    health = lake.source_health()
+    passes = [
+        moment
+        for collection in lake.collections()
+        for state in [lake.state(collection)]
+        for moment in (state.last_new_pass_at, state.last_full_pass_at)
+        if moment is not None
+    ]
+    reached = max([*passes, *([health.reached_at] if health.reached_at else [])], default=None)
+    problems = []
+    if health.failing_since is not None and (reached is None or reached < health.failing_since):
+        since = ago(now, health.failing_since)
+        problems.append(f"The source cannot be read, for the first time {since}: {health.error}")
+    if failed_run:
+        problems.append(f"The last run of {failed_run} failed.")
+    if not published(warehouse).exists():
+        problems.append("There is no warehouse.")
+    return Verdict(tuple(problems), f"Source last reached {ago(now, reached)}")
+
+
 def warehouse_status(place: Place) -> str:
     """Return a sentence on a warehouse, and one on the copy of it that is read here, if it is."""
     where = place.absolute() if isinstance(place, Path) else place

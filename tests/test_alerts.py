@@ -18,6 +18,7 @@ from dagster._core.scheduler.instigation import (
 )
 from dagster._utils.error import SerializableErrorInfo
 
+from aind_etl.lake import Lake
 from aind_etl.orchestration.alerts import (
     SECONDS_BETWEEN_MESSAGES,
     Failure,
@@ -53,8 +54,9 @@ def room():
 
 
 @pytest.fixture
-def settings(room):
+def settings(room, tmp_path):
     return load_settings(
+        lake=tmp_path / "lake",
         source=f"mongodb://reader:{SECRET}@db.example/analysis",
         alert_webhook_url=f"http://127.0.0.1:{room.server_port}/{SECRET}-hook",
         dagster_url="https://dagster.example/",
@@ -119,6 +121,24 @@ def test_a_run_that_failed_is_told_of_once_with_its_error_and_a_link(instance, l
     ]
     assert look(SECONDS_BETWEEN_MESSAGES + 5) == "Nothing has failed."
     assert len(room.posted) == 1
+
+
+def test_a_source_that_is_away_is_told_of_once_and_so_is_its_return(instance, settings, room):
+    look = Looking(instance, settings)
+    look()
+    lake = Lake(settings.lake)
+    began = datetime.now(UTC)
+    lake.update_source_health({"failing_since": began, "error": f"No answer to {SECRET}."})
+    assert look(14 * 60) == "Nothing has failed."
+    assert look(15 * 60 + 1) == "Told of 1 failures."
+    assert look(40 * 60) == "Nothing has failed."
+    lake.update_source_health({"failing_since": None})
+    assert look(50 * 60) == "Told of 1 failures."
+    assert look(60 * 60) == "Nothing has failed."
+    titles = [one["text"].splitlines()[0] for one in room.posted]
+    assert titles == ["aind-etl: the source failed", "aind-etl: the source is back"]
+    assert "It has not been read since" in room.posted[0]["text"]
+    assert SECRET not in json.dumps(room.posted)
 
 
 def test_many_failures_become_one_message_and_those_that_follow_wait(instance, look, room):

@@ -187,6 +187,7 @@ def test_assets_stand_in_their_groups_with_their_lineage(served, browser):
 def test_the_sensors_and_schedules_are_on(served, browser):
     automation = (
         *("newly_finished_analyses", "lake_ahead_of_warehouse", "failure_alerts"),
+        "session_table_unread",
         *("nightly_full_pass", "nightly_session_table", "weekly_verification"),
     )
     browser.visit(f"{served.address}/automation", *automation)

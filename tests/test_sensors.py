@@ -22,13 +22,14 @@ from aind_etl.lake import Lake
 from aind_etl.orchestration import sensors
 from aind_etl.orchestration.command_runs import command_lock, command_tags
 from aind_etl.orchestration.definitions import build_defs
-from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION
+from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION, SESSIONS
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.sensors import (
     ATTEMPT_TAG,
     BATCH_TAG,
     FULL_PASS_OVERDUE,
     look_at_lake,
+    look_at_session_table,
     look_at_source,
     pause_after,
 )
@@ -390,6 +391,46 @@ def test_a_source_that_cannot_be_reached_is_a_skip_with_the_reason(instance, tmp
     assert "127.0.0.1:9" in reason
 
 
+def test_since_when_a_source_cannot_be_read_is_part_of_the_lakes_state(
+    etl_loaded, instance, tmp_path
+):
+    begin = now() + timedelta(minutes=10)
+    look(etl_loaded, instance, begin)
+    lake = etl_loaded.lake
+    assert lake.source_health().reached_at == begin
+    away = replace(
+        etl_loaded,
+        settings=etl_loaded.settings.model_copy(
+            update={"source": "mongodb://127.0.0.1:9/analysis?serverSelectionTimeoutMS=200"}
+        ),
+    )
+    for minutes in (1, 20):
+        look(away, instance, begin + timedelta(minutes=minutes))
+    health = lake.source_health()
+    assert health.failing_since == begin + timedelta(minutes=1)
+    assert "127.0.0.1:9" in health.error
+    assert health.reached_at == begin
+    look(etl_loaded, instance, begin + timedelta(minutes=21))
+    assert lake.source_health().failing_since is None
+
+
+def test_the_session_table_is_asked_for_until_it_was_read_within_a_day(instance):
+    job = build_defs().resolve_job_def(SESSIONS)
+    first = look_at_session_table(instance, now())
+    assert isinstance(first, dg.RunRequest)
+    instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+    assert "in flight" in look_at_session_table(instance, now()).skip_message
+    run = instance.get_runs(limit=1)[0]
+    instance.report_run_failed(run)
+    assert "within a day" in look_at_session_table(instance, now()).skip_message
+    later = now() + timedelta(hours=3)
+    assert isinstance(look_at_session_table(instance, later), dg.RunRequest)
+    instance.create_run_for_job(job, status=SUCCESS)
+    assert "within a day" in look_at_session_table(instance, later).skip_message
+    tomorrow = now() + timedelta(hours=27)
+    assert isinstance(look_at_session_table(instance, tomorrow), dg.RunRequest)
+
+
 class SlowSource(DumpSource):
     """A dump of which one collection does not answer until it is let go."""
 
@@ -539,6 +580,7 @@ def test_everything_that_is_done_by_itself_is_on_from_the_start(tmp_path):
     assert on == dict.fromkeys(
         (
             *("newly_finished_analyses", "lake_ahead_of_warehouse", "failure_alerts"),
+            "session_table_unread",
             *("nightly_full_pass", "nightly_session_table", "weekly_verification"),
         ),
         "RUNNING",

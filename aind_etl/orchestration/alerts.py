@@ -14,11 +14,14 @@ import dagster as dg
 import httpx
 from dagster._core.scheduler.instigation import TickStatus
 
+from aind_etl.lake import Lake
 from aind_etl.settings import Settings
 
 SECONDS_BETWEEN_LOOKS = 60
 SECONDS_BETWEEN_MESSAGES = 300
 """What fails within this time of a message waits for the next one."""
+SOURCE_AWAY = timedelta(minutes=15)
+"""How long a source cannot be read before people are told."""
 
 _SHOWN = 10
 _TEXT_LENGTH = 600
@@ -38,11 +41,14 @@ class Failure:
         The error, in one or a few lines.
     link
         Where the page shows it.
+    verb
+        What it did.
     """
 
     what: str
     error: str
     link: str
+    verb: str = "failed"
 
 
 def send_alerts(context: dg.SensorEvaluationContext, settings: Settings, now: datetime) -> str:
@@ -64,7 +70,10 @@ def send_alerts(context: dg.SensorEvaluationContext, settings: Settings, now: da
         return "Failures are told of from now on."
     if sent is not None and now - sent < timedelta(seconds=SECONDS_BETWEEN_MESSAGES):
         return "A message was sent a moment ago; what fails now waits for the next."
+    lake = Lake(settings.lake)
+    news = _source_news(lake, settings, now)
     failures = [
+        *news,
         *_failed_runs(context.instance, settings, since, now),
         *_failed_ticks(context.instance, settings, since, now),
     ]
@@ -74,6 +83,8 @@ def send_alerts(context: dg.SensorEvaluationContext, settings: Settings, now: da
     problem = _post(url.get_secret_value(), failures)
     if problem is not None:
         return f"{problem}; it is tried again."
+    if news:
+        lake.update_source_health({"is_alerted": news[0].verb == "failed"})
     context.update_cursor(json.dumps({"since": now.isoformat(), "sent": now.isoformat()}))
     return f"Told of {len(failures):,} failures."
 
@@ -85,7 +96,7 @@ def message(failures: Sequence[Failure], *, slack: bool) -> dict[str, object]:
     most else that takes webhooks, the text.
     """
     title = (
-        f"aind-etl: {failures[0].what} failed"
+        f"aind-etl: {failures[0].what} {failures[0].verb}"
         if len(failures) == 1
         else f"aind-etl: {len(failures):,} failures"
     )
@@ -115,6 +126,21 @@ def _post(url: str, failures: Sequence[Failure]) -> str | None:
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return f"The webhook could not be reached ({type(error).__name__})"
     return None if answer.is_success else f"The webhook answered with {answer.status_code}"
+
+
+def _source_news(lake: Lake, settings: Settings, now: datetime) -> list[Failure]:
+    """Return that the source has been away for a while, or is back; each is said once."""
+    health = lake.source_health()
+    link = f"{settings.dagster_url}/automation"
+    if health.failing_since is None:
+        if not health.is_alerted:
+            return []
+        return [Failure("the source", "It can be read again.", link, verb="is back")]
+    if health.is_alerted or now - health.failing_since < SOURCE_AWAY:
+        return []
+    since = f"{health.failing_since:%Y-%m-%d %H:%M} UTC"
+    error = _shown(f"It has not been read since {since}. {health.error}", settings)
+    return [Failure("the source", error, link)]
 
 
 def _failed_runs(

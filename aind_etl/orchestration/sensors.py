@@ -2,8 +2,9 @@
 
 - ``newly_finished_analyses`` asks for a pass over each collection that the lake is behind of, or
   that was not read in full for longer than a day, or whose last run failed.
+- ``session_table_unread`` asks for the session table where it was never read, or not for a day.
 - ``lake_ahead_of_warehouse`` asks for a publication.
-- ``failure_alerts`` tells people of runs and ticks that failed.
+- ``failure_alerts`` tells people of runs and ticks that failed, and of a source that is away.
 
 What they compare is the lake, the source and the runs on record. A cursor holds nothing that
 would be missed: it, the names of the sensors and Dagster's whole storage may be lost.
@@ -19,9 +20,15 @@ import dagster as dg
 from aind_etl.arrivals import Behind, find_arrivals, overdue_full_pass
 from aind_etl.errors import AindEtlError
 from aind_etl.extract import Pass
+from aind_etl.lake import Lake
 from aind_etl.orchestration.alerts import SECONDS_BETWEEN_LOOKS, send_alerts
 from aind_etl.orchestration.command_runs import IN_FLIGHT, end_killed_commands
-from aind_etl.orchestration.jobs import pass_config, publish_warehouse, refresh_collection
+from aind_etl.orchestration.jobs import (
+    pass_config,
+    publish_warehouse,
+    refresh_collection,
+    refresh_sessions,
+)
 from aind_etl.orchestration.partitions import (
     COLLECTIONS,
     new_and_stale,
@@ -47,6 +54,7 @@ FULL_PASS_OVERDUE = timedelta(days=1, hours=2)
 PUBLISH_AT_LEAST_EVERY = timedelta(minutes=5)
 """How old the warehouse may become while collections keep arriving."""
 
+_NOTED_EVERY = timedelta(minutes=5)
 _FIRST_PAUSE = timedelta(minutes=1)
 _LONGEST_PAUSE = timedelta(hours=2)
 _MOST_DOUBLINGS = 20
@@ -76,6 +84,18 @@ def all_sensors(settings: Settings) -> Sequence[dg.SensorDefinition]:
         return look_at_source(context, etl, datetime.now(UTC))
 
     @dg.sensor(
+        name="session_table_unread",
+        job=refresh_sessions,
+        minimum_interval_seconds=settings.sensor_interval_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Asks for the session table where it was never read, or not for a day.",
+    )
+    def session_table_unread(
+        context: dg.SensorEvaluationContext,
+    ) -> dg.RunRequest | dg.SkipReason:
+        return look_at_session_table(context.instance, datetime.now(UTC))
+
+    @dg.sensor(
         name="lake_ahead_of_warehouse",
         job=publish_warehouse,
         minimum_interval_seconds=settings.sensor_interval_seconds,
@@ -98,7 +118,7 @@ def all_sensors(settings: Settings) -> Sequence[dg.SensorDefinition]:
     ) -> dg.SkipReason:
         return dg.SkipReason(send_alerts(context, etl.settings, datetime.now(UTC)))
 
-    return [newly_finished_analyses, lake_ahead_of_warehouse, failure_alerts]
+    return [newly_finished_analyses, session_table_unread, lake_ahead_of_warehouse, failure_alerts]
 
 
 def look_at_source(
@@ -122,7 +142,9 @@ def look_at_source(
                 within=ANSWER_WITHIN,
             )
     except AindEtlError as error:
+        _note_source(lake, now, str(error))
         return dg.SkipReason(str(error))
+    _note_source(lake, now, "")
     behind = {_key(one): (one, Pass.NEW) for one in arrivals.behind}
     planned = planned_partitions(lake, arrivals.present)
     for collection in arrivals.present:
@@ -158,6 +180,33 @@ def look_at_source(
         *([COLLECTIONS.build_delete_request(stale)] if stale else []),
     ]
     return dg.SensorResult(run_requests=requests, dynamic_partitions_requests=changes)
+
+
+def _note_source(lake: Lake, now: datetime, error: str) -> None:
+    """Write down whether the source answered; not every time that it still does."""
+    health = lake.source_health()
+    if error:
+        since = health.failing_since or now
+        lake.update_source_health({"failing_since": since, "error": error})
+    elif health.failing_since or not health.reached_at or now - health.reached_at > _NOTED_EVERY:
+        lake.update_source_health({"reached_at": now, "failing_since": None, "error": ""})
+
+
+def look_at_session_table(
+    instance: dg.DagsterInstance, now: datetime
+) -> dg.RunRequest | dg.SkipReason:
+    """Return a run that reads the session table, or why there is none."""
+    records = instance.get_run_records(dg.RunsFilter(job_name=refresh_sessions.name), limit=1)
+    for record in records:
+        if record.dagster_run.status in IN_FLIGHT:
+            return dg.SkipReason("A run is in flight.")
+        is_failed = record.dagster_run.status is dg.DagsterRunStatus.FAILURE
+        wait = _moment(record) + (_LONGEST_PAUSE if is_failed else FULL_PASS_OVERDUE) - now
+        if wait > timedelta(0):
+            return dg.SkipReason(
+                f"It was last asked for within a day; again in {wait.total_seconds() / 60:.0f} min."
+            )
+    return dg.RunRequest(run_key=f"session-table:{now.isoformat(timespec='minutes')}")
 
 
 def look_at_lake(
