@@ -139,6 +139,22 @@ def main() -> None:
     except KeyboardInterrupt:
         say(err, "Interrupted. What was written is whole; run again to go on.")
         sys.exit(_INTERRUPTED)
+    except Exception as error:  # noqa: BLE001 - nobody is shown a traceback
+        say(err, ("Error:", "bold red"), f" {_report_of(error)}")
+        sys.exit(AindEtlError.exit_code)
+
+
+def _report_of(error: Exception) -> str:
+    """Write the traceback of a defect to a file, and return a sentence that names it."""
+    from platformdirs import user_cache_path
+
+    from aind_etl.settings import load_settings, write_traceback
+
+    file = write_traceback(user_cache_path("aind-etl") / "errors", error, load_settings())
+    return (
+        f"An unexpected error ended the command ({type(error).__name__}). What was written is "
+        f"whole. Report it with the file {str(file)!r}."
+    )
 
 
 def _show_version(wanted: bool) -> None:

@@ -18,6 +18,7 @@ import duckdb
 from aind_etl.contract.ddl import quote_identifier, quote_text
 from aind_etl.errors import ConfigurationError
 from aind_etl.published import Place
+from aind_etl.query import for_spreadsheets
 from aind_etl.sql_files import Kind, read_sql_files
 from aind_etl.warehouse import connect, read_info
 
@@ -170,10 +171,10 @@ def _write_file(  # noqa: PLR0913, PLR0917 - one call, for each table
         options = (
             "FORMAT csv, HEADER" if export_format == "csv" else ("FORMAT parquet, COMPRESSION zstd")
         )
-        connection.execute(
-            f"COPY (FROM {quote_identifier(table.name)}) TO {quote_text(str(aside / name))} "
-            f"({options})"
-        ).fetchall()
+        rows = f"(FROM {quote_identifier(table.name)})"
+        if export_format == "csv":
+            rows = for_spreadsheets(connection.table(table.name), rows)
+        connection.execute(f"COPY {rows} TO {quote_text(str(aside / name))} ({options})").fetchall()
     (aside / name).replace(folder / name)
     return Exported(table.name, table.n_rows, 0, folder / name)
 

@@ -10,7 +10,7 @@ from typing import BinaryIO, Literal, Self
 
 import duckdb
 
-from aind_etl.contract.ddl import quote_text
+from aind_etl.contract.ddl import quote_identifier, quote_text
 from aind_etl.errors import ConfigurationError
 from aind_etl.published import Place
 from aind_etl.warehouse import connect
@@ -82,8 +82,11 @@ class Query:
         """Write all rows to a file."""
         try:
             # On lines of its own: the query may end in a comment.
+            rows = f"(\n{self._text}\n)"
+            if file_format == "csv":
+                rows = for_spreadsheets(self._relation, rows)
             self._connection.execute(
-                f"COPY (\n{self._text}\n) TO {quote_text(str(path))} ({_OPTIONS[file_format]})"
+                f"COPY {rows} TO {quote_text(str(path))} ({_OPTIONS[file_format]})"
             ).fetchall()
         except duckdb.Error as error:
             raise explained(error, writing=True) from None
@@ -103,6 +106,34 @@ class Query:
     def __exit__(self, *exception: object) -> None:
         """Close the warehouse."""
         self._connection.close()
+
+
+def for_spreadsheets(relation: duckdb.DuckDBPyRelation, rows: str) -> str:
+    """Return a query for the same rows, such that no spreadsheet runs a text of theirs.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe before it.
+
+    Parameters
+    ----------
+    relation
+        What is asked for.
+    rows
+        Its SQL, in parentheses.
+    """
+    columns = []
+    for number, (name, kind) in enumerate(zip(relation.columns, relation.types, strict=True)):
+        column = f"c{number}"
+        if str(kind) == "VARCHAR":
+            is_formula = f"regexp_matches({column}, '^[=+@\\t\\r-]')"
+            column = f"CASE WHEN {is_formula} THEN '''' || {column} ELSE {column} END"
+        alias = f"'{name}" if name.startswith(_FORMULA) else name
+        columns.append(f"{column} AS {quote_identifier(alias)}")
+    # By position: two columns may have one name.
+    names = ", ".join(f"c{number}" for number in range(len(columns)))
+    return f"(SELECT {', '.join(columns)} FROM {rows} AS answer({names}))"
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def read_relation(

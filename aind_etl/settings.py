@@ -2,8 +2,9 @@
 
 import os
 import re
+import traceback
 from collections.abc import Collection
-from datetime import time
+from datetime import UTC, datetime, time
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -272,6 +273,15 @@ def load_settings(**given: Any) -> Settings:  # noqa: ANN401 - the fields' types
             f"The setting AIND_ETL_{name.upper()}{option}{shown}: "
             f"{first['msg'].removeprefix('Value error, ')}."
         ) from None
+
+
+def write_traceback(folder: Path, error: Exception, settings: Settings) -> Path:
+    """Write the traceback of an error, without secrets, to a new file in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S.%f}.log"
+    text = "".join(traceback.format_exception(error))
+    file.write_text(settings.without_secrets(text), errors="backslashreplace")
+    return file
 
 
 def unknown_variables() -> dict[str, str]:

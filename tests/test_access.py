@@ -137,15 +137,12 @@ def test_parameters_are_those_of_successful_fits_with_session_and_agent(warehous
     assert set(found["parameter"]) == {"learn_rate", "biasL"}
 
 
-def test_a_subject_without_analyses_has_no_rows(warehouse):
-    assert warehouse.analyses(subject_id="000000").height == 0
-
-
 @pytest.mark.parametrize(
     ("ask", "words"),
     [
         (lambda w: w.analyses(agent_alias="QLearning_L2F1_sofmax"), "'QLearning_L2F1_softmax'"),
         (lambda w: w.analyses(collection="dynamic-foraging-mn"), "'dynamic-foraging-nm'"),
+        (lambda w: w.analyses(subject_id="65232"), "Did you mean '652324'"),
         (lambda w: w.analyses(analysis_name="MLE fiting"), "'MLE fitting'"),
         (lambda w: w.analyses(outcome="succes"), "Did you mean 'success'"),
         (lambda w: w.analyses(pipeline_format="frame"), "framework"),

@@ -163,6 +163,30 @@ def test_what_mongodump_lays_beside_the_documents_is_no_collection(
     assert ids(tmp_path) == ["a"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "jsonl.gz"])
+def test_a_dump_in_utf_16_is_named_so(tmp_path: Path, encoding: str, suffix: str) -> None:
+    text = '{"_id": "a", "nwb_name": "x"}\n'
+    mark = b"\xfe\xff" if encoding == "utf-16-be" else b""
+    content = mark + text.encode(encoding)
+    content = gzip.compress(content) if suffix.endswith("gz") else content
+    (tmp_path / f"c.{suffix}").write_bytes(content)
+    with pytest.raises(SourceError, match="written in UTF-16; expected UTF-8"):
+        list(DumpSource(tmp_path).read_raw("c"))
+
+
+def test_a_link_in_a_dump_is_not_followed_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text('{"_id": "a"}\n')
+    (tmp_path / "dump").mkdir()
+    (tmp_path / "dump" / "c.jsonl").symlink_to(secret)
+    (tmp_path / "dump" / "d.jsonl").write_text('{"_id": "b"}\n')
+    assert DumpSource(tmp_path / "dump").list_collections() == ["d"]
+    assert "c.jsonl" in caplog.text
+
+
 def test_names_are_unescaped_as_mongodump_escaped_them(tmp_path: Path) -> None:
     for name in ("..%2F..%2Fx", "a%20b", "100%25", "dotted.name", "mäuse"):
         write_dump(tmp_path, [{"_id": name}], name)

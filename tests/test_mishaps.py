@@ -1,20 +1,24 @@
 """What goes wrong on ordinary days: a wrong source, a cut file, one collection of many."""
 
 import gzip
+import importlib
 import shutil
 
 import orjson
 import pytest
 from worlds import MAIN, load
 
+import aind_etl.orchestration.metadata
+import aind_etl.results
 from aind_etl.contract import tables
-from aind_etl.errors import ConfigurationError, SourceError
+from aind_etl.errors import ConfigurationError, SourceError, UnexpectedError
 from aind_etl.extract import Pass
 from aind_etl.orchestration.instance import run_everything
 from aind_etl.orchestration.resources import Etl
 from aind_etl.settings import load_settings
 from aind_etl.sources import read_documents
 from aind_etl.sources.dump import DumpSource
+from aind_etl.warehouse import connect
 
 SMALL, OTHER = "dynamic-foraging-analysis", "dynamic-foraging-nm"
 
@@ -58,6 +62,54 @@ def test_what_could_be_read_is_published_though_another_collection_could_not(dum
     with pytest.raises(SourceError, match="cannot be read to its end"):
         run_everything(etl, Pass.NEW, with_results=False)
     assert etl.lake.count_rows(tables.ANALYSES) > 0
+    assert etl.settings.warehouse_path.is_file()
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "documents.extract_collection",
+        "flattened.refresh_analyses",
+        "results.refresh_result_files",
+        "results.refresh_trials",
+    ],
+)
+def test_a_defect_in_one_collections_step_keeps_no_other_from_being_published(
+    dump, opened, monkeypatch, tmp_path, place
+):
+    module, _, name = place.partition(".")
+    module = importlib.import_module(f"aind_etl.orchestration.assets.{module}")
+    owner = module if hasattr(module, name) else aind_etl.results
+    sound = getattr(owner, name)
+
+    def defective(*arguments, **named):
+        if SMALL in map(str, (*arguments, *named.values())):
+            raise TypeError("a defect; see mongodb://me:s3cret@host/analysis")
+        return sound(*arguments, **named)
+
+    monkeypatch.setattr(owner, name, defective)
+    etl = opened(dump, results_root=str(tmp_path))
+    with pytest.raises(UnexpectedError, match=f"stopped the collection '{SMALL}'") as raised:
+        run_everything(etl, Pass.NEW)
+    assert raised.value.exit_code == 1
+    with connect(etl.settings.warehouse_path) as connection:
+        found = connection.execute("SELECT DISTINCT source_collection FROM analyses").fetchall()
+    assert (OTHER,) in found
+    [file] = (etl.settings.folder / "_errors").iterdir()
+    text = file.read_text()
+    assert str(file) in str(raised.value)
+    assert "Traceback" in text
+    assert "in defective" in text
+    assert "s3cret" not in text + str(raised.value)
+
+
+def test_a_preview_that_cannot_be_made_stops_nothing(dump, opened, monkeypatch):
+    def defective(*_):
+        raise OverflowError("year 10000")
+
+    monkeypatch.setattr(aind_etl.orchestration.metadata, "_preview", defective)
+    etl = opened(dump)
+    run_everything(etl, Pass.NEW, with_results=False)
     assert etl.settings.warehouse_path.is_file()
 
 

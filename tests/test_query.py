@@ -112,6 +112,20 @@ def test_csv_is_what_a_spreadsheet_reads(ask, tmp_path):
     assert row == ["1", "0.1", 'a, "b"', "true", "2024-10-24", ""]
 
 
+def test_no_text_of_a_csv_is_a_formula_to_a_spreadsheet(ask, tmp_path):
+    texts = ["=1+1", "+1", "-1", "@x", "\ty", "plain", "a=b", ""]
+    values = ", ".join(f"('{text}', -1.5, {n})" for n, text in enumerate(texts))
+    query = f'SELECT a AS "=a", b, a FROM (VALUES {values}) AS t(a, b, n) ORDER BY n'
+    ask(query).write(tmp_path / "rows.csv", "csv")
+    with (tmp_path / "rows.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["'=a", "b", "a"]
+    assert [row[0] for row in rows] == [
+        f"'{text}" if text[:1] in {"=", "+", "-", "@", "\t"} and text else text for text in texts
+    ]
+    assert {row[1] for row in rows} == {"-1.5"}
+
+
 def test_json_is_one_array_of_objects(ask, tmp_path):
     ask(EVERY_TYPE + " UNION ALL " + EVERY_TYPE).write(tmp_path / "rows.json", "json")
     first, second = json.loads((tmp_path / "rows.json").read_text())

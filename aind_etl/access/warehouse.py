@@ -355,12 +355,9 @@ class _Chosen:
                 yield f"session_date {sign} ${name}"
 
     def refuse_unknown_names(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Raise an error for a name that nothing in the warehouse has.
-
-        Subjects and records may well have nothing yet.
-        """
+        """Raise an error for a name that nothing in the warehouse has; records are too many."""
         for column, table, values in self._named:
-            if column in {"subject_id", "record_id", "outcome", "pipeline_format"}:
+            if column in {"record_id", "outcome", "pipeline_format"}:
                 continue
             rows = connection.execute(f"SELECT DISTINCT {column} FROM {table}").fetchall()
             _refuse_others(column, values, [name for (name,) in rows if name is not None])

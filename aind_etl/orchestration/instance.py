@@ -4,9 +4,7 @@ import errno
 import logging
 import os
 import shutil
-import traceback
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 
@@ -30,6 +28,7 @@ from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION, SESSIONS, p
 from aind_etl.orchestration.partitions import make_partitions, planned_partitions
 from aind_etl.orchestration.resources import Etl, ResultStoreError
 from aind_etl.orchestration.storage import hastily
+from aind_etl.settings import write_traceback
 
 _CONFIG = "dagster.yaml"
 _NO_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
@@ -171,11 +170,7 @@ def _contained(etl: Etl, what: str, error: Exception) -> UnexpectedError:
         isinstance(error, OSError) and error.errno in _NO_DISK
     ):
         raise error
-    folder = etl.settings.folder / "_errors"
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S.%f}.log"
-    text = "".join(traceback.format_exception(error))
-    file.write_text(etl.settings.without_secrets(text), errors="backslashreplace")
+    file = write_traceback(etl.settings.folder / "_errors", error, etl.settings)
     first_line = (str(error).splitlines() or [""])[0]
     return UnexpectedError(
         etl.settings.without_secrets(

@@ -55,7 +55,14 @@ CONFIG: dict[str, Any] = {
 
 _DIAGONAL: list[dict[str, float]] = [{"x": 0.4, "y": 0.4}, {"x": 1.0, "y": 1.0}]
 # Ticks fall between sessions where there are few.
-_WHOLE = alt.Axis(grid=False, tickMinStep=1, format="d", tickCount=6)
+_PERCENT = alt.Axis(format=".0%", tickMinStep=0.01)
+_WHOLE = alt.Axis(
+    grid=False,
+    tickMinStep=1,
+    tickCount=6,
+    # Where two values lie close together, ticks between whole numbers get no label.
+    labelExpr="datum.value == floor(datum.value) ? format(datum.value, 'd') : ''",
+)
 _ROW_HEIGHT = 19
 _AGENT = alt.Axis(title=None, grid=False, domain=False, ticks=False, labelColor=_INK)
 
@@ -105,7 +112,7 @@ def delta_aic() -> dict[str, Any]:
 def accuracy() -> dict[str, Any]:
     """Return accuracy beside that of the bias alone, one row an agent."""
     scale = alt.Scale(zero=False, padding=8)
-    axis = alt.Axis(format=".0%")
+    axis = _PERCENT
     base = alt.Chart(alt.NamedData("accuracy")).encode(
         y=alt.Y("agent_alias:N", axis=_AGENT).sort(field="accuracy", op="max", order="descending"),
         tooltip=[
@@ -137,8 +144,18 @@ def accuracy_sessions() -> dict[str, Any]:
         alt.Chart(alt.NamedData("accuracy_sessions"))
         .mark_point(fill=_ACCENT, stroke=_ACCENT, opacity=0.6)
         .encode(
-            x=alt.X("bias_only:Q", title="bias only", scale=domain, axis=alt.Axis(format=".0%")),
-            y=alt.Y("accuracy:Q", title="accuracy", scale=domain, axis=alt.Axis(format=".0%")),
+            x=alt.X(
+                "bias_only:Q",
+                title="bias only",
+                scale=domain,
+                axis=_PERCENT,
+            ),
+            y=alt.Y(
+                "accuracy:Q",
+                title="accuracy",
+                scale=domain,
+                axis=_PERCENT,
+            ),
             size=alt.Size(
                 "fits:Q",
                 legend=alt.Legend(title="fits", symbolFillColor=_ACCENT, tickCount=3, format=",d"),

@@ -750,7 +750,8 @@ def _is_inside(file: StoredFile, bounds: Bounds) -> bool:
 def _files_below(folder: Path) -> list[StoredFile]:
     found = []
     for path in folder.rglob("*"):
-        if path.is_file():
+        # A link may lead anywhere.
+        if path.is_file() and not path.is_symlink():
             facts = path.stat()
             found.append(
                 StoredFile(

@@ -7,7 +7,9 @@ A file that was cut off is an error, if that can be seen: a compressed one alway
 was cut between two documents.
 """
 
+import codecs
 import gzip
+import logging
 import re
 import struct
 import zlib
@@ -33,6 +35,8 @@ from aind_etl.sources.protocol import read_documents
 
 _FILE_NAME = re.compile(r"(?P<collection>.+)\.(?P<format>jsonl|json|bson)(?P<gzip>\.gz)?")
 # Files that mongodump lays beside the documents.
+_log = logging.getLogger(__name__)
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _NO_DOCUMENTS = re.compile(r".*\.metadata\.json(\.gz)?|prelude\.json(\.gz)?|system\..*")
 
 _CHUNK_BYTES = 1 << 20
@@ -141,6 +145,7 @@ class DumpSource:
                     for raw in _split_bson(file):
                         yield RawDocument(raw, document_from_bson)
                 else:
+                    _expect_utf8(path)
                     split = _split_lines if written_as == "jsonl" else _split_json
                     for raw in split(file):
                         yield RawDocument(raw, document_from_json)
@@ -149,7 +154,7 @@ class DumpSource:
         """Return the files of each collection, by name."""
         files: dict[str, list[Path]] = {}
         try:
-            paths = sorted(path for path in self._folder.iterdir() if path.is_file())
+            paths = sorted(path for path in self._folder.iterdir() if _is_own_file(path))
         except OSError as error:
             raise SourceError(f"The source {self.name} cannot be read: {error}.") from error
         for path in paths:
@@ -158,6 +163,30 @@ class DumpSource:
                 # mongodump writes names that a file system might not take with percent signs.
                 files.setdefault(unquote(match["collection"]), []).append(path)
         return files
+
+
+def _is_own_file(path: Path) -> bool:
+    """Return whether a path is a file of the dump itself; a link may lead anywhere."""
+    if path.is_symlink():
+        _log.warning("%r is a link, and is not read. Put the file itself into the dump.", str(path))
+        return False
+    return path.is_file()
+
+
+def _expect_utf8(path: Path) -> None:
+    """Do nothing unless a file is written in UTF-16.
+
+    Raises
+    ------
+    EOFError
+        It is.
+    """
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        head = file.read(2)
+    if head in _UTF16 or head[1:] == b"\0":
+        raise EOFError(
+            "it is written in UTF-16; expected UTF-8. Convert it with 'iconv -f UTF-16 -t UTF-8'"
+        )
 
 
 @contextmanager
