@@ -113,6 +113,7 @@ class Reference:
         from_custom_query: JsonDocument | None = None,
         analysis_tag: str | list[str] | None = None,
         only_recent_version: bool = True,
+        paginate_settings: JsonDocument | None = None,  # noqa: ARG002 - as the reader has it
     ) -> dict[str, dict[str, Any]]:
         """Return the rows by ``_id``, the newest first."""
         tags = [analysis_tag] if isinstance(analysis_tag, str) else analysis_tag
@@ -431,8 +432,8 @@ def test_arguments_may_be_given_by_position(warehouse):
 
 
 FIT_PATHS = {
-    "session_date": ("session_date", f"{OUTPUTS}.session_date", {"$gte": "2025-06-01"}),
-    "subject_id": ("subject_id", f"{OUTPUTS}.subject_id", {"$in": ["652324", "652257"]}),
+    "session_date": ("session_date", f"{OUTPUTS}.session_date", {"$gte": "2023-01-01"}),
+    "subject_id": ("subject_id", f"{OUTPUTS}.subject_id", {"$regex": "^65"}),
     "status": ("status", f"{OUTPUTS}.additional_info", "success"),
     "agent_alias": (
         "analysis_results.fit_settings.agent_alias",

@@ -77,7 +77,7 @@ ASSETS = {
     "sessions_with_fits": ("views", {"analyses", "best_models", "sessions"}, {"duckdb", "sql"}),
     "mle_fitting": (
         "views",
-        {"analyses", "fit_parameters", "cross_validation"},
+        {"analyses", "fit_parameters", "cross_validation", "input_assets"},
         {"duckdb", "sql"},
     ),
     "best_models": ("marts", {"model_comparison"}, {"duckdb", "sql"}),
