@@ -4,17 +4,27 @@ An error here is a sentence for people: it names the value, what was expected an
 next. Anything else that is raised is a defect of this package.
 """
 
+import re
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
 _SHOWN = 12
+_CREDENTIALS = re.compile(r"(?<=[a-z0-9+])://[^/\s'\"]*@")
 _CLOSE_ENOUGH = 0.6
 
 
 class AindEtlError(Exception):
-    """An error whose message is meant for the user."""
+    """An error whose message is meant for the user.
+
+    Credentials in addresses are left out of it, whoever wrote the message.
+    """
 
     exit_code = 1
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(
+            *(without_credentials(one) if isinstance(one, str) else one for one in arguments)
+        )
 
 
 class DataError(AindEtlError):
@@ -47,6 +57,11 @@ class SourceError(AindEtlError):
     """The source cannot be reached or read."""
 
     exit_code = 3
+
+
+def without_credentials(text: str) -> str:
+    """Return a text in which addresses have no user and no password."""
+    return _CREDENTIALS.sub("://…@", text)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -1,7 +1,6 @@
 """The one settings model: every choice a user has, from the environment or the command line."""
 
 import os
-import re
 import traceback
 from collections.abc import Collection
 from datetime import UTC, datetime, time
@@ -14,11 +13,10 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
 
-from aind_etl.errors import ConfigurationError, suggest
+from aind_etl.errors import ConfigurationError, suggest, without_credentials
 from aind_etl.published import Place, as_place
 
 _PREFIX = "AIND_ETL_"
-_CREDENTIALS = re.compile(r"://[^/\s'\"]*@")
 # Credentials are read where they are used; the image is chosen by the containers' settings.
 _READ_ELSEWHERE = {f"{_PREFIX}{name}" for name in ("MONGODB_USERNAME", "MONGODB_PASSWORD", "IMAGE")}
 _FOR_TESTS = tuple(f"{_PREFIX}{name}" for name in ("TEST_", "WRITE_", "REAL_RECORDS"))
@@ -220,7 +218,7 @@ class Settings(BaseModel):
         """Return a text without the settings' secrets and without credentials in addresses."""
         for secret in self.secrets:
             text = text.replace(secret.get_secret_value(), "…")
-        return _CREDENTIALS.sub("://…@", text)
+        return without_credentials(text)
 
     @property
     def warehouse_path(self) -> Place:

@@ -13,6 +13,8 @@ from mongod import NoMongodError, find_mongod, running_mongod
 from pymongo import MongoClient
 from worlds import read_dump
 
+from aind_etl.errors import AindEtlError, DataError, SourceError, UnexpectedError
+
 SECRET = "horse/b@ttery:st%ple"
 WRONG = "wr0ng/b@ttery:st%ple"
 USERNAME = "reading-user"
@@ -128,3 +130,15 @@ def test_a_password_that_is_refused_is_found_nowhere(guarded: Guarded, tmp_path:
     assert b"refuses the user name or the password" in done.stderr
     assert places_with(WRONG, tmp_path, done) == []
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://me:s3cret@host:9000/x", "mongodb+srv://me:s3cr%40et@h/db", "s3://key:s3cret@bucket/a"],
+)
+def test_no_error_of_ours_shows_credentials_of_an_address_whoever_wrote_it(address):
+    for kind in (AindEtlError, DataError, SourceError, UnexpectedError):
+        text = str(kind(f'Could not connect to the endpoint URL: "{address}".'))
+        assert "s3c" not in text
+        assert "me" not in text.split("://")[1].partition("@")[0]
+        assert text.endswith(f'@{address.partition("@")[2]}".')
