@@ -16,7 +16,7 @@ _CLOSE_ENOUGH = 0.6
 class AindEtlError(Exception):
     """An error whose message is meant for the user.
 
-    Credentials in addresses are left out of it, whoever wrote the message.
+    Credentials in addresses are left out of it, also where a library wrote the text.
     """
 
     exit_code = 1

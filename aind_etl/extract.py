@@ -154,7 +154,7 @@ def extract_collection(  # noqa: PLR0913 - each is a choice of the caller's
     raise SourceError(
         f"Of the collection {collection!r}, {second.seen:,} documents were found, and the source "
         f"counts {second.counts}. It leaves some out. Nothing was deleted, and what was found is "
-        "kept. Ask whoever runs the source, and run again."
+        "kept. Report it to those who run the source, and run again."
     )
 
 

@@ -136,7 +136,7 @@ def test_a_password_that_is_refused_is_found_nowhere(guarded: Guarded, tmp_path:
     "address",
     ["http://me:s3cret@host:9000/x", "mongodb+srv://me:s3cr%40et@h/db", "s3://key:s3cret@bucket/a"],
 )
-def test_no_error_of_ours_shows_credentials_of_an_address_whoever_wrote_it(address):
+def test_no_error_of_ours_shows_the_credentials_of_an_address(address):
     for kind in (AindEtlError, DataError, SourceError, UnexpectedError):
         text = str(kind(f'Could not connect to the endpoint URL: "{address}".'))
         assert "s3c" not in text
