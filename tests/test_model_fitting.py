@@ -532,6 +532,7 @@ def test_what_is_found_and_skipped_is_noted(warehouse, reference, caplog):
         ({"from_custom_query": {"subjct_id": "1"}}, ValueError, "Did you mean 'subject_id'"),
         ({"from_custom_query": {"status": {"$where": "1"}}}, ValueError, "'$where' at 'status'"),
         ({"from_custom_query": "status"}, ValueError, "not 'status'"),
+        ({"from_custom_query": {"AIC": {"$gt": 10**400}}}, ValueError, "at most 64 bits"),
     ],
 )
 def test_a_mistake_in_the_arguments_is_explained(warehouse, arguments, error, words):

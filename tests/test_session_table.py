@@ -299,6 +299,10 @@ def test_a_mapping_that_cannot_be_read_takes_no_names_away(
 def test_a_mapping_by_subject_or_as_a_list_is_understood() -> None:
     names = investigator_names(b'[{"subject_id": 700001, "PI": "Ada Fontana"}, {"PI": null}]')
     assert names == investigator_names(b'{"700001": "Ada Fontana"}')
+    odd = (
+        b'[{"subject_id": [1], "PI": "x"}, {"subject_id": {}}, {"subject_id": "700001", "PI": "y"}]'
+    )
+    assert investigator_names(odd) == {"700001": "y"}
     rows = rows_of(frame_of(ONE_SESSION, rig=["a"]), names)
     assert rows["principal_investigator"].to_list() == ["Ada Fontana"]
 

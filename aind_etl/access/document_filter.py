@@ -308,11 +308,19 @@ def _equal(path: str, value: object) -> Condition:
     return At(path, Compare(Order.EQUAL, _scalar(path, "$eq", value)))
 
 
+_SMALLEST, _LARGEST = -(2**63), 2**63 - 1
+
+
 def _scalar(path: str, operator: str, value: object) -> Scalar:
     if isinstance(value, date):
         raise ArgumentError(
             f"At '{path}' the filter compares with the date {value.isoformat()!r}. Dates in the "
             "documents are texts, and compare as texts: give the text."
+        )
+    if isinstance(value, int) and not _SMALLEST <= value <= _LARGEST:
+        raise ArgumentError(
+            f"At '{path}', '{operator}' compares with {_short(value)}; expected an integer of at "
+            "most 64 bits. Give a float."
         )
     if isinstance(value, str | bool | int | float):
         return value

@@ -197,7 +197,11 @@ def investigator_names(content: bytes) -> dict[str, str]:
     except orjson.JSONDecodeError as error:
         raise DataError(f"{_INVESTIGATORS} is no JSON ({error}). {_NO_NAMES}") from None
     if isinstance(found, list) and all(isinstance(mouse, dict) for mouse in found):
-        found = {mouse.get("subject_id"): mouse.get("PI") for mouse in found}
+        found = {
+            mouse.get("subject_id"): mouse.get("PI")
+            for mouse in found
+            if isinstance(mouse.get("subject_id"), str | int)
+        }
     if not isinstance(found, dict):
         raise DataError(
             f"{_INVESTIGATORS} is no list of objects with subject_id and PI. {_NO_NAMES}"
