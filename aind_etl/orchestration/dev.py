@@ -60,8 +60,10 @@ def serve(
         text=True,
         errors="replace",
     ) as process:
+        is_ending = threading.Event()
         if process.stdout is not None:
-            threading.Thread(target=_filter, args=(process.stdout, say), daemon=True).start()
+            arguments = (process.stdout, say, is_ending)
+            threading.Thread(target=_filter, args=arguments, daemon=True).start()
         try:
             with dg.DagsterInstance.get() as instance:
                 runs = _Runs(instance)
@@ -71,6 +73,7 @@ def serve(
                     if not verbose:
                         runs.report(say)
         except KeyboardInterrupt:
+            is_ending.set()
             _end(process)
             return 0
         return process.returncode
@@ -86,14 +89,18 @@ def _end(process: "subprocess.Popen[str]") -> None:
         process.kill()
 
 
-def _filter(output: IO[str], say: Callable[[str], None]) -> None:
-    """Pass on the records of warnings and errors, each with the lines that belong to it."""
+def _filter(output: IO[str], say: Callable[[str], None], is_ending: threading.Event) -> None:
+    """Pass on the records of warnings and errors, each with the lines that belong to it.
+
+    What Dagster says of an interrupt is not passed on.
+    """
     matters = True
-    for line in output:
-        if _RECORD.match(line):
-            matters = bool(_MATTERS.search(line))
-        if matters and line.strip():
-            say(line.rstrip())
+    with suppress(ValueError):  # The output was closed.
+        for line in output:
+            if _RECORD.match(line):
+                matters = bool(_MATTERS.search(line))
+            if matters and line.strip() and not is_ending.is_set():
+                say(line.rstrip())
 
 
 class _Runs:
