@@ -95,7 +95,11 @@ PASSWORD = "horse/b@ttery:st%ple?"  # Every character that has a meaning in an a
 USERNAME = "reading-user"
 
 # What DocumentDB has as well, and what a reader needs. Anything else is refused.
-COMMANDS = {"find", "listCollections", "collStats", "saslStart", "saslContinue", "endSessions"}
+COMMANDS = {
+    *("find", "listCollections", "collStats", "aggregate"),
+    *("saslStart", "saslContinue", "endSessions"),
+}
+COUNTING = [{"$match": {}}, {"$group": {"_id": 1, "n": {"$sum": 1}}}]
 FIND_OPTIONS = {
     *("find", "filter", "projection", "sort"),
     *("limit", "batchSize", "singleBatch", "maxTimeMS"),
@@ -117,6 +121,8 @@ class Watch(CommandListener):
         self.commands.append(command)
         if event.command_name not in COMMANDS:
             self.wrong.append(f"{event.command_name} is no command of a reader")
+        if event.command_name == "aggregate" and command["pipeline"] != COUNTING:
+            self.wrong.append(f"a reader only counts by a pipeline, not {command['pipeline']}")
         if event.command_name == "find":
             self.wrong += self._wrong_in_find(command)
 
