@@ -361,13 +361,20 @@ def test_a_report_that_cannot_be_drawn_leaves_the_old_one(built, tmp_path, monke
 
 
 def test_the_command_writes_the_page_and_says_where(built, tmp_path):
-    page = tmp_path / "screen" / "report.html"
+    page = tmp_path / "report.html"
     result = CliRunner().invoke(
         app, ["report", "--warehouse", str(built.warehouse), "--output", str(page)]
     )
     assert result.exit_code == 0, result.output
     assert page.stat().st_size > MEGABYTE / 2
     assert "fits of" in result.output
+
+
+def test_a_page_is_not_written_into_a_folder_that_is_not_there(built, tmp_path):
+    page = tmp_path / "screen" / "report.html"
+    with pytest.raises(ConfigurationError, match="there is no folder"):
+        write_report(built.warehouse, page)
+    assert not page.parent.exists()
 
 
 def _points(parameters):
