@@ -104,7 +104,7 @@ def test_a_document_is_taken_for_the_format_it_is_of(fitted):
         (b'{"nwb_name": "x"}', "missing_id", "_id", "has an '_id'"),
         (b'{"_id": null, "nwb_name": "x"}', "missing_id", "_id", "has an '_id'"),
         (b"[1, 2]", "not_an_object", "", r"is a JSON object; this is \[1,2\]"),
-        (b'"text"', "not_an_object", "", "is a JSON object; this is \"text\""),
+        (b'"text"', "not_an_object", "", 'is a JSON object; this is "text"'),
         (b"3", "not_an_object", "", "this is 3"),
         (b'{"_id": "a", "nwb', "not_json", "", "no JSON document.*Mend it in the source"),
         (b'{"_id": "a", "processing": null}', "no_process", "processing.data_processes", "null"),
