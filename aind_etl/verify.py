@@ -25,6 +25,7 @@ from aind_etl.errors import DataError
 from aind_etl.lake import UNKNOWN_MONTH, Lake, record_ids
 from aind_etl.published import Place
 from aind_etl.sources import Source, read_documents
+from aind_etl.sql_files import Kind, read_sql_files
 from aind_etl.warehouse import connect, let_read, run_checks
 
 if TYPE_CHECKING:
@@ -265,7 +266,7 @@ def verify_warehouse(lake: Lake, warehouse: Place) -> Iterator[Difference]:
                         _compare_table(connection, lake.as_written(table), lake.files(table))
                     )
                 yield from compared
-        for check, offending in run_checks(connection):
+        for check, offending in run_checks(connection, read_sql_files(Kind.CHECK)):
             if offending:
                 yield Difference(
                     f"check {check.name}",

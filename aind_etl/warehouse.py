@@ -9,7 +9,7 @@ whoever opens the path next has the new one.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -329,16 +329,16 @@ def read_sources(connection: duckdb.DuckDBPyConnection) -> list[str]:
 
 
 def run_checks(
-    connection: duckdb.DuckDBPyConnection, sql_folder: Path | None = None
+    connection: duckdb.DuckDBPyConnection, checks: Iterable[SqlFile]
 ) -> Iterator[tuple[SqlFile, int]]:
-    """Run every check of ``sql/checks``; yield it with the number of offending rows.
+    """Run checks of ``sql/checks``; yield each with the number of offending rows.
 
     Raises
     ------
     ConfigurationError
         A check cannot be run.
     """
-    for check in read_sql_files(Kind.CHECK, sql_folder):
+    for check in checks:
         try:
             # A statement may end in a comment.
             counted = connection.execute(f"SELECT count(*) FROM (\n{check.statement}\n)").fetchall()

@@ -112,6 +112,13 @@ def test_the_sessions_won_are_those_of_best_models(built, page, criterion):
     drawn = [row for row in rows(page, "best") if row["criterion"] == criterion]
     assert won
     assert {row["agent_alias"]: row["sessions"] for row in drawn} == dict(won)
+    fitted = ask(
+        built.warehouse,
+        "SELECT agent_alias, count(DISTINCT session_key) FROM model_comparison "
+        f"WHERE {criterion} IS NOT NULL AND session_key IN (SELECT session_key FROM best_models "
+        f"WHERE criterion = '{criterion}' AND margin IS NOT NULL {fair}) GROUP BY ALL",
+    )
+    assert {row["agent_alias"]: row["compared"] for row in drawn}.items() <= dict(fitted).items()
 
 
 def test_the_coverage_adds_up_to_that_of_the_mart(built, page):
@@ -183,9 +190,12 @@ def test_the_page_asks_the_network_for_nothing_and_complains_of_nothing(shown):
     assert shown.ask("document.querySelectorAll('.chart svg').length") == sum(
         figure.chart is not None for figure in FIGURES
     ) + shown.ask("document.querySelectorAll('#parameters > div').length")
-    assert shown.ask(
-        "[...document.querySelectorAll('.empty:not([hidden])')].map(one => one.closest('section').id)"
-    ) == ["disagreements", "rejected_values", "rejected"]
+    empty = "[...document.querySelectorAll('.empty:not([hidden])')]"
+    assert shown.ask(f"{empty}.map(one => one.closest('section').id)") == [
+        "disagreements",
+        "rejected_values",
+        "rejected",
+    ]
 
 
 def test_the_picker_draws_the_subject_and_agent_that_were_chosen(shown, page):

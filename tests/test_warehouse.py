@@ -245,7 +245,7 @@ def test_a_check_that_cannot_be_run_is_named(built, sql_folder):
     with connect(built.warehouse) as connection:
         words = r"sql/checks/mistaken\.sql cannot be run: .*no_such_table"
         with pytest.raises(ConfigurationError, match=words):
-            list(run_checks(connection, sql_folder))
+            list(run_checks(connection, read_sql_files(Kind.CHECK, sql_folder)))
 
 
 def test_all_checks_are_run_with_the_number_of_offending_rows(lake, path, sql_folder):
@@ -254,7 +254,10 @@ def test_all_checks_are_run_with_the_number_of_offending_rows(lake, path, sql_fo
     )
     build_warehouse(lake, path, sql_folder=sql_folder)
     with connect(path) as connection:
-        found = {check.name: count for check, count in run_checks(connection, sql_folder)}
+        found = {
+            check.name: count
+            for check, count in run_checks(connection, read_sql_files(Kind.CHECK, sql_folder))
+        }
         expected = scalar(connection, "SELECT count(*) FROM analyses")
     assert found.pop("no_analysis_at_all") == expected > 0
     assert set(found) == {check.name for check in read_sql_files(Kind.CHECK)}
@@ -297,7 +300,9 @@ def test_an_empty_lake_gives_an_empty_warehouse_with_every_table_and_view(tmp_pa
     with connect(path) as connection:
         for file in MADE:
             assert connection.execute(f"FROM {file.name}").fetchall() == []
-        assert [count for _, count in run_checks(connection) if count] == []
+        assert [
+            count for _, count in run_checks(connection, read_sql_files(Kind.CHECK)) if count
+        ] == []
 
 
 # --- sql/ is added to -------------------------------------------------------------------------

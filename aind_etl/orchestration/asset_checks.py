@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from aind_etl.contract import tables
+from aind_etl.contract import TABLES, tables
 from aind_etl.orchestration.assets.warehouse import WAREHOUSE
 from aind_etl.orchestration.pods import pod
 from aind_etl.orchestration.resources import Etl
 from aind_etl.published import published
 from aind_etl.publishing import as_markdown
+from aind_etl.sql_files import Kind, read_sql_files, tables_read
 from aind_etl.warehouse import connect, is_whole
 
 _EXAMPLES = 20
@@ -27,7 +28,7 @@ class _Warning:
     Attributes
     ----------
     asset, name
-        The check.
+        The asset it warns of, and its name.
     description
         What should hold, as a sentence.
     query
@@ -121,6 +122,24 @@ _WARNINGS = (
 )
 
 
+def _all_warnings() -> list[_Warning]:
+    """Return the warnings above and those of ``sql/checks``, each on an asset it asks.
+
+    Raises
+    ------
+    ConfigurationError
+        A file of ``sql/checks`` cannot be read.
+    """
+    names = [table.name for table in TABLES]
+    found = list(_WARNINGS)
+    for file in read_sql_files(Kind.CHECK):
+        if file.is_warning:
+            read = sorted(tables_read(file.statement, set(names)), key=names.index)
+            named = [name for name in read if file.name.startswith(f"{name}_belong_to_")]
+            found.append(_Warning((named or read)[0], file.name, file.summary, file.statement))
+    return found
+
+
 @dg.multi_asset_check(
     name="look_at_warehouse",
     op_tags=pod(2048),
@@ -128,7 +147,7 @@ _WARNINGS = (
         dg.AssetCheckSpec(
             one.name, asset=one.asset, description=one.description, additional_deps=[WAREHOUSE]
         )
-        for one in _WARNINGS
+        for one in _all_warnings()
     ],
     # The page materialises an asset together with the checks of that asset alone.
     can_subset=True,
@@ -139,7 +158,7 @@ def warnings(
     """Ask the published warehouse each of the questions, or those of the assets chosen."""
     asked = [
         one
-        for one in _WARNINGS
+        for one in _all_warnings()
         if dg.AssetCheckKey(dg.AssetKey(one.asset), one.name) in context.selected_asset_check_keys
     ]
     warehouse = published(etl.settings.warehouse_path)

@@ -39,6 +39,8 @@ CONFIG: dict[str, Any] = {
         "titleFontWeight": "normal",
         "labelLimit": 230,
     },
+    # At the end of the axis a title may be wider than a narrow window's plot.
+    "axisX": {"titleAnchor": "end"},
     "axisY": {"titleAnchor": "end", "titleAngle": 0, "titleAlign": "left", "titleY": -10},
     "legend": {
         "labelColor": _MUTED,
@@ -49,20 +51,14 @@ CONFIG: dict[str, Any] = {
         "orient": "top",
         "offset": 24,
         "labelLimit": 260,
+        # What is wider than a narrow window's plot has room above the labels of the axis.
+        "layout": {"top": {"anchor": {"signal": "width < 200 ? 'end' : 'start'"}}},
     },
 }
 """Vega-Lite's configuration of every chart."""
 
-_DIAGONAL: list[dict[str, float]] = [{"x": 0.4, "y": 0.4}, {"x": 1.0, "y": 1.0}]
-# Ticks fall between sessions where there are few.
-_PERCENT = alt.Axis(format=".0%", tickMinStep=0.01)
-_WHOLE = alt.Axis(
-    grid=False,
-    tickMinStep=1,
-    tickCount=6,
-    # Where two values lie close together, ticks between whole numbers get no label.
-    labelExpr="datum.value == floor(datum.value) ? format(datum.value, 'd') : ''",
-)
+# As many decimals as the distance of the ticks needs.
+_PERCENT = alt.Axis(format="%")
 _ROW_HEIGHT = 19
 _AGENT = alt.Axis(title=None, grid=False, domain=False, ticks=False, labelColor=_INK)
 
@@ -70,13 +66,21 @@ _AGENT = alt.Axis(title=None, grid=False, domain=False, ticks=False, labelColor=
 def best() -> dict[str, Any]:
     """Return bars of sessions won, one an agent."""
     base = alt.Chart(alt.NamedData("best")).encode(
-        x=alt.X("sessions:Q", title="sessions won", axis=alt.Axis(tickMinStep=1, format=",d")),
+        x=alt.X("sessions:Q", title="sessions won", axis=_count("x")),
         y=alt.Y("agent_alias:N", axis=_AGENT).sort(field="sessions", op="max", order="descending"),
-        tooltip=[_tip("agent_alias:N", "agent"), _tip("sessions:Q", "sessions won", ",d")],
+        tooltip=[
+            _tip("agent_alias:N", "agent"),
+            _tip("sessions:Q", "sessions won", ",d"),
+            _tip("compared:Q", "sessions fitted", ",d"),
+        ],
     )
     bars = base.mark_bar(color=_ACCENT, cornerRadiusEnd=2)
-    numbers = base.mark_text(align="left", dx=4, color=_INK).encode(
-        text=alt.Text("sessions:Q", format=",d")
+    numbers = (
+        base.transform_calculate(
+            of="format(datum.sessions, ',d') + ' of ' + format(datum.compared, ',d')"
+        )
+        .mark_text(align="left", dx=4, color=_INK)
+        .encode(text="of:N")
     )
     return _specification(bars + numbers, alt.Step(_ROW_HEIGHT))
 
@@ -139,7 +143,7 @@ def accuracy() -> dict[str, Any]:
 
 def accuracy_sessions() -> dict[str, Any]:
     """Return accuracy against that of the bias alone, as circles of grouped fits."""
-    domain = alt.Scale(domain=[0.4, 1], clamp=True)
+    scale = alt.Scale(zero=False, nice=False)
     circles = (
         alt.Chart(alt.NamedData("accuracy_sessions"))
         .mark_point(fill=_ACCENT, stroke=_ACCENT, opacity=0.6)
@@ -147,19 +151,28 @@ def accuracy_sessions() -> dict[str, Any]:
             x=alt.X(
                 "bias_only:Q",
                 title="bias only",
-                scale=domain,
+                scale=scale,
                 axis=_PERCENT,
             ),
             y=alt.Y(
                 "accuracy:Q",
                 title="accuracy",
-                scale=domain,
+                scale=scale,
                 axis=_PERCENT,
             ),
             size=alt.Size(
                 "fits:Q",
-                legend=alt.Legend(title="fits", symbolFillColor=_ACCENT, tickCount=3, format=",d"),
-                scale=alt.Scale(range=[12, 420]),
+                legend=alt.Legend(
+                    title="fits",
+                    symbolFillColor=_ACCENT,
+                    format=",d",
+                    values=alt.ExprRef(
+                        "domain('size')[1] > 2"
+                        " ? [1, ceil(domain('size')[1] / 2), domain('size')[1]]"
+                        " : sequence(1, domain('size')[1] + 1)"
+                    ),
+                ),
+                scale=alt.Scale(domainMin=0, nice=False, range=[12, 420]),
             ),
             tooltip=[
                 _tip("fits:Q", "fits", ",d"),
@@ -168,10 +181,19 @@ def accuracy_sessions() -> dict[str, Any]:
             ],
         )
     )
+    # From the smallest value of either axis, so that both have the same range.
     diagonal = (
-        alt.Chart(alt.InlineData(values=_DIAGONAL))
-        .mark_line(color=_SECOND, strokeDash=[5, 4])
-        .encode(x=alt.X("x:Q", scale=domain), y=alt.Y("y:Q", scale=domain))
+        alt.Chart(alt.NamedData("accuracy_sessions"))
+        .transform_calculate(smaller="min(0.4, datum.bias_only, datum.accuracy)")
+        .transform_aggregate(smallest="min(smaller)")
+        .transform_calculate(largest="1")
+        .mark_rule(color=_SECOND, strokeDash=[5, 4])
+        .encode(
+            x=alt.X("smallest:Q", scale=scale),
+            y=alt.Y("smallest:Q", scale=scale),
+            x2="largest:Q",
+            y2="largest:Q",
+        )
     )
     return _specification(diagonal + circles, 360)
 
@@ -183,14 +205,21 @@ def coverage() -> dict[str, Any]:
         .mark_rect(stroke=_PAPER, strokeWidth=1)
         .encode(
             x=alt.X(
-                "month:O", title=None, axis=alt.Axis(labelAngle=-45, domain=False, ticks=False)
+                "month:O",
+                title=None,
+                axis=alt.Axis(labelAngle=-45, labelOverlap=True, domain=False, ticks=False),
             ),
             y=alt.Y("agent_alias:N", axis=_AGENT),
             color=alt.Color(
                 "band:N",
                 title="share of sessions fitted",
                 scale=alt.Scale(domain=_BANDS, range=_SHADES),
-                legend=alt.Legend(symbolType="square", symbolStrokeWidth=0, symbolSize=220),
+                legend=alt.Legend(
+                    symbolType="square",
+                    symbolStrokeWidth=0,
+                    symbolSize=220,
+                    columns=alt.ExprRef("width < 360 ? 2 : 6"),
+                ),
             ),
             tooltip=[
                 _tip("agent_alias:N", "agent"),
@@ -218,7 +247,7 @@ def agreement() -> dict[str, Any]:
         "not comparable",
     ]
     base = alt.Chart(alt.NamedData("agreement")).encode(
-        x=alt.X("pairs:Q", title="pairs of fits", axis=alt.Axis(tickMinStep=1, format=",d")),
+        x=alt.X("pairs:Q", title="pairs of fits", axis=_count("x")),
         y=alt.Y("difference:N", sort=order, axis=_AGENT),
         tooltip=[
             _tip("difference:N", "difference in log-likelihood"),
@@ -239,9 +268,7 @@ def arrivals() -> dict[str, Any]:
         .mark_bar(width=alt.ExprRef("min(28, 0.8 * bandwidth('x'))"))
         .encode(
             x=_day(),
-            y=alt.Y(
-                "arrived:Q", title="documents arrived", axis=alt.Axis(tickMinStep=1, format=",d")
-            ),
+            y=alt.Y("arrived:Q", title="documents arrived", axis=_count("y")),
             color=_collection(),
             tooltip=[
                 _tip("collection:N", "collection"),
@@ -282,7 +309,7 @@ def lag() -> dict[str, Any]:
 def trajectory() -> dict[str, Any]:
     """Return one parameter over a subject's sessions; the page makes one for each."""
     base = alt.Chart(alt.NamedData("trajectory")).encode(
-        x=alt.X("session:Q", title="session number", axis=_WHOLE).scale(
+        x=alt.X("session:Q", title="session number", axis=_count("x", grid=False)).scale(
             zero=False, nice=False, padding=10
         ),
         y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4)),
@@ -300,6 +327,12 @@ def trajectory() -> dict[str, Any]:
     return _specification(line + points, 120)
 
 
+def _count(scale: str, *, grid: bool = True) -> alt.Axis:
+    """Return an axis whose ticks are whole numbers: no more of them than its range has."""
+    span = f"domain('{scale}')[1] - domain('{scale}')[0]"
+    return alt.Axis(grid=grid, format=",d", tickCount=alt.ExprRef(f"max(1, min(6, floor({span})))"))
+
+
 def _day() -> alt.X:
     return alt.X(
         "day:O",
@@ -310,7 +343,10 @@ def _day() -> alt.X:
 
 def _collection() -> alt.Color:
     return alt.Color(
-        "collection:N", title=None, scale=alt.Scale(range=_SERIES), legend=alt.Legend(columns=2)
+        "collection:N",
+        title=None,
+        scale=alt.Scale(range=_SERIES),
+        legend=alt.Legend(columns=alt.ExprRef("width < 420 ? 1 : 2")),
     )
 
 

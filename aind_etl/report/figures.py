@@ -88,6 +88,7 @@ WITH known AS (
         min(session_date) AS session_date,
         count(DISTINCT agent_alias) FILTER (outcome = 'success') AS agents_fitted,
         count(DISTINCT agent_alias) AS agents_tried,
+        list(DISTINCT agent_alias ORDER BY agent_alias) FILTER (agent_alias IS NOT NULL) AS agents,
         string_agg(DISTINCT pipeline_format, ' + ' ORDER BY pipeline_format) AS pipelines,
         max(finished_at) AS finished_at,
         max(first_seen_at) AS first_seen_at,
@@ -113,6 +114,7 @@ SELECT
     ranked.session_date,
     ranked.agents_fitted,
     ranked.agents_tried,
+    ranked.agents,
     best.agent_alias AS best_agent,
     fits.cv_accuracy,
     ranked.pipelines,
@@ -183,14 +185,33 @@ FIGURES = (
     Figure(
         "best",
         "Which agent wins",
-        "Sessions in which each agent is the best of those fitted, by the chosen criterion. "
+        "Sessions in which each agent is the best of those fitted, by the chosen criterion, of the "
+        "sessions in which it was fitted at all; an agent that wins none is not shown. "
         "Sessions with a single agent are left out, and by AIC and BIC also those whose fits are "
-        "not to the same trials. Mart: best_models.",
+        "not to the same trials. Marts: best_models, model_comparison.",
         """
-        SELECT criterion, agent_alias, count(*) AS sessions
-        FROM best_models
-        WHERE n_agents > 1 AND NOT (criterion IN ('aic', 'bic') AND n_trials_differ)
+        WITH compared AS (
+            SELECT criterion, session_key, agent_alias AS best_agent
+            FROM best_models
+            WHERE n_agents > 1 AND NOT (criterion IN ('aic', 'bic') AND n_trials_differ)
+        ),
+        scores AS (
+            UNPIVOT (
+                SELECT session_key, agent_alias, aic, bic, lpt, lpt_aic, lpt_bic, cv_accuracy
+                FROM model_comparison
+            )
+            ON aic, bic, lpt, lpt_aic, lpt_bic, cv_accuracy
+            INTO NAME criterion VALUE value
+        )
+        SELECT
+            criterion,
+            agent_alias,
+            count(*) FILTER (agent_alias = best_agent) AS sessions,
+            count(*) AS compared
+        FROM compared
+        INNER JOIN scores USING (criterion, session_key)
         GROUP BY criterion, agent_alias
+        HAVING sessions > 0
         ORDER BY criterion, sessions DESC, agent_alias
         """,
         "No session has been fitted by more than one agent yet.",

@@ -93,7 +93,8 @@
   const showSessions = () => {
     const words = find.value.toLowerCase().split(/\s+/).filter(Boolean);
     const found = sessions.filter((one) => {
-      const text = `${one.session_key} ${one.best_agent} ${one.why_not ?? ""}`.toLowerCase();
+      const agents = one.agents.map((number) => payload.agents[number]).join(" ");
+      const text = `${one.session_key} ${agents} ${one.why_not ?? ""}`.toLowerCase();
       return words.every((word) => text.includes(word));
     });
     const columns = ["session", "agents fitted", "best agent", "accuracy", "pipeline", "finished (UTC)", "arrived (UTC)"];
@@ -108,7 +109,7 @@
     ]);
     const place = document.querySelector("#sessions .table");
     place.replaceChildren(rows.length ? table(columns, rows) : element("p", find.value
-      ? `No session among those shown here matches “${find.value}”. A mouse that is not here has no record of model fitting.`
+      ? `No session among those shown here matches “${find.value}”.${/^\d+$/.test(find.value.trim()) ? " A mouse that is not here has no record of model fitting." : ""}`
       : "No session has been fitted yet.", "empty"));
     place.querySelectorAll("tbody tr").forEach((row, number) => {
       if (found[number].agents_fitted === 0) row.cells[2].className = "none";

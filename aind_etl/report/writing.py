@@ -97,13 +97,14 @@ def write_report(warehouse: Place, output: Path) -> ReportSummary:
     with connect(warehouse) as connection:
         headlines = _objects(*_rows(connection, HEADLINES))[0]
         data = {figure.name: _table(*_rows(connection, figure.query)) for figure in FIGURES}
-        data["sessions"] = _table(*_rows(connection, SESSIONS))
+        agents, data["sessions"] = _sessions(*_rows(connection, SESSIONS))
         trajectories = _trajectories(_rows(connection, TRAJECTORIES)[1])
     page = _page(
         built_at=read_info(warehouse).get("built_at"),
         headlines=headlines,
         payload={
             "data": data,
+            "agents": agents,
             "trajectories": trajectories,
             "specifications": {figure.name: figure.chart() for figure in FIGURES if figure.chart},
             "trajectory": charts.trajectory(),
@@ -211,6 +212,19 @@ def _objects(names: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> list[dict
 
 def _table(names: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> dict[str, Any]:
     return {"columns": list(names), "rows": [[_plain(value) for value in row] for row in rows]}
+
+
+def _sessions(
+    names: list[str], rows: Sequence[tuple[Any, ...]]
+) -> tuple[list[str], dict[str, Any]]:
+    """Return the names of the agents, and the sessions with their agents by number."""
+    place = names.index("agents")
+    agents = sorted({agent for row in rows for agent in row[place] or ()})
+    numbers = {agent: number for number, agent in enumerate(agents)}
+    table = _table(names, rows)
+    for row in table["rows"]:
+        row[place] = [numbers[agent] for agent in row[place] or ()]
+    return agents, table
 
 
 def _trajectories(rows: Iterable[tuple[Any, ...]]) -> list[dict[str, Any]]:

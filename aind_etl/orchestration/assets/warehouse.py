@@ -87,7 +87,7 @@ def warehouse_asset() -> dg.AssetsDefinition:
                 check.name,
                 asset=WAREHOUSE,
                 description=check.summary,
-                blocking=not check.is_warning,
+                blocking=True,
             )
             for check in publish_checks()
         ],
@@ -156,9 +156,6 @@ def _check_result(outcome: Outcome) -> dg.AssetCheckResult:
         asset_key=WAREHOUSE,
         check_name=outcome.check.name,
         passed=outcome.holds,
-        severity=(
-            dg.AssetCheckSeverity.WARN if outcome.check.is_warning else dg.AssetCheckSeverity.ERROR
-        ),
         description=outcome.message,
         metadata=metadata,
     )
