@@ -26,6 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from copy import copy
 from datetime import UTC, datetime
+from hashlib import sha256
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, get_args
@@ -56,6 +57,10 @@ LIVENESS_COLUMNS = ("record_id", "content_hash", "operation", "batch_id", "extra
 """The columns of the change log that tell which documents are live; not the documents."""
 
 _STATE = "_state"
+# With what is put before and after it, no file system has a longer one.
+_LONGEST_NAME = 180
+_KEPT_OF_NAME = 100
+_CUT_NAME = re.compile(r".{100}~[0-9a-f]{64}")
 _PART = "part.parquet"
 _SOURCE_HEALTH = f"{_STATE}/source.health"
 # Files of tables, and of the change log: others may lie beside them.
@@ -190,11 +195,11 @@ class Lake:
     def collections(self) -> list[str]:
         """Return the names of the collections that were ever extracted, sorted."""
         prefix = f"{_STATE}/collection="
-        states = {
-            unquote(name.removeprefix(prefix).removesuffix(".json"))
+        states = self._decode(
+            name.removeprefix(prefix).removesuffix(".json")
             for name in self.storage.files(_STATE, ".json")
             if name.startswith(prefix)
-        }
+        )
         return sorted(states.union(self._logged()))
 
     def layout(self, collection: str) -> Layout:
@@ -410,8 +415,12 @@ class Lake:
             return [name for name in names if _part_of(name) == self.part]
         if all(_part_of(name) == WHOLE for name in names):
             return list(names)
-        of = {one: self.layout(unquote(one)).parts for one in set(map(_collection_of, names))}
-        return [name for name in names if _part_of(name).of == of[_collection_of(name)]]
+        of = {
+            one: self.layout(collection).parts
+            for one in set(map(_collection_of, names))
+            for collection in self._decode([one])
+        }
+        return [name for name in names if _part_of(name).of == of.get(_collection_of(name))]
 
     def _written_layout(self, collection: str) -> Layout | None:
         return _layout_of(self.storage.read(_layout_name(collection)))
@@ -584,7 +593,26 @@ class Lake:
         """Return the names of the collections that have a change log, sorted."""
         names = self._names(tables.DOCUMENTS.name)
         folders = {name.split("/")[1] for name in names}
-        return sorted(unquote(folder.removeprefix("collection=")) for folder in folders)
+        return sorted(self._decode(folder.removeprefix("collection=") for folder in folders))
+
+    def _decode(self, names: Iterable[str]) -> set[str]:
+        """Return the collections whose files have these names.
+
+        What was cut stands in the collection's state; one without a state was never read to its
+        end, and is read again.
+        """
+        found = set()
+        for name in names:
+            if not _CUT_NAME.fullmatch(name):
+                found.add(unquote(name))
+                continue
+            states = [
+                f"{_STATE}/collection={name}.json",
+                *self.storage.files(f"{_STATE}/parts-of={name}", ".json"),
+            ]
+            known = {_state_of("", self.storage.read(state)).collection for state in states}
+            found |= known - {""}
+        return found
 
     # --- writing --------------------------------------------------------------------------
 
@@ -1136,7 +1164,11 @@ def _reading_table(path: "Location") -> Iterator[None]:
 
 
 def _encode(name: str) -> str:
-    return quote(name, safe="")
+    """Return a name that every file system takes; one that is too long is cut, with a hash."""
+    encoded = quote(name, safe="")
+    if len(encoded) <= _LONGEST_NAME:
+        return encoded
+    return f"{encoded[:_KEPT_OF_NAME]}~{sha256(name.encode()).hexdigest()}"
 
 
 def _folder(table: Table, collection: str) -> str:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from mongod import NoMongodError, find_mongod, running_mongod
 from pymongo import MongoClient
 from pymongo.collection import Collection
-from worlds import MAIN, JsonDocument, load, read_dump
+from worlds import MAIN, JsonDocument, load, read_dump, write_dump
 
 from aind_etl.access.records import matching_records
 from aind_etl.errors import ArgumentError
@@ -279,6 +279,38 @@ def test_what_a_filter_cannot_say_is_explained(warehouse, query, words):
     with pytest.raises(ArgumentError) as caught:
         matching_records(warehouse, MAIN, query)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["_id", "subject_id", "session_date"])
+def test_thousands_of_values_are_looked_for_at_once(collection, warehouse, path):
+    values = [document.get(path) for document in collection.find({}, {path: 1})][::2]
+    query = {path: {"$in": [*values, *map(str, range(4000))]}}
+    expected = {document["_id"] for document in collection.find(query, {"_id": 1})}
+    assert expected
+    assert set(matching_records(warehouse, MAIN, query)) == expected
+
+
+def test_a_value_that_did_not_fit_its_column_is_found_by_what_the_document_says(tmp_path):
+    documents = [
+        {"_id": "a", "subject_id": 744040, "status": "success", "analysis_results": {}},
+        {"_id": "b", "subject_id": "1", "status": {"odd": 1}, "analysis_results": {}},
+    ]
+    documents = [{"analysis_spec": {"analysis_name": "MLE fitting"}} | one for one in documents]
+    write_dump(tmp_path, documents)
+    lake = Lake(tmp_path / "lake")
+    load(tmp_path, lake)
+    build_warehouse(lake, tmp_path / "warehouse.duckdb")
+    with connect(tmp_path / "warehouse.duckdb") as connection:
+        for query, expected in (
+            ({"subject_id": 744040}, ["a"]),
+            ({"subject_id": {"$gt": 5}}, ["a"]),
+            ({"status.odd": 1}, ["b"]),
+            ({"status": {"$exists": True}}, ["a", "b"]),
+            ({"status": {"$in": ["success"]}}, ["a"]),
+            ({"status": {"$ne": "success"}}, ["b"]),
+        ):
+            found = matching_records(connection, MAIN, query)
+            assert sorted(found) == expected, query
 
 
 def test_regular_expressions_of_python_are_understood(warehouse):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -185,6 +186,15 @@ def test_a_link_in_a_dump_is_not_followed_and_named(
     (tmp_path / "dump" / "d.jsonl").write_text('{"_id": "b"}\n')
     assert DumpSource(tmp_path / "dump").list_collections() == ["d"]
     assert "c.jsonl" in caplog.text
+
+
+def test_a_name_that_is_not_utf_8_is_left_out_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / os.fsdecode(b"\xff.jsonl")).write_text('{"_id": "a"}\n')
+    (tmp_path / "d.jsonl").write_text('{"_id": "b"}\n')
+    assert DumpSource(tmp_path).list_collections() == ["d"]
+    assert r"\udcff.jsonl' has a name that is not UTF-8" in caplog.text
 
 
 def test_names_are_unescaped_as_mongodump_escaped_them(tmp_path: Path) -> None:

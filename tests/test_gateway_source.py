@@ -1,11 +1,13 @@
 """The REST gateway: everything is read, whatever goes wrong, and politely."""
 
+import gzip
 import json
 import math
 import os
 import shutil
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count, pairwise
 from pathlib import Path
@@ -1064,3 +1066,14 @@ def test_a_gateway_that_fails_midway_deletes_nothing(
     report = load(open_gateway(sample), lake)
     assert not any(one.new or one.deleted or one.changed for one in report.extracts.values())
     refresh(lake)
+
+
+def test_a_reply_that_unpacks_to_gigabytes_is_not_unpacked(monkeypatch):
+    monkeypatch.setattr(asking, "_LARGEST_REPLY_BYTES", 1 << 20)
+    bomb = gzip.compress(bytes(200_000_000))
+    tracemalloc.start()
+    with pytest.raises(asking.PassingError, match="unpacks to more than 1,048,576 bytes"):
+        asking._unpacked(httpx.Headers({"content-encoding": "gzip"}), bomb)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 50_000_000

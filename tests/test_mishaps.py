@@ -18,6 +18,7 @@ from aind_etl.orchestration.resources import Etl
 from aind_etl.settings import load_settings
 from aind_etl.sources import read_documents
 from aind_etl.sources.dump import DumpSource
+from aind_etl.verify import verify_collection
 from aind_etl.warehouse import connect
 
 SMALL, OTHER = "dynamic-foraging-analysis", "dynamic-foraging-nm"
@@ -145,3 +146,19 @@ def test_no_value_lies_at_a_bound_that_is_infinite(lake, tmp_path):
         "learn_rate": False,
         "biasL": True,
     }
+
+
+@pytest.mark.parametrize("name", ["x" * 240, "mäuse " * 35], ids=["240 bytes", "280 bytes"])
+def test_a_collection_may_have_the_longest_name_that_a_server_allows(
+    dump, opened, monkeypatch, name
+):
+    monkeypatch.setattr(DumpSource, "_files", lambda _: {name: [dump / f"{SMALL}.jsonl"]})
+    etl = opened(dump)
+    run_everything(etl, Pass.NEW, with_results=False)
+    run_everything(etl, Pass.FULL, with_results=False)
+    assert etl.lake.collections() == [name]
+    _, differences = verify_collection(DumpSource(dump), etl.lake, name)
+    assert differences == []
+    with connect(etl.settings.warehouse_path) as connection:
+        found = connection.execute("SELECT DISTINCT source_collection FROM documents").fetchall()
+    assert found == [(name,)]

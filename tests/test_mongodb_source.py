@@ -105,7 +105,7 @@ FIND_OPTIONS = {
     *("limit", "batchSize", "singleBatch", "maxTimeMS"),
 }
 SESSION_OPTIONS = {"lsid", "$db", "$clusterTime", "$readPreference"}
-OPERATORS = {"$gt", "$gte", "$lt", "$eq", "$in"}
+OPERATORS = {"$gt", "$gte", "$lt", "$eq", "$ne", "$in"}
 
 
 class Watch(CommandListener):
@@ -963,3 +963,17 @@ def test_the_watch_sees_what_a_reader_must_not_ask(address, database, ask):
     with Client(address, event_listeners=[watch]) as client:
         ask(client[database.name]["any"])
     assert watch.wrong
+
+
+@pytest.mark.parametrize("hiding", [[], [bson.MinKey()], [bson.MaxKey()], ["a", bson.MaxKey()]])
+@pytest.mark.parametrize("code", [bson.Code("x"), bson.Code("x", {"y": 1})])
+def test_an_id_that_is_code_is_refused_by_name_whatever_stands_at_the_ends(
+    address, database, hiding, code
+):
+    database["odd"].drop()
+    database["odd"].insert_many([{"_id": one} for one in [code, *hiding]])
+    with (
+        MongoSource(address) as source,
+        pytest.raises(SourceError, match="an _id of the type Code"),
+    ):
+        list(source.list_ids("odd"))

@@ -321,6 +321,19 @@ def test_json_without_trials_is_refused(content):
     assert refusal(encode(content)).reason == "no_trials"
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"a":' * 3000 + b"1" + b"}" * 3000,
+        b"[" * 100_000,
+        b'{"fitted_latent_variables": {"\\ud800": [1, 2]}}',
+    ],
+    ids=["nested objects", "nested lists", "half a character"],
+)
+def test_what_no_table_can_hold_is_no_json(content):
+    assert refusal(content).reason == "not_json"
+
+
 # --- documents that were never trimmed --------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import signal
 import socket
@@ -41,6 +42,7 @@ from aind_etl.results import (
     refresh_trials,
     settle_unclaimed_folders,
 )
+from aind_etl.results import store as results_store
 from aind_etl.results.store import FileRequest, ResultStore
 from aind_etl.settings import load_settings
 from aind_etl.sources.sample import SampleSource
@@ -631,6 +633,27 @@ def test_a_folder_that_cannot_be_listed_is_known_as_such(
     endpoint.forget()
     few.refresh(place=endpoint)
     assert few.outcomes()[record_id] == ("loaded", None)
+
+
+def test_an_address_of_a_whole_bucket_is_not_listed_to_its_end(
+    few: Few, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(results_store, "MOST_FILES", 5)
+    few.documents[0]["s3_location"] = f"s3://{PROTOTYPE_BUCKET}"
+    few.load()
+    few.refresh()
+    outcomes = few.outcomes()
+    status, message = outcomes.pop(few.documents[0]["_id"])
+    assert status == "too_many_files"
+    assert "Expected is the folder of one record" in message
+    assert set(outcomes.values()) == {("loaded", None)}
+
+
+def test_a_file_name_that_is_not_utf_8_is_shown_escaped(few: Few):
+    (few.result(0).parent / os.fsdecode(b"\xff.txt")).write_text("x")
+    few.refresh()
+    assert r"\xff.txt" in set(rows_of(few.lake, tables.RESULT_FILES)["file_name"])
+    assert set(few.outcomes().values()) == {("loaded", None)}
 
 
 def test_a_store_that_answers_nothing_ends_the_run_with_a_sentence(few: Few):

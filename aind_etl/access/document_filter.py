@@ -37,6 +37,13 @@ class Compare:
 
 
 @dataclass(frozen=True, slots=True)
+class OneOf:
+    """The value is one of several texts."""
+
+    values: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class IsNull:
     """The value is null, or there is none."""
 
@@ -79,7 +86,7 @@ class HasEntry:
     of_values: bool
 
 
-Test: TypeAlias = Compare | IsNull | IsPresent | Matches | HasEntry
+Test: TypeAlias = Compare | OneOf | IsNull | IsPresent | Matches | HasEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +263,10 @@ def _not_equal(path: str, value: object) -> Condition:
 def _in(path: str, value: object) -> Condition:
     if not isinstance(value, Sequence | set | frozenset) or isinstance(value, str):
         raise ArgumentError(f"At '{path}', '$in' and '$nin' take a list of values, not {value!r}.")
-    return AnyOf(tuple(_equal(path, one) for one in value))
+    # Thousands of texts are asked for at once.
+    texts = frozenset(one for one in value if isinstance(one, str))
+    others = [_equal(path, one) for one in value if not isinstance(one, str)]
+    return AnyOf((*([At(path, OneOf(texts))] if texts else []), *others))
 
 
 def _not_in(path: str, value: object) -> Condition:
@@ -360,5 +370,9 @@ def _unknown_operator(operator: str, place: str, known: Sequence[str]) -> Argume
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:
+        # Python does not write out whole numbers of more than some thousand digits.
+        return f"a value of the type {type(value).__name__} that is too long to show"
     return text if len(text) <= 60 else f"{text[:60]}…"  # noqa: PLR2004 - as messages show it

@@ -23,6 +23,7 @@ from aind_etl.access.document_filter import (
     IsPresent,
     Matches,
     Not,
+    OneOf,
     Order,
     Test,
     compile_pattern,
@@ -77,6 +78,8 @@ def _passes(value: object, test: Test) -> bool:
             return isinstance(value, str) and bool(_compiled(test).search(value))
         case Compare(order, other):
             return _stands(value, order, other)
+        case OneOf(values):
+            return isinstance(value, str) and value in values
         case HasEntry(condition, of_values):
             return isinstance(value, list) and any(
                 meets(entry, condition)

@@ -29,7 +29,9 @@ from aind_etl.access.document_filter import (
     IsPresent,
     Matches,
     Not,
+    OneOf,
     Order,
+    Scalar,
     Test,
 )
 from aind_etl.contract import ANALYSIS_TABLES, Column, DataType, Table, tables
@@ -62,6 +64,8 @@ ATTRIBUTE_PATHS = (
 """The query for the paths of `attributes`, which :class:`KnownPaths` takes."""
 PARAMETER_NAMES = "SELECT DISTINCT parameter FROM fit_parameters"
 """The query for the names of agents' parameters, which :class:`KnownPaths` takes."""
+ANY_REJECTED_VALUE = "SELECT 1 FROM rejected_values LIMIT 1"
+"""The query that tells whether there are rejected values, which :class:`KnownPaths` takes."""
 
 
 class Bounds(NamedTuple):
@@ -96,10 +100,14 @@ class KnownPaths:
         Format, section and path, as :data:`ATTRIBUTE_PATHS` finds them.
     parameters
         Names of agents' parameters, as :data:`PARAMETER_NAMES` finds them.
+    has_rejected_values
+        Whether any value of a document did not fit its column: of such records, columns are not
+        believed.
     """
 
     attributes: Sequence[tuple[str, str, str]]
     parameters: Sequence[str]
+    has_rejected_values: bool = False
     _attributes_at: dict[str, list[tuple[str, str, str]]] = field(default_factory=dict, init=False)
     _leaves: set[str] = field(default_factory=set, init=False)
     _branches: set[str] = field(default_factory=set, init=False)
@@ -136,7 +144,8 @@ class KnownPaths:
         known = (self._leaves, self._branches)
         if any(path in names or plain in names for names in known):
             return
-        if any(plain.startswith(f"{left}.") for left in _left()):
+        below = self._leaves if self.has_rejected_values else _left()
+        if any(plain.startswith(f"{one}.") for one in below):
             return
         raise ArgumentError(
             f"No document of the warehouse has a value at the filter's path '{path}'. "
@@ -276,6 +285,11 @@ class _Translation:
         if position is not None:
             at_position = f"process_index = {position}"
             bounds = _all([bounds, Bounds(at_position, at_position)])
+        if self._known.has_rejected_values:
+            bounds = Bounds(
+                _joined("AND", [bounds.sure, "n_rejected_values = 0"]),
+                _joined("OR", [bounds.maybe, "n_rejected_values > 0"]),
+            )
         sure, maybe = map(_is_true, bounds)
         # Whatever is there may be there as a null, which leaves no trace.
         return Bounds(sure, _TRUE if isinstance(test, IsPresent) else maybe)
@@ -322,7 +336,7 @@ class _Translation:
         match test:
             case IsPresent():
                 passes = Bounds(_TRUE, _TRUE)
-            case Matches() | Compare(_, str()):
+            case Matches() | OneOf() | Compare(_, str()):
                 passes = self._passes("value_text", DataType.VARCHAR, test)
             case Compare(_, bool()):
                 passes = self._passes("value_boolean", DataType.BOOLEAN, test)
@@ -361,10 +375,27 @@ class _Translation:
                 bounds = Bounds(_FALSE, is_there)
             case Compare(order, str() as text) if data_type in _DATED:
                 bounds = _compare_days(f"{value}::DATE", _DATED[data_type], order, text)
+            case OneOf(texts) if data_type is DataType.VARCHAR:
+                is_one = f"{value} IN (SELECT unnest({self._bind(sorted(texts))}))"
+                bounds = Bounds(is_one, is_one)
+            case OneOf(texts):
+                equal = [Compare(Order.EQUAL, text) for text in sorted(texts)]
+                bounds = _any([self._passes(value, data_type, one) for one in equal])
             case Compare(order, other) if _is_comparable(data_type, other):
                 compares = f"{value} {order} {self._bind(other)}"
                 bounds = Bounds(compares, compares)
+            case Compare(order, other):
+                bounds = Bounds(_FALSE, self._converted(value, data_type, order, other))
         return bounds
+
+    def _converted(self, value: str, data_type: DataType, order: Order, other: Scalar) -> str:
+        """Return when a column's value may be of another type in the document, and so pass."""
+        if data_type is DataType.VARCHAR and isinstance(other, bool):
+            return f"{value} IN ('true', 'false')"
+        if data_type is DataType.VARCHAR:
+            return f"TRY_CAST({value} AS DOUBLE) {order} {self._bind(other)}"
+        is_number = data_type is DataType.DOUBLE or data_type.is_integer
+        return f"{value} IS NOT NULL" if is_number and isinstance(other, str) else _FALSE
 
     def _pattern(self, test: Matches) -> str | None:
         """Return a regular expression as DuckDB reads it, None where it has none like it."""

@@ -14,6 +14,7 @@ import polars as pl
 from aind_etl.access.document_filter import Condition, parse_filter
 from aind_etl.access.document_matching import meets
 from aind_etl.access.filter_sql import (
+    ANY_REJECTED_VALUE,
     ATTRIBUTE_PATHS,
     PARAMETER_NAMES,
     FilterSql,
@@ -55,6 +56,7 @@ def matching_records(
     known = KnownPaths(
         connection.execute(ATTRIBUTE_PATHS).fetchall(),
         [name for (name,) in connection.execute(PARAMETER_NAMES).fetchall()],
+        has_rejected_values=bool(connection.execute(ANY_REJECTED_VALUE).fetchall()),
     )
     sql = to_sql(condition, known, lambda pattern: _is_readable(connection, pattern))
     found: pl.DataFrame = connection.sql(

@@ -646,7 +646,8 @@ RESULT_FOLDERS = (
         "status",
         V,
         "`listed`: it holds files; `missing`: there is nothing at its address; `refused`: the "
-        "store does not let it be listed; `unreachable`: listing failed, and is tried again.",
+        "store does not let it be listed; `too_many_files`: more lie there than a record has; "
+        "`unreachable`: listing failed, and is tried again.",
         required=True,
     ),
     FOLDER_FILES,

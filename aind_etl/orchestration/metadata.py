@@ -45,6 +45,7 @@ _NEWEST = (
     "finished_at",
 )
 _PICTURED_DAYS = 60
+_LEGEND_LENGTH = 40
 
 
 class Stopwatch:
@@ -244,7 +245,18 @@ def _axes(label: str) -> Iterator[tuple["Axes", list[dg.MetadataValue]]]:
     if axes.lines:
         # Around a single day matplotlib would show years.
         axes.set_xlim(axes.dataLim.x0 - 1, axes.dataLim.x1 + 1)
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=7)
+        lines, names = axes.get_legend_handles_labels()
+        axes.legend(
+            lines,
+            [
+                name if len(name) <= _LEGEND_LENGTH else f"{name[:_LEGEND_LENGTH]}…"
+                for name in names
+            ],
+            loc="center left",
+            bbox_to_anchor=(1, 0.5),
+            frameon=False,
+            fontsize=7,
+        )
     file = BytesIO()
     figure.savefig(file, format="png")
     picture.append(dg.MetadataValue.md(_as_image(file.getvalue())))

@@ -206,10 +206,12 @@ def _decode(content: bytes) -> _ResultFile:
     """
     try:
         return _DECODER.decode(_without_nan(_without_population(content)))
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass  # The slow way knows infinities and escapes, or why this is no JSON.
     try:
         loaded = json.loads(content)
+        # Halves of characters, which no table can hold, pass as escapes.
+        json.dumps(loaded, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise ResultError(
             "not_json",

@@ -10,6 +10,7 @@ so that memory is bounded however slowly they are taken.
 """
 
 import asyncio
+import os
 import queue
 import random
 import threading
@@ -87,13 +88,23 @@ class Problem:
     Attributes
     ----------
     reason
-        ``gone``, ``refused``, ``too_large``, ``empty`` or ``unreachable``.
+        ``gone``, ``refused``, ``too_large``, ``too_many_files``, ``empty`` or ``unreachable``.
     message
         What the store said, and what to do.
     """
 
     reason: str
     message: str
+
+
+MOST_FILES = 10_000
+"""The most files of a folder that is taken for that of one record; either pipeline writes four."""
+
+_TOO_MANY_FILES = Problem(
+    "too_many_files",
+    f"More than {MOST_FILES:,} files lie at this address, which is most likely that of a whole "
+    "bucket. Expected is the folder of one record: look at the document's location.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,7 +338,11 @@ class ResultStore:
 
     async def _list_folder(self, location: str, bounds: Bounds = _EVERYTHING) -> FolderListing:
         try:
-            files = [file async for page in self._pages(location, bounds) for file in page]
+            files: list[StoredFile] = []
+            async for page in self._pages(location, bounds):
+                files += page
+                if len(files) > MOST_FILES:
+                    return FolderListing(location, problem=_TOO_MANY_FILES)
         except FileNotFoundError:
             # There is not even a bucket.
             files = []
@@ -755,7 +770,8 @@ def _files_below(folder: Path) -> list[StoredFile]:
             facts = path.stat()
             found.append(
                 StoredFile(
-                    path.relative_to(folder).as_posix(),
+                    # Bytes that are no UTF-8 are shown as they are escaped.
+                    os.fsencode(path.relative_to(folder)).decode(errors="backslashreplace"),
                     facts.st_size,
                     f"{facts.st_size:x}-{facts.st_mtime_ns:x}",
                     datetime.fromtimestamp(facts.st_mtime, UTC),

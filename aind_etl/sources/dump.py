@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
+from functools import cache
 from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Self, cast
@@ -168,9 +169,26 @@ class DumpSource:
 def _is_own_file(path: Path) -> bool:
     """Return whether a path is a file of the dump itself; a link may lead anywhere."""
     if path.is_symlink():
-        _log.warning("%r is a link, and is not read. Put the file itself into the dump.", str(path))
+        _warn(f"{str(path)!r} is a link, and is not read. Put the file itself into the dump.")
+        return False
+    if not _is_utf8(path.name):
+        _warn(f"{str(path)!r} has a name that is not UTF-8, and is not read. Rename it.")
         return False
     return path.is_file()
+
+
+@cache
+def _warn(message: str) -> None:
+    """Log a warning once, however often the folder is looked through."""
+    _log.warning(message)
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _expect_utf8(path: Path) -> None:

@@ -466,8 +466,15 @@ class MongoSource:
         return kinds[:1] if all(kind is kinds[0] for kind in kinds) else _KINDS
 
     def _edge(self, collection: str, direction: int) -> list[Any]:
-        """Return the first ``_id`` of a collection in an order, if it has any."""
-        return self._page_of_ids(collection, None, 1, direction)
+        """Return the first ``_id`` of a collection in an order, if it has any.
+
+        Types that are not known sort before or after all others but the keys made to be the first
+        and the last, behind which they would hide: after such a key comes what follows it.
+        """
+        edge = self._page_of_ids(collection, None, 1, direction)
+        if edge and isinstance(edge[0], bson.MinKey | bson.MaxKey):
+            edge += self._page_of_ids(collection, {"$ne": edge[0]}, 1, direction)
+        return edge
 
     def _candidates(
         self, collection: str, kind: _Kind, record_ids: AbstractSet[str]

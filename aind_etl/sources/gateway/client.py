@@ -41,6 +41,8 @@ _EXAMPLE = "https://api.allenneuraldynamics.org/v1/analysis"
 
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
+_PIECE_BYTES = 1 << 14
+_LARGEST_REPLY_BYTES = 1 << 28
 _REACH_SECONDS = 10.0
 _CONNECT_SECONDS = 10.0
 # How often a single document is asked for that does not come, before its parts are.
@@ -238,7 +240,7 @@ class GatewayClient:
                                 f"a reply took longer than {self._reply_timeout:g} s",
                                 may_be_size=True,
                             )
-                body = httpx.Response(200, headers=reply.headers, content=b"".join(chunks)).content
+                body = _unpacked(reply.headers, b"".join(chunks))
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 raise PassingError(f"no connection: {_reason(error)}") from error
             except httpx.TimeoutException as error:
@@ -334,6 +336,26 @@ def _is_address(url: str) -> bool:
 def as_json(value: object) -> str:
     """Return a value as short JSON."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _unpacked(headers: httpx.Headers, body: bytes) -> bytes:
+    """Return the body of a reply as it was before it was packed.
+
+    Raises
+    ------
+    PassingError
+        It is larger than any page of documents.
+    """
+    # In pieces, so that a small reply cannot fill the memory before its size is seen.
+    pieces = (body[begin : begin + _PIECE_BYTES] for begin in range(0, len(body), _PIECE_BYTES))
+    whole = bytearray()
+    for piece in httpx.Response(200, headers=headers, content=pieces).iter_bytes():
+        whole += piece
+        if len(whole) > _LARGEST_REPLY_BYTES:
+            raise PassingError(
+                f"a reply unpacks to more than {_LARGEST_REPLY_BYTES:,} bytes", may_be_size=True
+            )
+    return bytes(whole)
 
 
 def _reason(error: Exception) -> str:
