@@ -3,7 +3,8 @@
 Histories are drawn at random: documents come, late ones with old times too, change without any
 time changing, go, and come back under the same ``_id``; collections appear and disappear; passes
 of both kinds, whole or in shards, are killed between any two writes or run into a server that
-fails; the change log is compacted; side files are those of before. ``AIND_ETL_TEST_STEPS`` says
+fails, or over a source that omits documents; the change log is compacted, and its files are lost,
+damaged and put back; side files are those of before. ``AIND_ETL_TEST_STEPS`` says
 how many steps to take; on an object store, where each takes long, a twentieth of that.
 """
 
@@ -45,10 +46,16 @@ from worlds import Clock, JsonDocument, load, read_dump
 
 from aind_etl.compaction import compact_change_log
 from aind_etl.contract import tables
-from aind_etl.errors import SourceError
+from aind_etl.errors import DataError, SourceError
 from aind_etl.extract import ExtractLimits, Pass
-from aind_etl.sources import Source, mongodb
-from aind_etl.sources.canonical import document_from_bson
+from aind_etl.shards import EVERYTHING, Shard
+from aind_etl.sources import Document, Source, mongodb
+from aind_etl.sources.canonical import (
+    RawDocument,
+    document_from_bson,
+    in_canonical_form,
+    record_id_of,
+)
 from aind_etl.sources.gateway import GatewaySource
 from aind_etl.sources.gateway import client as asking
 from aind_etl.sources.mongodb import MongoSource
@@ -72,6 +79,7 @@ IDENTITIES: tuple[Any, ...] = (
     "Zürich",
 )
 
+KEY_OF_VERSIONS = ("record_id", "batch_id", "content_hash")
 PASSES = st.sampled_from(Pass)
 NAMES = st.sampled_from(COLLECTIONS)
 IDS = st.sampled_from(range(len(IDENTITIES)))
@@ -166,6 +174,30 @@ class ByGateway:
             yield
         finally:
             self._gateway.fault_for = lambda _: None
+
+
+class Omitting:
+    """A source whose listings leave some documents out."""
+
+    def __init__(self, source: Source, hidden: set[str]) -> None:
+        self._source = source
+        self._hidden = hidden
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def list_ids(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[str]:
+        """Yield the ids of a shard but those that are hidden."""
+        ids = self._source.list_ids(collection, shard)
+        return (one for one in ids if one not in self._hidden)
+
+    def read_raw(
+        self, collection: str, shard: Shard = EVERYTHING
+    ) -> Iterator[RawDocument | Document]:
+        """Yield the documents of a shard but those that are hidden."""
+        for raw in self._source.read_raw(collection, shard):
+            if in_canonical_form(raw).record_id not in self._hidden:
+                yield raw
 
 
 class History(RuleBasedStateMachine):
@@ -270,6 +302,46 @@ class History(RuleBasedStateMachine):
         """Begin a pass, and be killed at an operation that changes the lake."""
         with self.places.killed_at(operation):
             self.run(pass_kind, shard_documents)
+
+    @rule(name=NAMES, number=st.integers(0, 20), pass_kind=PASSES, is_damaged=st.booleans())
+    def log_file_is_lost_for_a_while(
+        self, name: str, number: int, pass_kind: Pass, *, is_damaged: bool
+    ) -> None:
+        """Remove or cut off a file of a change log, go on, and put it back from a backup."""
+        # The numbers of batches go on behind the last file.
+        files = self.lake.log_files(name)[:-1]
+        if not files:
+            return
+        path = files[number % len(files)].path
+        known = set(self.lake.versions(name).select(*KEY_OF_VERSIONS).collect().iter_rows())
+        backup = path.read_bytes()
+        file_name = str(path).removeprefix(f"{self.lake}/")
+        if is_damaged:
+            self.lake.storage.write(file_name, lambda file: file.write(backup[: len(backup) // 2]))
+            with suppress(DataError):
+                self.run(pass_kind, 100)
+        else:
+            self.lake.storage.remove(file_name)
+            self.run(pass_kind, 100)
+            self.check(pass_kind)
+        self.lake.storage.write(file_name, lambda file: file.write(backup))
+        self.run(Pass.FULL, 100)
+        self.check(Pass.FULL)
+        now = self.lake.versions(name).select(*KEY_OF_VERSIONS).collect()
+        assert known <= set(now.iter_rows())
+
+    @rule(pass_kind=PASSES, omitted=st.sets(IDS, min_size=1))
+    def pass_over_a_source_that_omits(self, pass_kind: Pass, omitted: set[int]) -> None:
+        """Make a pass over a source that leaves out documents, but counts them."""
+        hidden = {record_id_of(IDENTITIES[one]) for one in omitted}
+        before = {name: set(self.lake.live_documents(name)["record_id"]) for name in COLLECTIONS}
+        self.clock.move(hours=1)
+        limits = ExtractLimits(max_deleted_share=1)
+        with self.served.open() as source, suppress(SourceError):
+            load(Omitting(source, hidden), self.lake, pass_kind, limits=limits, now=self.clock)
+        for name in COLLECTIONS:
+            kept = set(self.lake.live_documents(name)["record_id"])
+            assert before[name] & self.hashes_at_the_server(name).keys() <= kept
 
     def check(self, pass_kind: Pass) -> None:
         """Compare the lake with the database: contents after a full pass, ids after a new one."""

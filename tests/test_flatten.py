@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mutations import ANYTHING, mutate, mutations, value_at, ways_of
 from worlds import MAIN, NOON, read_dump
 
 from aind_etl.contract import ANALYSIS_TABLES, DataType, table_named, tables
@@ -236,15 +237,6 @@ def normalised(document):
         outputs = process.get("output_parameters") if isinstance(process, dict) else None
         if isinstance(outputs, list) and len(outputs) == 1 and isinstance(outputs[0], dict):
             process["output_parameters"] = outputs[0]
-    return document
-
-
-def value_at(document, way):
-    for step in way:
-        try:
-            document = document[step]
-        except (KeyError, IndexError, TypeError):
-            return None
     return document
 
 
@@ -1141,62 +1133,6 @@ def test_of_documents_with_one_odd_value_few_are_rejected_and_nothing_else_is_lo
 
 
 # --- whatever is in a document ----------------------------------------------------------------
-
-ANYTHING = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**70), 2**70)
-    | st.floats(allow_nan=True, allow_infinity=True)
-    | st.text(st.characters(codec="utf-8"), max_size=5)
-    | st.sampled_from(
-        ["2024-10-24", "2025-01-01T00:00:00Z", "s3://bucket/key", "$date", "a.b", ""]
-    ),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.text(st.characters(codec="utf-8"), max_size=4)
-            | st.sampled_from(["a.b", "a[0]", "params", "AIC", "url"]),
-            inner,
-            max_size=3,
-        )
-    ),
-    max_leaves=6,
-)
-
-
-def ways_of(value, way=()):
-    """Yield the way to every value of a document but the document itself, inner ones included."""
-    pairs = value.items() if isinstance(value, dict) else enumerate(value)
-    for step, inner in pairs:
-        yield (*way, step)
-        if isinstance(inner, dict | list):
-            yield from ways_of(inner, (*way, step))
-
-
-@st.composite
-def mutations(draw):
-    """Draw which document to change, and how: one to four values replaced, removed or added."""
-    change = st.tuples(
-        st.integers(0, 10**6), st.sampled_from(["replace", "remove", "add"]), ANYTHING
-    )
-    return draw(st.integers(0, 10**6)), draw(st.lists(change, min_size=1, max_size=4))
-
-
-def mutate(document, changes):
-    document = copy.deepcopy(document)
-    for number, kind, value in changes:
-        ways = [way for way in ways_of(document) if way != ("_id",)]
-        *to, last = ways[number % len(ways)]
-        target = value_at(document, to)
-        if kind == "replace":
-            target[last] = value
-        elif kind == "remove":
-            del target[last]
-        elif isinstance(target, dict):
-            target[f"new {last}"] = value
-        else:
-            target.insert(last, value)
-    return document
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,8 @@
 import gzip
 import importlib
 import shutil
+from contextlib import suppress
+from random import Random
 
 import orjson
 import pytest
@@ -18,6 +20,7 @@ from aind_etl.orchestration.resources import Etl
 from aind_etl.settings import load_settings
 from aind_etl.sources import read_documents
 from aind_etl.sources.dump import DumpSource
+from aind_etl.storage import LocalStorage
 from aind_etl.verify import verify_collection
 from aind_etl.warehouse import connect
 
@@ -102,6 +105,32 @@ def test_a_defect_in_one_collections_step_keeps_no_other_from_being_published(
     assert "Traceback" in text
     assert "in defective" in text
     assert "s3cret" not in text + str(raised.value)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_defect_anywhere_in_a_collections_step_keeps_no_other_from_being_published(
+    dump, opened, monkeypatch, seed
+):
+    operations = iter(range(Random(seed).randrange(40), -1, -1))
+    changed = []
+
+    def mortal(sound):
+        def mortal(self, name, *arguments, **named):
+            if SMALL in name and next(operations, None) == 0:
+                changed.append(name)
+                raise TypeError("a defect")
+            return sound(self, name, *arguments, **named)
+
+        return mortal
+
+    for method in ("read", "write", "update", "remove", "lock", "scratch", "files"):
+        monkeypatch.setattr(LocalStorage, method, mortal(getattr(LocalStorage, method)))
+    etl = opened(dump)
+    with suppress(UnexpectedError):
+        run_everything(etl, Pass.NEW, with_results=False)
+    with connect(etl.settings.warehouse_path) as connection:
+        found = connection.execute("SELECT DISTINCT source_collection FROM analyses").fetchall()
+    assert (OTHER,) in found
 
 
 def test_a_preview_that_cannot_be_made_stops_nothing(dump, opened, monkeypatch):

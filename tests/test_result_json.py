@@ -2,13 +2,15 @@
 
 import json
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from mutations import mutate, mutations
 
 from aind_etl.results.result_json import (
     ResultError,
@@ -332,6 +334,26 @@ def test_json_without_trials_is_refused(content):
 )
 def test_what_no_table_can_hold_is_no_json(content):
     assert refusal(content).reason == "not_json"
+
+
+@settings(max_examples=300)
+@given(mutations())
+def test_no_change_to_a_result_file_goes_unnoticed_or_stops_the_reader(mutation):
+    number, changes = mutation
+    sound = [a_fit(), {"analysis_results": a_fit()}, a_fit(n=2, n_trials=2)][number % 3]
+    content = json.dumps(mutate(sound, changes)).encode()
+    # Nothing but a refusal is raised.
+    with suppress(ResultError):
+        trials = read_result(content)
+        assert {values.shape for values in trials.columns.values()} == {(trials.n_trials + 1,)}
+        for name, values in trials.others.items():
+            name.encode()
+            assert values.shape[-1] in {trials.n_trials, trials.n_trials + 1}
+
+
+@given(st.binary(max_size=60))
+def test_whatever_bytes_a_result_file_has_are_refused_with_a_reason(content):
+    assert refusal(content).reason in {"not_json", "wrong_type", "no_trials"}
 
 
 # --- documents that were never trimmed --------------------------------------------------------

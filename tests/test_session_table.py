@@ -14,7 +14,7 @@ import duckdb
 import pandas as pd
 import polars as pl
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from result_endpoint import PAGE, SLOW_DOWN, Endpoint, Fault, endpoint_before, error
 from worlds import NOON, Built, Clock
@@ -95,6 +95,24 @@ def frame_of(rows: list[dict[str, object]], **columns: list[object]) -> pd.DataF
     return frame.set_index(index)
 
 
+ODD_CELLS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    st.text(max_size=6),
+    st.binary(max_size=4),
+    st.lists(st.integers() | st.text(st.characters(), max_size=2), max_size=2),
+    st.dictionaries(st.text(st.characters(), max_size=2), st.integers(), max_size=2),
+    st.lists(st.lists(st.just("\ud800"))),
+    st.sampled_from(
+        [
+            *("700001", "2024-08-09", "0001-01-01", "9999-12-31", "9999-12-31T23:59:59-14:00"),
+            *(83912, 235959, 999999, -1, 10**12, "0", "083912", "\ud800", pd.NaT),
+            *(pd.Timestamp("1700-01-01"), datetime(9999, 12, 31), date(1, 1, 1)),  # noqa: DTZ001
+        ]
+    ),
+)
 ONE_SESSION = [{"subject": "700001", "date": "2024-08-09", "suffix": 83912}]
 
 
@@ -312,6 +330,22 @@ def test_a_frame_without_subjects_or_days_is_refused_by_what_it_lacks(
 ) -> None:
     (folder / FRAME).write_bytes(pickle.dumps(pd.DataFrame({"rig": ["a"]})))
     assert "no column 'subject_id' and no column 'session_date'" in refresh(lake, store).note
+
+
+@settings(max_examples=150)
+@given(
+    st.lists(st.tuples(ODD_CELLS, ODD_CELLS, ODD_CELLS, ODD_CELLS), min_size=1, max_size=4),
+)
+def test_a_session_whose_cells_are_odd_harms_no_other(odd: list[tuple[object, ...]]) -> None:
+    good = ("700001", "2024-08-09", 83912, "rig a")
+    frame = pd.DataFrame(
+        [*odd, good], columns=["subject_id", "session_date", "nwb_suffix", "rig"], dtype=object
+    )
+    rows = rows_of(frame)
+    found = rows.filter(session_key="700001_2024-08-09_08-39-12")
+    assert found.height == 1
+    assert rows["session_key"].is_unique().all()
+    assert rows["session_key"].null_count() == 0
 
 
 # --- keys -----------------------------------------------------------------------------------

@@ -116,9 +116,8 @@ def _run_all(
     # What the lake has and the source has not is compared too: it is gone, or misplaced.
     present = {*etl.list_collections(), *etl.lake.collections()}
     collections = etl.settings.choose(present)
-    planned = _plan(etl, collections)
+    planned, failures = _plan(etl, collections)
     make_partitions(instance, planned)
-    failures: list[AindEtlError] = []
     keys = list(chain.from_iterable(planned.values()))
     for number, key in enumerate(keys, start=1):
         etl.progress.stage(number, len(keys))
@@ -180,13 +179,27 @@ def _contained(etl: Etl, what: str, error: Exception) -> UnexpectedError:
     )
 
 
-def _plan(etl: Etl, collections: Sequence[str]) -> dict[str, list[str]]:
-    """Decide how many parts each collection is to have, and return their partitions."""
+def _plan(etl: Etl, collections: Sequence[str]) -> tuple[dict[str, list[str]], list[AindEtlError]]:
+    """Decide how many parts each collection is to have.
+
+    Returns
+    -------
+    dict, list of AindEtlError
+        The partitions of each collection, and the failures of those that have none.
+    """
+    planned: dict[str, list[str]] = {}
+    failures: list[AindEtlError] = []
     with etl.open_source() as source:
         for collection in collections:
             try:
                 documents = source.count_documents(collection)
             except AindEtlError:
                 documents = None  # The pass itself will say what is wrong.
-            plan_parts(etl.lake, collection, documents, etl.settings.partition_documents)
-    return planned_partitions(etl.lake, collections)
+            try:
+                plan_parts(etl.lake, collection, documents, etl.settings.partition_documents)
+                planned |= planned_partitions(etl.lake, [collection])
+            except AindEtlError as error:
+                failures.append(error)
+            except Exception as error:  # noqa: BLE001 - contained and reported
+                failures.append(_contained(etl, f"the collection {collection!r}", error))
+    return planned, failures

@@ -535,7 +535,7 @@ class _Cells:
         if isinstance(value, list):
             return [self._countable(one) for one in value]
         if isinstance(value, dict):
-            return {_text(key): self._countable(one) for key, one in value.items()}
+            return {_text(_plain(key)): self._countable(one) for key, one in value.items()}
         if isinstance(value, float) and math.isinf(value):
             return _text(value)
         return value if value is None or isinstance(value, str | int | float) else _text(value)
@@ -593,6 +593,9 @@ def _text(value: object) -> str:
 
 def _plain(value: object) -> object:  # noqa: PLR0911 - one a kind
     """Return a value as Python has it; None for every way of saying that there is none."""
+    if isinstance(value, str) and not value.isascii():
+        # Half of a character, which no column can hold, is shown as it is escaped.
+        return value.encode(errors="backslashreplace").decode()
     if type(value) in _SIMPLE:
         return value
     if isinstance(value, float):
