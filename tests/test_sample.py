@@ -4,6 +4,8 @@ import json
 import math
 import os
 import re
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -827,3 +829,26 @@ def test_the_session_tables_folder_tells_every_subjects_investigator(
     }
     assert {mouse["subject_id"] for mouse in mapping} == subjects - {None}
     assert all(mouse["PI"] for mouse in mapping)
+
+
+def test_the_result_folders_are_made_once_though_several_runs_ask_at_the_same_time(
+    tmp_path: Path,
+) -> None:
+    program = (
+        "import sys; from pathlib import Path; from aind_etl.sources.urls import open_source; "
+        "print(open_source('sample:?sessions=2').write_results(Path(sys.argv[1])))"
+    )
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path / "results")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    answers = {one.communicate() for one in running}
+    assert answers == {(f"{tmp_path / 'results' / 'sessions=2&seed=0'}\n", "")}
+    assert [path.name for path in (tmp_path / "results").iterdir() if path.is_dir()] == [
+        "sessions=2&seed=0"
+    ]

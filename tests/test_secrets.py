@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from pymongo import MongoClient
 from worlds import read_dump
 
 from aind_etl.errors import AindEtlError, DataError, SourceError, UnexpectedError
+from aind_etl.orchestration.secrets import hiding_credentials
 
 SECRET = "horse/b@ttery:st%ple"
 WRONG = "wr0ng/b@ttery:st%ple"
@@ -142,3 +144,36 @@ def test_no_error_of_ours_shows_the_credentials_of_an_address(address):
         assert "s3c" not in text
         assert "me" not in text.split("://")[1].partition("@")[0]
         assert text.endswith(f'@{address.partition("@")[2]}".')
+
+
+@pytest.mark.slow
+def test_the_credentials_of_a_store_that_does_not_answer_are_found_nowhere(
+    sample_dump: Path, tmp_path: Path
+) -> None:
+    done = run(
+        tmp_path,
+        *("run", "--source", str(sample_dump)),
+        # Libraries log whatever they are asked, where their own log is asked for.
+        program="from aind_etl.cli import main; main()",
+        AIND_ETL_RESULTS_ROOT="s3://",
+        AIND_ETL_S3_ENDPOINT_URL=f"http://{USERNAME}:s3cret-word@127.0.0.1:9",
+    )
+    assert done.returncode == 3
+    assert b"cannot be reached" in done.stderr
+    assert places_with("s3cret-word", tmp_path, done) == []
+
+
+def test_an_error_keeps_the_causes_that_show_no_credential():
+    @hiding_credentials
+    def step(address: str) -> None:
+        ours = SourceError("it failed")
+        ours.__cause__ = ValueError("a cause")
+        ours.__cause__.__cause__ = OSError(address)
+        raise ours
+
+    for address, shown in (("http://host/", True), ("http://me:s3cret@host/", False)):
+        with pytest.raises(SourceError) as caught:
+            step(address)
+        said = "".join(traceback.format_exception(caught.value))
+        assert "a cause" in said
+        assert (address in said) is shown

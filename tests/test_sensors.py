@@ -175,7 +175,7 @@ def test_collections_that_the_lake_has_not_are_asked_for_and_become_partitions(e
     requests = look(etl, instance)
     assert requests.keys() == {ONE, OTHER}
     assert set(instance.get_dynamic_partitions("collections")) == {ONE, OTHER}
-    assert {request.tags[ATTEMPT_TAG] for request in requests.values()} == {"1"}
+    assert {request.tags.get(ATTEMPT_TAG) for request in requests.values()} == {None}
     assert len({request.run_key for request in requests.values()}) == 2
 
 
@@ -254,7 +254,7 @@ def test_what_failed_is_asked_for_again_as_the_next_attempt_with_growing_pauses(
     keys = set()
     for attempt in range(1, 4):
         request = look(etl, instance, moment)[ONE]
-        assert request.tags[ATTEMPT_TAG] == str(attempt)
+        assert request.tags.get(ATTEMPT_TAG, "1") == str(attempt)
         keys.add(request.run_key)
         record(instance, request, status, jobs[REFRESH_COLLECTION])
         pause = pause_after(attempt)
@@ -270,7 +270,7 @@ def test_a_run_that_failed_when_its_documents_were_in_is_asked_for_again(
     """As one whose store was away when the turn of the result folders came."""
     record(instance, dg.RunRequest(partition_key=ONE), FAILURE, jobs[REFRESH_COLLECTION])
     request = look(etl_loaded, instance)[ONE]
-    assert request.tags[ATTEMPT_TAG] == "1"
+    assert ATTEMPT_TAG not in request.tags
     record(instance, request, FAILURE, jobs[REFRESH_COLLECTION])
     assert look(etl_loaded, instance) == f"{ONE}: attempt 2 follows in 1 min"
     request = look(etl_loaded, instance, now() + timedelta(minutes=2))[ONE]
@@ -318,7 +318,7 @@ def test_new_content_begins_with_the_first_attempt_at_once(etl, instance, databa
     record(instance, look(etl, instance)[ONE], FAILURE, jobs[REFRESH_COLLECTION])
     assert ONE not in look(etl, instance)
     database[ONE].insert_one({"_id": "1"})
-    assert look(etl, instance)[ONE].tags[ATTEMPT_TAG] == "1"
+    assert ATTEMPT_TAG not in look(etl, instance)[ONE].tags
 
 
 def test_a_run_that_succeeded_is_not_believed_where_the_lake_says_otherwise(etl, instance, jobs):

@@ -13,6 +13,7 @@ from aind_etl.contract import TABLES, tables
 from aind_etl.orchestration.assets.warehouse import WAREHOUSE
 from aind_etl.orchestration.pods import pod
 from aind_etl.orchestration.resources import Etl
+from aind_etl.orchestration.secrets import hiding_credentials
 from aind_etl.published import published
 from aind_etl.publishing import as_markdown
 from aind_etl.sql_files import Kind, read_sql_files, tables_read
@@ -152,6 +153,7 @@ def _all_warnings() -> list[_Warning]:
     # The page materialises an asset together with the checks of that asset alone.
     can_subset=True,
 )
+@hiding_credentials
 def warnings(
     context: dg.AssetCheckExecutionContext, etl: dg.ResourceParam[Etl]
 ) -> Iterator[dg.AssetCheckResult]:

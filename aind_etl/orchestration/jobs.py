@@ -16,6 +16,7 @@ from aind_etl.orchestration.assets.unclaimed import unclaimed_folders
 from aind_etl.orchestration.assets.warehouse import WAREHOUSE
 from aind_etl.orchestration.pods import pod
 from aind_etl.orchestration.resources import Etl
+from aind_etl.orchestration.secrets import hiding_credentials
 from aind_etl.verify import verify_collection, verify_tables, verify_warehouse
 
 REFRESH_COLLECTION = "refresh_collection"
@@ -52,6 +53,7 @@ publish_warehouse = dg.define_asset_job(
 
 
 @dg.op(name="compare_contents", tags=pod(4096))
+@hiding_credentials
 def _compare_contents(context: dg.OpExecutionContext, etl: dg.ResourceParam[Etl]) -> None:
     """Compare every document of the source with the lake, and every table with the warehouse.
 

@@ -43,7 +43,7 @@ from aind_etl.warehouse import is_current, read_info
 BATCH_TAG = "aind_etl/batch"
 """Tag of a run: the same for every attempt to bring the same content in."""
 ATTEMPT_TAG = "aind_etl/attempt"
-"""Tag of a run: which attempt it is, from 1."""
+"""Tag of a run: which attempt it is, from the second on."""
 REASON_TAG = "aind_etl/reason"
 """Tag of a run: why it was asked for."""
 
@@ -268,11 +268,10 @@ def _key(one: Behind) -> str:
 
 
 def _tags(one: Behind, attempt: int) -> dict[str, str]:
-    return {
-        BATCH_TAG: one.identity,
-        ATTEMPT_TAG: str(attempt),
-        REASON_TAG: one.reason[:_REASON_LENGTH],
-    }
+    # The list of runs shows every tag: the first attempt needs none.
+    return {BATCH_TAG: one.identity, REASON_TAG: one.reason[:_REASON_LENGTH]} | (
+        {ATTEMPT_TAG: str(attempt)} if attempt > 1 else {}
+    )
 
 
 def _partitions_in_flight(instance: dg.DagsterInstance) -> set[str]:

@@ -522,8 +522,10 @@ class _Cells:
         if value is None or isinstance(value, str):
             return value
         if isinstance(value, list) and _SIMPLE.issuperset(map(type, value)):
-            self._count(len(value))
-            return _encode(value)
+            text = _encode(value)
+            if text.isascii():
+                self._count(len(value))
+                return text
         if isinstance(value, list | dict):
             return _encode(self._countable(value))
         return _text(value)

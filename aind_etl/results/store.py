@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 
 import polars as pl
 
-from aind_etl.errors import AindEtlError, ConfigurationError, SourceError
+from aind_etl.errors import AindEtlError, ConfigurationError, SourceError, without_credentials
 
 if TYPE_CHECKING:
     from aiobotocore.awsrequest import AioAWSResponse
@@ -849,7 +849,7 @@ def _asked_to_wait(error: Exception) -> float:
 
 def _said(error: Exception) -> str:
     """Return what an error says, on one line."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    return without_credentials(" ".join(str(error).split()))[:300] or type(error).__name__
 
 
 def _problem_of(error: Exception) -> Problem:

@@ -13,6 +13,7 @@ from aind_etl.orchestration.metadata import OWNERS, Stopwatch, partition_metadat
 from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH
 from aind_etl.orchestration.pods import pod
 from aind_etl.orchestration.resources import Etl
+from aind_etl.orchestration.secrets import hiding_credentials
 
 
 class PassConfig(dg.Config):
@@ -32,6 +33,7 @@ class PassConfig(dg.Config):
     backfill_policy=ONE_RUN_EACH,
     op_tags=pod(2048),
 )
+@hiding_credentials
 def documents(
     context: dg.AssetExecutionContext, config: PassConfig, etl: dg.ResourceParam[Etl]
 ) -> dg.MaterializeResult[Any]:

@@ -18,6 +18,7 @@ from aind_etl.orchestration.metadata import (
 from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH
 from aind_etl.orchestration.pods import pod
 from aind_etl.orchestration.resources import Etl
+from aind_etl.orchestration.secrets import hiding_credentials
 
 
 @dg.multi_asset(
@@ -40,6 +41,7 @@ from aind_etl.orchestration.resources import Etl
     backfill_policy=ONE_RUN_EACH,
     op_tags=pod(2048),
 )
+@hiding_credentials
 def flatten(
     context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
 ) -> Iterator[dg.MaterializeResult[Any]]:

@@ -9,6 +9,7 @@ from aind_etl.orchestration.assets.warehouse import WAREHOUSE
 from aind_etl.orchestration.metadata import OWNERS, Stopwatch, uri
 from aind_etl.orchestration.pods import pod
 from aind_etl.orchestration.resources import Etl
+from aind_etl.orchestration.secrets import hiding_credentials
 from aind_etl.published import beside
 
 
@@ -21,6 +22,7 @@ from aind_etl.published import beside
     owners=OWNERS,
     op_tags=pod(2048),
 )
+@hiding_credentials
 def report(etl: dg.ResourceParam[Etl]) -> dg.MaterializeResult[Any]:
     """Draw the report on the warehouse that was published."""
     from aind_etl.report import write_report  # noqa: PLC0415 - slow to import

@@ -22,6 +22,7 @@ from aind_etl.orchestration.metadata import (
 from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH
 from aind_etl.orchestration.pods import pod
 from aind_etl.orchestration.resources import Etl, ResultStoreError
+from aind_etl.orchestration.secrets import hiding_credentials
 
 if TYPE_CHECKING:
     from aind_etl.results import ResultFilesReport, ResultStore, TrialsReport
@@ -61,6 +62,7 @@ def _specs(made: tuple[Table, ...], upstream: list[str]) -> list[dg.AssetSpec]:
     backfill_policy=ONE_RUN_EACH,
     op_tags=pod(2048),
 )
+@hiding_credentials
 def list_results(
     context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
 ) -> Iterator[dg.MaterializeResult[Any]]:
@@ -98,6 +100,7 @@ def list_results(
     backfill_policy=ONE_RUN_EACH,
     op_tags=pod(2048),
 )
+@hiding_credentials
 def read_results(
     context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
 ) -> Iterator[dg.MaterializeResult[Any]]:

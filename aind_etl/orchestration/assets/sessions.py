@@ -11,6 +11,7 @@ from aind_etl.orchestration.assets.results import open_store
 from aind_etl.orchestration.metadata import OWNERS, Stopwatch, table_metadata, uri
 from aind_etl.orchestration.pods import pod
 from aind_etl.orchestration.resources import Etl
+from aind_etl.orchestration.secrets import hiding_credentials
 
 CAN_BE_READ = "session_table_can_be_read"
 """The check that a person should look at the session table."""
@@ -32,6 +33,7 @@ CAN_BE_READ = "session_table_can_be_read"
         )
     ],
 )
+@hiding_credentials
 def sessions(
     context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:

@@ -20,6 +20,7 @@ from aind_etl.orchestration.metadata import (
 )
 from aind_etl.orchestration.pods import pod
 from aind_etl.orchestration.resources import Etl
+from aind_etl.orchestration.secrets import hiding_credentials
 from aind_etl.publishing import (
     ChecksFailedError,
     Outcome,
@@ -94,6 +95,7 @@ def warehouse_asset() -> dg.AssetsDefinition:
         pool=PUBLISHER_POOL,
         op_tags=pod(2048, cpu="2"),
     )
+    @hiding_credentials
     def publish(
         context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
     ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
