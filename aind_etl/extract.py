@@ -35,7 +35,7 @@ from aind_etl.lake import Lake, record_ids
 from aind_etl.live_documents import live_by_shard
 from aind_etl.parallel import in_parallel
 from aind_etl.recognition import NOTHING_KNOWN, Known, Recognition, raw_hash, recognising
-from aind_etl.shards import WHOLE, Part, Shard
+from aind_etl.shards import Part, Shard
 from aind_etl.sources import Document, RawDocument, Source
 from aind_etl.sources.canonical import in_canonical_form
 
@@ -188,7 +188,7 @@ def _extract_once(  # noqa: PLR0913, PLR0917 - as above
 ) -> ExtractReport | _Disagreement:
     began = now()
     fingerprint = source.fingerprint(collection)
-    counted = source.count_documents(collection)
+    counted = source.count_documents(collection, lake.part.shard)
     state = lake.state(collection)
     if max(state.flattened_through, state.results_searched_through) > lake.last_batch(collection):
         # The log that the state speaks of is gone; another one has batches of the same numbers.
@@ -252,12 +252,11 @@ def _disagreeing_counts(
 ) -> str:
     """Return what a source counted before and after a pass, where the pass saw another number.
 
-    Nothing where they agree, and where the source cannot count or a part is read, of which there
-    is no count.
+    Nothing where they agree, and where the source cannot count.
     """
-    if before is None or part != WHOLE:
+    if before is None:
         return ""
-    after = source.count_documents(collection)
+    after = source.count_documents(collection, part.shard)
     if after is None or min(before, after) <= seen <= max(before, after):
         return ""
     return f"{before:,}" if before == after else f"{before:,} before and {after:,} after the pass"
@@ -265,8 +264,7 @@ def _disagreeing_counts(
 
 def _divide(counted: int | None, part: Part, shard_documents: int) -> list[Shard]:
     """Return the shards to read a part of a collection in."""
-    count = (counted or 0) / part.of
-    return part.in_shards(max(1, ceil(count / shard_documents)))
+    return part.in_shards(max(1, ceil((counted or 0) / shard_documents)))
 
 
 _NO_IDS = pl.DataFrame(schema={"record_id": pl.String})

@@ -56,12 +56,13 @@ from mongod import (
 )
 from pymongo import MongoClient
 from pymongo.database import Database
-from worlds import MAIN, assert_same, contents_of, load, loaded_lake, refresh
+from worlds import MAIN, assert_same, contents_of, extract, load, loaded_lake, refresh
 
 from aind_etl.contract import tables
 from aind_etl.errors import ConfigurationError, SourceError
 from aind_etl.extract import Pass
 from aind_etl.lake import Lake
+from aind_etl.shards import parts
 from aind_etl.sources import Document, read_documents
 from aind_etl.sources.canonical import document_from_json
 from aind_etl.sources.dump import DumpSource
@@ -532,6 +533,37 @@ def test_a_first_load_that_misses_documents_which_the_source_counts_is_an_error(
     sample.leaves_out = 0
     load(source, lake, Pass.NEW)
     assert lake.live_documents(MAIN).height == count
+
+
+@pytest.mark.parametrize("collection", [MAIN, ODD])
+@pytest.mark.parametrize("of", [1, 2, 7])
+def test_the_counts_of_the_parts_of_a_collection_are_those_of_their_ids(
+    sample: Gateway, open_gateway: Open, collection: str, of: int
+) -> None:
+    sample.database["odd numbers"].drop()
+    sample.database["odd numbers"].insert_many([{"_id": 1}, {"_id": "1"}, {"_id": None}])
+    source = open_gateway(sample, collections=[MAIN, ODD, "odd numbers"])
+    for name in (collection, "odd numbers"):
+        counted = [source.count_documents(name, part.shard) for part in parts(of)]
+        assert counted == [len(set(source.list_ids(name, part.shard))) for part in parts(of)]
+        assert sum(counted) == source.count_documents(name)
+
+
+def test_a_part_that_misses_documents_which_the_source_counts_is_an_error(
+    sample: Gateway, open_gateway: Open, lake: Lake
+) -> None:
+    source = open_gateway(sample, collections=[MAIN])
+    lake.update_layout(MAIN, {"parts": 2})
+    for part in lake.parts(MAIN):
+        extract(source, part, MAIN)
+    before = lake.live_documents(MAIN).height
+    assert before == source.count_documents(MAIN)
+    sample.leaves_out = 3
+    empty = Lake(f"{lake}-of-parts")
+    empty.update_layout(MAIN, {"parts": 2})
+    for part in empty.parts(MAIN):
+        with pytest.raises(SourceError, match="It leaves some out"):
+            extract(source, part, MAIN)
 
 
 def test_documents_that_are_gone_are_deleted_though_others_come_meanwhile(

@@ -90,7 +90,7 @@ class DumpSource:
         """Return the names of the collections, sorted."""
         return sorted(self._files())
 
-    def count_documents(self, collection: str) -> None:
+    def count_documents(self, collection: str, shard: Shard = EVERYTHING) -> None:
         """Return nothing: whoever counts has read the file."""
 
     def list_ids(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[str]:

@@ -246,8 +246,8 @@ class MongoSource:
             and self._edge(name, ASCENDING)
         ]
 
-    def count_documents(self, collection: str) -> int:
-        """Return how many documents the server counts.
+    def count_documents(self, collection: str, shard: Shard = EVERYTHING) -> int:
+        """Return how many documents of a shard the server counts.
 
         Raises
         ------
@@ -255,7 +255,13 @@ class MongoSource:
             The server cannot be asked.
         """
         self._find_database()
-        return int(self._ask(lambda _: self._database[collection].count_documents({})))
+        if shard == EVERYTHING:
+            return self._count(collection, {})
+        conditions = list(self._conditions(collection, shard))
+        return sum(self._count(collection, {"_id": condition}) for condition in conditions)
+
+    def _count(self, collection: str, condition: Mapping[str, Any]) -> int:
+        return int(self._ask(lambda _: self._database[collection].count_documents(condition)))
 
     def list_ids(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[str]:
         """Yield the record id of every document of a shard, reading nothing but ids.

@@ -31,8 +31,8 @@ class Source(Protocol):
         """Return the names of the collections, sorted."""
         ...
 
-    def count_documents(self, collection: str) -> int | None:
-        """Return how many documents there are; None where only reading would tell."""
+    def count_documents(self, collection: str, shard: Shard = EVERYTHING) -> int | None:
+        """Return how many documents there are in a shard; None where only reading would tell."""
         ...
 
     def list_ids(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[str]:

@@ -75,7 +75,7 @@ class SampleSource:
         """Return the names of the collections, sorted."""
         return self._dump.list_collections()
 
-    def count_documents(self, collection: str) -> None:
+    def count_documents(self, collection: str, shard: Shard = EVERYTHING) -> None:
         """Return nothing: whoever counts has read the dump."""
 
     def list_ids(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[str]:

@@ -145,15 +145,22 @@ class GatewaySource:
             )
         return found
 
-    def count_documents(self, collection: str) -> int:
-        """Return how many documents the gateway counts.
+    def count_documents(self, collection: str, shard: Shard = EVERYTHING) -> int:
+        """Return how many documents of a shard the gateway counts.
 
         Raises
         ------
         SourceError
             The gateway cannot be asked.
         """
-        return self._client.count_documents(collection, {})
+        if shard == EVERYTHING:
+            return self._client.count_documents(collection, {})
+        counted = self._client.count_documents(collection, {"_id": _range(shard)})
+        if shard.holds(OTHER_ID_PREFIX):
+            # All ids that are no text belong to one shard.
+            texts = self._client.count_documents(collection, {"_id": _range(EVERYTHING)})
+            counted += self._client.count_documents(collection, {}) - texts
+        return counted
 
     def list_ids(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[str]:
         """Yield the record id of every document of a shard, reading nothing but ids.
