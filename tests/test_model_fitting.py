@@ -184,6 +184,7 @@ class Reference:
             if isinstance(outputs, list):
                 outputs = outputs[0]
             parameters = code["parameters"]
+            fit = self._of_fit(outputs.get("fitting_results") or {})
             yield {
                 "_id": document["_id"],
                 "nwb_name": outputs.get("nwb_name"),
@@ -195,7 +196,9 @@ class Reference:
                 "CO_asset_id": [one["url"] for one in code["input_data"]],
                 "analysis_tag": parameters.get("analysis_tag", parameters.get("analysis_ver")),
                 "pipeline_source": "aind analysis framework",
-                **self._of_fit(outputs.get("fitting_results") or {}),
+                **fit,
+                # What is projected out of a list of processes is a list.
+                **{name: fit[name] or [] for name in FOLDS},
             }
 
     @staticmethod

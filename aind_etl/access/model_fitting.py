@@ -129,7 +129,8 @@ def get_mle_model_fitting(  # noqa: PLR0913, PLR0917 - the arguments people know
         2. ``log_likelihood``, ``prediction_accuracy``, ``k_model``, ``AIC``, ``BIC``, ``LPT``,
            ``LPT_AIC``, ``LPT_BIC``, ``params`` (parameter to value), and the lists
            ``prediction_accuracy_test``, ``prediction_accuracy_fit`` and
-           ``prediction_accuracy_test_bias_only``, one value a fold;
+           ``prediction_accuracy_test_bias_only``, one value a fold, empty for a fit of the
+           framework without cross-validation;
         3. ``latent_variables`` (name to array) and ``qvalue_spread``. For n trials, ``q_value``
            and ``choice_kernel`` are [2, n + 1], ``choice_prob`` [2, n], ``loss_count``,
            ``value``, ``threshold`` and ``p_exploit`` [n + 1], ``exploiting`` and ``rpe`` [n];
@@ -304,7 +305,13 @@ def _metrics(connection: duckdb.DuckDBPyConnection, fits: pl.DataFrame) -> dict[
         for one, others in zip(names, values, strict=True)
     ]
     for name, lists in zip(_FOLDS, folds[1:], strict=True):
-        columns[name] = [_list_of_folds(one) for one in lists]
+        columns[name] = [
+            # The reader gives no list for the prototype, and an empty one for the framework.
+            [] if told is None and pipeline_format == "framework" else told
+            for told, pipeline_format in zip(
+                map(_list_of_folds, lists), fits["pipeline_format"], strict=True
+            )
+        ]
     return columns
 
 
