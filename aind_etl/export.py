@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -18,7 +19,7 @@ import duckdb
 from aind_etl.contract.ddl import quote_identifier, quote_text
 from aind_etl.errors import ConfigurationError
 from aind_etl.published import Place
-from aind_etl.query import for_spreadsheets
+from aind_etl.query import explained, for_spreadsheets
 from aind_etl.sql_files import Kind, read_sql_files
 from aind_etl.warehouse import connect, read_info
 
@@ -104,7 +105,8 @@ def export(
     Raises
     ------
     ConfigurationError
-        There is no warehouse or no such table, or the target is of the other kind.
+        There is no warehouse or no such table, the target is of the other kind, or cannot be
+        written.
     """
     if export_format == "xlsx" and target.is_dir():
         raise ConfigurationError(
@@ -125,10 +127,13 @@ def export(
                 return _write_workbook(
                     connection, read_info(warehouse), described, target, Path(aside), progress
                 )
-            return [
-                _write_file(connection, one, target, Path(aside), export_format, progress)
-                for one in described
-            ]
+            try:
+                return [
+                    _write_file(connection, one, target, Path(aside), export_format, progress)
+                    for one in described
+                ]
+            except duckdb.IOException as error:
+                raise explained(error, writing=True) from None
 
 
 def _described(connection: duckdb.DuckDBPyConnection, wanted: Sequence[str]) -> list[_Described]:
@@ -221,8 +226,18 @@ def _workbook(path: Path) -> Iterator["xlsxwriter.Workbook"]:
         "strings_to_urls": False,
         "tmpdir": str(path.parent),
     }
-    with xlsxwriter.Workbook(str(path), options) as workbook:
-        yield workbook
+    packed = BytesIO()
+    try:
+        with xlsxwriter.Workbook(packed, options) as workbook:
+            yield workbook
+    except xlsxwriter.exceptions.FileCreateError as error:
+        # It holds what the operating system said.
+        raise ConfigurationError(
+            f"The workbook {path.name!r} could not be written: {error}. Check the path, the rights "
+            "to it and the free space; what was there before is as it was."
+        ) from None
+    # Written here: an archive on a full disk would print a traceback when it is thrown away.
+    path.write_bytes(packed.getvalue())
 
 
 def _write_sheet(

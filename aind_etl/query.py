@@ -3,6 +3,7 @@
 Nothing here writes to the warehouse, and no error of a query reaches a user as a traceback.
 """
 
+import re
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +17,7 @@ from aind_etl.published import Place
 from aind_etl.warehouse import connect
 
 FileFormat = Literal["csv", "json", "parquet"]
+_WRAPPED = re.compile(r'"exception_message":"((?:[^"\\]|\\.)*)"')
 _OPTIONS: dict[FileFormat, str] = {
     "csv": "FORMAT csv, HEADER",
     "json": "FORMAT json, ARRAY true",
@@ -180,6 +182,14 @@ def explained(error: duckdb.Error, *, writing: bool = False) -> ConfigurationErr
         return ConfigurationError(
             f"The warehouse cannot be read: {error}. If it was copied, copy it again; 'aind-etl "
             "run' builds it anew."
+        )
+    if isinstance(error, duckdb.IOException):
+        # DuckDB wraps what the operating system says in JSON.
+        wrapped = _WRAPPED.search(str(error))
+        reason = wrapped[1].replace('\\"', "'") if wrapped else str(error)
+        return ConfigurationError(
+            f"The file could not be written: {reason}. Check the path, the rights to it and the "
+            "free space; what was there before is as it was."
         )
     return ConfigurationError(f"The query cannot be run. {error}")
 

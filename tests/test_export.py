@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from datetime import UTC, date, datetime
 
 import duckdb
@@ -169,6 +171,27 @@ def test_an_export_that_fails_leaves_what_was_there(built, tmp_path, monkeypatch
         export(built.warehouse, tmp_path, "xlsx")
     with pytest.raises(ConfigurationError, match="written to a folder"):
         export(built.warehouse, path, "csv")
+
+
+@pytest.mark.parametrize("export_format", ["csv", "arrow", "parquet", "xlsx"])
+def test_an_export_to_a_full_disk_ends_with_a_sentence(built, tmp_path, export_format):
+    target = tmp_path / "export" / ("tables.xlsx" if export_format == "xlsx" else "tables")
+    # A file can have no more bytes than these, as if the disk were full.
+    program = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
+        "from aind_etl.cli import main; main()"
+    )
+    arguments = ["export", str(target), "--format", export_format, "--table", "analyses"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments, "--warehouse", str(built.warehouse)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "the rights to it and the free space" in " ".join(done.stderr.split())
+    assert [path for path in (tmp_path / "export").rglob("*") if path.is_file()] == []
 
 
 def test_the_command_takes_both_spellings_and_refuses_what_contradicts(built, tmp_path):
