@@ -1,5 +1,6 @@
 """What many tests need: the sample world as a dump, as a lake and as a warehouse."""
 
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,6 +21,11 @@ from aind_etl.warehouse import build_warehouse
 # Nothing is said about how fast a test is: that depends on the machine.
 settings.register_profile("unhurried", settings.default, deadline=None)
 settings.load_profile("unhurried")
+
+
+def pytest_unconfigure() -> None:
+    """Take away Hypothesis' callbacks, which would keep DuckDB's types beyond the end."""
+    gc.callbacks.clear()
 
 
 @pytest.fixture(scope="session", autouse=True)

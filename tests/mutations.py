@@ -22,7 +22,10 @@ ANYTHING = st.recursive(
     | st.floats(allow_nan=True, allow_infinity=True)
     | st.text(st.characters(codec="utf-8"), max_size=5)
     | st.sampled_from(
-        ["2024-10-24", "2025-01-01T00:00:00Z", "s3://bucket/key", "$date", "a.b", ""]
+        [
+            *("2024-10-24", "2025-01-01T00:00:00Z", "s3://bucket/key", "$date", "a.b", ""),
+            *("9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"),
+        ]
     ),
     lambda inner: (
         st.lists(inner, max_size=3)
