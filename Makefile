@@ -66,6 +66,8 @@ lint: .venv/installed-dev  ## Run the linters and the type checker.
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/shellcheck docker/entrypoint.sh
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/ci.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml
 
 docs: .venv/installed-dev  ## Write the generated pages of docs/ anew.
 	$(BIN)/python docs/renew_dictionary.py
