@@ -8,7 +8,7 @@ are whole statements, checks SELECTs that return what offends. How they are run 
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -21,9 +21,13 @@ from typing import Any
 import duckdb
 
 from aind_etl.bundle import bundled
+from aind_etl.contract import FLATTENED_TABLES, TABLES, tables
 from aind_etl.errors import ConfigurationError
 
 _WARNING = "A warning: "
+_READ_LATER = (
+    "rows of records that are gone are removed when the result folders are looked at next."
+)
 _COLUMN = re.compile(r"--   (\w+): (\S.*)")
 
 
@@ -50,6 +54,8 @@ class SqlFile:
         The SQL without the opening comment and a closing semicolon.
     columns
         What columns mean, by name: those that the opening comment explains.
+    origin
+        Where it comes from, for people; its file where nothing is given.
     """
 
     kind: Kind
@@ -57,6 +63,11 @@ class SqlFile:
     comment: str
     statement: str
     columns: Mapping[str, str] = field(default_factory=dict, hash=False)
+    origin: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.origin:
+            object.__setattr__(self, "origin", f"sql/{self.kind}/{self.name}.sql")
 
     @property
     def summary(self) -> str:
@@ -70,7 +81,7 @@ class SqlFile:
 
 
 def read_sql_files(kind: Kind, folder: Path | None = None) -> list[SqlFile]:
-    """Return the files of a kind, sorted by name.
+    """Return the files of a kind, sorted by name; of checks, those of the contract's keys too.
 
     Parameters
     ----------
@@ -84,8 +95,36 @@ def read_sql_files(kind: Kind, folder: Path | None = None) -> list[SqlFile]:
     ConfigurationError
         A file does not open with a comment, or its name is no SQL name.
     """
-    paths = sorted(((folder or bundled("sql")) / kind).glob("*.sql"))
-    return [_read(kind, path) for path in paths]
+    files = [_read(kind, path) for path in ((folder or bundled("sql")) / kind).glob("*.sql")]
+    if kind is Kind.CHECK:
+        files += _key_checks()
+    return sorted(files, key=lambda file: file.name)
+
+
+def _key_checks() -> Iterator[SqlFile]:
+    """Yield the checks that follow from the keys of the contract."""
+    parent = tables.ANALYSES
+    for table in TABLES:
+        key = ", ".join(table.key)
+        yield SqlFile(
+            Kind.CHECK,
+            f"{table.name}_key_is_unique",
+            f"No two rows of {table.name} have the same key.",
+            f"SELECT {key}, count(*) AS n_rows\nFROM {table.name}\n"
+            f"GROUP BY {key}\nHAVING count(*) > 1",
+            origin="the key in the contract",
+        )
+        if table is not parent and set(parent.key) <= set(table.key):
+            key = ", ".join(parent.key)
+            warning = "" if table in FLATTENED_TABLES else f" {_WARNING}{_READ_LATER}"
+            yield SqlFile(
+                Kind.CHECK,
+                f"{table.name}_belong_to_{parent.name}",
+                f"Every row of {table.name} belongs to a row of {parent.name}.{warning}",
+                f"SELECT {key}, count(*) AS n_rows\nFROM {table.name}\n"
+                f"ANTI JOIN {parent.name} USING ({key})\nGROUP BY {key}",
+                origin="the key in the contract",
+            )
 
 
 def in_order(files: Sequence[SqlFile]) -> list[SqlFile]:

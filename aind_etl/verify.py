@@ -271,7 +271,7 @@ def verify_warehouse(lake: Lake, warehouse: Place) -> Iterator[Difference]:
                 yield Difference(
                     f"check {check.name}",
                     "warehouse",
-                    f"{offending:,} rows offend (the query is sql/checks/{check.name}.sql). What "
+                    f"{offending:,} rows offend (the query is {check.origin}). What "
                     f"must hold: {check.summary}",
                     is_warning=check.is_warning,
                 )

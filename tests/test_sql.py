@@ -15,8 +15,10 @@ import pytest
 from aind_etl.contract import ANALYSIS_TABLES, TABLES, DataType, Table, table_named
 from aind_etl.contract.ddl import create_table, quote_identifier
 from aind_etl.flatten import deriving
+from aind_etl.sql_files import Kind, read_sql_files
 
 SQL = Path(__file__).parent.parent / "sql"
+STATEMENTS = {check.name: check.statement for check in read_sql_files(Kind.CHECK)}
 MACROS, VIEWS, MARTS, CHECKS = (
     sorted((SQL / kind).glob("*.sql")) for kind in ("macros", "views", "marts", "checks")
 )
@@ -251,7 +253,7 @@ class World:
 
     def offending(self, check: str) -> list[dict[str, Any]]:
         """Return the rows that a check finds."""
-        return self.rows((SQL / "checks" / f"{check}.sql").read_text())
+        return self.rows(STATEMENTS[check])
 
     def one(self, expression: str, argument: str | None) -> Any:
         """Return the value of an expression of one argument."""

@@ -1,9 +1,0 @@
--- Every row of attributes belongs to a row of analyses.
-SELECT
-    source_collection,
-    record_id,
-    process_index,
-    count(*) AS n_rows
-FROM attributes
-ANTI JOIN analyses USING (source_collection, record_id, process_index)
-GROUP BY source_collection, record_id, process_index
