@@ -353,7 +353,9 @@ def test_a_process_killed_at_any_moment_leaves_nothing_that_a_run_does_not_mend(
         killed += kill_once(command, lake.storage.root, files)
         load(built.source, lake)
         assert files_of(lake.storage.root) == expected, f"killed at {files} files"
-        assert list(lake.storage.path("_staging").iterdir()) == []
+        # What was not even locked yet is removed an hour later.
+        left = lake.storage.path("_staging").iterdir()
+        assert [path for path in left if path.suffix != ".new"] == []
     assert killed > 2
 
 
