@@ -5,8 +5,9 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 
 # The rooms that start no server, no process and no run.
-QUICK := access canonical contract deriving history query reading settings source_urls sql_files \
-	storage warehouse
+QUICK := client/test_warehouse_client sources/test_canonical contract/test_contract flatten/test_derived \
+	changelog/test_history client/test_query flatten/test_document_reader test_settings \
+	sources/test_source_urls warehouse/test_sql_files lake/test_local_storage warehouse/test_warehouse
 
 # One more than there are cores: many tests wait for a server.
 WORKERS := $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
@@ -31,33 +32,33 @@ test: .venv/installed-dev  ## Run the whole suite, with the coverage it must rea
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not long" --cov --cov-report=term-missing:skip-covered
 
 test-histories: .venv/installed-dev  ## Run thousands of steps of random histories, on MongoDB and on a gateway.
-	AIND_ETL_TEST_STEPS=2000 $(BIN)/pytest -n auto tests/test_any_history.py
+	AIND_ETL_TEST_STEPS=2000 $(BIN)/pytest -n auto tests/changelog/test_any_history.py
 
 test-long: .venv/installed-dev  ## Run what takes minutes: long histories, a million ids, Dagster's page.
 	AIND_ETL_TEST_STEPS=5000 AIND_ETL_TEST_IDS=1000000 AIND_ETL_TEST_FILTERS=3000 \
 		AIND_ETL_TEST_PUBLISH_SECONDS=60 \
-		$(BIN)/pytest -n auto --dist loadgroup tests/test_any_history.py tests/test_many_ids.py \
-		tests/test_engines.py tests/test_document_filters.py tests/test_access.py \
-		tests/test_containers.py tests/test_page.py tests/test_celery.py
-	AIND_ETL_TEST_LONGER=50 $(BIN)/pytest -n auto --dist loadgroup tests/test_compaction.py
-	$(BIN)/pytest -n auto --dist loadgroup -m long tests/test_crash_safety.py tests/test_dividing.py
+		$(BIN)/pytest -n auto --dist loadgroup tests/changelog/test_any_history.py tests/changelog/test_many_ids.py \
+		tests/contract/test_engines.py tests/client/test_document_filters.py tests/client/test_warehouse_client.py \
+		tests/orchestration/test_containers.py tests/orchestration/test_page.py tests/orchestration/test_celery.py
+	AIND_ETL_TEST_LONGER=50 $(BIN)/pytest -n auto --dist loadgroup tests/changelog/test_compaction.py
+	$(BIN)/pytest -n auto --dist loadgroup -m long tests/lake/test_crash_safety.py tests/lake/test_resharding.py
 
 scale: .venv/installed-dev  ## Load 145,000 documents by Celery's workers while servers are killed.
 	AIND_ETL_TEST_DOCUMENTS=$(DOCUMENTS) AIND_ETL_TEST_PARTITION_DOCUMENTS=$(PARTITION_DOCUMENTS) \
-		$(BIN)/pytest -n 0 -m long -k whatever_goes_wrong --durations=3 tests/test_celery.py
+		$(BIN)/pytest -n 0 -m long -k whatever_goes_wrong --durations=3 tests/orchestration/test_celery.py
 
 test-quick: .venv/installed-dev  ## Run the part of the suite that takes less than a minute.
-	$(BIN)/pytest -m "not slow" $(QUICK:%=tests/test_%.py)
+	$(BIN)/pytest -m "not slow" $(QUICK:%=tests/%.py)
 
 test-image: .venv/installed-dev  ## Run, without containers, what the image is built by.
-	AIND_ETL_TEST_IMAGE=1 $(BIN)/pytest tests/test_containers.py -k image_is_built_by
+	AIND_ETL_TEST_IMAGE=1 $(BIN)/pytest tests/orchestration/test_containers.py -k image_is_built_by
 
 test-chart: .venv/installed-dev  ## Check the values for Kubernetes with helm and Dagster's own chart.
 	rm -rf .chart
 	helm pull dagster/dagster --version 1.13.27 --untar --untardir .chart
 	helm lint .chart/dagster --values docker/helm-values.yaml
 	helm template dagster .chart/dagster --values docker/helm-values.yaml > /dev/null
-	AIND_ETL_TEST_HELM_CHART=.chart/dagster $(BIN)/pytest tests/test_kubernetes.py
+	AIND_ETL_TEST_HELM_CHART=.chart/dagster $(BIN)/pytest tests/orchestration/test_kubernetes.py
 
 lint: .venv/installed-dev  ## Run the linters and the type checker.
 	$(BIN)/ruff check .

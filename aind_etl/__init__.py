@@ -7,7 +7,7 @@ command's.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aind_etl.access import Warehouse, get_mle_model_fitting
+    from aind_etl.client import Warehouse, get_mle_model_fitting
 
 __all__ = ["Warehouse", "get_mle_model_fitting"]
 
@@ -15,9 +15,9 @@ __all__ = ["Warehouse", "get_mle_model_fitting"]
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
     # Loaded when asked for: the command's help need not wait for DuckDB and polars.
     if name in __all__:
-        from aind_etl import access  # noqa: PLC0415
+        from aind_etl import client  # noqa: PLC0415
 
-        return getattr(access, name)
+        return getattr(client, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

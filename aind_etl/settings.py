@@ -7,14 +7,17 @@ from datetime import UTC, datetime, time
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
 
-from aind_etl.errors import ConfigurationError, suggest, without_credentials
-from aind_etl.published import Place, as_place
+from aind_etl.errors import ConfigurationError
+from aind_etl.text import suggest, without_credentials
+
+Place: TypeAlias = Path | str
+"""Where a warehouse stands: the path of a file, or the URL of an object."""
 
 _PREFIX = "AIND_ETL_"
 # Credentials are read where they are used; the image is chosen by the containers' settings.
@@ -292,3 +295,8 @@ def unknown_variables() -> dict[str, str]:
         and name.removesuffix("_FILE") not in known
         and not name.startswith(_FOR_TESTS)
     }
+
+
+def as_place(place: Path | str) -> Place:
+    """Return a place from what somebody wrote: a URL, or else a path."""
+    return place if isinstance(place, Path) or "://" in place else Path(place)

@@ -13,12 +13,12 @@ import time
 from pathlib import Path
 
 from aind_etl import Warehouse, get_mle_model_fitting
-from aind_etl.analyses import refresh_analyses
-from aind_etl.extract import Pass, extract_collection
+from aind_etl.changelog.passes import Pass, extract_collection
+from aind_etl.flatten.refresh import refresh_analyses
 from aind_etl.lake import Lake
 from aind_etl.sample import write_world
 from aind_etl.sources import open_source
-from aind_etl.warehouse import build_warehouse
+from aind_etl.warehouse.build import build_warehouse
 
 SESSIONS = 5300
 CALLS = 100

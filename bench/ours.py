@@ -19,15 +19,16 @@ import orjson
 import polars as pl
 
 from aind_etl import get_mle_model_fitting
-from aind_etl.analyses import refresh_analyses
+from aind_etl.changelog.passes import Pass, extract_collection
 from aind_etl.contract import ANALYSIS_TABLES, tables
-from aind_etl.extract import Pass, extract_collection
 from aind_etl.flatten import flatten_documents
-from aind_etl.lake import UNKNOWN_MONTH, Lake
+from aind_etl.flatten.refresh import refresh_analyses
+from aind_etl.lake import Lake
+from aind_etl.lake.paths import UNKNOWN_MONTH
 from aind_etl.results import open_result_store, refresh_trials
 from aind_etl.settings import load_settings
 from aind_etl.sources import open_source, read_documents
-from aind_etl.warehouse import build_warehouse
+from aind_etl.warehouse.build import build_warehouse
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,7 +76,10 @@ def load(given: argparse.Namespace, taken: dict[str, float]) -> Answer:
         read = extract(given.source, lake, Pass.FULL)
         refresh_analyses(lake, COLLECTION)
         build_warehouse(lake, given.lake / "warehouse.duckdb")
-    return {"documents": read, "answer": {"documents": lake.live_documents(COLLECTION).height}}
+    return {
+        "documents": read,
+        "answer": {"documents": lake.change_log(COLLECTION).live_documents().height},
+    }
 
 
 def analyses(given: argparse.Namespace, taken: dict[str, float]) -> Answer:
@@ -84,7 +88,7 @@ def analyses(given: argparse.Namespace, taken: dict[str, float]) -> Answer:
     with timed(taken):
         read = extract(given.source, lake, Pass.FULL)
         refresh_analyses(lake, COLLECTION)
-    rows = lake.scan(tables.ANALYSES, COLLECTION).collect()
+    rows = lake.tables.scan(tables.ANALYSES, COLLECTION).collect()
     fitted = rows.filter(pl.col("aic").is_not_null())
     return {
         "documents": read,
@@ -110,18 +114,18 @@ def new_pass(given: argparse.Namespace, taken: dict[str, float]) -> Answer:
     with timed(taken):
         extract(given.source, lake, Pass.NEW)
         refresh_analyses(lake, COLLECTION)
-    live = lake.live_documents(COLLECTION).height
+    live = lake.change_log(COLLECTION).live_documents().height
     return {"documents": live, "answer": {"documents": live}}
 
 
 def new_documents(given: argparse.Namespace, taken: dict[str, float]) -> Answer:
     """Do the same where there are new documents; the answer is how many."""
     lake = Lake(given.lake)
-    known = lake.live_documents(COLLECTION).height
+    known = lake.change_log(COLLECTION).live_documents().height
     with timed(taken):
         extract(given.source, lake, Pass.NEW)
         refresh_analyses(lake, COLLECTION)
-    new = lake.live_documents(COLLECTION).height - known
+    new = lake.change_log(COLLECTION).live_documents().height - known
     return {"documents": new, "answer": {"documents": new}}
 
 
@@ -158,7 +162,9 @@ def warehouse(given: argparse.Namespace, taken: dict[str, float]) -> Answer:
 def parquet_size(given: argparse.Namespace, taken: dict[str, float]) -> Answer:
     """Return the bytes of the analysis tables as they lie in the lake."""
     lake = Lake(given.lake)
-    files = [(table, Path(str(path))) for table in ANALYSIS_TABLES for path in lake.files(table)]
+    files = [
+        (table, Path(str(path))) for table in ANALYSIS_TABLES for path in lake.tables.files(table)
+    ]
     with timed(taken):
         taken["bytes"] = sum(path.stat().st_size for _, path in files)
     return {"documents": 0, "answer": {"rows": sum(map(lake.count_rows, ANALYSIS_TABLES))}}
@@ -171,7 +177,7 @@ def csv_size(given: argparse.Namespace, taken: dict[str, float]) -> Answer:
     size = rows = 0
     with timed(taken), duckdb.connect() as connection:
         for table in ANALYSIS_TABLES:
-            files = [str(path) for path in lake.files(table)]
+            files = [str(path) for path in lake.tables.files(table)]
             if files:
                 found = connection.read_parquet(files, hive_partitioning=False)  # noqa: F841 - SQL sees it
                 ((count,),) = connection.execute(

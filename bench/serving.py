@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from pymongo import MongoClient
 
-sys.path.append(str(Path(__file__).parent.parent / "tests"))
+sys.path.append(str(Path(__file__).parent.parent / "tests" / "support"))
 
 from gateway_server import running_gateway
 from result_endpoint import serve_folder

@@ -144,7 +144,7 @@ def a_fit(random: np.random.Generator) -> dict[str, object]:
 
 def load(dump: Path, lake: Path, root: Path) -> None:
     """Load the documents and the inventory of their folders into a lake."""
-    sys.path.append(str(Path(__file__).parent.parent / "tests"))
+    sys.path.append(str(Path(__file__).parent.parent / "tests" / "support"))
     from worlds import loaded_lake  # noqa: PLC0415 - the tests' helpers are found by then
 
     # The inventory is taken from the disk: rclone reads a file whole each time it lists it.

@@ -18,12 +18,12 @@ import dagster as dg
 from measuring import conditions
 from serving import relay
 
-sys.path.append(str(Path(__file__).parent.parent / "tests"))
+sys.path.append(str(Path(__file__).parent.parent / "tests" / "support"))
 
 from cluster import WORKERS, Cluster, running_cluster
 
-from aind_etl.dividing import plan_parts
 from aind_etl.lake import Lake
+from aind_etl.lake.resharding import plan_parts
 from aind_etl.orchestration.jobs import REFRESH_COLLECTION
 from aind_etl.orchestration.partitions import make_partitions, planned_partitions
 

@@ -21,7 +21,7 @@ import orjson
 from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
 
-sys.path.append(str(Path(__file__).parent.parent / "tests"))
+sys.path.append(str(Path(__file__).parent.parent / "tests" / "support"))
 
 from mongod import find_mongod, running_mongod
 

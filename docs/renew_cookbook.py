@@ -10,19 +10,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from aind_etl.analyses import refresh_analyses
-from aind_etl.extract import Pass, extract_collection
+from aind_etl.changelog.passes import Pass, extract_collection
+from aind_etl.client.query import Query
+from aind_etl.flatten.refresh import refresh_analyses
 from aind_etl.lake import Lake
-from aind_etl.query import Query
 from aind_etl.results import (
     open_result_store,
     refresh_result_files,
-    refresh_sessions,
     refresh_trials,
 )
+from aind_etl.sessions import refresh_sessions
 from aind_etl.settings import Settings
 from aind_etl.sources import open_source
-from aind_etl.warehouse import build_warehouse
+from aind_etl.warehouse.build import build_warehouse
 
 COOKBOOK = Path(__file__).parent / "cookbook.md"
 ROWS_SHOWN = 12

@@ -12,11 +12,11 @@ from hypothesis import settings
 from places import OnDisk, OnStore, Places
 from worlds import Built, flatten_otherwise, load
 
-import aind_etl.analyses
-from aind_etl import object_storage
+import aind_etl.flatten.refresh
 from aind_etl.lake import Lake
+from aind_etl.lake.storage import object_store as object_storage
 from aind_etl.sample import write_world
-from aind_etl.warehouse import build_warehouse
+from aind_etl.warehouse.build import build_warehouse
 
 # Nothing is said about how fast a test is: that depends on the machine.
 settings.register_profile("unhurried", settings.default, deadline=None)
@@ -73,8 +73,8 @@ def load_as_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, Lake], No
 
     def load_as_before(source: Path, lake: Lake) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(aind_etl.analyses, "flattener_version", lambda: "earlier")
-            patch.setattr(aind_etl.analyses, "flatten_documents", flatten_otherwise)
+            patch.setattr(aind_etl.flatten.refresh, "flattener_version", lambda: "earlier")
+            patch.setattr(aind_etl.flatten.refresh, "flatten_documents", flatten_otherwise)
             load(source, lake)
 
     return load_as_before

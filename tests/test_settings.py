@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from aind_etl.cli import app
+from aind_etl.cli.app import app
 from aind_etl.errors import ConfigurationError
 from aind_etl.settings import OPTIONS, Settings, load_settings
 

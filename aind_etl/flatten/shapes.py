@@ -23,7 +23,7 @@ import orjson
 import polars as pl
 
 from aind_etl.contract import DataType
-from aind_etl.flatten.gathering import (
+from aind_etl.flatten.columns import (
     BOUNDS,
     FITTED_NAMES,
     MAPS,
@@ -32,7 +32,7 @@ from aind_etl.flatten.gathering import (
     read_types,
     scalar_columns,
 )
-from aind_etl.flatten.reading import Process, Rejection, read_document
+from aind_etl.flatten.document_reader import Process, Rejection, read_document
 
 _SCALAR = re.compile(r'[^\[\]{},:"]+')
 _NESTED = re.compile(r"[\[\]{}]")

@@ -7,6 +7,9 @@ from pathlib import Path
 import aind_etl.contract
 import aind_etl.flatten
 
+# Decides which documents are flattened, not what their rows are.
+_NOT_FLATTENING = "refresh.py"
+
 
 @cache
 def flattener_version() -> str:
@@ -18,7 +21,9 @@ def flattener_version() -> str:
     digest = sha256()
     for package in (aind_etl.contract, aind_etl.flatten):
         for folder in package.__path__:
-            for path in sorted(Path(folder).glob("*.py")):
+            for path in sorted(Path(folder).rglob("*.py")):
+                if path.name == _NOT_FLATTENING:
+                    continue
                 digest.update(path.name.encode())
                 digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -1,7 +1,7 @@
 """The checks that warn: what a person should look at, though nothing is wrong with the warehouse.
 
 They ask the published warehouse. What must hold before it is published is in
-:mod:`aind_etl.publishing` and ``sql/checks``.
+:mod:`aind_etl.warehouse.publishing` and ``sql/checks``.
 """
 
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ from aind_etl.orchestration.assets.warehouse import WAREHOUSE
 from aind_etl.orchestration.pods import pod
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.secrets import hiding_credentials
-from aind_etl.published import published
-from aind_etl.publishing import as_markdown
-from aind_etl.sql_files import Kind, read_sql_files, tables_read
-from aind_etl.warehouse import connect, is_whole
+from aind_etl.text import markdown_table as as_markdown
+from aind_etl.warehouse.build import connect, is_whole
+from aind_etl.warehouse.location import published
+from aind_etl.warehouse.sql_files import Kind, read_sql_files, tables_read
 
 _EXAMPLES = 20
 

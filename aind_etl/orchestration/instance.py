@@ -14,9 +14,9 @@ import polars as pl
 from sqlalchemy.exc import SQLAlchemyError
 
 from aind_etl.bundle import bundled
-from aind_etl.dividing import plan_parts
+from aind_etl.changelog.passes import Pass
 from aind_etl.errors import AindEtlError, DataError, UnexpectedError
-from aind_etl.extract import Pass
+from aind_etl.lake.resharding import plan_parts
 from aind_etl.orchestration.assets import BY_COLLECTION, RESULTS
 from aind_etl.orchestration.command_runs import (
     command_lock,

@@ -5,9 +5,10 @@ Here belongs which assets and checks are run together, and nothing of when.
 
 import dagster as dg
 
+from aind_etl.changelog.passes import Pass
+from aind_etl.client.verify import verify_collection, verify_tables, verify_warehouse
 from aind_etl.contract import tables
 from aind_etl.errors import DataError
-from aind_etl.extract import Pass
 from aind_etl.orchestration.asset_checks import warnings
 from aind_etl.orchestration.assets import BY_COLLECTION
 from aind_etl.orchestration.assets.report import report
@@ -17,7 +18,6 @@ from aind_etl.orchestration.assets.warehouse import WAREHOUSE
 from aind_etl.orchestration.pods import pod
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.secrets import hiding_credentials
-from aind_etl.verify import verify_collection, verify_tables, verify_warehouse
 
 REFRESH_COLLECTION = "refresh_collection"
 """Brings one collection of the lake up to date with the source."""

@@ -18,17 +18,17 @@ import numpy as np
 
 from aind_etl.contract import Table, tables
 from aind_etl.contract.ddl import describe, quote_identifier
+from aind_etl.contract.id_ranges import WHOLE
 from aind_etl.errors import DataError
 from aind_etl.lake import Lake
-from aind_etl.publishing import as_markdown
-from aind_etl.shards import WHOLE
+from aind_etl.text import markdown_table as as_markdown
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from matplotlib.axes import Axes
 
+    from aind_etl.lake.storage.local import Location
     from aind_etl.results import Figure
-    from aind_etl.storage import Location
 
 _log = logging.getLogger(__name__)
 OWNERS = ("team:scientific-computing",)
@@ -107,19 +107,19 @@ def partition_metadata(
     lake: Lake, table: Table, collection: str, watch: Stopwatch
 ) -> Mapping[str, Any]:
     """Return what a run reports of one collection's part of a table."""
-    files = lake.files(table, collection)
+    files = lake.tables.files(table, collection)
     # Each of several parts would ask the files of all of them.
     is_whole = lake.part == WHOLE
     try:
-        rows = lake.rows_by_file(table, None if is_whole else collection)
+        rows = lake.tables.rows_by_file(table, None if is_whole else collection)
     except DataError:
         # A damaged file of another collection is for that collection's run.
         is_whole = False
-        rows = lake.rows_by_file(table, collection)
+        rows = lake.tables.rows_by_file(table, collection)
     metadata: dict[str, Any] = {
         "dagster/partition_row_count": sum(rows[file] for file in files if file in rows),
         "dagster/uri": uri(lake.storage.path(table.name)),
-        "bytes": lake.size_bytes(table, collection),
+        "bytes": lake.tables.size_bytes(table, collection),
         "seconds": watch.seconds,
     }
     if is_whole:
@@ -188,7 +188,7 @@ def uri(path: "Location | str") -> dg.MetadataValue:
 
 
 def _preview(lake: Lake, table: Table, collection: str) -> str:
-    rows = lake.scan(table, collection)
+    rows = lake.tables.scan(table, collection)
     if table is tables.ANALYSES:
         rows = rows.select(_NEWEST).sort("finished_at", descending=True, nulls_last=True)
     elif table is tables.DOCUMENTS:
@@ -202,7 +202,7 @@ def _preview(lake: Lake, table: Table, collection: str) -> str:
 
 def _newest_finished(lake: Lake, collection: str) -> datetime | None:
     """Return when the newest analysis ended; None where it is beyond Python's calendar."""
-    newest = lake.scan(tables.ANALYSES, collection).select("finished_at").collect().max()
+    newest = lake.tables.scan(tables.ANALYSES, collection).select("finished_at").collect().max()
     try:
         found = newest.item()
     except (OverflowError, ValueError):

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 
 import dagster as dg
 
+from aind_etl.contract.id_ranges import WHOLE, Part, parts
 from aind_etl.lake import Lake
-from aind_etl.shards import WHOLE, Part, parts
 
 _NAME = "collections"
 

@@ -8,8 +8,8 @@ from typing import Self
 
 import dagster as dg
 
+from aind_etl.changelog.passes import ExtractLimits
 from aind_etl.errors import SourceError
-from aind_etl.extract import ExtractLimits
 from aind_etl.lake import Lake
 from aind_etl.orchestration.partitions import partition_of
 from aind_etl.progress import NoProgress, Progress

@@ -5,7 +5,7 @@ from datetime import UTC
 
 import dagster as dg
 
-from aind_etl.extract import Pass
+from aind_etl.changelog.passes import Pass
 from aind_etl.orchestration.jobs import (
     pass_config,
     refresh_collection,

@@ -5,7 +5,7 @@ from functools import wraps
 from inspect import isgeneratorfunction
 from typing import ParamSpec, TypeVar
 
-from aind_etl.errors import without_credentials
+from aind_etl.text import without_credentials
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")

@@ -17,9 +17,9 @@ from hashlib import sha256
 
 import dagster as dg
 
-from aind_etl.arrivals import Behind, find_arrivals, overdue_full_pass
+from aind_etl.changelog.passes import Pass
+from aind_etl.changelog.staleness import Behind, find_arrivals, overdue_full_pass
 from aind_etl.errors import AindEtlError
-from aind_etl.extract import Pass
 from aind_etl.lake import Lake
 from aind_etl.orchestration.alerts import SECONDS_BETWEEN_LOOKS, send_alerts
 from aind_etl.orchestration.command_runs import IN_FLIGHT, end_killed_commands
@@ -38,7 +38,7 @@ from aind_etl.orchestration.partitions import (
 )
 from aind_etl.orchestration.resources import Etl
 from aind_etl.settings import Settings
-from aind_etl.warehouse import is_current, read_info
+from aind_etl.warehouse.build import is_current, read_info
 
 BATCH_TAG = "aind_etl/batch"
 """Tag of a run: the same for every attempt to bring the same content in."""

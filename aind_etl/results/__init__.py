@@ -18,7 +18,6 @@ from aind_etl.results.inventory import (
     refresh_result_files,
     settle_unclaimed_folders,
 )
-from aind_etl.results.session_table import SessionsReport, refresh_sessions
 from aind_etl.results.store import ResultStore, open_result_store
 from aind_etl.results.trials import TrialsReport, refresh_trials
 

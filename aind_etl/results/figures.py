@@ -214,9 +214,9 @@ def newest_figures(lake: "Lake", store: "ResultStore", count: int) -> list[Figur
         The store does not answer at all.
     """
     key = ("source_collection", "record_id", "process_index")
-    files = lake.scan(tables.RESULT_FILES).filter(pl.col("file_name") == FIGURE)
+    files = lake.tables.scan(tables.RESULT_FILES).filter(pl.col("file_name") == FIGURE)
     newest = (
-        lake.scan(tables.ANALYSES)
+        lake.tables.scan(tables.ANALYSES)
         .join(files.select(*key, "size_bytes"), on=key)
         .select(
             "record_id",

@@ -18,8 +18,10 @@ import polars as pl
 
 from aind_etl.contract import Table, tables
 from aind_etl.contract.schemas import polars_schema
-from aind_etl.flatten.deriving import s3_to_https, session_month
-from aind_etl.lake import UNKNOWN_MONTH, Lake, divided_by, lies_in
+from aind_etl.flatten.derived import s3_to_https, session_month
+from aind_etl.lake import Lake
+from aind_etl.lake.paths import UNKNOWN_MONTH
+from aind_etl.lake.tables import divided_by, lies_in
 from aind_etl.results.store import ResultStore, files_frame
 
 RESULT_JSONS = (
@@ -181,10 +183,10 @@ def settle_unclaimed_folders(lake: Lake) -> int:
     for collection in lake.collections():
         for part in lake.parts(collection):
             with part.tables_lock(collection):
-                known = part.read_partition(table, collection)
+                known = part.tables.read_partition(table, collection)
                 unclaimed = known.join(claimed, on="location", how="anti")
                 if unclaimed.height < known.height:
-                    part.replace_rows(table, collection, None, without=None, rows=unclaimed)
+                    part.tables.replace_rows(table, collection, None, without=None, rows=unclaimed)
             left += unclaimed.height
     return left
 
@@ -192,7 +194,7 @@ def settle_unclaimed_folders(lake: Lake) -> int:
 def _claimed(lake: Lake) -> pl.DataFrame:
     """Return the locations that are no orphans: the folder of any record, and what holds one."""
     location = pl.col("result_location").str.strip_chars_end("/")
-    folders = lake.scan(tables.ANALYSES).select(location=location).drop_nulls().unique()
+    folders = lake.tables.scan(tables.ANALYSES).select(location=location).drop_nulls().unique()
     homes = folders.select(pl.col("location").str.replace(r"/[^/]*$", "")).unique()
     return pl.concat([folders, homes]).collect()
 
@@ -207,7 +209,7 @@ def records_with_folders(lake: Lake, collection: str) -> pl.DataFrame:
         ``changed_at``.
     """
     return (
-        lake.scan(tables.ANALYSES, collection)
+        lake.tables.scan(tables.ANALYSES, collection)
         .filter(pl.col("result_location").str.strip_chars_end("/").str.len_chars() > 0)
         .select(
             *KEY,
@@ -242,8 +244,8 @@ def remove_gone(
         Number of records removed.
     """
     removed = 0
-    for month in lake.months(index, collection):
-        standing = lake.read_partition(index, collection, month).select("record_id").unique()
+    for month in lake.tables.months(index, collection):
+        standing = lake.tables.read_partition(index, collection, month).select("record_id").unique()
         expected = records.filter(pl.col("session_month") == month)
         gone = standing.join(expected, on="record_id", how="anti")
         if gone.height:
@@ -251,18 +253,18 @@ def remove_gone(
             with lake.tables_lock(collection):
                 for table in (*others, index):
                     nothing = pl.DataFrame(schema=polars_schema(table))
-                    lake.replace_rows(table, collection, month, without=gone, rows=nothing)
+                    lake.tables.replace_rows(table, collection, month, without=gone, rows=nothing)
     return removed
 
 
 def _due(lake: Lake, collection: str, records: pl.DataFrame, recent: datetime) -> pl.DataFrame:
     """Return the records whose folder must be looked at."""
-    folders = lake.scan(tables.RESULT_FOLDERS, collection).select(
+    folders = lake.tables.scan(tables.RESULT_FOLDERS, collection).select(
         *KEY, "status", "checked_at", known_location="location"
     )
     name = pl.col("file_name")
     files = (
-        lake.scan(tables.RESULT_FILES, collection)
+        lake.tables.scan(tables.RESULT_FILES, collection)
         .group_by(KEY)
         .agg(is_complete=name.is_in(RESULT_JSONS).any() & (name == FIGURE).any())
     )
@@ -389,8 +391,8 @@ class _Done:
                     (tables.RESULT_FILES, file_rows),
                     (tables.RESULT_FOLDERS, folder_rows),
                 ):
-                    known = self.lake.read_partition(table, self.collection, month)
-                    self.partitions_written += self.lake.replace_rows(
+                    known = self.lake.tables.read_partition(table, self.collection, month)
+                    self.partitions_written += self.lake.tables.replace_rows(
                         table,
                         self.collection,
                         month,
@@ -420,9 +422,9 @@ class _Done:
         is_of_home = pl.col("location").str.replace(r"/[^/]*$", "") == home
         found = found.with_columns(changed_at=pl.lit(_LONG_AGO))
         with self.lake.tables_lock(self.collection):
-            known = self.lake.read_partition(table, self.collection)
+            known = self.lake.tables.read_partition(table, self.collection)
             found = _with_time_of_change(table, found, known).select(known.columns)
-            self.partitions_written += self.lake.replace_rows(
+            self.partitions_written += self.lake.tables.replace_rows(
                 table,
                 self.collection,
                 None,

@@ -29,7 +29,8 @@ from urllib.parse import urlsplit
 
 import polars as pl
 
-from aind_etl.errors import AindEtlError, ConfigurationError, SourceError, without_credentials
+from aind_etl.errors import AindEtlError, ConfigurationError, SourceError
+from aind_etl.text import without_credentials
 
 if TYPE_CHECKING:
     from aiobotocore.awsrequest import AioAWSResponse

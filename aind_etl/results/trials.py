@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 
 from aind_etl.contract import tables
 from aind_etl.contract.schemas import polars_schema
-from aind_etl.flatten.deriving import session_month
-from aind_etl.lake import UNKNOWN_MONTH, Lake
+from aind_etl.flatten.derived import session_month
+from aind_etl.lake import Lake
+from aind_etl.lake.paths import UNKNOWN_MONTH
 from aind_etl.results.inventory import KEY, RESULT_JSONS, remove_gone
 from aind_etl.results.result_json import ResultError, Trials, read_document, read_result
 from aind_etl.results.store import FileRequest, ResultStore
@@ -128,7 +129,7 @@ def refresh_trials(  # noqa: PLR0913 - each says something different of the work
         collection,
         {
             "results_reader": reader_version(),
-            "results_searched_through": lake.last_batch(collection),
+            "results_searched_through": lake.change_log(collection).last_batch(),
         },
     )
     return done.report(records.filter(pl.col("source_file").is_null()).height)
@@ -160,7 +161,7 @@ def _successful_fits(lake: Lake, collection: str) -> pl.DataFrame:
         {name: place for place, name in enumerate(RESULT_JSONS)}, return_dtype=pl.Int8
     )
     files = (
-        lake.scan(tables.RESULT_FILES, collection)
+        lake.tables.scan(tables.RESULT_FILES, collection)
         .filter(pl.col("file_name").is_in(RESULT_JSONS))
         .sort(order)
         .unique(KEY, keep="first", maintain_order=True)
@@ -169,7 +170,7 @@ def _successful_fits(lake: Lake, collection: str) -> pl.DataFrame:
     # Of several processes of a document, those without a fit have no trials.
     has_fit = pl.col("n_trials").is_not_null() | (pl.len().over("record_id") == 1)
     return (
-        lake.scan(tables.ANALYSES, collection)
+        lake.tables.scan(tables.ANALYSES, collection)
         .filter(pl.col("outcome") == "success")
         .filter(has_fit)
         .select(
@@ -188,7 +189,7 @@ def _successful_fits(lake: Lake, collection: str) -> pl.DataFrame:
 def _remove_outdated(lake: Lake, collection: str, records: pl.DataFrame) -> int:
     """Remove the rows of records that are gone, or changed and have no result file now."""
     changed = (
-        lake.scan(tables.ANALYSES_LATENTS, collection)
+        lake.tables.scan(tables.ANALYSES_LATENTS, collection)
         .select(*KEY, "extracted_at")
         .join(records.lazy(), on=KEY)
         .filter(pl.col("source_file").is_null() & (pl.col("changed_at") > pl.col("extracted_at")))
@@ -202,14 +203,14 @@ def _remove_outdated(lake: Lake, collection: str, records: pl.DataFrame) -> int:
         list(_WRITTEN),
         tables.ANALYSES_LATENTS,
     )
-    rejected = lake.read_partition(tables.REJECTED_RESULTS, collection)
+    rejected = lake.tables.read_partition(tables.REJECTED_RESULTS, collection)
     wanted = records.select(*KEY, "content_hash", wanted_file="source_file")
     is_wanted = (pl.col("source_file") == pl.col("wanted_file")) | (
         pl.col("wanted_file").is_null() & (pl.col("etag") == pl.col("content_hash"))
     )
     kept = rejected.join(wanted, on=KEY).filter(is_wanted).select(rejected.columns)
     if kept.height < rejected.height:
-        lake.replace_rows(tables.REJECTED_RESULTS, collection, None, without=None, rows=kept)
+        lake.tables.replace_rows(tables.REJECTED_RESULTS, collection, None, without=None, rows=kept)
     return removed
 
 
@@ -217,13 +218,13 @@ def _due(
     lake: Lake, collection: str, records: pl.DataFrame, *, is_same_reader: bool
 ) -> pl.DataFrame:
     """Return the records whose result file must be read, by month."""
-    loaded = lake.scan(tables.ANALYSES_LATENTS, collection).select(
+    loaded = lake.tables.scan(tables.ANALYSES_LATENTS, collection).select(
         *KEY,
         loaded_file="source_file",
         loaded_etag="etag",
         loaded_trials="n_trials",
     )
-    rejected = lake.scan(tables.REJECTED_RESULTS, collection).select(
+    rejected = lake.tables.scan(tables.REJECTED_RESULTS, collection).select(
         *KEY, "reason", "checked_at", rejected_file="source_file", rejected_etag="etag"
     )
     file, etag = pl.col("source_file"), pl.col("etag")
@@ -306,7 +307,11 @@ def _read_documents(lake: Lake, records: pl.DataFrame, done: "_Done", *, everyth
     candidates = records.filter(pl.col("source_file").is_null()).with_columns(
         source_file=pl.lit(DOCUMENT), etag="content_hash"
     )
-    versions = lake.versions(done.collection, after=through).filter(pl.col("operation") == "upsert")
+    versions = (
+        lake.change_log(done.collection)
+        .versions(after=through)
+        .filter(pl.col("operation") == "upsert")
+    )
     untrimmed = (
         versions.join(
             candidates.lazy().select("record_id", "content_hash"),
@@ -443,7 +448,7 @@ class _Done:
             for month in sorted(set(settled["session_month"])):
                 is_here = pl.col("session_month") == month
                 for table, rows in frames:
-                    self.partitions_written += self.lake.replace_rows(
+                    self.partitions_written += self.lake.tables.replace_rows(
                         table,
                         self.collection,
                         month,
@@ -475,10 +480,10 @@ class _Done:
             orient="row",
         ).with_columns(checked_at=pl.lit(moment))
         renewed = pl.concat([settled.select("record_id"), rows.select("record_id")]).unique()
-        present = self.lake.read_partition(table, self.collection)
+        present = self.lake.tables.read_partition(table, self.collection)
         if rows.is_empty() and present.join(renewed, on="record_id", how="semi").is_empty():
             return
-        self.partitions_written += self.lake.replace_rows(
+        self.partitions_written += self.lake.tables.replace_rows(
             table, self.collection, None, without=renewed, rows=self._complete(rows, table)
         )
 

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import BinaryIO, Self, cast
 from urllib.parse import unquote
 
+from aind_etl.contract.id_ranges import EVERYTHING, Shard
 from aind_etl.errors import ConfigurationError, SourceError
-from aind_etl.shards import EVERYTHING, Shard
 from aind_etl.sources.canonical import (
     UNREADABLE_PREFIX,
     Document,

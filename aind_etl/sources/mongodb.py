@@ -43,8 +43,8 @@ from pymongo.errors import (
     ServerSelectionTimeoutError,
 )
 
+from aind_etl.contract.id_ranges import EVERYTHING, Shard
 from aind_etl.errors import ConfigurationError, SourceError
-from aind_etl.shards import EVERYTHING, Shard
 from aind_etl.sources.canonical import (
     OTHER_ID_PREFIX,
     UNREADABLE_PREFIX,

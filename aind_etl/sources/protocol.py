@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from typing import Protocol, Self
 
-from aind_etl.shards import EVERYTHING, Shard
+from aind_etl.contract.id_ranges import EVERYTHING, Shard
 from aind_etl.sources.canonical import Document, RawDocument, in_canonical_form
 
 

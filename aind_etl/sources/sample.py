@@ -9,7 +9,7 @@ from typing import Self
 
 from filelock import FileLock
 
-from aind_etl.shards import EVERYTHING, Shard
+from aind_etl.contract.id_ranges import EVERYTHING, Shard
 from aind_etl.sources.canonical import Document, RawDocument
 from aind_etl.sources.dump import DumpSource
 

@@ -4,11 +4,11 @@ from typing import Any
 
 import dagster as dg
 
-from aind_etl.analyses import refresh_analyses
+from aind_etl.changelog.passes import ExtractReport, Pass, extract_collection
 from aind_etl.contract import tables
-from aind_etl.dividing import divide_as_planned
 from aind_etl.errors import AindEtlError, ConfigurationError
-from aind_etl.extract import ExtractReport, Pass, extract_collection
+from aind_etl.flatten.refresh import refresh_analyses
+from aind_etl.lake.resharding import divide_as_planned
 from aind_etl.orchestration.metadata import OWNERS, Stopwatch, partition_metadata, table_metadata
 from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH
 from aind_etl.orchestration.pods import pod

@@ -5,9 +5,9 @@ from typing import Any
 
 import dagster as dg
 
-from aind_etl.analyses import refresh_analyses
 from aind_etl.contract import FLATTENED_TABLES, tables
 from aind_etl.flatten import flattener_version
+from aind_etl.flatten.refresh import refresh_analyses
 from aind_etl.orchestration.metadata import (
     OWNERS,
     Stopwatch,

@@ -10,7 +10,7 @@ from aind_etl.orchestration.metadata import OWNERS, Stopwatch, uri
 from aind_etl.orchestration.pods import pod
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.secrets import hiding_credentials
-from aind_etl.published import beside
+from aind_etl.warehouse.location import beside
 
 
 @dg.asset(
@@ -25,7 +25,7 @@ from aind_etl.published import beside
 @hiding_credentials
 def report(etl: dg.ResourceParam[Etl]) -> dg.MaterializeResult[Any]:
     """Draw the report on the warehouse that was published."""
-    from aind_etl.report import write_report  # noqa: PLC0415 - slow to import
+    from aind_etl.client.report import write_report  # noqa: PLC0415 - slow to import
 
     etl.progress.step("draw the report")
     watch = Stopwatch()

@@ -38,7 +38,7 @@ def sessions(
     context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
     """Bring the session table up to date, if it has changed."""
-    from aind_etl.results import refresh_sessions  # noqa: PLC0415 - slow to import
+    from aind_etl.sessions import refresh_sessions  # noqa: PLC0415 - slow to import
 
     etl.progress.step("read the session table")
     watch = Stopwatch()

@@ -21,15 +21,15 @@ from aind_etl.orchestration.metadata import (
 from aind_etl.orchestration.pods import pod
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.secrets import hiding_credentials
-from aind_etl.publishing import (
+from aind_etl.text import markdown_table as as_markdown
+from aind_etl.warehouse.build import STORAGE_VERSION, BuildReport, connect
+from aind_etl.warehouse.publishing import (
     ChecksFailedError,
     Outcome,
-    as_markdown,
     publish_checks,
     publish_warehouse,
 )
-from aind_etl.sql_files import Kind, SqlFile, in_order, read_sql_files, tables_read
-from aind_etl.warehouse import STORAGE_VERSION, BuildReport, connect
+from aind_etl.warehouse.sql_files import Kind, SqlFile, in_order, read_sql_files, tables_read
 
 WAREHOUSE = dg.AssetKey("warehouse")
 PUBLISHER_POOL = "publisher"

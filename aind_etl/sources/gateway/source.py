@@ -15,8 +15,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self
 from urllib.parse import quote
 
+from aind_etl.contract.id_ranges import EVERYTHING, Shard
 from aind_etl.errors import ConfigurationError, SourceError
-from aind_etl.shards import EVERYTHING, Shard
 from aind_etl.sources.canonical import OTHER_ID_PREFIX, Document, string_id
 from aind_etl.sources.gateway.client import ASCENDING, DESCENDING, GatewayClient, as_json
 from aind_etl.sources.gateway.large_documents import TOO_LARGE, assemble

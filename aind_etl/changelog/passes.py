@@ -1,0 +1,599 @@
+"""What is new, changed or gone: from a source to the change log.
+
+Here belong the two passes over a collection and the comparison with what the log holds. How a
+source is read and how the log is written belong to their own rooms; what documents mean is of
+no concern here.
+
+The *new* pass lists ids and reads what is missing or arrived lately; the *full* pass reads
+everything and compares contents. Both note what is gone. A pass that is interrupted leaves
+whole batches behind, and the next one goes on from there: whatever the log holds already is
+not written again.
+
+A document whose bytes are those of the last time it was read is recognised by them, and not
+brought into canonical form only to find it unchanged.
+
+A large collection is compared shard by shard (ranges of ids), several at a time: memory is
+bounded by what is under way, never by the collection. Each shard is compared on its own, so it
+does not matter in which order, how often, or into how many shards a collection is divided.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from functools import partial
+from itertools import islice
+from math import ceil
+from typing import Any
+
+import polars as pl
+
+from aind_etl.changelog.compaction import compact_change_log
+from aind_etl.changelog.current_versions import live_by_shard
+from aind_etl.changelog.parallel import in_parallel
+from aind_etl.changelog.raw_hashes import NOTHING_KNOWN, Known, Recognition, raw_hash, recognising
+from aind_etl.contract.id_ranges import Part, Shard
+from aind_etl.errors import DataError, SourceError
+from aind_etl.lake import Lake
+from aind_etl.lake.change_log import record_ids
+from aind_etl.sources import Document, RawDocument, Source
+from aind_etl.sources.canonical import in_canonical_form
+
+# How many documents are compared at a time: enough to make a comparison by columns pay.
+_COMPARED_DOCUMENTS = 2_500
+_COMPARED_BYTES = 32 << 20
+# How much is written at a time. A batch is the most that an interruption can lose.
+_BATCH_BYTES = 16 << 20
+
+_VERSION_COLUMNS = ("record_id", "document", "content_hash", "operation", "extracted_at")
+
+
+class Pass(StrEnum):
+    """How thoroughly a collection is compared with the change log."""
+
+    NEW = "new"
+    """Ids are compared; documents missing or recently arrived are read."""
+    FULL = "full"
+    """Every document is read and compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractLimits:
+    """What a pass takes for recent, for a mishap, and for large.
+
+    Attributes
+    ----------
+    look_back
+        A *new* pass reads again what arrived no longer ago than this, after the first load.
+    max_deleted_share
+        Largest share of a collection, from 0 to 1, that a pass may find gone.
+    shard_documents
+        A collection of more documents than this is read in shards of about so many.
+    """
+
+    look_back: timedelta = timedelta(days=1)
+    max_deleted_share: float = 0.2
+    shard_documents: int = 25_000
+
+
+@dataclass(slots=True)
+class ExtractReport:
+    """What a pass over one collection found.
+
+    Attributes
+    ----------
+    read, new, changed, unchanged, deleted
+        Numbers of documents. ``read`` counts what the source handed over.
+    repeated
+        Documents whose id the source gave more than once; the first counts.
+    shards
+        How many shards the collection was read in.
+    batches
+        Numbers of the batches written.
+    """
+
+    collection: str
+    pass_kind: Pass
+    read: int = 0
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+    repeated: int = 0
+    shards: int = 1
+    batches: list[int] = field(default_factory=list)
+
+
+def extract_collection(  # noqa: PLR0913 - each is a choice of the caller's
+    source: Source,
+    lake: Lake,
+    collection: str,
+    pass_kind: Pass,
+    *,
+    limits: ExtractLimits = ExtractLimits(),
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    progress: Callable[[int], None] = lambda _documents: None,
+) -> ExtractReport:
+    """Bring a collection's change log up to date with its source.
+
+    Parameters
+    ----------
+    source, lake, collection
+        What is read, where it goes, and which collection.
+    pass_kind
+        How thoroughly to compare.
+    limits
+        What counts as recent and how much may be gone.
+    now
+        The clock.
+    progress
+        Called with the number of documents handed over since the last call.
+
+    Returns
+    -------
+    ExtractReport
+        What was found.
+
+    Raises
+    ------
+    SourceError
+        The source could not be read to its end, or twice gave another number of documents than it
+        counts. What was read stays; nothing is deleted.
+    DataError
+        More is gone than ``limits`` allow. What was read stays; nothing is deleted.
+    """
+    first = _extract_once(source, lake, collection, pass_kind, limits, now, progress)
+    if isinstance(first, ExtractReport):
+        return first
+    # Documents come and go during a pass: only what two passes in a row say is believed.
+    second = _extract_once(source, lake, collection, pass_kind, limits, now, progress)
+    if isinstance(second, ExtractReport):
+        second.new += first.report.new
+        second.changed += first.report.changed
+        return second
+    raise SourceError(
+        f"Of the collection {collection!r}, {second.seen:,} documents were found, and the source "
+        f"counts {second.counts}. It leaves some out. Nothing was deleted, and what was found is "
+        "kept. Report it to those who run the source, and run again."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Disagreement:
+    """A pass that found another number of documents than the source counts.
+
+    Attributes
+    ----------
+    report
+        What it found.
+    seen
+        The number of documents.
+    counts
+        What the source counts, in words.
+    """
+
+    report: ExtractReport
+    seen: int
+    counts: str
+
+
+def _extract_once(  # noqa: PLR0913, PLR0917 - as above
+    source: Source,
+    lake: Lake,
+    collection: str,
+    pass_kind: Pass,
+    limits: ExtractLimits,
+    now: Callable[[], datetime],
+    progress: Callable[[int], None],
+) -> ExtractReport | _Disagreement:
+    began = now()
+    fingerprint = source.fingerprint(collection)
+    counted = source.count_documents(collection, lake.part.shard)
+    state = lake.state(collection)
+    if (
+        max(state.flattened_through, state.results_searched_through)
+        > lake.change_log(collection).last_batch()
+    ):
+        # The log that the state speaks of is gone; another one has batches of the same numbers.
+        lake.update_state(collection, {"flattened_through": 0, "results_searched_through": 0})
+    # A record that has just arrived may still be written to; one that came with the first load is
+    # most likely old, and reading all of those again would make the pass a full one.
+    recent_since = state.first_pass_ended_at and max(
+        began - limits.look_back, state.first_pass_ended_at
+    )
+    divided = _divide(counted, lake.part, limits.shard_documents)
+    log = _LogWriter(lake, collection, now)
+    report = ExtractReport(collection, pass_kind, shards=len(divided))
+    known = 0
+    gone: list[pl.DataFrame] = []
+    with (
+        live_by_shard(lake, collection, divided) as live,
+        recognising(lake, collection) as recognition,
+    ):
+        pass_ = _Pass(source, collection, pass_kind, live, recent_since, recognition)
+        work = [partial(pass_.compare, shard) for shard in divided]
+        with closing(in_parallel(work, source.connections)) as results:
+            for found in results:
+                report.read += found.read
+                report.new += found.new
+                report.changed += found.changed
+                report.unchanged += found.unchanged
+                report.repeated += found.repeated
+                known += found.known
+                gone.append(found.gone)
+                log.add(found.versions)
+                if found.read:
+                    progress(found.read)
+        other_source = (
+            f" The lake was last read from {state.source}." if state.source != source.name else ""
+        )
+        missing = _without_found(source, collection, pl.concat(gone))
+        seen = known - missing.height + report.new
+        counts = _disagreeing_counts(source, collection, lake.part, counted, seen)
+        if counts:
+            report.batches = log.finish()
+            return _Disagreement(report, seen, counts)
+        _note_deletions(missing, known, log, report, limits, hint=other_source)
+        report.batches = log.finish()
+        recognition.write(divided)
+    _note_pass(lake, source, report, fingerprint, now(), is_first=known == 0)
+    compact_change_log(lake, collection)
+    return report
+
+
+def _without_found(source: Source, collection: str, gone: pl.DataFrame) -> pl.DataFrame:
+    """Return the records that the source does not have either when it is asked for their ids."""
+    if gone.is_empty():
+        return gone
+    asked = set(gone["record_id"])
+    found = {one.record_id for one in source.read_documents_by_id(collection, asked)}
+    return gone.filter(~pl.col("record_id").is_in(found)) if found else gone
+
+
+def _disagreeing_counts(
+    source: Source, collection: str, part: Part, before: int | None, seen: int
+) -> str:
+    """Return what a source counted before and after a pass, where the pass saw another number.
+
+    Nothing where they agree, and where the source cannot count.
+    """
+    if before is None:
+        return ""
+    after = source.count_documents(collection, part.shard)
+    if after is None or min(before, after) <= seen <= max(before, after):
+        return ""
+    return f"{before:,}" if before == after else f"{before:,} before and {after:,} after the pass"
+
+
+def _divide(counted: int | None, part: Part, shard_documents: int) -> list[Shard]:
+    """Return the shards to read a part of a collection in."""
+    return part.in_shards(max(1, ceil((counted or 0) / shard_documents)))
+
+
+_NO_IDS = pl.DataFrame(schema={"record_id": pl.String})
+_NOTHING_LOOKED_INTO = pl.DataFrame(
+    schema={"record_id": pl.String, "content_hash": pl.String, "raw_hash": pl.Binary}
+)
+_NO_VERSIONS = pl.DataFrame(
+    schema={
+        "record_id": pl.String,
+        "document": pl.String,
+        "content_hash": pl.String,
+        "operation": pl.String,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What comparing a portion of a shard found, or, with no documents, a whole one.
+
+    Attributes
+    ----------
+    versions
+        What is to be appended to the log.
+    read, new, changed, unchanged, repeated
+        As for :class:`ExtractReport`.
+    known
+        Number of live documents that the log held of the shard.
+    gone
+        Column ``record_id``: those of them that the source has no more.
+    """
+
+    versions: pl.DataFrame = field(default_factory=_NO_VERSIONS.clear)
+    read: int = 0
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    repeated: int = 0
+    known: int = 0
+    gone: pl.DataFrame = field(default_factory=_NO_IDS.clear)
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One pass over a collection, to be made shard by shard; nothing is written by it.
+
+    Attributes
+    ----------
+    live
+        Returns the live documents that the log holds of a shard.
+    recent_since
+        Records that arrived later are read by a *new* pass again; None where none are.
+    recognition
+        What is known of documents by their bytes.
+    """
+
+    source: Source
+    collection: str
+    kind: Pass
+    live: Callable[[Shard], pl.DataFrame]
+    recent_since: datetime | None
+    recognition: Recognition
+
+    def compare(self, shard: Shard) -> Iterator[_Found]:
+        """Yield what differs in a shard, and at last what is gone."""
+        live = self.live(shard)
+        comparison = _Comparison(live.select("record_id", "content_hash"))
+        if self.kind is Pass.FULL:
+            yield from self._compare_all(shard, live, comparison)
+            gone = comparison.not_met()
+        else:
+            present = record_ids(self.source.list_ids(self.collection, shard)).unique()
+            missing = present.join(live, on="record_id", how="anti")
+            recent = live.filter(
+                pl.col("extracted_at") > pl.lit(self.recent_since, pl.Datetime("us", "UTC"))
+            )
+            wanted = pl.concat([missing, recent.select("record_id")])
+            # Gone is what the listing lacks; what vanished between listing and reading is found
+            # gone by the next pass.
+            gone = live.join(present, on="record_id", how="anti").select("record_id")
+            if wanted.height * 2 > present.height:
+                # Reading on is quicker than asking for so many by their ids.
+                yield from self._compare_all(shard, live, comparison)
+            elif not wanted.is_empty():
+                some = set(wanted["record_id"])
+                documents = self.source.read_documents_by_id(self.collection, some)
+                yield from comparison.compare(self._in_portions(documents, NOTHING_KNOWN))
+        yield _Found(known=live.height, gone=gone)
+
+    def _compare_all(
+        self, shard: Shard, live: pl.DataFrame, comparison: "_Comparison"
+    ) -> Iterator[_Found]:
+        """Yield what is new or changed of a shard, all of which is read."""
+        known = self.recognition.known(shard, live)
+        documents = self.source.read_raw(self.collection, shard)
+        yield from comparison.compare(self._in_portions(documents, known))
+        self.recognition.note(shard, known, comparison.met(), comparison.looked_into())
+
+    def _in_portions(
+        self, documents: Iterable[RawDocument | Document], known: Known
+    ) -> Iterator[pl.DataFrame]:
+        """Yield documents as frames small enough to hold several of, whoever reads besides."""
+        return _in_portions(documents, known, _COMPARED_BYTES // self.source.connections)
+
+
+class _Comparison:
+    """Compares documents with what the log holds of a shard.
+
+    Parameters
+    ----------
+    known
+        Columns ``record_id`` and ``content_hash``: the live documents.
+    """
+
+    def __init__(self, known: pl.DataFrame) -> None:
+        self._known = known
+        # The records that the pass has come across.
+        self._met = _NO_IDS
+        self._looked_into: list[pl.DataFrame] = [_NOTHING_LOOKED_INTO]
+
+    def compare(self, portions: Iterable[pl.DataFrame]) -> Iterator[_Found]:
+        """Yield what is new or changed of each portion."""
+        for read in portions:
+            first_met = (
+                read.unique("record_id", keep="first", maintain_order=True)
+                .join(self._met, on="record_id", how="anti", maintain_order="left")
+                .join(
+                    self._known,
+                    on="record_id",
+                    how="left",
+                    suffix="_known",
+                    maintain_order="left",
+                )
+            )
+            is_new = pl.col("content_hash_known").is_null()
+            is_changed = pl.col("content_hash_known") != pl.col("content_hash")
+            differing = first_met.filter(is_new | is_changed)
+            new = differing.select(is_new.sum()).item()
+            self._met = pl.concat([self._met, first_met.select("record_id")])
+            self._looked_into.append(
+                first_met.filter(
+                    pl.col("raw_hash").is_not_null() & pl.col("document").is_not_null()
+                ).select(_NOTHING_LOOKED_INTO.columns)
+            )
+            yield _Found(
+                differing.select(
+                    "record_id", "document", "content_hash", operation=pl.lit("upsert")
+                ),
+                read=read.height,
+                new=new,
+                changed=differing.height - new,
+                unchanged=first_met.height - differing.height,
+                repeated=read.height - first_met.height,
+            )
+
+    def met(self) -> pl.DataFrame:
+        """Return the records that were met."""
+        return self._met
+
+    def looked_into(self) -> pl.DataFrame:
+        """Return the documents met, as far as they were looked into and can be recognised now.
+
+        Returns
+        -------
+        polars.DataFrame
+            Columns ``record_id``, ``content_hash`` and ``raw_hash``.
+        """
+        return pl.concat(self._looked_into)
+
+    def not_met(self) -> pl.DataFrame:
+        """Return the known records that were not met."""
+        return self._known.select("record_id").join(self._met, on="record_id", how="anti")
+
+
+class _LogWriter:
+    """Appends to a collection's log in batches."""
+
+    def __init__(self, lake: Lake, collection: str, now: Callable[[], datetime]) -> None:
+        self._lake = lake
+        self._collection = collection
+        self._now = now
+        self._pending: list[pl.DataFrame] = []
+        self._pending_bytes = 0
+        self._batches: list[int] = []
+
+    def add(self, versions: pl.DataFrame) -> None:
+        if versions.is_empty():
+            return
+        stamped = versions.with_columns(extracted_at=pl.lit(self._now(), pl.Datetime("us", "UTC")))
+        self._pending.append(stamped.select(_VERSION_COLUMNS))
+        self._pending_bytes += int(versions.estimated_size())
+        if self._pending_bytes > _BATCH_BYTES:
+            self._write()
+
+    def finish(self) -> list[int]:
+        self._write()
+        return self._batches
+
+    def _write(self) -> None:
+        if self._pending:
+            batch = self._lake.change_log(self._collection).append(pl.concat(self._pending))
+            self._batches.append(batch)
+            self._pending.clear()
+            self._pending_bytes = 0
+
+
+def _in_portions(
+    documents: Iterable[RawDocument | Document], known: Known, most_bytes: int
+) -> Iterator[pl.DataFrame]:
+    """Yield documents as frames of a bounded number and size; see :func:`_compared`."""
+    iterator = iter(documents)
+    while portion := list(islice(_until_full(iterator, most_bytes), _COMPARED_DOCUMENTS)):
+        yield _compared(portion, known)
+
+
+def _compared(portion: list[RawDocument | Document], known: Known) -> pl.DataFrame:
+    """Return documents as the frame that is compared, looking into those not recognised.
+
+    Parameters
+    ----------
+    portion
+        The documents. It is empty afterwards: their bytes are not held any longer.
+    known
+        What is known of bytes.
+
+    Returns
+    -------
+    polars.DataFrame
+        Columns ``record_id``, ``document``, ``content_hash`` and ``raw_hash``, in the same order.
+        There is no ``document`` of one that was recognised, and no ``raw_hash`` of one that
+        cannot be.
+    """
+    hashes = [raw_hash(one.raw) if isinstance(one, RawDocument) else None for one in portion]
+    looked_up = known.look_up(hashes).with_row_index("position")
+    is_recognised = pl.col("record_id").is_not_null()
+    positions = looked_up.filter(~is_recognised)["position"].to_list()
+    made = [in_canonical_form(portion[position]) for position in positions]
+    portion.clear()
+    looked_into = pl.DataFrame(
+        {
+            "position": positions,
+            "record_id": [one.record_id for one in made],
+            "document": [one.text for one in made],
+            "content_hash": [one.content_hash for one in made],
+            # What stands in place of a document may have been made by its source.
+            "raw_hash": [
+                hashes[position] if one.is_readable else None
+                for position, one in zip(positions, made, strict=True)
+            ],
+        },
+        schema={
+            "position": looked_up.schema["position"],
+            "record_id": pl.String,
+            "document": pl.String,
+            "content_hash": pl.String,
+            "raw_hash": pl.Binary,
+        },
+    )
+    recognised = looked_up.filter(is_recognised).with_columns(document=pl.lit(None, pl.String))
+    return pl.concat([looked_into, recognised.select(looked_into.columns)]).sort("position")
+
+
+def _until_full(
+    documents: Iterator[RawDocument | Document], most_bytes: int
+) -> Iterator[RawDocument | Document]:
+    size = 0
+    for document in documents:
+        yield document
+        size += len(document.raw if isinstance(document, RawDocument) else document.text)
+        if size > most_bytes:
+            return
+
+
+def _note_deletions(  # noqa: PLR0913 - all that the message speaks of
+    gone: pl.DataFrame,
+    known: int,
+    log: _LogWriter,
+    report: ExtractReport,
+    limits: ExtractLimits,
+    *,
+    hint: str,
+) -> None:
+    """Append deletions, unless there are so many that a mishap is likelier.
+
+    Raises
+    ------
+    DataError
+        More is gone than the limits allow.
+    """
+    if gone.height > limits.max_deleted_share * known:
+        log.finish()
+        raise DataError(
+            f"{gone.height:,} of {known:,} documents of the collection "
+            f"{report.collection!r} are gone from the source: more than the share of "
+            f"{limits.max_deleted_share:g} that a pass may delete. Nothing was deleted.{hint} If "
+            "they are meant to be gone, run once with --max-deleted-share 1."
+        )
+    report.deleted = gone.height
+    log.add(
+        gone.select(
+            "record_id",
+            document=pl.lit(None, pl.String),
+            content_hash=pl.lit(None, pl.String),
+            operation=pl.lit("delete"),
+        )
+    )
+
+
+def _note_pass(  # noqa: PLR0913 - what the state says of a pass
+    lake: Lake,
+    source: Source,
+    report: ExtractReport,
+    fingerprint: str,
+    ended: datetime,
+    *,
+    is_first: bool,
+) -> None:
+    """Write to the state that a pass has ended; a first one read every document."""
+    changes: dict[str, Any] = {
+        "source": source.name,
+        "fingerprint": fingerprint,
+        f"last_{report.pass_kind}_pass_at": ended,
+    }
+    if is_first:
+        changes["last_full_pass_at"] = ended
+    if lake.state(report.collection).first_pass_ended_at is None:
+        changes["first_pass_ended_at"] = ended
+    lake.update_state(report.collection, changes)

@@ -1,0 +1,306 @@
+"""Documents recognised by their bytes: what a source gave last time need not be looked into.
+
+Here belongs the side file of a collection that says which content the bytes of a document had,
+and what of it may be believed. How contents are compared is of no concern here.
+
+To bring a document into canonical form takes twenty times as long as to hash its bytes. So a
+pass that reads a collection, or a shard of it, notes for each document a hash of the bytes it
+came as, beside its record id and content hash. The next pass believes that only where the log
+still holds that content of that record, and only if the canonical form has not changed since.
+Bytes say what they say, whoever wrote them and when: whatever else happened to a record, equal
+bytes are equal contents. Losing or damaging the file costs time, never data: what is not
+recognised is looked into.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from threading import Lock
+from typing import Any, BinaryIO, NamedTuple
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from aind_etl.contract.id_ranges import Shard
+from aind_etl.lake import Lake
+from aind_etl.lake.parquet import read_arrow
+from aind_etl.lake.tables import lies_in
+from aind_etl.sources.version import canonical_version
+
+_log = logging.getLogger(__name__)
+
+_SCHEMA = {"record_id": pl.String, "content_hash": pl.Binary, "raw_hash": pl.Binary}
+_FILE_SCHEMA = pa.schema(
+    {"record_id": pa.string(), "content_hash": pa.binary(), "raw_hash": pa.binary()}
+)
+_VERSION_KEY = b"canonical form"
+_RAW_HASH_BYTES = 16
+_PIECE_BYTES = 1 << 20
+# Few rows more than those of a shard are read with it.
+_ROW_GROUP_ROWS = 8_192
+
+_NOTHING_NOTED = pl.DataFrame(schema=_SCHEMA)
+
+
+def raw_hash(raw: bytes) -> bytes:
+    """Return 128 bits of the SHA-256 of a document's bytes."""
+    return sha256(raw).digest()[:_RAW_HASH_BYTES]
+
+
+class Known(NamedTuple):
+    """What is known of the bytes of documents.
+
+    Attributes
+    ----------
+    rows
+        Columns ``raw_hash``, which is there once at most, and ``row``: where ``live`` has the
+        record that came as such bytes, and their content.
+    live
+        Columns ``record_id`` and ``content_hash``.
+    """
+
+    rows: pl.DataFrame
+    live: pl.DataFrame
+
+    def look_up(self, hashes: Sequence[bytes | None]) -> pl.DataFrame:
+        """Return columns ``record_id``, ``content_hash`` and ``raw_hash``, a row a hash.
+
+        Of bytes that are not known there is only the hash.
+        """
+        found = pl.DataFrame({"raw_hash": hashes}, schema={"raw_hash": pl.Binary}).join(
+            self.rows, on="raw_hash", how="left", maintain_order="left"
+        )
+        return found.select(
+            self.live["record_id"].gather(found["row"]),
+            self.live["content_hash"].gather(found["row"]),
+            "raw_hash",
+        )
+
+
+NOTHING_KNOWN = Known(
+    pl.DataFrame(schema={"raw_hash": pl.Binary, "row": pl.get_index_type()}),
+    pl.DataFrame(schema={"record_id": pl.String, "content_hash": pl.String}),
+)
+
+
+class Recognition:
+    """What the bytes of a collection's documents were found to be, and are found to be now.
+
+    Several threads may use it, each for shards of its own.
+
+    Parameters
+    ----------
+    lake, collection
+        Whose side file it is.
+    folder
+        An empty folder for what is noted until the pass has ended.
+    """
+
+    def __init__(self, lake: Lake, collection: str, folder: Path) -> None:
+        self._lake = lake
+        self._collection = collection
+        self._folder = folder
+        self._name = lake.raw_hashes_name(collection)
+        # What reading takes besides what it returns is then taken once, not once a thread.
+        self._one_at_a_time = Lock()
+        self._rows: dict[Shard, int] = {}
+        self._noted: dict[Shard, Path] = {}
+        self._metadata: pq.FileMetaData | None = None
+        with self._reading():
+            if lake.storage.exists(self._name):
+                with lake.storage.path(self._name).open("rb") as file:
+                    metadata = pq.read_metadata(pa.BufferReader(_checked_footer(file)))
+                if _is_ours(metadata):
+                    self._metadata = metadata
+
+    def known(self, shard: Shard, live: pl.DataFrame) -> Known:
+        """Return what is known of bytes, and still holds.
+
+        Parameters
+        ----------
+        shard
+            Of which record ids.
+        live
+            Columns ``record_id`` and ``content_hash``: the shard's live documents.
+        """
+        with self._one_at_a_time:
+            said = self._read(shard)
+            self._rows[shard] = said.height
+            contents = live.select(
+                "record_id", pl.col("content_hash").str.decode("hex", strict=False)
+            ).with_row_index("row")
+            rows = (
+                said.join(contents, on=["record_id", "content_hash"])
+                .select("raw_hash", "row")
+                .unique("raw_hash", keep="none")
+            )
+        return Known(rows, live)
+
+    def note(
+        self, shard: Shard, known: Known, met: pl.DataFrame, looked_into: pl.DataFrame
+    ) -> None:
+        """Note what the bytes of a shard were found to be, all of which was read.
+
+        Parameters
+        ----------
+        shard
+            Which shard.
+        known
+            What :meth:`known` returned of it.
+        met
+            Column ``record_id``: the records that were met.
+        looked_into
+            Columns ``record_id``, ``content_hash`` and ``raw_hash`` of those that had other bytes.
+        """
+        with self._one_at_a_time:
+            kept = known.live[known.rows["row"]].select("record_id", "content_hash")
+            kept = kept.with_columns(known.rows["raw_hash"])
+            kept = kept.join(met, on="record_id", how="semi")
+            if looked_into.is_empty() and kept.height == self._rows[shard]:
+                return
+            kept = kept.join(looked_into, on="record_id", how="anti")
+            path = self._folder / f"{shard.lower}.arrow"
+            pl.concat([kept, looked_into.select(kept.columns)], rechunk=False).write_ipc(path)
+            self._noted[shard] = path
+
+    def write(self, divided: Sequence[Shard]) -> bool:
+        """Write the side file anew, if anything was noted that it does not say.
+
+        Parameters
+        ----------
+        divided
+            All the shards of the collection, in order.
+
+        Returns
+        -------
+        bool
+            Whether it was written.
+        """
+        if not self._noted:
+            return False
+
+        def write_parquet(file: BinaryIO) -> None:
+            hashed = _HashedFile(file)
+            with pq.ParquetWriter(
+                hashed,
+                _FILE_SCHEMA.with_metadata({_VERSION_KEY: canonical_version().encode()}),
+                compression={"record_id": "zstd", "content_hash": "none", "raw_hash": "none"},
+                use_dictionary=False,
+            ) as writer:
+                for shard in divided:
+                    path = self._noted.get(shard)
+                    noted = self._read(shard) if path is None else _noted(path)
+                    for rows in noted.iter_slices(_ROW_GROUP_ROWS):
+                        writer.write_table(rows.to_arrow().cast(writer.schema))
+            file.write(hashed.digest())
+
+        return self._lake.storage.write(self._name, write_parquet)
+
+    def _read(self, shard: Shard) -> pl.DataFrame:
+        """Return what the side file says of a shard, sorted by record id."""
+        parts = [_NOTHING_NOTED]
+        with self._reading():
+            if self._metadata is not None:
+                groups = _groups_of(self._metadata, shard)
+                path = self._lake.storage.path(self._name)
+                with path.open("rb") as file:
+                    side_file = pq.ParquetFile(file, metadata=self._metadata)
+                    for group in groups:
+                        # One thread: each that decodes keeps memory of its own for later.
+                        rows = pl.DataFrame(side_file.read_row_group(group, use_threads=False))
+                        parts.append(rows.filter(lies_in(shard, pl.col("record_id"))))
+        return pl.concat(parts)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Do without the side file where it cannot be read."""
+        try:
+            yield
+        except (pa.ArrowException, pl.exceptions.PolarsError, OSError, ValueError) as error:
+            self._metadata = None
+            _log.warning(
+                "What is known of the documents of %r by their bytes cannot be read (%s); all of "
+                "them are looked into",
+                self._collection,
+                str(error).splitlines()[0] if str(error) else type(error).__name__,
+            )
+
+
+@contextmanager
+def recognising(lake: Lake, collection: str) -> Iterator[Recognition]:
+    """Give, for the time of a ``with`` block, what is known of a collection's bytes."""
+    with lake.scratch("recognise", collection) as folder:
+        yield Recognition(lake, collection, folder)
+
+
+class _HashedFile:
+    """A file that is written, and hashed meanwhile."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._hash = sha256()
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever else is asked of a file
+        return getattr(self._file, name)
+
+    def write(self, data: bytes) -> int:
+        self._hash.update(data)
+        return self._file.write(data)
+
+    def digest(self) -> bytes:
+        return self._hash.digest()
+
+
+def _checked_footer(file: BinaryIO) -> bytes:
+    """Return the end of a side file's parquet, once it is known that all is as it was written.
+
+    Reading damaged parquet may end the process, and this file is never made anew by hand.
+
+    Raises
+    ------
+    ValueError
+        Something is not as it was written.
+    """
+    size = file.seek(0, os.SEEK_END) - sha256().digest_size
+    file.seek(0)
+    found = sha256()
+    for start in range(0, size, _PIECE_BYTES):
+        found.update(file.read(min(_PIECE_BYTES, size - start)))
+    if size < 0 or file.read() != found.digest():
+        raise ValueError("it is not as it was written")
+    # The parquet ends with the length of what comes before, in four bytes, and four of its name.
+    file.seek(size - 8)
+    footer = int.from_bytes(file.read(4), "little")
+    file.seek(size - 8 - footer)
+    return file.read(footer + 8)
+
+
+def _noted(path: Path) -> pl.DataFrame:
+    """Return what was noted of a shard, as the side file has it."""
+    noted = read_arrow(path).with_columns(pl.col("content_hash").str.decode("hex"))
+    return noted.select(_NOTHING_NOTED.columns).sort("record_id")
+
+
+def _is_ours(metadata: pq.FileMetaData) -> bool:
+    """Return whether a side file was written for the canonical form there is now."""
+    version = (metadata.metadata or {}).get(_VERSION_KEY)
+    return version == canonical_version().encode() and metadata.schema.to_arrow_schema().equals(
+        _FILE_SCHEMA
+    )
+
+
+def _groups_of(metadata: pq.FileMetaData, shard: Shard) -> list[int]:
+    """Return the row groups that may have record ids of a shard."""
+    groups = []
+    for group in range(metadata.num_row_groups):
+        facts = metadata.row_group(group).column(0).statistics
+        is_told = facts is not None and facts.has_min_max
+        if not is_told or (
+            facts.max >= shard.lower and (shard.upper is None or facts.min < shard.upper)
+        ):
+            groups.append(group)
+    return groups

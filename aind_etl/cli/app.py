@@ -1,0 +1,191 @@
+"""The command line application: its options, and what every command needs."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup, TyperOption
+
+from aind_etl.cli.terminal import err, out, say, show_table, without_trailing_blanks
+
+if TYPE_CHECKING:
+    from aind_etl.cli.progress_bars import TerminalProgress
+    from aind_etl.client.query import Query
+    from aind_etl.settings import Settings
+
+
+class _Command(TyperCommand):
+    """A command whose help says nothing of the type of its --help."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - as Typer's own
+        """Print the help."""
+        with without_trailing_blanks():
+            super().format_help(ctx, formatter)
+
+    def get_help_option(self, ctx: Any) -> TyperOption | None:  # noqa: ANN401 - as Typer's own
+        """Return the option --help."""
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.metavar = ""
+        return option
+
+
+class _Group(TyperGroup):
+    """The command with its subcommands."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - as Typer's own
+        """Print the help."""
+        with without_trailing_blanks():
+            super().format_help(ctx, formatter)
+
+
+app = typer.Typer(
+    name="aind-etl",
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""AIND's analysis results as parquet and a DuckDB warehouse.
+
+Documents of both pipeline formats are read from a **source**, kept in a change log, flattened to
+the tables of a **lake** (partitioned parquet), and published as a **warehouse** (one DuckDB file).
+
+Begin with `aind-etl run`: without a source it loads a built-in sample. Then ask:
+`aind-etl sql "SELECT * FROM best_models LIMIT 10"`.
+
+Source, lake, warehouse and collections can also be set by environment variables
+(`AIND_ETL_SOURCE`, …); the command line wins. Exit codes: 0 done, 1 data differ or a check failed,
+2 wrong use or configuration, 3 the source cannot be read.
+""",
+)
+
+command = partial(app.command, cls=_Command)
+SHOWN_ROWS = 200
+INTERRUPTED = 130
+
+SourceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--source",
+        metavar="URL",
+        help="Where documents come from: `sample:` (built in, also `sample:?sessions=100&seed=1`), "
+        "a folder with a dump (`<collection>.jsonl`, `.json` or `.bson`, each also `.gz`), or "
+        "`mongodb://host/database`, or `https://host/v1/database` (a gateway). Environment: "
+        "`AIND_ETL_SOURCE`.",
+    ),
+]
+LakeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--lake",
+        metavar="DIR",
+        help="Folder of the lake, or `s3://bucket/prefix`. Environment: `AIND_ETL_LAKE`; default "
+        "`./lake`.",
+    ),
+]
+WarehouseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--warehouse",
+        metavar="FILE",
+        help="The DuckDB file, or `s3://bucket/name`, which is read by a copy. Environment: "
+        "`AIND_ETL_WAREHOUSE`; default `<lake>/warehouse.duckdb`.",
+    ),
+]
+CollectionOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--collection",
+        metavar="NAME",
+        help="Only this collection; may be given several times. Environment: "
+        "`AIND_ETL_COLLECTIONS`, separated by commas; default all.",
+    ),
+]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"aind-etl {version('aind-etl')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            metavar="",
+            callback=_show_version,
+            is_eager=True,
+            help="Show the version.",
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def make_settings(
+    source: str | None,
+    lake: str | None,
+    warehouse: str | None,
+    collections: list[str] | None,
+    *,
+    max_deleted_share: float | None = None,
+) -> "Settings":
+    """Return the settings of a command: its options, the environment, or the defaults."""
+    from aind_etl.settings import load_settings, unknown_variables
+
+    for name, hint in unknown_variables().items():
+        say(err, ("Warning:", "yellow"), f" {name} is set, and is no setting. {hint}")
+    return load_settings(
+        source=source,
+        lake=lake,
+        warehouse=warehouse,
+        collections=tuple(collections or ()),
+        max_deleted_share=max_deleted_share,
+    )
+
+
+@contextmanager
+def progress_bars() -> Iterator["TerminalProgress"]:
+    """Show progress on the terminal for the duration of a ``with`` block."""
+    from aind_etl.cli.progress_bars import TerminalProgress
+
+    with TerminalProgress(err) as progress:
+        yield progress
+
+
+def show_rows(asked: "Query") -> None:
+    """Print the rows of a query, at most :data:`SHOWN_ROWS` of them."""
+    columns, rows, more = asked.head(SHOWN_ROWS)
+    show_table(columns, rows)
+    if more:
+        say(out, f"The first {SHOWN_ROWS:,} rows; --format csv writes all.")
+
+
+def command_line() -> str:
+    """Return how this command was called, so that it can be typed again."""
+    called = Path(sys.argv[0])
+    return relative(called) if relative(called) != str(called.absolute()) else "aind-etl"
+
+
+def absolute(place: Path | str) -> str:
+    """Return where something lies, whatever the working folder is."""
+    return str(place.absolute()) if isinstance(place, Path) else place
+
+
+def relative(path: Path | str) -> str:
+    """Return a path relative to the working folder where that is shorter."""
+    if isinstance(path, str):
+        return path
+    absolute = path.absolute()
+    here = Path.cwd()
+    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)

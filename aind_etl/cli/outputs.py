@@ -1,0 +1,191 @@
+"""Commands that write files for people: exports, the report and figures."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from aind_etl.cli.app import LakeOption, WarehouseOption, command, make_settings, progress_bars
+from aind_etl.cli.terminal import err, out, say
+from aind_etl.errors import ConfigurationError
+
+
+@command()
+def export(
+    target: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FILE|DIR]",
+            help="The workbook, or the folder of the other formats; `analyses.xlsx` or `export` "
+            "where none is given.",
+        ),
+    ] = None,
+    export_format: Annotated[
+        Literal["xlsx", "csv", "arrow", "parquet"] | None,
+        typer.Option(
+            "--format",
+            "-f",
+            help="`xlsx` is one workbook with a sheet a table; of the others each table is a file.",
+        ),
+    ] = None,
+    xlsx: Annotated[
+        bool, typer.Option("--xlsx", metavar="", help="The same as `--format xlsx`.")
+    ] = False,
+    datapackage: Annotated[
+        bool,
+        typer.Option(
+            "--datapackage",
+            metavar="",
+            help="Write `datapackage.json` into the lake: its files and columns, described after "
+            "the Frictionless standard. Alone, nothing else is written.",
+        ),
+    ] = False,
+    table: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--table",
+            metavar="NAME",
+            help="Only this table, view or mart; may be given several times. Default: the marts.",
+        ),
+    ] = None,
+    warehouse: WarehouseOption = None,
+    lake: LakeOption = None,
+) -> None:
+    """Write the marts for Excel, or as CSV, Arrow or parquet files.
+
+    A workbook: `aind-etl export --xlsx`. Some tables: `aind-etl export rates --format csv
+    --table parameter_trajectories --table analyses`.
+    """
+    settings = make_settings(None, lake, warehouse, None)
+    if datapackage:
+        from aind_etl.client.data_package import write_data_package
+        from aind_etl.lake import Lake
+
+        say(out, f"Wrote {write_data_package(Lake(settings.lake))}")
+        if target is None and export_format is None and not xlsx:
+            return
+    chosen = export_format or ("xlsx" if xlsx or target is None else _format_of(target))
+    if xlsx and chosen != "xlsx":
+        raise ConfigurationError(f"--xlsx and --format {chosen} exclude each other; give one.")
+    where = target or Path("analyses.xlsx" if chosen == "xlsx" else "export")
+    with progress_bars() as progress:
+        from aind_etl.client.export import export as write_export
+
+        written = write_export(
+            settings.warehouse_path,
+            where,
+            chosen,
+            tuple(table or ()),
+            progress=lambda name: progress.step(f"write {name}"),
+        )
+    for one in written:
+        say(out, f"{one.rows:>9,}  {one.name}")
+        if one.left_out:
+            say(
+                err,
+                f"{one.name}: the last {one.left_out:,} rows were left out, because a sheet of "
+                "Excel ends at 1,048,576 rows; --format csv or parquet has them all.",
+            )
+    say(out, f"\nWrote {where}")
+
+
+@command()
+def report(
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help="The page."),
+    ] = Path("report.html"),
+    warehouse: WarehouseOption = None,
+    lake: LakeOption = None,
+) -> None:
+    """Draw the warehouse as one page: who wins, how sure, what is missing, what arrived.
+
+    The page needs no network and no server: open it, put it on a screen, send it, print it.
+    """
+    settings = make_settings(None, lake, warehouse, None)
+    with progress_bars() as progress:
+        progress.step("draw the report")
+        from aind_etl.client.report import write_report
+
+        summary = write_report(settings.warehouse_path, output)
+    say(
+        out,
+        f"{summary.fits:,} fits of {summary.fitted_sessions:,} sessions and "
+        f"{summary.subjects:,} subjects. Open {output}",
+    )
+
+
+@command()
+def figures(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Where to; the folder is made if need be.")
+    ],
+    subject: Annotated[
+        str | None, typer.Option("--subject", metavar="ID", help="Only this subject's.")
+    ] = None,
+    date: Annotated[
+        datetime | None,
+        typer.Option(
+            "--date", metavar="YYYY-MM-DD", formats=["%Y-%m-%d"], help="Only this day's sessions."
+        ),
+    ] = None,
+    agent: Annotated[
+        str | None, typer.Option("--agent", metavar="ALIAS", help="Only this agent's fits.")
+    ] = None,
+    record: Annotated[
+        str | None, typer.Option("--record", metavar="ID", help="Only records whose id begins so.")
+    ] = None,
+    lake: LakeOption = None,
+    warehouse: WarehouseOption = None,
+) -> None:
+    """Download the figures of fitted sessions, named after session, agent and record.
+
+    Which there are is asked of the warehouse. Figures that are there already are not downloaded
+    again; interrupted, run it again to go on. Those that could not be had are listed.
+
+    One mouse's: `aind-etl figures figures --subject 652324`.
+    One model's of a day: `aind-etl figures figures --date 2026-04-15 --agent
+    QLearning_L2F1_CK1_softmax`.
+    """
+    settings = make_settings(None, lake, warehouse, None)
+    from aind_etl.results import open_result_store
+    from aind_etl.results.figures import Selection, choose_figures, download_figures
+    from aind_etl.warehouse.build import connect, read_sources
+
+    selection = Selection(subject, date.date() if date else None, agent, record)
+    with connect(settings.warehouse_path) as connection:
+        chosen = choose_figures(connection, selection)
+        sources = read_sources(connection)
+    if not chosen:
+        where = str(settings.warehouse_path)
+        what = f" of {selection}" if str(selection) else ""
+        say(
+            out,
+            f"No successful fit{what} in {where}. What there is: 'aind-etl sql \"SELECT DISTINCT "
+            "subject_id, session_date, agent_alias FROM analyses\"'.",
+        )
+        return
+    # The documents' own source says whether the sample's folders stand in for s3://.
+    if sources:
+        settings = settings.model_copy(update={"source": sources[0]})
+    with progress_bars() as progress, open_result_store(settings) as store:
+        progress.step("download", total=len(chosen), unit="figures")
+        report = download_figures(store, chosen, directory, progress=progress.advance)
+    for figure, reason in report.missing:
+        say(out, f"missing: {figure.file_name}: {reason}")
+    say(
+        out,
+        f"{report.downloaded:,} downloaded ({report.bytes / 1e6:,.1f} MB), {report.present:,} "
+        f"there already, {len(report.missing):,} missing, in {directory}",
+    )
+
+
+def _format_of(target: Path) -> Literal["xlsx"]:
+    """Return the format that a target's name says; only a workbook has one."""
+    if target.suffix.lower() == ".xlsx":
+        return "xlsx"
+    raise ConfigurationError(
+        f"{str(target)!r} does not say which format is meant; give --format xlsx, csv, arrow or "
+        "parquet."
+    )

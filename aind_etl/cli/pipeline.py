@@ -1,0 +1,308 @@
+"""Commands that write: run the pipeline, rebuild tables, open Dagster's page, write the sample."""
+
+import os
+import shlex
+import socket
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from aind_etl.cli.terminal import err, out, say, show_table
+from aind_etl.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from aind_etl.settings import Settings
+from aind_etl.cli.app import (
+    INTERRUPTED,
+    SHOWN_ROWS,
+    CollectionOption,
+    LakeOption,
+    SourceOption,
+    WarehouseOption,
+    absolute,
+    command,
+    command_line,
+    make_settings,
+    progress_bars,
+    relative,
+)
+
+
+@command()
+def run(
+    source: SourceOption = None,
+    lake: LakeOption = None,
+    warehouse: WarehouseOption = None,
+    collection: CollectionOption = None,
+    pass_kind: Annotated[
+        Literal["new", "full"],
+        typer.Option(
+            "--pass",
+            help="`new` compares ids and reads what is missing or recent; `full` reads everything "
+            "and compares contents.",
+        ),
+    ] = "new",
+    max_deleted_share: Annotated[
+        float | None,
+        typer.Option(
+            "--max-deleted-share",
+            metavar="SHARE",
+            help="Largest share of a collection, 0 to 1, that a pass may find gone before it stops "
+            "and deletes nothing. Environment: `AIND_ETL_MAX_DELETED_SHARE`; default 0.2.",
+        ),
+    ] = None,
+    results: Annotated[
+        bool,
+        typer.Option(
+            "--results/--no-results",
+            metavar="",
+            help="Look into the result folders beside the records: which files there are, and the "
+            "trial-by-trial variables.",
+        ),
+    ] = True,
+) -> None:
+    """Bring lake and warehouse up to date with the source.
+
+    Runs the same Dagster assets as Dagster's page, in this process. Run again, it writes only
+    what is new; interrupted, it goes on where it was.
+
+    Load a dump: `aind-etl run --source dump/analysis --lake my-lake`.
+    Compare every content, not only ids: `aind-etl run --pass full`.
+    """
+    settings = make_settings(
+        source, lake, warehouse, collection, max_deleted_share=max_deleted_share
+    )
+    with progress_bars() as progress:
+        from aind_etl.changelog.passes import Pass
+        from aind_etl.orchestration.instance import run_everything
+        from aind_etl.orchestration.resources import Etl, ResultStoreError
+
+        failure = None
+        try:
+            run_everything(Etl(settings, progress), Pass(pass_kind), with_results=results)
+        except ResultStoreError as error:
+            failure = error  # Everything else was read and published.
+        except KeyboardInterrupt:
+            progress.say("Interrupted. What was written is whole; run again to go on.")
+            raise typer.Exit(INTERRUPTED) from None
+    _show_result(settings)
+    if failure is not None:
+        raise failure
+
+
+@command()
+def sample(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="An empty or new folder for the world.")
+    ],
+    sessions: Annotated[
+        int, typer.Option("--sessions", min=1, help="Number of behaviour sessions.")
+    ] = 24,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the simulation.")] = 0,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            metavar="jsonl|bson",
+            help="Dump format; may be given twice.",
+        ),
+    ] = None,
+    results: Annotated[
+        bool, typer.Option(metavar="", help="Write the result folders (JSON, figures) as well.")
+    ] = True,
+) -> None:
+    """Write the sample world: a dump to load, and the result folders beside it.
+
+    Subjects, sessions, choices, fits and documents are simulated; the same seed gives the same
+    files.
+    """
+    from aind_etl.sample import write_world
+
+    chosen = tuple(dict.fromkeys(formats or ["jsonl"]))
+    if not set(chosen) <= {"jsonl", "bson"}:
+        raise ConfigurationError(f"--format takes jsonl or bson, not {', '.join(chosen)!r}.")
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ConfigurationError(f"{str(directory)!r} is not an empty folder; name another.")
+    with progress_bars() as progress:
+        progress.step("simulate", total=sessions, unit="sessions")
+        summary = write_world(
+            directory,
+            sessions=sessions,
+            seed=seed,
+            formats=chosen,  # type: ignore[arg-type]
+            results=results,
+            progress=progress.reach,
+        )
+    for collection, count in summary.documents.items():
+        say(out, f"{count:>9,}  {collection}")
+    where = shlex.quote(str(directory.absolute()))
+    beside = f"AIND_ETL_RESULTS_ROOT={where}/results " if results else ""
+    without = "" if results else " --no-results"
+    say(out, f"\nLoad it with: {beside}{command_line()} run --source {where}{without}")
+
+
+@command()
+def rebuild(
+    lake: LakeOption = None,
+    warehouse: WarehouseOption = None,
+    collection: CollectionOption = None,
+) -> None:
+    """Make every table and the warehouse anew from the change log.
+
+    The source is not read. For a lake with damaged or missing files; a changed flattener needs no
+    rebuild, the next run sees it by itself.
+    """
+    settings = make_settings(None, lake, warehouse, collection)
+    from aind_etl.client.status import warehouse_status
+    from aind_etl.flatten.refresh import refresh_analyses
+    from aind_etl.lake import Lake
+    from aind_etl.warehouse.build import build_warehouse
+
+    store = Lake(settings.lake)
+    if not store.collections():
+        raise ConfigurationError(
+            f"There is nothing in the lake {str(settings.lake)!r} to rebuild. Name another with "
+            "--lake, or fill it with 'aind-etl run'."
+        )
+    with progress_bars() as progress:
+        for name in settings.choose(store.collections()):
+            for part in store.parts(name):
+                progress.step(f"flatten {part.name_of(name)}")
+                with part.lock(name):
+                    report = refresh_analyses(part, name, anew=True, progress=progress.advance)
+                progress.say(
+                    f"{part.name_of(name)}: {report.flattened:,} documents flattened, "
+                    f"{report.rejected:,} rejected, {report.rejected_values:,} values rejected; "
+                    f"{files_written(report.partitions_written)}"
+                )
+        progress.step("build the warehouse")
+        build_warehouse(store, settings.warehouse_path)
+    say(out, warehouse_status(settings.warehouse_path))
+
+
+def files_written(files: int) -> str:
+    """Return a number of files in words."""
+    if not files:
+        return "every file was right already"
+    return f"{files:,} {'file' if files == 1 else 'files'} written"
+
+
+@command()
+def dev(
+    source: SourceOption = None,
+    lake: LakeOption = None,
+    warehouse: WarehouseOption = None,
+    collection: CollectionOption = None,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the page.")] = 3000,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", metavar="", help="Print all that Dagster logs.")
+    ] = False,
+) -> None:
+    """Open Dagster's page on the assets, on this machine.
+
+    Prints which runs start and how they end, and Dagster's warnings and errors.
+    """
+    settings = make_settings(source, lake, warehouse, collection)
+    _require_free(port)
+    if "://" not in settings.source:
+        from aind_etl.sources import open_source
+
+        with open_source(settings.source):
+            pass  # A wrong address is an error here, rather than in every run.
+    from aind_etl.orchestration.dev import serve
+    from aind_etl.orchestration.instance import dagster_home
+
+    environment = os.environ | {
+        # Dagster warns of its own command's successor, which is a package of its own.
+        "PYTHONWARNINGS": "ignore",
+        "DAGSTER_HOME": str(dagster_home(settings.folder)),
+        "AIND_ETL_SOURCE": settings.source,
+        "AIND_ETL_LAKE": absolute(settings.lake),
+        "AIND_ETL_WAREHOUSE": absolute(settings.warehouse_path),
+        "AIND_ETL_COLLECTIONS": ",".join(settings.collections),
+    }
+    say(err, f"Dagster's page: http://127.0.0.1:{port} (Ctrl-C ends it)")
+    code = serve(port, environment, partial(say, err), verbose=verbose)
+    if code:
+        raise ConfigurationError(f"Dagster ended with exit code {code}; its output says why.")
+    say(err, "Dagster has ended. What runs had written is whole.")
+
+
+def _require_free(port: int) -> None:
+    """Refuse a port that another program uses."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"The page cannot be opened on port {port}: {error.strerror}. Give another port "
+                "with --port, or end the program that uses it."
+            ) from None
+
+
+def _show_result(settings: "Settings") -> None:
+    """Show what was built, and what to do with it."""
+    from aind_etl.client.query import Query
+
+    path = settings.warehouse_path
+    with Query(path, _BUILT) as built:
+        columns, rows, _ = built.head(SHOWN_ROWS)
+        show_table(columns, rows, "Built", folds=True)
+    with Query(path, _BEST) as best:
+        columns, rows, _ = best.head(SHOWN_ROWS)
+        if rows:
+            say(out, "")
+            show_table(columns, rows, "The best agent of the newest sessions, by AIC", folds=True)
+    say(out, f"\nLake       {relative(settings.lake)}\nWarehouse  {relative(path)}")
+    say(out, "\nNext:")
+    for step, meaning in _next_steps(settings):
+        say(out, f"  {command_line()} {step}\n      {meaning}")
+
+
+def _next_steps(settings: "Settings") -> Iterator[tuple[str, str]]:
+    """Yield arguments of commands that go on from a run, and what they do."""
+    from aind_etl.settings import load_settings
+
+    environment = load_settings()
+    lake = warehouse = source = ""
+    if settings.lake != environment.lake:
+        lake = f" --lake {shlex.quote(relative(settings.lake))}"
+    if settings.warehouse != environment.warehouse:
+        warehouse = f" --warehouse {shlex.quote(relative(settings.warehouse_path))}"
+    if settings.source != environment.source:
+        source = f" --source {shlex.quote(settings.source)}"
+    columns = "subject_id, session_date, agent_alias, aic"
+    yield (
+        f'sql "SELECT {columns} FROM latest_analyses LIMIT 5"{lake}{warehouse}',
+        "ask the warehouse",
+    )
+    yield f"status{lake}{warehouse}", "see how fresh it is"
+    # A source with a password in its address is not shown.
+    if "@" not in source:
+        yield f"dev{source}{lake}{warehouse}", "open Dagster's page"
+    if settings.source.startswith("sample:"):
+        yield "run --source FOLDER --lake DIR", "load a dump of your own"
+
+
+_BUILT = """
+SELECT
+    table_name AS "table",
+    estimated_size AS "rows",
+    regexp_extract(comment, '^One row per ([^.:]*)', 1) AS "one row per"
+FROM duckdb_tables()
+WHERE estimated_size > 0 AND table_name <> 'warehouse_info'
+ORDER BY table_name
+"""
+
+_BEST = """
+SELECT session_key AS "session", agent_alias AS "best agent", round(value, 1) AS "AIC",
+    round(margin, 1) AS "margin"
+FROM best_models
+WHERE criterion = 'aic'
+ORDER BY session_date DESC, session_key DESC
+LIMIT 5
+"""

@@ -1,0 +1,111 @@
+"""The lake described as a data package: ``datapackage.json``, after the Frictionless standard.
+
+Catalogues and other languages read from it which files make a table, and what the columns mean.
+Everything in it follows from the contract and from the files there are.
+"""
+
+import json
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from aind_etl.contract import TABLES, Column, DataType, Partitioning, Table
+from aind_etl.contract.ddl import describe
+from aind_etl.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from aind_etl.lake import Lake
+    from aind_etl.lake.storage.local import Location
+
+FILE_NAME = "datapackage.json"
+_TYPES = {
+    DataType.VARCHAR: "string",
+    DataType.BOOLEAN: "boolean",
+    DataType.TINYINT: "integer",
+    DataType.SMALLINT: "integer",
+    DataType.INTEGER: "integer",
+    DataType.BIGINT: "integer",
+    DataType.DOUBLE: "number",
+    DataType.DATE: "date",
+    DataType.TIME: "time",
+    DataType.TIMESTAMP: "datetime",
+    DataType.TIMESTAMPTZ: "datetime",
+}
+
+
+def data_package(lake: "Lake") -> dict[str, Any]:
+    """Return the description of the lake's files.
+
+    Parameters
+    ----------
+    lake
+        The lake; tables without a file are left out.
+
+    Returns
+    -------
+    dict
+        A Data Package descriptor, version 1: one resource a table, its partitions as parts.
+
+    Raises
+    ------
+    ConfigurationError
+        There is nothing in the lake.
+    """
+    resources = [
+        _resource(lake, table)
+        for table in TABLES
+        if table.partitioning is not Partitioning.WAREHOUSE_ONLY and lake.tables.files(table)
+    ]
+    if not resources:
+        raise ConfigurationError(
+            f"There is nothing in the lake {str(lake)!r} to describe. Name another with --lake, or "
+            "fill it with 'aind-etl run'."
+        )
+    return {
+        "profile": "data-package",
+        "name": "aind-analysis-results",
+        "title": "Results of the analyses of the Allen Institute for Neural Dynamics",
+        "description": "Analysis results of both pipeline formats as partitioned parquet. Times "
+        f"are UTC. Written by aind-etl {version('aind-etl')}.",
+        "resources": resources,
+    }
+
+
+def write_data_package(lake: "Lake") -> "Location":
+    """Write the description into the lake, and return its path."""
+    text = json.dumps(data_package(lake), indent=2, ensure_ascii=False) + "\n"
+
+    def write_text(file: BinaryIO) -> None:
+        file.write(text.encode())
+
+    lake.storage.write(FILE_NAME, write_text)
+    return lake.storage.path(FILE_NAME)
+
+
+def _resource(lake: "Lake", table: Table) -> dict[str, Any]:
+    paths = sorted(str(path).removeprefix(f"{lake}/") for path in lake.tables.files(table))
+    # The table as its files have it: those of the session table have more columns.
+    columns = lake.tables.as_written(table).columns
+    return {
+        "profile": "tabular-data-resource",
+        "name": table.name.replace("_", "-"),
+        "title": table.name,
+        "description": table.description,
+        "path": paths[0] if len(paths) == 1 else paths,
+        "format": "parquet",
+        "mediatype": "application/vnd.apache.parquet",
+        "schema": {
+            "fields": [_field(column) for column in columns],
+            "primaryKey": list(table.key),
+        },
+    }
+
+
+def _field(column: Column) -> dict[str, Any]:
+    field: dict[str, Any] = {
+        "name": column.name,
+        "type": _TYPES[column.type],
+        "description": describe(column),
+    }
+    if column.required:
+        field["constraints"] = {"required": True}
+    return field

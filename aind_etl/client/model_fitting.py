@@ -1,0 +1,414 @@
+"""The model-fitting query that notebooks know, answered by the warehouse.
+
+Here belong the familiar arguments, columns and notes of :func:`get_mle_model_fitting`. Where
+trial-by-trial variables come from is said in :mod:`aind_etl.client.latents`.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import polars as pl
+
+from aind_etl.client.arguments import (
+    as_texts,
+    explain_unknown_arguments,
+    parse_day,
+)
+from aind_etl.client.bare_names import in_either_format
+from aind_etl.client.latents import find_latents
+from aind_etl.client.records import matching_records
+from aind_etl.client.warehouse import opened
+from aind_etl.errors import ArgumentError, SourceError
+from aind_etl.settings import as_place, load_settings
+from aind_etl.text import suggest
+
+_log = logging.getLogger(__name__)
+
+COLLECTION = "dynamic-foraging-model-fitting"
+"""The collection that is asked: where both pipelines write the fits."""
+
+_KEY = ("source_collection", "record_id", "process_index")
+_SOURCES = {
+    "framework": "aind analysis framework",
+    "prototype": "han's analysis pipeline",
+}
+_METRICS = {
+    "log_likelihood": "log_likelihood",
+    "prediction_accuracy": "prediction_accuracy",
+    "k_model": "k_model",
+    "aic": "AIC",
+    "bic": "BIC",
+    "lpt": "LPT",
+    "lpt_aic": "LPT_AIC",
+    "lpt_bic": "LPT_BIC",
+}
+_FOLDS = (
+    "prediction_accuracy_test",
+    "prediction_accuracy_fit",
+    "prediction_accuracy_test_bias_only",
+)
+_IS_FIT = "analysis_name = 'MLE fitting'"
+
+
+@explain_unknown_arguments
+def get_mle_model_fitting(  # noqa: PLR0913, PLR0917 - the arguments people know
+    subject_id: str | int | None = None,
+    session_date: str | None = None,
+    agent_alias: str | None = None,
+    from_custom_query: Mapping[str, Any] | None = None,
+    analysis_tag: str | Sequence[str] | None = None,
+    only_recent_version: bool = True,
+    if_include_metrics: bool = True,
+    if_include_latent_variables: bool = True,
+    if_download_figures: bool = False,
+    download_path: str | Path = "./results/mle_figures/",
+    paginate_settings: Mapping[str, Any] | None = None,  # noqa: ARG001 - as the public reader's
+    max_threads_for_s3: int = 10,
+    *,
+    warehouse: str | Path | None = None,
+) -> pd.DataFrame | None:
+    """Return the successful fits of either pipeline, with what was fitted.
+
+    The answer comes from the warehouse, without a network. At least one of the first five
+    arguments is needed; a fit returned meets all that are given.
+
+    Parameters
+    ----------
+    subject_id
+        The subject (mouse), such as ``"730945"``.
+    session_date
+        The day of the session, ``"YYYY-MM-DD"``.
+    agent_alias
+        The fitted agent, such as ``"QLearning_L2F1_CK1_softmax"``, of either pipeline.
+    from_custom_query
+        A MongoDB filter of the documents, by the paths of either format: ``$eq``, ``$ne``,
+        ``$gt``, ``$gte``, ``$lt``, ``$lte``, ``$in``, ``$nin``, ``$exists``, ``$regex``,
+        ``$and``, ``$or``, ``$nor``, ``$not`` and ``$elemMatch``. A dotted path means what it
+        means to a server, so a path of one format finds documents of that format. A name that is
+        a column of the answer or of `analyses` (``subject_id``, ``session_date``, ``AIC`` …)
+        means that value in either format, wherever it is in the document.
+    analysis_tag
+        One tag of the framework's analyses, or several. Only framework records have one: the
+        prototype's are left out.
+    only_recent_version
+        Whether only the newest fit of each NWB name and agent is returned.
+    if_include_metrics
+        Whether the columns of the second group are returned.
+    if_include_latent_variables
+        Whether the columns of the third group are returned. What the warehouse does not hold is
+        read from the result folders in S3.
+    if_download_figures
+        Whether the figure of each fit is downloaded.
+    download_path
+        The folder for the figures; it is made where it does not exist.
+    paginate_settings
+        Ignored: nothing is paged through. Calls of the public reader have it.
+    max_threads_for_s3
+        How many files are read from S3 at a time.
+    warehouse
+        The DuckDB file, or the URL of an object; the one that ``AIND_ETL_WAREHOUSE`` or
+        ``AIND_ETL_LAKE`` name where none is given.
+
+    Returns
+    -------
+    pandas.DataFrame or None
+        One row per fit, the newest first; None where there is none. Its columns:
+
+        1. ``_id``, ``nwb_name``, ``session_date`` (text), ``status``, ``subject_id``,
+           ``analysis_time`` (UTC), ``agent_alias``, ``n_trials``, ``S3_location``,
+           ``CO_asset_id`` (the list of the addresses in ``code.input_data``; None for the
+           prototype), ``analysis_tag``, ``pipeline_source``;
+        2. ``log_likelihood``, ``prediction_accuracy``, ``k_model``, ``AIC``, ``BIC``, ``LPT``,
+           ``LPT_AIC``, ``LPT_BIC``, ``params`` (parameter to value), and the lists
+           ``prediction_accuracy_test``, ``prediction_accuracy_fit`` and
+           ``prediction_accuracy_test_bias_only``, one value a fold, empty for a fit of the
+           framework without cross-validation;
+        3. ``latent_variables`` (name to array) and ``qvalue_spread``. For n trials, ``q_value``
+           and ``choice_kernel`` are [2, n + 1], ``choice_prob`` [2, n], ``loss_count``,
+           ``value``, ``threshold`` and ``p_exploit`` [n + 1], ``exploiting`` and ``rpe`` [n];
+           row 0 is left.
+
+    Raises
+    ------
+    ValueError
+        No filter is given, or an argument is wrong.
+    ConfigurationError
+        There is no warehouse, or it cannot be read.
+
+    Examples
+    --------
+    >>> from aind_etl import get_mle_model_fitting
+    >>> fits = get_mle_model_fitting(subject_id="652257", session_date="2025-08-14")
+    >>> fits[["agent_alias", "n_trials", "pipeline_source"]].head(1)  # doctest: +SKIP
+                agent_alias  n_trials          pipeline_source
+    0  ForagingCompareThreshold       436  aind analysis framework
+    >>> fits.latent_variables[0].keys() >= {"choice_prob"}  # doctest: +SKIP
+    True
+
+    Every fit of more than 600 trials whose agent has a choice kernel:
+
+    >>> fits = get_mle_model_fitting(
+    ...     from_custom_query={
+    ...         "analysis_results.fit_settings.agent_alias": {"$regex": "_CK"},
+    ...         "analysis_results.n_trials": {"$gt": 600},
+    ...     },
+    ...     if_include_latent_variables=False,
+    ... )
+    """
+    filters: dict[str, Sequence[object]] = {
+        "subject_id": as_texts("subject_id", subject_id),
+        "session_date": [parse_day("session_date", session_date)] if session_date else [],
+        "agent_alias": as_texts("agent_alias", agent_alias),
+        "analysis_version": as_texts("analysis_tag", analysis_tag),
+    }
+    if not any(filters.values()) and not from_custom_query:
+        raise ArgumentError(
+            "Give at least one of subject_id, session_date, agent_alias, from_custom_query and "
+            "analysis_tag: without any, every fit there is would be returned."
+        )
+    place = load_settings().warehouse_path if warehouse is None else as_place(warehouse)
+    with opened(place) as connection:
+        fits = _find(connection, filters, from_custom_query)
+        if fits.is_empty():
+            _note_nothing_found(connection, filters)
+            return None
+        fits = _choose(fits, only_recent_version=only_recent_version)
+        if fits.is_empty():
+            return None
+        _note_repeated_agents(fits, filters)
+        columns = _first_columns(connection, fits)
+        if if_include_metrics:
+            columns |= _metrics(connection, fits)
+        if if_include_latent_variables:
+            found = find_latents(connection, fits, threads=max_threads_for_s3)
+            columns["latent_variables"] = [one and one[0] for one in found]
+            columns["qvalue_spread"] = np.array(
+                [one[1] if one else None for one in found], dtype="float64"
+            )
+        if if_download_figures:
+            _download_figures(connection, fits, Path(download_path), threads=max_threads_for_s3)
+    return pd.DataFrame(columns, copy=False)
+
+
+def _find(
+    connection: duckdb.DuckDBPyConnection,
+    filters: Mapping[str, Sequence[object]],
+    query: Mapping[str, Any] | None,
+) -> pl.DataFrame:
+    """Return the rows of `analyses` that meet the filters, successful or not."""
+    conditions = [_IS_FIT, "source_collection = $collection"]
+    parameters: dict[str, object] = {"collection": COLLECTION}
+    for column, values in filters.items():
+        if values:
+            conditions.append(f"{column} IN (SELECT unnest(${column}))")
+            parameters[column] = list(values)
+    if filters["analysis_version"]:
+        conditions.append("pipeline_format = 'framework'")
+    if query:
+        if isinstance(query, Mapping):
+            query = in_either_format(query)
+        records = matching_records(connection, COLLECTION, query, wanted=_IS_FIT)
+        connection.register("matching", records.to_frame().to_arrow())
+        conditions.append("record_id IN (FROM matching)")
+    metrics = ", ".join(_METRICS)
+    found: pl.DataFrame = connection.sql(
+        "SELECT source_collection, record_id, process_index, nwb_name, "
+        "session_date::VARCHAR AS session_date, outcome, status, subject_id, finished_at, "
+        "changed_at, agent_alias, n_trials, result_location, analysis_version, "
+        f"pipeline_format, {metrics} FROM analyses WHERE {' AND '.join(conditions)}",
+        params=parameters,
+    ).pl()
+    return found
+
+
+def _choose(fits: pl.DataFrame, *, only_recent_version: bool) -> pl.DataFrame:
+    """Return the successful fits, the newest first, and say what is left out."""
+    for pipeline_format, source in _SOURCES.items():
+        count = fits.filter(pl.col("pipeline_format") == pipeline_format).height
+        _log.info("%s: %s", source, _counted(count, "record"))
+    successful = fits.filter(pl.col("outcome") == "success").sort(
+        "finished_at",
+        "changed_at",
+        *_KEY,
+        descending=[True, True, False, False, False],
+        nulls_last=True,
+    )
+    skipped = fits.height - successful.height
+    _log.info("%s, %s skipped", _counted(successful.height, "successful fit"), f"{skipped:,}")
+    if not only_recent_version:
+        return successful
+    is_named = pl.all_horizontal(pl.col("nwb_name", "agent_alias").is_not_null())
+    is_newest = pl.struct("nwb_name", "agent_alias").is_first_distinct()
+    # What lacks a name is replaced by nothing.
+    newest = successful.filter(~is_named | is_newest)
+    older = successful.height - newest.height
+    _log.info("%s of each NWB name and agent, %s older", f"{newest.height:,} newest", f"{older:,}")
+    return newest
+
+
+def _first_columns(connection: duckdb.DuckDBPyConnection, fits: pl.DataFrame) -> dict[str, Any]:
+    is_framework = pl.col("pipeline_format") == "framework"
+    with _chosen(connection, fits):
+        _, assets = _of_children(connection, fits.height, "input_assets", "position", "url")
+    urls = [
+        (one or []) if pipeline_format == "framework" else None
+        for one, pipeline_format in zip(assets, fits["pipeline_format"], strict=True)
+    ]
+    columns = fits.select(
+        pl.col("record_id").alias("_id"),
+        "nwb_name",
+        "session_date",
+        pl.col("outcome").alias("status"),
+        "subject_id",
+        pl.col("finished_at").alias("analysis_time"),
+        "agent_alias",
+        "n_trials",
+        pl.col("result_location").alias("S3_location"),
+        pl.Series("CO_asset_id", urls, pl.List(pl.String)),
+        pl.when(is_framework).then("analysis_version").alias("analysis_tag"),
+        pl.col("pipeline_format").replace_strict(_SOURCES).alias("pipeline_source"),
+    )
+    return {
+        column.name: urls if column.name == "CO_asset_id" else column.to_pandas()
+        for column in columns
+    }
+
+
+@contextmanager
+def _chosen(connection: duckdb.DuckDBPyConnection, fits: pl.DataFrame) -> Iterator[None]:
+    """Make the fits' keys a table ``chosen`` for the time of a ``with`` block."""
+    keys = fits.select("record_id", "process_index").with_row_index("fit")
+    connection.register("chosen", keys.to_arrow())
+    try:
+        yield
+    finally:
+        connection.unregister("chosen")
+
+
+def _metrics(connection: duckdb.DuckDBPyConnection, fits: pl.DataFrame) -> dict[str, Any]:
+    columns: dict[str, Any] = {name: fits[column].to_pandas() for column, name in _METRICS.items()}
+    with _chosen(connection, fits):
+        names, values = _of_children(
+            connection, fits.height, "fit_parameters", "parameter", "value"
+        )
+        folds = _of_children(connection, fits.height, "cross_validation", "fold", *_FOLDS)
+    columns["params"] = [
+        None if one is None else dict(zip(one, others or (), strict=True))
+        for one, others in zip(names, values, strict=True)
+    ]
+    for name, lists in zip(_FOLDS, folds[1:], strict=True):
+        columns[name] = [
+            # The reader gives no list for the prototype, and an empty one for the framework.
+            [] if told is None and pipeline_format == "framework" else told
+            for told, pipeline_format in zip(
+                map(_list_of_folds, lists), fits["pipeline_format"], strict=True
+            )
+        ]
+    return columns
+
+
+def _of_children(
+    connection: duckdb.DuckDBPyConnection, n_fits: int, table: str, *columns: str
+) -> list[list[list[Any] | None]]:
+    """Return columns of a child table: of each a list a fit, None for a fit without a row.
+
+    Rows are in the order of the first column.
+    """
+    rows: pl.DataFrame = connection.sql(
+        f"SELECT fit, {', '.join(columns)} FROM {table} "
+        "JOIN chosen USING (record_id, process_index) WHERE source_collection = $collection",
+        params={"collection": COLLECTION},
+    ).pl()
+    rows = rows.sort("fit", columns[0])
+    ends = np.cumsum(np.bincount(rows["fit"].to_numpy(), minlength=n_fits)).tolist()
+    places = [*pairwise((0, *ends))]
+    values = (rows[column].to_list() for column in columns)
+    return [
+        [whole[start:end] if end > start else None for start, end in places] for whole in values
+    ]
+
+
+def _list_of_folds(values: list[float | None] | None) -> list[float | None] | None:
+    """Return a measure's values, None where cross-validation did not give any."""
+    is_told = values is not None and any(value is not None for value in values)
+    return values if is_told else None
+
+
+def _download_figures(
+    connection: duckdb.DuckDBPyConnection, fits: pl.DataFrame, folder: Path, *, threads: int
+) -> None:
+    """Write the figures of fits to a folder, and say what became of them."""
+    # Imported here: the store's libraries are needed by nothing else.
+    from aind_etl.results import open_result_store  # noqa: PLC0415
+    from aind_etl.results.figures import Selection, choose_figures, download_figures  # noqa: PLC0415
+
+    subjects = fits["subject_id"].unique()
+    selection = Selection(subject_id=subjects.item() if subjects.len() == 1 else None)
+    chosen = set(fits["record_id"])
+    # What the last inventory did not find may have come since.
+    figures = [
+        replace(one, size_bytes=one.size_bytes or 0)
+        for one in choose_figures(connection, selection)
+        if one.record_id in chosen and one.location
+    ]
+    try:
+        with open_result_store(load_settings(s3_concurrency=threads)) as store:
+            report = download_figures(store, figures, folder)
+    except SourceError as error:
+        _log.warning("Figures cannot be downloaded. %s", error)
+        return
+    _log.info(
+        "Figures in %s: %s downloaded, %s there already, %s missing",
+        folder,
+        f"{report.downloaded:,}",
+        f"{report.present:,}",
+        f"{len(report.missing):,}",
+    )
+    for figure, why in report.missing:
+        _log.warning("No figure %s: %s", figure.file_name, why)
+
+
+def _note_repeated_agents(fits: pl.DataFrame, filters: Mapping[str, Sequence[object]]) -> None:
+    if (
+        filters["subject_id"]
+        and filters["session_date"]
+        and fits["agent_alias"].is_duplicated().any()
+    ):
+        _log.warning(
+            "Several fits of one agent on this day: choose by nwb_name, n_trials or "
+            "pipeline_source. The NWB names are %s",
+            ", ".join(fits["nwb_name"].unique().sort().drop_nulls()),
+        )
+
+
+def _note_nothing_found(
+    connection: duckdb.DuckDBPyConnection, filters: Mapping[str, Sequence[object]]
+) -> None:
+    """Say that nothing was found, and which of the filters' values the warehouse does not know."""
+    _log.warning("No fit of the model-fitting collection meets the filters")
+    for column in ("subject_id", "agent_alias", "analysis_version"):
+        if not filters[column]:
+            continue
+        known = {
+            name
+            for (name,) in connection.execute(
+                f"SELECT DISTINCT {column} FROM analyses WHERE source_collection = $collection "
+                f"AND {column} IS NOT NULL AND {_IS_FIT}",
+                {"collection": COLLECTION},
+            ).fetchall()
+        }
+        for value in filters[column]:
+            if value not in known:
+                _log.warning("There is no %s %r. %s", column, value, suggest(str(value), known))
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

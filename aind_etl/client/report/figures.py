@@ -1,0 +1,477 @@
+"""What the report shows: each figure's title, caption, query on the marts, and chart.
+
+Charts are drawn by :mod:`aind_etl.client.report.charts` and put on a page by
+:mod:`aind_etl.client.report.writing`. Every query aggregates inside DuckDB and returns a bounded
+number of rows, however many analyses there are.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from aind_etl.client.report import charts
+
+
+@dataclass(frozen=True, slots=True)
+class Picker:
+    """A choice above a figure.
+
+    Attributes
+    ----------
+    column
+        The column of the figure's rows that it chooses by.
+    label
+        What is chosen.
+    options
+        Each value of the column with the words shown for it.
+    """
+
+    column: str
+    label: str
+    options: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure of the report.
+
+    Attributes
+    ----------
+    name
+        Its place on the page, and the name of its data.
+    title
+        What it answers.
+    caption
+        What one sees, and what does not count.
+    query
+        A SELECT on the warehouse whose rows are drawn.
+    empty
+        What is said where there are no rows.
+    chart
+        Returns the Vega-Lite specification that draws the rows; None shows them as a table.
+    picker
+        A choice above the chart.
+    wide
+        Whether it takes the page's whole width.
+    """
+
+    name: str
+    title: str
+    caption: str
+    query: str
+    empty: str
+    chart: Callable[[], dict[str, Any]] | None = None
+    picker: Picker | None = None
+    wide: bool = False
+
+
+HEADLINES = """
+SELECT
+    (SELECT count(DISTINCT subject_id) FROM model_comparison) AS subjects,
+    (SELECT count(DISTINCT session_key) FROM model_comparison) AS fitted_sessions,
+    (SELECT count(*) FROM model_comparison) AS fits,
+    (SELECT count(DISTINCT agent_alias) FROM model_comparison) AS agents,
+    (SELECT coalesce(sum(live_documents), 0)::BIGINT FROM collections) AS documents,
+    (SELECT count(*) FROM rejected_documents) AS rejected,
+    (SELECT max(session_date) FROM model_comparison) AS newest_session,
+    (SELECT max(finished_at) FROM analyses) AS newest_finished_at,
+    (SELECT max(greatest(last_new_pass_at, last_full_pass_at)) FROM collections) AS newest_pass_at
+"""
+
+SESSIONS_SHOWN = 300
+SESSIONS_A_SUBJECT = 3
+SESSIONS = f"""
+WITH known AS (
+    SELECT
+        session_key,
+        min(subject_id) AS subject_id,
+        min(session_date) AS session_date,
+        count(DISTINCT agent_alias) FILTER (outcome = 'success') AS agents_fitted,
+        count(DISTINCT agent_alias) AS agents_tried,
+        list(DISTINCT agent_alias ORDER BY agent_alias) FILTER (agent_alias IS NOT NULL) AS agents,
+        string_agg(DISTINCT pipeline_format, ' + ' ORDER BY pipeline_format) AS pipelines,
+        max(finished_at) AS finished_at,
+        max(first_seen_at) AS first_seen_at,
+        -- The writer's own words, where nothing was fitted.
+        CASE WHEN count(*) FILTER (outcome = 'success') = 0 THEN min(status) END AS why_not
+    FROM analyses
+    WHERE analysis_name = 'MLE fitting' AND session_key IS NOT NULL
+    GROUP BY session_key
+),
+ranked AS (
+    SELECT
+        *,
+        row_number() OVER (ORDER BY session_date DESC NULLS LAST, session_key DESC) AS age_rank,
+        row_number() OVER (
+            PARTITION BY subject_id
+            ORDER BY session_date DESC NULLS LAST, session_key DESC
+        ) AS age_rank_of_subject
+    FROM known
+)
+SELECT
+    ranked.session_key,
+    ranked.subject_id,
+    ranked.session_date,
+    ranked.agents_fitted,
+    ranked.agents_tried,
+    ranked.agents,
+    best.agent_alias AS best_agent,
+    fits.cv_accuracy,
+    ranked.pipelines,
+    ranked.finished_at,
+    ranked.first_seen_at,
+    ranked.why_not
+FROM ranked
+LEFT JOIN (SELECT * FROM best_models WHERE criterion = 'aic') AS best USING (session_key)
+LEFT JOIN model_comparison AS fits
+    ON best.session_key = fits.session_key AND best.agent_alias = fits.agent_alias
+WHERE age_rank <= {SESSIONS_SHOWN} OR age_rank_of_subject <= {SESSIONS_A_SUBJECT}
+ORDER BY ranked.session_date DESC NULLS LAST, ranked.session_key DESC
+LIMIT 5000
+"""
+
+TRAJECTORY_AGENTS = 4
+TRAJECTORY_VALUES = 150_000
+"""The most values of parameters on the page; beyond, the subjects longest unseen are left out."""
+TRAJECTORIES = f"""
+WITH reference AS (
+    SELECT DISTINCT reference_agent AS agent_alias FROM model_comparison
+),
+wins AS (
+    SELECT agent_alias, count(*) AS n FROM best_models WHERE criterion = 'aic' GROUP BY agent_alias
+),
+agents AS (
+    SELECT agent_alias, row_number() OVER (
+        ORDER BY reference.agent_alias IS NULL, n DESC NULLS LAST, agent_alias
+    ) AS place
+    FROM reference FULL JOIN wins USING (agent_alias)
+    QUALIFY place <= {TRAJECTORY_AGENTS}
+),
+trajectories AS (
+    SELECT
+        trajectories.subject_id,
+        agents.place,
+        trajectories.agent_alias,
+        trajectories.parameter,
+        trajectories.session_number,
+        trajectories.session_date,
+        trajectories.value,
+        trajectories.at_bound
+    FROM parameter_trajectories AS trajectories
+    INNER JOIN agents USING (agent_alias)
+    WHERE trajectories.is_fitted AND isfinite(trajectories.value)
+),
+subjects AS (
+    SELECT
+        subject_id,
+        max(session_date) AS newest_session,
+        sum(count(*)) OVER (
+            ORDER BY max(session_date) DESC NULLS LAST, subject_id
+        ) AS values_so_far
+    FROM trajectories
+    GROUP BY subject_id
+    QUALIFY values_so_far <= {TRAJECTORY_VALUES}
+)
+SELECT subject_id, agent_alias, parameter, session_number, session_date, value, at_bound
+FROM trajectories
+INNER JOIN subjects USING (subject_id)
+ORDER BY newest_session DESC NULLS LAST, subject_id, place, parameter, session_number
+"""
+
+# AIC and BIC only compare fits to the same trials, and a session with one agent has no winner.
+_FAIR = "n_agents > 1 AND NOT n_trials_differ"
+
+FIGURES = (
+    Figure(
+        "best",
+        "Which agent wins",
+        "Sessions in which each agent is the best of those fitted, by the chosen criterion, of the "
+        "sessions in which it was fitted at all; an agent that wins none is not shown. "
+        "Sessions with a single agent are left out, and by AIC and BIC also those whose fits are "
+        "not to the same trials. Marts: best_models, model_comparison.",
+        """
+        WITH compared AS (
+            SELECT criterion, session_key, agent_alias AS best_agent
+            FROM best_models
+            WHERE n_agents > 1 AND NOT (criterion IN ('aic', 'bic') AND n_trials_differ)
+        ),
+        scores AS (
+            UNPIVOT (
+                SELECT session_key, agent_alias, aic, bic, lpt, lpt_aic, lpt_bic, cv_accuracy
+                FROM model_comparison
+            )
+            ON aic, bic, lpt, lpt_aic, lpt_bic, cv_accuracy
+            INTO NAME criterion VALUE value
+        )
+        SELECT
+            criterion,
+            agent_alias,
+            count(*) FILTER (agent_alias = best_agent) AS sessions,
+            count(*) AS compared
+        FROM compared
+        INNER JOIN scores USING (criterion, session_key)
+        GROUP BY criterion, agent_alias
+        HAVING sessions > 0
+        ORDER BY criterion, sessions DESC, agent_alias
+        """,
+        "No session has been fitted by more than one agent yet.",
+        charts.best,
+        Picker(
+            "criterion",
+            "Criterion",
+            (
+                ("aic", "AIC"),
+                ("bic", "BIC"),
+                ("lpt_aic", "Likelihood per trial (AIC)"),
+                ("cv_accuracy", "Cross-validated accuracy"),
+            ),
+        ),
+    ),
+    Figure(
+        "accuracy_sessions",
+        "Session by session",
+        "Each circle is a group of fits with the same accuracies, to two hundredths; its area is "
+        "their number. Above the diagonal, the model predicts better than the bias alone. Mart: "
+        "model_comparison, with analyses.",
+        """
+        SELECT
+            round(prediction_accuracy_test_bias_only_mean * 50) / 50 AS bias_only,
+            round(cv_accuracy * 50) / 50 AS accuracy,
+            count(*) AS fits
+        FROM model_comparison
+        INNER JOIN (
+            SELECT
+                source_collection,
+                record_id,
+                process_index,
+                prediction_accuracy_test_bias_only_mean
+            FROM analyses
+        ) USING (source_collection, record_id, process_index)
+        WHERE cv_accuracy IS NOT NULL AND isfinite(prediction_accuracy_test_bias_only_mean)
+        GROUP BY ALL
+        ORDER BY ALL
+        """,
+        "No fit has been cross-validated yet.",
+        charts.accuracy_sessions,
+    ),
+    Figure(
+        "delta_aic",
+        "How far behind the others are",
+        "ΔAIC from the session's best agent: the dot is the median over sessions, the thick bar "
+        "the middle half, the thin line from the 5th to the 95th percentile. 0 is the best; a "
+        "difference above 10 leaves an agent next to no support. Only fits to the same trials. "
+        "Mart: model_comparison.",
+        f"""
+        SELECT
+            agent_alias,
+            count(delta_aic) AS sessions,
+            quantile_cont(delta_aic, 0.05) AS p5,
+            quantile_cont(delta_aic, 0.25) AS p25,
+            median(delta_aic) AS median,
+            quantile_cont(delta_aic, 0.75) AS p75,
+            quantile_cont(delta_aic, 0.95) AS p95
+        FROM model_comparison
+        WHERE {_FAIR} AND delta_aic IS NOT NULL
+        GROUP BY agent_alias
+        ORDER BY median, agent_alias
+        """,
+        "No session has been fitted by more than one agent to the same trials yet.",
+        charts.delta_aic,
+    ),
+    Figure(
+        "accuracy",
+        "Better than the bias?",
+        "Cross-validated prediction accuracy (filled) beside that of an agent that knows nothing "
+        "but the side bias (open), medians over sessions; the line between them is what the model "
+        "adds. Only fits with both. Mart: model_comparison, with analyses.",
+        """
+        SELECT
+            agent_alias,
+            count(*) AS sessions,
+            median(cv_accuracy) AS accuracy,
+            median(prediction_accuracy_test_bias_only_mean) AS bias_only
+        FROM model_comparison
+        INNER JOIN (
+            SELECT
+                source_collection,
+                record_id,
+                process_index,
+                prediction_accuracy_test_bias_only_mean
+            FROM analyses
+        ) USING (source_collection, record_id, process_index)
+        WHERE cv_accuracy IS NOT NULL AND isfinite(prediction_accuracy_test_bias_only_mean)
+        GROUP BY agent_alias
+        ORDER BY accuracy DESC, agent_alias
+        """,
+        "No fit has been cross-validated yet.",
+        charts.accuracy,
+    ),
+    Figure(
+        "coverage",
+        "What is fitted, and what is missing",
+        "The share of each month's sessions that have a successful fit of the agent. An empty "
+        "place is a month in which nobody used the agent. Mart: fit_coverage.",
+        """
+        SELECT
+            strftime(session_month, '%Y-%m') AS month,
+            agent_alias,
+            sum(n_sessions)::BIGINT AS sessions,
+            sum(n_fitted)::BIGINT AS fitted,
+            sum(n_skipped)::BIGINT AS skipped,
+            sum(n_failed)::BIGINT AS failed,
+            sum(n_unknown)::BIGINT AS unknown,
+            sum(n_missing)::BIGINT AS missing,
+            sum(n_fitted) / sum(n_sessions) AS share_fitted,
+            CASE
+                WHEN share_fitted = 0 THEN 'none'
+                WHEN share_fitted < 0.25 THEN 'below 25%'
+                WHEN share_fitted < 0.5 THEN '25–50%'
+                WHEN share_fitted < 0.75 THEN '50–75%'
+                WHEN share_fitted < 1 THEN '75–99%'
+                ELSE 'all'
+            END AS band
+        FROM fit_coverage
+        GROUP BY session_month, agent_alias
+        ORDER BY session_month, agent_alias
+        """,
+        "No session has been fitted yet.",
+        charts.coverage,
+        wide=True,
+    ),
+    Figure(
+        "agreement",
+        "Do the two pipelines agree?",
+        "Sessions and agents that both pipelines fitted, by how far apart their log-likelihoods "
+        "are. Where the numbers of trials differ, the pipelines did not fit the same data. Mart: "
+        "pipeline_agreement.",
+        """
+        WITH sized AS (
+            SELECT n_trials_difference, abs(log_likelihood_difference) AS size
+            FROM pipeline_agreement
+        )
+        SELECT
+            CASE
+                WHEN n_trials_difference <> 0 THEN 'other trials'
+                WHEN size IS NULL THEN 'not comparable'
+                WHEN size < 1e-6 THEN 'equal'
+                WHEN size < 0.01 THEN 'below 0.01'
+                WHEN size < 1 THEN '0.01 to 1'
+                WHEN size < 10 THEN '1 to 10'
+                ELSE '10 and more'
+            END AS difference,
+            count(*) AS pairs
+        FROM sized
+        GROUP BY difference
+        ORDER BY pairs DESC, difference
+        """,
+        "No session has been fitted by both pipelines yet.",
+        charts.agreement,
+    ),
+    Figure(
+        "disagreements",
+        "The largest differences",
+        "The pairs of fits whose log-likelihoods differ most (framework − prototype), and the "
+        "parameter that differs most. Mart: pipeline_agreement.",
+        """
+        SELECT
+            session_key AS "session",
+            agent_alias AS "agent",
+            round(log_likelihood_difference, 3) AS "log-likelihood",
+            n_trials_difference AS "trials",
+            largest_difference_parameter AS "parameter",
+            round(largest_parameter_difference, 4) AS "by"
+        FROM pipeline_agreement
+        WHERE
+            n_trials_difference <> 0
+            OR log_likelihood_difference <> 0
+            OR largest_parameter_difference > 0
+        ORDER BY abs(log_likelihood_difference) DESC NULLS LAST, session_key, agent_alias
+        LIMIT 8
+        """,
+        "None: no pair of fits differs.",
+    ),
+    Figure(
+        "arrivals",
+        "What arrived when",
+        "Documents that arrived for the first time on each of the latest 180 days with changes, by "
+        "collection. The first day is that of the first load. Mart: collection_freshness.",
+        """
+        SELECT
+            day,
+            source_collection AS collection,
+            n_arrived AS arrived,
+            n_changed AS changed,
+            n_deleted AS deleted
+        FROM collection_freshness
+        QUALIFY dense_rank() OVER (ORDER BY day DESC) <= 180
+        ORDER BY day, collection
+        """,
+        "Nothing has arrived yet.",
+        charts.arrivals,
+    ),
+    Figure(
+        "lag",
+        "How long results take to arrive",
+        "From the end of an analysis to the moment its record was first seen: the median of each "
+        "day and collection. History loaded at once is as late as it is old. Mart: "
+        "collection_freshness.",
+        """
+        SELECT
+            day,
+            source_collection AS collection,
+            n_lags AS analyses,
+            median_lag_hours,
+            max_lag_hours
+        FROM collection_freshness
+        WHERE n_lags > 0
+        QUALIFY dense_rank() OVER (ORDER BY day DESC) <= 180
+        ORDER BY day, collection
+        """,
+        "No analysis that names its end has arrived yet.",
+        charts.lag,
+    ),
+    Figure(
+        "rejected_values",
+        "Values that did not fit",
+        "Values of documents that do not fit their column, which is NULL; the rest of a document "
+        "is in the tables. They are retried whenever they or the code change. Table: "
+        "rejected_values.",
+        """
+        SELECT
+            source_collection AS "collection",
+            regexp_replace(path, '\\[[0-9]+\\]', '[]', 'g') AS "path",
+            reason,
+            count(*) AS "values",
+            min(value) AS "for example",
+            min(expected) AS "expected",
+            min(record_id) AS "record"
+        FROM rejected_values
+        GROUP BY ALL
+        ORDER BY "values" DESC, "collection", "path", reason
+        LIMIT 50
+        """,
+        "None: every value of the documents fits its column.",
+        wide=True,
+    ),
+    Figure(
+        "rejected",
+        "Documents that did not fit",
+        "Documents of the sources that are not in the tables now, with the reason. They are tried "
+        "again whenever they or the code change. Table: rejected_documents.",
+        """
+        SELECT
+            source_collection AS "collection",
+            reason,
+            count(*) AS "documents",
+            min(message) AS "for example",
+            min(record_id) AS "record"
+        FROM rejected_documents
+        GROUP BY source_collection, reason
+        ORDER BY "documents" DESC, "collection", reason
+        LIMIT 50
+        """,
+        "None: every document of the sources is in the tables.",
+        wide=True,
+    ),
+)
+"""The figures in the order of the page."""

@@ -1,0 +1,256 @@
+"""Putting the page together: rows of the warehouse, charts, style and script in one file.
+
+The page loads nothing from anywhere, and its policy forbids it to. It appears by a rename:
+whoever opens it sees the old page or the new one.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import jinja2
+import vl_convert
+from platformdirs import user_cache_path
+
+from aind_etl.client.report import charts
+from aind_etl.client.report.figures import (
+    FIGURES,
+    HEADLINES,
+    SESSIONS,
+    TRAJECTORIES,
+    TRAJECTORY_AGENTS,
+)
+from aind_etl.errors import ConfigurationError
+from aind_etl.settings import Place
+from aind_etl.warehouse.build import connect, read_info
+
+_HERE = Path(__file__).parent
+# More digits would be paid for by everybody who opens the page, and seen by nobody.
+_DIGITS = 6
+# The end of the script that is kept: what lacks it was cut off.
+_WHOLE = "// aind-etl: to here"
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSummary:
+    """What a report shows.
+
+    Attributes
+    ----------
+    path
+        The page.
+    size_bytes
+        Its size.
+    subjects, fitted_sessions, fits
+        Subjects and sessions with a successful MLE fit, and the newest fits of each session and
+        agent.
+    documents, rejected
+        Documents of the sources, and how many of them are not in the tables.
+    newest_session
+        Day of the newest fitted session; None where there is none.
+    """
+
+    path: Path
+    size_bytes: int
+    subjects: int
+    fitted_sessions: int
+    fits: int
+    documents: int
+    rejected: int
+    newest_session: date | None
+
+
+def write_report(warehouse: Place, output: Path) -> ReportSummary:
+    """Write the report on a warehouse as one page that needs no network.
+
+    Parameters
+    ----------
+    warehouse
+        The DuckDB file; it is opened for reading only.
+    output
+        The page, in a folder that exists; a page that is there is replaced at once.
+
+    Returns
+    -------
+    ReportSummary
+        What the page shows.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no warehouse, it lacks one of the marts shown, or ``output`` is a folder or
+        in none.
+    """
+    if not output.parent.is_dir():
+        raise ConfigurationError(
+            f"The report cannot be written to {str(output)!r}: there is no folder "
+            f"{str(output.parent)!r}. Make it, or name another file with --output."
+        )
+    if output.is_dir():
+        raise ConfigurationError(
+            f"The report {str(output)!r} is a folder; name a file, such as "
+            f"{str(output / 'report.html')!r}."
+        )
+    with connect(warehouse) as connection:
+        headlines = _objects(*_rows(connection, HEADLINES))[0]
+        data = {figure.name: _table(*_rows(connection, figure.query)) for figure in FIGURES}
+        agents, data["sessions"] = _sessions(*_rows(connection, SESSIONS))
+        trajectories = _trajectories(_rows(connection, TRAJECTORIES)[1])
+    page = _page(
+        built_at=read_info(warehouse).get("built_at"),
+        headlines=headlines,
+        payload={
+            "data": data,
+            "agents": agents,
+            "trajectories": trajectories,
+            "specifications": {figure.name: figure.chart() for figure in FIGURES if figure.chart},
+            "trajectory": charts.trajectory(),
+            "config": charts.CONFIG,
+        },
+    )
+    _write_aside(output, page)
+    return ReportSummary(
+        path=output,
+        size_bytes=output.stat().st_size,
+        **{
+            name: headlines[name]
+            for name in (
+                "subjects",
+                "fitted_sessions",
+                "fits",
+                "documents",
+                "rejected",
+                "newest_session",
+            )
+        },
+    )
+
+
+def _page(*, built_at: str | None, headlines: dict[str, Any], payload: dict[str, Any]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = lambda value: f"{value:,}"
+    environment.filters["moment"] = _moment
+    return environment.get_template("page.html").render(
+        built_at=built_at and datetime.fromisoformat(built_at),
+        headlines=headlines,
+        figures=FIGURES,
+        n_trajectory_agents=TRAJECTORY_AGENTS,
+        style=(_HERE / "page.css").read_text(encoding="utf-8"),
+        script=(_HERE / "page.js").read_text(encoding="utf-8"),
+        library=_library(),
+        # Inside a script, "<" could end it: documents may hold any text.
+        payload=json.dumps(
+            payload, separators=(",", ":"), allow_nan=False, ensure_ascii=False
+        ).replace("<", "\\u003c"),
+    )
+
+
+@cache
+def _library() -> str:
+    """Return Vega, Vega-Lite and Vega-Embed as one script.
+
+    Bundling them takes seconds and gives the same every time: what was bundled once is kept in the
+    user's folder for caches, where there is one that can be written.
+    """
+    snippet = "window.vegaEmbed = vegaEmbed;"
+    kept = user_cache_path("aind-etl") / f"vega-{version('vl-convert-python')}.js"
+    with suppress(OSError, UnicodeDecodeError):
+        script = kept.read_text(encoding="utf-8")
+        if script.endswith(_WHOLE):
+            return script
+    bundle = f"{vl_convert.javascript_bundle(snippet)}\n{_WHOLE}"
+    with suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        _write_aside(kept, bundle)
+    return bundle
+
+
+def _write_aside(path: Path, text: str) -> None:
+    """Write a file so that it appears whole or not at all."""
+    aside = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _moment(value: datetime | date | None) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%d %b %Y, %H:%M} UTC"
+    return f"{value:%d %b %Y}"
+
+
+def _rows(
+    connection: duckdb.DuckDBPyConnection, query: str
+) -> tuple[list[str], list[tuple[Any, ...]]]:
+    try:
+        relation = connection.execute(query)
+        names = [column[0] for column in relation.description or ()]
+        return names, relation.fetchall()
+    except duckdb.Error as error:
+        raise ConfigurationError(
+            f"The report cannot be drawn from this warehouse ({str(error).splitlines()[0]}). It "
+            "was built by another version of aind-etl: 'aind-etl run' builds it anew."
+        ) from None
+
+
+def _objects(names: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> list[dict[str, Any]]:
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _table(names: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> dict[str, Any]:
+    return {"columns": list(names), "rows": [[_plain(value) for value in row] for row in rows]}
+
+
+def _sessions(
+    names: list[str], rows: Sequence[tuple[Any, ...]]
+) -> tuple[list[str], dict[str, Any]]:
+    """Return the names of the agents, and the sessions with their agents by number."""
+    place = names.index("agents")
+    agents = sorted({agent for row in rows for agent in row[place] or ()})
+    numbers = {agent: number for number, agent in enumerate(agents)}
+    table = _table(names, rows)
+    for row in table["rows"]:
+        row[place] = [numbers[agent] for agent in row[place] or ()]
+    return agents, table
+
+
+def _trajectories(rows: Iterable[tuple[Any, ...]]) -> list[dict[str, Any]]:
+    """Return values as nested lists: subjects, their agents, the agents' parameters.
+
+    A row a value would repeat the names of subject, agent and parameter for each.
+    """
+    subjects: dict[str, dict[str, dict[str, list[list[Any]]]]] = {}
+    for subject, agent, parameter, number, day, value, at_bound in rows:
+        points = subjects.setdefault(subject, {}).setdefault(agent, {}).setdefault(parameter, [])
+        points.append([number, _plain(day), _plain(value), int(bool(at_bound))])
+    return [{"subject": subject, "agents": agents} for subject, agents in subjects.items()]
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any value of a row
+    """Return a value as JSON has it."""
+    if isinstance(value, float):
+        return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="minutes").removesuffix("+00:00") + "Z"
+    if isinstance(value, date):
+        return value.isoformat()
+    return value

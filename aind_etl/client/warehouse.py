@@ -1,0 +1,394 @@
+"""The warehouse as a notebook reads it: its tables as DataFrames, chosen by what people know.
+
+Here belong the questions and their arguments. How the file is opened belongs to
+:mod:`aind_etl.warehouse`, which queries are run to :mod:`aind_etl.client.query`.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, overload
+
+import duckdb
+
+from aind_etl.client.arguments import as_days, as_texts, explain_unknown_arguments
+from aind_etl.client.query import explained, read_relation
+from aind_etl.contract import Table, tables
+from aind_etl.contract.ddl import quote_identifier
+from aind_etl.errors import ArgumentError
+from aind_etl.settings import Place, as_place, load_settings
+from aind_etl.text import in_words, suggest
+from aind_etl.warehouse import build
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
+
+Frame = TypeVar("Frame")
+Frames = Literal["polars", "pandas", "arrow"]
+OneOrMany: TypeAlias = str | Iterable[str]
+Day: TypeAlias = str | date
+Outcome = Literal["success", "skipped", "failed", "unknown"]
+PipelineFormat = Literal["prototype", "framework"]
+
+_OUTCOMES = ("success", "skipped", "failed", "unknown")
+_FORMATS = ("prototype", "framework")
+_KEY = "source_collection, record_id, process_index"
+_NEWEST = "latest_analyses"
+
+
+@contextmanager
+def opened(place: Place) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Give the warehouse for reading; what DuckDB says of a query or the file becomes an error.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no warehouse, or it cannot be read.
+    """
+    with build.opened(place) as connection:
+        try:
+            yield connection
+        except duckdb.Error as error:
+            raise explained(error) from None
+
+
+class Warehouse(Generic[Frame]):
+    """A warehouse, opened anew for each question: never locked, and never out of date.
+
+    Parameters
+    ----------
+    path
+        The DuckDB file, or the URL of an object (``s3://bucket/lake/warehouse.duckdb``); the one
+        that ``AIND_ETL_WAREHOUSE`` or ``AIND_ETL_LAKE`` name where none is given. Of an object, a
+        copy on this machine is read that follows it.
+    frames
+        What answers come as: ``polars``, ``pandas`` or ``arrow``.
+
+    Raises
+    ------
+    ConfigurationError
+        Raised by each question where there is no warehouse, or it cannot be read.
+    ValueError
+        Raised by each question whose arguments are wrong.
+
+    Examples
+    --------
+    >>> from aind_etl import Warehouse
+    >>> warehouse = Warehouse()
+    >>> warehouse.analyses(subject_id="652257", outcome="success", columns=["agent_alias"]).height
+    14
+    >>> Warehouse(frames="pandas").table("best_models").columns[0]
+    'session_key'
+    """
+
+    @overload
+    def __init__(
+        self: "Warehouse[pl.DataFrame]",
+        path: Path | str | None = None,
+        *,
+        frames: Literal["polars"] = "polars",
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "Warehouse[pd.DataFrame]",
+        path: Path | str | None = None,
+        *,
+        frames: Literal["pandas"],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "Warehouse[pa.Table]",
+        path: Path | str | None = None,
+        *,
+        frames: Literal["arrow"],
+    ) -> None: ...
+    def __init__(self, path: Path | str | None = None, *, frames: Frames = "polars") -> None:
+        if frames not in _READERS:
+            raise ArgumentError(f"frames is {in_words(_READERS, 'or')}, not {frames!r}.")
+        self.path: Place = load_settings().warehouse_path if path is None else as_place(path)
+        self._frames = frames
+
+    def __repr__(self) -> str:
+        return f"Warehouse({str(self.path)!r}, frames={self._frames!r})"
+
+    @explain_unknown_arguments
+    def analyses(  # noqa: PLR0913 - each says something different of the analyses
+        self,
+        *,
+        subject_id: OneOrMany | int | Iterable[int] | None = None,
+        session_date: Day | tuple[Day | None, Day | None] | None = None,
+        agent_alias: OneOrMany | None = None,
+        analysis_name: OneOrMany | None = None,
+        collection: OneOrMany | None = None,
+        pipeline_format: PipelineFormat | None = None,
+        outcome: Outcome | Sequence[Outcome] | None = None,
+        newest_only: bool = False,
+        columns: Sequence[str] | None = None,
+    ) -> Frame:
+        """Return analyses, one row each, by session, agent and time.
+
+        Parameters
+        ----------
+        subject_id
+            One subject or several, such as ``"730945"``.
+        session_date
+            A day, ``"YYYY-MM-DD"`` or a date; or the first and the last of a range, either of
+            which may be None.
+        agent_alias
+            One fitted agent or several, such as ``"QLearning_L2F1_softmax"``.
+        analysis_name
+            Such as ``"MLE fitting"``.
+        collection
+            One collection or several; all where none is given.
+        pipeline_format
+            ``"prototype"`` or ``"framework"``; both where none is given.
+        outcome
+            How analyses ended: ``"success"``, ``"skipped"``, ``"failed"``, ``"unknown"``.
+        newest_only
+            Whether only the newest successful analysis of each session and agent is returned.
+        columns
+            Columns of the table `analyses`, in the order wanted; all where none are given.
+
+        Examples
+        --------
+        >>> Warehouse().analyses(
+        ...     session_date=("2026-03-01", None),
+        ...     outcome="success",
+        ...     columns=["session_key", "agent_alias", "aic"],
+        ... ).columns
+        ['session_key', 'agent_alias', 'aic']
+        """
+        chosen = _Chosen(
+            subject_id=subject_id,
+            session_date=session_date,
+            agent_alias=agent_alias,
+            analysis_name=analysis_name,
+            collection=collection,
+            pipeline_format=pipeline_format,
+            outcome=outcome,
+            newest_only=newest_only,
+        )
+        names = _checked_columns(tables.ANALYSES, columns)
+        order = "session_key, agent_alias, finished_at, " + _KEY
+        return self._ask(f"SELECT {names} FROM {chosen.source} ORDER BY {order}", chosen)
+
+    @explain_unknown_arguments
+    def parameters(  # noqa: PLR0913 - each says something different of the fits
+        self,
+        *,
+        parameter: OneOrMany | None = None,
+        subject_id: OneOrMany | int | Iterable[int] | None = None,
+        session_date: Day | tuple[Day | None, Day | None] | None = None,
+        agent_alias: OneOrMany | None = None,
+        collection: OneOrMany | None = None,
+        pipeline_format: PipelineFormat | None = None,
+        newest_only: bool = False,
+    ) -> Frame:
+        """Return the parameters of successful fits, one row each.
+
+        The columns are those of the table `fit_parameters`, after the session and the agent.
+
+        Parameters
+        ----------
+        parameter
+            One name or several, such as ``"learn_rate"``; all where none is given.
+        subject_id, session_date, agent_alias, collection, pipeline_format, newest_only
+            As for :meth:`analyses`.
+
+        Examples
+        --------
+        >>> rates = Warehouse().parameters(parameter="learn_rate", newest_only=True)
+        >>> rates["value"].is_between(0, 1).all()
+        True
+        """
+        chosen = _Chosen(
+            subject_id=subject_id,
+            session_date=session_date,
+            agent_alias=agent_alias,
+            collection=collection,
+            pipeline_format=pipeline_format,
+            outcome="success",
+            newest_only=newest_only,
+        )
+        condition = chosen.one_of("parameter", parameter, tables.FIT_PARAMETERS)
+        return self._ask(
+            _with_sessions(tables.FIT_PARAMETERS, chosen, condition, "agent_alias, parameter"),
+            chosen,
+        )
+
+    @explain_unknown_arguments
+    def trials(  # noqa: PLR0913 - each says something different of the fits
+        self,
+        *,
+        subject_id: OneOrMany | int | Iterable[int] | None = None,
+        session_date: Day | tuple[Day | None, Day | None] | None = None,
+        agent_alias: OneOrMany | None = None,
+        record_id: OneOrMany | None = None,
+        collection: OneOrMany | None = None,
+        pipeline_format: PipelineFormat | None = None,
+        newest_only: bool = False,
+    ) -> Frame:
+        """Return the trials of successful fits, with the agent's variables before each.
+
+        The columns are those of the table `trials`, after the session and the agent. The last row
+        of a fit is the state after its last trial.
+
+        Parameters
+        ----------
+        record_id
+            The ``_id`` of one document, or of several.
+        subject_id, session_date, agent_alias, collection, pipeline_format, newest_only
+            As for :meth:`analyses`.
+
+        Examples
+        --------
+        >>> trials = Warehouse().trials(subject_id="652257", agent_alias="QLearning_L2F1_softmax")
+        >>> trials.columns[:4]
+        ['session_key', 'subject_id', 'session_date', 'agent_alias']
+        """
+        chosen = _Chosen(
+            subject_id=subject_id,
+            session_date=session_date,
+            agent_alias=agent_alias,
+            record_id=record_id,
+            collection=collection,
+            pipeline_format=pipeline_format,
+            outcome="success",
+            newest_only=newest_only,
+        )
+        return self._ask(
+            _with_sessions(tables.TRIALS, chosen, "TRUE", f"agent_alias, {_KEY}, trial"), chosen
+        )
+
+    def table(self, name: str) -> Frame:
+        """Return a whole table, view or mart.
+
+        Raises
+        ------
+        ConfigurationError
+            There is no warehouse, or it has no such table.
+        """
+        return self.sql(f"FROM {quote_identifier(name)}")
+
+    def sql(
+        self, query: str, parameters: Sequence[object] | Mapping[str, object] | None = None
+    ) -> Frame:
+        """Return the rows of a SELECT.
+
+        Parameters
+        ----------
+        query
+            The SELECT, in DuckDB's SQL.
+        parameters
+            Values for its ``?``, or for its ``$name``.
+
+        Raises
+        ------
+        ConfigurationError
+            There is no warehouse, or the query cannot be run.
+
+        Examples
+        --------
+        >>> Warehouse().sql("SELECT count(*) AS n FROM analyses WHERE subject_id = ?", ["652257"])
+        shape: (1, 1)
+        ┌─────┐
+        │ n   │
+        │ --- │
+        │ i64 │
+        ╞═════╡
+        │ 19  │
+        └─────┘
+        """
+        with opened(self.path) as connection:
+            return self._read(read_relation(connection, query, parameters))
+
+    def _ask(self, query: str, chosen: "_Chosen") -> Frame:
+        with opened(self.path) as connection:
+            relation = connection.sql(query, params=chosen.parameters or None)
+            frame = self._read(relation)
+            # Every kind of frame has its rows and columns as its shape.
+            if not frame.shape[0]:  # type: ignore[attr-defined]
+                chosen.refuse_unknown_names(connection)
+            return frame
+
+    def _read(self, relation: duckdb.DuckDBPyRelation) -> Frame:
+        return getattr(relation, _READERS[self._frames])()  # type: ignore[no-any-return]
+
+
+_READERS = {"polars": "pl", "pandas": "df", "arrow": "to_arrow_table"}
+
+
+class _Chosen:
+    """Rows of `analyses` that meet arguments, as SQL."""
+
+    def __init__(self, *, newest_only: bool = False, **arguments: Any) -> None:  # noqa: ANN401
+        self.parameters: dict[str, object] = {}
+        self._named: list[tuple[str, str, list[str]]] = []
+        conditions: list[str] = []
+        for column, values in (("pipeline_format", _FORMATS), ("outcome", _OUTCOMES)):
+            _refuse_others(column, as_texts(column, arguments.get(column)), values)
+        if arguments.get("session_date") is not None:
+            conditions += self._between(arguments.pop("session_date"))
+        for argument, value in arguments.items():
+            column = "source_collection" if argument == "collection" else argument
+            conditions.append(self.one_of(column, value, tables.ANALYSES, argument=argument))
+        source = _NEWEST if newest_only else tables.ANALYSES.name
+        self.source = f"(SELECT * FROM {source} WHERE {' AND '.join(conditions)})"
+
+    def one_of(self, column: str, value: object, table: Table, *, argument: str = "") -> str:
+        """Return the condition that a column holds a value, or one of several."""
+        if value is None:
+            return "TRUE"
+        values = as_texts(argument or column, value)
+        self.parameters[column] = values
+        self._named.append((column, table.name, values))
+        return f"{quote_identifier(column)} IN (SELECT unnest(${column}))"
+
+    def _between(self, value: object) -> Iterator[str]:
+        first, last = as_days("session_date", value)
+        for name, sign, day in (("first_day", ">=", first), ("last_day", "<=", last)):
+            if day is not None:
+                self.parameters[name] = day
+                yield f"session_date {sign} ${name}"
+
+    def refuse_unknown_names(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Raise an error for a name that nothing in the warehouse has; records are too many."""
+        for column, table, values in self._named:
+            if column in {"record_id", "outcome", "pipeline_format"}:
+                continue
+            rows = connection.execute(f"SELECT DISTINCT {column} FROM {table}").fetchall()
+            _refuse_others(column, values, [name for (name,) in rows if name is not None])
+
+
+def _refuse_others(column: str, values: Iterable[str], known: Sequence[str]) -> None:
+    for value in values:
+        if value not in known:
+            raise ArgumentError(f"There is no {column} {value!r}. {suggest(value, known)}")
+
+
+def _checked_columns(table: Table, columns: Sequence[str] | None) -> str:
+    if columns is None:
+        return "*"
+    names = as_texts("columns", columns)
+    if not names:
+        raise ArgumentError("columns names none; leave it out for all.")
+    for name in names:
+        if name not in table.column_names:
+            raise ArgumentError(
+                f"The table {table.name!r} has no column {name!r}. "
+                f"{suggest(name, table.column_names)}"
+            )
+    return ", ".join(map(quote_identifier, names))
+
+
+def _with_sessions(table: Table, chosen: _Chosen, condition: str, order: str) -> str:
+    """Return the query for a child of `analyses`, with whose it is."""
+    own = ", ".join(f"{table.name}.{name}" for name in table.column_names)
+    return (
+        f"SELECT session_key, subject_id, session_date, agent_alias, {own} "
+        f"FROM {table.name} JOIN {chosen.source} AS chosen USING ({_KEY}) "
+        f"WHERE {condition} ORDER BY session_key, {order}"
+    )

@@ -1,0 +1,116 @@
+"""State files: how far a collection was processed, its layout, and the source's health."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from aind_etl.contract.id_ranges import MOST_SHARDS
+
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
+class CollectionState(BaseModel):
+    """How far a collection was read and flattened; written after the data it speaks of.
+
+    Losing it costs time, never data: everything is then compared, or flattened, anew.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    collection: str
+    source: str = ""
+    fingerprint: str = ""
+    first_pass_ended_at: datetime | None = None
+    last_new_pass_at: datetime | None = None
+    last_full_pass_at: datetime | None = None
+    flattened_through: int = 0
+    flattener: str = ""
+    table_sizes: dict[str, int] | None = None
+    log_gaps: tuple[str, ...] | None = None
+    results_listed_at: datetime | None = None
+    results_searched_through: int = 0
+    results_reader: str = ""
+
+
+class SourceHealth(BaseModel):
+    """Whether the source can be read, as the sensor found it.
+
+    Attributes
+    ----------
+    reached_at
+        When it last answered.
+    failing_since
+        Since when it has not; None where it answers.
+    error
+        Why not.
+    is_alerted
+        Whether people were told that it cannot be read, and not yet that it can again.
+    """
+
+    reached_at: datetime | None = None
+    failing_since: datetime | None = None
+    error: str = ""
+    is_alerted: bool = False
+
+
+class Layout(BaseModel):
+    """How many parts a collection has.
+
+    Attributes
+    ----------
+    parts
+        How many parts its files lie in.
+    planned_parts
+        How many they are to lie in; the first pass over one of those divides them anew.
+    is_to_be_cleared
+        Whether files of the layout before may still lie about.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    parts: int = Field(default=1, ge=1, le=MOST_SHARDS)
+    planned_parts: int = Field(default=1, ge=1, le=MOST_SHARDS)
+    is_to_be_cleared: bool = False
+
+
+def merge_states(collection: str, states: Sequence[CollectionState]) -> CollectionState:
+    """Return one state for those of several parts: of each thing what holds of every part."""
+    newest = max(states, key=lambda state: state.last_full_pass_at or _LONG_AGO)
+    every: dict[str, set[Any]] = {
+        name: {getattr(state, name) for state in states}
+        for name in CollectionState.model_fields
+        # Of files that the parts to come have not.
+        if name not in {"table_sizes", "log_gaps"}
+    }
+    merged = {
+        name: None if None in values else min(values)
+        for name, values in every.items()
+        if name.endswith(("_at", "_through"))
+    } | {
+        name: values.copy().pop() if len(values) == 1 else ""
+        for name, values in every.items()
+        if name in {"fingerprint", "flattener", "results_reader"}
+    }
+    return CollectionState.model_validate(
+        merged | {"collection": collection, "source": newest.source}
+    )
+
+
+def parse_layout(content: bytes | None) -> Layout | None:
+    """Return the layout in a layout file; None where it is missing or invalid."""
+    try:
+        return None if content is None else Layout.model_validate_json(content)
+    except ValidationError:
+        return None  # What it said is found out from the files.
+
+
+def parse_state(collection: str, content: bytes | None) -> CollectionState:
+    """Return the state in a state file; an empty one where it is missing or invalid."""
+    if content is not None:
+        try:
+            return CollectionState.model_validate_json(content)
+        except ValidationError:
+            pass  # Written by hand or by a later version: what it said is found out anew.
+    return CollectionState(collection=collection)

@@ -1,0 +1,1 @@
+"""Where the lake's files are: a local disk, or an object store."""

@@ -1,0 +1,22 @@
+"""Opening the storage of an address."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+    Location = Path | UPath
+    """Where a file lies: on a disk, or at a URL."""
+from aind_etl.lake.storage.local import LocalStorage
+from aind_etl.lake.storage.protocol import Storage
+
+
+def open_storage(root: "Location | str") -> Storage:
+    """Return the storage below a folder, or below a prefix such as ``s3://bucket/lake``."""
+    if "://" in str(root):
+        # Imported here: a lake on a disk need not wait for the clients of object stores.
+        from aind_etl.lake.storage.object_store import ObjectStorage  # noqa: PLC0415
+
+        return ObjectStorage(str(root))
+    return LocalStorage(Path(str(root)))

@@ -1,0 +1,622 @@
+"""The warehouse: one DuckDB file, built aside from the lake and ``sql/``, published at once.
+
+Here belong the building, and how the file is opened for reading. The tables come from the
+contract, everything made of them from ``sql/``; how a file gets to its place, and a reader to the
+file, is :mod:`aind_etl.warehouse.location`.
+
+Readers never wait and are never waited for: a reader that holds the old file keeps it, and
+whoever opens the path next has the new one.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from aind_etl.contract import TABLES, DataType, Partitioning, Table, tables
+from aind_etl.contract.ddl import comments, create_table, quote_identifier, quote_text
+from aind_etl.contract.id_ranges import Shard
+from aind_etl.errors import ConfigurationError, DataError
+from aind_etl.settings import Place
+from aind_etl.warehouse.location import published
+from aind_etl.warehouse.sql_files import Kind, SqlFile, in_order, read_sql_files
+
+if TYPE_CHECKING:
+    # The lake is handed over: whoever only reads a warehouse need not wait for its libraries.
+    from aind_etl.lake import Lake
+    from aind_etl.lake.storage.local import Location
+
+STORAGE_VERSION = "v1.0.0"
+"""The file format written: the one that every DuckDB client from 1.0 on can open."""
+
+INFO_TABLE = "warehouse_info"
+# What a warehouse is attached as.
+_NAME = "warehouse"
+_INFO_COMMENT = "One row per fact about this file: when, from what and by what it was built."
+_LAYOUT = 1
+# Extensions are never fetched while a query runs: an error that names what is missing is clearer.
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+}
+_BUILD_CONFIG = _CONFIG | {
+    "storage_compatibility_version": STORAGE_VERSION,
+    "memory_limit": "512MB",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """What a build made.
+
+    Attributes
+    ----------
+    place
+        The warehouse.
+    published
+        False where nothing had changed since the last build, and the file was left alone.
+    rows
+        Rows of each table and mart, by name.
+    size_bytes
+        Size of the file.
+    """
+
+    place: Place
+    published: bool
+    rows: dict[str, int] = field(default_factory=dict)
+    size_bytes: int = 0
+
+
+def build_warehouse(
+    lake: "Lake",
+    place: Place,
+    *,
+    sql_folder: Path | None = None,
+    progress: Callable[[str], None] = lambda _step: None,
+    validate: Callable[[duckdb.DuckDBPyConnection], None] = lambda _built: None,
+) -> BuildReport:
+    """Build the warehouse from the lake, and publish it.
+
+    Parameters
+    ----------
+    lake
+        Where the tables come from.
+    place
+        Where the warehouse is published: a path, or the URL of an object. What stands there stays
+        until the new one is whole.
+    sql_folder
+        The folder ``sql``; the one that travels with the package where none is given.
+    progress
+        Called with the name of each table as it is begun.
+    validate
+        Called with the finished file, opened for reading, before it is published. What it raises
+        keeps the file from being published; what stands at ``place`` stays.
+
+    Returns
+    -------
+    BuildReport
+        What was made. Nothing is built where lake, ``sql/`` and versions are those of the file
+        that stands there.
+
+    Raises
+    ------
+    ConfigurationError
+        A file of ``sql/`` cannot be run, or ``place`` is a folder; what stands there is left alone.
+    DataError
+        Another process is publishing, a file of the lake is damaged, or the store of the warehouse
+        cannot be asked.
+    """
+    if isinstance(place, Path) and place.is_dir():
+        raise ConfigurationError(f"The warehouse {str(place)!r} is a folder; name a file.")
+    target = published(place)
+    if is_current(lake, place, sql_folder=sql_folder):
+        standing = target.file()
+        size = standing.stat().st_size
+        return BuildReport(place, published=False, rows=_count_rows(standing), size_bytes=size)
+    sql = {kind: read_sql_files(kind, sql_folder) for kind in Kind}
+    with (
+        lake.storage.lock("warehouse", f"the warehouse {place}"),
+        _standing_still(lake),
+        target.aside() as building,
+    ):
+        replacing = target.standing()
+        every_table = _tables(lake)
+        files = _files(lake)
+        facts = _facts(lake, _fingerprint(lake, sql))
+        with duckdb.connect(building, config=_BUILD_CONFIG) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            let_read(connection, lake)
+            for table in every_table:
+                progress(table.name)
+                connection.execute(create_table(table))
+                waiting = _waiting(lake) if table is tables.DOCUMENTS else []
+                _load(connection, table, files.get(table.name, []), waiting)
+            _load_collections(connection, lake)
+            # Together: a transaction each would be a write to the disk each.
+            connection.begin()
+            for table in every_table:
+                for statement in comments(table):
+                    connection.execute(statement)
+            connection.commit()
+            _apply_sql(connection, sql, progress)
+            _write_info(connection, facts)
+            connection.execute("CHECKPOINT")
+        rows = _count_rows(building)
+        with connect(building) as connection:
+            validate(connection)
+        size = target.publish(building, facts, replacing=replacing)
+    return BuildReport(place, published=True, rows=rows, size_bytes=size)
+
+
+def let_read(connection: duckdb.DuckDBPyConnection, lake: "Lake") -> None:
+    """Let a connection read the files of a lake, also where that is on an object store."""
+    file_system = lake.storage.file_system()
+    if file_system is not None:
+        connection.register_filesystem(file_system)
+
+
+def is_current(lake: "Lake", place: Place, *, sql_folder: Path | None = None) -> bool:
+    """Return whether a build would give the warehouse that stands at a place already.
+
+    Of an object, its store is asked; it need not be fetched.
+
+    Raises
+    ------
+    ConfigurationError
+        A file of ``sql/`` cannot be read.
+    DataError
+        The store of the warehouse cannot be asked.
+    """
+    sql = {kind: read_sql_files(kind, sql_folder) for kind in Kind}
+    target = published(place)
+    facts = target.told()
+    if not facts and target.exists():
+        path = target.file()
+        facts = _read_info(path) if is_whole(path) else {}
+    return facts.get("inputs") == _fingerprint(lake, sql)
+
+
+def is_whole(path: Path) -> bool:
+    """Return whether a DuckDB file can be opened, and is not cut off."""
+    try:
+        with _opened_alone(path) as connection:
+            size = "SELECT block_size * total_blocks FROM pragma_database_size() "
+            found = connection.execute(f"{size} WHERE database_name = ?", [_NAME]).fetchone()
+    except duckdb.Error:
+        return False
+    return found is not None and path.stat().st_size >= found[0]
+
+
+def connect(place: Place) -> duckdb.DuckDBPyConnection:
+    """Open the warehouse for reading.
+
+    What stands at the place now is opened, whoever in this process still holds what stood there
+    before.
+
+    Raises
+    ------
+    ConfigurationError
+        There is none, it cannot be read, or it is of a later layout than this version knows.
+    """
+    connection = duckdb.connect(":memory:", config=_CONFIG)
+    try:
+        _attach(connection, published(place).file())
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def opened(place: Place) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Give the warehouse for one question, and let go of the file after it.
+
+    The same as :func:`connect`, but quicker from the second time on: the database in memory, which
+    takes longer to make than a file to attach, is kept for the next question. It is of one question
+    at a time, so that several threads may ask.
+
+    Raises
+    ------
+    ConfigurationError
+        There is none, it cannot be read, or it is of a later layout than this version knows.
+    """
+    path = published(place).file()
+    try:
+        memory = _idle.pop()
+    except IndexError:
+        memory = duckdb.connect(":memory:", config=_CONFIG)
+    try:
+        # What a question leaves behind ends with a connection of its own.
+        with memory.cursor() as connection:
+            _attach(connection, path)
+            yield connection
+            connection.execute("USE memory")
+            connection.execute(f"DETACH {_NAME}")
+    except BaseException:
+        # Whatever state it is in.
+        memory.close()
+        raise
+    if len(_idle) < _IDLE_AT_MOST:
+        _idle.append(memory)
+
+
+_idle: list[duckdb.DuckDBPyConnection] = []
+_IDLE_AT_MOST = 4
+if hasattr(os, "register_at_fork"):
+    # A process does not take the threads of a database with it when it forks.
+    os.register_at_fork(before=_idle.clear)
+
+
+def _attach(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Make the warehouse at a path the one that a database in memory reads.
+
+    Within a process, DuckDB gives whoever connects to a path the file that is open by that name, be
+    it replaced since. A file attached to a database of one's own is the one at the path.
+    """
+    try:
+        _use(connection, path)
+        _refuse_later_layout(connection, path)
+    except duckdb.Error as error:
+        raise ConfigurationError(
+            f"The warehouse {str(path)!r} cannot be opened ({_first_line(error)}). If it was "
+            "copied, copy it again; 'aind-etl run' builds it anew."
+        ) from None
+
+
+def _use(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    connection.execute("SET TimeZone = 'UTC'")
+    # Under a name of our own: a file may be called after a database that DuckDB has itself.
+    connection.execute(f"ATTACH {quote_text(str(path))} AS {_NAME} (READ_ONLY)")
+    connection.execute(f"USE {_NAME}")
+
+
+@contextmanager
+def _opened_alone(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect(":memory:", config=_CONFIG) as connection:
+        _use(connection, path)
+        yield connection
+
+
+def _refuse_later_layout(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    try:
+        facts = dict(connection.execute(f"SELECT name, value FROM {INFO_TABLE}").fetchall())
+    except duckdb.CatalogException:
+        raise ConfigurationError(
+            f"The database {str(path)!r} is not one of aind-etl: it has no table {INFO_TABLE!r}. "
+            "Name the warehouse with --warehouse or AIND_ETL_WAREHOUSE."
+        ) from None
+    layout = facts.get("layout", "")
+    if not layout.isdecimal() or int(layout) > _LAYOUT:
+        raise ConfigurationError(
+            f"The warehouse {str(path)!r} has layout {layout or 'unknown'}, built by "
+            f"{facts.get('built_by', 'an unknown program')}; aind-etl {version('aind-etl')} reads "
+            f"layouts up to {_LAYOUT}. Update aind-etl, or build the warehouse with this version."
+        )
+
+
+def read_info(place: Place) -> dict[str, str]:
+    """Return the facts a warehouse holds about itself; none where it cannot be read."""
+    target = published(place)
+    told: dict[str, str] = {}
+    with suppress(DataError):  # The copy there is says it too.
+        told = target.told()
+    try:
+        return told or _read_info(target.file())
+    except ConfigurationError:
+        return {}
+
+
+def _read_info(path: Path) -> dict[str, str]:
+    try:
+        with _opened_alone(path) as connection:
+            return dict(connection.execute(f"SELECT name, value FROM {INFO_TABLE}").fetchall())
+    except duckdb.Error:
+        return {}
+
+
+def read_sources(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """Return the sources that the warehouse's documents were read from, sorted."""
+    found = connection.execute(
+        "SELECT DISTINCT source FROM collections WHERE source <> '' ORDER BY source"
+    ).fetchall()
+    return [source for (source,) in found]
+
+
+def run_checks(
+    connection: duckdb.DuckDBPyConnection, checks: Iterable[SqlFile]
+) -> Iterator[tuple[SqlFile, int]]:
+    """Run checks of ``sql/checks``; yield each with the number of offending rows.
+
+    Raises
+    ------
+    ConfigurationError
+        A check cannot be run.
+    """
+    for check in checks:
+        try:
+            # A statement may end in a comment.
+            counted = connection.execute(f"SELECT count(*) FROM (\n{check.statement}\n)").fetchall()
+        except duckdb.Error as error:
+            raise ConfigurationError(
+                f"sql/{check.kind}/{check.name}.sql cannot be run: {error}"
+            ) from None
+        ((offending,),) = counted
+        yield check, offending
+
+
+def _in_lake(table: Table) -> bool:
+    return table.partitioning is not Partitioning.WAREHOUSE_ONLY
+
+
+def _tables(lake: "Lake") -> list[Table]:
+    """Return every table, with the further columns that its file may have."""
+    return [lake.tables.as_written(table) for table in TABLES]
+
+
+def _files(lake: "Lake") -> dict[str, list["Location"]]:
+    """Return the files of every table of the lake, by the table's name."""
+    return {table.name: lake.tables.files(table) for table in TABLES if _in_lake(table)}
+
+
+@contextmanager
+def _standing_still(lake: "Lake") -> Iterator[None]:
+    """Keep every table as it is, so that all are seen of one moment."""
+    with ExitStack() as held:
+        for collection in lake.collections():
+            held.enter_context(lake.tables_lock(collection))
+        held.enter_context(lake.whole_lock(tables.SESSIONS))
+        yield
+
+
+def _waiting(lake: "Lake") -> list[tuple[str, Shard, int]]:
+    """Return what has batches that are not flattened yet: collection, shard, last one that is.
+
+    Their documents come into the warehouse with their analyses, never before.
+    """
+    through = [
+        (name, part, part.state(name).flattened_through)
+        for name in lake.collections()
+        for part in lake.parts(name)
+    ]
+    return [
+        (name, part.part.shard, batch)
+        for name, part, batch in through
+        if batch < part.change_log(name).last_batch()
+    ]
+
+
+def _is_waiting(collection: str, shard: Shard, through: int) -> str:
+    condition = (
+        f"source_collection = {quote_text(collection)} AND batch_id > {through} "
+        f"AND record_id >= {quote_text(shard.lower)}"
+    )
+    upper = "" if shard.upper is None else f" AND record_id < {quote_text(shard.upper)}"
+    return f"({condition}{upper})"
+
+
+def _load(
+    connection: duckdb.DuckDBPyConnection,
+    table: Table,
+    files: Sequence["Location"],
+    waiting: Sequence[tuple[str, Shard, int]],
+) -> None:
+    if not files:
+        return
+    left_out = " OR ".join(_is_waiting(*one) for one in waiting)
+    columns = ", ".join(quote_identifier(name) for name in table.column_names)
+    listed = ", ".join(quote_text(str(path)) for path in files)
+    try:
+        connection.execute(
+            f"INSERT INTO {quote_identifier(table.name)} ({columns}) SELECT {columns} "
+            f"FROM read_parquet([{listed}], hive_partitioning = false, union_by_name = true) "
+            f"WHERE NOT ({left_out or 'false'})"
+        )
+    except duckdb.Error as error:
+        raise DataError(
+            f"The table {table.name!r} of the lake cannot be read ({_first_line(error)}). "
+            f"{_REMEDY.get(table, _MADE_AGAIN)}"
+        ) from None
+
+
+def _load_collections(connection: duckdb.DuckDBPyConnection, lake: "Lake") -> None:
+    """Fill `collections`: what the state files say, and counts of what was loaded."""
+    connection.execute(
+        "CREATE TEMP TABLE states (source_collection VARCHAR, source VARCHAR, "
+        "last_new_pass_at TIMESTAMPTZ, last_full_pass_at TIMESTAMPTZ)"
+    )
+    states = [lake.state(name) for name in lake.collections()]
+    if states:
+        connection.executemany(
+            "INSERT INTO states VALUES (?, ?, ?, ?)",
+            [
+                (state.collection, state.source, state.last_new_pass_at, state.last_full_pass_at)
+                for state in states
+            ],
+        )
+    names = ", ".join(tables.COLLECTIONS.column_names)
+    connection.execute(f"INSERT INTO collections ({names}) {_COLLECTIONS}")
+    connection.execute("DROP TABLE states")
+
+
+_COLLECTIONS = """
+WITH last_versions AS (
+    SELECT source_collection, arg_max(operation, batch_id) AS operation
+    FROM documents
+    GROUP BY source_collection, record_id
+),
+documents_counted AS (
+    SELECT
+        source_collection,
+        count(*) FILTER (operation = 'upsert') AS live,
+        count(*) FILTER (operation = 'delete') AS deleted
+    FROM last_versions
+    GROUP BY source_collection
+),
+rejected_counted AS (
+    SELECT source_collection, count(*) AS rejected
+    FROM rejected_documents
+    GROUP BY source_collection
+),
+analyses_counted AS (
+    SELECT
+        source_collection,
+        count(*) FILTER (process_index = 0 AND pipeline_format = 'prototype') AS prototype,
+        count(*) FILTER (process_index = 0 AND pipeline_format = 'framework') AS framework,
+        count(*) FILTER (outcome = 'success') AS success,
+        count(*) FILTER (outcome = 'skipped') AS skipped,
+        count(*) FILTER (outcome = 'failed') AS failed,
+        count(*) FILTER (outcome = 'unknown') AS unknown,
+        max(finished_at) AS newest
+    FROM analyses
+    GROUP BY source_collection
+)
+SELECT
+    source_collection,
+    states.source,
+    coalesce(live, 0),
+    coalesce(rejected, 0),
+    coalesce(deleted, 0),
+    coalesce(prototype, 0),
+    coalesce(framework, 0),
+    coalesce(success, 0),
+    coalesce(skipped, 0),
+    coalesce(failed, 0),
+    coalesce(unknown, 0),
+    newest,
+    states.last_new_pass_at,
+    states.last_full_pass_at
+FROM states
+LEFT JOIN documents_counted USING (source_collection)
+LEFT JOIN rejected_counted USING (source_collection)
+LEFT JOIN analyses_counted USING (source_collection)
+ORDER BY source_collection
+"""
+
+
+def _apply_sql(
+    connection: duckdb.DuckDBPyConnection,
+    sql: dict[Kind, list[SqlFile]],
+    progress: Callable[[str], None],
+) -> None:
+    """Make macros, views and marts, each after what it builds on."""
+    known = {
+        (name, kind): comment
+        for table in (tables.SESSIONS, tables.ANALYSES)
+        for name, kind, comment in _columns(connection, table.name)
+        if comment
+    }
+    for file in [*sql[Kind.MACRO], *in_order([*sql[Kind.VIEW], *sql[Kind.MART]])]:
+        progress(file.name)
+        name, comment = quote_identifier(file.name), quote_text(file.comment)
+        try:
+            if file.kind is Kind.MACRO:
+                connection.execute(file.statement)
+            elif file.kind is Kind.VIEW:
+                connection.execute(f"CREATE VIEW {name} AS {file.statement}")
+                connection.execute(f"COMMENT ON VIEW {name} IS {comment}")
+            else:
+                connection.execute(f"CREATE TABLE {name} AS {file.statement}")
+                connection.execute(f"COMMENT ON TABLE {name} IS {comment}")
+            _comment_columns(connection, file, known)
+        except duckdb.Error as error:
+            raise ConfigurationError(
+                f"sql/{file.kind}/{file.name}.sql cannot be run: {error}. The warehouse was left "
+                "as it was."
+            ) from None
+
+
+def _comment_columns(
+    connection: duckdb.DuckDBPyConnection, file: SqlFile, known: Mapping[tuple[str, str], str]
+) -> None:
+    """Say what the columns of a view or mart mean.
+
+    What its file does not say is said by `analyses`, or by `sessions`, of a column of the same name
+    and type.
+    """
+    columns = _columns(connection, file.name)
+    connection.begin()
+    for name, kind, _ in columns:
+        comment = file.columns.get(name) or known.get((name, kind))
+        if comment:
+            column = f"{quote_identifier(file.name)}.{quote_identifier(name)}"
+            connection.execute(f"COMMENT ON COLUMN {column} IS {quote_text(comment)}")
+    connection.commit()
+
+
+def _columns(
+    connection: duckdb.DuckDBPyConnection, table: str
+) -> list[tuple[str, str, str | None]]:
+    """Return the columns of a table or view: name, type and comment."""
+    return connection.execute(
+        "SELECT column_name, data_type, comment FROM duckdb_columns() WHERE table_name = ? "
+        "ORDER BY column_index",
+        [table],
+    ).fetchall()
+
+
+def _facts(lake: "Lake", inputs: str) -> dict[str, str]:
+    """Return what a warehouse says about itself: when, from what and by what it was built."""
+    return {
+        "built_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "built_by": f"aind-etl {version('aind-etl')}, DuckDB {duckdb.__version__}",
+        "lake": str(lake),
+        "layout": str(_LAYOUT),
+        "inputs": inputs,
+    }
+
+
+def _write_info(connection: duckdb.DuckDBPyConnection, facts: Mapping[str, str]) -> None:
+    connection.execute(
+        f"CREATE TABLE {INFO_TABLE} (name VARCHAR NOT NULL, value {DataType.VARCHAR})"
+    )
+    connection.execute(f"COMMENT ON TABLE {INFO_TABLE} IS {quote_text(_INFO_COMMENT)}")
+    connection.executemany(f"INSERT INTO {INFO_TABLE} VALUES (?, ?)", list(facts.items()))
+
+
+def _fingerprint(lake: "Lake", sql: dict[Kind, list[SqlFile]]) -> str:
+    """Return a text that differs whenever a build would give another warehouse."""
+    digest = sha256()
+    for part in (str(_LAYOUT), version("aind-etl"), duckdb.__version__, STORAGE_VERSION):
+        digest.update(part.encode())
+    for table in filter(_in_lake, TABLES):
+        for name, mark in sorted(lake.storage.marks(table.name, ".parquet").items()):
+            digest.update(f"{name}\0{mark}\0".encode())
+    for table in _tables(lake):
+        digest.update("\0".join([create_table(table), *comments(table)]).encode())
+    for file in (file for kind in Kind for file in sql[kind]):
+        digest.update(f"{file.kind}\0{file.name}\0{file.comment}\0{file.statement}\0".encode())
+        digest.update(repr(file.columns).encode())
+    digest.update(_COLLECTIONS.encode())
+    digest.update("\0".join(lake.collections()).encode())
+    digest.update(repr(_waiting(lake)).encode())
+    return digest.hexdigest()
+
+
+def _count_rows(path: Path) -> dict[str, int]:
+    with _opened_alone(path) as connection:
+        names = connection.execute(
+            "SELECT table_name FROM duckdb_tables() WHERE NOT internal AND table_name <> ? "
+            "AND database_name = ?",
+            [INFO_TABLE, _NAME],
+        ).fetchall()
+        return {
+            name: connection.execute(f"SELECT count(*) FROM {quote_identifier(name)}").fetchall()[
+                0
+            ][0]
+            for (name,) in names
+        }
+
+
+_MADE_AGAIN = "'aind-etl rebuild' makes it again from the change log."
+_REMEDY = {tables.DOCUMENTS: "'aind-etl verify' names the file; restore it from a backup."}
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

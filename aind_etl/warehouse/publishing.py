@@ -1,0 +1,367 @@
+"""Publishing a warehouse only if its checks hold.
+
+Here belongs what must hold of a finished file before readers get it, and what happens where it
+does not: the file is thrown away, and what stands at its place stays. How the file is built
+belongs to :mod:`aind_etl.warehouse`, the checks that are SQL to ``sql/checks``.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+import polars as pl
+
+from aind_etl.contract import ANALYSIS_TABLES, TABLES, Partitioning, Table, tables
+from aind_etl.contract.ddl import quote_identifier
+from aind_etl.contract.schemas import arrow_schema
+from aind_etl.errors import DataError
+from aind_etl.lake import Lake
+from aind_etl.lake.parquet import read_metadata
+from aind_etl.settings import Place
+from aind_etl.warehouse.build import (
+    BuildReport,
+    build_warehouse,
+    connect,
+    is_whole,
+    read_info,
+    run_checks,
+)
+from aind_etl.warehouse.location import published
+from aind_etl.warehouse.sql_files import Kind, read_sql_files
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+from aind_etl.text import markdown_table
+
+CONTRACT_CHECK = "tables_follow_the_contract"
+AGREEMENT_CHECK = "lake_and_warehouse_agree"
+COLLAPSE_CHECK = "row_counts_do_not_collapse"
+
+_SUMMARIES = {
+    CONTRACT_CHECK: "Every table has the columns and types of the contract, and so have its files.",
+    AGREEMENT_CHECK: "Every table has as many rows in the warehouse as in the lake.",
+    COLLAPSE_CHECK: "No table has lost more than a set share of the rows last published.",
+}
+_LAKE_TABLES = tuple(
+    table for table in TABLES if table.partitioning is not Partitioning.WAREHOUSE_ONLY
+)
+# What may shrink to nothing for a good reason is left out: documents that are understood now are
+# no longer rejected, and a value that becomes a column leaves the attributes.
+_LASTING = tuple(
+    table for table in (tables.DOCUMENTS, *ANALYSIS_TABLES) if table is not tables.ATTRIBUTES
+)
+_EXAMPLES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Something that must hold of a warehouse.
+
+    Attributes
+    ----------
+    name
+        Its name.
+    summary
+        What must hold, as a sentence.
+    """
+
+    name: str
+    summary: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a check went.
+
+    Attributes
+    ----------
+    check
+        The check.
+    holds
+        Whether it holds.
+    message
+        What was found, as a sentence.
+    details
+        Examples as a table in Markdown; empty where there are none.
+    """
+
+    check: Check
+    holds: bool
+    message: str
+    details: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What publishing did.
+
+    Attributes
+    ----------
+    report
+        What was built.
+    outcomes
+        How the checks went, in the order of :func:`publish_checks`.
+    """
+
+    report: BuildReport
+    outcomes: tuple[Outcome, ...]
+
+
+class ChecksFailedError(DataError):
+    """Checks that must hold failed, and the warehouse was not published.
+
+    Attributes
+    ----------
+    outcomes
+        How every check went.
+    """
+
+    def __init__(self, message: str, outcomes: Sequence[Outcome]) -> None:
+        super().__init__(message)
+        self.outcomes = tuple(outcomes)
+
+
+def publish_checks(sql_folder: Path | None = None) -> list[Check]:
+    """Return the checks that must hold for a warehouse to be published, ``sql/checks`` last.
+
+    Those of ``sql/checks`` that warn speak of what writers wrote, and do not belong to these.
+
+    Raises
+    ------
+    ConfigurationError
+        A file of ``sql/checks`` cannot be read.
+    """
+    return [
+        *(Check(name, summary) for name, summary in _SUMMARIES.items()),
+        *(
+            Check(file.name, file.summary)
+            for file in read_sql_files(Kind.CHECK, sql_folder)
+            if not file.is_warning
+        ),
+    ]
+
+
+def publish_warehouse(
+    lake: Lake,
+    place: Place,
+    *,
+    max_lost_share: float,
+    sql_folder: Path | None = None,
+    progress: Callable[[str], None] = lambda _step: None,
+) -> Publication:
+    """Build the warehouse, check it, and publish it if every check holds.
+
+    Parameters
+    ----------
+    lake, place, sql_folder, progress
+        As for :func:`aind_etl.warehouse.build.build_warehouse`.
+    max_lost_share
+        Largest share of a table's rows, from 0 to 1, that may be gone since it was last
+        published.
+
+    Returns
+    -------
+    Publication
+        What was built, and how the checks went; where nothing had changed, of the file that
+        stands there.
+
+    Raises
+    ------
+    ChecksFailedError
+        A check that must hold does not. What stands at ``place`` stays.
+    ConfigurationError, DataError
+        As for :func:`aind_etl.warehouse.build.build_warehouse`.
+    """
+    outcomes: list[Outcome] = []
+
+    def validate(built: duckdb.DuckDBPyConnection) -> None:
+        outcomes.append(_contract_outcome(built, lake))
+        outcomes.append(_agreement_outcome(built, lake))
+        outcomes.append(_collapse_outcome(built, lake, place, max_lost_share))
+        outcomes.extend(_sql_outcomes(built, sql_folder))
+        failed = [one for one in outcomes if not one.holds]
+        if failed:
+            raise ChecksFailedError(_refusal(failed, place), outcomes)
+
+    report = build_warehouse(
+        lake, place, sql_folder=sql_folder, progress=progress, validate=validate
+    )
+    if not report.published:
+        unchanged = "Nothing has changed since it was published."
+        with connect(place) as standing:
+            outcomes = [
+                *(
+                    Outcome(Check(*named), holds=True, message=unchanged)
+                    for named in _SUMMARIES.items()
+                ),
+                *_sql_outcomes(standing, sql_folder),
+            ]
+    return Publication(report, tuple(outcomes))
+
+
+def _refusal(failed: Sequence[Outcome], place: Place) -> str:
+    lines = [f"  {one.check.name}: {one.message} {one.check.summary}" for one in failed]
+    stays = (
+        "the one that stands there was left as it was"
+        if published(place).exists()
+        else "there is none there yet"
+    )
+    return "\n".join(
+        [
+            f"The warehouse {str(place)!r} was not published, {stays}, because checks failed:",
+            *lines,
+            (
+                "What offends is shown by the queries of sql/checks; 'aind-etl rebuild' makes the "
+                "tables anew from the change log."
+            ),
+        ]
+    )
+
+
+def _contract_outcome(built: duckdb.DuckDBPyConnection, lake: Lake) -> Outcome:
+    differing = []
+    for table in TABLES:
+        expected = {
+            column.name: f"{column.type}{' NOT NULL' if column.required else ''}"
+            for column in table.columns
+        }
+        found = built.execute(
+            "SELECT column_name, data_type || if(is_nullable, '', ' NOT NULL') "
+            "FROM duckdb_columns() WHERE table_name = ? ORDER BY column_index",
+            [table.name],
+        ).fetchall()
+        actual = {name: _short_type(kind) for name, kind in found}
+        differing += [
+            (table.name, name, expected.get(name, "no such column"), actual.get(name, "missing"))
+            for name in dict.fromkeys([*expected, *actual])
+            if expected.get(name) != actual.get(name)
+            # The session table has columns of its own, whatever they are.
+            and (name in expected or table is not tables.SESSIONS)
+        ]
+    differing += [row for table in _LAKE_TABLES for row in _differing_files(lake, table)]
+    columns = sum(len(table.columns) for table in TABLES)
+    return Outcome(
+        Check(CONTRACT_CHECK, _SUMMARIES[CONTRACT_CHECK]),
+        not differing,
+        f"{len(differing):,} columns differ."
+        if differing
+        else f"All {columns:,} columns of {len(TABLES)} tables are as the contract has them.",
+        markdown_table(("table or file", "column", "expected", "actual"), differing)
+        if differing
+        else "",
+    )
+
+
+def _short_type(kind: str) -> str:
+    return kind.replace("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ")
+
+
+def _differing_files(lake: Lake, table: Table) -> Iterator[tuple[str, str, str, str]]:
+    """Yield the columns of files that have another type than the contract's.
+
+    A file may lack a column that the contract got after it was written, or hold one it had.
+    """
+    expected = arrow_schema(table)
+    known: set[pa.Schema] = {expected}
+    for path in lake.tables.files(table):
+        actual = read_metadata(path).schema.to_arrow_schema().remove_metadata()
+        if actual in known:
+            continue
+        known.add(actual)
+        for field in actual:
+            place = expected.get_field_index(field.name)
+            if place >= 0 and expected.field(place).type != field.type:
+                wanted = expected.field(place).type
+                yield str(path), field.name, str(wanted), str(field.type)
+
+
+def _agreement_outcome(built: duckdb.DuckDBPyConnection, lake: Lake) -> Outcome:
+    differing = []
+    total = 0
+    for table in _LAKE_TABLES:
+        expected = _lake_rows(lake) if table is tables.DOCUMENTS else lake.tables.count_rows(table)
+        actual = _count(built, table)
+        total += actual
+        if expected != actual:
+            differing.append((table.name, f"{expected:,}", f"{actual:,}"))
+    return Outcome(
+        Check(AGREEMENT_CHECK, _SUMMARIES[AGREEMENT_CHECK]),
+        not differing,
+        f"{len(differing)} tables differ."
+        if differing
+        else f"{total:,} rows of {len(_LAKE_TABLES)} tables are in both.",
+        markdown_table(("table", "rows in the lake", "rows in the warehouse"), differing)
+        if differing
+        else "",
+    )
+
+
+def _lake_rows(lake: Lake) -> int:
+    """Return the number of versions in the change log whose batches are flattened."""
+    return sum(
+        part.change_log(name)
+        .versions()
+        .filter(pl.col("batch_id") <= part.state(name).flattened_through)
+        .select(pl.len())
+        .collect()
+        .item()
+        for name in lake.collections()
+        for part in lake.parts(name)
+    )
+
+
+def _collapse_outcome(
+    built: duckdb.DuckDBPyConnection, lake: Lake, place: Place, max_lost_share: float
+) -> Outcome:
+    check = Check(COLLAPSE_CHECK, _SUMMARIES[COLLAPSE_CHECK])
+    target = published(place)
+    is_ours = read_info(place).get("lake") == str(lake)
+    if not is_ours or not is_whole(target.file()):
+        return Outcome(check, holds=True, message="There is none of this lake to compare with.")
+    lost = []
+    with connect(place) as standing:
+        for table in _LASTING:
+            before, now = _count(standing, table), _count(built, table)
+            if before - now > max_lost_share * before:
+                lost.append((table.name, f"{before:,}", f"{now:,}"))
+    if not lost:
+        return Outcome(check, holds=True, message=f"{len(_LASTING)} tables were compared.")
+    names = ", ".join(f"{name} from {before} rows to {now}" for name, before, now in lost)
+    return Outcome(
+        check,
+        holds=False,
+        message=f"Fallen by more than the share of {max_lost_share:g}: {names}. If they are meant "
+        "to be gone, run once with --max-deleted-share 1.",
+        details=markdown_table(("table", "rows published", "rows now"), lost),
+    )
+
+
+def _count(connection: duckdb.DuckDBPyConnection, table: Table) -> int:
+    try:
+        rows = connection.execute(f"SELECT count(*) FROM {quote_identifier(table.name)}").fetchall()
+    except duckdb.CatalogException:
+        return 0  # Published before there was such a table.
+    return int(rows[0][0])
+
+
+def _sql_outcomes(
+    connection: duckdb.DuckDBPyConnection, sql_folder: Path | None
+) -> Iterator[Outcome]:
+    checks = [one for one in read_sql_files(Kind.CHECK, sql_folder) if not one.is_warning]
+    for file, offending in run_checks(connection, checks):
+        check = Check(file.name, file.summary)
+        if not offending:
+            yield Outcome(check, holds=True, message="No row offends.")
+            continue
+        examples = connection.execute(
+            f"SELECT * FROM (\n{file.statement}\n) LIMIT {_EXAMPLES}"
+        ).fetchall()
+        names = [column[0] for column in connection.description or ()]
+        yield Outcome(
+            check,
+            holds=False,
+            message=f"{offending:,} rows offend.",
+            details=markdown_table(names, examples),
+        )

@@ -1,0 +1,608 @@
+"""The command as a person or a script uses it: in a process of its own, with its exit codes."""
+
+import csv
+import gzip
+import io
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pytest
+from worlds import MAIN, read_dump, write_dump
+
+from aind_etl.contract import TABLES, tables
+from aind_etl.lake import Lake
+from aind_etl.sources.dump import DumpSource
+
+COMMAND = Path(sys.executable).with_name("aind-etl")
+COMMANDS = ("run", "status", "sql", "sample", "verify", "rebuild", "history", "dev")
+SMALL = "dynamic-foraging-analysis"
+DONE, DIFFERENT, WRONG_USE, UNREACHABLE = 0, 1, 2, 3
+
+
+class Session:
+    """A working folder in which the command is run, without anything of the caller's settings."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.environment = {
+            name: value
+            for name, value in os.environ.items()
+            if name == "AIND_ETL_RESULTS_ROOT"
+            or (not name.startswith(("AIND_ETL_", "DAGSTER_")) and name != "FORCE_COLOR")
+        }
+
+    def start(self, *arguments, **environment):
+        """Run the command, and return how it ended."""
+        return subprocess.run(
+            [COMMAND, *map(str, arguments)],
+            cwd=self.folder,
+            env=self.environment | environment,
+            capture_output=True,
+            check=False,
+        )
+
+    def run(self, *arguments, code=DONE, **environment):
+        """Run the command, check how it ended, and return what it wrote on either channel."""
+        ended = self.start(*arguments, **environment)
+        output, errors = ended.stdout.decode(), ended.stderr.decode()
+        assert ended.returncode == code, f"{output}\n{errors}"
+        assert "Traceback" not in errors
+        assert "\x1b" not in output + errors
+        return output, errors
+
+    def fails(self, code, *arguments, **environment):
+        """Run the command, check that it ends with an error, and return the sentence."""
+        output, errors = self.run(*arguments, code=code, **environment)
+        assert output == ""
+        return errors
+
+
+@pytest.fixture
+def session(tmp_path):
+    folder = tmp_path / "working folder"
+    folder.mkdir()
+    return Session(folder)
+
+
+@pytest.fixture(scope="module")
+def loaded(sample_dump, tmp_path_factory):
+    """Return a session in which the sample's dump was loaded, and what the command said."""
+    session = Session(tmp_path_factory.mktemp("loaded"))
+    output, errors = session.run("run", "--source", sample_dump)
+    return session, output, errors
+
+
+@pytest.fixture
+def copy(loaded, session):
+    """Return a session with a lake of its own that a test may spoil."""
+    shutil.copytree(loaded[0].folder / "lake", session.folder / "lake")
+    return session
+
+
+@pytest.fixture
+def dump(sample_dump, session):
+    """Return a dump of a small collection that a test may change."""
+    folder = session.folder / "dump"
+    folder.mkdir()
+    shutil.copy(sample_dump / f"{SMALL}.jsonl", folder)
+    return folder
+
+
+def sentence(text):
+    """Return text with line breaks as blanks, and without the frames of usage errors."""
+    return " ".join(re.sub(r"[│╭╮╰╯─]", " ", text).split())
+
+
+# --- run ------------------------------------------------------------------------------------
+
+
+def test_a_run_makes_the_lake_and_the_warehouse_and_says_what_to_do_next(loaded):
+    session, output, errors = loaded
+    lake = Lake(session.folder / "lake")
+    assert (session.folder / "lake" / "warehouse.duckdb").is_file()
+    assert f"{MAIN}: {lake.change_log(MAIN).last_batch() and 340} new" in errors
+    assert re.search(rf"analyses +{lake.tables.count_rows(tables.ANALYSES)}\b", output)
+    assert "The best agent of the newest sessions, by AIC" in output
+    assert "Warehouse  lake/warehouse.duckdb" in output
+    suggested = re.findall(r"^  \S*aind-etl (\S+)", output, re.MULTILINE)
+    assert set(suggested) <= set(COMMANDS)
+
+
+def test_the_first_thing_suggested_works_as_it_stands(loaded):
+    session, output, _ = loaded
+    command = re.search(r"aind-etl (sql \"[^\"]+\")", output)[1]
+    ended = subprocess.run(
+        f"{COMMAND} {command}", shell=True, cwd=session.folder, capture_output=True, check=True
+    )
+    rows = re.findall(r"^\d{6} +\d{4}-\d{2}-\d{2} +\S+", ended.stdout.decode(), re.MULTILINE)
+    assert len(rows) == 5
+
+
+def test_a_second_run_finds_nothing_new_and_changes_nothing(loaded, sample_dump):
+    session, _, _ = loaded
+    warehouse = session.folder / "lake" / "warehouse.duckdb"
+    before = warehouse.stat().st_ino
+    _, errors = session.run("run", "--source", sample_dump, "--pass", "full")
+    *collections, session_table = errors.splitlines()
+    assert collections == [
+        f"{path.stem}: nothing new" for path in sorted(sample_dump.glob("*.jsonl"))
+    ]
+    assert session_table.startswith("There is no session table at s3://")
+    assert warehouse.stat().st_ino == before
+    state = Lake(session.folder / "lake").state(MAIN)
+    assert state.last_full_pass_at > state.last_new_pass_at
+
+
+def test_settings_come_from_the_environment_and_the_command_line_wins(session, dump):
+    write_dump(dump, [{"_id": "a", "nwb_name": "1_2024-01-01.nwb"}], "another")
+    session.run(
+        "run",
+        "--lake",
+        "mine",
+        AIND_ETL_SOURCE="dump",
+        AIND_ETL_LAKE="theirs",
+        AIND_ETL_WAREHOUSE="elsewhere/w.duckdb",
+        AIND_ETL_COLLECTIONS="another",
+    )
+    assert Lake(session.folder / "mine").collections() == ["another"]
+    assert not (session.folder / "theirs").exists()
+    assert (session.folder / "elsewhere" / "w.duckdb").is_file()
+    assert not (session.folder / "mine" / "warehouse.duckdb").exists()
+
+
+@pytest.mark.slow
+def test_a_pass_that_would_delete_too_much_ends_with_1_and_deletes_nothing(copy, dump):
+    documents = read_dump(dump, SMALL)
+    write_dump(dump, documents[5:], SMALL)
+    run = ("run", "--source", "dump", "--collection", SMALL)
+    message = sentence(copy.fails(DIFFERENT, *run))
+    assert f"5 of {len(documents)} documents" in message
+    assert "--max-deleted-share 1" in message
+    assert len(Lake(copy.folder / "lake").change_log(SMALL).live_documents()) == len(documents)
+    _, errors = copy.run(*run, "--max-deleted-share", "1")
+    assert errors.startswith(f"{SMALL}: 5 deleted\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [1000, 300_000])
+def test_a_warehouse_that_is_cut_off_is_built_again_without_an_error(copy, sample_dump, size):
+    warehouse = copy.folder / "lake" / "warehouse.duckdb"
+    whole = warehouse.stat().st_size
+    os.truncate(warehouse, size)
+    copy.run("run", "--source", sample_dump, "--no-results")
+    assert warehouse.stat().st_size > whole / 2
+    copy.run("verify", "--source", sample_dump)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["memory", "main", "temp", "system", "pg_catalog"])
+def test_a_warehouse_may_be_called_after_a_database_that_duckdb_has(session, dump, name):
+    warehouse = ("--warehouse", f"{name}.duckdb")
+    session.run("run", "--source", "dump", "--no-results", *warehouse)
+    query = "SELECT count(*) > 0 AS n FROM analyses"
+    assert session.run("sql", query, *warehouse)[0] == "n\nTrue\n"
+    session.run("verify", "--source", "dump", *warehouse)
+
+
+def test_rejected_documents_are_told_of_and_no_failure(session, dump):
+    write_dump(dump, [{"_id": "bad", "hello": "world"}], "another")
+    _, errors = session.run("run", "--source", "dump")
+    assert "another: 1 documents rejected; the table rejected_documents says why" in errors
+    query = "SELECT reason FROM rejected_documents"
+    assert session.run("sql", query, "-f", "csv")[0].split() == ["reason", "unknown_format"]
+
+
+def test_rejected_values_are_reported_and_their_documents_loaded(session, dump):
+    bad = {"_id": "bad", "nwb_name": [], "analysis_spec": 5, "status": "success"}
+    write_dump(dump, [bad], "another")
+    _, errors = session.run("run", "--source", "dump")
+    assert "another: 2 values rejected; the table rejected_values says why" in errors
+    query = "SELECT n_rejected_values AS n FROM analyses WHERE record_id = 'bad'"
+    assert session.run("sql", query, "-f", "csv")[0].split() == ["n", "2"]
+    assert "rejected values" in " ".join(session.run("status")[0].split())
+
+
+def test_a_dump_that_is_cut_off_ends_with_3_and_keeps_the_other_collections(session, dump):
+    whole = gzip.compress(b'{"_id": "a", "nwb_name": "1_2024-01-01.nwb"}\n' * 5000)
+    (dump / "cut.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    message = session.fails(UNREACHABLE, "run", "--source", "dump")
+    assert "The dump 'dump/cut.jsonl.gz' cannot be read to its end" in message
+    lake = Lake(session.folder / "lake")
+    assert lake.collections() == [SMALL]
+
+
+# --- wrong use --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "--source", "nowhere"], "The source 'nowhere' is no folder"),
+        (["verify", "--source", "."], "holds no dump"),
+        (["verify", "--source", "sample:?session=3"], "is not understood"),
+        (["verify", "--source", "ftp://host/x"], "Sources of the kind ftp:// are not known"),
+        (["run", "--pass", "quick"], "'quick' is not one of 'new', 'full'"),
+        (["run", "--max-deleted-share", "2"], "AIND_ETL_MAX_DELETED_SHARE"),
+        (["run", "--source", "sample:?sessions=1", "--collection", "typo"], "no collection 'typo'"),
+        (["run", "--lake", "file"], "Not a directory"),
+        (["rebuild", "--lake", "file/lake"], "nothing in the lake 'file/lake' to rebuild"),
+        (["verify", "--source", "nowhere"], "The source 'nowhere' is no folder"),
+        (["verify", "--source", "sample:?sessions=1", "--collection", "x"], "no collection 'x'"),
+        (["sql", "SELECT 1"], "There is no warehouse at 'lake/warehouse.duckdb'"),
+        (["sql", "SELECT 1", "--warehouse", "file"], "cannot be opened"),
+        (["sql"], "Missing argument 'QUERY'"),
+        (["sql", "SELECT", "1"], "unexpected extra argument"),
+        (["sql", "SELECT 1", "--format", "xlsx"], "'xlsx' is not one of"),
+        (["sample", "file"], "is not an empty folder"),
+        (["sample", "."], "is not an empty folder"),
+        (["sample", "new", "--format", "xml"], "--format takes jsonl or bson"),
+        (["sample", "new", "--sessions", "0"], "--sessions"),
+        (["rebuild", "--collection", "typo"], "nothing in the lake 'lake' to rebuild"),
+        (["dev", "--port", "0"], "--port"),
+        (["load"], "No such command 'load'"),
+        (["run", "--sauce", "x"], "No such option"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_use_ends_with_2_and_a_sentence(session, arguments, words):
+    (session.folder / "file").write_text("not what was asked for")
+    assert words in sentence(session.fails(WRONG_USE, *arguments))
+
+
+def test_a_warehouse_that_cannot_be_written_ends_with_2_and_leaves_the_lake(session, dump):
+    (session.folder / "folder").mkdir()
+    message = session.fails(WRONG_USE, "run", "--source", "dump", "--warehouse", "folder")
+    assert "The warehouse 'folder' is a folder; name a file." in message
+    assert Lake(session.folder / "lake").collections() == [SMALL]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AIND_ETL_MAX_DELETED_SHARE (--max-deleted-share)", "abc"),
+        ("AIND_ETL_LOOK_BACK_DAYS", "-1"),
+    ],
+)
+@pytest.mark.parametrize("command", [["run"], ["sql", "SELECT 1"]])
+def test_a_wrong_value_in_the_environment_is_named(session, command, name, value):
+    variable = name.split()[0]
+    assert f"{name} is '{value}'" in session.fails(WRONG_USE, *command, **{variable: value})
+
+
+@pytest.mark.parametrize("command", ["run", "verify"])
+def test_no_error_shows_a_password(session, command):
+    source = "mysql://reader:s3cret@db.example/analysis"
+    given = ["--source", source] if command == "verify" else []
+    ended = session.start(command, *given, AIND_ETL_SOURCE=source)
+    assert ended.returncode == WRONG_USE
+    assert b"mysql://" in ended.stderr
+    assert b"s3cret" not in ended.stdout + ended.stderr
+    written = [path for path in session.folder.rglob("*") if path.is_file()]
+    assert not [path for path in written if b"s3cret" in path.read_bytes()]
+
+
+# --- sql --------------------------------------------------------------------------------------
+
+
+def test_rows_are_shown_as_a_table(loaded):
+    output, _ = loaded[0].run("sql", "SELECT 'a [b]' AS words, 0.5 AS number, NULL AS nothing")
+    header, row = (line.split("  ") for line in output.strip().splitlines())
+    assert [cell.strip() for cell in header if cell.strip()] == ["words", "number", "nothing"]
+    assert [cell.strip() for cell in row if cell.strip()] == ["a [b]", "0.5"]
+
+
+def test_rows_too_wide_for_a_line_are_shown_one_value_a_line(loaded):
+    session, _, _ = loaded
+    wide, _ = session.run("sql", "FROM analyses ORDER BY record_id LIMIT 2")
+    lines = wide.splitlines()
+    names = [column.name for column in tables.ANALYSES.columns]
+    assert [line.split()[0] for line in lines] == ["Row", *names, "Row", *names]
+    assert session.run("sql", "FROM analyses LIMIT 0")[0] == "No rows.\n"
+
+
+def test_only_the_first_rows_are_shown_and_the_rest_announced(loaded):
+    output, _ = loaded[0].run("sql", "SELECT range AS n FROM range(1000)")
+    assert output.splitlines()[-1] == "The first 200 rows; --format csv writes all."
+    assert [line.strip() for line in output.splitlines()[1:4]] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("to_file", [False, True])
+@pytest.mark.parametrize("file_format", ["csv", "json", "parquet"])
+def test_rows_are_written_in_every_format(loaded, tmp_path, file_format, to_file):
+    session, _, _ = loaded
+    query = "SELECT record_id, aic, session_date FROM analyses ORDER BY ALL"
+    target = ["--output", tmp_path / "rows"] if to_file else []
+    ended = session.start("sql", query, "--format", file_format, *target)
+    assert ended.returncode == DONE
+    raw = (tmp_path / "rows").read_bytes() if to_file else ended.stdout
+    if to_file:
+        assert ended.stdout == b""
+        assert f"Wrote {tmp_path / 'rows'}" in ended.stderr.decode()
+    expected = Lake(session.folder / "lake").tables.scan(tables.ANALYSES).collect()
+    expected = expected.select("record_id", "aic", "session_date")
+    if file_format == "csv":
+        rows = list(csv.DictReader(io.StringIO(raw.decode())))
+        assert list(rows[0]) == expected.columns
+    elif file_format == "json":
+        rows = json.loads(raw)
+        assert list(rows[0]) == expected.columns
+    else:
+        rows = pl.read_parquet(io.BytesIO(raw)).to_dicts()
+    assert len(rows) == expected.height
+    numbers = sorted(float(row["aic"]) for row in rows if row["aic"] not in {None, ""})
+    assert numbers == sorted(expected["aic"].drop_nulls())
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("SELECT agent_alia FROM analyses", '"agent_alias"'),
+        ("FROM best_model", "best_models"),
+        ("SELEC 1", "syntax error"),
+        ("SELECT 1; SELECT 2", "Give a single SELECT"),
+        ("INSERT INTO analyses FROM analyses", "the warehouse is for reading"),
+        ("CREATE TABLE mine AS SELECT 1", "the warehouse is for reading"),
+        ("COPY analyses TO 'stolen.csv'", "the warehouse is for reading"),
+        ("ATTACH 'new.duckdb'", "the warehouse is for reading"),
+        ("", "the warehouse is for reading"),
+    ],
+)
+def test_a_mistaken_query_ends_with_2_and_changes_nothing(loaded, query, words):
+    session, _, _ = loaded
+    before = sorted(path.name for path in session.folder.iterdir())
+    assert words in sentence(session.fails(WRONG_USE, "sql", query))
+    assert sorted(path.name for path in session.folder.iterdir()) == before
+
+
+def test_a_table_is_not_written_to_a_file(loaded):
+    message = loaded[0].fails(WRONG_USE, "sql", "SELECT 1", "--output", "rows.txt")
+    assert "--output needs --format csv, json or parquet." in message
+
+
+def test_whoever_stops_reading_sees_no_traceback(loaded):
+    session, _, _ = loaded
+    for options in ("", "--format csv"):
+        ended = subprocess.run(
+            f"{COMMAND} sql 'FROM attributes' {options} | head -1",
+            shell=True,
+            cwd=session.folder,
+            capture_output=True,
+            check=True,
+        )
+        assert ended.stderr == b""
+        assert ended.stdout.count(b"\n") == 1
+
+
+# --- status, verify, rebuild, history ------------------------------------------------------------
+
+
+def test_the_status_shows_every_collection_and_the_warehouse(loaded, sample_dump):
+    output, errors = loaded[0].run("status")
+    assert errors == ""
+    for path in sample_dump.glob("*.jsonl"):
+        count = len(read_dump(sample_dump, path.stem))
+        assert re.search(rf"^{path.stem} +{count} +0 +0 ", output, re.MULTILINE)
+    assert str(sample_dump) in output
+    assert re.search(r"Warehouse .*/lake/warehouse\.duckdb, built .* by aind-etl", output)
+
+
+def test_the_status_of_nothing_says_how_to_begin(session):
+    output, _ = session.run("status", "--lake", "nothing", code=DIFFERENT)
+    assert "The lake 'nothing' is empty. Run 'aind-etl run' to load it." in output
+    assert list(session.folder.iterdir()) == []
+
+
+def test_source_lake_and_warehouse_agree_after_a_run(loaded, sample_dump):
+    output, errors = loaded[0].run("verify", "--source", sample_dump)
+    assert errors == ""
+    for path in sample_dump.glob("*.jsonl"):
+        count = len(read_dump(sample_dump, path.stem))
+        assert re.search(rf"^{path.stem} +{count} +{count} +{count} +0 *$", output, re.MULTILINE)
+    assert output.endswith("Source, lake and warehouse agree.\n")
+
+
+def test_a_source_that_was_tampered_with_ends_verify_with_1(loaded, sample_dump, tmp_path):
+    dump = shutil.copytree(sample_dump, tmp_path / "dump")
+    first, *others = read_dump(dump, SMALL)
+    write_dump(dump, [first | {"status": "other"}, *others], SMALL)
+    loaded[0].run("verify", "--source", dump)
+    output, _ = loaded[0].run("verify", "--deep", "--source", dump, code=DIFFERENT)
+    assert (
+        f"source and lake · {SMALL}: 1 documents with different contents: {first['_id']}" in output
+    )
+    assert output.endswith("1 difference.\n")
+    loaded[0].run("verify", "--deep", "--source", dump, "--collection", MAIN)
+
+
+def test_a_lake_that_was_tampered_with_ends_verify_with_1(copy, sample_dump):
+    Lake(copy.folder / "lake").tables.files(tables.FIT_PARAMETERS, SMALL)[0].unlink()
+    output, _ = copy.run("verify", "--source", sample_dump, code=DIFFERENT)
+    assert f"lake and warehouse · fit_parameters of {SMALL}:" in output
+
+
+def test_a_warehouse_that_was_tampered_with_ends_verify_with_1(copy, sample_dump):
+    with duckdb.connect(copy.folder / "lake" / "warehouse.duckdb") as connection:
+        connection.execute("UPDATE analyses SET aic = aic + 1 WHERE aic IS NOT NULL")
+    output, _ = copy.run("verify", "--source", sample_dump, code=DIFFERENT)
+    assert f"lake and warehouse · analyses of {MAIN}:" in output
+    assert "with different contents" in output
+    # A check speaks of what was changed too, as a warning, and does not count.
+    assert "check fit_criteria_agree_with_log_likelihood" in output
+    assert output.endswith("2 differences.\n")
+
+
+def test_a_damaged_lake_is_explained_and_made_anew_from_the_change_log(copy, sample_dump):
+    path = Lake(copy.folder / "lake").tables.files(tables.ANALYSES, SMALL)[0]
+    path.write_bytes(path.read_bytes()[:-50])
+    for command in (["status"], ["verify", "--source", sample_dump]):
+        message = sentence(copy.fails(DIFFERENT, *command))
+        assert "is damaged" in message
+        assert "The next 'aind-etl run' makes" in message
+    _, errors = copy.run("run", "--source", sample_dump, "--no-results")
+    assert re.search(rf"{SMALL}: The file .* is not as it was written; the tables", errors)
+    copy.run("verify", "--source", sample_dump)
+    path.unlink()
+    assert "no collection 'typo'" in copy.fails(WRONG_USE, "rebuild", "--collection", "typo")
+    copy.run("rebuild")
+    copy.run("verify", "--source", sample_dump)
+
+
+@pytest.mark.slow
+def test_the_history_of_a_record_shows_what_changed(copy, dump):
+    first, *others = read_dump(dump, SMALL)
+    write_dump(dump, [first | {"status": "looked at [again]"}, *others], SMALL)
+    copy.run("run", "--source", "dump", "--pass", "full", "--collection", SMALL)
+    output, _ = copy.run("history", SMALL, first["_id"])
+    assert [line.split()[3] for line in output.splitlines() if "batch" in line] == [
+        "upsert",
+        "upsert",
+    ]
+    assert "looked at [again]" in output
+    assert "never held a record" in copy.fails(DIFFERENT, "history", SMALL, "nobody")
+
+
+# --- sample -----------------------------------------------------------------------------------
+
+
+def test_a_sample_can_be_written(session):
+    arguments = ("sample", "world", "--sessions", "2", "--seed", "3", "--no-results")
+    output, errors = session.run(*arguments, "--format", "bson")
+    assert errors == ""
+    assert re.search(r"Load it with: aind-etl run --source '.*world' --no-results$", output.strip())
+    assert {path.suffix for path in (session.folder / "world").iterdir()} == {".bson"}
+    documents = DumpSource(session.folder / "world").list_ids(MAIN)
+    assert re.search(rf"^ +{len(list(documents))}  {MAIN}$", output, re.MULTILINE)
+
+
+# --- how it looks and what it loads -------------------------------------------------------------
+
+
+def test_help_teaches_and_names_every_command(session):
+    output, _ = session.run("--help")
+    for command in COMMANDS:
+        assert re.search(rf"\b{command}\b", output)
+    for words in ("aind-etl run", "AIND_ETL_SOURCE", "Exit codes", "aind-etl sql"):
+        assert words in sentence(output)
+    assert session.run("-h")[0] == output
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(session, command):
+    output, errors = session.run(command, "--help")
+    assert errors == ""
+    assert f"aind-etl {command}" in output
+    assert len(sentence(output)) > 100
+    assert list(session.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("setting", ["SOURCE", "LAKE", "WAREHOUSE", "COLLECTIONS"])
+def test_help_names_the_variables_that_set_the_same(session, setting):
+    assert f"AIND_ETL_{setting}" in sentence(session.run("run", "--help")[0])
+
+
+def test_the_version_is_shown(session):
+    assert re.fullmatch(r"aind-etl \d+\.\d+\.\d+\n", session.run("--version")[0])
+
+
+LOADED = """
+import runpy, sys
+sys.argv = ["aind-etl", *sys.argv[1:]]
+from aind_etl.cli import pipeline as cli
+try:
+    cli.main()
+except SystemExit as ended:
+    assert not ended.code, ended.code
+finally:
+    print(*sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "spared"),
+    [
+        (["--help"], {"dagster", "duckdb", "polars", "pyarrow", "matplotlib", "pydantic"}),
+        (["run", "--help"], {"dagster", "duckdb", "polars", "pyarrow", "matplotlib"}),
+        (
+            ["sql", "SELECT 1"],
+            {
+                *("dagster", "polars", "pyarrow", "pandas", "numpy", "matplotlib", "sqlalchemy"),
+                # What reads settings, or a query's rows, has no need of an event loop.
+                *("asyncio", "pydantic_settings"),
+            },
+        ),
+        (["status"], {"matplotlib"}),
+        (["verify", "--source", "{dump}"], {"dagster", "matplotlib", "sqlalchemy"}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_command_does_not_wait_for_libraries_it_does_not_need(
+    loaded, sample_dump, arguments, spared
+):
+    session, _, _ = loaded
+    ended = subprocess.run(
+        [sys.executable, "-c", LOADED, *(one.format(dump=sample_dump) for one in arguments)],
+        cwd=session.folder,
+        env=session.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    names = set(ended.stderr.split())
+    assert "typer" in names
+    assert spared & names == set()
+
+
+def on_a_terminal(session, *arguments):
+    """Run the command on a terminal, and return all it showed there."""
+    leader, follower = pty.openpty()
+    with subprocess.Popen(
+        [COMMAND, *map(str, arguments)],
+        cwd=session.folder,
+        env=session.environment | {"TERM": "xterm-256color", "COLUMNS": "120"},
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+    ) as process:
+        os.close(follower)
+        shown = b""
+        while True:
+            ready, _, _ = select.select([leader], [], [], 0.2)
+            if ready:
+                try:
+                    part = os.read(leader, 65536)
+                except OSError:
+                    break
+                shown += part
+                if not part:
+                    break
+            elif process.poll() is not None:
+                break
+    os.close(leader)
+    assert process.returncode == DONE, shown
+    return shown.decode()
+
+
+def test_progress_moves_on_a_terminal_and_only_there(loaded, sample_dump):
+    session, _, _ = loaded
+    shown = on_a_terminal(session, "verify", "--source", sample_dump)
+    assert "\x1b[" in shown
+    assert f"compare {MAIN}" in shown
+    output, errors = session.run("verify", "--source", sample_dump)
+    assert "compare" not in output + errors
+
+
+def test_every_table_can_be_asked_for_by_name(loaded):
+    session, _, _ = loaded
+    output, _ = session.run("sql", "SHOW TABLES", "--format", "csv")
+    names = set(output.split()[1:])
+    assert {table.name for table in TABLES} <= names
+    assert {"mle_fitting", "latest_analyses", "best_models"} <= names

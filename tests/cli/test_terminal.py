@@ -1,0 +1,188 @@
+"""What a person sees at a terminal: the command runs in a pseudo-terminal, as it does there."""
+
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pyte
+import pytest
+
+from aind_etl.text import printable
+
+CLONE = Path(__file__).parents[2]
+COMMAND = str(Path(sys.executable).with_name("aind-etl"))
+LINES = 200
+INTERRUPT = b"\x03"
+
+
+def at_a_terminal(folder, *arguments, columns=100, interrupt_after=None, seconds=180):
+    """Run the command at a terminal.
+
+    Returns
+    -------
+    code : int
+        Its exit code.
+    written : str
+        What it wrote, with all that moves.
+    screen : list of str
+        The lines that are left on the screen.
+    """
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(folder)
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("AIND_ETL_", "DAGSTER_"))
+        }
+        os.execve(COMMAND, [COMMAND, *arguments], environment | {"TERM": "xterm-256color"})
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, columns, 0, 0))
+    written = b""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if not select.select([terminal], [], [], 0.2)[0]:
+            continue
+        try:
+            piece = os.read(terminal, 1 << 16)
+        except OSError:
+            break  # Linux says so when the other side has closed.
+        if not piece:
+            break
+        written += piece
+        if interrupt_after is not None and interrupt_after in written:
+            os.write(terminal, INTERRUPT)
+            interrupt_after = None
+    os.close(terminal)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    screen = pyte.Screen(columns, LINES)
+    pyte.ByteStream(screen).feed(written)
+    return code, written.decode(), [line.rstrip() for line in screen.display]
+
+
+def readme_output():
+    """Return what the README shows of `make run`, without the command of the clone."""
+    text = (CLONE / "README.md").read_text()
+    shown = re.search(r"\$ make run\n(.*?)```", text, re.DOTALL)[1]
+    return shown.replace(".venv/bin/aind-etl", "aind-etl").rstrip().splitlines()
+
+
+def unfolded(lines):
+    """Return the words of lines, however the terminal has folded them."""
+    return "".join("".join(lines).split())
+
+
+@pytest.mark.parametrize("columns", [80, 100, 200])
+@pytest.mark.slow
+def test_what_is_left_on_the_screen_is_what_the_readme_shows(tmp_path, columns):
+    code, written, screen = at_a_terminal(tmp_path, "run", columns=columns)
+    left = "\n".join(screen).rstrip().splitlines()
+    assert code == 0
+    if columns >= 100:
+        # The command that is suggested is longer than a line, and the terminal breaks it.
+        assert unfolded(left) == unfolded(readme_output())
+    else:
+        known = unfolded(readme_output())
+        assert len(left) < 70
+        for line in left:
+            assert unfolded([line]) in known, line
+    for never in ("/?", "0/0", "of 0 ", "0:00:00 left"):
+        assert never not in written
+    assert re.search(r"4 of 5: flatten dynamic-foraging-model\S+", written)
+    assert re.search(r"\d+ of 302 folders", written)
+
+
+@pytest.mark.slow
+def test_the_interrupt_key_ends_a_run_with_one_sentence(tmp_path):
+    code, _, screen = at_a_terminal(tmp_path, "run", interrupt_after=b"4 of 5: flatten")
+    left = "\n".join(screen).rstrip().splitlines()
+    assert code == 130
+    assert left == [
+        "architecture_example_v2: 4 new",
+        "dynamic-foraging-analysis: 11 new",
+        "dynamic-foraging-lifetime: 4 new",
+        "dynamic-foraging-model-fitting: 340 new",
+        "Interrupted. What was written is whole; run again to go on.",
+    ]
+
+
+@pytest.fixture(scope="module")
+def lake(built):
+    return str(built.lake.storage.root), str(built.warehouse)
+
+
+@pytest.mark.parametrize(
+    "value", ["root:x:0", ":smile:", "[bold]x[/]", "[link=x]", "a\\[b", "1e5 'x' http://x.y"]
+)
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_data_are_printed_as_they_are(tmp_path, lake, value, is_terminal):
+    literal = value.replace("'", "''")
+    arguments = ("sql", f"SELECT '{literal}' AS \"{value}\"", "--warehouse", lake[1])
+    if is_terminal:
+        code, written, screen = at_a_terminal(tmp_path, *arguments)
+        assert "\x1b[3" not in written, "nothing is coloured"
+        lines = [line for line in screen if line]
+    else:
+        ended = subprocess.run([COMMAND, *arguments], capture_output=True, check=True, text=True)
+        code, lines = ended.returncode, ended.stdout.splitlines()
+    assert code == 0
+    assert lines == [value, value]
+
+
+def test_control_characters_of_data_are_shown_escaped(tmp_path, lake):
+    query = "SELECT chr(27) || '[31mred' || chr(10) || chr(7) AS x"
+    _, _, screen = at_a_terminal(tmp_path, "sql", query, "--warehouse", lake[1])
+    assert [line for line in screen if line] == ["x", "\\x1b[31mred\\n\\x07"]
+    assert printable("a\tü\ud800\x7f", keep="\t") == "a\tü\\ud800\\x7f"
+
+
+def test_an_error_shows_a_name_as_it_is(tmp_path):
+    ended = subprocess.run(
+        [COMMAND, "status", "--lake", "[red]:x:\x1b[1m"],
+        capture_output=True,
+        check=False,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert "[red]:x:\\x1b[1m" in ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("status",),
+        ("verify", "--source", "{source}"),
+        ("sql", "FROM analyses LIMIT 3"),
+        ("sql", "SELECT agent_alias, NULL AS x FROM analyses"),
+        ("ddl", "--dialect", "trino"),
+        ("--help",),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_no_line_of_a_pipe_ends_in_blanks(built, arguments):
+    folder = built.lake.storage.root.parent
+    given = [one.format(source=built.source) for one in arguments]
+    if arguments != ("--help",):
+        given += ["--lake", str(built.lake.storage.root)]
+    if arguments[0] not in {"ddl", "--help"}:
+        given += ["--warehouse", str(built.warehouse)]
+    ended = subprocess.run(
+        [COMMAND, *given], capture_output=True, check=False, text=True, cwd=folder
+    )
+    lines = (ended.stdout + ended.stderr).splitlines()
+    assert lines
+    assert [line for line in lines if line != line.rstrip()] == []
+
+
+def test_parquet_is_not_written_to_a_terminal(tmp_path, lake):
+    arguments = ("sql", "SELECT 1", "--format", "parquet", "--warehouse", lake[1])
+    code, _, screen = at_a_terminal(tmp_path, *arguments)
+    assert code == 2
+    assert "Give --output FILE" in " ".join(screen)

@@ -1,0 +1,341 @@
+"""Filters of documents: the same records as a MongoDB server finds, and errors that help."""
+
+import json
+import logging
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from datetime import date
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import duckdb
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mongod import NoMongodError, find_mongod, running_mongod
+from pymongo import MongoClient
+from pymongo.collection import Collection
+from worlds import MAIN, JsonDocument, load, read_dump, write_dump
+
+from aind_etl.client.records import matching_records
+from aind_etl.errors import ArgumentError
+from aind_etl.lake import Lake
+from aind_etl.warehouse.build import build_warehouse, connect
+
+PROCESS = "processing.data_processes"
+OUTPUTS = f"{PROCESS}.output_parameters"
+FIT = f"{OUTPUTS}.fitting_results"
+
+EXAMPLES = int(os.environ.get("AIND_ETL_TEST_FILTERS", "100"))
+"""How many filters are compared with a server's."""
+
+ODDITIES: list[JsonDocument] = [
+    {"words": ["b", "é", None, "B\nb"], "share": 1, "empty": [], "nothing": None},
+    {"words": "b", "share": float("nan"), "deep": [{"a": 1, "b": [{"c": 2}]}, {"a": None}, 7]},
+    {"words": [], "share": True, "deep": {"a": [[1]], "b": {}}, "nested": [[1, 2], [3]]},
+    {"words": ["c", ["b"]], "share": [0.5, float("inf")], "deep": [[{"a": 1}]], "empty": {}},
+    {"words": "", "share": "1", "deep": [{"0": {"a": 3}}], "dotted.key": 5, "big": 2**53 + 1},
+    {"share": 2**53, "deep": 5, "session_date": "2024-10-24T08:00:00", "big": 2**53},
+    {"share": -0.0, "session_date": "2024-10-24", "words": {"b": "words"}},
+]
+"""Fields that no other document has, or has like this; each is added to a document."""
+
+# What a process says where others say it in another way.
+ODD_PROCESSES: list[list[JsonDocument]] = [
+    [{"marks": [3, 5]}, {"marks": [9]}],
+    [{"marks": 4, "label": "first"}, {"label": None}],
+    [{"label": ["first", "x"]}],
+]
+
+
+def with_oddities(documents: list[JsonDocument]) -> list[JsonDocument]:
+    """Return documents, and some more that are hard to ask for."""
+    flat = next(one for one in documents if one.get("analysis_results"))
+    nested = next(one for one in documents if "processing" in one)
+    added = []
+    for number, fields in enumerate(ODDITIES):
+        added.append({**flat, **fields, "_id": f"odd prototype {number}"})
+        inner = {key: value for key, value in fields.items() if key != "session_date"}
+        added.append({**nested, **inner, "_id": f"odd framework {number}"})
+    for number, processes in enumerate(ODD_PROCESSES):
+        first = nested["processing"]["data_processes"][0]
+        processing = {"data_processes": [{**first, **fields} for fields in processes]}
+        added.append({**nested, "processing": processing, "_id": f"odd processes {number}"})
+    return documents + added
+
+
+@pytest.fixture(scope="module")
+def documents(sample_dump: Path) -> list[JsonDocument]:
+    """Return the sample's documents of model fitting, and odd ones."""
+    return with_oddities(read_dump(sample_dump))
+
+
+@pytest.fixture(scope="module")
+def collection(
+    documents: list[JsonDocument], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Collection[JsonDocument]]:
+    """Give the documents in a MongoDB server."""
+    try:
+        with (
+            running_mongod(find_mongod(), tmp_path_factory.mktemp("filter-mongod")) as port,
+            MongoClient[JsonDocument]("127.0.0.1", port) as client,
+        ):
+            client["analysis"][MAIN].insert_many(documents)
+            yield client["analysis"][MAIN]
+    except NoMongodError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def warehouse(
+    documents: list[JsonDocument], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Give the documents in a warehouse."""
+    folder = tmp_path_factory.mktemp("filters")
+    (folder / "dump").mkdir()
+    with (folder / "dump" / f"{MAIN}.jsonl").open("w") as file:
+        file.writelines(json.dumps(one) + "\n" for one in documents)
+    lake = Lake(folder / "lake")
+    load(folder / "dump", lake)
+    build_warehouse(lake, folder / "warehouse.duckdb")
+    with connect(folder / "warehouse.duckdb") as connection:
+        flattened = connection.sql("SELECT count(DISTINCT record_id) FROM analyses").fetchall()
+        assert flattened == [(len(documents),)]
+        yield connection
+
+
+def places_of(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every dotted path below a value, with and without positions in lists."""
+    if path:
+        yield path, value
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if "." not in key:
+                yield from places_of(inner, f"{path}.{key}" if path else key)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value[:2]):
+            yield from places_of(inner, path)
+            yield from places_of(inner, f"{path}.{index}")
+
+
+SIGNS = ["$gt", "$gte", "$lt", "$lte"]
+ODD_VALUES = ["", "success", "é", "zzz", 0, 1, -1.5, 2**53, 2**53 + 1, float("nan"), True, None]
+ODD_VALUES += [
+    "2025",
+    "2024-10-24",
+    "2025-06-01",
+    "2025-06-01T12:00:00",
+    "9999-12-31",
+    float("inf"),
+]
+PATTERNS = ["^7", "b$", "^b", "(?i)FORAGING", "Q.*softmax$", r"\d{6}_2025", "^$", "(?=s)", r"\w+é"]
+
+
+class Paths:
+    """The paths of documents, with the values that stand at them.
+
+    Left out are paths at or below which there is no scalar: a warehouse does not know them.
+    """
+
+    def __init__(self, documents: list[JsonDocument]) -> None:
+        found: dict[str, dict[str, Any]] = defaultdict(dict)
+        known: set[str] = set()
+        for document in documents:
+            for path, value in places_of(document):
+                if isinstance(value, str | int | float | None):
+                    found[path].setdefault(repr(value), value)
+                if isinstance(value, str | int | float):
+                    steps = path.split(".")
+                    known.update(".".join(steps[:n]) for n in range(1, len(steps) + 1))
+        self.values = {path: [*found[path].values()][:200] for path in sorted(known)}
+        self.all = list(self.values)
+        self.of_processes = [
+            path
+            for path in self.all
+            if path.startswith(f"{PROCESS}.") and not path.split(".")[2].isdecimal()
+        ]
+
+
+class Filters:
+    """Makes filters at random, most of them such as find some records and not others."""
+
+    def __init__(self, paths: Paths, random: Random) -> None:
+        self._paths = paths
+        self._random = random
+
+    def make(self, depth: int = 2) -> dict[str, Any]:
+        """Return a filter."""
+        kind = self._random.random()
+        if depth and kind < 0.35:
+            inner = [self.make(depth - 1) for _ in range(self._random.randint(1, 3))]
+            return {self._random.choice(["$and", "$or", "$nor"]): inner}
+        if kind < 0.5:
+            return {PROCESS: {"$elemMatch": self._of_process()}}
+        path = self._random.choice(self._paths.all)
+        return {path: self._tests(path)}
+
+    def _of_process(self) -> dict[str, Any]:
+        parts = []
+        for _ in range(self._random.randint(1, 3)):
+            path = self._random.choice(self._paths.of_processes)
+            parts.append({path.removeprefix(f"{PROCESS}."): self._tests(path)})
+        together = {key: value for part in parts for key, value in part.items()}
+        return self._random.choice([together, {"$or": parts}, {"$nor": parts}])
+
+    def _tests(self, path: str) -> Any:
+        kind = self._random.random()
+        if kind < 0.2:
+            return self._value(path)
+        tests = self._simple(path)
+        if kind < 0.3:
+            return {"$not": tests}
+        return {"$elemMatch": tests} if kind < 0.4 else tests
+
+    def _simple(self, path: str) -> dict[str, Any]:
+        random = self._random
+        operator = random.choice(
+            [*SIGNS, "between", "$eq", "$ne", "$in", "$nin", "$exists", "$regex"]
+        )
+        if operator in SIGNS:
+            return {operator: self._ordered(path)}
+        if operator == "between":
+            return {"$gte": self._ordered(path), "$lt": self._ordered(path)}
+        if operator in {"$eq", "$ne"}:
+            return {operator: self._value(path)}
+        if operator in {"$in", "$nin"}:
+            return {operator: [self._value(path) for _ in range(random.randint(0, 3))]}
+        if operator == "$exists":
+            return {operator: random.random() < 0.5}
+        options = random.choice([{}, {"$options": random.choice(["", "i", "m", "s", "im", "x"])}])
+        return {"$regex": random.choice(PATTERNS)} | options
+
+    def _value(self, path: str) -> Any:
+        own = self._paths.values[path]
+        return self._random.choice(own if own and self._random.random() < 0.8 else ODD_VALUES)
+
+    def _ordered(self, path: str) -> Any:
+        value = self._value(path)
+        return self._ordered(path) if value is None else value
+
+
+@pytest.fixture(scope="module")
+def paths(documents: list[JsonDocument]) -> Paths:
+    """Return the paths of the documents."""
+    return Paths(documents)
+
+
+@pytest.mark.parametrize("operator", ["$eq", "$ne", *SIGNS])
+@pytest.mark.parametrize("number", [2**53 - 1, 2**53, 2**53 + 1])
+def test_whole_numbers_are_told_apart_where_floats_are_not(collection, warehouse, operator, number):
+    query = {"big": {operator: number}}
+    expected = {document["_id"] for document in collection.find(query, {"_id": 1})}
+    assert set(matching_records(warehouse, MAIN, query)) == expected
+
+
+@settings(max_examples=EXAMPLES)
+@given(seed=st.integers(0, 2**32))
+def test_the_same_records_are_found_as_by_a_server(collection, warehouse, paths, seed):
+    query = Filters(paths, Random(seed)).make()
+    expected = {document["_id"] for document in collection.find(query, {"_id": 1})}
+    found = matching_records(warehouse, MAIN, query).to_list()
+    assert len(found) == len(set(found))
+    assert set(found) == expected, query
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ({"subjct_id": "1"}, "'subjct_id'. Did you mean 'subject_id'"),
+        ({f"{FIT}.params.learnrate": 1}, f"Did you mean '{FIT}.params.learn_rate'"),
+        ({"analysis_results.n_trial": 1}, "'analysis_results.n_trials'"),
+        ({"status": {"$where": "x"}}, "The operator '$where' at 'status'"),
+        ({"$where": "x"}, "The operator '$where' at the filter"),
+        ({"status": {"$regx": "x"}}, "Did you mean '$regex'"),
+        ({"status": {"$or": []}}, "It stands outside of paths"),
+        ({"$in": ["a"]}, "It stands at a path"),
+        ({"$or": []}, "'$or' takes a list of filters"),
+        ({"$and": {"status": "success"}}, "'$and' takes a list of filters"),
+        ({"status": {"$in": "success"}}, "take a list of values, not 'success'"),
+        ({"status": {"$exists": "yes"}}, "takes True or False, not 'yes'"),
+        ({"status": {"$not": "success"}}, "'$not' takes operators"),
+        ({"status": {"$regex": "("}}, "'(' cannot be read"),
+        ({"status": {"$regex": "a", "$options": "q"}}, "not 'q'"),
+        ({"status": {"$options": "i"}}, "without a '$regex'"),
+        ({"status": {"$gt": None}}, "'$gt' with None is not understood"),
+        ({"status": ["success"]}, "['success'] is not understood"),
+        ({"analysis_results": {"n_trials": 5}}, "such as 'analysis_results.n_trials'"),
+        ({"session_date": date(2024, 10, 24)}, "the date '2024-10-24'. Dates in the documents"),
+        ({"": 1}, "'' is no path"),
+        ({"a..b": 1}, "'a..b' is no path"),
+        ({PROCESS: {"$elemMatch": 5}}, "'$elemMatch' takes what an entry must meet"),
+        ({1: 2}, "1 is none"),
+        ([], "A filter is a dictionary"),
+    ],
+)
+def test_what_a_filter_cannot_say_is_explained(warehouse, query, words):
+    with pytest.raises(ArgumentError) as caught:
+        matching_records(warehouse, MAIN, query)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["_id", "subject_id", "session_date"])
+def test_thousands_of_values_are_looked_for_at_once(collection, warehouse, path):
+    values = [document.get(path) for document in collection.find({}, {path: 1})][::2]
+    query = {path: {"$in": [*values, *map(str, range(4000))]}}
+    expected = {document["_id"] for document in collection.find(query, {"_id": 1})}
+    assert expected
+    assert set(matching_records(warehouse, MAIN, query)) == expected
+
+
+def test_a_value_that_did_not_fit_its_column_is_found_by_what_the_document_says(tmp_path):
+    documents = [
+        {"_id": "a", "subject_id": 744040, "status": "success", "analysis_results": {}},
+        {"_id": "b", "subject_id": "1", "status": {"odd": 1}, "analysis_results": {}},
+    ]
+    documents = [{"analysis_spec": {"analysis_name": "MLE fitting"}} | one for one in documents]
+    write_dump(tmp_path, documents)
+    lake = Lake(tmp_path / "lake")
+    load(tmp_path, lake)
+    build_warehouse(lake, tmp_path / "warehouse.duckdb")
+    with connect(tmp_path / "warehouse.duckdb") as connection:
+        for query, expected in (
+            ({"subject_id": 744040}, ["a"]),
+            ({"subject_id": {"$gt": 5}}, ["a"]),
+            ({"status.odd": 1}, ["b"]),
+            ({"status": {"$exists": True}}, ["a", "b"]),
+            ({"status": {"$in": ["success"]}}, ["a"]),
+            ({"status": {"$ne": "success"}}, ["b"]),
+        ):
+            found = matching_records(connection, MAIN, query)
+            assert sorted(found) == expected, query
+
+
+def test_regular_expressions_of_python_are_understood(warehouse):
+    compiled = matching_records(
+        warehouse, MAIN, {"nwb_name": re.compile("^BEHAVIOR", re.IGNORECASE)}
+    )
+    written = {"nwb_name": {"$regex": "^BEHAVIOR", "$options": "i"}}
+    assert compiled.len() > 0
+    assert set(compiled) == set(matching_records(warehouse, MAIN, written))
+    others = matching_records(warehouse, MAIN, {"nwb_name": {"$not": re.compile("(?i)^BEHAVIOR")}})
+    assert not set(others) & set(compiled)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"session_date": {"$gte": "2025-01-01", "$lt": "2025-06-01"}},
+        {"subject_id": {"$in": ["652001", "652257"]}, "status": {"$ne": "success"}},
+        {f"{FIT}.params.learn_rate": {"$gt": 0.4}},
+        {f"{FIT}.fit_settings.fit_names": "biasL", f"{OUTPUTS}.subject_id": "652324"},
+        {"analysis_spec.analysis_args.fit_kwargs.k_fold_cross_validation": 10},
+        {PROCESS: {"$elemMatch": {"name": {"$regex": "^han"}, "code.version": {"$gt": "0"}}}},
+    ],
+)
+def test_common_filters_are_decided_without_reading_documents(warehouse, caplog, query):
+    caplog.set_level(logging.INFO, "aind_etl")
+    assert matching_records(warehouse, MAIN, query).len() > 0
+    assert "Reading" not in caplog.text

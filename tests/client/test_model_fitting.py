@@ -1,0 +1,574 @@
+"""The model-fitting query, compared with what the documents and result files themselves say.
+
+:class:`Reference` pages a REST gateway and reads the result files, and shares no code with the
+package: it is the documented behaviour, written down a second time.
+"""
+
+import doctest
+import inspect
+import json
+import logging
+import math
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pandas as pd
+import pytest
+from gateway_server import Gateway, running_gateway
+from mongod import NoMongodError, find_mongod, running_mongod
+from pymongo import MongoClient
+from worlds import MAIN, JsonDocument, load, read_dump
+
+from aind_etl import get_mle_model_fitting
+from aind_etl.errors import ConfigurationError
+from aind_etl.lake import Lake
+from aind_etl.results import open_result_store, refresh_result_files, refresh_trials
+from aind_etl.sample import write_world
+from aind_etl.settings import load_settings
+from aind_etl.sources import open_source
+from aind_etl.warehouse.build import build_warehouse
+
+FIRST = ["_id", "nwb_name", "session_date", "status", "subject_id", "analysis_time", "agent_alias"]
+FIRST += ["n_trials", "S3_location", "CO_asset_id", "analysis_tag", "pipeline_source"]
+METRICS = ["log_likelihood", "prediction_accuracy", "k_model", "AIC", "BIC", "LPT", "LPT_AIC"]
+METRICS += ["LPT_BIC", "params"]
+FOLDS = [
+    "prediction_accuracy_test",
+    "prediction_accuracy_fit",
+    "prediction_accuracy_test_bias_only",
+]
+LATENTS = ["latent_variables", "qvalue_spread"]
+RESULT_FILES = ["original_results_mle_fitting.json", "docDB_mle_fitting.json", "docDB_record.json"]
+
+PROCESS = "processing.data_processes"
+OUTPUTS = f"{PROCESS}.output_parameters"
+FIT = f"{OUTPUTS}.fitting_results"
+
+CASES: dict[str, dict[str, Any]] = {
+    "a subject of the prototype": {"subject_id": "652097"},
+    "a subject of both pipelines": {"subject_id": "652175"},
+    "a subject of the framework": {"subject_id": "652257"},
+    "an early subject": {"subject_id": "652001"},
+    "a subject and an agent": {"subject_id": "652229", "agent_alias": "WSLS"},
+    "a day": {"session_date": "2024-10-24"},
+    "a subject on a day": {"subject_id": "652175", "session_date": "2024-10-24"},
+    "an agent of both pipelines": {"agent_alias": "QLearning_L2F1_CK1_softmax"},
+    "an agent of the framework": {"agent_alias": "ForagingCompareThreshold"},
+    "a tag": {"analysis_tag": "aind-analysis-framework v0.2"},
+    "tags": {"analysis_tag": [f"aind-analysis-framework v0.{n}" for n in (1, 2, 3)]},
+    "a tag of a subject": {"subject_id": "652324", "analysis_tag": "aind-analysis-framework v0.2"},
+    "everything of the prototype": {
+        "from_custom_query": {"analysis_spec.analysis_name": "MLE fitting"}
+    },
+    "everything of the framework": {"from_custom_query": {f"{OUTPUTS}.additional_info": "success"}},
+    "everything there is": {"from_custom_query": {"_id": {"$exists": True}}},
+    "recent sessions": {
+        "from_custom_query": {
+            "$or": [
+                {"session_date": {"$gte": "2025-01-01"}},
+                {f"{OUTPUTS}.session_date": {"$gte": "2025-01-01"}},
+            ]
+        },
+        "paginate_settings": {"paginate": False},
+    },
+    "long sessions": {
+        "from_custom_query": {
+            "analysis_results.fit_settings.agent_alias": {"$regex": "_CK"},
+            "analysis_results.n_trials": {"$gt": 400},
+        }
+    },
+    "either format": {
+        "from_custom_query": {
+            "$or": [
+                {"analysis_results.params.learn_rate": {"$gt": 0.5}},
+                {f"{FIT}.params.biasL": {"$lt": 0}},
+            ]
+        }
+    },
+    "a subject's recent fits": {
+        "subject_id": "652324",
+        "from_custom_query": {f"{PROCESS}.end_date_time": {"$gte": "2026-02-10T00:00:00"}},
+    },
+}
+
+
+class Reference:
+    """The documented behaviour, from the gateway and the result files."""
+
+    def __init__(self, gateway: Gateway, results: Path) -> None:
+        self._gateway = gateway
+        self._results = results
+        self._read: dict[str, list[JsonDocument]] = {}
+
+    def rows(  # noqa: PLR0913 - the arguments people know
+        self,
+        *,
+        subject_id: str | None = None,
+        session_date: str | None = None,
+        agent_alias: str | None = None,
+        from_custom_query: JsonDocument | None = None,
+        analysis_tag: str | list[str] | None = None,
+        only_recent_version: bool = True,
+        paginate_settings: JsonDocument | None = None,  # noqa: ARG002 - as the reader has it
+    ) -> dict[str, dict[str, Any]]:
+        """Return the rows by ``_id``, the newest first."""
+        tags = [analysis_tag] if isinstance(analysis_tag, str) else analysis_tag
+        found = [
+            row
+            for document in self._documents(from_custom_query or {})
+            for row in (*self._prototype(document), *self._framework(document))
+            if row["status"] == "success"
+            and subject_id in {None, row["subject_id"]}
+            and session_date in {None, row["session_date"]}
+            and agent_alias in {None, row["agent_alias"]}
+            and (tags is None or row["analysis_tag"] in tags)
+        ]
+        found.sort(key=lambda row: row["analysis_time"], reverse=True)
+        chosen: dict[Any, dict[str, Any]] = {}
+        for row in found:
+            pair = (row["nwb_name"], row["agent_alias"])
+            chosen.setdefault(pair if only_recent_version else row["_id"], row)
+        return {row["_id"]: row for row in chosen.values()}
+
+    def _documents(self, query: JsonDocument) -> list[JsonDocument]:
+        asked = json.dumps(query)
+        if asked not in self._read:
+            self._read[asked] = list(self._pages(query))
+        return self._read[asked]
+
+    def _pages(self, query: JsonDocument) -> Iterator[JsonDocument]:
+        last: str | None = None
+        while True:
+            after = {} if last is None else {"_id": {"$gt": last}}
+            parameters = {
+                "filter": json.dumps({"$and": [query, after]}),
+                "sort": '{"_id": 1}',
+                "limit": 70,
+            }
+            reply = httpx.get(f"{self._gateway.url}/{MAIN}/find", params=parameters, timeout=60)
+            page = json.loads(reply.raise_for_status().text)
+            if not page:
+                return
+            yield from page
+            last = page[-1]["_id"]
+
+    def _prototype(self, document: JsonDocument) -> Iterator[dict[str, Any]]:
+        specification = document.get("analysis_spec", {})
+        if specification.get("analysis_name") != "MLE fitting":
+            return
+        fit = document.get("analysis_results") or {}
+        yield {
+            "_id": document["_id"],
+            "nwb_name": document["nwb_name"],
+            "session_date": document["session_date"],
+            "status": document["status"],
+            "subject_id": document["subject_id"],
+            "analysis_time": moment(document.get("analysis_datetime")),
+            "S3_location": document["s3_location"],
+            "CO_asset_id": None,
+            "analysis_tag": None,
+            "pipeline_source": "han's analysis pipeline",
+            **self._of_fit(fit),
+        }
+
+    def _framework(self, document: JsonDocument) -> Iterator[dict[str, Any]]:
+        for process in document.get("processing", {}).get("data_processes", []):
+            code = process["code"]
+            if code["parameters"].get("analysis_name") != "MLE fitting":
+                continue
+            outputs = process["output_parameters"] or {}
+            if isinstance(outputs, list):
+                outputs = outputs[0]
+            parameters = code["parameters"]
+            fit = self._of_fit(outputs.get("fitting_results") or {})
+            yield {
+                "_id": document["_id"],
+                "nwb_name": outputs.get("nwb_name"),
+                "session_date": outputs.get("session_date"),
+                "status": outputs.get("additional_info"),
+                "subject_id": outputs.get("subject_id"),
+                "analysis_time": moment(process["end_date_time"]),
+                "S3_location": document["location"],
+                "CO_asset_id": [one["url"] for one in code["input_data"]],
+                "analysis_tag": parameters.get("analysis_tag", parameters.get("analysis_ver")),
+                "pipeline_source": "aind analysis framework",
+                **fit,
+                # What is projected out of a list of processes is a list.
+                **{name: fit[name] or [] for name in FOLDS},
+            }
+
+    @staticmethod
+    def _of_fit(fit: JsonDocument) -> dict[str, Any]:
+        folds = fit.get("cross_validation") or {}
+        return {
+            "agent_alias": fit.get("fit_settings", {}).get("agent_alias"),
+            "n_trials": fit.get("n_trials"),
+            **{name: fit.get(name) for name in METRICS},
+            **{name: folds.get(name) for name in FOLDS},
+            "fit": fit,
+        }
+
+    def latents(self, row: dict[str, Any]) -> tuple[dict[str, Any] | None, float]:
+        """Return the latent variables of a fit and the spread of its Q values."""
+        folder = self._results / row["S3_location"].removeprefix("s3://")
+        fit = row["fit"]
+        for name in reversed(RESULT_FILES):
+            if (folder / name).exists():
+                written = json.loads((folder / name).read_text())
+                fit = written.get("analysis_results", written)
+        if "fitted_latent_variables" not in fit:
+            return None, math.nan
+        latents = dict(fit["fitted_latent_variables"])
+        if "q_value" not in latents:
+            return latents, math.nan
+        settings = fit["fit_settings"]
+        outcomes = zip(settings["fit_choice_history"], settings["fit_reward_history"], strict=True)
+        latents["rpe"] = [
+            float(reward) - latents["q_value"][int(choice)][trial]
+            for trial, (choice, reward) in enumerate(outcomes)
+        ]
+        return latents, spread([value for side in latents["q_value"] for value in side])
+
+
+def moment(text: str | None) -> datetime | None:
+    """Return a moment; a text without a zone is UTC."""
+    if text is None:
+        return None
+    parsed = datetime.fromisoformat(text)
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+
+def spread(values: list[float]) -> float:
+    """Return the entropy of a histogram of 100 bins over [0, 1], divided by log2(100)."""
+    counts, _ = np.histogram(values, bins=100, range=(0, 1))
+    shares = [count / counts.sum() for count in counts if count]
+    return -sum(share * math.log2(share) for share in shares) / math.log2(100)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the sample world with its result folders."""
+    folder = tmp_path_factory.mktemp("world")
+    write_world(folder, sessions=24, seed=0, formats=("jsonl",), results=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gateway(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """Give the world's documents behind a gateway."""
+    try:
+        with (
+            running_mongod(find_mongod(), tmp_path_factory.mktemp("fitting-mongod")) as port,
+            MongoClient[JsonDocument]("127.0.0.1", port) as client,
+            running_gateway(client["analysis"]) as gateway,
+        ):
+            for path in world.glob("*.jsonl"):
+                client["analysis"][path.stem].insert_many(read_dump(world, path.stem))
+            yield gateway
+    except NoMongodError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def without_trials(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a warehouse of what the gateway has, and nothing of the result folders."""
+    lake = Lake(tmp_path_factory.mktemp("fitting") / "lake")
+    with open_source(gateway.url) as source:
+        load(source, lake)
+    path = lake.storage.root / "warehouse.duckdb"
+    build_warehouse(lake, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def warehouse(world: Path, without_trials: Path) -> Path:
+    """Return a warehouse with trials as well."""
+    lake = Lake(without_trials.parent)
+    settings = load_settings(results_root=str(world / "results"))
+    with open_result_store(settings) as store:
+        refresh_result_files(lake, store, MAIN)
+        refresh_trials(lake, store, MAIN)
+    path = lake.storage.root / "with_trials.duckdb"
+    build_warehouse(lake, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def reference(gateway: Gateway, world: Path) -> Reference:
+    return Reference(gateway, world / "results")
+
+
+def assert_cells_equal(frame, expected: dict[str, dict[str, Any]], columns: list[str]) -> None:
+    """Fail with the first cell that is not what the documents say."""
+    assert list(frame["_id"]) == list(expected)
+    for cells in frame.to_dict("records"):
+        row = expected[cells["_id"]]
+        for name in columns:
+            cell, value = cells[name], row[name]
+            if value is None:
+                assert cell is None or cell != cell, (name, row["_id"], cell)  # noqa: PLR0124
+            else:
+                assert cell == value, (name, row["_id"])
+
+
+def assert_latents_equal(frame, reference: Reference, rows: dict[str, dict[str, Any]]) -> None:
+    """Fail with the first latent variable that is not what the result file says."""
+    for cells in frame.to_dict("records"):
+        latents, qvalue_spread = reference.latents(rows[cells["_id"]])
+        np.testing.assert_allclose(cells["qvalue_spread"], qvalue_spread, rtol=1e-12)
+        if latents is None:
+            assert cells["latent_variables"] is None
+            continue
+        assert cells["latent_variables"].keys() == latents.keys()
+        for name, values in latents.items():
+            found = cells["latent_variables"][name]
+            assert isinstance(found, np.ndarray)
+            np.testing.assert_array_equal(found, np.array(values), err_msg=name)
+
+
+@pytest.mark.parametrize("arguments", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("only_recent_version", [True, False], ids=["newest", "all"])
+def test_every_cell_is_what_the_documents_say(warehouse, reference, arguments, only_recent_version):
+    expected = reference.rows(**arguments, only_recent_version=only_recent_version)
+    assert expected
+    frame = get_mle_model_fitting(
+        **arguments,
+        only_recent_version=only_recent_version,
+        if_include_latent_variables=False,
+        warehouse=warehouse,
+    )
+    assert list(frame.columns) == FIRST + METRICS + FOLDS
+    assert_cells_equal(frame, expected, FIRST + METRICS + FOLDS)
+
+
+@pytest.mark.parametrize("subject_id", ["652097", "652257", "652324"])
+def test_latent_variables_are_those_of_the_result_files(warehouse, reference, subject_id):
+    frame = get_mle_model_fitting(subject_id, warehouse=warehouse)
+    assert list(frame.columns) == FIRST + METRICS + FOLDS + LATENTS
+    assert frame["latent_variables"].notna().any()
+    assert_latents_equal(frame, reference, reference.rows(subject_id=subject_id))
+
+
+def test_latent_variables_that_the_warehouse_lacks_are_read_from_the_store(
+    without_trials, reference, world, monkeypatch
+):
+    monkeypatch.setenv("AIND_ETL_RESULTS_ROOT", str(world / "results"))
+    frame = get_mle_model_fitting("652324", warehouse=without_trials)
+    assert frame["latent_variables"].notna().any()
+    assert_latents_equal(frame, reference, reference.rows(subject_id="652324"))
+
+
+@pytest.mark.parametrize("inventory", ["warehouse", "without_trials"])
+def test_figures_are_downloaded_under_names_that_people_read(  # noqa: PLR0913, PLR0917
+    request, inventory, world, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setenv("AIND_ETL_RESULTS_ROOT", str(world / "results"))
+    frame = get_mle_model_fitting(
+        "652324",
+        if_include_latent_variables=False,
+        if_download_figures=True,
+        download_path=tmp_path / "figures",
+        warehouse=request.getfixturevalue(inventory),
+    )
+    there = {}
+    for row in frame.to_dict("records"):
+        figure = world / "results" / row["S3_location"].removeprefix("s3://") / "fitted_session.png"
+        name = f"{row['nwb_name'].removesuffix('.nwb')}_{row['agent_alias']}_{row['_id'][:10]}.png"
+        if figure.exists():
+            there[name] = figure.read_bytes()
+        else:
+            assert f"No figure {name}" in caplog.text
+    assert there
+    assert {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()} == there
+
+
+def test_without_metrics_and_latents_the_first_columns_are_left(warehouse):
+    frame = get_mle_model_fitting(
+        "652257",
+        if_include_metrics=False,
+        if_include_latent_variables=False,
+        warehouse=warehouse,
+    )
+    assert list(frame.columns) == FIRST
+
+
+def test_the_arguments_are_those_people_know():
+    parameters = inspect.signature(get_mle_model_fitting).parameters
+    assert {name: one.default for name, one in parameters.items()} == {
+        "subject_id": None,
+        "session_date": None,
+        "agent_alias": None,
+        "from_custom_query": None,
+        "analysis_tag": None,
+        "only_recent_version": True,
+        "if_include_metrics": True,
+        "if_include_latent_variables": True,
+        "if_download_figures": False,
+        "download_path": "./results/mle_figures/",
+        "paginate_settings": None,
+        "max_threads_for_s3": 10,
+        "warehouse": None,
+    }
+
+
+def test_the_arguments_come_in_the_order_of_the_public_reader():
+    assert list(inspect.signature(get_mle_model_fitting).parameters)[:12] == [
+        *("subject_id", "session_date", "agent_alias", "from_custom_query", "analysis_tag"),
+        *("only_recent_version", "if_include_metrics", "if_include_latent_variables"),
+        *("if_download_figures", "download_path", "paginate_settings", "max_threads_for_s3"),
+    ]
+
+
+def test_arguments_may_be_given_by_position(warehouse):
+    named = get_mle_model_fitting(
+        subject_id="652324", if_include_latent_variables=False, warehouse=warehouse
+    )
+    given = get_mle_model_fitting(
+        *("652324", None, None, None, None, True, True, False, False, ".", {"paginate": False}, 4),
+        warehouse=warehouse,
+    )
+    pd.testing.assert_frame_equal(named, given)
+
+
+FIT_PATHS = {
+    "session_date": ("session_date", f"{OUTPUTS}.session_date", {"$gte": "2023-01-01"}),
+    "subject_id": ("subject_id", f"{OUTPUTS}.subject_id", {"$regex": "^65"}),
+    "status": ("status", f"{OUTPUTS}.additional_info", "success"),
+    "agent_alias": (
+        "analysis_results.fit_settings.agent_alias",
+        f"{FIT}.fit_settings.agent_alias",
+        {"$regex": "CK1"},
+    ),
+    "n_trials": ("analysis_results.n_trials", f"{FIT}.n_trials", {"$gt": 400}),
+    "AIC": ("analysis_results.AIC", f"{FIT}.AIC", {"$lt": 300}),
+    "aic": ("analysis_results.AIC", f"{FIT}.AIC", {"$not": {"$lt": 300}, "$exists": True}),
+}
+
+
+def ids_of(query, warehouse):
+    found = get_mle_model_fitting(
+        from_custom_query=query,
+        only_recent_version=False,
+        if_include_latent_variables=False,
+        warehouse=warehouse,
+    )
+    return set() if found is None else set(found["_id"])
+
+
+@pytest.mark.parametrize("name", FIT_PATHS)
+def test_a_name_without_a_path_means_the_value_in_either_format(warehouse, name):
+    *paths, test = FIT_PATHS[name]
+    either = ids_of({"$or": [{f"{paths[1]}": test}, {"$and": [{paths[0]: test}]}]}, warehouse)
+    found = ids_of({name: test}, warehouse)
+    assert found
+    assert found == either
+    assert ids_of({paths[1]: test}, warehouse) < found
+    other = {"$and": [{name: test}, {"analysis_spec": {"$exists": True}}]}
+    assert ids_of(other, warehouse) < found
+
+
+def test_what_a_server_finds_by_a_name_without_a_path_is_still_found(warehouse):
+    # A framework document has no 'status' at its root, so a server finds all of them.
+    found = ids_of({"status": {"$ne": "success"}}, warehouse)
+    assert found >= ids_of({"processing": {"$exists": True}}, warehouse)
+
+
+def test_a_filter_that_is_nested_too_deeply_is_refused(warehouse):
+    query = {"subject_id": "1"}
+    for _ in range(3000):
+        query = {"$and": [query]}
+    with pytest.raises(ValueError, match="nested more than"):
+        get_mle_model_fitting(from_custom_query=query, warehouse=warehouse)
+
+
+def test_some_filter_is_needed(warehouse):
+    with pytest.raises(ValueError, match="at least one of subject_id"):
+        get_mle_model_fitting(warehouse=warehouse)
+
+
+def test_the_environment_names_the_warehouse(warehouse, monkeypatch):
+    monkeypatch.setenv("AIND_ETL_WAREHOUSE", str(warehouse))
+    assert len(get_mle_model_fitting("652257", if_include_latent_variables=False))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"subject_id": "652258"}, "Did you mean '652257'"),
+        ({"agent_alias": "QLearning_L2F1_sofmax"}, "Did you mean 'QLearning_L2F1_softmax'"),
+        ({"analysis_tag": "v0.2"}, "'aind-analysis-framework v0.2'"),
+        ({"session_date": "1999-01-01"}, "No fit"),
+        ({"from_custom_query": {"subject_id": "none"}}, "No fit"),
+    ],
+)
+def test_nothing_found_is_none_with_a_note_that_helps(warehouse, caplog, arguments, words):
+    assert get_mle_model_fitting(**arguments, warehouse=warehouse) is None
+    assert words in caplog.text
+
+
+def test_what_is_found_and_skipped_is_noted(warehouse, reference, caplog):
+    caplog.set_level(logging.INFO, "aind_etl")
+    frame = get_mle_model_fitting("652175", "2024-10-24", warehouse=warehouse)
+    everything = reference.rows(
+        subject_id="652175", session_date="2024-10-24", only_recent_version=False
+    )
+    assert f"{len(everything)} successful fits" in caplog.text
+    assert f"{len(frame)} newest of each NWB name and agent" in caplog.text
+    assert "han's analysis pipeline: " in caplog.text
+    assert ("Several fits of one agent on this day" in caplog.text) == bool(
+        frame["agent_alias"].duplicated().any()
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"subject": "652257"}, TypeError, "Did you mean 'subject_id'"),
+        ({"if_include_latents": False}, TypeError, "Did you mean 'if_include_latent_variables'"),
+        ({"session_date": "2024-10-32"}, ValueError, "a day such as '2024-10-24'"),
+        ({"session_date": "24.10.2024"}, ValueError, "'24.10.2024' is none"),
+        ({"subject_id": 652257.0}, ValueError, "652257.0 is none"),
+        ({"from_custom_query": {"subjct_id": "1"}}, ValueError, "Did you mean 'subject_id'"),
+        ({"from_custom_query": {"status": {"$where": "1"}}}, ValueError, "'$where' at 'status'"),
+        ({"from_custom_query": "status"}, ValueError, "not 'status'"),
+        ({"from_custom_query": {"AIC": {"$gt": 10**400}}}, ValueError, "at most 64 bits"),
+    ],
+)
+def test_a_mistake_in_the_arguments_is_explained(warehouse, arguments, error, words):
+    with pytest.raises(error) as caught:
+        get_mle_model_fitting(**arguments, warehouse=warehouse)
+    assert words in str(caught.value)
+
+
+def test_a_filter_is_never_run_as_sql(warehouse):
+    attack = "'; DROP TABLE analyses; --"
+    for arguments in (
+        {"subject_id": attack},
+        {"agent_alias": [attack]},
+        {"analysis_tag": attack},
+        {"from_custom_query": {"status": attack}},
+        {"from_custom_query": {"nwb_name": {"$in": [attack]}}},
+        {"from_custom_query": {"analysis_spec.analysis_ver": {"$ne": attack}, "status": attack}},
+    ):
+        assert get_mle_model_fitting(**arguments, warehouse=warehouse) is None
+    with pytest.raises(ValueError, match="DROP TABLE"):
+        get_mle_model_fitting(from_custom_query={attack: 1}, warehouse=warehouse)
+
+
+def test_the_page_on_notebooks_says_what_happens(warehouse, monkeypatch):
+    monkeypatch.setenv("AIND_ETL_WAREHOUSE", str(warehouse))
+    page = Path(__file__).parents[2] / "docs" / "notebooks.md"
+    # The fences of Markdown end an example where a blank line does.
+    options = doctest.NORMALIZE_WHITESPACE | doctest.REPORT_NDIFF
+    result = doctest.testfile(str(page), module_relative=False, optionflags=options)
+    assert result.attempted
+    assert not result.failed
+
+
+def test_a_missing_warehouse_is_explained(tmp_path):
+    with pytest.raises(ConfigurationError, match="There is no warehouse"):
+        get_mle_model_fitting("652257", warehouse=tmp_path / "none.duckdb")

@@ -1,0 +1,395 @@
+"""The report says what the marts say, needs no network, and works in a browser."""
+
+import json
+import re
+import shutil
+from importlib.metadata import version
+
+import duckdb
+import pytest
+from chromium import chromium_path, opened_chromium
+from typer.testing import CliRunner
+
+import aind_etl.client.report.writing
+from aind_etl.cli.app import app
+from aind_etl.client.report import write_report
+from aind_etl.client.report.figures import FIGURES, TRAJECTORY_VALUES
+from aind_etl.errors import ConfigurationError
+from aind_etl.lake import Lake
+from aind_etl.warehouse.build import build_warehouse, connect
+
+MEGABYTE = 1_000_000
+REAL_NUMBER_OF_FITS = 145_000
+
+
+@pytest.fixture(scope="module")
+def page(built, tmp_path_factory):
+    """Return the report on the sample world."""
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    write_report(built.warehouse, path)
+    return path
+
+
+@pytest.mark.parametrize("kept", [None, "cut off", "\udcff", "a folder"])
+def test_the_library_of_the_charts_is_bundled_once_and_what_was_kept_is_checked(
+    tmp_path, monkeypatch, kept
+):
+    library = aind_etl.client.report.writing._library
+    whole = library()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    file = tmp_path / "aind-etl" / f"vega-{version('vl-convert-python')}.js"
+    if kept == "a folder":
+        file.mkdir(parents=True)
+    elif kept is not None:
+        file.parent.mkdir()
+        file.write_text(kept, errors="surrogateescape")
+    monkeypatch.setattr(
+        aind_etl.client.report.writing.vl_convert,
+        "javascript_bundle",
+        lambda _snippet: whole.rpartition("\n")[0],
+    )
+    assert library.__wrapped__() == whole
+    if kept != "a folder":
+        assert file.read_text() == whole
+        monkeypatch.setattr(aind_etl.client.report.writing.vl_convert, "javascript_bundle", None)
+    assert library.__wrapped__() == whole
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Return a page of a headless Chromium."""
+    if chromium_path() is None:
+        pytest.skip("there is no Chromium; Debian's package is called chromium")
+    with opened_chromium() as opened:
+        yield opened
+
+
+@pytest.fixture
+def shown(browser, page):
+    """Return the report, opened."""
+    browser.complaints.clear()
+    browser.open(page.as_uri())
+    return browser
+
+
+def payload(page):
+    text = page.read_text(encoding="utf-8")
+    return json.loads(re.search(r'id="payload">(.*?)</script>', text, re.DOTALL)[1])
+
+
+def rows(page, figure):
+    data = payload(page)["data"][figure]
+    return [dict(zip(data["columns"], row, strict=True)) for row in data["rows"]]
+
+
+def ask(warehouse, query):
+    with connect(warehouse) as connection:
+        return connection.execute(query).fetchall()
+
+
+def test_the_headlines_are_counts_of_the_marts(built, tmp_path):
+    summary = write_report(built.warehouse, tmp_path / "report.html")
+    assert ask(
+        built.warehouse,
+        "SELECT count(DISTINCT subject_id), count(DISTINCT session_key), count(*), "
+        "max(session_date) FROM model_comparison",
+    ) == [(summary.subjects, summary.fitted_sessions, summary.fits, summary.newest_session)]
+    assert ask(built.warehouse, "SELECT sum(live_documents) FROM collections") == [
+        (summary.documents,)
+    ]
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert f'data-headline="fits">{summary.fits:,}<' in text
+
+
+@pytest.mark.parametrize("criterion", ["aic", "bic", "lpt_aic", "cv_accuracy"])
+def test_the_sessions_won_are_those_of_best_models(built, page, criterion):
+    fair = "" if criterion not in {"aic", "bic"} else "AND NOT n_trials_differ"
+    won = ask(
+        built.warehouse,
+        f"SELECT agent_alias, count(DISTINCT session_key) FROM best_models "
+        f"WHERE criterion = '{criterion}' AND margin IS NOT NULL {fair} GROUP BY ALL",
+    )
+    drawn = [row for row in rows(page, "best") if row["criterion"] == criterion]
+    assert won
+    assert {row["agent_alias"]: row["sessions"] for row in drawn} == dict(won)
+    fitted = ask(
+        built.warehouse,
+        "SELECT agent_alias, count(DISTINCT session_key) FROM model_comparison "
+        f"WHERE {criterion} IS NOT NULL AND session_key IN (SELECT session_key FROM best_models "
+        f"WHERE criterion = '{criterion}' AND margin IS NOT NULL {fair}) GROUP BY ALL",
+    )
+    assert {row["agent_alias"]: row["compared"] for row in drawn}.items() <= dict(fitted).items()
+
+
+def test_the_coverage_adds_up_to_that_of_the_mart(built, page):
+    counts = ("sessions", "fitted", "skipped", "failed", "unknown", "missing")
+    (summed,) = ask(
+        built.warehouse,
+        f"SELECT {', '.join(f'sum(n_{count})' for count in counts)} FROM fit_coverage",
+    )
+    drawn = rows(page, "coverage")
+    assert tuple(sum(row[count] for row in drawn) for count in counts) == summed
+    assert all((row["band"] == "all") == (row["fitted"] == row["sessions"]) for row in drawn)
+    assert all((row["band"] == "none") == (row["fitted"] == 0) for row in drawn)
+
+
+def test_the_differences_and_accuracies_are_those_of_model_comparison(built, page):
+    for row in rows(page, "delta_aic"):
+        deltas = sorted(
+            value
+            for (value,) in ask(
+                built.warehouse,
+                "SELECT delta_aic FROM model_comparison WHERE n_agents > 1 AND NOT n_trials_differ "
+                f"AND delta_aic IS NOT NULL AND agent_alias = '{row['agent_alias']}'",
+            )
+        )
+        middle = len(deltas) // 2
+        median = deltas[middle] if len(deltas) % 2 else (deltas[middle - 1] + deltas[middle]) / 2
+        assert row["sessions"] == len(deltas)
+        assert row["median"] == pytest.approx(median, rel=1e-5)
+        assert row["p5"] <= row["p25"] <= row["median"] <= row["p75"] <= row["p95"]
+    ((validated,),) = ask(
+        built.warehouse, "SELECT count(*) FROM model_comparison WHERE cv_accuracy IS NOT NULL"
+    )
+    assert sum(row["sessions"] for row in rows(page, "accuracy")) == validated
+    assert sum(row["fits"] for row in rows(page, "accuracy_sessions")) == validated
+
+
+def test_the_trajectories_are_those_of_the_mart(built, page):
+    drawn = {
+        (one["subject"], agent, parameter, number): value
+        for one in payload(page)["trajectories"]
+        for agent, parameters in one["agents"].items()
+        for parameter, points in parameters.items()
+        for number, _day, value, _at_bound in points
+    }
+    agents = {agent for _, agent, _, _ in drawn}
+    listed = ", ".join(f"'{agent}'" for agent in agents)
+    expected = ask(
+        built.warehouse,
+        "SELECT subject_id, agent_alias, parameter, session_number, value "
+        f"FROM parameter_trajectories WHERE is_fitted AND agent_alias IN ({listed})",
+    )
+    assert len(agents) == 4
+    assert "QLearning_L2F1_softmax" in agents
+    assert drawn == pytest.approx({tuple(row[:4]): row[4] for row in expected}, rel=1e-5)
+
+
+def test_agreement_and_arrivals_add_up_to_those_of_the_marts(built, page):
+    assert ask(built.warehouse, "SELECT count(*) FROM pipeline_agreement") == [
+        (sum(row["pairs"] for row in rows(page, "agreement")),)
+    ]
+    arrived, lags = rows(page, "arrivals"), rows(page, "lag")
+    assert ask(built.warehouse, "SELECT sum(n_arrived), sum(n_lags) FROM collection_freshness") == [
+        (sum(row["arrived"] for row in arrived), sum(row["analyses"] for row in lags))
+    ]
+
+
+def test_the_page_asks_the_network_for_nothing_and_complains_of_nothing(shown):
+    assert shown.complaints == []
+    assert shown.ask("document.querySelectorAll('.chart svg').length") == sum(
+        figure.chart is not None for figure in FIGURES
+    ) + shown.ask("document.querySelectorAll('#parameters > div').length")
+    empty = "[...document.querySelectorAll('.empty:not([hidden])')]"
+    assert shown.ask(f"{empty}.map(one => one.closest('section').id)") == [
+        "disagreements",
+        "rejected_values",
+        "rejected",
+    ]
+
+
+def test_the_picker_draws_the_subject_and_agent_that_were_chosen(shown, page):
+    trajectories = payload(page)["trajectories"]
+    longest = max(trajectories, key=lambda one: max(map(_points, one["agents"].values())))
+    agent, parameters = max(longest["agents"].items(), key=lambda item: _points(item[1]))
+    shown.choose("#subject", longest["subject"])
+    shown.choose("#agent", agent)
+    shown.wait_until(
+        f"document.getElementById('parameters').dataset.drawn === '{longest['subject']} {agent}'"
+    )
+    assert shown.ask(
+        "Object.fromEntries([...document.querySelectorAll('#parameters > div')].map(place => "
+        "[place.dataset.parameter, place.querySelectorAll('.mark-symbol.role-mark path').length]))"
+    ) == {parameter: len(points) for parameter, points in parameters.items()}
+    # The address keeps the choice for whoever opens it.
+    address = shown.ask("location.href")
+    assert f"subject={longest['subject']}" in address
+    assert shown.complaints == []
+
+
+def test_the_criterion_can_be_chosen(shown, page):
+    bars = "document.querySelectorAll('#best .mark-rect.role-mark path').length"
+    for criterion in ("bic", "cv_accuracy", "aic"):
+        expected = sum(row["criterion"] == criterion for row in rows(page, "best"))
+        shown.choose("#best select", criterion)
+        shown.wait_until(f"{bars} === {expected}")
+    assert shown.complaints == []
+
+
+def test_a_mouse_is_found_by_its_number(shown, built):
+    ((subject, session),) = ask(
+        built.warehouse,
+        "SELECT subject_id, max(session_key) FROM model_comparison GROUP BY 1 ORDER BY 1 LIMIT 1",
+    )
+    shown.choose("#find", subject)
+    found = shown.ask(
+        "[...document.querySelectorAll('#sessions tbody tr')].map(row => row.cells[0].innerText)"
+    )
+    assert session in found
+    assert all(one.startswith(subject) for one in found)
+    shown.choose("#find", "no such mouse")
+    assert "No session" in shown.ask("document.querySelector('#sessions .table').innerText")
+
+
+def test_the_numbers_stand_below_each_picture(shown, page):
+    shown.ask("document.querySelector('#coverage details').open = true")
+    shown.wait_until("document.querySelector('#coverage details table') !== null")
+    assert shown.ask("document.querySelectorAll('#coverage details tbody tr').length") == len(
+        rows(page, "coverage")
+    )
+
+
+def test_colours_follow_the_reader_and_paper_is_white(shown):
+    def paper():
+        return shown.ask("getComputedStyle(document.querySelector('section')).backgroundColor")
+
+    light = paper()
+    shown.prefer("dark")
+    dark = paper()
+    shown.prefer("dark", media="print")
+    printed = paper()
+    shown.prefer("light")
+    assert light == printed == "rgb(255, 255, 255)" != dark
+
+
+def test_nothing_is_wider_than_a_small_laptop_or_a_telephone(shown):
+    for width in (1280, 390):
+        shown.resize(width, 800)
+        shown.wait_until(
+            "[...document.querySelectorAll('.chart svg')].every(one => "
+            "one.getBoundingClientRect().right <= innerWidth) && "
+            "document.documentElement.scrollWidth <= innerWidth"
+        )
+    shown.resize(1440, 900)
+
+
+def test_sessions_are_told_in_full_on_a_small_laptop_and_numbered_by_whole_numbers(shown):
+    shown.resize(1280, 800)
+    table = "document.querySelector('#sessions .table')"
+    shown.wait_until(f"{table}.scrollWidth <= {table}.clientWidth")
+    axes = ".multiples .mark-group.role-axis[aria-label^='X-axis'] .role-axis-label text"
+    labels = shown.ask(f"[...document.querySelectorAll({axes!r})].map(one => one.textContent)")
+    assert [one for one in labels if one.isdecimal()]
+    assert [one for one in labels if one and not one.isdecimal()] == []
+    shown.resize(1440, 900)
+
+
+def test_an_empty_warehouse_gives_a_page_that_says_so(browser, tmp_path):
+    warehouse = tmp_path / "warehouse.duckdb"
+    build_warehouse(Lake(tmp_path / "lake"), warehouse)
+    summary = write_report(warehouse, tmp_path / "report.html")
+    assert (summary.fits, summary.newest_session) == (0, None)
+    browser.complaints.clear()
+    browser.open((tmp_path / "report.html").as_uri())
+    assert browser.complaints == []
+    assert browser.ask("document.querySelectorAll('svg').length") == 0
+    assert "No session has been fitted yet" in browser.ask("document.body.innerText")
+
+
+def test_texts_of_documents_are_never_markup(browser, built, tmp_path):
+    hostile = "</script><script>document.title='taken'</script><img src=x onerror=alert(1)>"
+    warehouse = shutil.copy(built.warehouse, tmp_path / "warehouse.duckdb")
+    with duckdb.connect(warehouse) as connection:
+        for table in ("model_comparison", "best_models", "fit_coverage", "parameter_trajectories"):
+            connection.execute(
+                f"UPDATE {table} SET agent_alias = ? WHERE agent_alias = 'QLearning_L2F1_softmax'",
+                [hostile],
+            )
+        connection.execute("UPDATE model_comparison SET reference_agent = ?", [hostile])
+        connection.execute(
+            "INSERT INTO rejected_documents SELECT source_collection, record_id, ?, ?, ?, "
+            "content_hash, changed_at FROM analyses LIMIT 3",
+            [hostile] * 3,
+        )
+    write_report(warehouse, tmp_path / "report.html")
+    browser.complaints.clear()
+    browser.open((tmp_path / "report.html").as_uri())
+    assert browser.complaints == []
+    assert browser.ask("document.title") != "taken"
+    assert browser.ask("document.querySelectorAll('img').length") == 0
+    assert hostile in browser.ask("document.getElementById('rejected').innerText")
+
+
+def test_as_many_fits_as_there_are_give_a_page_of_a_few_megabytes(browser, built, tmp_path):
+    warehouse = shutil.copy(built.warehouse, tmp_path / "warehouse.duckdb")
+    with duckdb.connect(warehouse) as connection:
+        ((fits,),) = connection.execute("SELECT count(*) FROM model_comparison").fetchall()
+        times = REAL_NUMBER_OF_FITS // fits
+        made_unique = {
+            "model_comparison": ("subject_id", "session_key", "record_id"),
+            "best_models": ("subject_id", "session_key"),
+            "parameter_trajectories": ("subject_id", "session_key"),
+            "analyses": ("subject_id", "session_key", "record_id"),
+        }
+        for table, columns in made_unique.items():
+            replaced = ", ".join(f"{name} || '-' || n AS {name}" for name in columns)
+            connection.execute(
+                f"INSERT INTO {table} SELECT old.* REPLACE ({replaced}) "
+                f"FROM {table} AS old, range({times}) AS t(n)"
+            )
+    summary = write_report(warehouse, tmp_path / "report.html")
+    assert summary.fits >= REAL_NUMBER_OF_FITS
+    assert summary.size_bytes < 8 * MEGABYTE
+    points = sum(
+        _points(parameters) * len(parameters)
+        for one in payload(tmp_path / "report.html")["trajectories"]
+        for parameters in one["agents"].values()
+    )
+    assert points <= TRAJECTORY_VALUES
+    browser.complaints.clear()
+    browser.open((tmp_path / "report.html").as_uri())
+    assert browser.complaints == []
+
+
+def test_a_report_that_cannot_be_drawn_leaves_the_old_one(built, tmp_path, monkeypatch):
+    page = tmp_path / "report.html"
+    page.write_text("yesterday's")
+    with pytest.raises(ConfigurationError, match="There is no warehouse"):
+        write_report(tmp_path / "warehouse.duckdb", page)
+    with pytest.raises(ConfigurationError, match="is a folder; name a file"):
+        write_report(built.warehouse, tmp_path)
+    other = tmp_path / "other.duckdb"
+    with duckdb.connect(other) as connection:
+        connection.execute("CREATE TABLE something AS SELECT 1 AS one")
+    with pytest.raises(ConfigurationError, match="is not one of aind-etl"):
+        write_report(other, page)
+    monkeypatch.setattr(
+        aind_etl.client.report.writing.Path,
+        "replace",
+        lambda *_: (_ for _ in ()).throw(OSError("full")),
+    )
+    with pytest.raises(OSError, match="full"):
+        write_report(built.warehouse, page)
+    assert page.read_text() == "yesterday's"
+    assert [one.name for one in tmp_path.glob(".*")] == []
+
+
+def test_the_command_writes_the_page_and_says_where(built, tmp_path):
+    page = tmp_path / "report.html"
+    result = CliRunner().invoke(
+        app, ["report", "--warehouse", str(built.warehouse), "--output", str(page)]
+    )
+    assert result.exit_code == 0, result.output
+    assert page.stat().st_size > MEGABYTE / 2
+    assert "fits of" in result.output
+
+
+def test_a_page_is_not_written_into_a_folder_that_is_not_there(built, tmp_path):
+    page = tmp_path / "screen" / "report.html"
+    with pytest.raises(ConfigurationError, match="there is no folder"):
+        write_report(built.warehouse, page)
+    assert not page.parent.exists()
+
+
+def _points(parameters):
+    return max(len(points) for points in parameters.values())

@@ -1,0 +1,115 @@
+"""Axes of the report's charts can be read, whatever the values."""
+
+import re
+from xml.etree import ElementTree as ET
+
+import pytest
+import vl_convert
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from aind_etl.client.report import charts
+
+# Shares of trials, of which a session has some hundreds.
+SHARES = st.lists(st.integers(0, 10_000).map(lambda n: n / 10_000), min_size=1, max_size=5)
+COUNTS = st.lists(st.integers(1, 200_000), min_size=1, max_size=5)
+
+
+def drawn(specification, name, rows, width=300):
+    """Return the texts of each axis, and last of the legend, of a chart, as they are drawn."""
+    height = specification["height"]
+    whole = {
+        **specification,
+        "width": width,
+        "height": 200 if isinstance(height, dict) else height,
+        "datasets": {**specification.get("datasets", {}), name: rows},
+        "config": charts.CONFIG,
+    }
+    tree = ET.fromstring(vl_convert.vegalite_to_svg(whole))
+    axes, legend = [], []
+    for group in tree.iter():
+        if re.search(r"role-(axis|legend)-label", group.get("class", "")):
+            labels = ["".join(text.itertext()) for text in group if text.tag.endswith("text")]
+            # Labels that would overlap are drawn transparent.
+            seen = [text.get("opacity") != "0" for text in group if text.tag.endswith("text")]
+            labels = [label for label, is_seen in zip(labels, seen, strict=True) if is_seen]
+            if "role-axis-label" in group.get("class"):
+                axes.append(labels)
+            else:
+                legend.extend(labels)
+    return [*axes, legend]
+
+
+def assert_labels_differ(texts):
+    for labels in texts:
+        named = [label for label in labels if label]
+        assert len(named) == len(set(named)), labels
+
+
+def whole_numbers(labels):
+    return all(re.fullmatch(r"[\d,]*", label) for label in labels)
+
+
+@settings(max_examples=40, deadline=None)
+@given(SHARES, SHARES)
+@example([0.7, 0.701], [0.702, 0.703])
+@example([0.5], [0.5])
+@example([0.05], [0.3])
+def test_shares_close_together_have_labels_that_differ(first, second):
+    rows = [
+        {"agent_alias": f"agent {number}", "sessions": 1, "accuracy": one, "bias_only": other}
+        | {"fits": number + 1}
+        for number, (one, other) in enumerate(zip(first, second, strict=False))
+    ]
+    assert_labels_differ(drawn(charts.accuracy(), "accuracy", rows))
+    texts = drawn(charts.accuracy_sessions(), "accuracy_sessions", rows)
+    assert_labels_differ(texts)
+    assert "0" not in texts[-1]
+
+
+@settings(max_examples=40, deadline=None)
+@given(COUNTS)
+@example([1])
+@example([1, 2])
+@example([3, 4])
+def test_counts_have_whole_numbers_at_their_ticks(counts):
+    won = [
+        {"agent_alias": f"agent {number}", "sessions": count, "compared": count}
+        for number, count in enumerate(counts)
+    ]
+    pairs = [{"difference": f"size {number}", "pairs": one} for number, one in enumerate(counts)]
+    arrived = [
+        {"collection": "one", "day": f"2026-01-{number + 1:02}", "arrived": count}
+        for number, count in enumerate(counts)
+    ]
+    points = [
+        {"session": count, "date": "2026-01-01", "value": 0.1 * number, "at_bound": "no"}
+        for number, count in enumerate(sorted(set(counts)))
+    ]
+    for chart, name, rows, axis in (
+        (charts.best, "best", won, 0),
+        (charts.agreement, "agreement", pairs, 0),
+        (charts.arrivals, "arrivals", arrived, 1),
+        (charts.trajectory, "trajectory", points, 0),
+    ):
+        texts = drawn(chart(), name, rows)
+        assert_labels_differ(texts)
+        assert whole_numbers(texts[axis]), (name, texts)
+        assert any(texts[axis]), (name, texts)
+
+
+@pytest.mark.parametrize("width", [150, 300, 900])
+@pytest.mark.parametrize("largest", [1, 2, 3, 7, 1_234])
+def test_the_legend_of_sizes_begins_with_one_fit(width, largest):
+    rows = [{"bias_only": 0.5, "accuracy": 0.6, "fits": fits} for fits in (1, largest)]
+    texts = drawn(charts.accuracy_sessions(), "accuracy_sessions", rows, width)
+    sizes = texts[-1]
+    assert sizes[0] == "1"
+    assert sizes[-1] == f"{largest:,}"
+    assert len(set(sizes)) == len(sizes)
+
+
+def test_an_accuracy_below_that_of_a_guess_has_its_own_place():
+    rows = [{"bias_only": 0.5, "accuracy": 0.12, "fits": 1}]
+    texts = drawn(charts.accuracy_sessions(), "accuracy_sessions", rows)
+    assert any(label in {"10%", "15%", "20%"} for labels in texts for label in labels)

@@ -1,0 +1,299 @@
+"""Shards: every record in exactly one, whatever their number, several read at a time."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import bson
+import pytest
+from gateway_server import running_gateway
+from hypothesis import given
+from hypothesis import strategies as st
+from mongod import NoMongodError, failing, find_mongod, running_mongod
+from pymongo import MongoClient
+from pymongo.database import Database
+from worlds import ANY_SHARE, Clock, extract, files_of, live_documents_of, log_of, write_dump
+
+from aind_etl.changelog.parallel import in_parallel
+from aind_etl.changelog.passes import ExtractLimits, Pass, extract_collection
+from aind_etl.contract.id_ranges import EVERYTHING, MOST_SHARDS, Part, parts, shards
+from aind_etl.errors import SourceError
+from aind_etl.lake import Lake
+from aind_etl.sources import Source, read_documents
+from aind_etl.sources.canonical import OTHER_ID_PREFIX
+from aind_etl.sources.dump import DumpSource
+from aind_etl.sources.gateway import GatewaySource
+from aind_etl.sources.mongodb import MongoSource
+
+NAME = "divided"
+IDENTITIES: list[Any] = [
+    *(f"{n:02x}{'7' * 30}" for n in range(0, 256, 5)),
+    *("", "Zürich", "zzz", "GG", "_id:5", "~", "8", "80", "8000", "7fff"),
+    *(5, 2.5, None, True, bson.ObjectId("8" * 24), {"b": 1, "a": 2}),
+]
+NUMBERS = st.integers(1, 300) | st.just(MOST_SHARDS)
+divided_once = cache(shards)
+
+
+@given(number=NUMBERS, record_id=st.text() | st.text("0123456789abcdef", min_size=3))
+def test_every_record_id_lies_in_exactly_one_shard(number: int, record_id: str) -> None:
+    assert sum(shard.holds(record_id) for shard in divided_once(number)) == 1
+
+
+@given(number=NUMBERS)
+def test_shards_follow_each_other_and_one_holds_the_ids_that_are_no_strings(number: int) -> None:
+    divided = shards(number)
+    assert len(set(divided)) == number
+    assert [shard.upper for shard in divided[:-1]] == [shard.lower for shard in divided[1:]]
+    assert (divided[0].lower, divided[-1].upper) == ("", None)
+    assert sum(shard.holds(OTHER_ID_PREFIX) for shard in divided) == 1
+
+
+@given(part=st.integers(1, 300).flatmap(lambda of: st.sampled_from([*parts(of)])), number=NUMBERS)
+def test_a_part_is_made_up_of_the_shards_it_is_read_in(part: Part, number: int) -> None:
+    read = part.in_shards(number)
+    assert len(read) == min(number, MOST_SHARDS // part.of)
+    assert (read[0].lower, read[-1].upper) == part.shard
+    assert [shard.upper for shard in read[:-1]] == [shard.lower for shard in read[1:]]
+
+
+@given(of=st.integers(1, 300))
+def test_a_part_is_known_by_its_label_and_labels_sort_as_parts_do(of: int) -> None:
+    labels = [part.label for part in parts(of)]
+    assert [Part.from_label(label) for label in labels] == list(parts(of))
+    assert labels == sorted(labels)
+
+
+@pytest.mark.parametrize("text", ["", "0-of-4", "5-of-4", "1-of-16", "1-of", "1-of-4x", "a-of-4"])
+def test_a_text_that_labels_no_part_is_known_as_such(text: str) -> None:
+    assert Part.from_label(text) is None
+
+
+def test_hexadecimal_ids_are_divided_evenly() -> None:
+    ids = [f"{n:04x}ffff" for n in range(0, MOST_SHARDS, 7)]
+    for number in (2, 3, 10, 16, 100):
+        sizes = [sum(map(shard.holds, ids)) for shard in shards(number)]
+        assert max(sizes) - min(sizes) <= 2
+
+
+def test_a_single_shard_is_everything() -> None:
+    assert shards(1) == [EVERYTHING]
+
+
+# --- sources ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoClient[dict[str, Any]]]:
+    try:
+        running = running_mongod(find_mongod(), tmp_path_factory.mktemp("shards-mongod"))
+        with running as port, MongoClient[dict[str, Any]]("127.0.0.1", port) as client:
+            yield client
+    except NoMongodError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def database(mongod: MongoClient[dict[str, Any]]) -> Iterator[Database[dict[str, Any]]]:
+    name = f"shards_{uuid4().hex[:8]}"
+    mongod[name][NAME].insert_many(
+        {"_id": identity, "n": n} for n, identity in enumerate(IDENTITIES)
+    )
+    yield mongod[name]
+    mongod.drop_database(name)
+
+
+Open = Callable[..., Source]
+
+
+@pytest.fixture(params=["mongod", "gateway", "dump"])
+def open_source(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Open]:
+    """Give a function that opens the same documents, at each kind of source."""
+    if request.param == "dump":
+        documents = [{"_id": identity, "n": n} for n, identity in enumerate(IDENTITIES)]
+        (tmp_path / "dump").mkdir()
+        (tmp_path / f"dump/{NAME}.bson").write_bytes(b"".join(map(bson.encode, documents)))
+        yield lambda **_: DumpSource(tmp_path / "dump")
+        return
+    database = request.getfixturevalue("database")
+    if request.param == "mongod":
+        yield lambda **choices: mongo_source(database, **choices)
+        return
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with running_gateway(database) as gateway:
+        yield lambda connections=4: GatewaySource(
+            gateway.url, [NAME], requests_per_second=1e6, concurrency=connections, page_ids=7
+        )
+
+
+def mongo_source(database: Database[dict[str, Any]], **choices: Any) -> MongoSource:
+    host, port = database.client.address or ("", 0)
+    return MongoSource(f"mongodb://{host}:{port}/{database.name}", page_ids=7, **choices)
+
+
+@pytest.mark.parametrize("number", [2, 7, 16])
+def test_the_shards_of_a_source_hold_each_document_once(open_source: Open, number: int) -> None:
+    with open_source() as source:
+        whole = sorted(read_documents(source, NAME))
+        assert len(whole) == len(IDENTITIES)
+        found, ids = [], []
+        for shard in reversed(shards(number)):
+            documents = list(read_documents(source, NAME, shard))
+            assert all(shard.holds(document.record_id) for document in documents)
+            found += documents
+            ids += list(source.list_ids(NAME, shard))
+        assert sorted(found) == whole
+        assert sorted(ids) == [document.record_id for document in whole]
+
+
+@pytest.mark.parametrize("pass_kind", Pass)
+def test_the_number_of_shards_may_change_from_pass_to_pass(
+    open_source: Open, lake: Lake, pass_kind: Pass
+) -> None:
+    with open_source() as source:
+        for number in (20, 7, 1000, 1, 20):
+            limits = ExtractLimits(max_deleted_share=0, shard_documents=number)
+            report = extract_collection(source, lake, NAME, pass_kind, limits=limits, now=Clock())
+            assert report.deleted == report.changed == report.repeated == 0
+        whole = sorted(document.record_id for document in read_documents(source, NAME))
+    assert report.new == 0
+    assert live_documents_of(lake)["record_id"].to_list() == whole
+    assert len(log_of(lake, NAME)) == len(IDENTITIES)
+
+
+def test_a_collection_over_the_size_is_divided_and_others_are_not(
+    database: Database[dict[str, Any]], lake: Lake
+) -> None:
+    with mongo_source(database) as source:
+        for size, expected in ((len(IDENTITIES), 1), (len(IDENTITIES) - 1, 2), (10, 7)):
+            limits = ExtractLimits(shard_documents=size)
+            report = extract_collection(source, lake, NAME, Pass.NEW, limits=limits)
+            assert report.shards == expected
+
+
+def test_what_is_gone_is_judged_by_the_whole_collection(
+    database: Database[dict[str, Any]], lake: Lake
+) -> None:
+    limits = ExtractLimits(max_deleted_share=0.2, shard_documents=5)
+    with mongo_source(database) as source:
+        extract_collection(source, lake, NAME, Pass.FULL, limits=limits)
+        # All of one shard, and a tenth of the collection.
+        database[NAME].delete_many({"_id": {"$gte": "0", "$lt": "1"}})
+        report = extract_collection(source, lake, NAME, Pass.FULL, limits=limits)
+    assert report.deleted == 4
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+def test_no_more_connections_are_made_than_the_source_is_allowed(
+    database: Database[dict[str, Any]], lake: Lake, connections: int
+) -> None:
+    admin = database.client.admin
+    most = 0
+    is_over = threading.Event()
+
+    def count() -> None:
+        nonlocal most
+        question = [
+            {"$currentOp": {"allUsers": True, "idleConnections": True}},
+            {"$match": {"appName": "aind-etl", "desc": {"$regex": "^conn"}}},
+            {"$project": {"connectionId": 1}},
+        ]
+        while not is_over.is_set():
+            most = max(most, len(list(admin.aggregate(question))))
+            time.sleep(0.005)
+
+    counting = threading.Thread(target=count)
+    counting.start()
+    try:
+        with (
+            failing(database.client, "find", times=None, blockConnection=True, blockTimeMS=10),
+            mongo_source(database, connections=connections) as source,
+        ):
+            limits = ExtractLimits(shard_documents=5)
+            report = extract_collection(source, lake, NAME, Pass.FULL, limits=limits)
+    finally:
+        is_over.set()
+        counting.join()
+    assert report.shards > connections
+    # One more watches the server.
+    assert connections <= most <= connections + 1
+
+
+def test_a_shard_that_cannot_be_read_deletes_nothing_of_any(
+    database: Database[dict[str, Any]], lake: Lake
+) -> None:
+    limits = ExtractLimits(max_deleted_share=1, shard_documents=5)
+    with mongo_source(database) as source:
+        extract_collection(source, lake, NAME, Pass.FULL, limits=limits)
+        database[NAME].delete_many({"_id": {"$lt": "8"}})
+        # An id that cannot be read, in the last shard.
+        broken = bson.encode({"_id": "zABCD"}).replace(b"ABCD", b"\xff\xfeCD")
+        database[NAME].insert_one(bson.raw_bson.RawBSONDocument(broken))
+        with pytest.raises(SourceError, match="cannot be read"):
+            extract_collection(source, lake, NAME, Pass.NEW, limits=limits)
+    assert {operation for _, _, operation in log_of(lake, NAME)} == {"upsert"}
+
+
+def test_a_dump_is_read_once_and_whole(tmp_path: Path) -> None:
+    write_dump(tmp_path / "dump", [{"_id": f"{n:04x}"} for n in range(50)])
+    reports = extract(tmp_path / "dump", Lake(tmp_path / "lake"), limits=ANY_SHARE)
+    assert [report.shards for report in reports.values()] == [1]
+    assert files_of(tmp_path / "lake")
+
+
+# --- several at a time --------------------------------------------------------------------------
+
+
+def test_results_of_all_come_and_no_more_than_allowed_work_at_a_time() -> None:
+    under_way = most = 0
+    lock = threading.Lock()
+
+    def work(number: int) -> Iterator[int]:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        yield from range(number * 10, number * 10 + 10)
+        with lock:
+            under_way -= 1
+
+    begun = [lambda number=number: work(number) for number in range(8)]
+    assert sorted(in_parallel(begun, 3)) == list(range(80))
+    assert 1 <= most <= 3
+
+
+def test_work_waits_for_whoever_takes_the_results() -> None:
+    given_out: list[int] = []
+
+    def work() -> Iterator[int]:
+        for number in range(1000):
+            given_out.append(number)
+            yield number
+
+    results = in_parallel([work, work], 2)
+    next(results)
+    time.sleep(0.3)
+    # Those that wait, and one in the hands of each.
+    assert len(given_out) <= 1 + 2 + 2
+    results.close()
+    assert len(given_out) < 20
+
+
+def test_an_error_of_one_ends_all() -> None:
+    def fail() -> Iterator[int]:
+        yield 1
+        raise SourceError("the line is cut")
+
+    def go_on() -> Iterator[int]:
+        while True:
+            yield 2
+
+    with pytest.raises(SourceError, match="the line is cut"):
+        list(in_parallel([fail, go_on, go_on], 2))
+    assert not [one for one in threading.enumerate() if one.name.startswith("shard")]

@@ -1,0 +1,36 @@
+"""The notebooks run on the sample, to the last cell, and show what is stored in them."""
+
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+sys.path.insert(0, str(DOCS))
+
+from renew_cookbook import build_sample  # noqa: E402 - a script of docs
+from renew_notebooks import NOTEBOOKS, executed  # noqa: E402 - a script of docs
+
+pytestmark = pytest.mark.slow
+
+
+def shown(notebook):
+    """Return what each cell shows: texts as they are, of pictures only that there is one."""
+    return [
+        [
+            "picture" if "image/svg+xml" in output["data"] else output["data"]["text/plain"]
+            for output in cell["outputs"]
+            if "data" in output
+        ]
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    ]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
+def test_a_notebook_shows_what_is_stored_in_it(path, tmp_path):
+    stored = nbformat.read(path, as_version=4)
+    ran = executed(path, build_sample(tmp_path))
+    assert shown(ran) == shown(stored), "make docs renews it"
+    assert sum(cell == ["picture"] for cell in shown(ran)) >= 2

@@ -1,0 +1,200 @@
+"""Documents taken apart together give what the plain reader gives of each of them."""
+
+import copy
+import json
+import math
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from worlds import MAIN, NOON, read_dump
+
+from aind_etl.flatten import batch_reader as together
+from aind_etl.flatten import flatten_documents, tables
+from aind_etl.flatten.batch_reader import ShapeReader
+from aind_etl.sources.canonical import document_from_json
+from aind_etl.sources.dump import DumpSource
+
+# Documents are large: to make a failing one smaller takes minutes.
+UNSHRUNK = (Phase.explicit, Phase.reuse, Phase.generate)
+
+
+def frame_of(documents):
+    """Return documents, JSON values or bytes, as they come out of the change log."""
+    read = [
+        document_from_json(one if isinstance(one, bytes) else json.dumps(one).encode())
+        for one in documents
+    ]
+    moment = pl.lit(NOON, pl.Datetime("us", "UTC"))
+    return pl.DataFrame(
+        read,
+        schema={"record_id": pl.String, "document": pl.String, "content_hash": pl.String},
+        orient="row",
+    ).with_columns(first_seen_at=moment, changed_at=moment)
+
+
+def flatten(frame, *, learning_from):
+    """Flatten with shapes learned from that many documents; return the tables, sorted."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(together, "_WORTH_LEARNING", learning_from)
+        patch.setattr(tables, "_SHAPES", ShapeReader())
+        made = flatten_documents(MAIN, frame, "unknown")
+    rejected = {"rejected_documents": made.rejected, "rejected_values": made.rejected_values}
+    return {name: rows.sort(rows.columns) for name, rows in (made.rows | rejected).items()}
+
+
+def assert_the_same(documents):
+    """Fail where documents taken apart together are not what they are one by one."""
+    frame = frame_of(documents)
+    plain = flatten(frame, learning_from=math.inf)
+    quick = flatten(frame, learning_from=1)
+    for name, rows in plain.items():
+        assert quick[name].schema == rows.schema
+        assert quick[name].equals(rows), name
+
+
+def taken_together(documents):
+    """Return how many of the documents the plain reader need not look at."""
+    frame = frame_of(documents)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(together, "_WORTH_LEARNING", 1)
+        return len(documents) - len(ShapeReader().take(frame["document"]).left)
+
+
+@pytest.fixture(scope="module")
+def documents(sample_dump):
+    """Return every document of the sample world."""
+    names = DumpSource(sample_dump).list_collections()
+    return [one for name in names for one in read_dump(sample_dump, name)]
+
+
+@pytest.fixture(scope="module")
+def kinds(documents):
+    """Return one document of each kind: format, agent, outcome and all."""
+    found = {}
+    for document in documents:
+        found.setdefault(tuple(sorted(key for key, _ in ways_of(document))), document)
+    return list(found.values())
+
+
+def ways_of(value, way=()):
+    """Yield the way to every value in a JSON value, objects and lists among them."""
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
+    for key, one in inner:
+        yield (*way, key), one
+        yield from ways_of(one, (*way, key))
+
+
+def put(document, way, value):
+    """Put a value somewhere in a document."""
+    *outer, last = way
+    for key in outer:
+        document = document[key]
+    document[last] = value
+
+
+numbers = st.integers(-(2**70), 2**70) | st.floats() | st.integers(-3, 40_000)
+texts = st.text(max_size=8) | st.sampled_from(
+    ["success", "1.5", "null", "true", '","', '":{"', "{", "a\\", "\n", "2026-01-02", "", "[1]"]
+)
+scalars = numbers | texts | st.booleans() | st.none()
+values = (
+    scalars
+    | st.lists(numbers | st.none(), max_size=4)
+    | st.lists(texts | st.none(), max_size=3)
+    | st.lists(st.lists(numbers, max_size=2), max_size=3)
+    | st.dictionaries(
+        st.sampled_from(["a", "b.c", "$date", "$numberDouble", ""]), scalars, max_size=2
+    )
+)
+
+
+def test_the_sample_world_is_the_same_taken_apart_together(documents):
+    assert_the_same(documents)
+
+
+def test_most_documents_are_taken_apart_together(documents):
+    assert taken_together(documents) > 0.9 * len(documents)
+
+
+@settings(max_examples=40, phases=UNSHRUNK, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_any_value_anywhere_is_the_same_taken_apart_together(kinds, data):
+    """The shape is learned from the first document; the others are like it but for values."""
+    original = kinds[data.draw(st.integers(0, len(kinds) - 1))]
+    ways = [way for way, _ in ways_of(original)]
+    batch = [original]
+    for number in range(data.draw(st.integers(1, 12))):
+        changed = copy.deepcopy(original)
+        put(changed, ways[data.draw(st.integers(0, len(ways) - 1))], data.draw(values))
+        changed["_id"] = f"{number}"
+        batch.append(changed)
+    if data.draw(st.booleans()):
+        batch = batch[1:]
+    assert_the_same(batch)
+
+
+@settings(max_examples=20, phases=UNSHRUNK, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_values_exchanged_within_a_document_are_the_same_taken_apart_together(kinds, data):
+    """Equal values in places that overrule each other, and numbers in place of others."""
+    original = kinds[data.draw(st.integers(0, len(kinds) - 1))]
+    leaves = [(way, value) for way, value in ways_of(original) if not isinstance(value, dict)]
+    batch = [original]
+    for number in range(data.draw(st.integers(1, 8))):
+        changed = copy.deepcopy(original)
+        for _ in range(3):
+            way, _ = leaves[data.draw(st.integers(0, len(leaves) - 1))]
+            _, value = leaves[data.draw(st.integers(0, len(leaves) - 1))]
+            try:
+                put(changed, way, value)
+            except (TypeError, IndexError, KeyError):
+                continue  # An exchange before took the place away.
+        changed["_id"] = f"{number}"
+        batch.append(changed)
+    assert_the_same(batch)
+
+
+def test_what_is_no_document_is_rejected_as_ever(kinds):
+    odd = [b"{", b"7", b'"text"', b"[]", b"{}", b'{"_id":null}', b'{"a":1}', b'{"_id":"1"}']
+    odd += [b'{"_id":"2","nwb_name":[[1,2],[3]]}', b'{"_id":"3","nwb_name":NaN}']
+    assert_the_same([*odd, *kinds])
+
+
+def test_a_batch_of_nothing_gives_nothing():
+    assert_the_same([])
+
+
+def test_one_agent_named_differently_in_its_specification_is_an_attribute(kinds):
+    """Only where the two names differ: both documents are of one shape."""
+    document = next(one for one in kinds if one.get("status") == "success")
+    other = copy.deepcopy(document) | {"_id": "other"}
+    other["analysis_spec"]["analysis_args"]["agent_class"] = "Another"
+    rows = flatten(frame_of([document, other]), learning_from=1)["attributes"]
+    assert rows.filter(pl.col("value_text") == "Another").height == 1
+    assert taken_together([document, other]) == 2
+    assert_the_same([document, other])
+
+
+def test_lists_of_other_lengths_are_of_one_shape(kinds):
+    document = next(
+        one for one in kinds if (one.get("analysis_results") or {}).get("cross_validation")
+    )
+    shorter = copy.deepcopy(document) | {"_id": "shorter"}
+    folds = shorter["analysis_results"]["cross_validation"]
+    for name in folds:
+        folds[name] = folds[name][:2]
+    unequal = copy.deepcopy(shorter) | {"_id": "unequal"}
+    unequal["analysis_results"]["cross_validation"]["prediction_accuracy_test"] = [0.5]
+    assert taken_together([document, shorter]) == 2
+    assert_the_same([document, shorter, unequal])
+    rejected = flatten(frame_of([document, shorter, unequal]), learning_from=1)["rejected_values"]
+    assert set(rejected["reason"]) == {"lengths_differ"}
+    assert set(rejected["record_id"]) == {"unequal"}

@@ -1,0 +1,222 @@
+"""What follows from the values of a document: sessions, outcomes, times, agents."""
+
+from datetime import UTC, date, datetime, time, timedelta, timezone
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aind_etl.flatten import derived as deriving
+from aind_etl.sample.agents import CATALOGUE
+
+
+def derive(expression, **values):
+    """Return an expression's value for one row of texts."""
+    schema = {name: pl.Date if name == "session_date" else pl.String for name in values}
+    row = pl.DataFrame({name: [value] for name, value in values.items()}, schema=schema)
+    return row.select(expression).item()
+
+
+def key_of(nwb_name, subject_id=None, session_date=None):
+    columns = {"nwb_name": nwb_name, "subject_id": subject_id, "session_date": session_date}
+    return derive(deriving.session_key(*map(pl.col, columns)), **columns)
+
+
+def moment_of(text):
+    return derive(deriving.moment(pl.col("text")), text=text)
+
+
+# --- sessions -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("nwb_name", "expected"),
+    [
+        ("721403_2024-08-09_08-39-12.nwb", "721403_2024-08-09_08-39-12"),
+        ("721403_2024-08-09_08-39-12", "721403_2024-08-09_08-39-12"),
+        ("behavior_754280_2024-11-14_11-06-24.nwb", "754280_2024-11-14_11-06-24"),
+        ("behavior_754280_2024-11-14_11-06-24", "754280_2024-11-14_11-06-24"),
+        ("multiplane-ophys_754280_2024-11-14_11-06-24.nwb", "754280_2024-11-14_11-06-24"),
+        ("685641_2023-10-04.nwb", "685641_2023-10-04"),
+        ("FIP_685641_foraging_test.nwb", None),
+        ("685641_2023-10-04_extra.nwb", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_session_is_known_by_its_nwb_name_whatever_its_prefix_and_suffix(nwb_name, expected):
+    assert key_of(nwb_name) == expected
+
+
+@pytest.mark.parametrize("nwb_name", [None, "FIP_685641_foraging_test.nwb"])
+def test_a_session_without_a_telling_nwb_name_is_known_by_subject_and_day(nwb_name):
+    assert key_of(nwb_name, "685641", date(2023, 10, 4)) == "685641_2023-10-04"
+    assert key_of(nwb_name, "685641", None) is None
+    assert key_of(nwb_name, None, date(2023, 10, 4)) is None
+
+
+def test_the_nwb_name_counts_more_than_subject_and_day():
+    found = key_of("721403_2024-08-09_08-39-12.nwb", "1", date(2000, 1, 1))
+    assert found == "721403_2024-08-09_08-39-12"
+
+
+@given(
+    subject=st.from_regex(r"[0-9]{6}", fullmatch=True),
+    began=st.datetimes(
+        min_value=datetime.fromisoformat("2000-01-01"),
+        max_value=datetime.fromisoformat("2099-12-31"),
+    ),
+    prefix=st.sampled_from(["", "behavior_", "ecephys_", "behavior-videos_"]),
+    suffix=st.sampled_from(["", ".nwb"]),
+)
+def test_every_spelling_of_an_nwb_name_is_the_same_session(subject, began, prefix, suffix):
+    key = f"{subject}_{began:%Y-%m-%d_%H-%M-%S}"
+    assert key_of(f"{prefix}{key}{suffix}") == key
+    clock = derive(deriving.session_time(pl.col("name")), name=f"{prefix}{key}{suffix}")
+    assert clock == began.time().replace(microsecond=0)
+
+
+@pytest.mark.parametrize(
+    ("nwb_name", "expected"),
+    [
+        ("721403_2024-08-09_08-39-12.nwb", time(8, 39, 12)),
+        ("685641_2023-10-04.nwb", None),
+        ("721403_2024-08-09_99-99-99.nwb", None),
+        (None, None),
+    ],
+)
+def test_the_time_of_day_of_a_session_comes_from_the_nwb_name(nwb_name, expected):
+    assert derive(deriving.session_time(pl.col("nwb_name")), nwb_name=nwb_name) == expected
+
+
+@pytest.mark.parametrize(("day", "expected"), [(date(2024, 8, 9), "2024-08"), (None, "no month")])
+def test_rows_are_filed_under_the_month_of_the_session(day, expected):
+    found = derive(deriving.session_month(pl.col("session_date"), "no month"), session_date=day)
+    assert found == expected
+
+
+# --- outcomes -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ("success", "success"),
+        (" Success ", "success"),
+        ("skipped. valid trials < 50", "skipped"),
+        ("Skipped", "skipped"),
+        ("failed due to unhandled exception (see log)", "failed"),
+        ("Error in fitting", "failed"),
+        ("unsuccessful", "unknown"),
+        ("running", "unknown"),
+        ("", "unknown"),
+        (None, "unknown"),
+    ],
+)
+def test_the_outcome_follows_from_the_writers_words(status, expected):
+    assert derive(deriving.outcome(pl.col("status")), status=status) == expected
+
+
+# --- times ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-01-08T07:39:40.883131", datetime(2026, 1, 8, 7, 39, 40, 883_131, tzinfo=UTC)),
+        ("2025-06-25T00:12:35", datetime(2025, 6, 25, 0, 12, 35, tzinfo=UTC)),
+        ("2025-06-25 00:12:35", datetime(2025, 6, 25, 0, 12, 35, tzinfo=UTC)),
+        ("2025-06-25T00:12:35Z", datetime(2025, 6, 25, 0, 12, 35, tzinfo=UTC)),
+        ("2025-06-25T00:12:35+00:00", datetime(2025, 6, 25, 0, 12, 35, tzinfo=UTC)),
+        ("2025-06-25T00:12:35-07:00", datetime(2025, 6, 25, 7, 12, 35, tzinfo=UTC)),
+        ("2025-06-25T00:12:35.5+05:30", datetime(2025, 6, 24, 18, 42, 35, 500_000, tzinfo=UTC)),
+        ("2025-06-25T00:12:35.123456789Z", datetime(2025, 6, 25, 0, 12, 35, 123_456, tzinfo=UTC)),
+        ("2025-06-25", datetime(2025, 6, 25, tzinfo=UTC)),
+    ],
+)
+def test_a_time_without_a_zone_is_utc_and_one_with_a_zone_is_moved_there(text, expected):
+    assert moment_of(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "yesterday", "2025-02-30T00:00:00", "2025-06-25T25:00:00", "25/06/2025", "1750810355"],
+)
+def test_what_is_no_moment_gives_none(text):
+    assert moment_of(text) is None
+
+
+@given(
+    st.datetimes(
+        min_value=datetime.fromisoformat("1900-01-01"),
+        max_value=datetime.fromisoformat("2200-01-01"),
+        timezones=st.none()
+        | st.integers(-14 * 60, 14 * 60).map(lambda m: timezone(timedelta(minutes=m))),
+    )
+)
+def test_every_moment_python_writes_is_understood(moment):
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    assert moment_of(moment.isoformat()) == aware
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2024-10-24", date(2024, 10, 24)),
+        ("2024-10-24T17:38:06", date(2024, 10, 24)),
+        ("2024-02-30", None),
+        ("24.10.2024", None),
+        ("2024-10-24x", None),
+    ],
+)
+def test_a_day_is_read_from_an_iso_text(text, expected):
+    assert derive(deriving.day(pl.col("text")), text=text) == expected
+
+
+# --- addresses ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        ("s3://bucket/some/key", "https://bucket.s3.amazonaws.com/some/key"),
+        ("s3://bucket", "https://bucket.s3.amazonaws.com/"),
+        ("https://bucket.s3.amazonaws.com/key", None),
+        ("/a/local/folder", None),
+        (None, None),
+    ],
+)
+def test_a_folder_in_s3_has_an_https_address(location, expected):
+    assert derive(deriving.s3_to_https(pl.col("location")), location=location) == expected
+
+
+# --- agents ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("alias", CATALOGUE)
+def test_every_agent_of_the_catalogue_is_named_by_its_class_and_options(alias):
+    agent = CATALOGUE[alias]
+    assert deriving.agent_alias(agent.class_name, agent.keyword_arguments) == alias
+
+
+def test_the_33_agents_have_33_names():
+    assert len(CATALOGUE) == 33
+
+
+@pytest.mark.parametrize(
+    ("agent_class", "options"),
+    [
+        (None, {"choice_kernel": "none"}),
+        ("ForagerCompareThreshold", None),
+        ("ForagerOfTheFuture", {"choice_kernel": "none"}),
+        ("ForagerCompareThreshold", {}),
+        ("ForagerCompareThreshold", {"choice_kernel": "two_step"}),
+        ("ForagerCompareThreshold", {"choice_kernel": "none", "temperature": 1}),
+        ("ForagerQLearning", {"choice_kernel": "none", "action_selection": "softmax"}),
+        ("ForagerLossCounting", {"choice_kernel": "none", "win_stay_lose_switch": "maybe"}),
+        ("ForagerLossCounting", {"choice_kernel": ["none"], "win_stay_lose_switch": True}),
+    ],
+)
+def test_an_agent_that_the_rule_does_not_cover_is_never_guessed(agent_class, options):
+    assert deriving.agent_alias(agent_class, options) is None

@@ -1,0 +1,364 @@
+"""Taking one document apart: what is a value, what is an attribute, and what is refused."""
+
+import copy
+import json
+import re
+from typing import NamedTuple
+
+import pytest
+from worlds import MAIN, read_dump
+
+from aind_etl.flatten.document_reader import LONGEST_LIST, Rejection, read_document
+from aind_etl.sources.canonical import canonical_json, document_from_json
+
+PROCESS = "processing.data_processes[0]"
+WHOLE = "an integer between -2147483648 and 2147483647"
+FIT = {
+    "prototype": "analysis_results",
+    "framework": f"{PROCESS}.output_parameters.fitting_results",
+}
+
+
+@pytest.fixture(scope="session")
+def fitted_documents(sample_dump):
+    """Return a document of each format with a cross-validated fit and a clamped parameter."""
+    found = {}
+    for document in read_dump(sample_dump):
+        pipeline_format = "framework" if "processing" in document else "prototype"
+        fit = at(document, FIT[pipeline_format])
+        if fit and fit.get("cross_validation") and fit["fit_settings"]["clamp_params"]:
+            found.setdefault(pipeline_format, document)
+    return found
+
+
+class Fitted:
+    """A fitted document of a format, to be changed: the document, its fit, and where that is."""
+
+    def __init__(self, pipeline_format, document):
+        self.format = pipeline_format
+        self.document = copy.deepcopy(document)
+        self.place = FIT[pipeline_format]
+        self.fit = at(self.document, self.place)
+
+
+@pytest.fixture(params=["prototype", "framework"])
+def fitted(request, fitted_documents):
+    return Fitted(request.param, fitted_documents[request.param])
+
+
+@pytest.fixture
+def framework(fitted_documents):
+    """Return a fitted framework document that may be changed."""
+    return copy.deepcopy(fitted_documents["framework"])
+
+
+def at(document, path):
+    """Return what stands at a path of a document, None where nothing does."""
+    value = document
+    for key in path.replace("[0]", ".0").split("."):
+        try:
+            value = value[int(key) if isinstance(value, list) else key]
+        except (KeyError, IndexError, TypeError, ValueError):
+            return None
+    return value
+
+
+def read(document):
+    raw = document if isinstance(document, bytes) else json.dumps(document).encode()
+    canonical = document_from_json(raw)
+    return read_document(canonical.record_id, canonical.text)
+
+
+class Verdict(NamedTuple):
+    """Why a document, or a value of it, is rejected."""
+
+    reason: str
+    path: str
+    message: str
+
+
+def verdict(document):
+    """Return why a document is rejected, or the first of its values that is."""
+    try:
+        _, processes = read(document)
+    except Rejection as rejection:
+        return Verdict(rejection.reason, rejection.path, rejection.message)
+    value = next(one for process in processes for one in process.rejected)
+    return Verdict(value.reason, value.path, f"{value.value}; expected {value.expected}")
+
+
+# --- which format ---------------------------------------------------------------------------
+
+
+def test_a_document_is_taken_for_the_format_it_is_of(fitted):
+    found, processes = read(fitted.document)
+    assert found == fitted.format
+    assert [process.index for process in processes] == [0]
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason", "path", "words"),
+    [
+        (b'{"_id": "a", "subject": 1}', "unknown_format", "", 'of neither format.*"_id","subject"'),
+        (b'{"_id": "a"}', "unknown_format", "", "'analysis_spec' and 'nwb_name'"),
+        (b'{"nwb_name": "x"}', "missing_id", "_id", "has an '_id'"),
+        (b'{"_id": null, "nwb_name": "x"}', "missing_id", "_id", "has an '_id'"),
+        (b"[1, 2]", "not_an_object", "", r"is a JSON object; this is \[1,2\]"),
+        (b'"text"', "not_an_object", "", 'is a JSON object; this is "text"'),
+        (b"3", "not_an_object", "", "this is 3"),
+        (b'{"_id": "a", "nwb', "not_json", "", "no JSON document.*Mend it in the source"),
+        (b'{"_id": "a", "processing": null}', "no_process", "processing.data_processes", "null"),
+        (b'{"_id": "a", "processing": []}', "no_process", "processing.data_processes", "null"),
+        (
+            b'{"_id": "a", "object_type": "Metadata"}',
+            "no_process",
+            "processing.data_processes",
+            "at least one object.*this one has null",
+        ),
+        (
+            b'{"_id": "a", "processing": {"data_processes": []}}',
+            "no_process",
+            "processing.data_processes",
+            r"this one has \[\]",
+        ),
+        (
+            b'{"_id": "a", "processing": {"data_processes": [{}, 5]}}',
+            "wrong_type",
+            "processing.data_processes[1]",
+            "5; expected an object",
+        ),
+    ],
+)
+def test_what_is_no_document_of_either_format_is_refused(raw, reason, path, words):
+    rejection = verdict(raw)
+    assert (rejection.reason, rejection.path) == (reason, path)
+    assert re.search(words, rejection.message)
+
+
+def test_more_processes_than_positions_are_refused():
+    processes = [{}] * (LONGEST_LIST + 1)
+    rejection = verdict({"_id": "a", "processing": {"data_processes": processes}})
+    assert (rejection.reason, rejection.path) == ("wrong_value", "processing.data_processes")
+    assert "expected at most 32,767 entries" in rejection.message
+
+
+# --- values at the contract's paths ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("AIC", "12.5 ", "a number"),
+        ("AIC", True, "a number"),
+        ("AIC", {"value": 1}, "a number"),
+        ("LPT", [0.5], "a number"),
+        ("k_model", "five", WHOLE),
+        ("k_model", False, WHOLE),
+        ("success", "yes", "true or false"),
+        ("success", 1, "true or false"),
+        ("fit_settings", [], "an object"),
+        ("fit_settings", 0, "an object"),
+        ("cross_validation", "ten folds", "an object"),
+        ("params", [1, 2], "an object"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_its_place(fitted, key, value, expected):
+    fitted.fit[key] = value
+    rejection = verdict(fitted.document)
+    assert rejection.reason == "wrong_type"
+    assert rejection.path == f"{fitted.place}.{key}"
+    assert rejection.message == f"{canonical_json(value)}; expected {expected}"
+
+
+@pytest.mark.parametrize("value", [5.5, 2**31, -(2**31) - 1, 1e300, float("nan"), float("inf")])
+def test_a_number_that_is_no_whole_one_of_its_column_is_refused(fitted, value):
+    fitted.fit["k_model"] = value
+    rejection = verdict(fitted.document)
+    assert (rejection.reason, rejection.path) == (
+        "wrong_value",
+        f"{fitted.place}.k_model",
+    )
+    assert rejection.message == f"{canonical_json(value)}; expected {WHOLE}"
+
+
+def test_whole_numbers_may_be_written_as_floats_and_floats_as_whole_numbers(fitted):
+    fitted.fit["k_model"], fitted.fit["AIC"] = 5.0, 240
+    (process,) = read(fitted.document)[1]
+    values = {path.rpartition(".")[2]: value for path, value in process.values.items()}
+    assert (values["k_model"], type(values["k_model"])) == (5, int)
+    assert values["AIC"] == 240
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "path", "expected"),
+    [
+        (("params", "biasL"), "left", "params.biasL", "a number"),
+        (("params_without_polishing", "biasL"), [1], "params_without_polishing.biasL", "a number"),
+        (("fit_settings", "fit_names", 0), 0.5, "fit_settings.fit_names[0]", "a text"),
+        (("fit_settings", "fit_names"), "biasL", "fit_settings.fit_names", "a list"),
+        (("fit_settings", "lower_bounds", 0), "low", "fit_settings.lower_bounds[0]", "a number"),
+        (
+            ("cross_validation", "prediction_accuracy_test", 3),
+            "0.7 ",
+            "cross_validation.prediction_accuracy_test[3]",
+            "a number",
+        ),
+    ],
+)
+def test_one_wrong_entry_of_a_list_or_object_is_named(fitted, place, value, path, expected):
+    *way, last = place
+    target = fitted.fit
+    for key in way:
+        target = target[key]
+    target[last] = value
+    rejection = verdict(fitted.document)
+    assert rejection.reason == "wrong_type"
+    assert rejection.path == f"{fitted.place}.{path}"
+    assert rejection.message.endswith(f"; expected {expected}")
+
+
+def test_a_long_value_is_cut_in_the_message(fitted):
+    fitted.fit["AIC"] = "x" * 1_000_000
+    value = verdict(fitted.document).message.partition(";")[0]
+    assert value == '"' + "x" * 999
+
+
+@pytest.mark.parametrize("inputs", ["s3://bucket", [3], [{"url": 0.5}], {"url": "s3://bucket"}])
+def test_inputs_that_are_no_list_of_objects_with_addresses_are_refused(framework, inputs):
+    framework["processing"]["data_processes"][0]["code"]["input_data"] = inputs
+    rejection = verdict(framework)
+    assert rejection.reason == "wrong_type"
+    assert rejection.path.startswith(f"{PROCESS}.code.input_data")
+
+
+def test_missing_and_null_values_are_no_values(fitted):
+    fitted.fit["AIC"] = None
+    del fitted.fit["BIC"]
+    fitted.fit["cross_validation"] = None
+    (process,) = read(fitted.document)[1]
+    assert not [path for path in process.values if path.rsplit(".", 1)[-1] in {"AIC", "BIC"}]
+    assert not [path for path in process.values if "cross_validation" in path]
+
+
+# --- attributes -----------------------------------------------------------------------------
+
+
+def attributes_of(document, index=0):
+    return {(section, path): value for section, path, value in read(document)[1][index].attributes}
+
+
+def test_unknown_scalars_are_attributes_of_the_section_they_stand_in(fitted):
+    places = {
+        "prototype": {
+            "parameters": "analysis_spec.analysis_args",
+            "outputs": "analysis_results",
+            "record": "analysis_spec",
+        },
+        "framework": {
+            "parameters": f"{PROCESS}.code.parameters",
+            "outputs": f"{PROCESS}.output_parameters",
+            "record": f"{PROCESS}.code",
+        },
+    }[fitted.format]
+    for place in places.values():
+        at(fitted.document, place)["dry run"] = {"text": "1", "list": [True, {"deep": 0.5}, None]}
+    fitted.document["dry run"] = 3
+    kept = attributes_of(fitted.document)
+    for section, place in places.items():
+        way = f"{place}.dry run" if section == "record" else "dry run"
+        assert kept[section, f"{way}.text"] == "1"
+        assert kept[section, f"{way}.list[0]"] is True
+        assert kept[section, f"{way}.list[1].deep"] == 0.5
+        assert (section, f"{way}.list[2]") not in kept
+    assert kept["record", "dry run"] == 3
+
+
+def test_keys_that_look_like_several_steps_do_not_hide_each_other(fitted):
+    fitted.document["a"] = {"b": 1, "c": [2]}
+    fitted.document["a.b"] = 3
+    fitted.document["a.c[0]"] = 4
+    kept = attributes_of(fitted.document)
+    assert kept["record", "a.b"] == 1
+    assert kept["record", "a.c[0]"] == 2
+    assert kept["record", '"a.b"'] == 3
+    assert kept["record", '"a.c[0]"'] == 4
+
+
+def test_a_second_place_that_disagrees_with_the_first_is_kept(fitted):
+    specified = {
+        "prototype": "analysis_spec.analysis_args",
+        "framework": f"{PROCESS}.code.parameters",
+    }[fitted.format]
+    assert ("parameters", "agent_class") not in attributes_of(fitted.document)
+    at(fitted.document, specified)["agent_class"] = "ForagerOfAnotherName"
+    assert attributes_of(fitted.document)["parameters", "agent_class"] == "ForagerOfAnotherName"
+    del fitted.fit["fit_settings"]["agent_class_name"]
+    assert ("parameters", "agent_class") not in attributes_of(fitted.document)
+
+
+def test_a_tag_counts_more_than_an_older_version_beside_it(framework):
+    parameters = at(framework, f"{PROCESS}.code.parameters")
+    parameters.pop("analysis_tag", None)
+    parameters["analysis_ver"] = "an older one"
+    assert ("parameters", "analysis_ver") not in attributes_of(framework)
+    parameters["analysis_tag"] = "a newer one"
+    assert attributes_of(framework)["parameters", "analysis_ver"] == "an older one"
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [
+        ([], {}),
+        ([1], {"[0]": 1}),
+        ([[3]], {"[0][0]": 3}),
+        ([{"a": 1}, {"b": 2}], {"[0].a": 1, "[1].b": 2}),
+    ],
+)
+def test_listed_outputs_are_kept_as_attributes_unless_they_are_one_object(
+    framework, outputs, expected
+):
+    document = framework
+    document["processing"]["data_processes"][0]["output_parameters"] = outputs
+    kept = {p: v for (section, p), v in attributes_of(document).items() if section == "outputs"}
+    assert kept == expected
+
+
+def test_the_one_object_of_listed_outputs_is_read_as_if_it_stood_alone(framework):
+    alone = read(framework)
+    process = framework["processing"]["data_processes"][0]
+    process["output_parameters"] = [process["output_parameters"]]
+    assert read(framework) == alone
+
+
+def test_what_belongs_to_the_whole_document_is_kept_once(framework):
+    framework["processing"]["data_processes"] *= 2
+    first, second = read(framework)[1]
+    of_document = {
+        path for _, path, _ in first.attributes if not path.startswith("processing.data_processes")
+    }
+    assert "describedBy" in of_document
+    assert "describedBy" not in {path for _, path, _ in second.attributes}
+    assert first.values == second.values
+
+
+def test_extended_json_is_the_value_it_stands_for(fitted):
+    fitted.document["_id"] = {"$oid": "0123456789abcdef01234567"}
+    fitted.document["ingested"] = {"at": {"$date": "2026-01-08T07:39:40.883Z"}}
+    fitted.document["count"] = {"$numberLong": "12"}
+    fitted.document["share"] = {"$numberDouble": "-Infinity"}
+    fitted.document["precise"] = {"$numberDecimal": "0.25"}
+    kept = attributes_of(fitted.document)
+    assert kept["record", "ingested.at"] == "2026-01-08T07:39:40.883"
+    assert kept["record", "count"] == 12
+    assert kept["record", "share"] == float("-inf")
+    assert kept["record", "precise"] == 0.25
+
+
+def test_the_agents_options_are_known_whether_it_was_fitted_or_not(sample_dump):
+    seen = set()
+    for document in read_dump(sample_dump, MAIN):
+        pipeline_format, processes = read(document)
+        for process in processes:
+            if process.agent_options is not None:
+                seen.add((pipeline_format, bool(process.agent_options["choice_kernel"])))
+    assert seen == {("prototype", True), ("framework", True)}

@@ -1,0 +1,395 @@
+"""Killed at any moment and run again, a run leaves the same as if it had not been killed."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from textwrap import dedent
+
+import dagster as dg
+import polars as pl
+import pytest
+from disk import ClearedDisk, FullDisk
+from places import OnDisk, Places
+from worlds import (
+    MAIN,
+    Built,
+    JsonDocument,
+    assert_same,
+    contents_of,
+    files_of,
+    load,
+    loaded_lake,
+    read_dump,
+    tables_of,
+    write_dump,
+)
+
+import aind_etl.changelog.passes
+import aind_etl.flatten.refresh
+from aind_etl.contract import tables
+from aind_etl.flatten import Flattened, flatten_documents
+from aind_etl.flatten.refresh import refresh_analyses
+from aind_etl.lake import Lake
+from aind_etl.warehouse.build import connect
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A lake, a source, and what is run.
+
+    Parameters
+    ----------
+    before
+        The lake's folder before the run.
+    dump
+        The source.
+    run
+        What is run.
+    """
+
+    before: Path
+    dump: Path
+    run: Callable[[Lake], object]
+
+    def lake(self, places: Places) -> Lake:
+        """Return the lake as it is before the run."""
+        return places.copy(self.before)
+
+    def run_killed_at(self, places: Places, lake: Lake, operation: int) -> bool:
+        """Run, be killed at an operation, and return whether it came to that."""
+        with places.killed_at(operation) as mortal:
+            self.run(lake)
+        return mortal.is_dead
+
+
+@pytest.fixture(autouse=True)
+def _flattened_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flatten the same documents once a test: most of a run's time, and it touches no disk."""
+    made: dict[tuple[object, ...], Flattened] = {}
+
+    def flatten_once(collection: str, documents: pl.DataFrame, unknown_month: str) -> Flattened:
+        key = (collection, unknown_month, *documents.iter_rows())
+        if key not in made:
+            made[key] = flatten_documents(collection, documents, unknown_month)
+        return made[key]
+
+    monkeypatch.setattr(aind_etl.flatten.refresh, "flatten_documents", flatten_once)
+
+
+@pytest.fixture
+def few(sample_dump: Path) -> list[JsonDocument]:
+    """Return documents of both formats, those of the older one of one month, the last broken."""
+    documents = read_dump(sample_dump)
+    older = [one for one in documents if "analysis_results" in one and one["session_date"]]
+    of_a_month = [one for one in older if one["session_date"][:7] == older[0]["session_date"][:7]]
+    newer = [one for one in documents if "processing" in one]
+    return [*of_a_month[:5], newer[0], older[-1] | {"subject_id": 5}]
+
+
+@pytest.fixture
+def first_load(few: list[JsonDocument], tmp_path: Path) -> Scenario:
+    """Return a first load."""
+    dump = tmp_path / "dump"
+    write_dump(dump, few)
+    (tmp_path / "before").mkdir()
+    return Scenario(tmp_path / "before", dump, lambda lake: load(dump, lake))
+
+
+@pytest.fixture
+def second_load(few: list[JsonDocument], tmp_path: Path) -> Scenario:
+    """Return a load with something new, gone, changed, moved, mended and broken."""
+    dump = tmp_path / "dump"
+    new, gone, moved, updated, *rest = few
+    write_dump(dump, [gone, moved, updated, *rest])
+    write_dump(dump, [gone], "another")
+    loaded_lake(dump, tmp_path / "before")
+    *framework, broken = deepcopy(rest)
+    broken["subject_id"] = "5"
+    framework[-1]["processing"] = {}
+    moved = moved | {"session_date": "2031-01-01"}
+    updated = updated | {"status": "another"}
+    write_dump(dump, [updated, new, *framework, broken, moved])
+    write_dump(dump, [], "another")
+    return Scenario(tmp_path / "before", dump, lambda lake: load(dump, lake))
+
+
+@pytest.fixture
+def another_flattener(
+    few: list[JsonDocument], tmp_path: Path, load_as_before: Callable[[Path, Lake], None]
+) -> Scenario:
+    """Return the flattening of everything by other code than before."""
+    dump = tmp_path / "dump"
+    write_dump(dump, few)
+    load_as_before(dump, Lake(tmp_path / "before"))
+    return Scenario(tmp_path / "before", dump, lambda lake: load(dump, lake))
+
+
+@pytest.fixture
+def rebuild(few: list[JsonDocument], tmp_path: Path) -> Scenario:
+    """Return the making anew of tables whose files are damaged or gone."""
+    dump = tmp_path / "dump"
+    write_dump(dump, few)
+    lake = loaded_lake(dump, tmp_path / "before")
+    for table in (tables.ANALYSES, tables.ATTRIBUTES):
+        first, *_, last = lake.tables.files(table)
+        first.write_bytes(first.read_bytes()[:-50])
+        last.unlink()
+    return Scenario(tmp_path / "before", dump, lambda lake: refresh_analyses(lake, MAIN, anew=True))
+
+
+ON_A_DISK = pytest.mark.parametrize("places", ["disk"], indirect=True)
+ON_EACH = pytest.mark.parametrize(
+    "places", ["disk", pytest.param("object store", marks=pytest.mark.long)], indirect=True
+)
+SCENARIOS = pytest.mark.parametrize(
+    "name", ["first_load", "second_load", "another_flattener", "rebuild"]
+)
+
+
+@pytest.fixture
+def scenario(request: pytest.FixtureRequest, name: str) -> Scenario:
+    made: Scenario = request.getfixturevalue(name)
+    return made
+
+
+@pytest.fixture
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    monkeypatch.setattr(aind_etl.changelog.passes, "_COMPARED_DOCUMENTS", 5)
+    monkeypatch.setattr(aind_etl.changelog.passes, "_BATCH_BYTES", 1)
+
+
+@pytest.fixture
+def undisturbed(scenario: Scenario, places: Places) -> Lake:
+    lake = scenario.lake(places)
+    scenario.run(lake)
+    assert places.files(lake) != places.files(scenario.lake(places))
+    return lake
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_small_batches")
+@SCENARIOS
+@ON_EACH
+def test_a_run_killed_at_any_operation_and_run_again_leaves_the_same_bytes(
+    scenario: Scenario, places: Places, undisturbed: Lake
+) -> None:
+    expect_the_same_when_killed_at(count(1), scenario, places, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_small_batches")
+@pytest.mark.parametrize("places", ["object store"], indirect=True)
+@pytest.mark.parametrize("name", ["second_load"])
+def test_a_run_killed_at_some_requests_and_run_again_leaves_the_same_objects(
+    scenario: Scenario, places: Places, undisturbed: Lake
+) -> None:
+    expect_the_same_when_killed_at(count(5, 20), scenario, places, undisturbed)
+
+
+def expect_the_same_when_killed_at(
+    operations: Iterable[int], scenario: Scenario, places: Places, undisturbed: Lake
+) -> None:
+    """Run, be killed at an operation, run again and compare, until a run comes to its end."""
+    expected = places.files(undisturbed)
+    before = places.files(scenario.lake(places))
+    written = [name for name, content in expected.items() if before.get(name) != content]
+    for operation in operations:
+        lake = scenario.lake(places)
+        if not scenario.run_killed_at(places, lake, operation):
+            break
+        scenario.run(lake)
+        assert places.files(lake) == expected, f"killed at operation {operation}"
+        places.remove(lake)
+    # On a store a file is one operation, and a rebuild writes four.
+    least = 10 if isinstance(places, OnDisk) else min(10, len(written))
+    assert operation > least > 0
+
+
+@pytest.mark.slow
+@SCENARIOS
+@ON_EACH
+def test_a_run_killed_twice_and_run_again_leaves_the_same_tables(
+    scenario: Scenario, places: Places, undisturbed: Lake
+) -> None:
+    expected = tables_of(undisturbed)
+    for first, second in ((3, 2), (9, 9), (20, 5), (20, 19), (35, 3)):
+        lake = scenario.lake(places)
+        scenario.run_killed_at(places, lake, first)
+        scenario.run_killed_at(places, lake, second)
+        scenario.run(lake)
+        assert_same(tables_of(lake), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_small_batches")
+@pytest.mark.parametrize("name", ["second_load", "rebuild"])
+@ON_A_DISK
+def test_a_run_for_which_there_is_no_room_and_one_with_room_leave_the_same_bytes(
+    scenario: Scenario, places: Places, undisturbed: Lake
+) -> None:
+    expected = places.files(undisturbed)
+    for full_at in count(1, 11):
+        lake = scenario.lake(places)
+        with pytest.MonkeyPatch.context() as patch:
+            disk = FullDisk(patch, full_at)
+            with suppress(OSError):
+                scenario.run(lake)
+        if not disk.is_full:
+            break
+        scenario.run(lake)
+        assert places.files(lake) == expected, f"no room for number {full_at}"
+        places.remove(lake)
+    assert full_at > 10
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_small_batches")
+@pytest.mark.parametrize("name", ["second_load"])
+@ON_A_DISK
+def test_a_lake_that_vanishes_during_a_run_is_made_anew_by_the_next(
+    scenario: Scenario, places: Places, tmp_path: Path
+) -> None:
+    expected = contents_of(loaded_lake(scenario.dump, tmp_path / "undisturbed"))
+    for cleared_at in count(1, 11):
+        lake = scenario.lake(places)
+        with pytest.MonkeyPatch.context() as patch:
+            disk = ClearedDisk(patch, lake.storage.root, cleared_at)
+            with suppress(Exception):
+                scenario.run(lake)
+        if not disk.is_cleared:
+            break
+        scenario.run(lake)
+        assert_same(contents_of(lake), expected)
+        places.remove(lake)
+    assert cleared_at > 10
+
+
+def test_what_was_made_of_a_change_log_that_is_gone_is_made_anew(
+    few: list[JsonDocument], tmp_path: Path
+) -> None:
+    dump = tmp_path / "dump"
+    write_dump(dump, few)
+    lake = loaded_lake(dump, tmp_path / "lake")
+    write_dump(dump, few[2:])
+    expected = contents_of(loaded_lake(dump, tmp_path / "undisturbed"))
+    shutil.rmtree(lake.storage.root / tables.DOCUMENTS.name)
+    load(dump, lake)
+    assert_same(contents_of(lake), expected)
+
+
+@pytest.mark.parametrize("name", ["first_load", "second_load", "another_flattener"])
+@ON_EACH
+def test_a_run_killed_before_the_source_changes_leaves_nothing_behind(
+    scenario: Scenario, places: Places, few: list[JsonDocument], tmp_path: Path
+) -> None:
+    lakes = []
+    for operation in (8, 16, 24, 32):
+        lakes.append(scenario.lake(places))
+        scenario.run_killed_at(places, lakes[-1], operation)
+    first, second, *rest = few
+    write_dump(scenario.dump, [second | {"session_date": "2015-05-05"}, *rest[1:], first])
+    expected = contents_of(loaded_lake(scenario.dump, tmp_path / "undisturbed"))
+    for lake in lakes:
+        load(scenario.dump, lake)
+        assert_same(contents_of(lake), expected)
+
+
+@pytest.mark.parametrize("name", ["first_load", "second_load"])
+@ON_EACH
+def test_whatever_a_killed_run_leaves_can_be_read(scenario: Scenario, places: Places) -> None:
+    before = tables_of(Lake(scenario.before))[tables.DOCUMENTS.name].height
+    for operation in range(1, 60, 7):
+        lake = scenario.lake(places)
+        is_killed = scenario.run_killed_at(places, lake, operation)
+        found = tables_of(lake)
+        assert found[tables.DOCUMENTS.name].height >= before
+        assert not [name for name in places.files(lake) if name.endswith(".tmp")]
+        if not is_killed:
+            break
+
+
+# --- the real thing -----------------------------------------------------------------------------
+
+LOAD = dedent("""\
+    import sys
+    from pathlib import Path
+    from worlds import load
+    from aind_etl.lake import Lake
+
+    load(Path(sys.argv[1]), Lake(Path(sys.argv[2])))
+""")
+
+
+def kill_once(command: list[str], lake: Path, files: int) -> bool:
+    """Start a run, kill it once the lake has so many files, and return whether it came to that."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "support")}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=-1) as run:
+        while run.poll() is None and sum(len(names) for *_, names in os.walk(lake)) < files:
+            time.sleep(0.002)
+        run.send_signal(signal.SIGKILL)
+        run.communicate()
+    return run.returncode == -signal.SIGKILL
+
+
+@pytest.mark.slow
+def test_a_process_killed_at_any_moment_leaves_nothing_that_a_run_does_not_mend(
+    built: Built, tmp_path: Path
+) -> None:
+    expected = files_of(built.lake.storage.root)
+    killed = 0
+    for files in (1, 5, 14, 40, 90):
+        lake = Lake(tmp_path / str(files))
+        command = [sys.executable, "-c", LOAD, str(built.source), str(lake)]
+        killed += kill_once(command, lake.storage.root, files)
+        # A file that was not even locked yet is removed once it is an hour old.
+        for path in lake.storage.path("_staging").glob("*.new"):
+            os.utime(path, (0, 0))
+        load(built.source, lake)
+        assert files_of(lake.storage.root) == expected, f"killed at {files} files"
+        assert list(lake.storage.path("_staging").iterdir()) == []
+    assert killed > 2
+
+
+@pytest.mark.slow
+def test_the_command_killed_and_given_again_makes_the_same_lake_and_warehouse(
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
+    lake = Lake(tmp_path / "lake")
+    command = [
+        *(
+            sys.executable,
+            "-c",
+            "from aind_etl.cli import main; main()",
+            "run",
+            "--no-results",
+        ),
+        *("--source", str(built.source), "--lake", str(lake)),
+    ]
+    assert kill_once(command, lake.storage.root, 40)
+    assert not (lake.storage.root / "warehouse.duckdb").exists()
+    subprocess.run(command, check=True, capture_output=True)
+    assert_same(contents_of(lake), contents_of(built.lake))
+    with connect(lake.storage.root / "warehouse.duckdb") as connection:
+        counts = [
+            connection.execute(f"SELECT count(*) FROM {name}").fetchall()[0][0]
+            for name in ("documents", "analyses", "attributes")
+        ]
+    assert counts == [
+        built.lake.tables.count_rows(table)
+        for table in (tables.DOCUMENTS, tables.ANALYSES, tables.ATTRIBUTES)
+    ]
+    with dg.DagsterInstance.get() as instance:
+        statuses = [run.status for run in instance.get_runs()]
+    assert statuses.count(dg.DagsterRunStatus.FAILURE) == 1, "the one that was killed"
+    assert set(statuses) == {dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS}

@@ -1,0 +1,287 @@
+"""Runs made by Celery's workers: real servers, real workers, and what goes wrong between them."""
+
+import os
+import signal
+import time
+from contextlib import contextmanager
+from datetime import timedelta
+from zlib import crc32
+
+import dagster as dg
+import pytest
+from cluster import PARTITION, WORKERS, running_cluster
+from containers import wait_until
+from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
+from mongod import NoMongodError, failing
+from monitoring import monitor
+from postgresql import NoPostgresqlError
+from redis_server import NoRedisError, find_redis, running_redis
+from result_endpoint import error
+from worlds import MAIN, assert_same, contents_of
+
+from aind_etl.changelog.passes import Pass
+from aind_etl.changelog.staleness import find_arrivals
+from aind_etl.client.verify import verify_warehouse
+from aind_etl.errors import ConfigurationError
+from aind_etl.orchestration.command_runs import IN_FLIGHT
+from aind_etl.orchestration.definitions import build_defs
+from aind_etl.orchestration.jobs import REFRESH_COLLECTION, pass_config
+from aind_etl.orchestration.launcher import LauncherOfTheSettings, WatchfulRunLauncher
+from aind_etl.orchestration.partitions import make_partitions
+from aind_etl.orchestration.resources import Etl
+from aind_etl.settings import load_settings
+from aind_etl.warehouse.build import is_current
+
+UNAVAILABLE = (NoMongodError, NoPostgresqlError, NoRedisError)
+DOCUMENTS = int(os.environ.get("AIND_ETL_TEST_DOCUMENTS", "1000"))
+PARTITION_DOCUMENTS = os.environ.get("AIND_ETL_TEST_PARTITION_DOCUMENTS", "300")
+DOCUMENTS_A_SESSION = 22
+AN_HOUR = 3600
+
+
+@contextmanager
+def started(folder, services, **choices):
+    """Give the parts, with some processes that start; skip where a part is not to be had."""
+    try:
+        running = running_cluster(folder, **choices)
+        made = running.__enter__()
+    except UNAVAILABLE as problem:
+        pytest.skip(str(problem))
+    try:
+        for name in services:
+            made.start(name)
+        yield made
+    finally:
+        running.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Give the parts with three workers, and nobody who asks them for anything."""
+    with started(tmp_path_factory.mktemp("cluster"), WORKERS, sessions=2) as made:
+        yield made
+
+
+@pytest.fixture
+def instance(cluster, monkeypatch):
+    """Return the instance of the workers."""
+    for name, value in cluster.environment().items():
+        monkeypatch.setenv(name, value)
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+@pytest.mark.slow
+def test_three_workers_load_what_one_process_loads(cluster, instance, tmp_path):
+    """Whatever the store refuses now and then, and though the broker is started anew meanwhile."""
+    names = sorted(cluster.client["analysis"].list_collection_names())
+    make_partitions(instance, {name: [name] for name in names})
+    cluster.store.faults = lambda path, times: (
+        error(503, "SlowDown") if times == 0 and crc32(path.encode()) % 3 == 0 else None
+    )
+    runs = [cluster.launch(instance, REFRESH_COLLECTION, name) for name in names[:3]]
+    cluster.wait_for_workers()
+    cluster.broker.end(signal.SIGKILL)
+    cluster.broker.start()
+    runs += [cluster.launch(instance, REFRESH_COLLECTION, name) for name in names[3:]]
+    assert [cluster.wait_for_run(instance, run) for run in runs] == ["SUCCESS"] * len(names)
+    assert len(cluster.makers()) > 1
+    assert_same(said_by(cluster.lake), said_by(loaded_alone(names, tmp_path / "alone")))
+
+
+def loaded_alone(names, folder):
+    """Return a lake on a disk that this process has loaded from the same source."""
+    etl = Etl(load_settings(lake=folder, partition_documents=10**9))
+    refresh = build_defs({"etl": etl}).resolve_job_def(REFRESH_COLLECTION)
+    with dg.DagsterInstance.ephemeral() as instance:
+        make_partitions(instance, {name: [name] for name in names})
+        for name in names:
+            refresh.execute_in_process(
+                instance=instance, partition_key=name, run_config=pass_config(Pass.NEW)
+            )
+    return etl.lake
+
+
+def said_by(lake):
+    """Return what a lake says, but not when it was looked at."""
+    return {name: rows.drop("checked_at", strict=False) for name, rows in contents_of(lake).items()}
+
+
+@pytest.mark.long
+def test_a_run_that_is_cancelled_ends_and_its_worker_takes_another(cluster, instance):
+    cluster.wait_for_workers()
+    make_partitions(instance, {MAIN: [MAIN]})
+    with failing(cluster.client, "find", times=None, blockConnection=True, blockTimeMS=60_000):
+        run = cluster.launch(instance, REFRESH_COLLECTION, MAIN)
+        begun = dg.DagsterEventType.STEP_START
+        wait_until(lambda: instance.all_logs(run, of_type=begun), 120, cluster.said)
+        assert instance.run_launcher.terminate(run)
+        assert cluster.wait_for_run(instance, run) == "CANCELED"
+    runs = [cluster.launch(instance, REFRESH_COLLECTION, MAIN) for _ in WORKERS]
+    assert "SUCCESS" in [cluster.wait_for_run(instance, run) for run in runs]
+
+
+@pytest.mark.long
+def test_whatever_goes_wrong_the_tables_are_those_of_one_process(tmp_path, monkeypatch):
+    """A worker is killed with a partition in hand, the broker is killed, the store is away."""
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    services = ("code", *WORKERS)
+    sessions = max(2, DOCUMENTS // DOCUMENTS_A_SESSION)
+    variables = {
+        "AIND_ETL_SENSOR_INTERVAL_SECONDS": "5",
+        "AIND_ETL_PARTITION_DOCUMENTS": PARTITION_DOCUMENTS,
+    }
+    with started(folder, services, sessions=sessions, **variables) as cluster:
+        for name, value in cluster.environment().items():
+            monkeypatch.setenv(name, value)
+        cluster.wait_for_code()
+        cluster.wait_for_workers()
+        with dg.DagsterInstance.get() as instance:
+            cluster.start("daemon")
+            killed = kill_a_worker(cluster, instance)
+            lose_the_broker(cluster)
+            lose_the_store(cluster, instance)
+            wait_until(
+                lambda: is_settled(cluster, instance), AN_HOUR, lambda: told(cluster, instance)
+            )
+            [failure] = instance.all_logs(killed, of_type=dg.DagsterEventType.RUN_FAILURE)
+            assert "no worker has it in hand any more" in failure.dagster_event.message
+        names = sorted(cluster.client["analysis"].list_collection_names())
+        assert_same(said_by(cluster.lake), said_by(loaded_alone(names, tmp_path / "alone")))
+        assert list(verify_warehouse(cluster.lake, load_settings().warehouse_path)) == []
+
+
+def kill_a_worker(cluster, instance):
+    """Kill a worker that has written the first of a partition, and start another in its place."""
+
+    def half_done():
+        runs = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+        return next(
+            (
+                (run.run_id, worker)
+                for run in runs
+                if run.tags.get(PARTITION, "").startswith(MAIN)
+                and (worker := cluster.worker_of(instance, run.run_id))
+                and cluster.lake.storage.files(f"documents/collection={MAIN}", ".parquet")
+            ),
+            None,
+        )
+
+    run, worker = wait_until(half_done, AN_HOUR, lambda: told(cluster, instance))
+    cluster.end(worker, signal.SIGKILL)
+    cluster.start(worker)
+    return run
+
+
+def lose_the_broker(cluster):
+    """Kill the broker, and start it again a while later."""
+    cluster.broker.end(signal.SIGKILL)
+    time.sleep(10)
+    cluster.broker.start()
+
+
+def lose_the_store(cluster, instance):
+    """Let the store answer nothing for longer than anybody asks again."""
+    asked = len(cluster.store.requests)
+    cluster.store.faults = lambda _path, _times: error(503, "ServiceUnavailable")
+    wait_until(
+        lambda: len(cluster.store.requests) > asked + 5, 600, lambda: told(cluster, instance)
+    )
+    time.sleep(30)
+    cluster.store.faults = lambda _path, _times: None
+
+
+def is_settled(cluster, instance):
+    """Return whether the lake has everything, the warehouse has the lake, and nothing is under way.
+
+    As the sensors tell it.
+    """
+    time.sleep(3)
+    if instance.get_runs_count(dg.RunsFilter(statuses=list(IN_FLIGHT))):
+        return False
+    etl = Etl(load_settings())
+    with etl.open_source() as source:
+        arrivals = find_arrivals(
+            source,
+            etl.lake,
+            etl.settings.choose,
+            most_documents=etl.settings.partition_documents,
+            within=timedelta(minutes=1),
+        )
+    return not arrivals.behind and is_current(etl.lake, etl.settings.warehouse_path)
+
+
+def told(cluster, instance):
+    """Return how runs stand, and what the processes printed."""
+    runs = [f"{run.job_name} {run.tags.get(PARTITION)} {run.status}" for run in instance.get_runs()]
+    return "\n".join([cluster.said(), *runs])
+
+
+@pytest.fixture
+def broker():
+    """Give a broker to which no worker listens."""
+    try:
+        with running_redis(find_redis()) as server:
+            yield server
+    except NoRedisError as problem:
+        pytest.skip(str(problem))
+
+
+@pytest.fixture
+def monitored(broker, new_history, monkeypatch):
+    """Return an instance with a run that some worker once began."""
+    monkeypatch.setenv("AIND_ETL_ENGINE", "celery")
+    monkeypatch.setenv("AIND_ETL_CELERY_BROKER_URL", f"redis://127.0.0.1:{broker.port}/0")
+    ours = {
+        "module": "aind_etl.orchestration.launcher",
+        "class": "LauncherOfTheSettings",
+        "config": {"patience_seconds": 300},
+    }
+    overrides = {"run_launcher": ours, "run_monitoring": {"enabled": True}}
+    with dg.DagsterInstance.local_temp(str(new_history), overrides) as instance:
+        instance.create_run_for_job(
+            dg.GraphDefinition("empty").to_job(),
+            status=dg.DagsterRunStatus.STARTED,
+            tags={DAGSTER_CELERY_TASK_ID_TAG: "of-a-worker-that-died"},
+        )
+        yield instance
+
+
+STARTED, FAILURE = [dg.DagsterRunStatus.STARTED], [dg.DagsterRunStatus.FAILURE]
+
+
+def test_a_run_that_no_worker_knows_is_missed_after_a_while(monitored):
+    now = time.time()
+    assert monitor(monitored, now) == STARTED
+    assert monitor(monitored, now + 299) == STARTED
+    assert monitor(monitored, now + 301) == FAILURE
+
+
+def test_while_the_broker_is_away_no_run_counts_as_dead(monitored, broker):
+    now = time.time()
+    broker.end(signal.SIGKILL)
+    assert monitor(monitored, now) == STARTED
+    assert monitor(monitored, now + 3600) == STARTED
+
+
+def choose_launcher(monkeypatch, engine, **more):
+    monkeypatch.setenv("AIND_ETL_ENGINE", engine)
+    for name, value in more.items():
+        monkeypatch.setenv(name, value)
+    return LauncherOfTheSettings.from_config_value(None, {"patience_seconds": 7})
+
+
+@pytest.mark.parametrize("engine", ["process", "multiprocess"])
+def test_on_one_machine_runs_are_processes_of_the_code_location(monkeypatch, engine):
+    assert isinstance(choose_launcher(monkeypatch, engine), WatchfulRunLauncher)
+
+
+def test_celery_needs_the_address_of_a_broker(monkeypatch):
+    with pytest.raises(ConfigurationError, match="AIND_ETL_CELERY_BROKER_URL is not set"):
+        choose_launcher(monkeypatch, "celery")
+
+
+def test_kubernetes_needs_the_instance_of_the_chart(monkeypatch):
+    with pytest.raises(ConfigurationError, match="Helm chart"):
+        choose_launcher(monkeypatch, "kubernetes")

@@ -1,0 +1,609 @@
+"""Dagster: what a code location offers, what a run reports, and that the page is served."""
+
+import base64
+import gzip
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+from dagster._core.definitions.data_version import CachingStaleStatusResolver
+from dagster._core.loader import LoadingContextForTest
+from worlds import MAIN, read_dump, write_dump
+
+from aind_etl.changelog.passes import Pass
+from aind_etl.contract import ANALYSIS_TABLES, FLATTENED_TABLES, table_named, tables
+from aind_etl.contract.ddl import describe
+from aind_etl.errors import AindEtlError, ConfigurationError, DataError, SourceError
+from aind_etl.lake import Lake
+from aind_etl.orchestration.definitions import build_defs
+from aind_etl.orchestration.instance import dagster_home, run_everything
+from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION, SESSIONS, pass_config
+from aind_etl.orchestration.resources import Etl
+from aind_etl.progress import NoProgress
+from aind_etl.settings import load_settings
+
+CLONE = Path(__file__).parents[2]
+COMMAND = Path(sys.executable).with_name("aind-etl")
+SMALL = "dynamic-foraging-analysis"
+
+LAKE_TABLES = (
+    "analyses",
+    "attributes",
+    "cross_validation",
+    "fit_parameters",
+    "input_assets",
+    "rejected_documents",
+    "rejected_values",
+)
+INVENTORY = ("result_files", "result_folders")
+TRIALS = ("analyses_latents", "other_latents", "rejected_results", "trials")
+BY_COLLECTION = {"documents", *LAKE_TABLES, *INVENTORY, *TRIALS}
+ASSETS = {
+    # Asset: its group, what it is made of, and its kinds.
+    "documents": ("lake", set(), {"mongodb", "parquet"}),
+    **{name: ("lake", {"documents"}, {"polars", "parquet"}) for name in LAKE_TABLES},
+    **{name: ("results", {"analyses"}, {"s3", "parquet"}) for name in INVENTORY},
+    **{name: ("results", {"analyses", "result_files"}, {"s3", "parquet"}) for name in TRIALS},
+    "unclaimed_folders": ("results", {"analyses", "result_files"}, {"s3", "parquet"}),
+    "sessions": ("results", set(), {"s3", "parquet"}),
+    "warehouse": ("warehouse", {*BY_COLLECTION, "unclaimed_folders", "sessions"}, {"duckdb"}),
+    "report": ("warehouse", {"warehouse"}, {"html"}),
+    "latest_analyses": ("views", {"analyses"}, {"duckdb", "sql"}),
+    "analyses_with_files": (
+        "views",
+        {"analyses", "analyses_latents", "rejected_results", "result_files", "result_folders"},
+        {"duckdb", "sql"},
+    ),
+    "missing_result_files": (
+        "views",
+        {"analyses", "result_files", "result_folders"},
+        {"duckdb", "sql"},
+    ),
+    "orphan_result_folders": ("views", {"analyses", "unclaimed_folders"}, {"duckdb", "sql"}),
+    "sessions_with_fits": ("views", {"analyses", "best_models", "sessions"}, {"duckdb", "sql"}),
+    "mle_fitting": (
+        "views",
+        {"analyses", "fit_parameters", "cross_validation", "input_assets"},
+        {"duckdb", "sql"},
+    ),
+    "best_models": ("marts", {"model_comparison"}, {"duckdb", "sql"}),
+    "collection_freshness": ("marts", {"documents", "analyses"}, {"duckdb", "sql"}),
+    "fit_coverage": ("marts", {"analyses"}, {"duckdb", "sql"}),
+    "fit_parameters_wide": ("marts", {"analyses", "fit_parameters"}, {"duckdb", "sql"}),
+    "model_comparison": ("marts", {"latest_analyses"}, {"duckdb", "sql"}),
+    "parameter_trajectories": (
+        "marts",
+        {"analyses", "latest_analyses", "fit_parameters"},
+        {"duckdb", "sql"},
+    ),
+    "pipeline_agreement": ("marts", {"analyses", "fit_parameters"}, {"duckdb", "sql"}),
+}
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch):
+    for name in os.environ:
+        if name.startswith(("AIND_ETL_", "DAGSTER_")) and name != "AIND_ETL_RESULTS_ROOT":
+            monkeypatch.delenv(name)
+
+
+def etl_of(source, folder, **settings):
+    return Etl(load_settings(source=str(source), lake=folder / "lake", **settings))
+
+
+@pytest.fixture(scope="module")
+def specs():
+    graph = build_defs().resolve_asset_graph()
+    return {key.to_user_string(): graph.get(key) for key in graph.get_all_asset_keys()}
+
+
+@pytest.fixture(scope="module")
+def two_collections(sample_dump, tmp_path_factory):
+    """Return a dump of two collections of the sample, the main one and a small one."""
+    folder = tmp_path_factory.mktemp("dump")
+    for name in (MAIN, SMALL):
+        shutil.copy(sample_dump / f"{name}.jsonl", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(two_collections, tmp_path_factory):
+    """Return a run of every asset on an instance of its own, its settings and that instance."""
+    folder = tmp_path_factory.mktemp("run")
+    etl = etl_of(two_collections, folder)
+    with dg.DagsterInstance.ephemeral(tempdir=str(folder)) as instance:
+        yield run_jobs(etl, instance), etl, instance
+
+
+def run_jobs(etl, instance, pass_kind=Pass.NEW):
+    """Refresh every collection and publish, and return the materializations by asset."""
+    definitions = build_defs({"etl": etl})
+    refresh = definitions.resolve_job_def(REFRESH_COLLECTION)
+    collections = etl.list_collections()
+    instance.add_dynamic_partitions("collections", collections)
+    results = [
+        refresh.execute_in_process(
+            instance=instance, partition_key=name, run_config=pass_config(pass_kind)
+        )
+        for name in collections
+    ]
+    results += [
+        definitions.resolve_job_def(name).execute_in_process(instance=instance)
+        for name in (SESSIONS, PUBLISH)
+    ]
+    made = {}
+    for result in results:
+        assert result.success
+        for event in result.get_asset_materialization_events():
+            materialization = event.step_materialization_data.materialization
+            key = (event.asset_key.to_user_string(), materialization.partition)
+            made[key] = {name: value.value for name, value in materialization.metadata.items()}
+    return made
+
+
+@pytest.fixture(scope="module")
+def metadata(run):
+    """Return what the run reported of each asset that has no partitions."""
+    made, _, _ = run
+    return {name: metadata for (name, partition), metadata in made.items() if partition is None}
+
+
+# --- what there is ----------------------------------------------------------------------------
+
+
+def test_the_definitions_can_be_loaded():
+    dg.Definitions.validate_loadable(build_defs())
+
+
+def test_the_assets_have_their_names_groups_upstreams_and_kinds(specs):
+    assert {
+        name: (
+            node.group_name,
+            {key.to_user_string() for key in node.parent_keys},
+            {key.removeprefix("dagster/kind/") for key in node.tags if "kind" in key},
+        )
+        for name, node in specs.items()
+    } == ASSETS
+
+
+def test_a_backfill_makes_one_run_a_collection(specs):
+    assert {
+        name: node.backfill_policy.max_partitions_per_run
+        for name, node in specs.items()
+        if node.is_partitioned
+    } == dict.fromkeys(BY_COLLECTION, 1)
+
+
+def test_every_asset_says_what_it_is(specs):
+    for name, node in specs.items():
+        assert node.description.endswith("."), name
+    assert specs["analyses"].description == tables.ANALYSES.description
+    assert specs["best_models"].description.startswith("One row per session")
+
+
+def test_one_job_brings_a_collection_up_to_date_and_one_publishes():
+    definitions = build_defs()
+    made = {
+        name: {
+            key.to_user_string()
+            for key in definitions.resolve_job_def(name).asset_layer.executable_asset_keys
+        }
+        for name in (REFRESH_COLLECTION, PUBLISH)
+    }
+    assert made[REFRESH_COLLECTION] == BY_COLLECTION
+    assert made[PUBLISH] == ASSETS.keys() - made[REFRESH_COLLECTION] - {"sessions"}
+
+
+@pytest.mark.parametrize(
+    "table",
+    [tables.DOCUMENTS, *FLATTENED_TABLES],
+    ids=lambda table: table.name,
+)
+def test_every_table_shows_its_columns_and_where_they_come_from(specs, table):
+    metadata = specs[table.name].metadata
+    columns = metadata["dagster/column_schema"].value.columns
+    assert [(one.name, one.type, one.description, one.constraints.nullable) for one in columns] == [
+        (column.name, column.type.value, describe(column), not column.required)
+        for column in table.columns
+    ]
+    if table is tables.DOCUMENTS:
+        assert "dagster/column_lineage" not in metadata
+        return
+    lineage = metadata["dagster/column_lineage"].value.deps_by_column
+    assert list(lineage) == list(table.column_names)
+    log = set(tables.DOCUMENTS.column_names)
+    for name, deps in lineage.items():
+        assert {dep.asset_key.to_user_string() for dep in deps} == {"documents"}, name
+        assert {dep.column_name for dep in deps} <= log
+    if table is not tables.REJECTED_DOCUMENTS:
+        assert [dep.column_name for dep in lineage["record_id"]] == ["record_id"]
+
+
+def test_the_settings_come_from_the_environment_unless_a_variant_is_asked_for(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setenv("AIND_ETL_LAKE", str(tmp_path / "of the environment"))
+    assert build_defs().resources["etl"].settings.lake == tmp_path / "of the environment"
+    other = etl_of("sample:", tmp_path)
+    assert build_defs({"etl": other}).resources["etl"] is other
+
+
+def test_the_page_shows_no_password(monkeypatch):
+    monkeypatch.setenv("AIND_ETL_SOURCE", "mongodb://reader:s3cret@db.example/analysis")
+    assert "s3cret" not in repr(build_defs().resources["etl"])
+
+
+# --- what a run does and reports ----------------------------------------------------------------
+
+
+def test_every_asset_is_made_and_those_of_the_lake_once_a_collection(run):
+    made, etl, _ = run
+    collections = etl.list_collections()
+    lake_assets = {(name, one) for name in BY_COLLECTION for one in collections}
+    others = {(name, None) for name in ASSETS.keys() - BY_COLLECTION}
+    assert made.keys() == lake_assets | others
+
+
+@pytest.mark.parametrize("name", sorted(BY_COLLECTION))
+def test_the_rows_reported_are_those_of_the_lake(run, name):
+    made, etl, _ = run
+    table = table_named(name)
+    for collection in etl.list_collections():
+        found = made[name, collection]
+        assert found["dagster/partition_row_count"] == etl.lake.tables.count_rows(table, collection)
+        assert found["dagster/uri"] == str(etl.lake.storage.path(name))
+        assert found["bytes"] == sum(
+            path.stat().st_size for path in etl.lake.tables.files(table, collection)
+        )
+        assert found["seconds"] > 0
+
+
+def test_what_the_extraction_found_is_reported(two_collections, run):
+    made, _, _ = run
+    count = len(read_dump(two_collections, SMALL))
+    found = made["documents", SMALL]
+    assert found["source"] == str(two_collections)
+    assert found["pass"] == "new"
+    assert (found["new"], found["changed"], found["deleted"]) == (count, 0, 0)
+    flattened = made["analyses", SMALL]
+    assert (flattened["flattened"], flattened["rejected"]) == (count, 0)
+
+
+def test_the_newest_analyses_and_when_they_ended_are_shown(run):
+    made, etl, _ = run
+    found = made["analyses", SMALL]
+    rows = (
+        etl.lake.tables.scan(tables.ANALYSES, SMALL).select("finished_at", "session_key").collect()
+    )
+    newest = rows.sort("finished_at", descending=True).row(0)
+    assert found["newest finished"] == newest[0].timestamp()
+    assert newest[1] in found["preview"].splitlines()[2]
+
+
+def test_a_changed_flattener_shows_its_tables_as_stale(run, specs):
+    _, _, instance = run
+    definitions = build_defs()
+
+    def statuses(assets):
+        graph = dg.Definitions(assets, resources=definitions.resources).resolve_asset_graph()
+        resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
+        return {name: resolver.get_status(dg.AssetKey(name), SMALL).value for name in LAKE_TABLES}
+
+    assert set(statuses(definitions.assets).values()) == {"FRESH"}
+    changed = [
+        one.map_asset_specs(lambda spec: spec.replace_attributes(code_version="another"))
+        if dg.AssetKey("analyses") in one.keys
+        else one
+        for one in definitions.assets
+    ]
+    assert set(statuses(changed).values()) == {"STALE"}
+
+
+def test_the_warehouse_reports_its_size_and_rows(run, metadata):
+    _, etl, _ = run
+    path = etl.settings.warehouse_path
+    found = metadata["warehouse"]
+    assert found["published"] is True
+    assert found["bytes"] == path.stat().st_size
+    assert f"| analyses | {etl.lake.tables.count_rows(tables.ANALYSES):,} |" in found["rows"]
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, (group, *_) in ASSETS.items() if group in {"views", "marts"}]
+)
+def test_views_and_marts_report_the_columns_they_have(run, metadata, name):
+    from aind_etl.warehouse.build import connect
+
+    _, etl, _ = run
+    with connect(etl.settings.warehouse_path) as connection:
+        described = connection.execute(f"DESCRIBE {name}").fetchall()
+        ((count,),) = connection.execute(f"SELECT count(*) FROM {name}").fetchall()
+    columns = metadata[name]["dagster/column_schema"].columns
+    assert [(one.name, one.type) for one in columns] == [row[:2] for row in described]
+    assert metadata[name]["preview"].startswith(f"| {described[0][0]} |")
+    if ASSETS[name][0] == "marts":
+        assert metadata[name]["dagster/row_count"] == count
+
+
+def test_arrivals_and_lags_are_drawn_as_pictures(metadata):
+    found = metadata["collection_freshness"]
+    for name in ("arrivals a day", "lag from finished to first seen"):
+        picture = base64.b64decode(found[name].partition("base64,")[2].rstrip(")"))
+        assert picture.startswith(b"\x89PNG")
+
+
+def test_a_second_run_changes_nothing_and_says_so(run):
+    _, etl, instance = run
+    before = etl.settings.warehouse_path.stat().st_ino
+    made = run_jobs(etl, instance, Pass.FULL)
+    found = made["documents", SMALL]
+    assert found["pass"] == "full"
+    assert (found["new"], found["changed"]) == (0, 0)
+    assert found["unchanged"] == found["dagster/partition_row_count"]
+    assert made["warehouse", None]["published"] is False
+    assert etl.settings.warehouse_path.stat().st_ino == before
+
+
+def test_a_run_touches_only_its_collection(run, tmp_path):
+    _, done, _ = run
+    etl = etl_of(done.settings.source, tmp_path)
+    with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
+        instance.add_dynamic_partitions("collections", [SMALL])
+        refresh = build_defs({"etl": etl}).resolve_job_def(REFRESH_COLLECTION)
+        assert refresh.execute_in_process(instance=instance, partition_key=SMALL).success
+    assert etl.lake.collections() == [SMALL]
+    for table in (tables.DOCUMENTS, *ANALYSIS_TABLES):
+        assert etl.lake.tables.count_rows(table) == done.lake.tables.count_rows(table, SMALL)
+
+
+# --- what goes wrong ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def home(monkeypatch, new_history):
+    monkeypatch.setenv("DAGSTER_HOME", str(new_history))
+    return new_history
+
+
+def test_every_asset_can_be_materialised_by_itself_as_the_page_does(sample_dump, tmp_path):
+    """An asset, those made with it, and their own checks; nothing else was ever published."""
+    jobs = [
+        dg.define_asset_job(
+            f"only_{name}",
+            selection=dg.AssetSelection.assets(name).required_multi_asset_neighbors(),
+        )
+        for name in ASSETS
+    ]
+    etl = etl_of(sample_dump, tmp_path)
+    definitions = dg.Definitions.merge(build_defs({"etl": etl}), dg.Definitions(jobs=jobs))
+    resolved = {name: definitions.resolve_job_def(f"only_{name}") for name in ASSETS}
+    with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
+        instance.add_dynamic_partitions("collections", [SMALL])
+        before = resolved["documents"].execute_in_process(instance=instance, partition_key=SMALL)
+        assert before.success
+        assert before.get_asset_check_evaluations() == []
+        assert (
+            resolved["analyses"].execute_in_process(instance=instance, partition_key=SMALL).success
+        )
+        assert resolved["warehouse"].execute_in_process(instance=instance).success
+        after = resolved["documents"].execute_in_process(instance=instance, partition_key=SMALL)
+    asked = [one.asset_check_key.to_user_string() for one in after.get_asset_check_evaluations()]
+    assert asked == ["documents:collections_are_fresh"]
+
+
+class Mending(NoProgress):
+    """Mends a dump that was cut off when it is read for the second time."""
+
+    def __init__(self, whole, target):
+        self._whole, self._target = whole, target
+        self._extracts = 0
+
+    def step(self, name):
+        """Count how often the reading begins."""
+        self._extracts += name.startswith("extract")
+        if self._extracts == 2:
+            self._target.write_bytes(self._whole)
+
+
+def refresh_once(etl, folder):
+    """Refresh a collection, and return how it went and how often it was tried again."""
+    refresh = build_defs({"etl": etl}).resolve_job_def(REFRESH_COLLECTION)
+    with dg.DagsterInstance.ephemeral(tempdir=str(folder)) as instance:
+        instance.add_dynamic_partitions("collections", [SMALL])
+        result = refresh.execute_in_process(
+            instance=instance, partition_key=SMALL, raise_on_error=False
+        )
+    tried_again = [event for event in result.all_events if event.is_step_up_for_retry]
+    return result.success, len(tried_again)
+
+
+def test_a_step_that_cannot_read_the_source_asks_it_again(monkeypatch, sample_dump, tmp_path):
+    monkeypatch.setattr("aind_etl.orchestration.resources._FIRST_PAUSE_SECONDS", 0)
+    whole = gzip.compress((sample_dump / f"{SMALL}.jsonl").read_bytes())
+    target = tmp_path / "dump" / f"{SMALL}.jsonl.gz"
+    target.parent.mkdir()
+    target.write_bytes(whole[:-100])
+    never_mended = replace(etl_of(target.parent, tmp_path), source_retries=2)
+    assert refresh_once(never_mended, tmp_path) == (False, 2)
+    mended = replace(never_mended, progress=Mending(whole, target))
+    assert refresh_once(mended, tmp_path) == (True, 1)
+    assert build_defs().resources["etl"].source_retries == 3
+
+
+def test_a_step_that_was_refused_is_not_tried_again(two_collections, tmp_path):
+    etl = replace(etl_of(two_collections, tmp_path), source_retries=2)
+    with etl.lake.lock(SMALL):
+        assert refresh_once(etl, tmp_path) == (False, 0)
+
+
+def test_the_error_of_an_asset_reaches_the_caller_as_it_was_raised(home, tmp_path):
+    with pytest.raises(ConfigurationError, match="The source 'nowhere' is no folder"):
+        run_everything(etl_of("nowhere", tmp_path), Pass.NEW)
+
+
+def test_one_collection_that_cannot_be_read_does_not_stop_the_others(home, sample_dump, tmp_path):
+    dump = tmp_path / "dump"
+    documents = read_dump(sample_dump, SMALL)
+    write_dump(dump, documents, "whole")
+    (dump / "cut.jsonl.gz").write_bytes(b"\x1f\x8b\x08\x00 cut off")
+    etl = etl_of(dump, tmp_path)
+    with pytest.raises(SourceError, match=r"cut\.jsonl\.gz' cannot be read to its end"):
+        run_everything(etl, Pass.NEW)
+    assert etl.lake.change_log("whole").live_documents().height == len(documents)
+    with dg.DagsterInstance.get() as instance:
+        found = {
+            run.tags.get("dagster/partition", run.job_name): run.status
+            for run in instance.get_runs()
+        }
+    assert found == {
+        "cut": dg.DagsterRunStatus.FAILURE,
+        "whole": dg.DagsterRunStatus.SUCCESS,
+        SESSIONS: dg.DagsterRunStatus.SUCCESS,
+        PUBLISH: dg.DagsterRunStatus.SUCCESS,
+    }
+
+
+def test_a_collection_that_another_run_writes_is_an_error_that_says_so(home, sample_dump, tmp_path):
+    write_dump(tmp_path / "dump", read_dump(sample_dump, SMALL), SMALL)
+    etl = etl_of(tmp_path / "dump", tmp_path)
+    with etl.lake.lock(SMALL), pytest.raises(DataError, match="Another run is writing"):
+        run_everything(etl, Pass.NEW, with_results=False)
+    assert issubclass(DataError, AindEtlError)
+
+
+# --- the instance -------------------------------------------------------------------------------
+
+
+def test_the_instance_is_the_named_one_else_the_lakes_own(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    lake = tmp_path / "lake"
+    assert dagster_home(lake) == lake / "_dagster"
+    assert (lake / "_dagster" / "dagster.yaml").read_text() == (
+        CLONE / "dagster_home" / "dagster.yaml"
+    ).read_text()
+    assert dagster_home(tmp_path / "other") == tmp_path / "other" / "_dagster"
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "named"))
+    assert dagster_home(lake) == tmp_path / "named"
+    assert (tmp_path / "named" / "dagster.yaml").is_file()
+
+
+def test_an_instance_that_was_set_up_is_left_as_it_is(monkeypatch, tmp_path):
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    (tmp_path / "dagster.yaml").write_text("telemetry:\n  enabled: false\n# mine\n")
+    dagster_home(tmp_path / "lake")
+    assert (tmp_path / "dagster.yaml").read_text().endswith("# mine\n")
+
+
+@pytest.mark.slow
+def test_a_run_of_the_command_stands_in_the_history_of_the_instance(home, sample_dump, tmp_path):
+    write_dump(tmp_path / "dump", read_dump(sample_dump, SMALL), SMALL)
+    subprocess.run(
+        [COMMAND, "run", "--source", "dump"],
+        cwd=tmp_path,
+        env=os.environ | {"DAGSTER_HOME": str(home)},
+        capture_output=True,
+        check=True,
+    )
+    with dg.DagsterInstance.get() as instance:
+        runs = instance.get_runs()[::-1]
+        assert [run.job_name for run in runs] == [REFRESH_COLLECTION, SESSIONS, PUBLISH]
+        assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
+        event = instance.get_latest_materialization_event(dg.AssetKey("analyses"))
+        assert event.run_id == runs[0].run_id
+        rows = event.asset_materialization.metadata["dagster/row_count"].value
+        assert rows == Lake(tmp_path / "lake").tables.count_rows(tables.ANALYSES) > 0
+        known = {key.to_user_string() for key in instance.all_asset_keys()}
+    assert known == ASSETS.keys()
+
+
+# --- the page -----------------------------------------------------------------------------------
+
+
+def free_port():
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+@contextmanager
+def serving(arguments, folder, environment):
+    """Run a server in a session of its own, and end all of its processes."""
+    log = folder / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*map(str, arguments)],
+            cwd=folder,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        yield process, log
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def wait_for(url, process, log):
+    """Return the answer of a server as soon as there is one."""
+    while True:
+        try:
+            with urllib.request.urlopen(url) as answer:
+                return json.load(answer)
+        except (urllib.error.URLError, ConnectionError):
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.2)
+
+
+def ask(port, query):
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/graphql",
+        data=json.dumps({"query": query}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)["data"]
+
+
+def test_the_workspace_of_a_clone_names_the_definitions():
+    [one] = yaml.safe_load((CLONE / "workspace.yaml").read_text())["load_from"]
+    module = import_module(one["python_module"]["module_name"])
+    assert isinstance(module.defs, dg.Definitions)
+
+
+@pytest.mark.slow
+def test_the_page_is_served_with_every_asset(home, tmp_path):
+    port = free_port()
+    arguments = [COMMAND, "dev", "--port", port, "--lake", tmp_path / "lake"]
+    with serving(arguments, tmp_path, os.environ) as (process, log):
+        information = wait_for(f"http://127.0.0.1:{port}/server_info", process, log)
+        assert information["dagster_version"] == dg.__version__
+        nodes = ask(port, "{ assetNodes { assetKey { path } groupName description } }")
+        found = {"/".join(node["assetKey"]["path"]): node for node in nodes["assetNodes"]}
+        assert found.keys() == ASSETS.keys()
+        assert found["analyses"]["description"] == tables.ANALYSES.description
+        jobs = ask(
+            port,
+            "{ repositoriesOrError { ... on RepositoryConnection { nodes { jobs { name } } } } }",
+        )
+        (repository,) = jobs["repositoriesOrError"]["nodes"]
+        assert {REFRESH_COLLECTION, PUBLISH} <= {job["name"] for job in repository["jobs"]}

@@ -1,0 +1,236 @@
+"""Dagster's page as a person sees it: started by `dagster dev`, opened in a browser.
+
+The pictures of the documentation are made here: ``AIND_ETL_WRITE_PICTURES=1`` writes them.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from shutil import copy
+
+import polars as pl
+import pytest
+from chromium import chromium_path, opened_chromium
+from containers import end_group, free_port, wait_until
+from mongod import NoMongodError, find_mongod, running_mongod
+from pymongo import MongoClient
+from worlds import MAIN, read_dump
+
+from aind_etl import Warehouse
+from aind_etl.contract import tables
+from aind_etl.lake import Lake
+from aind_etl.sample import write_world
+
+CLONE = Path(__file__).parents[2]
+PICTURES = CLONE / "docs" / "images"
+DAGSTER = Path(sys.executable).with_name("dagster")
+WITHOUT_A_HAND = 300
+
+# Together, wherever tests are spread over processes: they share the page.
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("page")]
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory):
+    """Return a collection of a real server, with the documents of a small world."""
+    folder = tmp_path_factory.mktemp("source")
+    write_world(folder, sessions=12, seed=0, formats=("jsonl",), results=False)
+    try:
+        with (
+            running_mongod(find_mongod(), folder / "mongod") as port,
+            MongoClient("127.0.0.1", port) as client,
+        ):
+            for path in folder.glob("*.jsonl"):
+                client["analysis"][path.stem].insert_many(read_dump(folder, path.stem))
+            yield client["analysis"][MAIN]
+    except NoMongodError as error:
+        pytest.skip(str(error))
+
+
+class Served:
+    """Dagster's page on a lake of its own, with everything behind it."""
+
+    def __init__(self, folder, port):
+        self.lake = Lake(folder / "lake")
+        self.warehouse = folder / "lake" / "warehouse.duckdb"
+        self.address = f"http://127.0.0.1:{port}"
+        self._log = folder / "dagster.log"
+
+    def said(self):
+        """Return what the processes printed."""
+        return self._log.read_text(errors="replace")
+
+    def ask(self, query):
+        """Ask the page's GraphQL, and return the data; None as long as nobody answers."""
+        request = urllib.request.Request(
+            f"{self.address}/graphql",
+            json.dumps({"query": query}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return json.load(answer)["data"]
+        except OSError:
+            return None
+
+    def wait_for_record(self, record_id):
+        """Wait until the warehouse has a record."""
+        wait_until(lambda: record_id in self.records(), WITHOUT_A_HAND, self.said)
+
+    def records(self):
+        """Return the ids of the records in the warehouse."""
+        if not self.warehouse.exists():
+            return set()
+        return set(Warehouse(self.warehouse).table("analyses")["record_id"])
+
+    def backfilled(self):
+        """Return how many runs of backfills have succeeded."""
+        found = self.ask(
+            "{ runsOrError(filter: {statuses: [SUCCESS]}) "
+            "{ ... on Runs { results { tags { key } } } } }"
+        )
+        return sum(
+            any(tag["key"] == "dagster/backfill" for tag in run["tags"])
+            for run in found["runsOrError"]["results"]
+        )
+
+    def failed_publication(self):
+        """Return the id of a publication that failed; None where there is none."""
+        found = self.ask(
+            '{ runsOrError(filter: {pipelineName: "publish_warehouse", statuses: [FAILURE]}) '
+            "{ ... on Runs { results { runId } } } }"
+        )
+        return next((run["runId"] for run in found["runsOrError"]["results"]), None)
+
+
+@pytest.fixture(scope="module")
+def served(collection, tmp_path_factory):
+    """Give the page, started from the clone as `workspace.yaml` has it."""
+    folder = tmp_path_factory.mktemp("page")
+    home = folder / "home"
+    home.mkdir()
+    copy(CLONE / "dagster_home" / "dagster.yaml", home)
+    port = free_port()
+    host, server_port = collection.database.client.address
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("AIND_ETL_")
+    } | {
+        "DAGSTER_HOME": str(home),
+        "AIND_ETL_SOURCE": f"mongodb://{host}:{server_port}/analysis",
+        "AIND_ETL_LAKE": str(folder / "lake"),
+        "AIND_ETL_RESULTS_ROOT": str(folder),
+        "AIND_ETL_SENSOR_INTERVAL_SECONDS": "5",
+    }
+    made = Served(folder, port)
+    with (folder / "dagster.log").open("ab") as log:
+        process = subprocess.Popen(
+            [DAGSTER, "dev", "--workspace", CLONE / "workspace.yaml", "--port", str(port)],
+            cwd=CLONE,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        made.wait_for_record(str(collection.find_one()["_id"]))
+        yield made
+    finally:
+        end_group(process, signal.SIGTERM)
+
+
+@pytest.fixture
+def browser():
+    if chromium_path() is None:
+        pytest.skip("there is no Chromium")
+    with opened_chromium() as page:
+        page.resize(1200, 1000)
+        yield page
+
+
+@pytest.fixture
+def photograph(browser, tmp_path):
+    """Return a function that takes a picture of what the browser shows."""
+    folder = PICTURES if os.environ.get("AIND_ETL_WRITE_PICTURES") else tmp_path
+
+    def photograph(name):
+        browser.photograph(folder / f"{name}.png", whole=False)
+
+    return photograph
+
+
+def test_a_document_inserted_into_the_source_appears_in_the_warehouse_without_a_hand(
+    served, collection
+):
+    collection.insert_one(collection.find_one() | {"_id": "inserted"})
+    served.wait_for_record("inserted")
+
+
+def test_assets_stand_in_their_groups_with_their_lineage(served, browser):
+    browser.visit(
+        f"{served.address}/assets/sessions_with_fits?view=lineage&lineageScope=upstream&lineageDepth=5",
+        *("lake", "results", "views", "marts"),
+        *(
+            "documents",
+            "analyses",
+            "latest_analyses",
+            "model_comparison",
+            "best_models",
+            "sessions",
+        ),
+    )
+
+
+def test_the_sensors_and_schedules_are_on(served, browser):
+    automation = (
+        *("newly_finished_analyses", "lake_ahead_of_warehouse", "failure_alerts"),
+        "session_table_unread",
+        *("nightly_full_pass", "nightly_session_table", "weekly_verification"),
+    )
+    browser.visit(f"{served.address}/automation", *automation)
+    browser.wait_until("document.querySelectorAll('input:checked').length === 6")
+
+
+def test_the_page_of_an_asset_shows_its_columns_preview_and_pictures(served, browser, photograph):
+    browser.visit(
+        f"{served.address}/assets/collection_freshness",
+        *("Columns", "Median lag of these records", "preview", MAIN),
+    )
+    browser.click("arrivals a day")
+    photograph("metadata")
+    browser.click("[Show Markdown]")
+    browser.wait_until("document.querySelector('[role=dialog] img')?.naturalWidth > 500")
+
+
+def test_partitions_can_be_materialised_from_the_page(served, browser):
+    browser.visit(f"{served.address}/assets/documents", "Materialize…")
+    browser.click("Materialize…")
+    browser.wait_until("document.body.innerText.includes('Partition selection')")
+    browser.click("All")
+    browser.wait_until("document.body.innerText.includes('5 partitions')")
+    browser.click("Launch backfill")
+    wait_until(lambda: served.backfilled() == 5, WITHOUT_A_HAND, served.said)
+
+
+def test_a_check_that_fails_is_seen_to_keep_the_warehouse_as_it_is(
+    served, collection, browser, photograph
+):
+    before = served.warehouse.stat().st_ino
+    (path, *_) = served.lake.tables.files(tables.ANALYSES, "dynamic-foraging-nm")
+    rows = pl.read_parquet(path, hive_partitioning=False)
+    pl.concat([rows, rows.head(1)]).write_parquet(path)
+    collection.insert_one(collection.find_one() | {"_id": "not published"})
+    run = wait_until(served.failed_publication, WITHOUT_A_HAND, served.said)
+    assert "not published" not in served.records()
+    assert served.warehouse.stat().st_ino == before
+    browser.visit(
+        f"{served.address}/assets/warehouse?view=checks&checkDetail=analyses_key_is_unique",
+        "analyses_key_is_unique",
+        "Failed",
+        "what offends",
+    )
+    photograph("failed_check")
+    browser.visit(f"{served.address}/runs/{run}", "was not published")

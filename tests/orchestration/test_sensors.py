@@ -1,0 +1,645 @@
+"""What is noticed without a hand: sensors and schedules, on real instances with real runs."""
+
+import shutil
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+
+import dagster as dg
+import polars as pl
+import pytest
+from dagster._core.execution.retries import auto_reexecution_should_retry_run
+from mongod import NoMongodError, find_mongod, running_mongod
+from pymongo import MongoClient
+from worlds import read_dump
+
+from aind_etl.changelog.passes import Pass
+from aind_etl.changelog.staleness import find_arrivals
+from aind_etl.contract import tables
+from aind_etl.errors import ConfigurationError
+from aind_etl.lake import Lake
+from aind_etl.orchestration import sensors
+from aind_etl.orchestration.command_runs import command_lock, command_tags
+from aind_etl.orchestration.definitions import build_defs
+from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION, SESSIONS
+from aind_etl.orchestration.resources import Etl
+from aind_etl.orchestration.sensors import (
+    ATTEMPT_TAG,
+    BATCH_TAG,
+    FULL_PASS_OVERDUE,
+    look_at_lake,
+    look_at_session_table,
+    look_at_source,
+    pause_after,
+)
+from aind_etl.orchestration.storage import hastily
+from aind_etl.sample.calendar import plan_sessions
+from aind_etl.sample.session_table import SessionTable
+from aind_etl.sample.sessions import simulate_sessions
+from aind_etl.settings import load_settings
+from aind_etl.sources.dump import DumpSource
+from aind_etl.warehouse.build import build_warehouse
+
+ONE = "dynamic-foraging-analysis"
+OTHER = "dynamic-foraging-nm"
+UP_TO_DATE = "The lake is up to date with the source."
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+SUCCESS, FAILURE = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    """Return a client of a server of its own."""
+    try:
+        with (
+            running_mongod(find_mongod(), tmp_path_factory.mktemp("mongod")) as port,
+            MongoClient("127.0.0.1", port) as client,
+        ):
+            yield client
+    except NoMongodError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def database(client, sample_dump):
+    """Return a database with two collections that a test may change."""
+    return fill(client, sample_dump)
+
+
+def fill(client, sample_dump):
+    database = client["analysis"]
+    client.drop_database("analysis")
+    for name in (ONE, OTHER):
+        database[name].insert_many(read_dump(sample_dump, name))
+    return database
+
+
+def etl_on(client, lake):
+    host, port = client.address
+    return Etl(load_settings(source=f"mongodb://{host}:{port}/analysis", lake=lake))
+
+
+@pytest.fixture(scope="module")
+def jobs():
+    definitions = build_defs()
+    return {name: definitions.resolve_job_def(name) for name in (REFRESH_COLLECTION, PUBLISH)}
+
+
+@pytest.fixture(scope="module")
+def loaded(client, sample_dump, jobs, tmp_path_factory):
+    """Return a lake into which runs have brought all there is, which no test may change."""
+    folder = tmp_path_factory.mktemp("loaded")
+    fill(client, sample_dump)
+    etl = etl_on(client, folder / "lake")
+    with dg.DagsterInstance.ephemeral(tempdir=str(folder)) as instance:
+        refresh_all(etl, instance, jobs)
+        assert look(etl, instance) == UP_TO_DATE
+    return folder / "lake"
+
+
+@pytest.fixture
+def etl(database, tmp_path):
+    """Return what a location works with, on a lake with nothing in it."""
+    return etl_on(database.client, tmp_path / "lake")
+
+
+@pytest.fixture
+def etl_loaded(database, loaded, tmp_path):
+    """Return the same on a lake that is up to date with the source."""
+    return etl_on(database.client, shutil.copytree(loaded, tmp_path / "lake"))
+
+
+@pytest.fixture
+def instance(tmp_path):
+    with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
+        yield instance
+
+
+def now():
+    return datetime.now(UTC)
+
+
+def look(etl, instance, at=None, cursor=None, name="newly_finished_analyses"):
+    """Return what a tick asks for: the requests by collection, or the reason for none."""
+    context = dg.build_sensor_context(instance=instance, cursor=cursor, sensor_name=name)
+    with context:
+        found = look_at_source(context, etl, at or now())
+    if isinstance(found, dg.SkipReason):
+        return found.skip_message
+    for request in found.dynamic_partitions_requests:
+        if isinstance(request, dg.AddDynamicPartitionsRequest):
+            instance.add_dynamic_partitions("collections", request.partition_keys)
+        else:
+            for key in request.partition_keys:
+                instance.delete_dynamic_partition("collections", key)
+    return {request.partition_key: request for request in found.run_requests}
+
+
+def look_to_publish(etl, instance, at=None):
+    with dg.build_sensor_context(instance=instance) as context:
+        found = look_at_lake(context, etl, at or now())
+    return found.skip_message if isinstance(found, dg.SkipReason) else found
+
+
+def execute(etl, instance, request, job):
+    """Run what was requested, and return how it went."""
+    result = job.execute_in_process(
+        instance=instance,
+        run_config=dict(request.run_config) | QUIET,
+        partition_key=request.partition_key,
+        tags=request.tags,
+        resources={"etl": etl},
+        raise_on_error=False,
+    )
+    return result.dagster_run.status
+
+
+def record(instance, request, status, job):
+    """Put a run that was requested on record, in a state a daemon would leave it in."""
+    tags = dict(request.tags)
+    if request.partition_key:
+        tags["dagster/partition"] = request.partition_key
+    return instance.create_run_for_job(job, status=status, tags=tags)
+
+
+def refresh_all(etl, instance, jobs):
+    for request in look(etl, instance).values():
+        assert execute(etl, instance, request, jobs[REFRESH_COLLECTION]) is SUCCESS
+
+
+# --- the source ---------------------------------------------------------------------------------
+
+
+def test_collections_that_the_lake_has_not_are_asked_for_and_become_partitions(etl, instance):
+    requests = look(etl, instance)
+    assert requests.keys() == {ONE, OTHER}
+    assert set(instance.get_dynamic_partitions("collections")) == {ONE, OTHER}
+    assert {request.tags.get(ATTEMPT_TAG) for request in requests.values()} == {None}
+    assert len({request.run_key for request in requests.values()}) == 2
+
+
+def test_a_document_that_arrives_is_asked_for_once_and_no_other_collection_is(
+    etl_loaded, instance, database, jobs
+):
+    assert look(etl_loaded, instance) == UP_TO_DATE
+    database[ONE].insert_one({"_id": "new", "nwb_name": "1_2025-01-01.nwb"})
+    requests = look(etl_loaded, instance)
+    assert requests.keys() == {ONE}
+    assert execute(etl_loaded, instance, requests[ONE], jobs[REFRESH_COLLECTION]) is SUCCESS
+    assert "new" in etl_loaded.lake.change_log(ONE).live_documents()["record_id"]
+    assert look(etl_loaded, instance) == UP_TO_DATE
+
+
+def test_a_collection_that_appears_is_picked_up(etl_loaded, instance, database, jobs):
+    database["a-new-project"].insert_one({"_id": "1", "nwb_name": "1_2025-01-01.nwb"})
+    requests = look(etl_loaded, instance)
+    assert requests.keys() == {"a-new-project"}
+    assert instance.get_dynamic_partitions("collections") == ["a-new-project"]
+    request = requests["a-new-project"]
+    assert execute(etl_loaded, instance, request, jobs[REFRESH_COLLECTION]) is SUCCESS
+    assert look(etl_loaded, instance) == UP_TO_DATE
+
+
+def test_a_collection_that_grew_too_large_is_asked_for_in_parts_once(
+    etl_loaded, instance, database, jobs
+):
+    instance.add_dynamic_partitions("collections", [ONE, OTHER])
+    before = etl_loaded.lake.tables.scan(tables.ANALYSES, ONE).collect().sort("record_id")
+    most = database[ONE].count_documents({}) // 2 + 1
+    etl = replace(
+        etl_loaded, settings=etl_loaded.settings.model_copy(update={"partition_documents": most})
+    )
+    assert look(etl, instance) == UP_TO_DATE, "nothing is divided for its own sake"
+    database[ONE].insert_one({"_id": "new", "nwb_name": "1_2025-01-01.nwb"})
+    requests = look(etl, instance)
+    parts = {f"{ONE}/1-of-2", f"{ONE}/2-of-2"}
+    assert requests.keys() == parts
+    assert set(instance.get_dynamic_partitions("collections")) == {*parts, OTHER}
+    assert {request.tags["aind_etl/reason"] for request in requests.values()} == {
+        "to be divided into 2 parts"
+    }
+    for request in requests.values():
+        assert execute(etl, instance, request, jobs[REFRESH_COLLECTION]) is SUCCESS
+    after = etl.lake.tables.scan(tables.ANALYSES, ONE).collect().sort("record_id")
+    assert after.filter(pl.col("record_id") != "new").equals(before)
+    assert look(etl, instance) == UP_TO_DATE
+    # From now on each part is read by itself, and at night as well.
+    day_after = look(etl, instance, now() + FULL_PASS_OVERDUE + timedelta(hours=1))
+    assert day_after.keys() == {*parts, OTHER}
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        dg.DagsterRunStatus.NOT_STARTED,
+        dg.DagsterRunStatus.STARTING,
+        dg.DagsterRunStatus.STARTED,
+        dg.DagsterRunStatus.CANCELING,
+    ],
+)
+def test_a_collection_with_a_run_in_flight_is_left_alone(etl, instance, status, jobs):
+    requests = look(etl, instance)
+    record(instance, requests[ONE], status, jobs[REFRESH_COLLECTION])
+    assert look(etl, instance).keys() == {OTHER}
+    record(instance, requests[OTHER], status, jobs[REFRESH_COLLECTION])
+    assert look(etl, instance) == f"{ONE}: a run is in flight; {OTHER}: a run is in flight"
+
+
+@pytest.mark.parametrize("status", [FAILURE, dg.DagsterRunStatus.CANCELED])
+def test_what_failed_is_asked_for_again_as_the_next_attempt_with_growing_pauses(
+    etl, instance, status, jobs
+):
+    moment = now()
+    keys = set()
+    for attempt in range(1, 4):
+        request = look(etl, instance, moment)[ONE]
+        assert request.tags.get(ATTEMPT_TAG, "1") == str(attempt)
+        keys.add(request.run_key)
+        record(instance, request, status, jobs[REFRESH_COLLECTION])
+        pause = pause_after(attempt)
+        early = look(etl, instance, now() + pause - timedelta(seconds=20))
+        assert ONE not in early
+        moment = now() + pause + timedelta(seconds=20)
+    assert len(keys) == 3, "Dagster drops a request whose key was used before"
+
+
+def test_a_run_that_failed_when_its_documents_were_in_is_asked_for_again(
+    etl_loaded, instance, jobs
+):
+    """As one whose store was away when the turn of the result folders came."""
+    record(instance, dg.RunRequest(partition_key=ONE), FAILURE, jobs[REFRESH_COLLECTION])
+    request = look(etl_loaded, instance)[ONE]
+    assert ATTEMPT_TAG not in request.tags
+    record(instance, request, FAILURE, jobs[REFRESH_COLLECTION])
+    assert look(etl_loaded, instance) == f"{ONE}: attempt 2 follows in 1 min"
+    request = look(etl_loaded, instance, now() + timedelta(minutes=2))[ONE]
+    assert execute(etl_loaded, instance, request, jobs[REFRESH_COLLECTION]) is SUCCESS
+    assert look(etl_loaded, instance) == UP_TO_DATE
+
+
+def command_run(instance, lake, jobs):
+    return instance.create_run_for_job(
+        jobs[REFRESH_COLLECTION],
+        status=dg.DagsterRunStatus.STARTED,
+        tags=command_tags(lake) | {"dagster/partition": ONE},
+    )
+
+
+def test_a_run_of_a_command_that_was_killed_fails_and_holds_up_nothing(
+    etl, instance, jobs, tmp_path
+):
+    killed = command_run(instance, etl.lake, jobs)
+    elsewhere = command_run(instance, Lake(tmp_path / "another lake"), jobs)
+    look(etl, instance)
+    ended = instance.get_run_by_id(killed.run_id)
+    assert ended.status is FAILURE
+    assert not auto_reexecution_should_retry_run(instance, ended, None), "nobody could start it"
+    [event] = instance.all_logs(killed.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
+    assert "was killed" in event.dagster_event.message
+    assert instance.get_run_by_id(elsewhere.run_id).status is dg.DagsterRunStatus.STARTED
+    instance.delete_run(elsewhere.run_id)
+    assert look(etl, instance).keys() == {ONE, OTHER}
+
+
+def test_a_run_of_a_command_that_lives_is_in_flight(etl, instance, jobs):
+    living = command_run(instance, etl.lake, jobs)
+    with command_lock(etl.lake):
+        assert look(etl, instance).keys() == {OTHER}
+    assert instance.get_run_by_id(living.run_id).status is dg.DagsterRunStatus.STARTED
+
+
+def test_pauses_grow_from_a_minute_to_two_hours():
+    minutes = [pause_after(attempts).total_seconds() / 60 for attempts in (1, 2, 3, 7, 8, 10**9)]
+    assert minutes == [1, 2, 4, 64, 120, 120]
+
+
+def test_new_content_begins_with_the_first_attempt_at_once(etl, instance, database, jobs):
+    record(instance, look(etl, instance)[ONE], FAILURE, jobs[REFRESH_COLLECTION])
+    assert ONE not in look(etl, instance)
+    database[ONE].insert_one({"_id": "1"})
+    assert ATTEMPT_TAG not in look(etl, instance)[ONE].tags
+
+
+def test_a_run_that_succeeded_is_not_believed_where_the_lake_says_otherwise(etl, instance, jobs):
+    """As after the lake was put back from a backup, or removed."""
+    record(instance, look(etl, instance)[ONE], SUCCESS, jobs[REFRESH_COLLECTION])
+    assert ONE not in look(etl, instance)
+    later = look(etl, instance, now() + timedelta(minutes=2))
+    assert later[ONE].tags[ATTEMPT_TAG] == "2"
+
+
+def test_a_wiped_storage_a_lost_cursor_and_another_name_repeat_nothing(etl_loaded, instance):
+    """The instance knows of none of the runs that filled the lake."""
+    assert instance.get_run_records() == []
+    assert look(etl_loaded, instance, cursor="of another time") == UP_TO_DATE
+    assert look(etl_loaded, instance, cursor=None) == UP_TO_DATE
+    assert look(etl_loaded, instance, name="of another name") == UP_TO_DATE
+
+
+def test_a_renamed_sensor_knows_what_the_former_one_asked_for(etl, instance, jobs):
+    requests = look(etl, instance, name="former")
+    record(instance, requests[ONE], dg.DagsterRunStatus.STARTED, jobs[REFRESH_COLLECTION])
+    record(instance, requests[OTHER], FAILURE, jobs[REFRESH_COLLECTION])
+    assert look(etl, instance) == f"{ONE}: a run is in flight; {OTHER}: attempt 2 follows in 1 min"
+    later = look(etl, instance, now() + timedelta(minutes=2))
+    assert later.keys() == {OTHER}
+    assert later[OTHER].run_key != requests[OTHER].run_key
+
+
+def test_a_collection_that_is_gone_stays_a_partition_also_under_its_run_in_flight(
+    etl_loaded, instance, database, jobs
+):
+    database[ONE].insert_one({"_id": "1"})
+    record(
+        instance,
+        look(etl_loaded, instance)[ONE],
+        dg.DagsterRunStatus.STARTED,
+        jobs[REFRESH_COLLECTION],
+    )
+    database.drop_collection(ONE)
+    look(etl_loaded, instance)
+    assert ONE in instance.get_dynamic_partitions("collections")
+
+
+def test_a_wiped_storage_loses_nothing_that_has_not_come_in(
+    etl_loaded, instance, database, tmp_path, jobs
+):
+    database[ONE].insert_one({"_id": "1"})
+    record(instance, look(etl_loaded, instance)[ONE], FAILURE, jobs[REFRESH_COLLECTION])
+    with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as wiped:
+        request = look(etl_loaded, wiped)[ONE]
+        assert execute(etl_loaded, wiped, request, jobs[REFRESH_COLLECTION]) is SUCCESS
+    assert "1" in etl_loaded.lake.change_log(ONE).live_documents()["record_id"]
+
+
+@pytest.mark.parametrize("change", [{"flattened_through": 0}, {"flattener": "earlier"}])
+def test_what_was_read_but_not_flattened_or_by_earlier_code_is_asked_for(
+    etl_loaded, instance, change, jobs
+):
+    """As after a code location that was killed between the two steps, or that is a new one."""
+    etl_loaded.lake.update_state(ONE, change)
+    requests = look(etl_loaded, instance)
+    assert requests.keys() == {ONE}
+    assert execute(etl_loaded, instance, requests[ONE], jobs[REFRESH_COLLECTION]) is SUCCESS
+    assert look(etl_loaded, instance) == UP_TO_DATE
+
+
+def test_a_source_that_cannot_be_reached_is_a_skip_with_the_reason(instance, tmp_path):
+    url = "mongodb://127.0.0.1:9/analysis?serverSelectionTimeoutMS=200"
+    reason = look(Etl(load_settings(source=url, lake=tmp_path / "lake")), instance)
+    assert "127.0.0.1:9" in reason
+
+
+def test_since_when_a_source_cannot_be_read_is_part_of_the_lakes_state(
+    etl_loaded, instance, tmp_path
+):
+    begin = now() + timedelta(minutes=10)
+    look(etl_loaded, instance, begin)
+    lake = etl_loaded.lake
+    assert lake.source_health().reached_at == begin
+    away = replace(
+        etl_loaded,
+        settings=etl_loaded.settings.model_copy(
+            update={"source": "mongodb://127.0.0.1:9/analysis?serverSelectionTimeoutMS=200"}
+        ),
+    )
+    for minutes in (1, 20):
+        look(away, instance, begin + timedelta(minutes=minutes))
+    health = lake.source_health()
+    assert health.failing_since == begin + timedelta(minutes=1)
+    assert "127.0.0.1:9" in health.error
+    assert health.reached_at == begin
+    look(etl_loaded, instance, begin + timedelta(minutes=21))
+    assert lake.source_health().failing_since is None
+
+
+def test_the_session_table_is_asked_for_until_it_was_read_within_a_day(instance):
+    job = build_defs().resolve_job_def(SESSIONS)
+    first = look_at_session_table(instance, now())
+    assert isinstance(first, dg.RunRequest)
+    instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+    assert "in flight" in look_at_session_table(instance, now()).skip_message
+    run = instance.get_runs(limit=1)[0]
+    instance.report_run_failed(run)
+    assert "within a day" in look_at_session_table(instance, now()).skip_message
+    later = now() + timedelta(hours=3)
+    assert isinstance(look_at_session_table(instance, later), dg.RunRequest)
+    instance.create_run_for_job(job, status=SUCCESS)
+    assert "within a day" in look_at_session_table(instance, later).skip_message
+    tomorrow = now() + timedelta(hours=27)
+    assert isinstance(look_at_session_table(instance, tomorrow), dg.RunRequest)
+
+
+class SlowSource(DumpSource):
+    """A dump of which one collection does not answer until it is let go."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.let_go = threading.Event()
+
+    def fingerprint(self, collection):
+        """Return the fingerprint, of one collection late."""
+        if collection == ONE:
+            self.let_go.wait()
+        return super().fingerprint(collection)
+
+
+def test_a_collection_that_does_not_answer_holds_up_no_other(sample_dump, lake):
+    source = SlowSource(sample_dump)
+    try:
+        found = find_arrivals(
+            source, lake, sorted, most_documents=1_000_000, within=timedelta(seconds=1)
+        )
+    finally:
+        source.let_go.set()
+    assert found.unanswered.keys() == {ONE}
+    assert "did not answer within 1 seconds" in found.unanswered[ONE]
+    assert {one.collection for one in found.behind} == set(found.present) - {ONE}
+
+
+# --- the nights ---------------------------------------------------------------------------------
+
+
+def test_a_missed_night_is_made_up_for(etl_loaded, instance, jobs):
+    on_time = now() + FULL_PASS_OVERDUE - timedelta(hours=1)
+    assert look(etl_loaded, instance, on_time) == UP_TO_DATE
+    requests = look(etl_loaded, instance, now() + FULL_PASS_OVERDUE + timedelta(minutes=1))
+    assert requests.keys() == {ONE, OTHER}
+    config = requests[ONE].run_config["ops"]["documents"]["config"]
+    assert config == {"pass_kind": Pass.FULL.value}
+    assert execute(etl_loaded, instance, requests[ONE], jobs[REFRESH_COLLECTION]) is SUCCESS
+    assert etl_loaded.lake.state(ONE).last_full_pass_at is not None
+
+
+def tick_of_the_night(etl, history):
+    definitions = build_defs({"etl": etl})
+    schedule = definitions.resolve_schedule_def("nightly_full_pass")
+    with (
+        hastily(),
+        dg.DagsterInstance.local_temp(str(history)) as instance,
+        dg.build_schedule_context(
+            instance=instance,
+            scheduled_execution_time=datetime(2026, 5, 2, 9, tzinfo=UTC),
+            resources={"etl": etl},
+            repository_def=definitions.get_repository_def(),
+        ) as context,
+    ):
+        return schedule.evaluate_tick(context)
+
+
+def test_every_night_each_collection_is_read_in_full_in_a_run_of_its_own(
+    etl_loaded, instance, new_history, jobs
+):
+    tick = tick_of_the_night(etl_loaded, new_history)
+    requests = {request.partition_key: request for request in tick.run_requests}
+    assert requests.keys() == {ONE, OTHER}
+    assert len({request.run_key for request in tick.run_requests}) == 2
+    instance.add_dynamic_partitions("collections", list(requests))
+    lake = etl_loaded.lake
+    rows = lake.tables.scan(tables.DOCUMENTS, ONE).head(1).collect()
+    for _ in range(10):
+        lake.change_log(ONE).append(rows)
+    build_warehouse(lake, etl_loaded.settings.warehouse_path)
+    assert execute(etl_loaded, instance, requests[ONE], jobs[REFRESH_COLLECTION]) is SUCCESS
+    assert lake.state(ONE).last_full_pass_at is not None
+    assert len(lake.change_log(ONE).files()) < 8, "the change log is compacted"
+    assert isinstance(look_to_publish(etl_loaded, instance), dg.RunRequest), "and then published"
+
+
+def test_a_night_without_a_lake_says_so(etl, new_history):
+    tick = tick_of_the_night(etl, new_history)
+    assert tick.skip_message == "There is no collection in the lake yet."
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ("0 2 * * *", "America/Los_Angeles")),
+        ({"nightly_at": "23:30", "time_zone": "Europe/Berlin"}, ("30 23 * * *", "Europe/Berlin")),
+    ],
+)
+def test_the_night_begins_at_two_unless_set_otherwise(tmp_path, given, expected):
+    settings = load_settings(lake=tmp_path, **given)
+    schedule = build_defs({"etl": Etl(settings)}).resolve_schedule_def("nightly_full_pass")
+    assert (schedule.cron_schedule, schedule.execution_timezone) == expected
+
+
+def run_by_schedule(name, etl, instance):
+    """Let a schedule's time come, and return the run it asks for."""
+    definitions = build_defs({"etl": etl})
+    schedule = definitions.resolve_schedule_def(name)
+    with dg.build_schedule_context(
+        instance=instance, scheduled_execution_time=datetime(2026, 5, 2, 19, tzinfo=UTC)
+    ) as context:
+        [request] = schedule.evaluate_tick(context).run_requests
+    return definitions.resolve_job_def(schedule.job_name).execute_in_process(
+        instance=instance,
+        run_config=dict(request.run_config) | QUIET,
+        tags=request.tags,
+        raise_on_error=False,
+    )
+
+
+def test_once_a_week_source_lake_and_warehouse_are_compared_down_to_the_values(
+    etl_loaded, instance
+):
+    build_warehouse(etl_loaded.lake, etl_loaded.settings.warehouse_path)
+    assert run_by_schedule("weekly_verification", etl_loaded, instance).success
+    (path, *_) = etl_loaded.lake.tables.files(tables.ANALYSES, ONE)
+    rows = pl.read_parquet(path, hive_partitioning=False)
+    rows.with_columns(n_trials=pl.lit(123_456, pl.Int32)).write_parquet(path)
+    found = run_by_schedule("weekly_verification", etl_loaded, instance)
+    assert found.dagster_run.status is FAILURE
+    said = found.failure_data_for_node("compare_contents").error.cause.message
+    assert "analyses" in said
+    assert ONE in said
+
+
+def test_every_night_the_session_table_is_read(etl, instance, tmp_path):
+    table = SessionTable(0)
+    for session in simulate_sessions(list(islice(plan_sessions(0), 3)), 0):
+        table.add(session)
+    folder = tmp_path / "results" / etl.settings.session_table.removeprefix("s3://")
+    folder.mkdir(parents=True)
+    (folder / "df_sessions.pkl").write_bytes(table.pickled())
+    (folder / "mouse_pi_mapping.json").write_bytes(table.investigators())
+    settings = etl.settings.model_copy(update={"results_root": str(tmp_path / "results")})
+    etl = replace(etl, settings=settings)
+    assert run_by_schedule("nightly_session_table", etl, instance).success
+    assert etl.lake.tables.count_rows(tables.SESSIONS) == 3
+    event = instance.get_latest_materialization_event(dg.AssetKey("sessions"))
+    assert event.asset_materialization.metadata["dagster/row_count"].value == 3
+
+
+def test_everything_that_is_done_by_itself_is_on_from_the_start(tmp_path):
+    definitions = build_defs({"etl": Etl(load_settings(lake=tmp_path))})
+    on = {
+        one.name: one.default_status.value for one in (*definitions.sensors, *definitions.schedules)
+    }
+    assert on == dict.fromkeys(
+        (
+            *("newly_finished_analyses", "lake_ahead_of_warehouse", "failure_alerts"),
+            "session_table_unread",
+            *("nightly_full_pass", "nightly_session_table", "weekly_verification"),
+        ),
+        "RUNNING",
+    )
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, 60), ({"sensor_interval_seconds": 5}, 5)])
+def test_the_source_is_looked_at_every_minute_unless_set_otherwise(tmp_path, given, expected):
+    definitions = build_defs({"etl": Etl(load_settings(lake=tmp_path, **given))})
+    sensor = definitions.resolve_sensor_def("newly_finished_analyses")
+    assert sensor.minimum_interval_seconds == expected
+    assert sensors.ANSWER_WITHIN.total_seconds() == 30
+
+
+def test_a_time_zone_that_there_is_not_is_refused():
+    with pytest.raises(ConfigurationError, match="AIND_ETL_TIME_ZONE"):
+        load_settings(time_zone="Seattle")
+
+
+# --- the warehouse ------------------------------------------------------------------------------
+
+
+def test_collections_that_arrive_together_become_one_publication(
+    etl_loaded, instance, database, jobs
+):
+    refresh = jobs[REFRESH_COLLECTION]
+    for name in (ONE, OTHER):
+        database[name].insert_one({"_id": "new", "nwb_name": "1_2025-01-01.nwb"})
+    build_warehouse(etl_loaded.lake, etl_loaded.settings.warehouse_path)
+    assert look_to_publish(etl_loaded, instance) == "The warehouse is up to date with the lake."
+    one, other = look(etl_loaded, instance).values()
+    assert execute(etl_loaded, instance, one, refresh) is SUCCESS
+    in_flight = record(instance, other, dg.DagsterRunStatus.STARTED, refresh)
+    reason = look_to_publish(etl_loaded, instance)
+    assert reason == f"Waiting for {other.partition_key} to be published with the rest."
+    later = now() + sensors.PUBLISH_AT_LEAST_EVERY + timedelta(seconds=1)
+    assert isinstance(look_to_publish(etl_loaded, instance, later), dg.RunRequest), (
+        "what arrives without end must not keep the rest from being published"
+    )
+    instance.delete_run(in_flight.run_id)
+    assert execute(etl_loaded, instance, other, refresh) is SUCCESS
+    request = look_to_publish(etl_loaded, instance)
+    assert execute(etl_loaded, instance, request, jobs[PUBLISH]) is SUCCESS
+    assert look_to_publish(etl_loaded, instance) == "The warehouse is up to date with the lake."
+
+
+def test_a_publication_in_flight_is_waited_for_and_one_that_failed_is_tried_again(
+    etl, etl_loaded, instance, tmp_path, jobs
+):
+    request = look_to_publish(etl_loaded, instance)
+    run = record(instance, request, dg.DagsterRunStatus.STARTED, jobs[PUBLISH])
+    assert look_to_publish(etl_loaded, instance) == "A publication is in flight."
+    instance.delete_run(run.run_id)
+    record(instance, request, FAILURE, jobs[PUBLISH])
+    assert look_to_publish(etl_loaded, instance) == "Attempt 2 to publish follows in 1 min."
+    again = look_to_publish(etl_loaded, instance, now() + timedelta(minutes=2))
+    assert (again.tags[ATTEMPT_TAG], again.tags[BATCH_TAG]) == ("2", request.tags[BATCH_TAG])
+    assert again.run_key != request.run_key
+
+
+def test_an_empty_lake_is_not_published(etl, instance):
+    assert look_to_publish(etl, instance) == "There is nothing in the lake yet."

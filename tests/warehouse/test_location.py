@@ -1,0 +1,445 @@
+"""A warehouse that is one object of a store: published whole, read by a copy that follows it."""
+
+import logging
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from shutil import copyfile
+from typing import Any
+from uuid import uuid4
+
+import duckdb
+import pytest
+import s3fs
+from object_store import (
+    KilledError,
+    MortalRequests,
+    Send,
+    counted,
+    new_prefix,
+    objects_of,
+    out_of_reach,
+    requests_go_through,
+)
+from worlds import Built
+
+from aind_etl.client import Warehouse
+from aind_etl.client.status import warehouse_status
+from aind_etl.contract import tables
+from aind_etl.errors import ConfigurationError, DataError
+from aind_etl.lake import Lake
+from aind_etl.lake.storage.object_store import ObjectStorage
+from aind_etl.settings import as_place
+from aind_etl.warehouse import location as room
+from aind_etl.warehouse.build import build_warehouse, connect, is_current, opened, read_info
+from aind_etl.warehouse.location import beside, published
+from aind_etl.warehouse.publishing import publish_warehouse
+
+WHICH = "SELECT value FROM warehouse_info WHERE name = 'version'"
+
+
+@pytest.fixture
+def url(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return where a warehouse may be published, with no copy of it on this machine."""
+    on_another_machine(monkeypatch, tmp_path / "cache")
+    return f"{new_prefix()}/warehouse.duckdb"
+
+
+@pytest.fixture
+def publish(tmp_path: Path) -> Callable[..., None]:
+    """Give a function that publishes a small warehouse of some version."""
+
+    def publish(url: str, version: str, **options: Any) -> None:
+        put(url, version, published(url).standing(), tmp_path)
+
+    return publish
+
+
+def put(url: str, version: str, replacing: Any, folder: Path) -> None:
+    """Publish a small warehouse of some version in the place of another."""
+    facts = {"inputs": version, "built_at": "2026-05-01T12:00:00+00:00", "built_by": "a test"}
+    building = folder / "building.duckdb"
+    with duckdb.connect(building) as connection:
+        connection.execute("CREATE TABLE warehouse_info (name VARCHAR, value VARCHAR)")
+        rows = [*facts.items(), ("layout", "1"), ("version", version)]
+        connection.executemany("INSERT INTO warehouse_info VALUES (?, ?)", rows)
+    try:
+        published(url).publish(building, facts, replacing=replacing)
+    finally:
+        building.unlink(missing_ok=True)
+
+
+def on_another_machine(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    """Let everything that follows keep its copies elsewhere."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+
+
+def version_read(url: str) -> str:
+    """Return the version of the warehouse that a reader gets."""
+    with opened(url) as connection:
+        ((version,),) = connection.execute(WHICH).fetchall()
+    return str(version)
+
+
+def copies(cache: Path) -> list[Path]:
+    """Return the files of copies that lie in a folder for caches."""
+    return [path for path in cache.rglob("*") if path.is_file() and path.name[0] != "."]
+
+
+@pytest.fixture
+def _asked_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "_ASK_AGAIN_SECONDS", 0.0)
+
+
+# --- published, and read by a copy -----------------------------------------------------------
+
+
+def test_a_warehouse_is_one_object_and_readers_find_in_it_what_was_built(
+    built: Built, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publication = publish_warehouse(built.lake, url, max_lost_share=0.0)
+    report = publication.report
+    assert report.published
+    assert all(outcome.holds for outcome in publication.outcomes)
+    objects = objects_of(url.rpartition("/")[0])
+    assert list(objects) == ["warehouse.duckdb"]
+    assert s3fs.S3FileSystem().size(url) == report.size_bytes
+    on_another_machine(monkeypatch, tmp_path / "another")
+    here, there = Warehouse(url), Warehouse(built.warehouse)
+    for name in ("analyses", "best_models"):
+        rows = there.table(name)
+        assert here.table(name).sort(rows.columns).equals(rows.sort(rows.columns))
+    assert not publish_warehouse(built.lake, url, max_lost_share=0.0).report.published
+    path = here.sql("SELECT path FROM duckdb_databases() WHERE path IS NOT NULL").item()
+    assert [Path(path)] == copies(tmp_path / "another")
+
+
+def test_whether_it_is_up_to_date_is_known_without_fetching_it(
+    built: Built, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not is_current(built.lake, url)
+    with connect(built.warehouse) as connection:
+        facts = dict(connection.execute("FROM warehouse_info").fetchall())
+    copyfile(built.warehouse, tmp_path / "building.duckdb")
+    published(url).publish(tmp_path / "building.duckdb", facts, replacing=None)
+    on_another_machine(monkeypatch, tmp_path / "another")
+    with counted() as requests:
+        assert is_current(built.lake, url)
+        assert read_info(url) == facts
+    assert set(requests) == {"head_object"}
+    assert not copies(tmp_path / "another")
+
+
+def test_who_published_need_not_fetch_it(
+    url: str, publish: Callable[..., None], tmp_path: Path
+) -> None:
+    with counted() as requests:
+        publish(url, "first")
+        assert version_read(url) == "first"
+    assert requests["get_object"] == 0
+    assert requests["put_object"] == 1
+
+
+@pytest.mark.usefixtures("_asked_each_time")
+def test_a_reader_sees_what_is_published_after_it_and_old_copies_go(
+    url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(url, "first")
+    mine, another = tmp_path / "mine", tmp_path / "another"
+    for version in ("second", "third"):
+        on_another_machine(monkeypatch, mine)
+        warehouse = Warehouse(url)
+        before = warehouse.sql(WHICH).item()
+        held = connect(url)
+        on_another_machine(monkeypatch, another)
+        publish(url, version)
+        on_another_machine(monkeypatch, mine)
+        assert warehouse.sql(WHICH).item() == version
+        # Whoever opened the one before still has it, and nobody else can.
+        assert held.execute(WHICH).fetchall() == [(before,)]
+        held.close()
+        assert len(copies(mine)) == 1
+
+
+def test_the_store_is_asked_once_in_a_while_and_never_more_than_once_a_question(
+    url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(url, "first")
+    on_another_machine(monkeypatch, tmp_path / "another")
+    monkeypatch.setattr(room, "_ASK_AGAIN_SECONDS", 1000.0)
+    with counted() as requests:
+        for _ in range(20):
+            version_read(url)
+    assert requests == {"head_object": 2, "get_object": 1}, "once, and once after it was fetched"
+    monkeypatch.setattr(room, "_ASK_AGAIN_SECONDS", 0.0)
+    on_another_machine(monkeypatch, tmp_path / "a third")
+    version_read(url)
+    with counted() as requests:
+        for _ in range(20):
+            version_read(url)
+    assert requests == {"head_object": 20}
+
+
+def test_a_copy_is_its_owner_s_alone(
+    url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(url, "first")
+    on_another_machine(monkeypatch, tmp_path / "another")
+    version_read(url)
+    for cache in (tmp_path / "cache", tmp_path / "another"):
+        (copy,) = copies(cache)
+        assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+        for folder in (copy.parent, copy.parent.parent):
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("damage", [b"", b"another file of the same name"])
+@pytest.mark.usefixtures("_asked_each_time")
+def test_a_copy_that_somebody_damaged_is_fetched_again(
+    url: str, publish: Callable[..., None], tmp_path: Path, damage: bytes
+) -> None:
+    publish(url, "first")
+    published(url).file().write_bytes(damage)
+    assert version_read(url) == "first"
+
+
+@pytest.mark.usefixtures("_asked_each_time")
+def test_what_is_replaced_while_it_is_fetched_is_fetched_as_it_stands_then(
+    url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(url, "first")
+    fetch = ObjectStorage.fetch
+    versions = iter(["second", "third"])
+
+    def overtaken(self: ObjectStorage, name: str, target: Path) -> None:
+        fetch(self, name, target)
+        for version in versions:
+            with monkeypatch.context() as patch:
+                on_another_machine(patch, tmp_path / "publisher")
+                publish(url, version)
+            break
+
+    monkeypatch.setattr(ObjectStorage, "fetch", overtaken)
+    on_another_machine(monkeypatch, tmp_path / "another")
+    assert version_read(url) == "third"
+    monkeypatch.setattr(ObjectStorage, "fetch", fetch)
+    assert version_read(url) == "third"
+
+
+def test_many_readers_of_one_machine_fetch_it_once(
+    url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(url, "first")
+    on_another_machine(monkeypatch, tmp_path / "another")
+    with counted() as requests:
+        readers = [threading.Thread(target=version_read, args=[url]) for _ in range(8)]
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join()
+    assert requests["get_object"] == 1
+
+
+READ = """\
+import sys
+from aind_etl.warehouse.location import published
+print(published(sys.argv[1]).file().stat().st_ino)
+"""
+
+
+def test_many_processes_of_one_machine_read_one_copy(
+    url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(url, "first")
+    on_another_machine(monkeypatch, tmp_path / "another")
+    readers = [
+        subprocess.Popen([sys.executable, "-c", READ, url], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = {reader.communicate()[0] for reader in readers}
+    assert said == {f"{published(url).file().stat().st_ino}\n"}
+
+
+def test_what_a_killed_reader_left_is_removed(
+    url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(url, "first")
+    on_another_machine(monkeypatch, tmp_path / "another")
+    folder = published(url).file().parent
+    (folder / "warehouse.duckdb").unlink()
+    left = folder / ".fetching-before"
+    left.mkdir()
+    (left / "warehouse.duckdb").write_bytes(b"half")
+    assert version_read(url) == "first"
+    assert not left.exists()
+
+
+# --- a store that does not answer --------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("_asked_each_time")
+def test_without_the_store_the_copy_is_read_and_its_age_said(
+    url: str, publish: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(url, "first")
+    with out_of_reach(), caplog.at_level(logging.WARNING):
+        assert version_read(url) == "first"
+        assert version_read(url) == "first"
+    (said,) = {record.message for record in caplog.records}
+    assert f"The store of the warehouse {url} cannot find 'warehouse.duckdb'" in said
+    assert "Meanwhile the copy of it is read that was built" in said
+    assert said.endswith("d ago.")
+    assert len(caplog.records) == 1, "it is not asked again, nor said again, at once"
+
+
+def test_without_the_store_and_without_a_copy_that_is_said(
+    url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(url, "first")
+    on_another_machine(monkeypatch, tmp_path / "another")
+    with out_of_reach():
+        with pytest.raises(ConfigurationError, match=r"Check the endpoint .* no copy of the"):
+            Warehouse(url).table("analyses")
+        with pytest.raises(DataError, match="Check the endpoint"):
+            published(url).exists()
+        assert "no copy of the warehouse on this machine" in warehouse_status(url)
+
+
+def test_a_warehouse_that_was_never_published_is_asked_for_in_vain(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"There is no warehouse at '{url}'. Build it"):
+        connect(url)
+    assert read_info(url) == {}
+    assert "There is no warehouse at" in warehouse_status(url)
+
+
+@pytest.mark.usefixtures("_asked_each_time")
+def test_a_warehouse_that_was_removed_is_not_read_from_its_copy(
+    url: str, publish: Callable[..., None]
+) -> None:
+    publish(url, "first")
+    s3fs.S3FileSystem().rm_file(url)
+    with pytest.raises(ConfigurationError, match="There is no warehouse at"):
+        connect(url)
+
+
+@pytest.mark.parametrize("wrong", ["s3://warehouse.duckdb", "s3://bucket/lake/", "s3://"])
+def test_an_address_that_names_no_object_is_refused(wrong: str) -> None:
+    with pytest.raises(ConfigurationError, match="names no object"):
+        published(as_place(wrong))
+
+
+def test_a_folder_in_which_no_copy_can_be_kept_is_named(
+    url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(url, "first")
+    (tmp_path / "a file").write_text("no folder")
+    on_another_machine(monkeypatch, tmp_path / "a file")
+    with pytest.raises(ConfigurationError, match=r"a file.*Name a folder for caches"):
+        connect(url)
+
+
+# --- several publishers ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("before", [None, "first"])
+def test_of_two_publishers_the_second_does_not_overwrite_what_the_first_published(
+    url: str, publish: Callable[..., None], tmp_path: Path, before: str | None
+) -> None:
+    if before is not None:
+        publish(url, before)
+    seen = published(url).standing()
+    publish(url, "of the first")
+    with pytest.raises(DataError, match=r"was published by another run at the same time\. Nothing"):
+        put(url, "of the second", seen, tmp_path)
+    assert version_read(url) == "of the first"
+
+
+def test_of_two_that_build_it_at_once_one_makes_way(built: Built, url: str) -> None:
+    lake = Lake(url.rpartition("/")[0])
+    with (
+        lake.storage.lock("warehouse", f"the warehouse {url}"),
+        pytest.raises(DataError, match=f"Another run is writing the warehouse {url}"),
+    ):
+        build_warehouse(Lake(str(lake)), url)
+
+
+def test_a_build_that_was_overtaken_is_refused(
+    built: Built, url: str, publish: Callable[..., None]
+) -> None:
+    def overtaken(_: duckdb.DuckDBPyConnection) -> None:
+        publish(url, "of another machine, whose lock was lost")
+
+    with pytest.raises(DataError, match="was published by another run at the same time"):
+        build_warehouse(built.lake, url, validate=overtaken)
+    assert version_read(url) == "of another machine, whose lock was lost"
+    assert [path.name for path in published(url).file().parent.iterdir() if path.is_dir()] == []
+
+
+def test_a_publication_whose_answer_was_lost_is_known_as_one_s_own(
+    url: str, publish: Callable[..., None]
+) -> None:
+    async def twice(name: str, send: Send) -> Any:
+        if name == "put_object":
+            await send()
+        return await send()
+
+    with requests_go_through(twice):
+        publish(url, "first")
+        publish(url, "second")
+    assert version_read(url) == "second"
+
+
+@pytest.mark.parametrize("request_", [1, 2])
+def test_a_publisher_killed_before_or_after_its_request_leaves_the_old_or_the_new_one(
+    url: str, publish: Callable[..., None], request_: int
+) -> None:
+    publish(url, "first")
+    requests = MortalRequests(request_)
+    with requests.counted(), suppress(KilledError):
+        publish(url, "second")
+        # The next that would be sent.
+        s3fs.S3FileSystem().pipe_file(f"{url}.more", b"")
+    assert requests.is_dead
+    is_sent = request_ == 2
+    assert version_read(url) == ("second" if is_sent else "first")
+    assert published(url).told()["inputs"] == version_read(url)
+    publish(url, "third")
+    assert version_read(url) == "third"
+
+
+# --- a store that is no S3 ---------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("_asked_each_time")
+def test_any_store_that_fsspec_opens_will_do(
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, publish: Callable[..., None]
+) -> None:
+    url = f"memory://{uuid4().hex}/warehouse.duckdb"
+    on_another_machine(monkeypatch, tmp_path / "publisher")
+    assert build_warehouse(built.lake, url).published
+    on_another_machine(monkeypatch, tmp_path / "another")
+    warehouse = Warehouse(url)
+    assert warehouse.table("analyses").height == built.lake.tables.count_rows(tables.ANALYSES)
+    assert is_current(built.lake, url)
+    seen = published(url).standing()
+    publish(url, "second")
+    assert warehouse.sql(WHICH).item() == "second"
+    assert not is_current(built.lake, url)
+    with pytest.raises(DataError, match="was published by another run at the same time"):
+        put(url, "third", seen, tmp_path)
+
+
+# --- files beside it ---------------------------------------------------------------------------
+
+
+def test_a_page_beside_it_is_an_object_that_browsers_open(url: str) -> None:
+    with beside(url, "report.html") as (place, path):
+        path.write_text("<p>a page</p>")
+    assert place == f"{url.rpartition('/')[0]}/report.html"
+    store = s3fs.S3FileSystem()
+    assert store.cat_file(place) == b"<p>a page</p>"
+    assert store.info(place)["ContentType"] == "text/html"

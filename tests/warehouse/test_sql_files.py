@@ -1,0 +1,185 @@
+"""The files of ``sql/``: what stands in them, and the order in which they are run."""
+
+import shutil
+
+import pytest
+
+from aind_etl.bundle import bundled
+from aind_etl.errors import ConfigurationError
+from aind_etl.warehouse.sql_files import Kind, SqlFile, in_order, read_sql_files, tables_read
+
+LAKE = {"analyses", "fit_parameters", "documents"}
+
+
+def view(name, statement):
+    return SqlFile(Kind.VIEW, name, "One row per thing.", statement)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return a copy of ``sql/`` that may be changed."""
+    return shutil.copytree(bundled("sql"), tmp_path / "sql")
+
+
+# --- reading --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        (Kind.MACRO, ["s3_to_https", "session_key"]),
+        (
+            Kind.VIEW,
+            [
+                "analyses_with_files",
+                "latest_analyses",
+                "missing_result_files",
+                "mle_fitting",
+                "orphan_result_folders",
+                "sessions_with_fits",
+            ],
+        ),
+        (
+            Kind.MART,
+            [
+                "best_models",
+                "collection_freshness",
+                "fit_coverage",
+                "fit_parameters_wide",
+                "model_comparison",
+                "parameter_trajectories",
+                "pipeline_agreement",
+            ],
+        ),
+    ],
+)
+def test_the_views_marts_and_macros_are_there_under_their_final_names(kind, names):
+    assert [file.name for file in read_sql_files(kind)] == names
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_every_file_has_a_comment_a_statement_and_a_summary(kind):
+    files = read_sql_files(kind)
+    assert files
+    for file in files:
+        assert file.kind is kind
+        assert "--" not in file.comment
+        assert file.summary.endswith(".")
+        assert file.comment.startswith(file.summary.removesuffix("."))
+        assert not file.statement.startswith("--")
+        assert not file.statement.endswith(";")
+
+
+def test_the_comment_is_one_text_and_the_statement_what_follows(folder):
+    (folder / "views" / "trial_counts.sql").write_text(
+        "-- One row per session: how many\n-- trials. More of it.\n\n-- Not of the opening.\n"
+        "SELECT 1 AS one;\n"
+    )
+    file = next(one for one in read_sql_files(Kind.VIEW, folder) if one.name == "trial_counts")
+    assert file.comment == "One row per session: how many trials. More of it."
+    assert file.summary == "One row per session: how many trials."
+    assert file.statement == "-- Not of the opening.\nSELECT 1 AS one"
+
+
+def test_what_the_opening_says_of_columns_is_not_of_the_comment_on_rows(folder):
+    (folder / "marts" / "trial_counts.sql").write_text(
+        "-- One row per session.\n--\n--   n_trials: Trials of the\n--     session.\n"
+        "--   _id: Its id: a text.\nSELECT 1 AS n_trials, '' AS _id\n"
+    )
+    file = next(one for one in read_sql_files(Kind.MART, folder) if one.name == "trial_counts")
+    assert file.comment == "One row per session."
+    assert file.columns == {"n_trials": "Trials of the session.", "_id": "Its id: a text."}
+    assert file.statement == "SELECT 1 AS n_trials, '' AS _id"
+
+
+def test_a_check_says_whether_it_speaks_of_what_writers_wrote():
+    warnings = {file.name for file in read_sql_files(Kind.CHECK) if file.is_warning}
+    assert "k_model_counts_fitted_parameters" in warnings
+    assert "analyses_key_is_unique" not in warnings
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("without_comment", "SELECT 1", "must open with a comment that says what a row is"),
+        ("only_comment", "-- One row per thing.\n", "followed by SQL"),
+        ("empty", "", "must open with a comment"),
+        ("two words", "-- One row per thing.\nSELECT 1", "use letters, digits and _"),
+        ("1st", "-- One row per thing.\nSELECT 1", "use letters, digits and _"),
+    ],
+)
+def test_a_file_that_is_not_as_it_should_be_is_named(folder, name, text, words):
+    path = folder / "marts" / f"{name}.sql"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        read_sql_files(Kind.MART, folder)
+    assert str(path) in str(caught.value)
+
+
+# --- which tables a query reads --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("SELECT * FROM analyses", {"analyses"}),
+        ("FROM analyses", {"analyses"}),
+        ("SELECT 'documents' AS analyses FROM range(3) -- fit_parameters", set()),
+        (
+            "SELECT * FROM analyses JOIN fit_parameters USING (record_id)",
+            {"analyses", "fit_parameters"},
+        ),
+        ("SELECT (SELECT count(*) FROM documents) FROM analyses", {"analyses", "documents"}),
+        (
+            "WITH one AS (FROM documents) FROM one UNION ALL BY NAME FROM analyses",
+            {"analyses", "documents"},
+        ),
+        ("PIVOT fit_parameters ON parameter USING any_value(value)", {"fit_parameters"}),
+        ("FROM (PIVOT analyses ON outcome USING count(*)) -- not documents", {"analyses"}),
+        ("SELECT * FROM somewhere_else", set()),
+    ],
+)
+def test_the_tables_a_query_reads_are_found(query, expected):
+    assert tables_read(query, LAKE) == expected
+
+
+# --- the order ------------------------------------------------------------------------------
+
+
+def test_each_file_comes_after_those_it_builds_on():
+    files = [
+        view("a", "SELECT * FROM b JOIN c USING (x)"),
+        view("b", "SELECT * FROM c"),
+        view("c", "SELECT * FROM analyses"),
+        view("d", "SELECT 1"),
+    ]
+    names = [file.name for file in in_order(files)]
+    assert sorted(names) == ["a", "b", "c", "d"]
+    assert names.index("c") < names.index("b") < names.index("a")
+
+
+def test_the_files_of_the_project_are_ordered_by_what_they_read():
+    files = [*read_sql_files(Kind.VIEW), *read_sql_files(Kind.MART)]
+    names = [file.name for file in in_order(files)]
+    assert sorted(names) == sorted(file.name for file in files)
+    for file in files:
+        for read in tables_read(file.statement, set(names)) - {file.name}:
+            assert names.index(read) < names.index(file.name)
+    assert names.index("latest_analyses") < names.index("model_comparison")
+
+
+def test_files_that_build_on_each_other_in_a_circle_are_named():
+    files = [
+        view("hen", "SELECT * FROM egg"),
+        view("egg", "SELECT * FROM hen"),
+        view("farmer", "SELECT 1"),
+    ]
+    with pytest.raises(ConfigurationError, match="in a circle") as caught:
+        in_order(files)
+    assert "hen → egg" in str(caught.value) or "egg → hen" in str(caught.value)
+    assert "farmer" not in str(caught.value)
+
+
+def test_a_file_may_be_called_like_a_table_within_it():
+    (only,) = in_order([view("counts", "WITH counts AS (SELECT 1) SELECT * FROM counts")])
+    assert only.name == "counts"
