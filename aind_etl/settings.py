@@ -4,7 +4,6 @@ import os
 import traceback
 from collections.abc import Collection
 from datetime import UTC, datetime, time
-from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -31,19 +30,6 @@ OPTIONS = {
     "max_deleted_share": "--max-deleted-share",
 }
 """The settings that the command line has an option for too, for messages that name it."""
-
-
-class Engine(StrEnum):
-    """What the runs that Dagster starts are made by."""
-
-    PROCESS = "process"
-    """A process a run, on the code location's machine."""
-    MULTIPROCESS = "multiprocess"
-    """The same with a process a step."""
-    CELERY = "celery"
-    """Celery's workers, on any machine."""
-    KUBERNETES = "kubernetes"
-    """A pod a run and a pod a step."""
 
 
 class Settings(BaseModel):
@@ -103,15 +89,6 @@ class Settings(BaseModel):
         takes JSON. A secret.
     dagster_url
         Address of Dagster's page, for links in alerts.
-    dagster_postgres_url
-        Address of the PostgreSQL database in which Dagster keeps runs and events; in SQLite
-        files below ``DAGSTER_HOME`` where none is given.
-    engine
-        What makes the runs that Dagster starts. Runs of ``aind-etl run`` are made by the command
-        itself.
-    celery_broker_url
-        Address of the broker, Redis or RabbitMQ, that Celery's workers listen to; may hold a
-        password.
     """
 
     source: str = Field(default="sample:", repr=False)
@@ -137,9 +114,6 @@ class Settings(BaseModel):
     time_zone: str = "America/Los_Angeles"
     alert_webhook_url: SecretStr | None = None
     dagster_url: str = "http://127.0.0.1:3000"
-    dagster_postgres_url: SecretStr | None = None
-    engine: Engine = Engine.PROCESS
-    celery_broker_url: SecretStr | None = None
 
     @field_validator("collections", "include", "exclude", mode="before")
     @classmethod
@@ -213,7 +187,7 @@ class Settings(BaseModel):
         return tuple(
             filter(
                 None,
-                (self.alert_webhook_url, self.dagster_postgres_url, self.celery_broker_url),
+                (self.alert_webhook_url,),
             )
         )
 

@@ -11,7 +11,7 @@ refuse() {
     exit 2
 }
 
-for name in POSTGRES_PASSWORD AIND_ETL_ALERT_WEBHOOK_URL AIND_ETL_CELERY_BROKER_URL; do
+for name in POSTGRES_PASSWORD AIND_ETL_ALERT_WEBHOOK_URL CELERY_BROKER_URL; do
     eval "value=\${$name:-} file=\${${name}_FILE:-}"
     [ -n "$file" ] || continue
     [ -z "$value" ] || refuse "Both $name and ${name}_FILE are set. Unset one of them."
@@ -21,5 +21,8 @@ by user $(id -u). Mount the secret there with rights to read it, or unset ${name
     [ -n "$value" ] || refuse "The file '$file', named by ${name}_FILE, is empty. Write the secret into it."
     export "$name=$value"
 done
+
+# The states of Celery's tasks are kept where the tasks are, unless something else is named.
+export CELERY_RESULT_BACKEND="${CELERY_RESULT_BACKEND:-${CELERY_BROKER_URL:-}}"
 
 exec "$@"

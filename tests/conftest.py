@@ -121,10 +121,8 @@ def _made_history(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Imported here: most tests need no Dagster.
     import dagster as dg
 
-    from aind_etl.orchestration.storage import hastily
-
     folder = tmp_path_factory.mktemp("history")
-    with hastily(), dg.DagsterInstance.local_temp(str(folder)) as instance:
+    with dg.DagsterInstance.local_temp(str(folder)) as instance:
         instance.get_runs()
         instance.all_instigator_state()
         instance.all_asset_keys()

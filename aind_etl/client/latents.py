@@ -179,9 +179,9 @@ def _from_store(locations: Sequence[str], threads: int) -> dict[str, Found]:
 
 
 def _read_folders(store: "ResultStore", locations: Iterable[str]) -> Iterator[tuple[str, Found]]:
+    from aind_etl.results.folders import FileRequest  # noqa: PLC0415
     from aind_etl.results.inventory import RESULT_JSONS  # noqa: PLC0415
     from aind_etl.results.result_json import ResultError, read_result  # noqa: PLC0415
-    from aind_etl.results.store import FileRequest  # noqa: PLC0415
 
     folders = {location.rstrip("/"): location for location in locations}
     requests = []

@@ -5,7 +5,6 @@ from hashlib import sha256
 from pathlib import Path
 
 import aind_etl.contract
-import aind_etl.flatten
 
 # Decides which documents are flattened, not what their rows are.
 _NOT_FLATTENING = "refresh.py"
@@ -19,11 +18,9 @@ def flattener_version() -> str:
     made by another version, and documents it rejected, are made and tried anew.
     """
     digest = sha256()
-    for package in (aind_etl.contract, aind_etl.flatten):
-        for folder in package.__path__:
-            for path in sorted(Path(folder).rglob("*.py")):
-                if path.name == _NOT_FLATTENING:
-                    continue
+    for folder in (Path(aind_etl.contract.__file__).parent, Path(__file__).parent):
+        for path in sorted(folder.rglob("*.py")):
+            if path.name != _NOT_FLATTENING:
                 digest.update(path.name.encode())
                 digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

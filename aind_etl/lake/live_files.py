@@ -107,9 +107,9 @@ class LiveFiles:
         found = {part_of(name).of for name in names} or {1}
         if len(found) > 1:
             raise DataError(
-                f"The change log of the collection {collection!r} of {self.storage.root} has files of "
-                f"{' and of '.join(map(str, sorted(found)))} parts, and which of them count is not "
-                f"known: {layout_name(collection)} is missing or damaged. Fetch it from a backup, "
-                'or write {"parts": …} into it with the number of those that are complete.'
+                f"The change log of the collection {collection!r} of {self.storage.root} has files "
+                f"of {' and of '.join(map(str, sorted(found)))} parts, and which of them count is "
+                f"not known: {layout_name(collection)} is missing or damaged. Fetch it from a "
+                'backup, or write {"parts": …} into it with the number of those that are complete.'
             )
         return found.pop()

@@ -12,7 +12,6 @@ from urllib.parse import unquote, urlsplit
 
 import dagster as dg
 import httpx
-from dagster._core.scheduler.instigation import TickStatus
 
 from aind_etl.lake import Lake
 from aind_etl.settings import Settings
@@ -194,10 +193,9 @@ def _failed_ticks(
             state.selector_id,
             after=since.timestamp(),
             before=now.timestamp(),
-            statuses=[TickStatus.FAILURE],
-            limit=1,
         )
-        for tick in ticks:
+        failed = [tick for tick in ticks if tick.status.value == dg.DagsterRunStatus.FAILURE.value]
+        for tick in failed[:1]:
             error = tick.error
             failures.append(
                 Failure(

@@ -11,9 +11,8 @@ import dagster as dg
 
 from aind_etl.contract import TABLES, tables
 from aind_etl.orchestration.assets.warehouse import WAREHOUSE
-from aind_etl.orchestration.pods import pod
 from aind_etl.orchestration.resources import Etl
-from aind_etl.orchestration.secrets import hiding_credentials
+from aind_etl.orchestration.steps import step
 from aind_etl.text import markdown_table as as_markdown
 from aind_etl.warehouse.build import connect, is_whole
 from aind_etl.warehouse.location import published
@@ -143,7 +142,6 @@ def _all_warnings() -> list[_Warning]:
 
 @dg.multi_asset_check(
     name="look_at_warehouse",
-    op_tags=pod(2048),
     specs=[
         dg.AssetCheckSpec(
             one.name, asset=one.asset, description=one.description, additional_deps=[WAREHOUSE]
@@ -153,7 +151,7 @@ def _all_warnings() -> list[_Warning]:
     # The page materialises an asset together with the checks of that asset alone.
     can_subset=True,
 )
-@hiding_credentials
+@step
 def warnings(
     context: dg.AssetCheckExecutionContext, etl: dg.ResourceParam[Etl]
 ) -> Iterator[dg.AssetCheckResult]:

@@ -7,7 +7,6 @@ import dagster as dg
 
 from aind_etl.orchestration.asset_checks import warnings
 from aind_etl.orchestration.assets import all_assets
-from aind_etl.orchestration.executors import executor_of
 from aind_etl.orchestration.jobs import (
     publish_warehouse,
     refresh_collection,
@@ -30,7 +29,7 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
     ----------
     resource_overrides
         Resources in place of those that the environment's settings give, by name: commands and
-        tests make variants with it, and nothing is ever patched.
+        tests make variants with it.
     """
     resources = dict(resource_overrides or {})
     resources.setdefault("etl", Etl(load_settings(), source_retries=SOURCE_RETRIES))
@@ -42,5 +41,6 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
         sensors=all_sensors(settings),
         schedules=all_schedules(settings),
         resources=resources,
-        executor=executor_of(settings.engine),
+        # The steps of a run follow each other; it is runs that go on side by side.
+        executor=dg.in_process_executor,
     )

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from itertools import chain
 from pathlib import Path
 
@@ -18,16 +19,16 @@ from aind_etl.changelog.passes import Pass
 from aind_etl.errors import AindEtlError, DataError, UnexpectedError
 from aind_etl.lake.resharding import plan_parts
 from aind_etl.orchestration.assets import BY_COLLECTION, RESULTS
-from aind_etl.orchestration.command_runs import (
-    command_lock,
-    command_tags,
-    end_earlier_commands,
-)
 from aind_etl.orchestration.definitions import build_defs
 from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION, SESSIONS, pass_config
+from aind_etl.orchestration.lost_runs import (
+    COMMAND_TAG,
+    command_lock,
+    command_tags,
+    fail_lost_runs,
+)
 from aind_etl.orchestration.partitions import make_partitions, planned_partitions
 from aind_etl.orchestration.resources import Etl, ResultStoreError
-from aind_etl.orchestration.storage import hastily
 from aind_etl.settings import write_traceback
 
 _CONFIG = "dagster.yaml"
@@ -81,10 +82,16 @@ def run_everything(etl: Etl, pass_kind: Pass, *, with_results: bool = True) -> l
         with (
             command_lock(etl.lake),
             etl.keeping_source_open() as opened,
-            hastily(),
             dg.DagsterInstance.get() as instance,
         ):
-            end_earlier_commands(instance, etl.lake)
+            # This process holds the lock: no earlier command is alive.
+            fail_lost_runs(
+                instance,
+                etl.lake,
+                now=datetime.now(UTC),
+                silent_for=timedelta(0),
+                tags={COMMAND_TAG: str(etl.lake)},
+            )
             return _run_all(opened, pass_kind, instance, with_results=with_results)
     except dg.DagsterExecutionInterruptedError:
         raise KeyboardInterrupt from None

@@ -15,9 +15,16 @@ from aind_etl.orchestration.assets.report import report
 from aind_etl.orchestration.assets.sessions import sessions
 from aind_etl.orchestration.assets.unclaimed import unclaimed_folders
 from aind_etl.orchestration.assets.warehouse import WAREHOUSE
-from aind_etl.orchestration.pods import pod
 from aind_etl.orchestration.resources import Etl
-from aind_etl.orchestration.secrets import hiding_credentials
+from aind_etl.orchestration.steps import step
+
+
+def _pod_memory(mebibytes: int) -> dict[str, object]:
+    """Return the tags of a job whose runs need so much memory as pods of Kubernetes."""
+    memory = f"{mebibytes}Mi"
+    resources = {"requests": {"cpu": "1", "memory": memory}, "limits": {"memory": memory}}
+    return {"dagster-k8s/config": {"container_config": {"resources": resources}}}
+
 
 REFRESH_COLLECTION = "refresh_collection"
 """Brings one collection of the lake up to date with the source."""
@@ -33,12 +40,14 @@ refresh_collection = dg.define_asset_job(
     # Their checks ask the warehouse, and belong to its publication.
     selection=dg.AssetSelection.assets(*BY_COLLECTION).without_checks(),
     description="Bring one collection of the lake up to date with the source.",
+    tags=_pod_memory(2048),
 )
 refresh_sessions = dg.define_asset_job(
     SESSIONS,
     selection=dg.AssetSelection.assets(sessions).without_checks()
     | dg.AssetSelection.checks(*sessions.check_keys),
     description="Bring the session table up to date.",
+    tags=_pod_memory(4096),
 )
 publish_warehouse = dg.define_asset_job(
     PUBLISH,
@@ -49,11 +58,12 @@ publish_warehouse = dg.define_asset_job(
         | dg.AssetSelection.checks(*warnings.check_keys)
     ),
     description="Build, check and publish the warehouse with its views and marts, and the report.",
+    tags=_pod_memory(4096),
 )
 
 
-@dg.op(name="compare_contents", tags=pod(4096))
-@hiding_credentials
+@dg.op(name="compare_contents")
+@step
 def _compare_contents(context: dg.OpExecutionContext, etl: dg.ResourceParam[Etl]) -> None:
     """Compare every document of the source with the lake, and every table with the warehouse.
 
@@ -82,6 +92,7 @@ def _compare_contents(context: dg.OpExecutionContext, etl: dg.ResourceParam[Etl]
 @dg.job(
     name=VERIFY,
     description="Compare source, lake and warehouse, content by content; nothing is changed.",
+    tags=_pod_memory(4096),
 )
 def verify_everything() -> None:
     """Compare source, lake and warehouse."""

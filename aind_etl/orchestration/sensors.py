@@ -22,13 +22,13 @@ from aind_etl.changelog.staleness import Behind, find_arrivals, overdue_full_pas
 from aind_etl.errors import AindEtlError
 from aind_etl.lake import Lake
 from aind_etl.orchestration.alerts import SECONDS_BETWEEN_LOOKS, send_alerts
-from aind_etl.orchestration.command_runs import IN_FLIGHT, end_killed_commands
 from aind_etl.orchestration.jobs import (
     pass_config,
     publish_warehouse,
     refresh_collection,
     refresh_sessions,
 )
+from aind_etl.orchestration.lost_runs import UNFINISHED, fail_lost_runs
 from aind_etl.orchestration.partitions import (
     COLLECTIONS,
     new_and_stale,
@@ -58,6 +58,7 @@ _NOTED_EVERY = timedelta(minutes=5)
 _FIRST_PAUSE = timedelta(minutes=1)
 _LONGEST_PAUSE = timedelta(hours=2)
 _MOST_DOUBLINGS = 20
+_LOST_AFTER_TICKS = 4
 _REASON_LENGTH = 200
 _PARTITION_TAG = "dagster/partition"
 
@@ -131,7 +132,8 @@ def look_at_source(
     pause that grows.
     """
     lake = etl.lake
-    end_killed_commands(context.instance, lake)
+    lost_after = _LOST_AFTER_TICKS * timedelta(seconds=etl.settings.sensor_interval_seconds)
+    fail_lost_runs(context.instance, lake, now=now, silent_for=lost_after)
     try:
         with etl.open_source() as source:
             arrivals = find_arrivals(
@@ -198,7 +200,7 @@ def look_at_session_table(
     """Return a run that reads the session table, or why there is none."""
     records = instance.get_run_records(dg.RunsFilter(job_name=refresh_sessions.name), limit=1)
     for record in records:
-        if record.dagster_run.status in IN_FLIGHT:
+        if record.dagster_run.status in UNFINISHED:
             return dg.SkipReason("A run is in flight.")
         is_failed = record.dagster_run.status is dg.DagsterRunStatus.FAILURE
         wait = _moment(record) + (_LONGEST_PAUSE if is_failed else FULL_PASS_OVERDUE) - now
@@ -239,7 +241,7 @@ def _why_not_publish(instance: dg.DagsterInstance, etl: Etl, now: datetime) -> s
             return "The warehouse is up to date with the lake."
     except AindEtlError as error:
         return str(error)
-    publishing = dg.RunsFilter(job_name=publish_warehouse.name, statuses=list(IN_FLIGHT))
+    publishing = dg.RunsFilter(job_name=publish_warehouse.name, statuses=list(UNFINISHED))
     if instance.get_run_records(publishing, limit=1):
         return "A publication is in flight."
     busy = _partitions_in_flight(instance)
@@ -276,7 +278,7 @@ def _tags(one: Behind, attempt: int) -> dict[str, str]:
 
 def _partitions_in_flight(instance: dg.DagsterInstance) -> set[str]:
     """Return the partitions that a run is under way or queued for."""
-    records = instance.get_run_records(dg.RunsFilter(statuses=list(IN_FLIGHT)))
+    records = instance.get_run_records(dg.RunsFilter(statuses=list(UNFINISHED)))
     tags: Iterable[str | None] = (record.dagster_run.tags.get(_PARTITION_TAG) for record in records)
     return {tag for tag in tags if tag is not None}
 

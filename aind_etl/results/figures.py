@@ -20,7 +20,7 @@ import polars as pl
 
 from aind_etl.contract import tables
 from aind_etl.errors import SourceError
-from aind_etl.results.store import FileRequest
+from aind_etl.results.folders import FileRequest
 
 if TYPE_CHECKING:
     from aind_etl.lake import Lake

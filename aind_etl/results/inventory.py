@@ -22,7 +22,8 @@ from aind_etl.flatten.derived import s3_to_https, session_month
 from aind_etl.lake import Lake
 from aind_etl.lake.paths import UNKNOWN_MONTH
 from aind_etl.lake.tables import divided_by, lies_in
-from aind_etl.results.store import ResultStore, files_frame
+from aind_etl.results.folders import files_frame
+from aind_etl.results.store import ResultStore
 
 RESULT_JSONS = (
     "original_results_mle_fitting.json",

@@ -27,9 +27,10 @@ from aind_etl.contract.schemas import polars_schema
 from aind_etl.flatten.derived import session_month
 from aind_etl.lake import Lake
 from aind_etl.lake.paths import UNKNOWN_MONTH
+from aind_etl.results.folders import FileRequest
 from aind_etl.results.inventory import KEY, RESULT_JSONS, remove_gone
 from aind_etl.results.result_json import ResultError, Trials, read_document, read_result
-from aind_etl.results.store import FileRequest, ResultStore
+from aind_etl.results.store import ResultStore
 
 _log = logging.getLogger(__name__)
 DOCUMENT = "document"

@@ -33,7 +33,7 @@ from aind_etl.contract.columns import PRINCIPAL_INVESTIGATOR, SESSIONS_MADE
 from aind_etl.contract.schemas import POLARS_TYPES, polars_schema
 from aind_etl.errors import DataError
 from aind_etl.flatten import derived as deriving
-from aind_etl.results.store import FileContent, FileRequest
+from aind_etl.results.folders import FileContent, FileRequest
 from aind_etl.sessions import pickled_frame
 
 if TYPE_CHECKING:

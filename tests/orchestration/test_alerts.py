@@ -25,7 +25,6 @@ from aind_etl.orchestration.alerts import (
     message,
     send_alerts,
 )
-from aind_etl.orchestration.storage import hastily
 from aind_etl.settings import load_settings
 
 SECRET = "s3cret-part"
@@ -65,7 +64,7 @@ def settings(room, tmp_path):
 
 @pytest.fixture
 def instance(new_history):
-    with hastily(), dg.DagsterInstance.local_temp(str(new_history)) as instance:
+    with dg.DagsterInstance.local_temp(str(new_history)) as instance:
         yield instance
 
 

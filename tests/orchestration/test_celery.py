@@ -11,22 +11,18 @@ import dagster as dg
 import pytest
 from cluster import PARTITION, WORKERS, running_cluster
 from containers import wait_until
-from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 from mongod import NoMongodError, failing
-from monitoring import monitor
 from postgresql import NoPostgresqlError
-from redis_server import NoRedisError, find_redis, running_redis
+from redis_server import NoRedisError
 from result_endpoint import error
 from worlds import MAIN, assert_same, contents_of
 
 from aind_etl.changelog.passes import Pass
 from aind_etl.changelog.staleness import find_arrivals
 from aind_etl.client.verify import verify_warehouse
-from aind_etl.errors import ConfigurationError
-from aind_etl.orchestration.command_runs import IN_FLIGHT
 from aind_etl.orchestration.definitions import build_defs
 from aind_etl.orchestration.jobs import REFRESH_COLLECTION, pass_config
-from aind_etl.orchestration.launcher import LauncherOfTheSettings, WatchfulRunLauncher
+from aind_etl.orchestration.lost_runs import UNFINISHED
 from aind_etl.orchestration.partitions import make_partitions
 from aind_etl.orchestration.resources import Etl
 from aind_etl.settings import load_settings
@@ -146,7 +142,7 @@ def test_whatever_goes_wrong_the_tables_are_those_of_one_process(tmp_path, monke
                 lambda: is_settled(cluster, instance), AN_HOUR, lambda: told(cluster, instance)
             )
             [failure] = instance.all_logs(killed, of_type=dg.DagsterEventType.RUN_FAILURE)
-            assert "no worker has it in hand any more" in failure.dagster_event.message
+            assert "was killed" in failure.dagster_event.message
         names = sorted(cluster.client["analysis"].list_collection_names())
         assert_same(said_by(cluster.lake), said_by(loaded_alone(names, tmp_path / "alone")))
         assert list(verify_warehouse(cluster.lake, load_settings().warehouse_path)) == []
@@ -198,7 +194,7 @@ def is_settled(cluster, instance):
     As the sensors tell it.
     """
     time.sleep(3)
-    if instance.get_runs_count(dg.RunsFilter(statuses=list(IN_FLIGHT))):
+    if instance.get_runs_count(dg.RunsFilter(statuses=list(UNFINISHED))):
         return False
     etl = Etl(load_settings())
     with etl.open_source() as source:
@@ -216,72 +212,3 @@ def told(cluster, instance):
     """Return how runs stand, and what the processes printed."""
     runs = [f"{run.job_name} {run.tags.get(PARTITION)} {run.status}" for run in instance.get_runs()]
     return "\n".join([cluster.said(), *runs])
-
-
-@pytest.fixture
-def broker():
-    """Give a broker to which no worker listens."""
-    try:
-        with running_redis(find_redis()) as server:
-            yield server
-    except NoRedisError as problem:
-        pytest.skip(str(problem))
-
-
-@pytest.fixture
-def monitored(broker, new_history, monkeypatch):
-    """Return an instance with a run that some worker once began."""
-    monkeypatch.setenv("AIND_ETL_ENGINE", "celery")
-    monkeypatch.setenv("AIND_ETL_CELERY_BROKER_URL", f"redis://127.0.0.1:{broker.port}/0")
-    ours = {
-        "module": "aind_etl.orchestration.launcher",
-        "class": "LauncherOfTheSettings",
-        "config": {"patience_seconds": 300},
-    }
-    overrides = {"run_launcher": ours, "run_monitoring": {"enabled": True}}
-    with dg.DagsterInstance.local_temp(str(new_history), overrides) as instance:
-        instance.create_run_for_job(
-            dg.GraphDefinition("empty").to_job(),
-            status=dg.DagsterRunStatus.STARTED,
-            tags={DAGSTER_CELERY_TASK_ID_TAG: "of-a-worker-that-died"},
-        )
-        yield instance
-
-
-STARTED, FAILURE = [dg.DagsterRunStatus.STARTED], [dg.DagsterRunStatus.FAILURE]
-
-
-def test_a_run_that_no_worker_knows_is_missed_after_a_while(monitored):
-    now = time.time()
-    assert monitor(monitored, now) == STARTED
-    assert monitor(monitored, now + 299) == STARTED
-    assert monitor(monitored, now + 301) == FAILURE
-
-
-def test_while_the_broker_is_away_no_run_counts_as_dead(monitored, broker):
-    now = time.time()
-    broker.end(signal.SIGKILL)
-    assert monitor(monitored, now) == STARTED
-    assert monitor(monitored, now + 3600) == STARTED
-
-
-def choose_launcher(monkeypatch, engine, **more):
-    monkeypatch.setenv("AIND_ETL_ENGINE", engine)
-    for name, value in more.items():
-        monkeypatch.setenv(name, value)
-    return LauncherOfTheSettings.from_config_value(None, {"patience_seconds": 7})
-
-
-@pytest.mark.parametrize("engine", ["process", "multiprocess"])
-def test_on_one_machine_runs_are_processes_of_the_code_location(monkeypatch, engine):
-    assert isinstance(choose_launcher(monkeypatch, engine), WatchfulRunLauncher)
-
-
-def test_celery_needs_the_address_of_a_broker(monkeypatch):
-    with pytest.raises(ConfigurationError, match="AIND_ETL_CELERY_BROKER_URL is not set"):
-        choose_launcher(monkeypatch, "celery")
-
-
-def test_kubernetes_needs_the_instance_of_the_chart(monkeypatch):
-    with pytest.raises(ConfigurationError, match="Helm chart"):
-        choose_launcher(monkeypatch, "kubernetes")

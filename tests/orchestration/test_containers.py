@@ -9,9 +9,7 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
-from urllib.parse import quote
 
-import dagster as dg
 import psycopg2
 import pytest
 import yaml
@@ -272,20 +270,6 @@ def test_the_database_can_be_brought_to_another_version_as_the_documentation_say
     assert migrated.returncode == 0, migrated.stderr
 
 
-def test_outside_containers_the_address_of_the_database_is_enough(
-    deployment, tmp_path, monkeypatch
-):
-    shutil.copy(CLONE / "dagster_home" / "dagster.yaml", tmp_path)
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    port, password = deployment.containers.ports["5432"], quote(PASSWORD, safe="")
-    monkeypatch.setenv(
-        "AIND_ETL_DAGSTER_POSTGRES_URL", f"postgresql://dagster:{password}@127.0.0.1:{port}/dagster"
-    )
-    with dg.DagsterInstance.get() as instance:
-        assert instance.get_runs_count() > 0
-    assert [path.name for path in tmp_path.iterdir()] == ["dagster.yaml"]
-
-
 def test_the_services_write_no_file_outside_their_volumes(deployment):
     # Dagster tries to make folders for telemetry, and does without where it cannot.
     home = deployment.containers.home
@@ -440,7 +424,17 @@ def test_there_are_as_many_workers_as_dagster_lets_run_at_a_time():
     assert (
         int(worker["deploy"]["replicas"]) == instance["concurrency"]["runs"]["max_concurrent_runs"]
     )
-    assert worker["command"][worker["command"].index("--concurrency") + 1] == "1"
+    settings = yaml.safe_load((DOCKER / "celery-worker.yaml").read_text())
+    assert settings["config_source"]["worker_concurrency"] == 1
+
+
+def test_workers_and_launcher_of_celery_are_configured_alike():
+    worker = yaml.safe_load((DOCKER / "celery-worker.yaml").read_text())
+    launcher = yaml.safe_load((DOCKER / "celery-launcher.yaml").read_text())["run_launcher"]
+    assert {**worker, "default_queue": "dagster"} == launcher["config"]
+    longest = yaml.safe_load((DOCKER / "dagster.yaml").read_text())["run_monitoring"]
+    transport = worker["config_source"]["broker_transport_options"]
+    assert transport["visibility_timeout"] > longest["max_runtime_seconds"]
 
 
 def test_a_worker_has_what_the_code_location_has():

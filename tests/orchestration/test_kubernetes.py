@@ -1,4 +1,4 @@
-"""What Kubernetes is asked for: a pod a run and a pod a step, as the chart's values make them."""
+"""What Kubernetes is asked for: one pod per run, as the chart's values make it."""
 
 import copy
 import json
@@ -92,60 +92,44 @@ def instance(values, tmp_path_factory):
 
 
 @pytest.fixture(scope="module", params=JOBS)
-def pods(request, instance, values):
-    """Return the pods of a run and of each of its steps, as the cluster gets them."""
+def pod(request, instance, values):
+    """Return the pod of a run, as the cluster gets it."""
     job_name = request.param
     repository = ReconstructableRepository(POINTER, container_context=container_context(values))
     job = repository.get_reconstructable_job(job_name)
     definition = job.get_definition()
     run = instance.create_run_for_job(definition, job_code_origin=job.get_python_origin())
     launcher = instance.run_launcher
-    found = {}
-    tags = {"run": None} | {node.name: node.tags for node in definition.nodes}
-    for name, tagged in tags.items():
-        context = K8sContainerContext.create_for_run(run, launcher, include_run_tags=not tagged)
-        if tagged is not None:
-            config = get_user_defined_k8s_config(tagged)
-            context = context.merge(K8sContainerContext(run_k8s_config=config))
-        job_made = construct_dagster_k8s_job(
-            job_config=context.get_k8s_job_config("aind-etl:0.1.0", launcher),
-            args=["dagster", "api", "execute_step"],
-            job_name="dagster-step-1",
-            user_defined_k8s_config=context.run_k8s_config,
-        )
-        plain = kubernetes.client.ApiClient().sanitize_for_serialization(job_made)
-        found[name] = plain["spec"]["template"]["spec"]
-    return found
+    context = K8sContainerContext.create_for_run(run, launcher, include_run_tags=True)
+    config = get_user_defined_k8s_config(definition.tags)
+    context = context.merge(K8sContainerContext(run_k8s_config=config))
+    job_made = construct_dagster_k8s_job(
+        job_config=context.get_k8s_job_config("aind-etl:0.1.0", launcher),
+        args=["dagster", "api", "execute_run"],
+        job_name="dagster-run-1",
+        user_defined_k8s_config=context.run_k8s_config,
+    )
+    plain = kubernetes.client.ApiClient().sanitize_for_serialization(job_made)
+    return plain["spec"]["template"]["spec"]
 
 
-def test_every_step_says_how_much_memory_it_may_take(pods):
-    assert len(pods) > 1
-    for name, pod in pods.items():
-        [container] = pod["containers"]
-        memory = container["resources"]["limits"]["memory"]
-        # Beyond what was asked for, a pod may be killed whenever its neighbours grow.
-        assert container["resources"]["requests"]["memory"] == memory, name
-        assert mebibytes(memory) >= (256 if name == "run" else 1024), name
+def test_every_run_says_how_much_memory_it_may_take(pod):
+    [container] = pod["containers"]
+    memory = container["resources"]["limits"]["memory"]
+    # Beyond what was asked for, a pod may be killed whenever its neighbours grow.
+    assert container["resources"]["requests"]["memory"] == memory
+    assert mebibytes(memory) >= 2048
 
 
-def test_the_pods_of_runs_and_steps_are_those_of_the_code_location(pods, values):
+def test_the_pods_of_runs_are_those_of_the_code_location(pod, values):
     [deployment] = values["dagster-user-deployments"]["deployments"]
-    for name, pod in pods.items():
-        [container] = pod["containers"]
-        assert pod["securityContext"] == deployment["podSecurityContext"], name
-        assert container["securityContext"] == deployment["securityContext"], name
-        assert {one["name"] for one in container["env"]} >= {
-            one["name"] for one in deployment["env"]
-        }
-        mounted = {one["name"]: one["mountPath"] for one in container["volumeMounts"]}
-        assert mounted["lake"] == "/lake"
-        assert mounted["scratch"] == "/scratch"
-
-
-def test_the_code_location_on_kubernetes_makes_a_pod_of_every_step(values):
-    [deployment] = values["dagster-user-deployments"]["deployments"]
-    environment = {one["name"]: one.get("value") for one in deployment["env"]}
-    assert environment["AIND_ETL_ENGINE"] == "kubernetes"
+    [container] = pod["containers"]
+    assert pod["securityContext"] == deployment["podSecurityContext"]
+    assert container["securityContext"] == deployment["securityContext"]
+    assert {one["name"] for one in container["env"]} >= {one["name"] for one in deployment["env"]}
+    mounted = {one["name"]: one["mountPath"] for one in container["volumeMounts"]}
+    assert mounted["lake"] == "/lake"
+    assert mounted["scratch"] == "/scratch"
 
 
 def mebibytes(text):

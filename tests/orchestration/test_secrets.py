@@ -15,7 +15,7 @@ from pymongo import MongoClient
 from worlds import read_dump
 
 from aind_etl.errors import AindEtlError, DataError, SourceError, UnexpectedError
-from aind_etl.orchestration.secrets import hiding_credentials
+from aind_etl.orchestration.steps import hiding_credentials
 
 SECRET = "horse/b@ttery:st%ple"
 WRONG = "wr0ng/b@ttery:st%ple"
@@ -164,7 +164,7 @@ def test_the_credentials_of_a_store_that_does_not_answer_are_found_nowhere(
 
 
 def test_an_error_keeps_the_causes_that_show_no_credential():
-    @hiding_credentials
+    @hiding_credentials()
     def step(address: str) -> None:
         ours = SourceError("it failed")
         ours.__cause__ = ValueError("a cause")

@@ -20,9 +20,9 @@ from aind_etl.contract import tables
 from aind_etl.errors import ConfigurationError
 from aind_etl.lake import Lake
 from aind_etl.orchestration import sensors
-from aind_etl.orchestration.command_runs import command_lock, command_tags
 from aind_etl.orchestration.definitions import build_defs
 from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION, SESSIONS
+from aind_etl.orchestration.lost_runs import command_tags
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.sensors import (
     ATTEMPT_TAG,
@@ -33,7 +33,7 @@ from aind_etl.orchestration.sensors import (
     look_at_source,
     pause_after,
 )
-from aind_etl.orchestration.storage import hastily
+from aind_etl.orchestration.steps import run_lock
 from aind_etl.sample.calendar import plan_sessions
 from aind_etl.sample.session_table import SessionTable
 from aind_etl.sample.sessions import simulate_sessions
@@ -292,6 +292,8 @@ def test_a_run_of_a_command_that_was_killed_fails_and_holds_up_nothing(
     killed = command_run(instance, etl.lake, jobs)
     elsewhere = command_run(instance, Lake(tmp_path / "another lake"), jobs)
     look(etl, instance)
+    assert instance.get_run_by_id(killed.run_id).status is dg.DagsterRunStatus.STARTED
+    look(etl, instance, now() + timedelta(minutes=5))
     ended = instance.get_run_by_id(killed.run_id)
     assert ended.status is FAILURE
     assert not auto_reexecution_should_retry_run(instance, ended, None), "nobody could start it"
@@ -304,8 +306,8 @@ def test_a_run_of_a_command_that_was_killed_fails_and_holds_up_nothing(
 
 def test_a_run_of_a_command_that_lives_is_in_flight(etl, instance, jobs):
     living = command_run(instance, etl.lake, jobs)
-    with command_lock(etl.lake):
-        assert look(etl, instance).keys() == {OTHER}
+    with run_lock(etl.lake, living):
+        assert look(etl, instance, now() + timedelta(days=1)).keys() == {OTHER}
     assert instance.get_run_by_id(living.run_id).status is dg.DagsterRunStatus.STARTED
 
 
@@ -476,7 +478,6 @@ def tick_of_the_night(etl, history):
     definitions = build_defs({"etl": etl})
     schedule = definitions.resolve_schedule_def("nightly_full_pass")
     with (
-        hastily(),
         dg.DagsterInstance.local_temp(str(history)) as instance,
         dg.build_schedule_context(
             instance=instance,

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 WORKERS = ("worker-1", "worker-2", "worker-3")
 PARTITION = "dagster/partition"
 PASSWORD = "of no value"
-PATIENCE_SECONDS = 80
-"""Longer than a lease of the lake outlives its holder: who is started again finds it free."""
 
 
 class Cluster:
@@ -174,7 +172,7 @@ def running_cluster(folder: Path, *, sessions: int, **variables: str) -> Iterato
         containers = Containers(
             folder / "containers",
             {
-                "AIND_ETL_ENGINE": "celery",
+                "RUNS_BY": "celery",
                 "AIND_ETL_SOURCE": f"mongodb://127.0.0.1:{port}/analysis",
                 "AIND_ETL_LAKE": f"s3://{BUCKET}/lake",
                 "AIND_ETL_RESULTS_ROOT": "/tmp/no-results",
@@ -183,7 +181,6 @@ def running_cluster(folder: Path, *, sessions: int, **variables: str) -> Iterato
                 "AWS_CREDENTIALS_FILE": "secrets/aws_credentials",
                 **variables,
             },
-            patience_seconds=PATIENCE_SECONDS,
         )
         (containers.folder / "tmp" / "no-results").mkdir()
         secrets = containers.folder / "secrets"

@@ -8,6 +8,7 @@ clone and of the test, names of services and fixed ports to this host and free p
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -96,23 +97,21 @@ class Containers:
         Where volumes, secrets and logs go.
     variables
         What an ``.env`` would say.
-    patience_seconds
-        How long a run may give no sign of life.
     """
 
-    def __init__(
-        self, folder: Path, variables: Mapping[str, str], *, patience_seconds: int = 5
-    ) -> None:
+    def __init__(self, folder: Path, variables: Mapping[str, str]) -> None:
         self.folder = folder
         self._variables = variables
         self.services: dict[str, Any] = read_compose(variables)["services"]
         self.ports = {"3000": free_port(), "4000": free_port(), "5432": 0}
         self.home = folder / "dagster"
+        self.celery_home = folder / "celery"
         self._places = {
             "/opt/aind-etl/entrypoint.sh": str(DOCKER / "entrypoint.sh"),
             "/opt/aind-etl/demo.py": str(DOCKER / "demo.py"),
             "/opt/aind-etl/venv/bin": str(Path(sys.executable).parent),
             "/opt/aind-etl/dagster": str(self.home),
+            "/opt/aind-etl/celery": str(self.celery_home),
             "/run/secrets": str(folder / "secrets"),
             "/lake": str(folder / "lake"),
             "/logs": str(folder / "logs"),
@@ -126,11 +125,11 @@ class Containers:
             (folder / name).mkdir()
         # Its port is fixed in the network of containers; a dead run is found sooner than theirs.
         self._write_home("workspace.yaml", {"port: 4000": f"port: {self.ports['4000']}"})
-        sooner = {
-            "poll_interval_seconds: 30": "poll_interval_seconds: 2",
-            "patience_seconds: 120": f"patience_seconds: {patience_seconds}",
-        }
-        self._write_home("dagster.yaml", sooner)
+        self._write_home("dagster.yaml", {"poll_interval_seconds: 30": "poll_interval_seconds: 2"})
+        shutil.copytree(self.home, self.celery_home, dirs_exist_ok=True)
+        with (self.celery_home / "dagster.yaml").open("a") as file:
+            file.write((DOCKER / "celery-launcher.yaml").read_text())
+        shutil.copy(DOCKER / "celery-worker.yaml", self.celery_home)
 
     def _write_home(self, name: str, changes: Mapping[str, str]) -> None:
         text = (DOCKER / name).read_text()

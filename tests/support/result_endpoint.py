@@ -55,9 +55,10 @@ class Fault:
     cut: bool = False
 
 
-def error(status: int, code: str) -> Fault:
-    """Return the fault that answers with an error of S3."""
-    return Fault(status, _ERROR.format(code), {"Content-Type": "application/xml"})
+def error(status: int, code: str, **headers: str) -> Fault:
+    """Return the fault that answers with an error of S3; underscores in headers are hyphens."""
+    more = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Fault(status, _ERROR.format(code), {"Content-Type": "application/xml"} | more)
 
 
 Faults = Callable[[str, int], Fault | None]

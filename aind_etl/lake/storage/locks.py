@@ -10,6 +10,7 @@ from aind_etl.errors import DataError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
     from upath import UPath
 
     Location = Path | UPath

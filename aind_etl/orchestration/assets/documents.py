@@ -11,9 +11,8 @@ from aind_etl.flatten.refresh import refresh_analyses
 from aind_etl.lake.resharding import divide_as_planned
 from aind_etl.orchestration.metadata import OWNERS, Stopwatch, partition_metadata, table_metadata
 from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH
-from aind_etl.orchestration.pods import pod
 from aind_etl.orchestration.resources import Etl
-from aind_etl.orchestration.secrets import hiding_credentials
+from aind_etl.orchestration.steps import step
 
 
 class PassConfig(dg.Config):
@@ -31,9 +30,8 @@ class PassConfig(dg.Config):
     metadata=table_metadata(tables.DOCUMENTS),
     partitions_def=COLLECTIONS,
     backfill_policy=ONE_RUN_EACH,
-    op_tags=pod(2048),
 )
-@hiding_credentials
+@step
 def documents(
     context: dg.AssetExecutionContext, config: PassConfig, etl: dg.ResourceParam[Etl]
 ) -> dg.MaterializeResult[Any]:

@@ -16,9 +16,8 @@ from aind_etl.orchestration.metadata import (
     table_metadata,
 )
 from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH
-from aind_etl.orchestration.pods import pod
 from aind_etl.orchestration.resources import Etl
-from aind_etl.orchestration.secrets import hiding_credentials
+from aind_etl.orchestration.steps import step
 
 
 @dg.multi_asset(
@@ -39,9 +38,8 @@ from aind_etl.orchestration.secrets import hiding_credentials
         for table in FLATTENED_TABLES
     ],
     backfill_policy=ONE_RUN_EACH,
-    op_tags=pod(2048),
 )
-@hiding_credentials
+@step
 def flatten(
     context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
 ) -> Iterator[dg.MaterializeResult[Any]]:

@@ -7,9 +7,8 @@ import dagster as dg
 
 from aind_etl.orchestration.assets.warehouse import WAREHOUSE
 from aind_etl.orchestration.metadata import OWNERS, Stopwatch, uri
-from aind_etl.orchestration.pods import pod
 from aind_etl.orchestration.resources import Etl
-from aind_etl.orchestration.secrets import hiding_credentials
+from aind_etl.orchestration.steps import step
 from aind_etl.warehouse.location import beside
 
 
@@ -20,9 +19,8 @@ from aind_etl.warehouse.location import beside
     group_name="warehouse",
     kinds={"html"},
     owners=OWNERS,
-    op_tags=pod(2048),
 )
-@hiding_credentials
+@step
 def report(etl: dg.ResourceParam[Etl]) -> dg.MaterializeResult[Any]:
     """Draw the report on the warehouse that was published."""
     from aind_etl.client.report import write_report  # noqa: PLC0415 - slow to import

@@ -20,9 +20,8 @@ from aind_etl.orchestration.metadata import (
     table_metadata,
 )
 from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH
-from aind_etl.orchestration.pods import pod
 from aind_etl.orchestration.resources import Etl, ResultStoreError
-from aind_etl.orchestration.secrets import hiding_credentials
+from aind_etl.orchestration.steps import step
 
 if TYPE_CHECKING:
     from aind_etl.results import ResultFilesReport, ResultStore, TrialsReport
@@ -60,9 +59,8 @@ def _specs(made: tuple[Table, ...], upstream: list[str]) -> list[dg.AssetSpec]:
     name="list_results",
     specs=_specs(INVENTORY, [tables.ANALYSES.name]),
     backfill_policy=ONE_RUN_EACH,
-    op_tags=pod(2048),
 )
-@hiding_credentials
+@step
 def list_results(
     context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
 ) -> Iterator[dg.MaterializeResult[Any]]:
@@ -98,9 +96,8 @@ def list_results(
     name="read_results",
     specs=_specs(TRIALS, [tables.ANALYSES.name, tables.RESULT_FILES.name]),
     backfill_policy=ONE_RUN_EACH,
-    op_tags=pod(2048),
 )
-@hiding_credentials
+@step
 def read_results(
     context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
 ) -> Iterator[dg.MaterializeResult[Any]]:

@@ -9,9 +9,8 @@ import dagster as dg
 from aind_etl.contract import tables
 from aind_etl.orchestration.assets.results import open_store
 from aind_etl.orchestration.metadata import OWNERS, Stopwatch, table_metadata, uri
-from aind_etl.orchestration.pods import pod
 from aind_etl.orchestration.resources import Etl
-from aind_etl.orchestration.secrets import hiding_credentials
+from aind_etl.orchestration.steps import step
 
 CAN_BE_READ = "session_table_can_be_read"
 """The check that a person should look at the session table."""
@@ -24,7 +23,6 @@ CAN_BE_READ = "session_table_can_be_read"
     kinds={"s3", "parquet"},
     owners=OWNERS,
     metadata=table_metadata(tables.SESSIONS),
-    op_tags=pod(4096),
     check_specs=[
         dg.AssetCheckSpec(
             CAN_BE_READ,
@@ -33,7 +31,7 @@ CAN_BE_READ = "session_table_can_be_read"
         )
     ],
 )
-@hiding_credentials
+@step
 def sessions(
     context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:

@@ -6,9 +6,8 @@ import dagster as dg
 
 from aind_etl.contract import tables
 from aind_etl.orchestration.metadata import OWNERS, Stopwatch, table_metadata, uri
-from aind_etl.orchestration.pods import pod
 from aind_etl.orchestration.resources import Etl
-from aind_etl.orchestration.secrets import hiding_credentials
+from aind_etl.orchestration.steps import step
 
 
 @dg.asset(
@@ -19,9 +18,8 @@ from aind_etl.orchestration.secrets import hiding_credentials
     kinds={"s3", "parquet"},
     owners=OWNERS,
     metadata=table_metadata(tables.UNCLAIMED_FOLDERS),
-    op_tags=pod(2048),
 )
-@hiding_credentials
+@step
 def unclaimed_folders(etl: dg.ResourceParam[Etl]) -> dg.MaterializeResult[Any]:
     """Keep, of the folders that were listed, those that no record of any collection claims."""
     from aind_etl.results import settle_unclaimed_folders  # noqa: PLC0415 - slow to import

@@ -18,9 +18,8 @@ from aind_etl.orchestration.metadata import (
     made_preview,
     uri,
 )
-from aind_etl.orchestration.pods import pod
 from aind_etl.orchestration.resources import Etl
-from aind_etl.orchestration.secrets import hiding_credentials
+from aind_etl.orchestration.steps import step
 from aind_etl.text import markdown_table as as_markdown
 from aind_etl.warehouse.build import STORAGE_VERSION, BuildReport, connect
 from aind_etl.warehouse.publishing import (
@@ -93,9 +92,8 @@ def warehouse_asset() -> dg.AssetsDefinition:
             for check in publish_checks()
         ],
         pool=PUBLISHER_POOL,
-        op_tags=pod(2048, cpu="2"),
     )
-    @hiding_credentials
+    @step
     def publish(
         context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
     ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:

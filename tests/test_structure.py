@@ -1,0 +1,115 @@
+"""The package's structure: one direction of imports, and only public names of dependencies."""
+
+import ast
+import importlib.metadata
+import re
+import sys
+import tomllib
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "aind_etl"
+LAYERS = (
+    *("contract", "sample", "sources", "lake", "flatten", "changelog", "results", "sessions"),
+    *("warehouse", "client", "orchestration", "cli"),
+)
+"""The packages in the order of the pipeline: each may import those before it."""
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if "_bundled" not in path.parts
+}
+
+
+def imports(path):
+    """Return the modules and names that a module imports when it runs, as (module, name)."""
+    tree = ast.parse(path.read_text())
+    for_types = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+        for node in ast.walk(block)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {(node.module, alias.name) for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {(alias.name, "") for alias in node.names}
+    return found
+
+
+def own_imports(path):
+    """Return the modules of the package that a module imports."""
+    return {
+        f"{module}.{name}" if f"{module}.{name}" in MODULES else module
+        for module, name in imports(path)
+        if module.split(".")[0] == "aind_etl"
+    }
+
+
+def layer(module):
+    return LAYERS.index(module.split(".")[1]) if module.count(".") and layered(module) else -1
+
+
+def layered(module):
+    return module.split(".")[1] in LAYERS
+
+
+def test_every_package_has_its_place_in_the_order():
+    packages = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    assert packages == set(LAYERS)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "aind_etl"])
+def test_a_module_imports_only_from_packages_before_its_own(module):
+    later = [name for name in own_imports(MODULES[module]) if layer(name) > layer(module)]
+    # The door of the package loads its names when they are asked for.
+    assert later == [], f"{module} imports {later}"
+
+
+def test_no_modules_import_each_other():
+    graph = {name: own_imports(path) - {name} for name, path in MODULES.items()}
+    del graph["aind_etl"]
+    list(TopologicalSorter(graph).static_order())
+
+
+def test_few_modules_are_at_the_root():
+    loose = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+    assert loose == {"bundle", "errors", "progress", "settings", "text"}
+
+
+@pytest.mark.parametrize("package", [name for name in LAYERS if name != "orchestration"])
+def test_only_the_orchestration_imports_dagster(package):
+    for path in (PACKAGE / package).rglob("*.py"):
+        tops = {module.split(".")[0] for module, _ in imports(path)}
+        assert not any(top.startswith("dagster") for top in tops), path
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_public_names_of_dependencies_are_imported(module):
+    private = [
+        (source, name)
+        for source, name in imports(MODULES[module])
+        if source.split(".")[0] != "aind_etl" and re.search(r"(^|\.)_[a-z]", f"{source}.{name}")
+    ]
+    assert private == []
+
+
+def test_what_is_imported_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    optional = [one for extra in project["optional-dependencies"].values() for one in extra]
+    declared = {
+        re.match(r"[\w-]+", one)[0].lower().replace("_", "-")
+        for one in [*project["dependencies"], *optional]
+    }
+    providers = importlib.metadata.packages_distributions()
+    used = {module.split(".")[0] for path in MODULES.values() for module, _ in imports(path)}
+    for top in used - set(sys.stdlib_module_names) - {"aind_etl"}:
+        names = {name.lower().replace("_", "-") for name in providers[top]}
+        assert names & declared, f"{top} comes from {names}, which pyproject.toml does not declare"
