@@ -1,10 +1,7 @@
-"""What a notebook imports.
+"""What people import and ask.
 
-Here belongs reading for people: the tables as DataFrames, and the model-fitting query with the
-arguments and columns people know. Building and publishing belong to :mod:`aind_etl.warehouse`.
+``Warehouse`` (:mod:`.warehouse`) and ``get_mle_model_fitting`` (:mod:`.model_fitting`) are for
+notebooks, and are imported from ``aind_etl``. :mod:`.query` answers SQL, :mod:`.export` writes
+files for other programs, :mod:`.report` draws a page of charts, :mod:`.status` tells how fresh the
+data are, and :mod:`.verify` compares source, lake and warehouse.
 """
-
-from aind_etl.client.model_fitting import get_mle_model_fitting
-from aind_etl.client.warehouse import Warehouse
-
-__all__ = ["Warehouse", "get_mle_model_fitting"]

@@ -44,7 +44,8 @@ ANSWERED_ERRORS = (FileNotFoundError, PermissionError, TooLargeError)
 
 def is_transient(error: BaseException) -> bool:
     """Return whether asking again may help."""
-    if isinstance(error, FINAL_ERRORS):
+    # A cancelled request is over as well.
+    if not isinstance(error, Exception) or isinstance(error, FINAL_ERRORS):
         return False
     status = response_of(error).get("HTTPStatusCode")
     return status is None or status == _THROTTLED or not 300 <= status < _SERVER_ERROR  # noqa: PLR2004 - the classes of HTTP

@@ -21,7 +21,6 @@ from aind_etl.results.folders import (
     is_inside,
     path_of,
 )
-from aind_etl.results.store import _Answer
 
 CONNECT_SECONDS = 10
 _READ_SECONDS = 60
@@ -122,7 +121,9 @@ class S3Backend:
             return await body.read(), answer.get("ETag", "").strip('"')
 
     @staticmethod
-    async def _ask(request: Callable[..., Awaitable[_Answer]], asked: dict[str, Any]) -> _Answer:
+    async def _ask(
+        request: Callable[..., Awaitable[dict[str, Any]]], asked: dict[str, Any]
+    ) -> dict[str, Any]:
         from botocore.exceptions import ClientError  # noqa: PLC0415 - as in `open`
         from s3fs.errors import translate_boto_error  # noqa: PLC0415
 

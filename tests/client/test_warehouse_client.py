@@ -19,7 +19,9 @@ import pyarrow as pa
 import pytest
 
 import aind_etl
-from aind_etl import Warehouse, client
+from aind_etl import Warehouse
+from aind_etl.client import model_fitting
+from aind_etl.client import warehouse as warehouse_module
 from aind_etl.contract import tables
 from aind_etl.errors import ArgumentError, ConfigurationError
 
@@ -306,7 +308,7 @@ def test_the_file_is_let_go_of_after_each_question(built, tmp_path):
 
 def test_what_one_question_leaves_behind_is_not_there_for_the_next(built):
     for _ in range(2):
-        with client.warehouse.opened(built.warehouse) as connection:
+        with warehouse_module.opened(built.warehouse) as connection:
             connection.execute("CREATE TEMP TABLE kept AS SELECT 1")
             connection.register("given", pl.DataFrame({"a": [1]}).to_arrow())
     with pytest.raises(ConfigurationError, match="given"):
@@ -336,7 +338,7 @@ def examples_warehouse(built, monkeypatch) -> Iterator[None]:
     return
 
 
-@pytest.mark.parametrize("module", [client.warehouse, client.model_fitting])
+@pytest.mark.parametrize("module", [warehouse_module, model_fitting])
 def test_examples_in_the_documentation_run(examples_warehouse, module):
     result = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.attempted

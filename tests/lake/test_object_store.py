@@ -489,9 +489,10 @@ def test_of_two_writers_that_both_escaped_the_lock_one_batch_is_kept(url: str) -
     ).with_columns(extracted_at=pl.lit(NOON))
     one, other = Lake(url), Lake(url)
     one.change_log("a").append(versions)
-    other.last_batch = lambda _collection: 0  # type: ignore[method-assign] # as if just before
+    log = other.change_log("a")
+    log.last_batch = lambda: 0  # type: ignore[method-assign] # as if just before
     with pytest.raises(DataError, match="written by another run at the same time"):
-        other.change_log("a").append(versions)
+        log.append(versions)
     assert one.change_log("a").versions().collect().height == 1
 
 

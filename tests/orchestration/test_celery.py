@@ -80,7 +80,8 @@ def test_three_workers_load_what_one_process_loads(cluster, instance, tmp_path):
     cluster.broker.end(signal.SIGKILL)
     cluster.broker.start()
     runs += [cluster.launch(instance, REFRESH_COLLECTION, name) for name in names[3:]]
-    assert [cluster.wait_for_run(instance, run) for run in runs] == ["SUCCESS"] * len(names)
+    ended = [cluster.wait_for_run(instance, run) for run in runs]
+    assert ended == ["SUCCESS"] * len(names), errors_of(instance)
     assert len(cluster.makers()) > 1
     assert_same(said_by(cluster.lake), said_by(loaded_alone(names, tmp_path / "alone")))
 
@@ -96,6 +97,16 @@ def loaded_alone(names, folder):
                 instance=instance, partition_key=name, run_config=pass_config(Pass.NEW)
             )
     return etl.lake
+
+
+def errors_of(instance):
+    """Return the errors of runs that failed."""
+    return [
+        (entry.user_message, str(getattr(entry.dagster_event.event_specific_data, "error", "")))
+        for run in instance.get_runs()
+        for kind in (dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.STEP_FAILURE)
+        for entry in instance.all_logs(run.run_id, of_type=kind)
+    ]
 
 
 def said_by(lake):

@@ -27,7 +27,7 @@ from object_store import (
 )
 from worlds import Built
 
-from aind_etl.client import Warehouse
+from aind_etl import Warehouse
 from aind_etl.client.status import warehouse_status
 from aind_etl.contract import tables
 from aind_etl.errors import ConfigurationError, DataError
