@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validat
 from aind_etl.errors import ConfigurationError
 from aind_etl.text import suggest, without_credentials
 
-Place: TypeAlias = Path | str
+WarehouseLocation: TypeAlias = Path | str
 """Where a warehouse stands: the path of a file, or the URL of an object."""
 
 _PREFIX = "AIND_ETL_"
@@ -55,7 +55,7 @@ class Settings(BaseModel):
     requests_per_second
         The most requests that a gateway gets in a second.
     shard_documents
-        A collection of more documents than this is read in shards of about so many, several at a
+        A collection of more documents than this is read in splits of about so many, several at a
         time.
     partition_documents
         A collection of more documents than this is divided into parts of at most so many, each a
@@ -141,7 +141,7 @@ class Settings(BaseModel):
     @field_validator("lake", "warehouse", mode="before")
     @classmethod
     def _place(cls, value: object) -> object:
-        return as_place(value) if isinstance(value, str) else value
+        return parse_location(value) if isinstance(value, str) else value
 
     @field_validator("lake", "warehouse")
     @classmethod
@@ -198,7 +198,7 @@ class Settings(BaseModel):
         return without_credentials(text)
 
     @property
-    def warehouse_path(self) -> Place:
+    def warehouse_path(self) -> WarehouseLocation:
         """Where the warehouse is published: a path, or the URL of an object."""
         if self.warehouse is not None:
             return self.warehouse
@@ -271,6 +271,6 @@ def unknown_variables() -> dict[str, str]:
     }
 
 
-def as_place(place: Path | str) -> Place:
+def parse_location(place: Path | str) -> WarehouseLocation:
     """Return a place from what somebody wrote: a URL, or else a path."""
     return place if isinstance(place, Path) or "://" in place else Path(place)

@@ -2,7 +2,7 @@
 
 ``python bench/workers.py`` loads the same divided collection with one worker and with two: real
 workers, Redis, PostgreSQL, a lake on an S3 endpoint, and a mongod behind a relay that holds every
-question back. Here belongs only the measuring; ``tests/cluster.py`` starts the parts.
+question back. Here belongs only the measuring; ``tests/cluster.py`` starts the shards.
 """
 
 import argparse
@@ -23,7 +23,7 @@ sys.path.append(str(Path(__file__).parent.parent / "tests" / "support"))
 from cluster import WORKERS, Cluster, running_cluster
 
 from aind_etl.lake import Lake
-from aind_etl.lake.resharding import plan_parts
+from aind_etl.lake.resharding import plan_shards
 from aind_etl.orchestration.jobs import REFRESH_COLLECTION
 from aind_etl.orchestration.partitions import make_partitions, planned_partitions
 
@@ -54,7 +54,7 @@ def main() -> None:
     found = {
         "documents": documents,
         "latency_seconds": given.latency,
-        "parts": PARTS,
+        "shards": PARTS,
         "seconds": taken,
         "speed_up": taken[1] / taken[2],
     }
@@ -78,7 +78,7 @@ def load(cluster: Cluster, number: int, documents: int, source: str) -> float:
     for name in workers:
         cluster.start(name)
     cluster.wait_for_workers(workers)
-    plan_parts(Lake(lake), COLLECTION, documents, -(-documents // PARTS))
+    plan_shards(Lake(lake), COLLECTION, documents, -(-documents // PARTS))
     planned = planned_partitions(Lake(lake), [COLLECTION])
     with dg.DagsterInstance.get() as instance:
         make_partitions(instance, planned)

@@ -57,7 +57,7 @@ def record_history(lake: Lake, collection: str, record_id: str) -> list[Version]
     DataError
         A file of the change log is damaged, or it never held such a record.
     """
-    with lake.change_log(collection).naming_damage():
+    with lake.change_log(collection).reporting_damage():
         found = (
             lake.change_log(collection)
             .versions()

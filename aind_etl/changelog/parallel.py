@@ -45,11 +45,11 @@ def in_parallel(
         for begin in work:
             yield from begin()
         return
-    hand_over = _HandOver[_Result](workers)
-    with ThreadPoolExecutor(workers, thread_name_prefix="shard") as pool:
+    hand_over = _ResultQueue[_Result](workers)
+    with ThreadPoolExecutor(workers, thread_name_prefix="split") as pool:
         try:
             for begin in work:
-                pool.submit(hand_over.give_all, begin)
+                pool.submit(hand_over.put_all, begin)
             under_way = len(work)
             while under_way:
                 result = hand_over.results.get()
@@ -64,14 +64,14 @@ def in_parallel(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-class _HandOver(Generic[_Result]):
+class _ResultQueue(Generic[_Result]):
     """Takes results from threads, and holds the threads back until they are fetched."""
 
     def __init__(self, most: int) -> None:
         self.results: Queue[_Result | _End] = Queue(most)
         self.is_over = Event()
 
-    def give_all(self, begin: Callable[[], Iterator[_Result]]) -> None:
+    def put_all(self, begin: Callable[[], Iterator[_Result]]) -> None:
         """Give what an iterator gives, and its end."""
         try:
             for result in begin():

@@ -12,9 +12,9 @@ not written again.
 A document whose bytes are those of the last time it was read is recognised by them, and not
 brought into canonical form only to find it unchanged.
 
-A large collection is compared shard by shard (ranges of ids), several at a time: memory is
-bounded by what is under way, never by the collection. Each shard is compared on its own, so it
-does not matter in which order, how often, or into how many shards a collection is divided.
+A large collection is compared split by split (ranges of ids), several at a time: memory is
+bounded by what is under way, never by the collection. Each split is compared on its own, so it
+does not matter in which order, how often, or into how many splits a collection is divided.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -30,15 +30,15 @@ from typing import Any
 import polars as pl
 
 from aind_etl.changelog.compaction import compact_change_log
-from aind_etl.changelog.current_versions import live_by_shard
+from aind_etl.changelog.current_versions import current_versions_by_split
 from aind_etl.changelog.parallel import in_parallel
-from aind_etl.changelog.raw_hashes import NOTHING_KNOWN, Known, Recognition, raw_hash, recognising
-from aind_etl.contract.id_ranges import Part, Shard
+from aind_etl.changelog.raw_hashes import NO_HASHES, Known, RawHashes, open_raw_hashes, raw_hash
+from aind_etl.contract.id_ranges import Shard, Split
 from aind_etl.errors import DataError, SourceError
 from aind_etl.lake import Lake
 from aind_etl.lake.change_log import record_ids
 from aind_etl.sources import Document, RawDocument, Source
-from aind_etl.sources.canonical import in_canonical_form
+from aind_etl.sources.canonical import canonical_document
 
 # How many documents are compared at a time: enough to make a comparison by columns pay.
 _COMPARED_DOCUMENTS = 2_500
@@ -69,7 +69,7 @@ class ExtractLimits:
     max_deleted_share
         Largest share of a collection, from 0 to 1, that a pass may find gone.
     shard_documents
-        A collection of more documents than this is read in shards of about so many.
+        A collection of more documents than this is read in splits of about so many.
     """
 
     look_back: timedelta = timedelta(days=1)
@@ -87,8 +87,8 @@ class ExtractReport:
         Numbers of documents. ``read`` counts what the source handed over.
     repeated
         Documents whose id the source gave more than once; the first counts.
-    shards
-        How many shards the collection was read in.
+    splits
+        How many splits the collection was read in.
     batches
         Numbers of the batches written.
     """
@@ -101,7 +101,7 @@ class ExtractReport:
     unchanged: int = 0
     deleted: int = 0
     repeated: int = 0
-    shards: int = 1
+    splits: int = 1
     batches: list[int] = field(default_factory=list)
 
 
@@ -189,7 +189,7 @@ def _extract_once(  # noqa: PLR0913, PLR0917 - as above
 ) -> ExtractReport | _Disagreement:
     began = now()
     fingerprint = source.fingerprint(collection)
-    counted = source.count_documents(collection, lake.part.shard)
+    counted = source.count_documents(collection, lake.shard.ids)
     state = lake.state(collection)
     if (
         max(state.flattened_through, state.results_searched_through)
@@ -202,17 +202,17 @@ def _extract_once(  # noqa: PLR0913, PLR0917 - as above
     recent_since = state.first_pass_ended_at and max(
         began - limits.look_back, state.first_pass_ended_at
     )
-    divided = _divide(counted, lake.part, limits.shard_documents)
+    divided = _divide(counted, lake.shard, limits.shard_documents)
     log = _LogWriter(lake, collection, now)
-    report = ExtractReport(collection, pass_kind, shards=len(divided))
+    report = ExtractReport(collection, pass_kind, splits=len(divided))
     known = 0
     gone: list[pl.DataFrame] = []
     with (
-        live_by_shard(lake, collection, divided) as live,
-        recognising(lake, collection) as recognition,
+        current_versions_by_split(lake, collection, divided) as live,
+        open_raw_hashes(lake, collection) as recognition,
     ):
         pass_ = _Pass(source, collection, pass_kind, live, recent_since, recognition)
-        work = [partial(pass_.compare, shard) for shard in divided]
+        work = [partial(pass_.compare, split) for split in divided]
         with closing(in_parallel(work, source.connections)) as results:
             for found in results:
                 report.read += found.read
@@ -230,7 +230,7 @@ def _extract_once(  # noqa: PLR0913, PLR0917 - as above
         )
         missing = _without_found(source, collection, pl.concat(gone))
         seen = known - missing.height + report.new
-        counts = _disagreeing_counts(source, collection, lake.part, counted, seen)
+        counts = _disagreeing_counts(source, collection, lake.shard, counted, seen)
         if counts:
             report.batches = log.finish()
             return _Disagreement(report, seen, counts)
@@ -252,7 +252,7 @@ def _without_found(source: Source, collection: str, gone: pl.DataFrame) -> pl.Da
 
 
 def _disagreeing_counts(
-    source: Source, collection: str, part: Part, before: int | None, seen: int
+    source: Source, collection: str, shard: Shard, before: int | None, seen: int
 ) -> str:
     """Return what a source counted before and after a pass, where the pass saw another number.
 
@@ -260,15 +260,15 @@ def _disagreeing_counts(
     """
     if before is None:
         return ""
-    after = source.count_documents(collection, part.shard)
+    after = source.count_documents(collection, shard.ids)
     if after is None or min(before, after) <= seen <= max(before, after):
         return ""
     return f"{before:,}" if before == after else f"{before:,} before and {after:,} after the pass"
 
 
-def _divide(counted: int | None, part: Part, shard_documents: int) -> list[Shard]:
-    """Return the shards to read a part of a collection in."""
-    return part.in_shards(max(1, ceil((counted or 0) / shard_documents)))
+def _divide(counted: int | None, shard: Shard, shard_documents: int) -> list[Split]:
+    """Return the splits to read a shard of a collection in."""
+    return shard.splits(max(1, ceil((counted or 0) / shard_documents)))
 
 
 _NO_IDS = pl.DataFrame(schema={"record_id": pl.String})
@@ -287,7 +287,7 @@ _NO_VERSIONS = pl.DataFrame(
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What comparing a portion of a shard found, or, with no documents, a whole one.
+    """What comparing a portion of a split found, or, with no documents, a whole one.
 
     Attributes
     ----------
@@ -296,7 +296,7 @@ class _Found:
     read, new, changed, unchanged, repeated
         As for :class:`ExtractReport`.
     known
-        Number of live documents that the log held of the shard.
+        Number of live documents that the log held of the split.
     gone
         Column ``record_id``: those of them that the source has no more.
     """
@@ -313,12 +313,12 @@ class _Found:
 
 @dataclass(frozen=True)
 class _Pass:
-    """One pass over a collection, to be made shard by shard; nothing is written by it.
+    """One pass over a collection, to be made split by split; nothing is written by it.
 
     Attributes
     ----------
     live
-        Returns the live documents that the log holds of a shard.
+        Returns the live documents that the log holds of a split.
     recent_since
         Records that arrived later are read by a *new* pass again; None where none are.
     recognition
@@ -328,19 +328,19 @@ class _Pass:
     source: Source
     collection: str
     kind: Pass
-    live: Callable[[Shard], pl.DataFrame]
+    live: Callable[[Split], pl.DataFrame]
     recent_since: datetime | None
-    recognition: Recognition
+    recognition: RawHashes
 
-    def compare(self, shard: Shard) -> Iterator[_Found]:
-        """Yield what differs in a shard, and at last what is gone."""
-        live = self.live(shard)
+    def compare(self, split: Split) -> Iterator[_Found]:
+        """Yield what differs in a split, and at last what is gone."""
+        live = self.live(split)
         comparison = _Comparison(live.select("record_id", "content_hash"))
         if self.kind is Pass.FULL:
-            yield from self._compare_all(shard, live, comparison)
+            yield from self._compare_all(split, live, comparison)
             gone = comparison.not_met()
         else:
-            present = record_ids(self.source.list_ids(self.collection, shard)).unique()
+            present = record_ids(self.source.list_ids(self.collection, split)).unique()
             missing = present.join(live, on="record_id", how="anti")
             recent = live.filter(
                 pl.col("extracted_at") > pl.lit(self.recent_since, pl.Datetime("us", "UTC"))
@@ -351,21 +351,21 @@ class _Pass:
             gone = live.join(present, on="record_id", how="anti").select("record_id")
             if wanted.height * 2 > present.height:
                 # Reading on is quicker than asking for so many by their ids.
-                yield from self._compare_all(shard, live, comparison)
+                yield from self._compare_all(split, live, comparison)
             elif not wanted.is_empty():
                 some = set(wanted["record_id"])
                 documents = self.source.read_documents_by_id(self.collection, some)
-                yield from comparison.compare(self._in_portions(documents, NOTHING_KNOWN))
+                yield from comparison.compare(self._in_portions(documents, NO_HASHES))
         yield _Found(known=live.height, gone=gone)
 
     def _compare_all(
-        self, shard: Shard, live: pl.DataFrame, comparison: "_Comparison"
+        self, split: Split, live: pl.DataFrame, comparison: "_Comparison"
     ) -> Iterator[_Found]:
-        """Yield what is new or changed of a shard, all of which is read."""
-        known = self.recognition.known(shard, live)
-        documents = self.source.read_raw(self.collection, shard)
+        """Yield what is new or changed of a split, all of which is read."""
+        known = self.recognition.known(split, live)
+        documents = self.source.read_raw(self.collection, split)
         yield from comparison.compare(self._in_portions(documents, known))
-        self.recognition.note(shard, known, comparison.met(), comparison.looked_into())
+        self.recognition.note(split, known, comparison.met(), comparison.looked_into())
 
     def _in_portions(
         self, documents: Iterable[RawDocument | Document], known: Known
@@ -375,7 +375,7 @@ class _Pass:
 
 
 class _Comparison:
-    """Compares documents with what the log holds of a shard.
+    """Compares documents with what the log holds of a split.
 
     Parameters
     ----------
@@ -505,7 +505,7 @@ def _compared(portion: list[RawDocument | Document], known: Known) -> pl.DataFra
     looked_up = known.look_up(hashes).with_row_index("position")
     is_recognised = pl.col("record_id").is_not_null()
     positions = looked_up.filter(~is_recognised)["position"].to_list()
-    made = [in_canonical_form(portion[position]) for position in positions]
+    made = [canonical_document(portion[position]) for position in positions]
     portion.clear()
     looked_into = pl.DataFrame(
         {

@@ -4,7 +4,7 @@ Here belongs the side file of a collection that says which content the bytes of 
 and what of it may be believed. How contents are compared is of no concern here.
 
 To bring a document into canonical form takes twenty times as long as to hash its bytes. So a
-pass that reads a collection, or a shard of it, notes for each document a hash of the bytes it
+pass that reads a collection, or a split of it, notes for each document a hash of the bytes it
 came as, beside its record id and content hash. The next pass believes that only where the log
 still holds that content of that record, and only if the canonical form has not changed since.
 Bytes say what they say, whoever wrote them and when: whatever else happened to a record, equal
@@ -25,10 +25,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from aind_etl.contract.id_ranges import Shard
+from aind_etl.contract.id_ranges import Split
 from aind_etl.lake import Lake
 from aind_etl.lake.parquet import read_arrow
-from aind_etl.lake.tables import lies_in
+from aind_etl.lake.tables import is_in_range
 from aind_etl.sources.version import canonical_version
 
 _log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ _FILE_SCHEMA = pa.schema(
 _VERSION_KEY = b"canonical form"
 _RAW_HASH_BYTES = 16
 _PIECE_BYTES = 1 << 20
-# Few rows more than those of a shard are read with it.
+# Few rows more than those of a split are read with it.
 _ROW_GROUP_ROWS = 8_192
 
 _NOTHING_NOTED = pl.DataFrame(schema=_SCHEMA)
@@ -81,16 +81,16 @@ class Known(NamedTuple):
         )
 
 
-NOTHING_KNOWN = Known(
+NO_HASHES = Known(
     pl.DataFrame(schema={"raw_hash": pl.Binary, "row": pl.get_index_type()}),
     pl.DataFrame(schema={"record_id": pl.String, "content_hash": pl.String}),
 )
 
 
-class Recognition:
+class RawHashes:
     """What the bytes of a collection's documents were found to be, and are found to be now.
 
-    Several threads may use it, each for shards of its own.
+    Several threads may use it, each for splits of its own.
 
     Parameters
     ----------
@@ -107,8 +107,8 @@ class Recognition:
         self._name = lake.raw_hashes_name(collection)
         # What reading takes besides what it returns is then taken once, not once a thread.
         self._one_at_a_time = Lock()
-        self._rows: dict[Shard, int] = {}
-        self._noted: dict[Shard, Path] = {}
+        self._rows: dict[Split, int] = {}
+        self._noted: dict[Split, Path] = {}
         self._metadata: pq.FileMetaData | None = None
         with self._reading():
             if lake.storage.exists(self._name):
@@ -117,19 +117,19 @@ class Recognition:
                 if _is_ours(metadata):
                     self._metadata = metadata
 
-    def known(self, shard: Shard, live: pl.DataFrame) -> Known:
+    def known(self, split: Split, live: pl.DataFrame) -> Known:
         """Return what is known of bytes, and still holds.
 
         Parameters
         ----------
-        shard
+        split
             Of which record ids.
         live
-            Columns ``record_id`` and ``content_hash``: the shard's live documents.
+            Columns ``record_id`` and ``content_hash``: the split's live documents.
         """
         with self._one_at_a_time:
-            said = self._read(shard)
-            self._rows[shard] = said.height
+            said = self._read(split)
+            self._rows[split] = said.height
             contents = live.select(
                 "record_id", pl.col("content_hash").str.decode("hex", strict=False)
             ).with_row_index("row")
@@ -141,14 +141,14 @@ class Recognition:
         return Known(rows, live)
 
     def note(
-        self, shard: Shard, known: Known, met: pl.DataFrame, looked_into: pl.DataFrame
+        self, split: Split, known: Known, met: pl.DataFrame, looked_into: pl.DataFrame
     ) -> None:
-        """Note what the bytes of a shard were found to be, all of which was read.
+        """Note what the bytes of a split were found to be, all of which was read.
 
         Parameters
         ----------
-        shard
-            Which shard.
+        split
+            Which split.
         known
             What :meth:`known` returned of it.
         met
@@ -160,20 +160,20 @@ class Recognition:
             kept = known.live[known.rows["row"]].select("record_id", "content_hash")
             kept = kept.with_columns(known.rows["raw_hash"])
             kept = kept.join(met, on="record_id", how="semi")
-            if looked_into.is_empty() and kept.height == self._rows[shard]:
+            if looked_into.is_empty() and kept.height == self._rows[split]:
                 return
             kept = kept.join(looked_into, on="record_id", how="anti")
-            path = self._folder / f"{shard.lower}.arrow"
+            path = self._folder / f"{split.lower}.arrow"
             pl.concat([kept, looked_into.select(kept.columns)], rechunk=False).write_ipc(path)
-            self._noted[shard] = path
+            self._noted[split] = path
 
-    def write(self, divided: Sequence[Shard]) -> bool:
+    def write(self, divided: Sequence[Split]) -> bool:
         """Write the side file anew, if anything was noted that it does not say.
 
         Parameters
         ----------
         divided
-            All the shards of the collection, in order.
+            All the splits of the collection, in order.
 
         Returns
         -------
@@ -191,28 +191,28 @@ class Recognition:
                 compression={"record_id": "zstd", "content_hash": "none", "raw_hash": "none"},
                 use_dictionary=False,
             ) as writer:
-                for shard in divided:
-                    path = self._noted.get(shard)
-                    noted = self._read(shard) if path is None else _noted(path)
+                for split in divided:
+                    path = self._noted.get(split)
+                    noted = self._read(split) if path is None else _noted(path)
                     for rows in noted.iter_slices(_ROW_GROUP_ROWS):
                         writer.write_table(rows.to_arrow().cast(writer.schema))
             file.write(hashed.digest())
 
         return self._lake.storage.write(self._name, write_parquet)
 
-    def _read(self, shard: Shard) -> pl.DataFrame:
-        """Return what the side file says of a shard, sorted by record id."""
+    def _read(self, split: Split) -> pl.DataFrame:
+        """Return what the side file says of a split, sorted by record id."""
         parts = [_NOTHING_NOTED]
         with self._reading():
             if self._metadata is not None:
-                groups = _groups_of(self._metadata, shard)
+                groups = _groups_of(self._metadata, split)
                 path = self._lake.storage.path(self._name)
                 with path.open("rb") as file:
                     side_file = pq.ParquetFile(file, metadata=self._metadata)
                     for group in groups:
                         # One thread: each that decodes keeps memory of its own for later.
                         rows = pl.DataFrame(side_file.read_row_group(group, use_threads=False))
-                        parts.append(rows.filter(lies_in(shard, pl.col("record_id"))))
+                        parts.append(rows.filter(is_in_range(split, pl.col("record_id"))))
         return pl.concat(parts)
 
     @contextmanager
@@ -231,10 +231,10 @@ class Recognition:
 
 
 @contextmanager
-def recognising(lake: Lake, collection: str) -> Iterator[Recognition]:
+def open_raw_hashes(lake: Lake, collection: str) -> Iterator[RawHashes]:
     """Give, for the time of a ``with`` block, what is known of a collection's bytes."""
     with lake.scratch("recognise", collection) as folder:
-        yield Recognition(lake, collection, folder)
+        yield RawHashes(lake, collection, folder)
 
 
 class _HashedFile:
@@ -280,7 +280,7 @@ def _checked_footer(file: BinaryIO) -> bytes:
 
 
 def _noted(path: Path) -> pl.DataFrame:
-    """Return what was noted of a shard, as the side file has it."""
+    """Return what was noted of a split, as the side file has it."""
     noted = read_arrow(path).with_columns(pl.col("content_hash").str.decode("hex"))
     return noted.select(_NOTHING_NOTED.columns).sort("record_id")
 
@@ -293,14 +293,14 @@ def _is_ours(metadata: pq.FileMetaData) -> bool:
     )
 
 
-def _groups_of(metadata: pq.FileMetaData, shard: Shard) -> list[int]:
-    """Return the row groups that may have record ids of a shard."""
+def _groups_of(metadata: pq.FileMetaData, split: Split) -> list[int]:
+    """Return the row groups that may have record ids of a split."""
     groups = []
     for group in range(metadata.num_row_groups):
         facts = metadata.row_group(group).column(0).statistics
         is_told = facts is not None and facts.has_min_max
         if not is_told or (
-            facts.max >= shard.lower and (shard.upper is None or facts.min < shard.upper)
+            facts.max >= split.lower and (split.upper is None or facts.min < split.upper)
         ):
             groups.append(group)
     return groups

@@ -1,4 +1,4 @@
-"""Which collections of a source, or parts of them, the lake is behind of.
+"""Which collections of a source, or shards of them, the lake is behind of.
 
 Here belongs the comparison of a source's fingerprints with the lake's state files: cheap enough
 for every minute, and right whatever else is lost, because nothing but the lake is compared
@@ -14,11 +14,11 @@ from hashlib import sha256
 from time import monotonic
 from typing import TypeVar
 
-from aind_etl.contract.id_ranges import WHOLE, Part, parts
+from aind_etl.contract.id_ranges import UNSHARDED, Shard, shards
 from aind_etl.errors import AindEtlError, SourceError
 from aind_etl.flatten import flattener_version
 from aind_etl.lake import Lake
-from aind_etl.lake.resharding import plan_parts
+from aind_etl.lake.resharding import plan_shards
 from aind_etl.lake.state import CollectionState
 from aind_etl.sources import Source
 
@@ -27,13 +27,13 @@ _THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Behind:
-    """A collection, or a part of one, that the lake is behind of.
+class StaleCollection:
+    """A collection, or a shard of one, that the lake is behind of.
 
     Attributes
     ----------
-    collection, part
-        The collection, and which part of it.
+    collection, shard
+        The collection, and which shard of it.
     identity
         The same text as long as the same content waits, another one as soon as more does.
     reason
@@ -43,11 +43,11 @@ class Behind:
     collection: str
     identity: str
     reason: str
-    part: Part = WHOLE
+    shard: Shard = UNSHARDED
 
 
 @dataclass(slots=True)
-class Arrivals:
+class StalenessReport:
     """What a look at a source found.
 
     Attributes
@@ -55,25 +55,25 @@ class Arrivals:
     present
         Every collection of the source and of the lake, sorted.
     behind
-        The collections, or their parts, that the lake is behind of.
+        The collections, or their shards, that the lake is behind of.
     unanswered
         Why a collection could not be looked at, by its name.
     """
 
     present: list[str]
-    behind: list[Behind] = field(default_factory=list)
+    behind: list[StaleCollection] = field(default_factory=list)
     unanswered: dict[str, str] = field(default_factory=dict)
 
 
-def find_arrivals(
+def find_stale_collections(
     source: Source,
     lake: Lake,
     choose: Callable[[set[str]], list[str]],
     *,
     most_documents: int,
     within: timedelta,
-) -> Arrivals:
-    """Return which collections the lake is behind of, and plan the parts of those.
+) -> StalenessReport:
+    """Return which collections the lake is behind of, and plan the shards of those.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def find_arrivals(
     choose
         Returns which collections to look at, out of those there are.
     most_documents
-        How many documents a part of a collection may have.
+        How many documents a shard of a collection may have.
     within
         How long all of it may take. A collection that has not answered by then is left to the
         next look; the others are not held up by it.
@@ -97,7 +97,7 @@ def find_arrivals(
     give_up = monotonic() + within.total_seconds()
     (listed,) = _in_threads([source.list_collections], give_up, within)
     present = choose({*listed.result(), *lake.collections()})
-    arrivals = Arrivals(present)
+    arrivals = StalenessReport(present)
     asked = _in_threads(
         [lambda name=name: source.fingerprint(name) for name in present],  # type: ignore[misc]
         give_up,
@@ -109,17 +109,17 @@ def find_arrivals(
         except AindEtlError as error:
             arrivals.unanswered[collection] = str(error)
             continue
-        reasons: Mapping[Part, str] = {
-            part.part: reason
-            for part in lake.parts(collection)
-            if (reason := _reason(source, part, part.state(collection), fingerprint))
+        reasons: Mapping[Shard, str] = {
+            shard.shard: reason
+            for shard in lake.shards(collection)
+            if (reason := _reason(source, shard, shard.state(collection), fingerprint))
         }
         if reasons:
             reasons = _planned(source, lake, collection, reasons, most_documents)
-        for part, reason in reasons.items():
-            name = lake.of_part(part).name_of(collection)
+        for shard, reason in reasons.items():
+            name = lake.for_shard(shard).name_of(collection)
             identity = _hash(name, source.name, fingerprint, flattener_version())
-            arrivals.behind.append(Behind(collection, identity, reason, part))
+            arrivals.behind.append(StaleCollection(collection, identity, reason, shard))
     return arrivals
 
 
@@ -127,34 +127,36 @@ def _planned(
     source: Source,
     lake: Lake,
     collection: str,
-    reasons: Mapping[Part, str],
+    reasons: Mapping[Shard, str],
     most_documents: int,
-) -> Mapping[Part, str]:
-    """Return the parts that are to be read, once it is planned how many there are to be."""
+) -> Mapping[Shard, str]:
+    """Return the shards that are to be read, once it is planned how many there are to be."""
     try:
         documents = source.count_documents(collection)
     except AindEtlError:
         documents = None  # The pass itself will say what is wrong.
-    of = plan_parts(lake, collection, documents, most_documents)
-    if of == lake.layout(collection).parts:
+    of = plan_shards(lake, collection, documents, most_documents)
+    if of == lake.layout(collection).shards:
         return reasons
-    return dict.fromkeys(parts(of), f"to be divided into {of:,} parts")
+    return dict.fromkeys(shards(of), f"to be divided into {of:,} shards")
 
 
 def overdue_full_pass(
     lake: Lake, collection: str, now: datetime, age: timedelta
-) -> Iterator[Behind]:
-    """Yield the parts of a collection that were not read in full for longer than ``age``.
+) -> Iterator[StaleCollection]:
+    """Yield the shards of a collection that were not read in full for longer than ``age``.
 
     The first pass counts: it reads everything.
     """
-    for part in lake.parts(collection):
-        overdue = _overdue(part, part.state(collection), now, age)
+    for shard in lake.shards(collection):
+        overdue = _overdue(shard, shard.state(collection), now, age)
         if overdue is not None:
             yield overdue
 
 
-def _overdue(lake: Lake, state: CollectionState, now: datetime, age: timedelta) -> Behind | None:
+def _overdue(
+    lake: Lake, state: CollectionState, now: datetime, age: timedelta
+) -> StaleCollection | None:
     read = [
         moment
         for moment in (state.last_full_pass_at, state.first_pass_ended_at)
@@ -163,11 +165,11 @@ def _overdue(lake: Lake, state: CollectionState, now: datetime, age: timedelta) 
     if not read or now - max(read) <= age:
         return None
     last = max(read)
-    return Behind(
+    return StaleCollection(
         state.collection,
         _hash(lake.name_of(state.collection), "full", last.isoformat()),
         f"last read in full on {last:%Y-%m-%d at %H:%M} UTC",
-        lake.part,
+        lake.shard,
     )
 
 
@@ -229,5 +231,5 @@ def _late(within: timedelta) -> "Future[_T]":
     return late
 
 
-def _hash(*parts: str) -> str:
-    return sha256("\0".join(parts).encode()).hexdigest()[:16]
+def _hash(*shards: str) -> str:
+    return sha256("\0".join(shards).encode()).hexdigest()[:16]

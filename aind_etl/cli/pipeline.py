@@ -169,12 +169,12 @@ def rebuild(
         )
     with progress_bars() as progress:
         for name in settings.choose(store.collections()):
-            for part in store.parts(name):
-                progress.step(f"flatten {part.name_of(name)}")
-                with part.lock(name):
-                    report = refresh_analyses(part, name, anew=True, progress=progress.advance)
+            for shard in store.shards(name):
+                progress.step(f"flatten {shard.name_of(name)}")
+                with shard.lock(name):
+                    report = refresh_analyses(shard, name, anew=True, progress=progress.advance)
                 progress.say(
-                    f"{part.name_of(name)}: {report.flattened:,} documents flattened, "
+                    f"{shard.name_of(name)}: {report.flattened:,} documents flattened, "
                     f"{report.rejected:,} rejected, {report.rejected_values:,} values rejected; "
                     f"{files_written(report.partitions_written)}"
                 )

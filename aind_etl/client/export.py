@@ -19,7 +19,7 @@ import duckdb
 from aind_etl.client.query import explained, for_spreadsheets
 from aind_etl.contract.ddl import quote_identifier, quote_text
 from aind_etl.errors import ConfigurationError
-from aind_etl.settings import Place
+from aind_etl.settings import WarehouseLocation
 from aind_etl.warehouse.build import connect, read_info
 from aind_etl.warehouse.sql_files import Kind, read_sql_files
 
@@ -73,7 +73,7 @@ class _Described:
 
 
 def export(
-    warehouse: Place,
+    warehouse: WarehouseLocation,
     target: Path,
     export_format: ExportFormat,
     tables: Sequence[str] = (),

@@ -276,7 +276,7 @@ class _Translation:
         if path.startswith(f"{_PROCESSES}.") and steps[depth].isdecimal():
             position = int(steps.pop(depth))
         plain = ".".join(steps)
-        if any(step.isdecimal() for step in steps) or self._is_told_nowhere(plain, test):
+        if any(step.isdecimal() for step in steps) or self._is_absent(plain, test):
             return _UNDECIDED
         found = [self._at_place(place, test) for place in _places(plain)]
         found += self._at_attributes(plain, test)
@@ -296,7 +296,7 @@ class _Translation:
         return Bounds(sure, _TRUE if isinstance(test, IsPresent) else maybe)
 
     @staticmethod
-    def _is_told_nowhere(path: str, test: Test) -> bool:
+    def _is_absent(path: str, test: Test) -> bool:
         """Return whether the tables never tell if a value at a path passes a test."""
         if isinstance(test, IsNull | HasEntry):
             return True

@@ -27,7 +27,7 @@ from aind_etl.client.latents import find_latents
 from aind_etl.client.records import matching_records
 from aind_etl.client.warehouse import opened
 from aind_etl.errors import ArgumentError, SourceError
-from aind_etl.settings import as_place, load_settings
+from aind_etl.settings import load_settings, parse_location
 from aind_etl.text import suggest
 
 _log = logging.getLogger(__name__)
@@ -174,7 +174,7 @@ def get_mle_model_fitting(  # noqa: PLR0913, PLR0917 - the arguments people know
             "Give at least one of subject_id, session_date, agent_alias, from_custom_query and "
             "analysis_tag: without any, every fit there is would be returned."
         )
-    place = load_settings().warehouse_path if warehouse is None else as_place(warehouse)
+    place = load_settings().warehouse_path if warehouse is None else parse_location(warehouse)
     with opened(place) as connection:
         fits = _find(connection, filters, from_custom_query)
         if fits.is_empty():

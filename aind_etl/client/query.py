@@ -13,7 +13,7 @@ import duckdb
 
 from aind_etl.contract.ddl import quote_identifier, quote_text
 from aind_etl.errors import ConfigurationError
-from aind_etl.settings import Place
+from aind_etl.settings import WarehouseLocation
 from aind_etl.warehouse.build import connect
 
 FileFormat = Literal["csv", "json", "parquet"]
@@ -45,7 +45,7 @@ class Query:
         There is no warehouse, or the query cannot be run.
     """
 
-    def __init__(self, warehouse: Place, text: str) -> None:
+    def __init__(self, warehouse: WarehouseLocation, text: str) -> None:
         self._connection = connect(warehouse)
         self._text = text.strip().rstrip(";")
         try:

@@ -10,10 +10,10 @@ from aind_etl.client.verify import reading
 from aind_etl.contract import tables
 from aind_etl.errors import ConfigurationError
 from aind_etl.lake import Lake
-from aind_etl.settings import Place
+from aind_etl.settings import WarehouseLocation
 from aind_etl.text import time_ago as ago
 from aind_etl.warehouse.build import read_info
-from aind_etl.warehouse.location import published
+from aind_etl.warehouse.location import locate_warehouse
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Verdict:
     source: str
 
 
-def verdict(lake: Lake, warehouse: Place, failed_run: str = "") -> Verdict:
+def verdict(lake: Lake, warehouse: WarehouseLocation, failed_run: str = "") -> Verdict:
     """Return whether all is well with a lake.
 
     Parameters
@@ -104,16 +104,16 @@ def verdict(lake: Lake, warehouse: Place, failed_run: str = "") -> Verdict:
         problems.append(f"The source cannot be read, for the first time {since}: {health.error}")
     if failed_run:
         problems.append(f"The last run of {failed_run} failed.")
-    if not published(warehouse).exists():
+    if not locate_warehouse(warehouse).exists():
         problems.append("There is no warehouse.")
     return Verdict(tuple(problems), f"Source last reached {ago(now, reached)}")
 
 
-def warehouse_status(place: Place) -> str:
+def warehouse_status(place: WarehouseLocation) -> str:
     """Return a sentence on a warehouse, and one on the copy of it that is read here, if it is."""
     where = place.absolute() if isinstance(place, Path) else place
     try:
-        path = published(place).file()
+        path = locate_warehouse(place).file()
     except ConfigurationError as error:
         return str(error)
     info = read_info(path)

@@ -25,9 +25,9 @@ from aind_etl.flatten.refresh import refresh_analyses
 from aind_etl.lake import Lake
 from aind_etl.lake.change_log import record_ids
 from aind_etl.lake.paths import UNKNOWN_MONTH
-from aind_etl.settings import Place
+from aind_etl.settings import WarehouseLocation
 from aind_etl.sources import Source, read_documents
-from aind_etl.warehouse.build import connect, let_read, run_checks
+from aind_etl.warehouse.build import connect, register_filesystem, run_checks
 from aind_etl.warehouse.sql_files import Kind, read_sql_files
 
 if TYPE_CHECKING:
@@ -172,15 +172,15 @@ def _misfiled(lake: Lake, collection: str) -> Iterator[Difference]:
     for table in TABLES:
         if table.partitioning is not Partitioning.COLLECTION_AND_MONTH:
             continue
-        parts = [
+        shards = [
             lake.tables.scan_month(table, collection, name)
             .select(*_KEY, "source_collection")
             .with_columns(filed=pl.lit(name))
             for name in lake.tables.months(table, collection)
         ]
-        if not parts:
+        if not shards:
             continue
-        rows = pl.concat(parts).unique().join(right, on=_KEY)
+        rows = pl.concat(shards).unique().join(right, on=_KEY)
         wrong = rows.filter(
             (pl.col("filed") != pl.col("month")) | (pl.col("source_collection") != collection)
         ).collect()
@@ -205,11 +205,11 @@ def verify_tables(
     DataError
         A file of the lake is damaged.
     """
-    for part in lake.parts(collection):
-        yield from _verify_part(part, collection, progress)
+    for shard in lake.shards(collection):
+        yield from _verify_shard(shard, collection, progress)
 
 
-def _verify_part(
+def _verify_shard(
     lake: Lake, collection: str, progress: Callable[[int], None]
 ) -> Iterator[Difference]:
     with TemporaryDirectory(prefix="aind-etl-") as scratch, reading(f"{collection!r}"):
@@ -256,7 +256,7 @@ def _compare_partition(
     )
 
 
-def verify_warehouse(lake: Lake, warehouse: Place) -> Iterator[Difference]:
+def verify_warehouse(lake: Lake, warehouse: WarehouseLocation) -> Iterator[Difference]:
     """Compare every table of the lake with the warehouse's, and run the checks of ``sql/checks``.
 
     Raises
@@ -267,7 +267,7 @@ def verify_warehouse(lake: Lake, warehouse: Place) -> Iterator[Difference]:
         A file of the lake, or the warehouse, is damaged.
     """
     with connect(warehouse) as connection:
-        let_read(connection, lake)
+        register_filesystem(connection, lake)
         for table in TABLES:
             if table.partitioning is not Partitioning.WAREHOUSE_ONLY:
                 with reading(f"the table {table.name!r}"):

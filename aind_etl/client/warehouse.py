@@ -17,7 +17,7 @@ from aind_etl.client.query import explained, read_relation
 from aind_etl.contract import Table, tables
 from aind_etl.contract.ddl import quote_identifier
 from aind_etl.errors import ArgumentError
-from aind_etl.settings import Place, as_place, load_settings
+from aind_etl.settings import WarehouseLocation, load_settings, parse_location
 from aind_etl.text import in_words, suggest
 from aind_etl.warehouse import build
 
@@ -40,7 +40,7 @@ _NEWEST = "latest_analyses"
 
 
 @contextmanager
-def opened(place: Place) -> Iterator[duckdb.DuckDBPyConnection]:
+def opened(place: WarehouseLocation) -> Iterator[duckdb.DuckDBPyConnection]:
     """Give the warehouse for reading; what DuckDB says of a query or the file becomes an error.
 
     Raises
@@ -108,7 +108,9 @@ class Warehouse(Generic[Frame]):
     def __init__(self, path: Path | str | None = None, *, frames: Frames = "polars") -> None:
         if frames not in _READERS:
             raise ArgumentError(f"frames is {in_words(_READERS, 'or')}, not {frames!r}.")
-        self.path: Place = load_settings().warehouse_path if path is None else as_place(path)
+        self.path: WarehouseLocation = (
+            load_settings().warehouse_path if path is None else parse_location(path)
+        )
         self._frames = frames
 
     def __repr__(self) -> str:

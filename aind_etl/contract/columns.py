@@ -88,14 +88,14 @@ def at(*paths: str, note: str = "") -> Origin:
     return Origin(paths, note)
 
 
-def made(note: str) -> Origin:
+def derived(note: str) -> Origin:
     """Return the origin of a value that is computed, described by ``note``."""
     return Origin((), note)
 
 
 def both(note: str) -> Origins:
     """Return the origins of a value computed in the same way in both formats."""
-    return {"prototype": made(note), "framework": made(note)}
+    return {"prototype": derived(note), "framework": derived(note)}
 
 
 def in_fit(path: str, note: str = "") -> Origins:
@@ -146,8 +146,8 @@ PROCESS_INDEX = Column(
     "process_index",
     DataType.SMALLINT,
     "Position of the analysis process in its document, from 0.",
-    prototype=made("0"),
-    framework=made(f"position in `{PROCESS[:-2]}`"),
+    prototype=derived("0"),
+    framework=derived(f"position in `{PROCESS[:-2]}`"),
     required=True,
 )
 KEY = (SOURCE_COLLECTION, RECORD_ID, PROCESS_INDEX)
@@ -178,8 +178,8 @@ ANALYSES = (
         V,
         "Format of the document: `prototype` (the older, flat one) or `framework` (the newer, "
         "nested one).",
-        prototype=made("`prototype`"),
-        framework=made("`framework`"),
+        prototype=derived("`prototype`"),
+        framework=derived("`framework`"),
         required=True,
     ),
     Column(
@@ -278,7 +278,7 @@ ANALYSES = (
         "How long the analysis took.",
         unit="s",
         prototype=at("analysis_time_spent_in_sec"),
-        framework=made("`finished_at` − `started_at`"),
+        framework=derived("`finished_at` − `started_at`"),
     ),
     Column(
         "result_location",
@@ -443,7 +443,7 @@ ANALYSES = (
         V,
         "The data asset this record was computed from. Some writers accumulated the inputs of "
         "earlier jobs in the list: the record's own is the last.",
-        framework=made(f"the last of `{PROCESS}.code.input_data`"),
+        framework=derived(f"the last of `{PROCESS}.code.input_data`"),
     ),
     Column(
         "n_attributes",
@@ -576,7 +576,7 @@ INPUT_ASSETS = (
         "position",
         DataType.SMALLINT,
         "Position in the list of inputs, from 0. The last is the record's own.",
-        framework=made("position in `code.input_data`"),
+        framework=derived("position in `code.input_data`"),
         required=True,
     ),
     Column(
@@ -594,11 +594,11 @@ ATTRIBUTES = (
         V,
         "Where the value stood: `parameters` of the analysis, its `outputs`, or elsewhere in the "
         "`record`.",
-        prototype=made(
+        prototype=derived(
             "`analysis_spec.analysis_args` are parameters, `analysis_results` outputs, all else "
             "record"
         ),
-        framework=made(
+        framework=derived(
             "`code.parameters` are parameters, `output_parameters` outputs, all else record"
         ),
         required=True,

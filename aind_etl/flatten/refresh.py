@@ -193,7 +193,7 @@ def _changed_records(lake: Lake, collection: str, through: int) -> pl.DataFrame:
     polars.DataFrame
         Columns ``record_id``, ``batch_id``, ``operation``, ``changed_at`` and ``first_seen_at``.
     """
-    with lake.change_log(collection).naming_damage():
+    with lake.change_log(collection).reporting_damage():
         last = (
             lake.change_log(collection)
             .versions(after=through)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aind_etl.contract import tables
-from aind_etl.contract.id_ranges import WHOLE, Part
+from aind_etl.contract.id_ranges import UNSHARDED, Shard
 from aind_etl.contract.schemas import polars_schema
 from aind_etl.errors import DataError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from aind_etl.lake.storage.local import Location
 from aind_etl.lake.live_files import LiveFiles
 from aind_etl.lake.parquet import scan_files, write_parquet
-from aind_etl.lake.paths import label_and_rest, log_folder, part_of
+from aind_etl.lake.paths import label_and_rest, log_folder, shard_of
 
 LIVENESS_COLUMNS = ("record_id", "content_hash", "operation", "batch_id", "extracted_at")
 """The columns of the change log that tell which documents are live; not the documents."""
@@ -42,7 +42,7 @@ class LogFile(NamedTuple):
 
 
 class ChangeLog:
-    """The versions of a collection's documents, or of those in one part of it.
+    """The versions of a collection's documents, or of those in one shard of it.
 
     Parameters
     ----------
@@ -108,11 +108,11 @@ class ChangeLog:
         polars.DataFrame
             Columns ``record_id``, ``content_hash`` and ``extracted_at``, one row a live document.
         """
-        with self.naming_damage():
-            return live_of(self.versions().select(LIVENESS_COLUMNS).collect())
+        with self.reporting_damage():
+            return current_versions(self.versions().select(LIVENESS_COLUMNS).collect())
 
     @contextmanager
-    def naming_damage(self) -> Iterator[None]:
+    def reporting_damage(self) -> Iterator[None]:
         """Read :meth:`versions` in a ``with`` block whose error names the file that is damaged.
 
         Raises
@@ -141,17 +141,17 @@ class ChangeLog:
             file that must be looked into is damaged.
         """
         names = self._files.counting(self._files.names(log_folder(self.collection)))
-        of_part: dict[Part, list[LogFile]] = {}
+        for_shard: dict[Shard, list[LogFile]] = {}
         for name in names:
-            of_part.setdefault(part_of(name), []).append(
+            for_shard.setdefault(shard_of(name), []).append(
                 parse_log_file(self._files.storage.path(name))
             )
-        return [file for part in sorted(of_part) for file in ordered_log_files(of_part[part])]
+        return [file for shard in sorted(for_shard) for file in ordered_log_files(for_shard[shard])]
 
     def file_name(self, first: int, last: int) -> str:
-        """Return the name of a file of the change log, for this part."""
+        """Return the name of a file of the change log, for this shard."""
         stem = f"{first:010d}" if first == last else f"{first:010d}-{last:010d}"
-        label = "" if self._files.part == WHOLE else f"{self._files.part.label}-"
+        label = "" if self._files.shard == UNSHARDED else f"{self._files.shard.label}-"
         return f"{log_folder(self.collection)}/{label}{stem}.parquet"
 
     def superseded_files(self) -> dict[str, LogFile]:
@@ -166,14 +166,14 @@ class ChangeLog:
                 file = parse_log_file(path)
                 for one in needed:
                     if (
-                        part_of(one.path.name) == part_of(name)
+                        shard_of(one.path.name) == shard_of(name)
                         and one.first <= file.first <= file.last <= one.last
                     ):
                         superseded[name] = one
         return superseded
 
     def gaps(self) -> tuple[str, ...]:
-        """Return what is unusual about the numbers of a part's log, by the names of its files.
+        """Return what is unusual about the numbers of a shard's log, by the names of its files.
 
         It changes when a file in the middle of the log is removed or restored.
         """
@@ -190,10 +190,10 @@ class ChangeLog:
     def missing_batches(self) -> list[int]:
         """Return the numbers of batches that no file of a collection's change log holds.
 
-        Empty for a collection in parts: a part has no file of a batch that brought it nothing.
+        Empty for a collection in shards: a shard has no file of a batch that brought it nothing.
         """
         files = self.files()
-        if any(part_of(file.path.name) != WHOLE for file in files):
+        if any(shard_of(file.path.name) != UNSHARDED for file in files):
             return []
         held: set[int] = set()
         for file in files:
@@ -258,7 +258,7 @@ def reading_log(path: "Location") -> Iterator[None]:
         ) from None
 
 
-def live_of(versions: pl.DataFrame) -> pl.DataFrame:
+def current_versions(versions: pl.DataFrame) -> pl.DataFrame:
     """Return the live documents among all versions of some records.
 
     Parameters
@@ -287,7 +287,7 @@ def parse_log_file(path: "Location") -> LogFile:
 
 
 def ordered_log_files(files: Sequence[LogFile]) -> list[LogFile]:
-    """Return the files of one part's log in order, without those whose batches another one has.
+    """Return the files of one shard's log in order, without those whose batches another one has.
 
     What a file holds counts, not the range in its name: a file of a batch that was restored is
     needed beside a compacted one that was made without it.

@@ -1,23 +1,4 @@
-"""The lake: partitioned parquet that anything can read, and the state of each collection.
-
-Here belong the layout of the files, the change log, the merge of new rows into partitions and
-the state files. What the rows mean does not belong here, nor how they are made.
-
-Layout, below the lake's folder::
-
-    documents/collection=<name>/<batch>.parquet                        the change log
-    documents/collection=<name>/<first batch>-<last batch>.parquet     the same, compacted
-    <table>/collection=<name>/session_month=<YYYY-MM>/part.parquet     one live file a partition
-    rejected_documents/collection=<name>/part.parquet
-    sessions/part.parquet                                              a table in one file
-    _state/  _staging/  _locks/                                        not for readers
-
-A collection that is divided into parts has such files for each part in the same folders, with the
-part's label in their names (``3-of-8-<batch>.parquet``, ``part-3-of-8.parquet``): its tables look
-the same to readers. A state file says how many parts there are; only files with those labels count.
-
-Names of collections are percent-encoded in paths, so that no name can lead out of the lake.
-"""
+"""The lake below one folder or prefix: collections, their state, and the locks on them."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -29,20 +10,20 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from pydantic import ValidationError
 
 from aind_etl.contract import TABLES, Partitioning, Table
-from aind_etl.contract.id_ranges import WHOLE, Part, parts
+from aind_etl.contract.id_ranges import UNSHARDED, Shard, shards
 from aind_etl.lake.storage.opening import open_storage
 
 if TYPE_CHECKING:
     from aind_etl.lake.storage.local import Location
 from aind_etl.lake.change_log import ChangeLog
-from aind_etl.lake.live_files import DividedMeanwhileError, LiveFiles
+from aind_etl.lake.live_files import LiveFiles, ReshardedError
 from aind_etl.lake.paths import (
     RAW_HASHES,
     SOURCE_HEALTH,
     STATE_FOLDER,
     encode_name,
     layout_name,
-    part_of,
+    shard_of,
     table_folder,
 )
 from aind_etl.lake.state import (
@@ -66,24 +47,24 @@ class Lake:
     """The lake below one folder, or below one prefix of an object store.
 
     A lake seen whole reads all of every collection, and writes collections that are not divided.
-    Seen for one part (:meth:`of_part`) it reads and writes the files and the state of that part of
-    a collection, and everything else works on it as it does on an undivided collection.
+    Seen for one shard (:meth:`for_shard`) it reads and writes the files and the state of that
+    shard, and everything else works on it as on a collection without shards.
 
     Parameters
     ----------
     root
         The folder, which is made when something is first written, or ``s3://bucket/prefix``.
-    part
-        Which part of a collection is seen.
+    shard
+        Which shard of a collection is seen.
     """
 
-    def __init__(self, root: "Location | str", part: Part = WHOLE) -> None:
+    def __init__(self, root: "Location | str", shard: Shard = UNSHARDED) -> None:
         self.storage = open_storage(root)
-        self._see(part)
+        self._see(shard)
 
-    def _see(self, part: Part) -> None:
-        self.part = part
-        self._files = LiveFiles(self.storage, part)
+    def _see(self, shard: Shard) -> None:
+        self.shard = shard
+        self._files = LiveFiles(self.storage, shard)
         self.tables = Tables(self._files)
 
     def __str__(self) -> str:
@@ -101,34 +82,34 @@ class Lake:
         return sorted(states.union(self._files.logged()))
 
     def layout(self, collection: str) -> Layout:
-        """Return how many parts a collection has; one where nothing else is known."""
+        """Return how many shards a collection has; one where nothing else is known."""
         return self._files.layout(collection)
 
     def change_log(self, collection: str) -> ChangeLog:
-        """Return the change log of a collection, or of this part of it."""
+        """Return the change log of a collection, or of this shard of it."""
         return ChangeLog(self._files, collection)
 
-    def parts(self, collection: str) -> list["Lake"]:
-        """Return the lake as seen for each part of a collection; itself where that has but one."""
-        of = self.layout(collection).parts
-        return [self.of_part(part) for part in parts(of)]
+    def shards(self, collection: str) -> list["Lake"]:
+        """Return the lake as seen for each shard of a collection; itself where that has but one."""
+        of = self.layout(collection).shards
+        return [self.for_shard(shard) for shard in shards(of)]
 
-    def of_part(self, part: Part) -> "Lake":
-        """Return the lake as seen for a part of a collection."""
-        return self if part == self.part else self._seen_for(part)
+    def for_shard(self, shard: Shard) -> "Lake":
+        """Return the lake as seen for a shard of a collection."""
+        return self if shard == self.shard else self._seen_for(shard)
 
     @property
     def whole(self) -> "Lake":
         """The lake seen whole."""
-        return self.of_part(WHOLE)
+        return self.for_shard(UNSHARDED)
 
     def name_of(self, collection: str) -> str:
-        """Return a collection's name for people, with the part if it is seen for one."""
-        return collection if self.part == WHOLE else f"{collection}/{self.part.label}"
+        """Return a collection's name for people, with the shard if it is seen for one."""
+        return collection if self.shard == UNSHARDED else f"{collection}/{self.shard.label}"
 
-    def _seen_for(self, part: Part) -> "Lake":
+    def _seen_for(self, shard: Shard) -> "Lake":
         seen = copy(self)
-        seen._see(part)  # noqa: SLF001 - a copy of itself
+        seen._see(shard)  # noqa: SLF001 - a copy of itself
         return seen
 
     @staticmethod
@@ -136,17 +117,17 @@ class Lake:
         """Return a collection's name as paths carry it."""
         return encode_name(collection)
 
-    def names_by_parts(self, collection: str) -> dict[int, list[str]]:
-        """Return the names of all files of a collection, by how many parts they are one of."""
+    def names_by_shards(self, collection: str) -> dict[int, list[str]]:
+        """Return the names of all files of a collection, by how many shards they are one of."""
         encoded = encode_name(collection)
         found: dict[int, list[str]] = {1: []}
         for table in TABLES:
             if table.partitioning not in {Partitioning.WHOLE, Partitioning.WAREHOUSE_ONLY}:
                 for name in self._files.names(table_folder(table, collection)):
-                    found.setdefault(part_of(name).of, []).append(name)
+                    found.setdefault(shard_of(name).of, []).append(name)
         for name in self.storage.files(f"{STATE_FOLDER}/parts-of={encoded}", ""):
-            part = Part.from_label(name.rsplit("/", 1)[-1].partition(".")[0])
-            found.setdefault(part.of if part else 0, []).append(name)
+            shard = Shard.from_label(name.rsplit("/", 1)[-1].partition(".")[0])
+            found.setdefault(shard.of if shard else 0, []).append(name)
         of_whole = (self.whole.state_name(collection), self.whole.raw_hashes_name(collection))
         found[1].extend(filter(self.storage.exists, of_whole))
         return found
@@ -154,20 +135,20 @@ class Lake:
     def state(self, collection: str) -> CollectionState:
         """Return a collection's state; a fresh one where it is missing or cannot be read.
 
-        That of all parts merge_states says of each thing only what holds of every part.
+        That of all shards merge_states says of each thing only what holds of every shard.
         """
-        if self.part == WHOLE:
+        if self.shard == UNSHARDED:
             layout = self._files.written_layout(collection)
-            if layout is not None and layout.parts > 1:
-                every = [self.of_part(part).state(collection) for part in parts(layout.parts)]
+            if layout is not None and layout.shards > 1:
+                every = [self.for_shard(shard).state(collection) for shard in shards(layout.shards)]
                 return merge_states(collection, every)
         return parse_state(collection, self.storage.read(self.state_name(collection)))
 
     def state_name(self, collection: str) -> str:
-        """Return the name of the file of a collection's state, for this part."""
-        if self.part == WHOLE:
+        """Return the name of the file of a collection's state, for this shard."""
+        if self.shard == UNSHARDED:
             return f"{STATE_FOLDER}/collection={encode_name(collection)}.json"
-        return f"{STATE_FOLDER}/parts-of={encode_name(collection)}/{self.part.label}.json"
+        return f"{STATE_FOLDER}/parts-of={encode_name(collection)}/{self.shard.label}.json"
 
     def update_state(self, collection: str, changes: Mapping[str, Any]) -> None:
         """Write changed fields of a collection's state."""
@@ -196,7 +177,7 @@ class Lake:
         return self.state_name(collection).removesuffix(".json") + RAW_HASHES
 
     def update_layout(self, collection: str, changes: Mapping[str, Any]) -> None:
-        """Write changed fields of a collection's layout; only files of its parts count then."""
+        """Write changed fields of a collection's layout; only files of its shards count then."""
         name = layout_name(collection)
         with self.storage.lock(
             f"layout-of={encode_name(collection)}",
@@ -207,20 +188,20 @@ class Lake:
 
             def change(content: bytes | None) -> bytes:
                 layout = (parse_layout(content) or present).model_copy(update=dict(changes))
-                return json.dumps(layout.model_dump(), indent=1).encode()
+                return json.dumps(layout.model_dump(by_alias=True), indent=1).encode()
 
             self.storage.update(name, change)
 
     @contextmanager
     def lock(self, collection: str, *, wait_seconds: float = 0) -> Iterator[None]:
-        """Hold the right to write a collection, or this part of it.
+        """Hold the right to write a collection, or this shard of it.
 
         Raises
         ------
         DataError
             Another process holds it.
-        DividedMeanwhileError
-            The collection has other parts than this by now.
+        ReshardedError
+            The collection has other shards than this by now.
         """
         with self.storage.lock(
             f"collection={self._lock_name(collection)}",
@@ -229,13 +210,13 @@ class Lake:
         ):
             layout = self._files.written_layout(collection)
             if layout is None:
-                # Whoever sees it whole asks whether there are parts; nobody else need pay for it.
-                layout = Layout() if self.part == WHOLE else self.layout(collection)
-            if layout.parts != self.part.of:
-                raise DividedMeanwhileError(
-                    f"The collection {collection!r} of {self} lies in {layout.parts} parts, and "
-                    f"this run is for one of {self.part.of}: it was divided anew meanwhile. Run "
-                    "again; the sensor asks for the present parts by itself."
+                # Whoever sees it whole asks whether there are shards; nobody else need pay for it.
+                layout = Layout() if self.shard == UNSHARDED else self.layout(collection)
+            if layout.shards != self.shard.of:
+                raise ReshardedError(
+                    f"The collection {collection!r} of {self} lies in {layout.shards} shards, and "
+                    f"this run is for one of {self.shard.of}: it was divided anew meanwhile. Run "
+                    "again; the sensor asks for the present shards by itself."
                 )
             yield
 
@@ -244,15 +225,15 @@ class Lake:
         """Hold still the tables made of a collection's change log; wait until they stand still.
 
         Whoever replaces rows of several of them holds it meanwhile, and so does whoever reads
-        them all merge_states. Seen whole, those of every part are held.
+        them all merge_states. Seen whole, those of every shard are held.
         """
         with ExitStack() as held:
             held.enter_context(self._one_tables_lock(collection))
-            if self.part == WHOLE:
+            if self.shard == UNSHARDED:
                 # Nobody divides it anew from here on, as that takes the lock just taken.
                 layout = self._files.written_layout(collection) or Layout()
-                for part in parts(layout.parts) if layout.parts > 1 else ():
-                    held.enter_context(self.of_part(part).tables_lock(collection))
+                for shard in shards(layout.shards) if layout.shards > 1 else ():
+                    held.enter_context(self.for_shard(shard).tables_lock(collection))
             yield
 
     def _one_tables_lock(self, collection: str) -> AbstractContextManager[None]:
@@ -265,20 +246,20 @@ class Lake:
     def _lock_name(self, collection: str) -> str:
         # No encoded name of a collection has a comma.
         encoded = encode_name(collection)
-        return encoded if self.part == WHOLE else f"{encoded},{self.part.label}"
+        return encoded if self.shard == UNSHARDED else f"{encoded},{self.shard.label}"
 
     @property
     def _which(self) -> str:
-        return "" if self.part == WHOLE else f", part {self.part.label},"
+        return "" if self.shard == UNSHARDED else f", shard {self.shard.label},"
 
     @contextmanager
     def scratch(self, purpose: Scratch, collection: str) -> Iterator[Path]:
-        """Give an empty folder on a disk for the time of a ``with`` block, for this part alone."""
+        """Give an empty folder on a disk for the time of a ``with`` block, for this shard alone."""
         with self.storage.scratch(self._scratch_name(purpose, collection)) as folder:
             yield folder
 
     def clear_staging(self, collection: str) -> None:
-        """Remove what a run of this part that was killed left; call it under :meth:`lock`."""
+        """Remove what a run of this shard that was killed left; call it under :meth:`lock`."""
         self.storage.clear_staging(
             *(self._scratch_name(purpose, collection) for purpose in get_args(Scratch))
         )
@@ -286,7 +267,7 @@ class Lake:
     def _scratch_name(self, purpose: Scratch, collection: str) -> str:
         return f"{purpose}-{self._lock_name(collection)}"
 
-    def whole_lock(self, table: Table) -> AbstractContextManager[None]:
+    def table_lock(self, table: Table) -> AbstractContextManager[None]:
         """Hold still a table that lies in one file; wait until it stands still."""
         return self.storage.lock(
             f"table={table.name}",

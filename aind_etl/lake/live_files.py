@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from urllib.parse import unquote
 
 from aind_etl.contract import tables
-from aind_etl.contract.id_ranges import WHOLE, Part
+from aind_etl.contract.id_ranges import UNSHARDED, Shard
 from aind_etl.errors import DataError
 from aind_etl.lake.paths import (
     CUT_NAME,
@@ -13,14 +13,14 @@ from aind_etl.lake.paths import (
     collection_of,
     layout_name,
     log_folder,
-    part_of,
+    shard_of,
 )
 from aind_etl.lake.state import Layout, parse_layout, parse_state
 from aind_etl.lake.storage.protocol import Storage
 
 
-class DividedMeanwhileError(DataError):
-    """A collection has other parts than it had a moment ago."""
+class ReshardedError(DataError):
+    """A collection has other shards than it had a moment ago."""
 
 
 class LiveFiles:
@@ -30,13 +30,13 @@ class LiveFiles:
     ----------
     storage
         Where the lake lies.
-    part
-        Which part of a collection is seen.
+    shard
+        Which shard of a collection is seen.
     """
 
-    def __init__(self, storage: Storage, part: Part) -> None:
+    def __init__(self, storage: Storage, shard: Shard) -> None:
         self.storage = storage
-        self.part = part
+        self.shard = shard
 
     def names(self, folder: str) -> list[str]:
         """Return the names of the tables' files below a folder, without what others put there."""
@@ -44,20 +44,20 @@ class LiveFiles:
         return [name for name in names if OWN_NAME.fullmatch(name.rsplit("/", 1)[-1])]
 
     def counting(self, names: Sequence[str]) -> list[str]:
-        """Return those names of files that are of this part; or, of the whole, of any part.
+        """Return those names of files that are of this shard; or, of the whole, of any shard.
 
         Others are there while a collection is being divided anew, or where that was interrupted.
         """
-        if self.part != WHOLE:
-            return [name for name in names if part_of(name) == self.part]
-        if all(part_of(name) == WHOLE for name in names):
+        if self.shard != UNSHARDED:
+            return [name for name in names if shard_of(name) == self.shard]
+        if all(shard_of(name) == UNSHARDED for name in names):
             return list(names)
         of = {
-            one: self.layout(collection).parts
+            one: self.layout(collection).shards
             for one in set(map(collection_of, names))
             for collection in self.decode([one])
         }
-        return [name for name in names if part_of(name).of == of.get(collection_of(name))]
+        return [name for name in names if shard_of(name).of == of.get(collection_of(name))]
 
     def logged(self) -> list[str]:
         """Return the names of the collections that have a change log, sorted."""
@@ -85,10 +85,10 @@ class LiveFiles:
         return found
 
     def layout(self, collection: str) -> Layout:
-        """Return how many parts a collection has; one where nothing else is known."""
+        """Return how many shards a collection has; one where nothing else is known."""
         layout = self.written_layout(collection)
         if layout is None:
-            of = self._parts_found(collection, self.names(log_folder(collection)))
+            of = self._shards_found(collection, self.names(log_folder(collection)))
             layout = Layout(parts=of, planned_parts=of)
         return layout
 
@@ -96,20 +96,20 @@ class LiveFiles:
         """Return the layout in a collection's layout file; None where there is no valid one."""
         return parse_layout(self.storage.read(layout_name(collection)))
 
-    def _parts_found(self, collection: str, names: Sequence[str]) -> int:
-        """Return how many parts the files of a change log are of.
+    def _shards_found(self, collection: str, names: Sequence[str]) -> int:
+        """Return how many shards the files of a change log are of.
 
         Raises
         ------
         DataError
             They are of several layouts.
         """
-        found = {part_of(name).of for name in names} or {1}
+        found = {shard_of(name).of for name in names} or {1}
         if len(found) > 1:
             raise DataError(
                 f"The change log of the collection {collection!r} of {self.storage.root} has files "
-                f"of {' and of '.join(map(str, sorted(found)))} parts, and which of them count is "
+                f"of {' and of '.join(map(str, sorted(found)))} shards, and which of them count is "
                 f"not known: {layout_name(collection)} is missing or damaged. Fetch it from a "
-                'backup, or write {"parts": …} into it with the number of those that are complete.'
+                'backup, or write {"shards": …} into it with the number of those that are complete.'
             )
         return found.pop()

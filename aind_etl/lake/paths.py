@@ -8,7 +8,7 @@ from hashlib import sha256
 from urllib.parse import quote, unquote
 
 from aind_etl.contract import Table, tables
-from aind_etl.contract.id_ranges import WHOLE, Part
+from aind_etl.contract.id_ranges import UNSHARDED, Shard
 
 UNKNOWN_MONTH = "unknown"
 """The month of rows without a session date."""
@@ -26,10 +26,10 @@ RAW_HASHES = ".raw-hashes"
 _LABEL_PIECES = 3
 
 
-def part_of(name: str) -> Part:
-    """Return which part a file of a table or of a change log is of."""
+def shard_of(name: str) -> Shard:
+    """Return which shard a file of a table or of a change log is of."""
     label, _ = label_and_rest(name.rsplit("/", 1)[-1].removesuffix(".parquet"))
-    return Part.from_label(label) or WHOLE
+    return Shard.from_label(label) or UNSHARDED
 
 
 def label_and_rest(stem: str) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from aind_etl.contract.id_ranges import MOST_SHARDS
+from aind_etl.contract.id_ranges import MOST_RANGES
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
@@ -56,32 +56,33 @@ class SourceHealth(BaseModel):
 
 
 class Layout(BaseModel):
-    """How many parts a collection has.
+    """How many shards a collection has.
 
     Attributes
     ----------
-    parts
-        How many parts its files lie in.
-    planned_parts
+    shards
+        How many shards its files lie in.
+    planned_shards
         How many they are to lie in; the first pass over one of those divides them anew.
     is_to_be_cleared
         Whether files of the layout before may still lie about.
     """
 
-    model_config = ConfigDict(extra="ignore")
+    # The names in files that earlier versions wrote.
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
 
-    parts: int = Field(default=1, ge=1, le=MOST_SHARDS)
-    planned_parts: int = Field(default=1, ge=1, le=MOST_SHARDS)
+    shards: int = Field(default=1, alias="parts", ge=1, le=MOST_RANGES)
+    planned_shards: int = Field(default=1, alias="planned_parts", ge=1, le=MOST_RANGES)
     is_to_be_cleared: bool = False
 
 
 def merge_states(collection: str, states: Sequence[CollectionState]) -> CollectionState:
-    """Return one state for those of several parts: of each thing what holds of every part."""
+    """Return one state for those of several shards: of each thing what holds of every shard."""
     newest = max(states, key=lambda state: state.last_full_pass_at or _LONG_AGO)
     every: dict[str, set[Any]] = {
         name: {getattr(state, name) for state in states}
         for name in CollectionState.model_fields
-        # Of files that the parts to come have not.
+        # Of files that the shards to come have not.
         if name not in {"table_sizes", "log_gaps"}
     }
     merged = {

@@ -8,7 +8,7 @@ import polars as pl
 import pyarrow as pa
 
 from aind_etl.contract import FLATTENED_TABLES, TABLES, Partitioning, Table, tables
-from aind_etl.contract.id_ranges import WHOLE, Shard
+from aind_etl.contract.id_ranges import UNSHARDED, Split
 from aind_etl.contract.schemas import polars_schema, with_further_columns
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ from aind_etl.lake.paths import (
     UNKNOWN_MONTH,
     encode_name,
     month_of,
-    part_of,
+    shard_of,
     single_file,
     table_folder,
 )
@@ -53,7 +53,7 @@ class Tables:
         self._files = files
 
     def files(self, table: Table, collection: str | None = None) -> list["Location"]:
-        """Return the files of a table, or of one collection's part of it."""
+        """Return the files of a table, or of one collection's shard of it."""
         if table is tables.DOCUMENTS:
             collections = self._files.logged() if collection is None else [collection]
             return [
@@ -64,14 +64,14 @@ class Tables:
         return [self._files.storage.path(name) for name in names]
 
     def scan(self, table: Table, collection: str | None = None) -> pl.LazyFrame:
-        """Return the rows of a table, or of one collection's part of it, lazily."""
+        """Return the rows of a table, or of one collection's shard of it, lazily."""
         files = self.files(table, collection)
         if not files:
             return pl.LazyFrame(schema=polars_schema(table))
         return scan_files(files, table)
 
     def count_rows(self, table: Table, collection: str | None = None) -> int:
-        """Return the rows of a table, or of one collection's part, from the files' own counts.
+        """Return the rows of a table, or of one collection's shard, from the files' own counts.
 
         Raises
         ------
@@ -99,7 +99,7 @@ class Tables:
             return dict(zip(files, pool.map(count, files), strict=True))
 
     def size_bytes(self, table: Table, collection: str) -> int:
-        """Return the bytes of the files of one collection's part of a table."""
+        """Return the bytes of the files of one collection's shard of a table."""
         that_count = set(self.files(table, collection))
         sizes = self._files.storage.sizes(table_folder(table, collection), ".parquet")
         return sum(
@@ -140,7 +140,7 @@ class Tables:
     def read_partition(
         self, table: Table, collection: str, month: str | None = None
     ) -> pl.DataFrame:
-        """Return one partition of a table, for this part; empty where there is none."""
+        """Return one partition of a table, for this shard; empty where there is none."""
         name = self.partition(table, collection, month)
         if not self._files.storage.exists(name):
             return pl.DataFrame(schema=polars_schema(table))
@@ -182,12 +182,12 @@ class Tables:
         return {month_of(name) for name in names}
 
     def partition(self, table: Table, collection: str, month: str | None = None) -> str:
-        """Return the name of the file of one partition of a table, for this part."""
+        """Return the name of the file of one partition of a table, for this shard."""
         folder = table_folder(table, collection)
         if table.partitioning is Partitioning.COLLECTION_AND_MONTH:
             folder += f"/session_month={encode_name(month or UNKNOWN_MONTH)}"
-        part = self._files.part
-        return f"{folder}/{PART_FILE if part == WHOLE else f'part-{part.label}.parquet'}"
+        shard = self._files.shard
+        return f"{folder}/{PART_FILE if shard == UNSHARDED else f'part-{shard.label}.parquet'}"
 
     def foreign_files(self, collection: str) -> list[str]:
         """Return the names of parquet files among a collection's that no table consists of."""
@@ -200,13 +200,13 @@ class Tables:
         ]
 
     def table_sizes(self, collection: str) -> dict[str, int]:
-        """Return the bytes of the files that a collection is flattened to, for this part."""
+        """Return the bytes of the files that a collection is flattened to, for this shard."""
         return {
             name: size
             for table in FLATTENED_TABLES
             for folder in [table_folder(table, collection)]
             for name, size in self._files.storage.sizes(folder, ".parquet").items()
-            if OWN_NAME.fullmatch(name.rsplit("/", 1)[-1]) and part_of(name) == self._files.part
+            if OWN_NAME.fullmatch(name.rsplit("/", 1)[-1]) and shard_of(name) == self._files.shard
         }
 
     def replace_rows(
@@ -268,15 +268,15 @@ class Tables:
         return write_parquet(self._files.storage, name, table, [rows], facts)
 
 
-def divided_by(table: Table) -> pl.Expr:
-    """Return what tells which part a row of a table belongs to."""
+def shard_key(table: Table) -> pl.Expr:
+    """Return what tells which shard a row of a table belongs to."""
     if "record_id" in table.column_names:
         return pl.col("record_id")
     # Of a folder without a record it is its name, as most folders are named after their record.
     return pl.col("location").str.extract("([^/]*)$")
 
 
-def lies_in(shard: Shard, record_id: pl.Expr) -> pl.Expr:
-    """Return whether record ids lie in a shard."""
-    is_behind = record_id >= shard.lower
-    return is_behind if shard.upper is None else is_behind & (record_id < shard.upper)
+def is_in_range(split: Split, record_id: pl.Expr) -> pl.Expr:
+    """Return whether record ids lie in a split."""
+    is_behind = record_id >= split.lower
+    return is_behind if split.upper is None else is_behind & (record_id < split.upper)

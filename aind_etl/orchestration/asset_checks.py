@@ -15,7 +15,7 @@ from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.steps import step
 from aind_etl.text import markdown_table as as_markdown
 from aind_etl.warehouse.build import connect, is_whole
-from aind_etl.warehouse.location import published
+from aind_etl.warehouse.location import locate_warehouse
 from aind_etl.warehouse.sql_files import Kind, read_sql_files, tables_read
 
 _EXAMPLES = 20
@@ -161,7 +161,7 @@ def warnings(
         for one in _all_warnings()
         if dg.AssetCheckKey(dg.AssetKey(one.asset), one.name) in context.selected_asset_check_keys
     ]
-    warehouse = published(etl.settings.warehouse_path)
+    warehouse = locate_warehouse(etl.settings.warehouse_path)
     if not warehouse.exists() or not is_whole(warehouse.file()):
         return  # Nothing was published yet, or the next publication replaces it.
     with connect(etl.settings.warehouse_path) as connection:

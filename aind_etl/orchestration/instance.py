@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from aind_etl.bundle import bundled
 from aind_etl.changelog.passes import Pass
 from aind_etl.errors import AindEtlError, DataError, UnexpectedError
-from aind_etl.lake.resharding import plan_parts
+from aind_etl.lake.resharding import plan_shards
 from aind_etl.orchestration.assets import BY_COLLECTION, RESULTS
 from aind_etl.orchestration.definitions import build_defs
 from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION, SESSIONS, pass_config
@@ -40,7 +40,7 @@ def dagster_home(lake: Path) -> Path:
     """Return the folder of the Dagster instance, ready for use.
 
     The environment's ``DAGSTER_HOME`` if it is set, else a folder of the lake's own: runs of one
-    lake are no part of another's history.
+    lake are no shard of another's history.
     """
     named = os.environ.get("DAGSTER_HOME")
     home = Path(named) if named else lake / "_dagster"
@@ -187,7 +187,7 @@ def _contained(etl: Etl, what: str, error: Exception) -> UnexpectedError:
 
 
 def _plan(etl: Etl, collections: Sequence[str]) -> tuple[dict[str, list[str]], list[AindEtlError]]:
-    """Decide how many parts each collection is to have.
+    """Decide how many shards each collection is to have.
 
     Returns
     -------
@@ -203,7 +203,7 @@ def _plan(etl: Etl, collections: Sequence[str]) -> tuple[dict[str, list[str]], l
             except AindEtlError:
                 documents = None  # The pass itself will say what is wrong.
             try:
-                plan_parts(etl.lake, collection, documents, etl.settings.partition_documents)
+                plan_shards(etl.lake, collection, documents, etl.settings.partition_documents)
                 planned |= planned_partitions(etl.lake, [collection])
             except AindEtlError as error:
                 failures.append(error)

@@ -18,7 +18,7 @@ import numpy as np
 
 from aind_etl.contract import Table, tables
 from aind_etl.contract.ddl import describe, quote_identifier
-from aind_etl.contract.id_ranges import WHOLE
+from aind_etl.contract.id_ranges import UNSHARDED
 from aind_etl.errors import DataError
 from aind_etl.lake import Lake
 from aind_etl.text import markdown_table as as_markdown
@@ -48,7 +48,7 @@ _PICTURED_DAYS = 60
 _LEGEND_LENGTH = 40
 
 
-class Stopwatch:
+class Timer:
     """Measures how long the work on an asset takes, from when it is made."""
 
     def __init__(self) -> None:
@@ -104,12 +104,12 @@ def table_metadata(table: Table) -> Mapping[str, dg.MetadataValue]:
 
 
 def partition_metadata(
-    lake: Lake, table: Table, collection: str, watch: Stopwatch
+    lake: Lake, table: Table, collection: str, watch: Timer
 ) -> Mapping[str, Any]:
-    """Return what a run reports of one collection's part of a table."""
+    """Return what a run reports of one collection's shard of a table."""
     files = lake.tables.files(table, collection)
-    # Each of several parts would ask the files of all of them.
-    is_whole = lake.part == WHOLE
+    # Each of several shards would ask the files of all of them.
+    is_whole = lake.shard == UNSHARDED
     try:
         rows = lake.tables.rows_by_file(table, None if is_whole else collection)
     except DataError:
@@ -138,7 +138,7 @@ def partition_metadata(
     return metadata
 
 
-def made_column_schema(connection: duckdb.DuckDBPyConnection, name: str) -> dg.TableSchema:
+def view_column_schema(connection: duckdb.DuckDBPyConnection, name: str) -> dg.TableSchema:
     """Return the columns of a view or mart as the warehouse has them."""
     columns = connection.execute(
         "SELECT column_name, data_type, comment FROM duckdb_columns() WHERE table_name = ? "
@@ -148,7 +148,7 @@ def made_column_schema(connection: duckdb.DuckDBPyConnection, name: str) -> dg.T
     return dg.TableSchema(columns=[dg.TableColumn(*column) for column in columns])
 
 
-def made_preview(connection: duckdb.DuckDBPyConnection, name: str) -> dg.MetadataValue:
+def view_preview(connection: duckdb.DuckDBPyConnection, name: str) -> dg.MetadataValue:
     """Return a few rows of a view or mart."""
     rows = connection.execute(
         f"SELECT * FROM {quote_identifier(name)} LIMIT {_PREVIEW_ROWS}"

@@ -1,8 +1,8 @@
-"""The partitions: one a collection, or one for each part that a large one is divided into.
+"""The partitions: one a collection, or one for each shard that a large one is divided into.
 
 Here belongs what a partition is called and how new ones come. They are found in the source rather
 than written down. The partition of a collection that is gone from the source stays, as its history
-does in the lake; those of parts that a collection has no more go, and what Dagster knows of their
+does in the lake; those of shards that a collection has no more go, and what Dagster knows of their
 runs stays.
 """
 
@@ -10,35 +10,35 @@ from collections.abc import Iterable, Mapping
 
 import dagster as dg
 
-from aind_etl.contract.id_ranges import WHOLE, Part, parts
+from aind_etl.contract.id_ranges import UNSHARDED, Shard, shards
 from aind_etl.lake import Lake
 
 _NAME = "collections"
 
 COLLECTIONS = dg.DynamicPartitionsDefinition(name=_NAME)
-"""One partition a collection, or a part of one."""
+"""One partition a collection, or a shard of one."""
 
 ONE_RUN_EACH = dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
 """A backfill makes one run a partition: each has its own writer, history and retries."""
 
 
-def partition_key(collection: str, part: Part) -> str:
+def partition_key(collection: str, shard: Shard) -> str:
     """Return the key of a partition: ``collection``, or ``collection/3-of-8``."""
-    is_plain = part == WHOLE and partition_of(collection) == (collection, WHOLE)
-    return collection if is_plain else f"{collection}/{part.label}"
+    is_plain = shard == UNSHARDED and partition_of(collection) == (collection, UNSHARDED)
+    return collection if is_plain else f"{collection}/{shard.label}"
 
 
-def partition_of(key: str) -> tuple[str, Part]:
-    """Return the collection and the part of a partition's key."""
+def partition_of(key: str) -> tuple[str, Shard]:
+    """Return the collection and the shard of a partition's key."""
     collection, slash, label = key.rpartition("/")
-    part = Part.from_label(label) if slash else None
-    return (key, WHOLE) if part is None else (collection, part)
+    shard = Shard.from_label(label) if slash else None
+    return (key, UNSHARDED) if shard is None else (collection, shard)
 
 
 def planned_partitions(lake: Lake, collections: Iterable[str]) -> dict[str, list[str]]:
     """Return the keys of the partitions that collections are to have, by collection."""
     return {
-        name: [partition_key(name, part) for part in parts(lake.layout(name).planned_parts)]
+        name: [partition_key(name, shard) for shard in shards(lake.layout(name).planned_shards)]
         for name in collections
     }
 

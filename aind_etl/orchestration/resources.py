@@ -51,8 +51,8 @@ class Etl:
 
     def lake_and_collection(self, partition_key: str) -> tuple[Lake, str]:
         """Return the lake as seen for a partition, and the partition's collection."""
-        collection, part = partition_of(partition_key)
-        return self.lake.of_part(part), collection
+        collection, shard = partition_of(partition_key)
+        return self.lake.for_shard(shard), collection
 
     @property
     def limits(self) -> ExtractLimits:
@@ -81,7 +81,7 @@ class Etl:
             yield replace(self, opened=source)
 
     @contextmanager
-    def asking_again(self, context: dg.AssetExecutionContext) -> Iterator[None]:
+    def retrying(self, context: dg.AssetExecutionContext) -> Iterator[None]:
         """Let a step that could not read from a source be tried again, with growing pauses.
 
         Only that: what is wrong with the data or the settings is no better a minute later.

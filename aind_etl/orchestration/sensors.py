@@ -18,7 +18,7 @@ from hashlib import sha256
 import dagster as dg
 
 from aind_etl.changelog.passes import Pass
-from aind_etl.changelog.staleness import Behind, find_arrivals, overdue_full_pass
+from aind_etl.changelog.staleness import StaleCollection, find_stale_collections, overdue_full_pass
 from aind_etl.errors import AindEtlError
 from aind_etl.lake import Lake
 from aind_etl.orchestration.alerts import SECONDS_BETWEEN_LOOKS, send_alerts
@@ -82,7 +82,7 @@ def all_sensors(settings: Settings) -> Sequence[dg.SensorDefinition]:
     def newly_finished_analyses(
         context: dg.SensorEvaluationContext, etl: dg.ResourceParam[Etl]
     ) -> dg.SensorResult | dg.SkipReason:
-        return look_at_source(context, etl, datetime.now(UTC))
+        return evaluate_source(context, etl, datetime.now(UTC))
 
     @dg.sensor(
         name="session_table_unread",
@@ -94,7 +94,7 @@ def all_sensors(settings: Settings) -> Sequence[dg.SensorDefinition]:
     def session_table_unread(
         context: dg.SensorEvaluationContext,
     ) -> dg.RunRequest | dg.SkipReason:
-        return look_at_session_table(context.instance, datetime.now(UTC))
+        return evaluate_session_table(context.instance, datetime.now(UTC))
 
     @dg.sensor(
         name="lake_ahead_of_warehouse",
@@ -106,7 +106,7 @@ def all_sensors(settings: Settings) -> Sequence[dg.SensorDefinition]:
     def lake_ahead_of_warehouse(
         context: dg.SensorEvaluationContext, etl: dg.ResourceParam[Etl]
     ) -> dg.RunRequest | dg.SkipReason:
-        return look_at_lake(context, etl, datetime.now(UTC))
+        return evaluate_lake(context, etl, datetime.now(UTC))
 
     @dg.sensor(
         name="failure_alerts",
@@ -122,7 +122,7 @@ def all_sensors(settings: Settings) -> Sequence[dg.SensorDefinition]:
     return [newly_finished_analyses, session_table_unread, lake_ahead_of_warehouse, failure_alerts]
 
 
-def look_at_source(
+def evaluate_source(
     context: dg.SensorEvaluationContext, etl: Etl, now: datetime
 ) -> dg.SensorResult | dg.SkipReason:
     """Return the passes that the source gives reason for, or why there are none.
@@ -136,7 +136,7 @@ def look_at_source(
     fail_lost_runs(context.instance, lake, now=now, silent_for=lost_after)
     try:
         with etl.open_source() as source:
-            arrivals = find_arrivals(
+            arrivals = find_stale_collections(
                 source,
                 lake,
                 etl.settings.choose,
@@ -151,10 +151,10 @@ def look_at_source(
     planned = planned_partitions(lake, arrivals.present)
     for collection in arrivals.present:
         for overdue in overdue_full_pass(lake, collection, now, FULL_PASS_OVERDUE):
-            # A part that is about to be divided is read in full by those that come of it.
+            # A shard that is about to be divided is read in full by those that come of it.
             if _key(overdue) in planned[collection]:
                 behind[_key(overdue)] = (overdue, Pass.FULL)
-    for one in _left_undone(context.instance, now):
+    for one in _failed_partitions(context.instance, now):
         if _key(one) in planned.get(one.collection, ()):
             behind.setdefault(_key(one), (one, Pass.NEW))
     busy = _partitions_in_flight(context.instance)
@@ -194,7 +194,7 @@ def _note_source(lake: Lake, now: datetime, error: str) -> None:
         lake.update_source_health({"reached_at": now, "failing_since": None, "error": ""})
 
 
-def look_at_session_table(
+def evaluate_session_table(
     instance: dg.DagsterInstance, now: datetime
 ) -> dg.RunRequest | dg.SkipReason:
     """Return a run that reads the session table, or why there is none."""
@@ -211,7 +211,7 @@ def look_at_session_table(
     return dg.RunRequest(run_key=f"session-table:{now.isoformat(timespec='minutes')}")
 
 
-def look_at_lake(
+def evaluate_lake(
     context: dg.SensorEvaluationContext, etl: Etl, now: datetime
 ) -> dg.RunRequest | dg.SkipReason:
     """Return a publication where the lake gives reason for one, or why there is none."""
@@ -223,7 +223,7 @@ def look_at_lake(
     # not every minute, and at once when there is something else to publish.
     states = [lake.state(name).model_dump(mode="json") for name in lake.collections()]
     identity = sha256(json.dumps(states).encode()).hexdigest()[:16]
-    one = Behind("warehouse", identity, "the lake has what the warehouse has not")
+    one = StaleCollection("warehouse", identity, "the lake has what the warehouse has not")
     attempt, wait = _next_attempt(context.instance, one, now)
     if wait > timedelta(0):
         return dg.SkipReason(
@@ -251,7 +251,7 @@ def _why_not_publish(instance: dg.DagsterInstance, etl: Etl, now: datetime) -> s
     return None
 
 
-def _pass_request(one: Behind, pass_kind: Pass, attempt: int) -> dg.RunRequest:
+def _pass_request(one: StaleCollection, pass_kind: Pass, attempt: int) -> dg.RunRequest:
     return dg.RunRequest(
         run_key=_run_key(one, attempt),
         partition_key=_key(one),
@@ -260,16 +260,16 @@ def _pass_request(one: Behind, pass_kind: Pass, attempt: int) -> dg.RunRequest:
     )
 
 
-def _run_key(one: Behind, attempt: int) -> str:
+def _run_key(one: StaleCollection, attempt: int) -> str:
     # Dagster remembers a key for ever, of failed runs too: each attempt has its own.
     return f"{_key(one)}:{one.identity}:{attempt}"
 
 
-def _key(one: Behind) -> str:
-    return partition_key(one.collection, one.part)
+def _key(one: StaleCollection) -> str:
+    return partition_key(one.collection, one.shard)
 
 
-def _tags(one: Behind, attempt: int) -> dict[str, str]:
+def _tags(one: StaleCollection, attempt: int) -> dict[str, str]:
     # The list of runs shows every tag: the first attempt needs none.
     return {BATCH_TAG: one.identity, REASON_TAG: one.reason[:_REASON_LENGTH]} | (
         {ATTEMPT_TAG: str(attempt)} if attempt > 1 else {}
@@ -283,7 +283,7 @@ def _partitions_in_flight(instance: dg.DagsterInstance) -> set[str]:
     return {tag for tag in tags if tag is not None}
 
 
-def _left_undone(instance: dg.DagsterInstance, now: datetime) -> Iterator[Behind]:
+def _failed_partitions(instance: dg.DagsterInstance, now: datetime) -> Iterator[StaleCollection]:
     """Yield the partitions whose last run failed.
 
     The lake tells whether their documents are in, but not whether their result folders were looked
@@ -303,13 +303,13 @@ def _left_undone(instance: dg.DagsterInstance, now: datetime) -> Iterator[Behind
         )
         run = last.dagster_run
         if run.status is dg.DagsterRunStatus.FAILURE:
-            collection, part = partition_of(str(key))
+            collection, shard = partition_of(str(key))
             identity = run.tags.get(BATCH_TAG, run.run_id)
-            yield Behind(collection, identity, "its last run failed", part)
+            yield StaleCollection(collection, identity, "its last run failed", shard)
 
 
 def _next_attempt(
-    instance: dg.DagsterInstance, one: Behind, now: datetime
+    instance: dg.DagsterInstance, one: StaleCollection, now: datetime
 ) -> tuple[int, timedelta]:
     """Return the number of the next attempt at a content, and how long to wait before it.
 

@@ -16,7 +16,7 @@ from aind_etl.results.inventory import (
     ResultFilesReport,
     ResultLimits,
     refresh_result_files,
-    settle_unclaimed_folders,
+    refresh_unclaimed_folders,
 )
 from aind_etl.results.store import ResultStore, open_result_store
 from aind_etl.results.trials import TrialsReport, refresh_trials
@@ -33,5 +33,5 @@ __all__ = [
     "refresh_result_files",
     "refresh_sessions",
     "refresh_trials",
-    "settle_unclaimed_folders",
+    "refresh_unclaimed_folders",
 ]

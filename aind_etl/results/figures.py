@@ -140,7 +140,7 @@ def choose_figures(
             "figure": FIGURE,
         },
     ).fetchall()
-    return tuple(_named_apart([_figure(*row) for row in found]))
+    return tuple(_unique_names([_figure(*row) for row in found]))
 
 
 def download_figures(
@@ -231,7 +231,7 @@ def newest_figures(lake: "Lake", store: "ResultStore", count: int) -> list[Figur
         .head(count)
         .collect()
     )
-    found = {one.location: one for one in _named_apart([_figure(*row) for row in newest.rows()])}
+    found = {one.location: one for one in _unique_names([_figure(*row) for row in newest.rows()])}
     answers = store.read_files([_request(one) for one in found.values()])
     previews = {
         answer.request.location: preview_of(answer.content)
@@ -307,7 +307,7 @@ def _file_name(nwb_name: str | None, agent_alias: str | None, identity: str) -> 
     return f"{safe[-_LONGEST_NAME:].lstrip('.-')}.png"
 
 
-def _named_apart(figures: Sequence[Figure]) -> Iterator[Figure]:
+def _unique_names(figures: Sequence[Figure]) -> Iterator[Figure]:
     """Yield figures with names of their own: whole ids where ten digits are not enough."""
     often = Counter(one.file_name.casefold() for one in figures)
     taken: Counter[str] = Counter()

@@ -21,7 +21,7 @@ from aind_etl.contract.schemas import polars_schema
 from aind_etl.flatten.derived import s3_to_https, session_month
 from aind_etl.lake import Lake
 from aind_etl.lake.paths import UNKNOWN_MONTH
-from aind_etl.lake.tables import divided_by, lies_in
+from aind_etl.lake.tables import is_in_range, shard_key
 from aind_etl.results.folders import files_frame
 from aind_etl.results.store import ResultStore
 
@@ -110,7 +110,7 @@ def refresh_result_files(  # noqa: PLR0913 - each says something different of th
     """Bring `result_folders`, `result_files` and `unclaimed_folders` of a collection up to date.
 
     Of the last, as far as the collections are known that share a bucket: once all are loaded,
-    :func:`settle_unclaimed_folders` decides.
+    :func:`refresh_unclaimed_folders` decides.
 
     Interrupted, it loses the batch in hand; run again, it goes on from there.
 
@@ -167,7 +167,7 @@ def refresh_result_files(  # noqa: PLR0913 - each says something different of th
     return done.report()
 
 
-def settle_unclaimed_folders(lake: Lake) -> int:
+def refresh_unclaimed_folders(lake: Lake) -> int:
     """Take what a record of any collection claims out of `unclaimed_folders`.
 
     Collections share buckets, and are loaded one after the other: which folders belong to nobody
@@ -182,12 +182,12 @@ def settle_unclaimed_folders(lake: Lake) -> int:
     claimed = _claimed(lake)
     left = 0
     for collection in lake.collections():
-        for part in lake.parts(collection):
-            with part.tables_lock(collection):
-                known = part.tables.read_partition(table, collection)
+        for shard in lake.shards(collection):
+            with shard.tables_lock(collection):
+                known = shard.tables.read_partition(table, collection)
                 unclaimed = known.join(claimed, on="location", how="anti")
                 if unclaimed.height < known.height:
-                    part.tables.replace_rows(table, collection, None, without=None, rows=unclaimed)
+                    shard.tables.replace_rows(table, collection, None, without=None, rows=unclaimed)
             left += unclaimed.height
     return left
 
@@ -411,7 +411,7 @@ class _Done:
         table = tables.UNCLAIMED_FOLDERS
         found = (
             files.join(_claimed(self.lake.whole), on="location", how="anti")
-            .filter(lies_in(self.lake.part.shard, divided_by(table)))
+            .filter(is_in_range(self.lake.shard.ids, shard_key(table)))
             .group_by("location")
             .agg(
                 n_files=pl.len().cast(pl.Int32),

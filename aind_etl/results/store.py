@@ -243,7 +243,7 @@ class ResultStore:
         if request.size_bytes > LARGEST_FILE_BYTES:
             return FileContent(request, problem=problem_of(TooLargeError(request.size_bytes)))
         try:
-            content, etag = await self._again_and_again(
+            content, etag = await self._with_retries(
                 lambda: self._backend.read(request.location, request.name)
             )
         except Exception as error:  # noqa: BLE001 - whatever a client raises
@@ -260,14 +260,14 @@ class ResultStore:
         token = ""
         while True:
             asked = token
-            page, token = await self._again_and_again(
+            page, token = await self._with_retries(
                 lambda: self._backend.page(location, bounds, asked)  # noqa: B023 - asked at once
             )
             yield page
             if not token:
                 return
 
-    async def _again_and_again(self, ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
+    async def _with_retries(self, ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
         """Ask until there is an answer, or no hope for one."""
         attempts = AsyncRetrying(
             stop=stop_after_attempt(_ATTEMPTS),

@@ -160,7 +160,7 @@ def refresh_sessions(
     except DataError as error:
         refused = f"The session table at {location}/{_FRAME} was refused. {error}"
         return _kept(lake, refused, lasting=True, is_refused=True)
-    with lake.whole_lock(table):
+    with lake.table_lock(table):
         changed = lake.tables.replace_whole(
             table,
             rows,
@@ -391,7 +391,7 @@ def session_rows(columns: pa.Table, investigators: dict[str, str]) -> tuple[Tabl
         .replace_strict(investigators, default=None, return_dtype=pl.String),
     )
     table = replace(tables.SESSIONS, columns=(*_KNOWN_COLUMNS, *further))
-    return table, _one_row_a_session(keyed).select(polars_schema(table).names())
+    return table, _one_row_per_session(keyed).select(polars_schema(table).names())
 
 
 def column_names(labels: Sequence[Sequence[str]]) -> list[str]:
@@ -497,7 +497,7 @@ def _session_key(frame: pl.DataFrame) -> pl.Expr:
     return pl.coalesce(key, row)
 
 
-def _one_row_a_session(keyed: pl.DataFrame) -> pl.DataFrame:
+def _one_row_per_session(keyed: pl.DataFrame) -> pl.DataFrame:
     """Return one row a key, with the other rows of it as JSON.
 
     Two rows are one session when the file was saved twice on a day, or when the table holds it

@@ -102,7 +102,7 @@ class RawDocument(NamedTuple):
     make: Callable[[bytes], Document]
 
 
-def in_canonical_form(given: RawDocument | Document) -> Document:
+def canonical_document(given: RawDocument | Document) -> Document:
     """Return what a source gave, in canonical form."""
     return given.make(given.raw) if isinstance(given, RawDocument) else given
 

@@ -22,15 +22,15 @@ from pathlib import Path
 from typing import BinaryIO, Self, cast
 from urllib.parse import unquote
 
-from aind_etl.contract.id_ranges import EVERYTHING, Shard
+from aind_etl.contract.id_ranges import ALL_IDS, Split
 from aind_etl.errors import ConfigurationError, SourceError
 from aind_etl.sources.canonical import (
     UNREADABLE_PREFIX,
     Document,
     RawDocument,
+    canonical_document,
     document_from_bson,
     document_from_json,
-    in_canonical_form,
 )
 from aind_etl.sources.protocol import read_documents
 
@@ -90,29 +90,27 @@ class DumpSource:
         """Return the names of the collections, sorted."""
         return sorted(self._files())
 
-    def count_documents(self, collection: str, shard: Shard = EVERYTHING) -> None:
+    def count_documents(self, collection: str, split: Split = ALL_IDS) -> None:
         """Return nothing: whoever counts has read the file."""
 
-    def list_ids(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[str]:
-        """Yield the record id of every document of a shard."""
-        for document in read_documents(self, collection, shard):
+    def list_ids(self, collection: str, split: Split = ALL_IDS) -> Iterator[str]:
+        """Yield the record id of every document of a split."""
+        for document in read_documents(self, collection, split):
             yield document.record_id
 
-    def read_raw(
-        self, collection: str, shard: Shard = EVERYTHING
-    ) -> Iterator[RawDocument | Document]:
-        """Yield every document of a shard, in the order of its file.
+    def read_raw(self, collection: str, split: Split = ALL_IDS) -> Iterator[RawDocument | Document]:
+        """Yield every document of a split, in the order of its file.
 
         Raises
         ------
         SourceError
             A file cannot be read, or is cut off.
         """
-        if shard == EVERYTHING:
+        if split == ALL_IDS:
             yield from self._read(collection)
             return
-        for document in map(in_canonical_form, self._read(collection)):
-            if shard.holds(document.record_id):
+        for document in map(canonical_document, self._read(collection)):
+            if split.holds(document.record_id):
                 yield document
 
     def read_documents_by_id(

@@ -43,7 +43,7 @@ from pymongo.errors import (
     ServerSelectionTimeoutError,
 )
 
-from aind_etl.contract.id_ranges import EVERYTHING, Shard
+from aind_etl.contract.id_ranges import ALL_IDS, Split
 from aind_etl.errors import ConfigurationError, SourceError
 from aind_etl.sources.canonical import (
     OTHER_ID_PREFIX,
@@ -246,8 +246,8 @@ class MongoSource:
             and self._edge(name, ASCENDING)
         ]
 
-    def count_documents(self, collection: str, shard: Shard = EVERYTHING) -> int:
-        """Return how many documents of a shard the server counts.
+    def count_documents(self, collection: str, split: Split = ALL_IDS) -> int:
+        """Return how many documents of a split the server counts.
 
         Raises
         ------
@@ -255,27 +255,27 @@ class MongoSource:
             The server cannot be asked.
         """
         self._find_database()
-        if shard == EVERYTHING:
+        if split == ALL_IDS:
             return self._count(collection, {})
-        conditions = list(self._conditions(collection, shard))
+        conditions = list(self._conditions(collection, split))
         return sum(self._count(collection, {"_id": condition}) for condition in conditions)
 
     def _count(self, collection: str, condition: Mapping[str, Any]) -> int:
         return int(self._ask(lambda _: self._database[collection].count_documents(condition)))
 
-    def list_ids(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[str]:
-        """Yield the record id of every document of a shard, reading nothing but ids.
+    def list_ids(self, collection: str, split: Split = ALL_IDS) -> Iterator[str]:
+        """Yield the record id of every document of a split, reading nothing but ids.
 
         Raises
         ------
         SourceError
             The collection cannot be read to its end.
         """
-        for condition in self._conditions(collection, shard):
+        for condition in self._conditions(collection, split):
             yield from map(record_id_of, self._identities(collection, condition))
 
-    def read_raw(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[RawDocument]:
-        """Yield every document of a shard, in the order of ``_id``.
+    def read_raw(self, collection: str, split: Split = ALL_IDS) -> Iterator[RawDocument]:
+        """Yield every document of a split, in the order of ``_id``.
 
         What is inserted, changed or deleted meanwhile may be seen or not; nothing is given twice.
 
@@ -285,7 +285,7 @@ class MongoSource:
             The collection cannot be read to its end.
         """
         make = partial(self._document, collection)
-        for condition in self._conditions(collection, shard):
+        for condition in self._conditions(collection, split):
             for raw in self._raw_documents(collection, condition):
                 yield RawDocument(raw, make)
 
@@ -431,8 +431,8 @@ class MongoSource:
             )
         )
 
-    def _conditions(self, collection: str, shard: Shard) -> Iterator[Mapping[str, Any]]:
-        """Yield the conditions that the ``_id`` of a shard's documents meet, one a kind of them.
+    def _conditions(self, collection: str, split: Split) -> Iterator[Mapping[str, Any]]:
+        """Yield the conditions that the ``_id`` of a split's documents meet, one a kind of them.
 
         Raises
         ------
@@ -441,9 +441,9 @@ class MongoSource:
         """
         for kind in self._kinds(collection):
             if kind is _STRING:
-                yield {"$gte": shard.lower} | ({"$lt": shard.upper} if shard.upper else {})
-            elif shard.holds(OTHER_ID_PREFIX):
-                # All of them belong to one shard.
+                yield {"$gte": split.lower} | ({"$lt": split.upper} if split.upper else {})
+            elif split.holds(OTHER_ID_PREFIX):
+                # All of them belong to one split.
                 yield kind.condition
 
     def _kinds(self, collection: str) -> Sequence[_Kind]:

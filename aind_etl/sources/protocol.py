@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from typing import Protocol, Self
 
-from aind_etl.contract.id_ranges import EVERYTHING, Shard
-from aind_etl.sources.canonical import Document, RawDocument, in_canonical_form
+from aind_etl.contract.id_ranges import ALL_IDS, Split
+from aind_etl.sources.canonical import Document, RawDocument, canonical_document
 
 
 class Source(Protocol):
@@ -31,18 +31,16 @@ class Source(Protocol):
         """Return the names of the collections, sorted."""
         ...
 
-    def count_documents(self, collection: str, shard: Shard = EVERYTHING) -> int | None:
-        """Return how many documents there are in a shard; None where only reading would tell."""
+    def count_documents(self, collection: str, split: Split = ALL_IDS) -> int | None:
+        """Return how many documents there are in a split; None where only reading would tell."""
         ...
 
-    def list_ids(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[str]:
-        """Yield the record id of every document of a collection, or of one shard of it."""
+    def list_ids(self, collection: str, split: Split = ALL_IDS) -> Iterator[str]:
+        """Yield the record id of every document of a collection, or of one split of it."""
         ...
 
-    def read_raw(
-        self, collection: str, shard: Shard = EVERYTHING
-    ) -> Iterator[RawDocument | Document]:
-        """Yield every document of a collection, or of one shard, holding a few of them at most.
+    def read_raw(self, collection: str, split: Split = ALL_IDS) -> Iterator[RawDocument | Document]:
+        """Yield every document of a collection, or of one split, holding a few of them at most.
 
         They are given as they were written, unless the source had to look into them.
         """
@@ -70,14 +68,12 @@ class Source(Protocol):
         ...
 
 
-def read_documents(
-    source: Source, collection: str, shard: Shard = EVERYTHING
-) -> Iterator[Document]:
-    """Yield every document of a collection, or of one shard, in canonical form.
+def read_documents(source: Source, collection: str, split: Split = ALL_IDS) -> Iterator[Document]:
+    """Yield every document of a collection, or of one split, in canonical form.
 
     Raises
     ------
     SourceError
         They cannot be read to their end.
     """
-    return map(in_canonical_form, source.read_raw(collection, shard))
+    return map(canonical_document, source.read_raw(collection, split))

@@ -9,7 +9,7 @@ from typing import Self
 
 from filelock import FileLock
 
-from aind_etl.contract.id_ranges import EVERYTHING, Shard
+from aind_etl.contract.id_ranges import ALL_IDS, Split
 from aind_etl.sources.canonical import Document, RawDocument
 from aind_etl.sources.dump import DumpSource
 
@@ -75,18 +75,16 @@ class SampleSource:
         """Return the names of the collections, sorted."""
         return self._dump.list_collections()
 
-    def count_documents(self, collection: str, shard: Shard = EVERYTHING) -> None:
+    def count_documents(self, collection: str, split: Split = ALL_IDS) -> None:
         """Return nothing: whoever counts has read the dump."""
 
-    def list_ids(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[str]:
-        """Yield the record id of every document of a shard."""
-        return self._dump.list_ids(collection, shard)
+    def list_ids(self, collection: str, split: Split = ALL_IDS) -> Iterator[str]:
+        """Yield the record id of every document of a split."""
+        return self._dump.list_ids(collection, split)
 
-    def read_raw(
-        self, collection: str, shard: Shard = EVERYTHING
-    ) -> Iterator[RawDocument | Document]:
-        """Yield every document of a shard."""
-        return self._dump.read_raw(collection, shard)
+    def read_raw(self, collection: str, split: Split = ALL_IDS) -> Iterator[RawDocument | Document]:
+        """Yield every document of a split."""
+        return self._dump.read_raw(collection, split)
 
     def read_documents_by_id(
         self, collection: str, record_ids: AbstractSet[str]

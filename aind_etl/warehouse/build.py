@@ -22,10 +22,10 @@ import duckdb
 
 from aind_etl.contract import TABLES, DataType, Partitioning, Table, tables
 from aind_etl.contract.ddl import comments, create_table, quote_identifier, quote_text
-from aind_etl.contract.id_ranges import Shard
+from aind_etl.contract.id_ranges import Split
 from aind_etl.errors import ConfigurationError, DataError
-from aind_etl.settings import Place
-from aind_etl.warehouse.location import published
+from aind_etl.settings import WarehouseLocation
+from aind_etl.warehouse.location import locate_warehouse
 from aind_etl.warehouse.sql_files import Kind, SqlFile, in_order, read_sql_files
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class BuildReport:
         Size of the file.
     """
 
-    place: Place
+    place: WarehouseLocation
     published: bool
     rows: dict[str, int] = field(default_factory=dict)
     size_bytes: int = 0
@@ -76,7 +76,7 @@ class BuildReport:
 
 def build_warehouse(
     lake: "Lake",
-    place: Place,
+    place: WarehouseLocation,
     *,
     sql_folder: Path | None = None,
     progress: Callable[[str], None] = lambda _step: None,
@@ -115,24 +115,24 @@ def build_warehouse(
     """
     if isinstance(place, Path) and place.is_dir():
         raise ConfigurationError(f"The warehouse {str(place)!r} is a folder; name a file.")
-    target = published(place)
+    target = locate_warehouse(place)
     if is_current(lake, place, sql_folder=sql_folder):
-        standing = target.file()
-        size = standing.stat().st_size
-        return BuildReport(place, published=False, rows=_count_rows(standing), size_bytes=size)
+        current = target.file()
+        size = current.stat().st_size
+        return BuildReport(place, published=False, rows=_count_rows(current), size_bytes=size)
     sql = {kind: read_sql_files(kind, sql_folder) for kind in Kind}
     with (
         lake.storage.lock("warehouse", f"the warehouse {place}"),
-        _standing_still(lake),
-        target.aside() as building,
+        _holding_tables(lake),
+        target.scratch_file() as building,
     ):
-        replacing = target.standing()
+        replacing = target.current()
         every_table = _tables(lake)
         files = _files(lake)
         facts = _facts(lake, _fingerprint(lake, sql))
         with duckdb.connect(building, config=_BUILD_CONFIG) as connection:
             connection.execute("SET TimeZone = 'UTC'")
-            let_read(connection, lake)
+            register_filesystem(connection, lake)
             for table in every_table:
                 progress(table.name)
                 connection.execute(create_table(table))
@@ -155,14 +155,14 @@ def build_warehouse(
     return BuildReport(place, published=True, rows=rows, size_bytes=size)
 
 
-def let_read(connection: duckdb.DuckDBPyConnection, lake: "Lake") -> None:
+def register_filesystem(connection: duckdb.DuckDBPyConnection, lake: "Lake") -> None:
     """Let a connection read the files of a lake, also where that is on an object store."""
     file_system = lake.storage.file_system()
     if file_system is not None:
         connection.register_filesystem(file_system)
 
 
-def is_current(lake: "Lake", place: Place, *, sql_folder: Path | None = None) -> bool:
+def is_current(lake: "Lake", place: WarehouseLocation, *, sql_folder: Path | None = None) -> bool:
     """Return whether a build would give the warehouse that stands at a place already.
 
     Of an object, its store is asked; it need not be fetched.
@@ -175,8 +175,8 @@ def is_current(lake: "Lake", place: Place, *, sql_folder: Path | None = None) ->
         The store of the warehouse cannot be asked.
     """
     sql = {kind: read_sql_files(kind, sql_folder) for kind in Kind}
-    target = published(place)
-    facts = target.told()
+    target = locate_warehouse(place)
+    facts = target.metadata()
     if not facts and target.exists():
         path = target.file()
         facts = _read_info(path) if is_whole(path) else {}
@@ -194,7 +194,7 @@ def is_whole(path: Path) -> bool:
     return found is not None and path.stat().st_size >= found[0]
 
 
-def connect(place: Place) -> duckdb.DuckDBPyConnection:
+def connect(place: WarehouseLocation) -> duckdb.DuckDBPyConnection:
     """Open the warehouse for reading.
 
     What stands at the place now is opened, whoever in this process still holds what stood there
@@ -207,7 +207,7 @@ def connect(place: Place) -> duckdb.DuckDBPyConnection:
     """
     connection = duckdb.connect(":memory:", config=_CONFIG)
     try:
-        _attach(connection, published(place).file())
+        _attach(connection, locate_warehouse(place).file())
     except BaseException:
         connection.close()
         raise
@@ -215,7 +215,7 @@ def connect(place: Place) -> duckdb.DuckDBPyConnection:
 
 
 @contextmanager
-def opened(place: Place) -> Iterator[duckdb.DuckDBPyConnection]:
+def opened(place: WarehouseLocation) -> Iterator[duckdb.DuckDBPyConnection]:
     """Give the warehouse for one question, and let go of the file after it.
 
     The same as :func:`connect`, but quicker from the second time on: the database in memory, which
@@ -227,7 +227,7 @@ def opened(place: Place) -> Iterator[duckdb.DuckDBPyConnection]:
     ConfigurationError
         There is none, it cannot be read, or it is of a later layout than this version knows.
     """
-    path = published(place).file()
+    path = locate_warehouse(place).file()
     try:
         memory = _idle.pop()
     except IndexError:
@@ -301,12 +301,12 @@ def _refuse_later_layout(connection: duckdb.DuckDBPyConnection, path: Path) -> N
         )
 
 
-def read_info(place: Place) -> dict[str, str]:
+def read_info(place: WarehouseLocation) -> dict[str, str]:
     """Return the facts a warehouse holds about itself; none where it cannot be read."""
-    target = published(place)
+    target = locate_warehouse(place)
     told: dict[str, str] = {}
     with suppress(DataError):  # The copy there is says it too.
-        told = target.told()
+        told = target.metadata()
     try:
         return told or _read_info(target.file())
     except ConfigurationError:
@@ -366,38 +366,38 @@ def _files(lake: "Lake") -> dict[str, list["Location"]]:
 
 
 @contextmanager
-def _standing_still(lake: "Lake") -> Iterator[None]:
+def _holding_tables(lake: "Lake") -> Iterator[None]:
     """Keep every table as it is, so that all are seen of one moment."""
     with ExitStack() as held:
         for collection in lake.collections():
             held.enter_context(lake.tables_lock(collection))
-        held.enter_context(lake.whole_lock(tables.SESSIONS))
+        held.enter_context(lake.table_lock(tables.SESSIONS))
         yield
 
 
-def _waiting(lake: "Lake") -> list[tuple[str, Shard, int]]:
-    """Return what has batches that are not flattened yet: collection, shard, last one that is.
+def _waiting(lake: "Lake") -> list[tuple[str, Split, int]]:
+    """Return what has batches that are not flattened yet: collection, split, last one that is.
 
     Their documents come into the warehouse with their analyses, never before.
     """
     through = [
-        (name, part, part.state(name).flattened_through)
+        (name, shard, shard.state(name).flattened_through)
         for name in lake.collections()
-        for part in lake.parts(name)
+        for shard in lake.shards(name)
     ]
     return [
-        (name, part.part.shard, batch)
-        for name, part, batch in through
-        if batch < part.change_log(name).last_batch()
+        (name, shard.shard.ids, batch)
+        for name, shard, batch in through
+        if batch < shard.change_log(name).last_batch()
     ]
 
 
-def _is_waiting(collection: str, shard: Shard, through: int) -> str:
+def _is_waiting(collection: str, split: Split, through: int) -> str:
     condition = (
         f"source_collection = {quote_text(collection)} AND batch_id > {through} "
-        f"AND record_id >= {quote_text(shard.lower)}"
+        f"AND record_id >= {quote_text(split.lower)}"
     )
-    upper = "" if shard.upper is None else f" AND record_id < {quote_text(shard.upper)}"
+    upper = "" if split.upper is None else f" AND record_id < {quote_text(split.upper)}"
     return f"({condition}{upper})"
 
 
@@ -405,7 +405,7 @@ def _load(
     connection: duckdb.DuckDBPyConnection,
     table: Table,
     files: Sequence["Location"],
-    waiting: Sequence[tuple[str, Shard, int]],
+    waiting: Sequence[tuple[str, Split, int]],
 ) -> None:
     if not files:
         return
@@ -583,8 +583,8 @@ def _write_info(connection: duckdb.DuckDBPyConnection, facts: Mapping[str, str])
 def _fingerprint(lake: "Lake", sql: dict[Kind, list[SqlFile]]) -> str:
     """Return a text that differs whenever a build would give another warehouse."""
     digest = sha256()
-    for part in (str(_LAYOUT), version("aind-etl"), duckdb.__version__, STORAGE_VERSION):
-        digest.update(part.encode())
+    for shard in (str(_LAYOUT), version("aind-etl"), duckdb.__version__, STORAGE_VERSION):
+        digest.update(shard.encode())
     for table in filter(_in_lake, TABLES):
         for name, mark in sorted(lake.storage.marks(table.name, ".parquet").items()):
             digest.update(f"{name}\0{mark}\0".encode())

@@ -30,17 +30,17 @@ from aind_etl.errors import ConfigurationError, DataError
 if TYPE_CHECKING:
     # Slow to import, and of no use to whoever reads a file on a disk.
     from aind_etl.lake.storage.object_store import ObjectFacts, ObjectStorage
-from aind_etl.settings import Place
+from aind_etl.settings import WarehouseLocation
 from aind_etl.text import time_ago
 
 _log = logging.getLogger(__name__)
 
 # A notebook asks many questions a second: the store is not asked about each.
-_ASK_AGAIN_SECONDS = 3.0
+_RECHECK_SECONDS = 3.0
 # One that does not answer keeps a question waiting.
-_ASK_AGAIN_AFTER_FAILURE_SECONDS = 30.0
+_RECHECK_AFTER_FAILURE_SECONDS = 30.0
 # Readers have a copy to fall back on.
-_IMPATIENT = {
+_SHORT_TIMEOUTS = {
     "config_kwargs": {
         "connect_timeout": 5,
         "read_timeout": 20,
@@ -54,7 +54,7 @@ _OWNER_ALONE = 0o700
 _OWNER_READS = 0o600
 
 
-class Published(Protocol):
+class WarehouseFile(Protocol):
     """A place where a warehouse stands, or is going to."""
 
     def exists(self) -> bool:
@@ -71,15 +71,15 @@ class Published(Protocol):
         """
         ...
 
-    def told(self) -> dict[str, str]:
+    def metadata(self) -> dict[str, str]:
         """Return what is told about the warehouse without opening it; nothing where nothing is."""
         ...
 
-    def standing(self) -> "ObjectFacts | None":
+    def current(self) -> "ObjectFacts | None":
         """Return what :meth:`publish` is to replace: what stands here now."""
         ...
 
-    def aside(self) -> AbstractContextManager[Path]:
+    def scratch_file(self) -> AbstractContextManager[Path]:
         """Give, for the time of a ``with`` block, the path of a file to build."""
         ...
 
@@ -95,7 +95,7 @@ class Published(Protocol):
         facts
             What is to be told about it.
         replacing
-            What stood here when the building began, from :meth:`standing`.
+            What stood here when the building began, from :meth:`current`.
 
         Returns
         -------
@@ -110,7 +110,7 @@ class Published(Protocol):
         ...
 
 
-def published(place: Place) -> Published:
+def locate_warehouse(place: WarehouseLocation) -> WarehouseFile:
     """Return what stands at a place.
 
     Raises
@@ -119,19 +119,19 @@ def published(place: Place) -> Published:
         The URL names no object.
     """
     if isinstance(place, Path):
-        return PublishedFile(place)
+        return LocalWarehouse(place)
     # What is known of a copy is known to every reader of this process.
     key = (place, _endpoint(), _cache())
-    return _OBJECTS.get(key) or _OBJECTS.setdefault(key, PublishedObject(place))
+    return _OBJECTS.get(key) or _OBJECTS.setdefault(key, ObjectWarehouse(place))
 
 
 @contextmanager
-def beside(place: Place, name: str) -> Iterator[tuple[Place, Path]]:
+def file_beside(place: WarehouseLocation, name: str) -> Iterator[tuple[WarehouseLocation, Path]]:
     """Give, for the time of a ``with`` block, where a file beside a warehouse is to be written.
 
     Yields
     ------
-    tuple of (Place, Path)
+    tuple of (WarehouseLocation, Path)
         Where it stands afterwards, and the path to write it to.
 
     Raises
@@ -153,7 +153,7 @@ def beside(place: Place, name: str) -> Iterator[tuple[Place, Path]]:
         store.write(name, partial(_write, written.read_bytes()))
 
 
-class PublishedFile:
+class LocalWarehouse:
     """A warehouse that is a file on a disk.
 
     Parameters
@@ -175,15 +175,15 @@ class PublishedFile:
             raise _no_warehouse(self._path)
         return self._path
 
-    def told(self) -> dict[str, str]:
+    def metadata(self) -> dict[str, str]:
         """Return nothing: a file on a disk is quickly opened."""
         return {}
 
-    def standing(self) -> None:
+    def current(self) -> None:
         """Return nothing: the lock of the lake keeps others away."""
 
     @contextmanager
-    def aside(self) -> Iterator[Path]:
+    def scratch_file(self) -> Iterator[Path]:
         """Give the path of a file to build, in a folder of its own beside the warehouse."""
         with _building_folder(self._path.parent, self._path.name) as folder:
             # The same name: it becomes the database's own, which views may be qualified with.
@@ -243,7 +243,7 @@ class _Copy:
         )
 
 
-class PublishedObject:
+class ObjectWarehouse:
     """A warehouse that is an object of a store, which readers read by a copy.
 
     Parameters
@@ -304,7 +304,7 @@ class PublishedObject:
                     raise _no_warehouse(self._url)
                 if copy is None or copy.etag != facts.etag:
                     self._fetch(facts)
-                self._ask_at = time.monotonic() + _ASK_AGAIN_SECONDS
+                self._ask_at = time.monotonic() + _RECHECK_SECONDS
             except DataError as error:
                 if copy is None:
                     raise ConfigurationError(
@@ -312,10 +312,10 @@ class PublishedObject:
                     ) from None
                 age = time_ago(datetime.now(UTC), datetime.fromisoformat(copy.built_at))
                 _log.warning("%s Meanwhile the copy of it is read that was built %s.", error, age)
-                self._ask_at = time.monotonic() + _ASK_AGAIN_AFTER_FAILURE_SECONDS
+                self._ask_at = time.monotonic() + _RECHECK_AFTER_FAILURE_SECONDS
             return self._path
 
-    def told(self) -> dict[str, str]:
+    def metadata(self) -> dict[str, str]:
         """Return what is told about the warehouse without opening it; nothing where nothing is.
 
         Raises
@@ -326,7 +326,7 @@ class PublishedObject:
         facts = self._ask()
         return {} if facts is None else _read_facts(facts)
 
-    def standing(self) -> "ObjectFacts | None":
+    def current(self) -> "ObjectFacts | None":
         """Return what :meth:`publish` is to replace.
 
         Raises
@@ -337,7 +337,7 @@ class PublishedObject:
         return self._ask()
 
     @contextmanager
-    def aside(self) -> Iterator[Path]:
+    def scratch_file(self) -> Iterator[Path]:
         """Give the path of a file to build, where the copy is kept."""
         self._make_folder()
         with _building_folder(self._folder, self._name) as folder:
@@ -368,12 +368,12 @@ class PublishedObject:
             now = store.facts(self._name)
             if now is not None and _read_facts(now) == dict(facts):
                 with self._fetching():
-                    self._put_in_place(building, now)
+                    self._replace_copy(building, now)
         return size
 
     @cached_property
     def _store(self) -> "ObjectStorage":
-        return self._open_store(**_IMPATIENT)
+        return self._open_store(**_SHORT_TIMEOUTS)
 
     def _open_store(self, **options: Any) -> "ObjectStorage":  # noqa: ANN401 - the store's own
         from aind_etl.lake.storage.object_store import ObjectStorage  # noqa: PLC0415 - slow to import
@@ -446,9 +446,9 @@ class PublishedObject:
                         f"The warehouse {self._url} is replaced more quickly than it can be "
                         "fetched."
                     )
-                self._put_in_place(fetched, facts)
+                self._replace_copy(fetched, facts)
 
-    def _put_in_place(self, path: Path, facts: "ObjectFacts") -> None:
+    def _replace_copy(self, path: Path, facts: "ObjectFacts") -> None:
         """Make a file the copy; what is said of it before it lies there is believed by nobody."""
         path.chmod(_OWNER_READS)
         _sync(path)
@@ -460,7 +460,7 @@ class PublishedObject:
         self._copy = copy
 
 
-_OBJECTS: dict[tuple[str, str, Path], PublishedObject] = {}
+_OBJECTS: dict[tuple[str, str, Path], ObjectWarehouse] = {}
 if hasattr(os, "register_at_fork"):
     # A process takes locks with it when it forks, and not the threads that would release them.
     os.register_at_fork(after_in_child=_OBJECTS.clear)
@@ -491,7 +491,7 @@ def _isoformat(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
-def _no_warehouse(place: Place) -> ConfigurationError:
+def _no_warehouse(place: WarehouseLocation) -> ConfigurationError:
     return ConfigurationError(
         f"There is no warehouse at {str(place)!r}. Build it with 'aind-etl run', or name another "
         "with --warehouse or AIND_ETL_WAREHOUSE."

@@ -19,7 +19,7 @@ from aind_etl.contract.schemas import arrow_schema
 from aind_etl.errors import DataError
 from aind_etl.lake import Lake
 from aind_etl.lake.parquet import read_metadata
-from aind_etl.settings import Place
+from aind_etl.settings import WarehouseLocation
 from aind_etl.warehouse.build import (
     BuildReport,
     build_warehouse,
@@ -28,7 +28,7 @@ from aind_etl.warehouse.build import (
     read_info,
     run_checks,
 )
-from aind_etl.warehouse.location import published
+from aind_etl.warehouse.location import locate_warehouse
 from aind_etl.warehouse.sql_files import Kind, read_sql_files
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def publish_checks(sql_folder: Path | None = None) -> list[Check]:
 
 def publish_warehouse(
     lake: Lake,
-    place: Place,
+    place: WarehouseLocation,
     *,
     max_lost_share: float,
     sql_folder: Path | None = None,
@@ -190,22 +190,22 @@ def publish_warehouse(
     )
     if not report.published:
         unchanged = "Nothing has changed since it was published."
-        with connect(place) as standing:
+        with connect(place) as current:
             outcomes = [
                 *(
                     Outcome(Check(*named), holds=True, message=unchanged)
                     for named in _SUMMARIES.items()
                 ),
-                *_sql_outcomes(standing, sql_folder),
+                *_sql_outcomes(current, sql_folder),
             ]
     return Publication(report, tuple(outcomes))
 
 
-def _refusal(failed: Sequence[Outcome], place: Place) -> str:
+def _refusal(failed: Sequence[Outcome], place: WarehouseLocation) -> str:
     lines = [f"  {one.check.name}: {one.message} {one.check.summary}" for one in failed]
     stays = (
         "the one that stands there was left as it was"
-        if published(place).exists()
+        if locate_warehouse(place).exists()
         else "there is none there yet"
     )
     return "\n".join(
@@ -301,29 +301,29 @@ def _agreement_outcome(built: duckdb.DuckDBPyConnection, lake: Lake) -> Outcome:
 def _lake_rows(lake: Lake) -> int:
     """Return the number of versions in the change log whose batches are flattened."""
     return sum(
-        part.change_log(name)
+        shard.change_log(name)
         .versions()
-        .filter(pl.col("batch_id") <= part.state(name).flattened_through)
+        .filter(pl.col("batch_id") <= shard.state(name).flattened_through)
         .select(pl.len())
         .collect()
         .item()
         for name in lake.collections()
-        for part in lake.parts(name)
+        for shard in lake.shards(name)
     )
 
 
 def _collapse_outcome(
-    built: duckdb.DuckDBPyConnection, lake: Lake, place: Place, max_lost_share: float
+    built: duckdb.DuckDBPyConnection, lake: Lake, place: WarehouseLocation, max_lost_share: float
 ) -> Outcome:
     check = Check(COLLAPSE_CHECK, _SUMMARIES[COLLAPSE_CHECK])
-    target = published(place)
+    target = locate_warehouse(place)
     is_ours = read_info(place).get("lake") == str(lake)
     if not is_ours or not is_whole(target.file()):
         return Outcome(check, holds=True, message="There is none of this lake to compare with.")
     lost = []
-    with connect(place) as standing:
+    with connect(place) as current:
         for table in _LASTING:
-            before, now = _count(standing, table), _count(built, table)
+            before, now = _count(current, table), _count(built, table)
             if before - now > max_lost_share * before:
                 lost.append((table.name, f"{before:,}", f"{now:,}"))
     if not lost:
@@ -342,7 +342,7 @@ def _count(connection: duckdb.DuckDBPyConnection, table: Table) -> int:
     try:
         rows = connection.execute(f"SELECT count(*) FROM {quote_identifier(table.name)}").fetchall()
     except duckdb.CatalogException:
-        return 0  # Published before there was such a table.
+        return 0  # WarehouseFile before there was such a table.
     return int(rows[0][0])
 
 

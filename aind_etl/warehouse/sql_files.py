@@ -176,7 +176,7 @@ def _tables_or_words(query: str) -> frozenset[str]:
 def _read(kind: Kind, path: Path) -> SqlFile:
     lines = path.read_text(encoding="utf-8").splitlines()
     opening = list(takewhile(lambda line: line.startswith("--"), lines))
-    comment, columns = _take_apart(opening)
+    comment, columns = _parse_file(opening)
     statement = "\n".join(lines[len(opening) :]).strip().rstrip(";")
     if not comment or not statement:
         raise ConfigurationError(
@@ -189,7 +189,7 @@ def _read(kind: Kind, path: Path) -> SqlFile:
     return SqlFile(kind, path.stem, comment, statement, columns)
 
 
-def _take_apart(opening: Sequence[str]) -> tuple[str, dict[str, str]]:
+def _parse_file(opening: Sequence[str]) -> tuple[str, dict[str, str]]:
     """Return what an opening comment says of rows, and of columns."""
     rows: list[str] = []
     columns: dict[str, list[str]] = {}

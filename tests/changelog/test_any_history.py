@@ -2,7 +2,7 @@
 
 Histories are drawn at random: documents come, late ones with old times too, change without any
 time changing, go, and come back under the same ``_id``; collections appear and disappear; passes
-of both kinds, whole or in shards, are killed between any two writes or run into a server that
+of both kinds, whole or in splits, are killed between any two writes or run into a server that
 fails, or over a source that omits documents; the change log is compacted, and its files are lost,
 damaged and put back; side files are those of before. ``AIND_ETL_TEST_STEPS`` says
 how many steps to take; on an object store, where each takes long, a twentieth of that.
@@ -47,13 +47,13 @@ from worlds import Clock, JsonDocument, load, read_dump
 from aind_etl.changelog.compaction import compact_change_log
 from aind_etl.changelog.passes import ExtractLimits, Pass
 from aind_etl.contract import tables
-from aind_etl.contract.id_ranges import EVERYTHING, Shard
+from aind_etl.contract.id_ranges import ALL_IDS, Split
 from aind_etl.errors import DataError, SourceError
 from aind_etl.sources import Document, Source, mongodb
 from aind_etl.sources.canonical import (
     RawDocument,
+    canonical_document,
     document_from_bson,
-    in_canonical_form,
     record_id_of,
 )
 from aind_etl.sources.gateway import GatewaySource
@@ -186,17 +186,15 @@ class Omitting:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._source, name)
 
-    def list_ids(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[str]:
-        """Yield the ids of a shard but those that are hidden."""
-        ids = self._source.list_ids(collection, shard)
+    def list_ids(self, collection: str, split: Split = ALL_IDS) -> Iterator[str]:
+        """Yield the ids of a split but those that are hidden."""
+        ids = self._source.list_ids(collection, split)
         return (one for one in ids if one not in self._hidden)
 
-    def read_raw(
-        self, collection: str, shard: Shard = EVERYTHING
-    ) -> Iterator[RawDocument | Document]:
-        """Yield the documents of a shard but those that are hidden."""
-        for raw in self._source.read_raw(collection, shard):
-            if in_canonical_form(raw).record_id not in self._hidden:
+    def read_raw(self, collection: str, split: Split = ALL_IDS) -> Iterator[RawDocument | Document]:
+        """Yield the documents of a split but those that are hidden."""
+        for raw in self._source.read_raw(collection, split):
+            if canonical_document(raw).record_id not in self._hidden:
                 yield raw
 
 

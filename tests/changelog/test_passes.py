@@ -41,11 +41,11 @@ from worlds import (
 import aind_etl.changelog.passes
 from aind_etl.changelog.passes import ExtractLimits, ExtractReport, Pass, extract_collection
 from aind_etl.contract import tables
-from aind_etl.contract.id_ranges import EVERYTHING, Shard
+from aind_etl.contract.id_ranges import ALL_IDS, Split
 from aind_etl.errors import DataError, SourceError
 from aind_etl.lake import Lake
 from aind_etl.sources import Document, RawDocument, read_documents
-from aind_etl.sources.canonical import in_canonical_form
+from aind_etl.sources.canonical import canonical_document
 from aind_etl.sources.dump import DumpSource
 
 BOTH = pytest.mark.parametrize("pass_kind", list(Pass))
@@ -419,11 +419,9 @@ class Failing(DumpSource):
         super().__init__(folder)
         self._readable = documents
 
-    def read_raw(
-        self, collection: str, shard: Shard = EVERYTHING
-    ) -> Iterator[RawDocument | Document]:
+    def read_raw(self, collection: str, split: Split = ALL_IDS) -> Iterator[RawDocument | Document]:
         """Yield the first documents, and fail."""
-        yield from islice(super().read_raw(collection, shard), self._readable)
+        yield from islice(super().read_raw(collection, split), self._readable)
         raise SourceError("The line is cut.")
 
     def read_documents_by_id(
@@ -434,20 +432,18 @@ class Failing(DumpSource):
             if document.record_id in record_ids:
                 yield document
 
-    def list_ids(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[str]:
+    def list_ids(self, collection: str, split: Split = ALL_IDS) -> Iterator[str]:
         """Yield every id, without failing."""
-        for document in map(in_canonical_form, super().read_raw(collection, shard)):
+        for document in map(canonical_document, super().read_raw(collection, split)):
             yield document.record_id
 
 
 class OnlyOthers(DumpSource):
     """A dump that lacks the main collection."""
 
-    def read_raw(
-        self, collection: str, shard: Shard = EVERYTHING
-    ) -> Iterator[RawDocument | Document]:
+    def read_raw(self, collection: str, split: Split = ALL_IDS) -> Iterator[RawDocument | Document]:
         """Yield nothing of the main collection."""
-        return iter(()) if collection == MAIN else super().read_raw(collection, shard)
+        return iter(()) if collection == MAIN else super().read_raw(collection, split)
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from worlds import ANY_SHARE, MAIN, Clock, data_files_of, live_documents_of, read_dump, write_dump
 
 from aind_etl.changelog.passes import ExtractReport, Pass, extract_collection
-from aind_etl.changelog.raw_hashes import recognising
+from aind_etl.changelog.raw_hashes import open_raw_hashes
 from aind_etl.client.verify import verify_collection
-from aind_etl.contract.id_ranges import WHOLE
+from aind_etl.contract.id_ranges import UNSHARDED
 from aind_etl.errors import SourceError
 from aind_etl.lake import Lake
 from aind_etl.sources import Document, dump, read_documents, version
@@ -163,8 +163,8 @@ def test_a_side_file_of_which_any_byte_is_another_is_not_believed(folder: Path, 
         spoilt = bytearray(content)
         spoilt[place] ^= 1 << place % 8
         side_file(lake).write_bytes(spoilt)
-        with recognising(lake, MAIN) as recognition:
-            assert recognition.known(WHOLE.shard, live).rows.is_empty()
+        with open_raw_hashes(lake, MAIN) as recognition:
+            assert recognition.known(UNSHARDED.ids, live).rows.is_empty()
 
 
 def test_a_new_pass_leaves_the_side_file_alone(folder: Path, lake: Lake, sample_dump: Path) -> None:

@@ -20,7 +20,7 @@ from worlds import ANY_SHARE, Clock, extract, files_of, live_documents_of, log_o
 
 from aind_etl.changelog.parallel import in_parallel
 from aind_etl.changelog.passes import ExtractLimits, Pass, extract_collection
-from aind_etl.contract.id_ranges import EVERYTHING, MOST_SHARDS, Part, parts, shards
+from aind_etl.contract.id_ranges import ALL_IDS, MOST_RANGES, Shard, shards, splits
 from aind_etl.errors import SourceError
 from aind_etl.lake import Lake
 from aind_etl.sources import Source, read_documents
@@ -35,53 +35,53 @@ IDENTITIES: list[Any] = [
     *("", "Zürich", "zzz", "GG", "_id:5", "~", "8", "80", "8000", "7fff"),
     *(5, 2.5, None, True, bson.ObjectId("8" * 24), {"b": 1, "a": 2}),
 ]
-NUMBERS = st.integers(1, 300) | st.just(MOST_SHARDS)
-divided_once = cache(shards)
+NUMBERS = st.integers(1, 300) | st.just(MOST_RANGES)
+divided_once = cache(splits)
 
 
 @given(number=NUMBERS, record_id=st.text() | st.text("0123456789abcdef", min_size=3))
 def test_every_record_id_lies_in_exactly_one_shard(number: int, record_id: str) -> None:
-    assert sum(shard.holds(record_id) for shard in divided_once(number)) == 1
+    assert sum(split.holds(record_id) for split in divided_once(number)) == 1
 
 
 @given(number=NUMBERS)
 def test_shards_follow_each_other_and_one_holds_the_ids_that_are_no_strings(number: int) -> None:
-    divided = shards(number)
+    divided = splits(number)
     assert len(set(divided)) == number
-    assert [shard.upper for shard in divided[:-1]] == [shard.lower for shard in divided[1:]]
+    assert [split.upper for split in divided[:-1]] == [split.lower for split in divided[1:]]
     assert (divided[0].lower, divided[-1].upper) == ("", None)
-    assert sum(shard.holds(OTHER_ID_PREFIX) for shard in divided) == 1
+    assert sum(split.holds(OTHER_ID_PREFIX) for split in divided) == 1
 
 
-@given(part=st.integers(1, 300).flatmap(lambda of: st.sampled_from([*parts(of)])), number=NUMBERS)
-def test_a_part_is_made_up_of_the_shards_it_is_read_in(part: Part, number: int) -> None:
-    read = part.in_shards(number)
-    assert len(read) == min(number, MOST_SHARDS // part.of)
-    assert (read[0].lower, read[-1].upper) == part.shard
-    assert [shard.upper for shard in read[:-1]] == [shard.lower for shard in read[1:]]
+@given(shard=st.integers(1, 300).flatmap(lambda of: st.sampled_from([*shards(of)])), number=NUMBERS)
+def test_a_part_is_made_up_of_the_shards_it_is_read_in(shard: Shard, number: int) -> None:
+    read = shard.splits(number)
+    assert len(read) == min(number, MOST_RANGES // shard.of)
+    assert (read[0].lower, read[-1].upper) == shard.ids
+    assert [split.upper for split in read[:-1]] == [split.lower for split in read[1:]]
 
 
 @given(of=st.integers(1, 300))
 def test_a_part_is_known_by_its_label_and_labels_sort_as_parts_do(of: int) -> None:
-    labels = [part.label for part in parts(of)]
-    assert [Part.from_label(label) for label in labels] == list(parts(of))
+    labels = [shard.label for shard in shards(of)]
+    assert [Shard.from_label(label) for label in labels] == list(shards(of))
     assert labels == sorted(labels)
 
 
 @pytest.mark.parametrize("text", ["", "0-of-4", "5-of-4", "1-of-16", "1-of", "1-of-4x", "a-of-4"])
 def test_a_text_that_labels_no_part_is_known_as_such(text: str) -> None:
-    assert Part.from_label(text) is None
+    assert Shard.from_label(text) is None
 
 
 def test_hexadecimal_ids_are_divided_evenly() -> None:
-    ids = [f"{n:04x}ffff" for n in range(0, MOST_SHARDS, 7)]
+    ids = [f"{n:04x}ffff" for n in range(0, MOST_RANGES, 7)]
     for number in (2, 3, 10, 16, 100):
-        sizes = [sum(map(shard.holds, ids)) for shard in shards(number)]
+        sizes = [sum(map(split.holds, ids)) for split in splits(number)]
         assert max(sizes) - min(sizes) <= 2
 
 
 def test_a_single_shard_is_everything() -> None:
-    assert shards(1) == [EVERYTHING]
+    assert splits(1) == [ALL_IDS]
 
 
 # --- sources ----------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ def test_a_single_shard_is_everything() -> None:
 @pytest.fixture(scope="module")
 def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoClient[dict[str, Any]]]:
     try:
-        running = running_mongod(find_mongod(), tmp_path_factory.mktemp("shards-mongod"))
+        running = running_mongod(find_mongod(), tmp_path_factory.mktemp("splits-mongod"))
         with running as port, MongoClient[dict[str, Any]]("127.0.0.1", port) as client:
             yield client
     except NoMongodError as error:
@@ -143,11 +143,11 @@ def test_the_shards_of_a_source_hold_each_document_once(open_source: Open, numbe
         whole = sorted(read_documents(source, NAME))
         assert len(whole) == len(IDENTITIES)
         found, ids = [], []
-        for shard in reversed(shards(number)):
-            documents = list(read_documents(source, NAME, shard))
-            assert all(shard.holds(document.record_id) for document in documents)
+        for split in reversed(splits(number)):
+            documents = list(read_documents(source, NAME, split))
+            assert all(split.holds(document.record_id) for document in documents)
             found += documents
-            ids += list(source.list_ids(NAME, shard))
+            ids += list(source.list_ids(NAME, split))
         assert sorted(found) == whole
         assert sorted(ids) == [document.record_id for document in whole]
 
@@ -174,7 +174,7 @@ def test_a_collection_over_the_size_is_divided_and_others_are_not(
         for size, expected in ((len(IDENTITIES), 1), (len(IDENTITIES) - 1, 2), (10, 7)):
             limits = ExtractLimits(shard_documents=size)
             report = extract_collection(source, lake, NAME, Pass.NEW, limits=limits)
-            assert report.shards == expected
+            assert report.splits == expected
 
 
 def test_what_is_gone_is_judged_by_the_whole_collection(
@@ -183,7 +183,7 @@ def test_what_is_gone_is_judged_by_the_whole_collection(
     limits = ExtractLimits(max_deleted_share=0.2, shard_documents=5)
     with mongo_source(database) as source:
         extract_collection(source, lake, NAME, Pass.FULL, limits=limits)
-        # All of one shard, and a tenth of the collection.
+        # All of one split, and a tenth of the collection.
         database[NAME].delete_many({"_id": {"$gte": "0", "$lt": "1"}})
         report = extract_collection(source, lake, NAME, Pass.FULL, limits=limits)
     assert report.deleted == 4
@@ -220,7 +220,7 @@ def test_no_more_connections_are_made_than_the_source_is_allowed(
     finally:
         is_over.set()
         counting.join()
-    assert report.shards > connections
+    assert report.splits > connections
     # One more watches the server.
     assert connections <= most <= connections + 1
 
@@ -232,7 +232,7 @@ def test_a_shard_that_cannot_be_read_deletes_nothing_of_any(
     with mongo_source(database) as source:
         extract_collection(source, lake, NAME, Pass.FULL, limits=limits)
         database[NAME].delete_many({"_id": {"$lt": "8"}})
-        # An id that cannot be read, in the last shard.
+        # An id that cannot be read, in the last split.
         broken = bson.encode({"_id": "zABCD"}).replace(b"ABCD", b"\xff\xfeCD")
         database[NAME].insert_one(bson.raw_bson.RawBSONDocument(broken))
         with pytest.raises(SourceError, match="cannot be read"):
@@ -243,7 +243,7 @@ def test_a_shard_that_cannot_be_read_deletes_nothing_of_any(
 def test_a_dump_is_read_once_and_whole(tmp_path: Path) -> None:
     write_dump(tmp_path / "dump", [{"_id": f"{n:04x}"} for n in range(50)])
     reports = extract(tmp_path / "dump", Lake(tmp_path / "lake"), limits=ANY_SHARE)
-    assert [report.shards for report in reports.values()] == [1]
+    assert [report.splits for report in reports.values()] == [1]
     assert files_of(tmp_path / "lake")
 
 
@@ -296,4 +296,4 @@ def test_an_error_of_one_ends_all() -> None:
 
     with pytest.raises(SourceError, match="the line is cut"):
         list(in_parallel([fail, go_on, go_on], 2))
-    assert not [one for one in threading.enumerate() if one.name.startswith("shard")]
+    assert not [one for one in threading.enumerate() if one.name.startswith("split")]

@@ -37,14 +37,14 @@ from worlds import (
 from aind_etl.cli.app import app
 from aind_etl.client.verify import verify_warehouse
 from aind_etl.contract import tables
-from aind_etl.contract.id_ranges import parts
+from aind_etl.contract.id_ranges import shards
 from aind_etl.errors import ConfigurationError, DataError
 from aind_etl.flatten.refresh import refresh_analyses
 from aind_etl.lake import Lake
-from aind_etl.lake.resharding import divide
+from aind_etl.lake.resharding import reshard
 from aind_etl.lake.storage import object_store as object_storage
 from aind_etl.lake.storage.object_store import ObjectStorage
-from aind_etl.orchestration.metadata import Stopwatch, partition_metadata
+from aind_etl.orchestration.metadata import Timer, partition_metadata
 from aind_etl.warehouse.build import build_warehouse, connect
 
 NAME = "analyses/collection=a/part.parquet"
@@ -445,14 +445,14 @@ def test_a_run_asks_each_file_of_its_own_part_once_how_many_rows_it_has(
 ) -> None:
     lake = Lake(url)
     load(sample_dump, lake)
-    divide(lake, MAIN, 2)
+    reshard(lake, MAIN, 2)
     table = tables.INPUT_ASSETS
     files = {str(file) for file in lake.tables.files(table)}
-    for part in map(lake.of_part, parts(2)):
+    for part in map(lake.for_shard, shards(2)):
         own = part.tables.files(table, MAIN)
         assert 0 < len(own) < len(files)
         with counted() as requests:
-            found = partition_metadata(part, table, MAIN, Stopwatch())
+            found = partition_metadata(part, table, MAIN, Timer())
         # A preview reads one of them besides.
         assert requests["get_object"] <= len(own) + 3
         assert requests["head_object"] <= 3

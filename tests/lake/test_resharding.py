@@ -1,4 +1,4 @@
-"""However many parts a collection is divided into, and however often: the tables are the same."""
+"""However many shards a collection is divided into, and however often: the tables are the same."""
 
 import os
 import subprocess
@@ -31,10 +31,10 @@ from worlds import (
 from aind_etl.changelog.passes import Pass
 from aind_etl.client.verify import verify_collection, verify_tables
 from aind_etl.contract import TABLES, Partitioning, tables
-from aind_etl.contract.id_ranges import MOST_SHARDS, WHOLE, Part, parts
+from aind_etl.contract.id_ranges import MOST_RANGES, UNSHARDED, Shard, shards
 from aind_etl.errors import DataError
 from aind_etl.lake import Lake
-from aind_etl.lake.resharding import divide, divide_as_planned, plan_parts, wanted_parts
+from aind_etl.lake.resharding import plan_shards, reshard, reshard_as_planned, wanted_shards
 from aind_etl.orchestration.partitions import partition_key, partition_of
 from aind_etl.warehouse.build import build_warehouse, connect
 
@@ -44,20 +44,20 @@ OTHER_ID = {"_id": 7, "nwb_name": "not a string"}
 
 @pytest.fixture(scope="module")
 def few(sample_dump: Path) -> list[dict[str, Any]]:
-    """Return some documents, of which each part of a few gets some, and one with a number as id."""
+    """Return documents that fill each of a few shards, and one with a number as id."""
     return [*read_dump(sample_dump)[:24], OTHER_ID]
 
 
 def seen(lake: Lake) -> dict[str, pl.DataFrame]:
-    """Return the tables of a lake: batches are numbered by part, so only their order counts."""
+    """Return the tables of a lake: batches are numbered by shard, so only their order counts."""
     found = tables_of(lake)
     log = found[tables.DOCUMENTS.name].sort("source_collection", "record_id", "batch_id")
     return found | {tables.DOCUMENTS.name: log.drop("batch_id")}
 
 
 def labels(lake: Lake) -> set[int]:
-    """Return the numbers of parts that files of the collection are of."""
-    return {of for of, names in lake.names_by_parts(MAIN).items() if names}
+    """Return the numbers of shards that files of the collection are of."""
+    return {of for of, names in lake.names_by_shards(MAIN).items() if names}
 
 
 # --- how many -----------------------------------------------------------------------------------
@@ -71,24 +71,24 @@ def labels(lake: Lake) -> set[int]:
 def test_as_many_parts_are_wanted_as_it_takes_and_no_more_often_than_needed(
     documents: int, present: int, most: int
 ) -> None:
-    of = wanted_parts(documents, present, most)
-    assert documents <= of * most or of * 2 > MOST_SHARDS
-    assert wanted_parts(documents, of, most) == of
+    of = wanted_shards(documents, present, most)
+    assert documents <= of * most or of * 2 > MOST_RANGES
+    assert wanted_shards(documents, of, most) == of
     # One document more or less does not divide it anew, and then back.
-    again = wanted_parts(documents + 1, of, most)
-    assert wanted_parts(documents, again, most) == again
+    again = wanted_shards(documents + 1, of, most)
+    assert wanted_shards(documents, again, most) == again
 
 
 def test_a_number_of_documents_that_is_not_known_changes_no_plan(lake: Lake) -> None:
-    assert plan_parts(lake, MAIN, 30, most_documents=10) == 4
-    assert plan_parts(lake, MAIN, None, most_documents=1) == 4
-    assert lake.layout(MAIN).parts == 1
+    assert plan_shards(lake, MAIN, 30, most_documents=10) == 4
+    assert plan_shards(lake, MAIN, None, most_documents=1) == 4
+    assert lake.layout(MAIN).shards == 1
 
 
 @given(name=st.text(min_size=1) | st.sampled_from(["a/1-of-4", "a/1-of-1", "/", "1-of-2"]))
 def test_a_partition_is_known_by_its_key_whatever_the_collection_is_called(name: str) -> None:
-    for part in (WHOLE, Part(2, 4), Part(3, 16)):
-        assert partition_of(partition_key(name, part)) == (name, part)
+    for shard in (UNSHARDED, Shard(2, 4), Shard(3, 16)):
+        assert partition_of(partition_key(name, shard)) == (name, shard)
 
 
 # --- the same tables ----------------------------------------------------------------------------
@@ -119,7 +119,7 @@ def test_a_history_gives_the_same_tables_however_it_is_divided_meanwhile(
     for step, what in [*steps, ("pass", Pass.FULL), ("flatten", None)]:
         clock.move(hours=30)
         if step == "divide":
-            divide(divided, MAIN, what)
+            reshard(divided, MAIN, what)
         elif step == "add":
             there.setdefault(what, few[what])
         elif step == "change" and what in there:
@@ -140,14 +140,14 @@ def test_every_record_lies_in_the_files_of_its_part_alone(
 ) -> None:
     write_dump(tmp_path / "dump", few)
     lake = loaded_lake(tmp_path / "dump", tmp_path / "lake")
-    divide(lake, MAIN, 4)
+    reshard(lake, MAIN, 4)
     assert labels(lake) == {4}
-    for part in parts(4):
+    for shard in shards(4):
         for table in TABLES:
             if table.partitioning in {Partitioning.COLLECTION, Partitioning.COLLECTION_AND_MONTH}:
-                rows = lake.of_part(part).tables.scan(table, MAIN).collect()
+                rows = lake.for_shard(shard).tables.scan(table, MAIN).collect()
                 assert "record_id" not in rows.columns or all(
-                    map(part.shard.holds, rows["record_id"])
+                    map(shard.ids.holds, rows["record_id"])
                 )
 
 
@@ -157,11 +157,11 @@ def test_a_part_is_loaded_by_itself_in_any_order_and_again(
     write_dump(tmp_path / "dump", few)
     plain = loaded_lake(tmp_path / "dump", tmp_path / "plain")
     lake = Lake(tmp_path / "lake")
-    assert plan_parts(lake, MAIN, len(few), most_documents=4) == 8
-    for part in [*reversed(list(parts(8))), *parts(8)]:
-        view = lake.of_part(part)
-        divide_as_planned(view, MAIN)
-        assert lake.layout(MAIN).parts == 8
+    assert plan_shards(lake, MAIN, len(few), most_documents=4) == 8
+    for shard in [*reversed(list(shards(8))), *shards(8)]:
+        view = lake.for_shard(shard)
+        reshard_as_planned(view, MAIN)
+        assert lake.layout(MAIN).shards == 8
     load(tmp_path / "dump", lake)
     assert_same(seen(lake), seen(plain))
     before = {path: path.stat().st_mtime_ns for path in lake.tables.files(tables.ANALYSES)}
@@ -178,7 +178,7 @@ def test_what_waits_to_be_flattened_still_does_in_the_parts(
     lake = loaded_lake(dump, tmp_path / "lake")
     write_dump(dump, few)
     extract(dump, lake)
-    divide(lake, MAIN, 2)
+    reshard(lake, MAIN, 2)
     build_warehouse(lake, tmp_path / "warehouse.duckdb")
     with connect(tmp_path / "warehouse.duckdb") as connection:
         assert connection.execute("SELECT count(*) FROM documents").fetchone() == (10,)
@@ -194,14 +194,14 @@ def test_what_waits_in_one_of_two_parts_still_does_when_they_become_one(
     few: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     dump, lake = tmp_path / "dump", Lake(tmp_path / "lake")
-    divide(lake, MAIN, 2)
+    reshard(lake, MAIN, 2)
     documents = [one for one in few if one["_id"] != OTHER_ID["_id"]]
     ahead, behind = (
-        [one for one in documents if part.shard.holds(one["_id"])] for part in parts(2)
+        [one for one in documents if shard.ids.holds(one["_id"])] for shard in shards(2)
     )
     write_dump(dump, documents)
     load(dump, lake)
-    # One part has more batches than the other, all flattened; a change of the other one waits.
+    # One shard has more batches than the other, all flattened; a change of the other one waits.
     for change in range(3):
         write_dump(dump, [*({**one, "changed": change} for one in ahead), *behind])
         load(dump, lake)
@@ -213,7 +213,7 @@ def test_what_waits_in_one_of_two_parts_still_does_when_they_become_one(
         ],
     )
     extract(dump, lake)
-    divide(lake, MAIN, 1)
+    reshard(lake, MAIN, 1)
     refresh(lake)
     assert_same(contents_of(lake), contents_of(loaded_lake(dump, tmp_path / "anew")))
 
@@ -225,12 +225,12 @@ def test_a_divided_collection_agrees_with_its_source_and_its_log(
 
     write_dump(tmp_path / "dump", few)
     lake = loaded_lake(tmp_path / "dump", tmp_path / "lake")
-    divide(lake, MAIN, 3)
+    reshard(lake, MAIN, 3)
     source = DumpSource(tmp_path / "dump")
     compared, differences = verify_collection(source, lake, MAIN, deep=True)
     assert (compared.source, compared.lake, differences) == (len(few), len(few), [])
     assert list(verify_tables(lake, MAIN)) == []
-    # And what does not agree is found, with the part it is in.
+    # And what does not agree is found, with the shard it is in.
     path = str(lake.tables.files(tables.FIT_PARAMETERS, MAIN)[0])
     rows = pl.read_parquet(path)
     rows.with_columns(value=pl.col("value") + 1).write_parquet(path)
@@ -247,7 +247,7 @@ def interrupted(lake: Lake, of: int, places: Places, step: int) -> Iterator[Lake
     for killed_at in range(step, 10_000, step):
         copy = places.copy(Path(str(lake)))
         with places.killed_at(killed_at) as mortal:
-            divide(copy, MAIN, of)
+            reshard(copy, MAIN, of)
         if not mortal.is_dead:
             return
         yield copy
@@ -277,15 +277,15 @@ def test_a_division_killed_at_any_operation_loses_and_doubles_nothing(
     monkeypatch.setattr(os, "fsync", lambda _: None)
     write_dump(tmp_path / "dump", few[:2])
     lake = Lake(tmp_path / "lake")
-    divide(lake, MAIN, before)
+    reshard(lake, MAIN, before)
     load(tmp_path / "dump", lake)
     expected = seen(lake)
     killed = 0
     for copy in interrupted(lake, after, places, step):
         killed += step
         assert_same(seen(copy), expected)
-        of = copy.layout(MAIN).planned_parts
-        divide_as_planned(copy.of_part(Part(1, of)), MAIN)
+        of = copy.layout(MAIN).planned_shards
+        reshard_as_planned(copy.for_shard(Shard(1, of)), MAIN)
         assert labels(copy) == {of}
         load(tmp_path / "dump", copy)
         assert_same(seen(copy), expected)
@@ -298,18 +298,18 @@ def test_runs_for_several_parts_that_begin_at_once_divide_once_and_all_go_on(
     write_dump(tmp_path / "dump", few)
     lake = loaded_lake(tmp_path / "dump", tmp_path / "lake")
     before = seen(lake)
-    plan_parts(lake, MAIN, 8, 2)
+    plan_shards(lake, MAIN, 8, 2)
     all_see_it_whole = Barrier(4)
 
-    def begin(part: Part) -> None:
-        mine = lake.of_part(part)
+    def begin(shard: Shard) -> None:
+        mine = lake.for_shard(shard)
         all_see_it_whole.wait()
-        divide_as_planned(mine, MAIN)
+        reshard_as_planned(mine, MAIN)
         with mine.lock(MAIN):
             pass
 
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(begin, parts(4)))
+        list(pool.map(begin, shards(4)))
     assert labels(lake) == {4}
     assert_same(seen(lake), before)
 
@@ -319,36 +319,36 @@ def test_a_run_for_a_part_that_is_one_no_more_is_refused(
 ) -> None:
     write_dump(tmp_path / "dump", few)
     lake = loaded_lake(tmp_path / "dump", tmp_path / "lake")
-    divide(lake, MAIN, 4)
-    with pytest.raises(DataError, match="lies in 4 parts, and this run is for one of 1"):
+    reshard(lake, MAIN, 4)
+    with pytest.raises(DataError, match="lies in 4 shards, and this run is for one of 1"):
         lake.lock(MAIN).__enter__()
-    for stale in (lake, lake.of_part(Part(1, 2))):
-        with pytest.raises(DataError, match="is to lie in 4 parts, and this run is for one of"):
-            divide_as_planned(stale, MAIN)
-    with lake.of_part(Part(2, 4)).lock(MAIN), lake.of_part(Part(3, 4)).lock(MAIN):
+    for stale in (lake, lake.for_shard(Shard(1, 2))):
+        with pytest.raises(DataError, match="is to lie in 4 shards, and this run is for one of"):
+            reshard_as_planned(stale, MAIN)
+    with lake.for_shard(Shard(2, 4)).lock(MAIN), lake.for_shard(Shard(3, 4)).lock(MAIN):
         pass  # Each has its own.
     with (
-        lake.of_part(Part(2, 4)).lock(MAIN),
-        pytest.raises(DataError, match=r"Another run is writing .* part 2-of-4,"),
-        lake.of_part(Part(2, 4)).lock(MAIN),
+        lake.for_shard(Shard(2, 4)).lock(MAIN),
+        pytest.raises(DataError, match=r"Another run is writing .* shard 2-of-4,"),
+        lake.for_shard(Shard(2, 4)).lock(MAIN),
     ):
         pass
 
 
-@pytest.mark.parametrize("content", [None, b"", b"{}x", b'{"parts": 0}'])
+@pytest.mark.parametrize("content", [None, b"", b"{}x", b'{"shards": 0}'])
 def test_a_layout_that_is_lost_or_damaged_is_found_out_from_the_files(
     few: list[dict[str, Any]], tmp_path: Path, content: bytes | None
 ) -> None:
     write_dump(tmp_path / "dump", few)
     lake = loaded_lake(tmp_path / "dump", tmp_path / "lake")
-    divide(lake, MAIN, 4)
+    reshard(lake, MAIN, 4)
     expected = seen(lake)
     path = lake.storage.path(f"_state/layout-of={MAIN}.json")
     if content is None:
         path.unlink()
     else:
         path.write_bytes(content)
-    assert lake.layout(MAIN).parts == 4
+    assert lake.layout(MAIN).shards == 4
     load(tmp_path / "dump", lake)
     assert_same(seen(lake), expected)
 
@@ -360,7 +360,7 @@ def test_a_lost_layout_is_not_guessed_where_a_division_was_under_way(
     lake = loaded_lake(tmp_path / "dump", tmp_path / "lake")
     log = lake.tables.files(tables.DOCUMENTS)[0]
     log.with_name("1-of-2-0000000001.parquet").write_bytes(log.read_bytes())
-    with pytest.raises(DataError, match=r"of 1 and of 2 parts.*Fetch it from a backup"):
+    with pytest.raises(DataError, match=r"of 1 and of 2 shards.*Fetch it from a backup"):
         lake.layout(MAIN)
 
 
@@ -369,9 +369,9 @@ def test_a_lost_layout_is_not_guessed_where_a_division_was_under_way(
 
 @pytest.mark.long
 def test_a_run_on_parts_gives_the_tables_of_a_run_on_whole_collections(tmp_path: Path) -> None:
-    whole, divided = Lake(tmp_path / "whole"), Lake(tmp_path / "parts")
+    whole, divided = Lake(tmp_path / "whole"), Lake(tmp_path / "shards")
     # How many documents a dump has is not known beforehand: as if it were.
-    assert plan_parts(divided, MAIN, 40, most_documents=10) == 4
+    assert plan_shards(divided, MAIN, 40, most_documents=10) == 4
     environment = dict(os.environ)
     del environment["AIND_ETL_RESULTS_ROOT"]
     for lake in (whole, divided):
@@ -397,7 +397,7 @@ def test_a_run_on_parts_gives_the_tables_of_a_run_on_whole_collections(tmp_path:
     assert_same(*compared)
     before = tables_of(divided)
     rebuilt = subprocess.run(
-        [COMMAND, "rebuild", "--lake", "parts"], cwd=tmp_path, check=True, capture_output=True
+        [COMMAND, "rebuild", "--lake", "shards"], cwd=tmp_path, check=True, capture_output=True
     )
     assert f"{MAIN}/1-of-4" in rebuilt.stdout.decode() + rebuilt.stderr.decode()
     assert_same(tables_of(divided), before)

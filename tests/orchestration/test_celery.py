@@ -18,7 +18,7 @@ from result_endpoint import error
 from worlds import MAIN, assert_same, contents_of
 
 from aind_etl.changelog.passes import Pass
-from aind_etl.changelog.staleness import find_arrivals
+from aind_etl.changelog.staleness import find_stale_collections
 from aind_etl.client.verify import verify_warehouse
 from aind_etl.orchestration.definitions import build_defs
 from aind_etl.orchestration.jobs import REFRESH_COLLECTION, pass_config
@@ -37,7 +37,7 @@ AN_HOUR = 3600
 
 @contextmanager
 def started(folder, services, **choices):
-    """Give the parts, with some processes that start; skip where a part is not to be had."""
+    """Give the shards, with some processes that start; skip where a shard is not to be had."""
     try:
         running = running_cluster(folder, **choices)
         made = running.__enter__()
@@ -53,7 +53,7 @@ def started(folder, services, **choices):
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """Give the parts with three workers, and nobody who asks them for anything."""
+    """Give the shards with three workers, and nobody who asks them for anything."""
     with started(tmp_path_factory.mktemp("cluster"), WORKERS, sessions=2) as made:
         yield made
 
@@ -209,7 +209,7 @@ def is_settled(cluster, instance):
         return False
     etl = Etl(load_settings())
     with etl.open_source() as source:
-        arrivals = find_arrivals(
+        arrivals = find_stale_collections(
             source,
             etl.lake,
             etl.settings.choose,

@@ -15,7 +15,7 @@ from pymongo import MongoClient
 from worlds import read_dump
 
 from aind_etl.changelog.passes import Pass
-from aind_etl.changelog.staleness import find_arrivals
+from aind_etl.changelog.staleness import find_stale_collections
 from aind_etl.contract import tables
 from aind_etl.errors import ConfigurationError
 from aind_etl.lake import Lake
@@ -28,9 +28,9 @@ from aind_etl.orchestration.sensors import (
     ATTEMPT_TAG,
     BATCH_TAG,
     FULL_PASS_OVERDUE,
-    look_at_lake,
-    look_at_session_table,
-    look_at_source,
+    evaluate_lake,
+    evaluate_session_table,
+    evaluate_source,
     pause_after,
 )
 from aind_etl.orchestration.steps import run_lock
@@ -124,7 +124,7 @@ def look(etl, instance, at=None, cursor=None, name="newly_finished_analyses"):
     """Return what a tick asks for: the requests by collection, or the reason for none."""
     context = dg.build_sensor_context(instance=instance, cursor=cursor, sensor_name=name)
     with context:
-        found = look_at_source(context, etl, at or now())
+        found = evaluate_source(context, etl, at or now())
     if isinstance(found, dg.SkipReason):
         return found.skip_message
     for request in found.dynamic_partitions_requests:
@@ -138,7 +138,7 @@ def look(etl, instance, at=None, cursor=None, name="newly_finished_analyses"):
 
 def look_to_publish(etl, instance, at=None):
     with dg.build_sensor_context(instance=instance) as context:
-        found = look_at_lake(context, etl, at or now())
+        found = evaluate_lake(context, etl, at or now())
     return found.skip_message if isinstance(found, dg.SkipReason) else found
 
 
@@ -213,20 +213,20 @@ def test_a_collection_that_grew_too_large_is_asked_for_in_parts_once(
     assert look(etl, instance) == UP_TO_DATE, "nothing is divided for its own sake"
     database[ONE].insert_one({"_id": "new", "nwb_name": "1_2025-01-01.nwb"})
     requests = look(etl, instance)
-    parts = {f"{ONE}/1-of-2", f"{ONE}/2-of-2"}
-    assert requests.keys() == parts
-    assert set(instance.get_dynamic_partitions("collections")) == {*parts, OTHER}
+    shards = {f"{ONE}/1-of-2", f"{ONE}/2-of-2"}
+    assert requests.keys() == shards
+    assert set(instance.get_dynamic_partitions("collections")) == {*shards, OTHER}
     assert {request.tags["aind_etl/reason"] for request in requests.values()} == {
-        "to be divided into 2 parts"
+        "to be divided into 2 shards"
     }
     for request in requests.values():
         assert execute(etl, instance, request, jobs[REFRESH_COLLECTION]) is SUCCESS
     after = etl.lake.tables.scan(tables.ANALYSES, ONE).collect().sort("record_id")
     assert after.filter(pl.col("record_id") != "new").equals(before)
     assert look(etl, instance) == UP_TO_DATE
-    # From now on each part is read by itself, and at night as well.
+    # From now on each shard is read by itself, and at night as well.
     day_after = look(etl, instance, now() + FULL_PASS_OVERDUE + timedelta(hours=1))
-    assert day_after.keys() == {*parts, OTHER}
+    assert day_after.keys() == {*shards, OTHER}
 
 
 @pytest.mark.parametrize(
@@ -418,19 +418,19 @@ def test_since_when_a_source_cannot_be_read_is_part_of_the_lakes_state(
 
 def test_the_session_table_is_asked_for_until_it_was_read_within_a_day(instance):
     job = build_defs().resolve_job_def(SESSIONS)
-    first = look_at_session_table(instance, now())
+    first = evaluate_session_table(instance, now())
     assert isinstance(first, dg.RunRequest)
     instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
-    assert "in flight" in look_at_session_table(instance, now()).skip_message
+    assert "in flight" in evaluate_session_table(instance, now()).skip_message
     run = instance.get_runs(limit=1)[0]
     instance.report_run_failed(run)
-    assert "within a day" in look_at_session_table(instance, now()).skip_message
+    assert "within a day" in evaluate_session_table(instance, now()).skip_message
     later = now() + timedelta(hours=3)
-    assert isinstance(look_at_session_table(instance, later), dg.RunRequest)
+    assert isinstance(evaluate_session_table(instance, later), dg.RunRequest)
     instance.create_run_for_job(job, status=SUCCESS)
-    assert "within a day" in look_at_session_table(instance, later).skip_message
+    assert "within a day" in evaluate_session_table(instance, later).skip_message
     tomorrow = now() + timedelta(hours=27)
-    assert isinstance(look_at_session_table(instance, tomorrow), dg.RunRequest)
+    assert isinstance(evaluate_session_table(instance, tomorrow), dg.RunRequest)
 
 
 class SlowSource(DumpSource):
@@ -450,7 +450,7 @@ class SlowSource(DumpSource):
 def test_a_collection_that_does_not_answer_holds_up_no_other(sample_dump, lake):
     source = SlowSource(sample_dump)
     try:
-        found = find_arrivals(
+        found = find_stale_collections(
             source, lake, sorted, most_documents=1_000_000, within=timedelta(seconds=1)
         )
     finally:

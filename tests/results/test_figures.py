@@ -23,7 +23,7 @@ from aind_etl.results.figures import (
     Figure,
     Selection,
     _file_name,
-    _named_apart,
+    _unique_names,
     choose_figures,
     download_figures,
     preview_of,
@@ -153,7 +153,7 @@ def test_a_name_is_safe_whatever_a_document_says(
 @given(st.lists(st.sampled_from(["aaaaaaaaaa1", "AAAAAAAAAA1", "aaaaaaaaaa2", "b"]), max_size=8))
 def test_no_two_figures_have_one_name(ids: list[str]) -> None:
     figures = [Figure(one, "x", "y", None, _file_name("x", "y", one[:10]), 1) for one in ids]
-    names = [one.file_name.casefold() for one in _named_apart(figures)]
+    names = [one.file_name.casefold() for one in _unique_names(figures)]
     assert len(set(names)) == len(names)
 
 

@@ -40,7 +40,7 @@ from aind_etl.results import (
     open_result_store,
     refresh_result_files,
     refresh_trials,
-    settle_unclaimed_folders,
+    refresh_unclaimed_folders,
 )
 from aind_etl.results import store as results_store
 from aind_etl.results.folders import FileRequest
@@ -441,14 +441,14 @@ def test_only_what_no_collection_claims_is_unclaimed_once_all_are_loaded(few: Fe
         load(few.folder / "both", lake, now=few.clock)
         refresh_results(lake, few.folder / "results", now=few.clock, collections=[name])
     assert set(rows_of(lake, tables.UNCLAIMED_FOLDERS)["location"]) > {few.address(orphan)}
-    assert settle_unclaimed_folders(lake) == 2
+    assert refresh_unclaimed_folders(lake) == 2
     rows = rows_of(lake, tables.UNCLAIMED_FOLDERS)
     assert set(rows.select("source_collection", "location").rows()) == {
         ("first", few.address(orphan)),
         ("second", few.address(orphan)),
     }
     before = tables_of(lake)
-    settle_unclaimed_folders(lake)
+    refresh_unclaimed_folders(lake)
     assert_same(before, tables_of(lake))
 
 

@@ -60,7 +60,7 @@ from worlds import MAIN, assert_same, contents_of, extract, load, loaded_lake, r
 
 from aind_etl.changelog.passes import Pass
 from aind_etl.contract import tables
-from aind_etl.contract.id_ranges import parts
+from aind_etl.contract.id_ranges import shards
 from aind_etl.errors import ConfigurationError, SourceError
 from aind_etl.lake import Lake
 from aind_etl.sources import Document, read_documents
@@ -544,8 +544,8 @@ def test_the_counts_of_the_parts_of_a_collection_are_those_of_their_ids(
     sample.database["odd numbers"].insert_many([{"_id": 1}, {"_id": "1"}, {"_id": None}])
     source = open_gateway(sample, collections=[MAIN, ODD, "odd numbers"])
     for name in (collection, "odd numbers"):
-        counted = [source.count_documents(name, part.shard) for part in parts(of)]
-        assert counted == [len(set(source.list_ids(name, part.shard))) for part in parts(of)]
+        counted = [source.count_documents(name, shard.ids) for shard in shards(of)]
+        assert counted == [len(set(source.list_ids(name, shard.ids))) for shard in shards(of)]
         assert sum(counted) == source.count_documents(name)
 
 
@@ -554,7 +554,7 @@ def test_a_part_that_misses_documents_which_the_source_counts_is_an_error(
 ) -> None:
     source = open_gateway(sample, collections=[MAIN])
     lake.update_layout(MAIN, {"parts": 2})
-    for part in lake.parts(MAIN):
+    for part in lake.shards(MAIN):
         extract(source, part, MAIN)
     before = lake.change_log(MAIN).live_documents().height
     assert before == source.count_documents(MAIN)

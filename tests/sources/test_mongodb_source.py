@@ -48,7 +48,7 @@ from worlds import MAIN, Clock, extract, load, read_dump
 
 from aind_etl.changelog.passes import Pass
 from aind_etl.cli import main
-from aind_etl.contract.id_ranges import parts
+from aind_etl.contract.id_ranges import shards
 from aind_etl.errors import ConfigurationError, SourceError
 from aind_etl.sources import Document, mongodb, read_documents
 from aind_etl.sources.canonical import record_id_of
@@ -990,7 +990,7 @@ def test_an_id_that_is_code_is_refused_by_name_whatever_stands_at_the_ends(
 def test_the_counts_of_the_parts_of_a_collection_are_those_of_their_ids(opened, database, of):
     database["odd"].insert_many([{"_id": one} for one in EVERY_KIND_OF_ID])
     with opened() as source:
-        counted = [source.count_documents("odd", part.shard) for part in parts(of)]
-        listed = [len(set(source.list_ids("odd", part.shard))) for part in parts(of)]
+        counted = [source.count_documents("odd", shard.ids) for shard in shards(of)]
+        listed = [len(set(source.list_ids("odd", shard.ids))) for shard in shards(of)]
     assert counted == listed
     assert sum(counted) == len(EVERY_KIND_OF_ID)

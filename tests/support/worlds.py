@@ -90,7 +90,7 @@ def extract(
     opened = DumpSource(source) if isinstance(source, Path) else source
     reports = {}
     for collection in sorted({*opened.list_collections(), *lake.collections()}):
-        for part in lake.parts(collection):
+        for part in lake.shards(collection):
             with part.lock(collection):
                 part.clear_staging(collection)
                 reports[part.name_of(collection)] = extract_collection(
@@ -103,7 +103,7 @@ def refresh(lake: Lake) -> dict[str, RefreshReport]:
     """Bring the tables of every collection of the lake up to date."""
     reports = {}
     for collection in lake.collections():
-        for part in lake.parts(collection):
+        for part in lake.shards(collection):
             with part.lock(collection):
                 reports[part.name_of(collection)] = refresh_analyses(part, collection)
     return reports

@@ -33,10 +33,10 @@ from aind_etl.contract import tables
 from aind_etl.errors import ConfigurationError, DataError
 from aind_etl.lake import Lake
 from aind_etl.lake.storage.object_store import ObjectStorage
-from aind_etl.settings import as_place
+from aind_etl.settings import parse_location
 from aind_etl.warehouse import location as room
 from aind_etl.warehouse.build import build_warehouse, connect, is_current, opened, read_info
-from aind_etl.warehouse.location import beside, published
+from aind_etl.warehouse.location import file_beside, locate_warehouse
 from aind_etl.warehouse.publishing import publish_warehouse
 
 WHICH = "SELECT value FROM warehouse_info WHERE name = 'version'"
@@ -54,7 +54,7 @@ def publish(tmp_path: Path) -> Callable[..., None]:
     """Give a function that publishes a small warehouse of some version."""
 
     def publish(url: str, version: str, **options: Any) -> None:
-        put(url, version, published(url).standing(), tmp_path)
+        put(url, version, locate_warehouse(url).current(), tmp_path)
 
     return publish
 
@@ -68,7 +68,7 @@ def put(url: str, version: str, replacing: Any, folder: Path) -> None:
         rows = [*facts.items(), ("layout", "1"), ("version", version)]
         connection.executemany("INSERT INTO warehouse_info VALUES (?, ?)", rows)
     try:
-        published(url).publish(building, facts, replacing=replacing)
+        locate_warehouse(url).publish(building, facts, replacing=replacing)
     finally:
         building.unlink(missing_ok=True)
 
@@ -92,10 +92,10 @@ def copies(cache: Path) -> list[Path]:
 
 @pytest.fixture
 def _asked_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_ASK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(room, "_RECHECK_SECONDS", 0.0)
 
 
-# --- published, and read by a copy -----------------------------------------------------------
+# --- published, and read by a copy ------------------------------------------------------------
 
 
 def test_a_warehouse_is_one_object_and_readers_find_in_it_what_was_built(
@@ -125,7 +125,7 @@ def test_whether_it_is_up_to_date_is_known_without_fetching_it(
     with connect(built.warehouse) as connection:
         facts = dict(connection.execute("FROM warehouse_info").fetchall())
     copyfile(built.warehouse, tmp_path / "building.duckdb")
-    published(url).publish(tmp_path / "building.duckdb", facts, replacing=None)
+    locate_warehouse(url).publish(tmp_path / "building.duckdb", facts, replacing=None)
     on_another_machine(monkeypatch, tmp_path / "another")
     with counted() as requests:
         assert is_current(built.lake, url)
@@ -170,12 +170,12 @@ def test_the_store_is_asked_once_in_a_while_and_never_more_than_once_a_question(
 ) -> None:
     publish(url, "first")
     on_another_machine(monkeypatch, tmp_path / "another")
-    monkeypatch.setattr(room, "_ASK_AGAIN_SECONDS", 1000.0)
+    monkeypatch.setattr(room, "_RECHECK_SECONDS", 1000.0)
     with counted() as requests:
         for _ in range(20):
             version_read(url)
     assert requests == {"head_object": 2, "get_object": 1}, "once, and once after it was fetched"
-    monkeypatch.setattr(room, "_ASK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(room, "_RECHECK_SECONDS", 0.0)
     on_another_machine(monkeypatch, tmp_path / "a third")
     version_read(url)
     with counted() as requests:
@@ -203,7 +203,7 @@ def test_a_copy_that_somebody_damaged_is_fetched_again(
     url: str, publish: Callable[..., None], tmp_path: Path, damage: bytes
 ) -> None:
     publish(url, "first")
-    published(url).file().write_bytes(damage)
+    locate_warehouse(url).file().write_bytes(damage)
     assert version_read(url) == "first"
 
 
@@ -246,8 +246,8 @@ def test_many_readers_of_one_machine_fetch_it_once(
 
 READ = """\
 import sys
-from aind_etl.warehouse.location import published
-print(published(sys.argv[1]).file().stat().st_ino)
+from aind_etl.warehouse.location import locate_warehouse
+print(locate_warehouse(sys.argv[1]).file().stat().st_ino)
 """
 
 
@@ -261,7 +261,7 @@ def test_many_processes_of_one_machine_read_one_copy(
         for _ in range(2)
     ]
     said = {reader.communicate()[0] for reader in readers}
-    assert said == {f"{published(url).file().stat().st_ino}\n"}
+    assert said == {f"{locate_warehouse(url).file().stat().st_ino}\n"}
 
 
 def test_what_a_killed_reader_left_is_removed(
@@ -269,7 +269,7 @@ def test_what_a_killed_reader_left_is_removed(
 ) -> None:
     publish(url, "first")
     on_another_machine(monkeypatch, tmp_path / "another")
-    folder = published(url).file().parent
+    folder = locate_warehouse(url).file().parent
     (folder / "warehouse.duckdb").unlink()
     left = folder / ".fetching-before"
     left.mkdir()
@@ -305,7 +305,7 @@ def test_without_the_store_and_without_a_copy_that_is_said(
         with pytest.raises(ConfigurationError, match=r"Check the endpoint .* no copy of the"):
             Warehouse(url).table("analyses")
         with pytest.raises(DataError, match="Check the endpoint"):
-            published(url).exists()
+            locate_warehouse(url).exists()
         assert "no copy of the warehouse on this machine" in warehouse_status(url)
 
 
@@ -329,7 +329,7 @@ def test_a_warehouse_that_was_removed_is_not_read_from_its_copy(
 @pytest.mark.parametrize("wrong", ["s3://warehouse.duckdb", "s3://bucket/lake/", "s3://"])
 def test_an_address_that_names_no_object_is_refused(wrong: str) -> None:
     with pytest.raises(ConfigurationError, match="names no object"):
-        published(as_place(wrong))
+        locate_warehouse(parse_location(wrong))
 
 
 def test_a_folder_in_which_no_copy_can_be_kept_is_named(
@@ -351,7 +351,7 @@ def test_of_two_publishers_the_second_does_not_overwrite_what_the_first_publishe
 ) -> None:
     if before is not None:
         publish(url, before)
-    seen = published(url).standing()
+    seen = locate_warehouse(url).current()
     publish(url, "of the first")
     with pytest.raises(DataError, match=r"was published by another run at the same time\. Nothing"):
         put(url, "of the second", seen, tmp_path)
@@ -376,7 +376,9 @@ def test_a_build_that_was_overtaken_is_refused(
     with pytest.raises(DataError, match="was published by another run at the same time"):
         build_warehouse(built.lake, url, validate=overtaken)
     assert version_read(url) == "of another machine, whose lock was lost"
-    assert [path.name for path in published(url).file().parent.iterdir() if path.is_dir()] == []
+    assert [
+        path.name for path in locate_warehouse(url).file().parent.iterdir() if path.is_dir()
+    ] == []
 
 
 def test_a_publication_whose_answer_was_lost_is_known_as_one_s_own(
@@ -406,7 +408,7 @@ def test_a_publisher_killed_before_or_after_its_request_leaves_the_old_or_the_ne
     assert requests.is_dead
     is_sent = request_ == 2
     assert version_read(url) == ("second" if is_sent else "first")
-    assert published(url).told()["inputs"] == version_read(url)
+    assert locate_warehouse(url).metadata()["inputs"] == version_read(url)
     publish(url, "third")
     assert version_read(url) == "third"
 
@@ -425,7 +427,7 @@ def test_any_store_that_fsspec_opens_will_do(
     warehouse = Warehouse(url)
     assert warehouse.table("analyses").height == built.lake.tables.count_rows(tables.ANALYSES)
     assert is_current(built.lake, url)
-    seen = published(url).standing()
+    seen = locate_warehouse(url).current()
     publish(url, "second")
     assert warehouse.sql(WHICH).item() == "second"
     assert not is_current(built.lake, url)
@@ -437,7 +439,7 @@ def test_any_store_that_fsspec_opens_will_do(
 
 
 def test_a_page_beside_it_is_an_object_that_browsers_open(url: str) -> None:
-    with beside(url, "report.html") as (place, path):
+    with file_beside(url, "report.html") as (place, path):
         path.write_text("<p>a page</p>")
     assert place == f"{url.rpartition('/')[0]}/report.html"
     store = s3fs.S3FileSystem()

@@ -30,7 +30,7 @@ from aind_etl.client.report.figures import (
     TRAJECTORY_AGENTS,
 )
 from aind_etl.errors import ConfigurationError
-from aind_etl.settings import Place
+from aind_etl.settings import WarehouseLocation
 from aind_etl.warehouse.build import connect, read_info
 
 _HERE = Path(__file__).parent
@@ -69,7 +69,7 @@ class ReportSummary:
     newest_session: date | None
 
 
-def write_report(warehouse: Place, output: Path) -> ReportSummary:
+def write_report(warehouse: WarehouseLocation, output: Path) -> ReportSummary:
     """Write the report on a warehouse as one page that needs no network.
 
     Parameters

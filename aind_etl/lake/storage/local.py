@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Location = Path | UPath
     """Where a file lies: on a disk, or at a URL."""
-from aind_etl.lake.storage.locks import held_once
+from aind_etl.lake.storage.locks import refuse_reentry
 
 _STAGING = "_staging"
 _LOCKS = "_locks"
@@ -240,7 +240,7 @@ class LocalStorage:
         holder = folder / f"{name}.holder"
         lock = filelock.FileLock(folder / f"{name}.lock")
         with (
-            held_once(str(folder / name), purpose),
+            refuse_reentry(str(folder / name), purpose),
             self._acquired(lock, holder, purpose, wait_seconds),
         ):
             yield

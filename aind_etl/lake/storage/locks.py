@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def held_once(name: str, purpose: str) -> Iterator[None]:
+def refuse_reentry(name: str, purpose: str) -> Iterator[None]:
     """Refuse a lock that the same thread holds, at once: it would wait for itself.
 
     Raises

@@ -32,14 +32,14 @@ from fsspec import AbstractFileSystem, get_filesystem_class
 from upath import UPath
 
 from aind_etl.errors import ConfigurationError, DataError
-from aind_etl.lake.storage.locks import held_once
+from aind_etl.lake.storage.locks import refuse_reentry
 
 _LOCKS = "_locks"
 # A lease is renewed three times before it ends, and taken over only when it has ended for longer
 # than two clocks may differ.
 _LEASE_SECONDS = 60.0
 _CLOCKS_DIFFER_SECONDS = 15.0
-_ASK_AGAIN_SECONDS = 0.5
+_RECHECK_SECONDS = 0.5
 _STORE_ERRORS = (OSError, BotoCoreError, ClientError)
 # What is larger is sent in parts, each of which may be sent again by itself.
 _PART_BYTES = 64 << 20
@@ -370,7 +370,10 @@ class ObjectStorage:
         DataError
             Another process holds the lock, or the store cannot be asked.
         """
-        with held_once(f"{self.root}/{name}", purpose), self._leased(name, purpose, wait_seconds):
+        with (
+            refuse_reentry(f"{self.root}/{name}", purpose),
+            self._leased(name, purpose, wait_seconds),
+        ):
             yield
 
     @contextmanager
@@ -384,7 +387,7 @@ class ObjectStorage:
                     "stop it, and run again. A run that was killed keeps its lock for about a "
                     "minute."
                 )
-            time.sleep(_ASK_AGAIN_SECONDS)
+            time.sleep(_RECHECK_SECONDS)
         held = _HELD.setdefault(str(self.root), [])
         held.append(lease)
         try:

@@ -8,8 +8,8 @@ from aind_etl.changelog.passes import ExtractReport, Pass, extract_collection
 from aind_etl.contract import tables
 from aind_etl.errors import AindEtlError, ConfigurationError
 from aind_etl.flatten.refresh import refresh_analyses
-from aind_etl.lake.resharding import divide_as_planned
-from aind_etl.orchestration.metadata import OWNERS, Stopwatch, partition_metadata, table_metadata
+from aind_etl.lake.resharding import reshard_as_planned
+from aind_etl.orchestration.metadata import OWNERS, Timer, partition_metadata, table_metadata
 from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.steps import step
@@ -38,10 +38,10 @@ def documents(
     """Bring a collection's change log up to date with the source."""
     lake, collection = etl.lake_and_collection(context.partition_key)
     etl.progress.step(f"extract {context.partition_key}")
-    watch = Stopwatch()
-    with etl.asking_again(context), etl.open_source() as source:
+    watch = Timer()
+    with etl.retrying(context), etl.open_source() as source:
         _refuse_to_mix(source.name, etl)
-        divide_as_planned(lake, collection)
+        reshard_as_planned(lake, collection)
         with lake.lock(collection):
             lake.clear_staging(collection)
             try:
@@ -91,7 +91,7 @@ def _refuse_to_mix(source: str, etl: Etl) -> None:
 
 
 def _sentence(report: ExtractReport) -> str:
-    parts = [
+    shards = [
         f"{count:,} {word}"
         for count, word in (
             (report.new, "new"),
@@ -101,4 +101,4 @@ def _sentence(report: ExtractReport) -> str:
         )
         if count
     ]
-    return ", ".join(parts) or "nothing new"
+    return ", ".join(shards) or "nothing new"

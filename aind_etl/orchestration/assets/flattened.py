@@ -10,7 +10,7 @@ from aind_etl.flatten import flattener_version
 from aind_etl.flatten.refresh import refresh_analyses
 from aind_etl.orchestration.metadata import (
     OWNERS,
-    Stopwatch,
+    Timer,
     freshness,
     partition_metadata,
     table_metadata,
@@ -46,7 +46,7 @@ def flatten(
     """Flatten what changed in a collection's change log to `analyses` and its children."""
     lake, collection = etl.lake_and_collection(context.partition_key)
     etl.progress.step(f"flatten {context.partition_key}")
-    watch = Stopwatch()
+    watch = Timer()
     with lake.lock(collection):
         report = refresh_analyses(lake, collection, progress=etl.progress.advance)
     context.log.info(str(report))

@@ -6,10 +6,10 @@ from typing import Any
 import dagster as dg
 
 from aind_etl.orchestration.assets.warehouse import WAREHOUSE
-from aind_etl.orchestration.metadata import OWNERS, Stopwatch, uri
+from aind_etl.orchestration.metadata import OWNERS, Timer, uri
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.steps import step
-from aind_etl.warehouse.location import beside
+from aind_etl.warehouse.location import file_beside
 
 
 @dg.asset(
@@ -26,9 +26,9 @@ def report(etl: dg.ResourceParam[Etl]) -> dg.MaterializeResult[Any]:
     from aind_etl.client.report import write_report  # noqa: PLC0415 - slow to import
 
     etl.progress.step("draw the report")
-    watch = Stopwatch()
+    watch = Timer()
     warehouse = etl.settings.warehouse_path
-    with beside(warehouse, "report.html") as (place, path):
+    with file_beside(warehouse, "report.html") as (place, path):
         summary = write_report(warehouse, path)
     return dg.MaterializeResult(
         metadata={

@@ -14,7 +14,7 @@ from aind_etl.errors import SourceError
 from aind_etl.lake import Lake
 from aind_etl.orchestration.metadata import (
     OWNERS,
-    Stopwatch,
+    Timer,
     figures_preview,
     partition_metadata,
     table_metadata,
@@ -73,7 +73,7 @@ def list_results(
 
     lake, collection = etl.lake_and_collection(context.partition_key)
     etl.progress.step(f"list result folders of {context.partition_key}")
-    watch = Stopwatch()
+    watch = Timer()
     with open_store(context, etl) as store, lake.lock(collection):
         report = refresh_result_files(
             lake,
@@ -106,7 +106,7 @@ def read_results(
 
     lake, collection = etl.lake_and_collection(context.partition_key)
     etl.progress.step(f"read trials of {context.partition_key}")
-    watch = Stopwatch()
+    watch = Timer()
     with open_store(context, etl) as store, lake.lock(collection):
         report = refresh_trials(
             lake,
@@ -131,7 +131,7 @@ def open_store(context: dg.AssetExecutionContext, etl: Etl) -> Iterator["ResultS
     """
     from aind_etl.results import open_result_store  # noqa: PLC0415 - slow to import
 
-    with etl.asking_again(context):
+    with etl.retrying(context):
         try:
             with open_result_store(etl.settings) as store:
                 yield store
@@ -144,7 +144,7 @@ def _materializations(
     made: tuple[Table, ...],
     collection: str,
     report: "ResultFilesReport | TrialsReport",
-    watch: Stopwatch,
+    watch: Timer,
 ) -> Iterator[dg.MaterializeResult[Any]]:
     counts = {name: count for name, count in asdict(report).items() if name != "collection"}
     for table in made:

@@ -8,7 +8,7 @@ import dagster as dg
 
 from aind_etl.contract import tables
 from aind_etl.orchestration.assets.results import open_store
-from aind_etl.orchestration.metadata import OWNERS, Stopwatch, table_metadata, uri
+from aind_etl.orchestration.metadata import OWNERS, Timer, table_metadata, uri
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.steps import step
 
@@ -39,7 +39,7 @@ def sessions(
     from aind_etl.sessions import refresh_sessions  # noqa: PLC0415 - slow to import
 
     etl.progress.step("read the session table")
-    watch = Stopwatch()
+    watch = Timer()
     with open_store(context, etl) as store:
         report = refresh_sessions(etl.lake, store, location=etl.settings.session_table)
     if report.note:

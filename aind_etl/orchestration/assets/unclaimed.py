@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 
 from aind_etl.contract import tables
-from aind_etl.orchestration.metadata import OWNERS, Stopwatch, table_metadata, uri
+from aind_etl.orchestration.metadata import OWNERS, Timer, table_metadata, uri
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.steps import step
 
@@ -22,10 +22,10 @@ from aind_etl.orchestration.steps import step
 @step
 def unclaimed_folders(etl: dg.ResourceParam[Etl]) -> dg.MaterializeResult[Any]:
     """Keep, of the folders that were listed, those that no record of any collection claims."""
-    from aind_etl.results import settle_unclaimed_folders  # noqa: PLC0415 - slow to import
+    from aind_etl.results import refresh_unclaimed_folders  # noqa: PLC0415 - slow to import
 
-    watch = Stopwatch()
-    rows = settle_unclaimed_folders(etl.lake)
+    watch = Timer()
+    rows = refresh_unclaimed_folders(etl.lake)
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": rows,

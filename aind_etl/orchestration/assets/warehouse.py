@@ -10,13 +10,13 @@ from aind_etl.contract import FLATTENED_TABLES, TABLES, tables
 from aind_etl.orchestration.assets.results import INVENTORY, TRIALS
 from aind_etl.orchestration.metadata import (
     OWNERS,
-    Stopwatch,
+    Timer,
     arrivals_picture,
     freshness,
     lag_picture,
-    made_column_schema,
-    made_preview,
     uri,
+    view_column_schema,
+    view_preview,
 )
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.steps import step
@@ -98,7 +98,7 @@ def warehouse_asset() -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
     ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
         etl.progress.step("build the warehouse")
-        watch = Stopwatch()
+        watch = Timer()
         try:
             publication = publish_warehouse(
                 etl.lake,
@@ -117,7 +117,7 @@ def warehouse_asset() -> dg.AssetsDefinition:
 
 
 def _materializations(
-    report: BuildReport, made: Sequence[SqlFile], watch: Stopwatch
+    report: BuildReport, made: Sequence[SqlFile], watch: Timer
 ) -> Iterator[dg.MaterializeResult[Any]]:
     yield dg.MaterializeResult(
         asset_key=WAREHOUSE,
@@ -137,8 +137,8 @@ def _materializations(
     with connect(report.place) as connection:
         for file in made:
             metadata: dict[str, Any] = {
-                "dagster/column_schema": made_column_schema(connection, file.name),
-                "preview": made_preview(connection, file.name),
+                "dagster/column_schema": view_column_schema(connection, file.name),
+                "preview": view_preview(connection, file.name),
             }
             if file.name in report.rows:
                 metadata["dagster/row_count"] = report.rows[file.name]

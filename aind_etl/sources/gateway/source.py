@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self
 from urllib.parse import quote
 
-from aind_etl.contract.id_ranges import EVERYTHING, Shard
+from aind_etl.contract.id_ranges import ALL_IDS, Split
 from aind_etl.errors import ConfigurationError, SourceError
 from aind_etl.sources.canonical import OTHER_ID_PREFIX, Document, string_id
 from aind_etl.sources.gateway.client import ASCENDING, DESCENDING, GatewayClient, as_json
@@ -145,36 +145,36 @@ class GatewaySource:
             )
         return found
 
-    def count_documents(self, collection: str, shard: Shard = EVERYTHING) -> int:
-        """Return how many documents of a shard the gateway counts.
+    def count_documents(self, collection: str, split: Split = ALL_IDS) -> int:
+        """Return how many documents of a split the gateway counts.
 
         Raises
         ------
         SourceError
             The gateway cannot be asked.
         """
-        if shard == EVERYTHING:
+        if split == ALL_IDS:
             return self._client.count_documents(collection, {})
-        counted = self._client.count_documents(collection, {"_id": _range(shard)})
-        if shard.holds(OTHER_ID_PREFIX):
-            # All ids that are no text belong to one shard.
-            texts = self._client.count_documents(collection, {"_id": _range(EVERYTHING)})
+        counted = self._client.count_documents(collection, {"_id": _range(split)})
+        if split.holds(OTHER_ID_PREFIX):
+            # All ids that are no text belong to one split.
+            texts = self._client.count_documents(collection, {"_id": _range(ALL_IDS)})
             counted += self._client.count_documents(collection, {}) - texts
         return counted
 
-    def list_ids(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[str]:
-        """Yield the record id of every document of a shard, reading nothing but ids.
+    def list_ids(self, collection: str, split: Split = ALL_IDS) -> Iterator[str]:
+        """Yield the record id of every document of a split, reading nothing but ids.
 
         Raises
         ------
         SourceError
             The collection cannot be read to its end.
         """
-        for document in self._read(collection, shard, ids_only=True):
+        for document in self._read(collection, split, ids_only=True):
             yield document.record_id
 
-    def read_raw(self, collection: str, shard: Shard = EVERYTHING) -> Iterator[Document]:
-        """Yield every document of a shard, in the order of ``_id``, each looked into already.
+    def read_raw(self, collection: str, split: Split = ALL_IDS) -> Iterator[Document]:
+        """Yield every document of a split, in the order of ``_id``, each looked into already.
 
         What is inserted, changed or deleted meanwhile may be seen or not; nothing is given twice.
         In place of a document that is too large for the gateway stands a text that says so.
@@ -184,7 +184,7 @@ class GatewaySource:
         SourceError
             The collection cannot be read to its end.
         """
-        return self._read(collection, shard, ids_only=False)
+        return self._read(collection, split, ids_only=False)
 
     def read_documents_by_id(
         self, collection: str, record_ids: AbstractSet[str]
@@ -235,19 +235,19 @@ class GatewaySource:
         self._workers.shutdown(cancel_futures=True)
         self._client.close()
 
-    def _read(self, collection: str, shard: Shard, *, ids_only: bool) -> Iterator[Document]:
-        """Yield the documents of a shard, or nothing but their ids.
+    def _read(self, collection: str, split: Split, *, ids_only: bool) -> Iterator[Document]:
+        """Yield the documents of a split, or nothing but their ids.
 
         Raises
         ------
         SourceError
-            The shard cannot be read to its end.
+            The split cannot be read to its end.
         """
-        condition = {} if shard == EVERYTHING else {"_id": _range(shard)}
+        condition = {} if split == ALL_IDS else {"_id": _range(split)}
         edges = self._edges(collection, condition)
         if edges:
             last_given = ""
-            for page in self._pages(collection, shard, ids_only=ids_only):
+            for page in self._pages(collection, split, ids_only=ids_only):
                 last_given = self._string_id(collection, page[-1])
                 yield from page
             last = edges[-1]
@@ -259,8 +259,8 @@ class GatewaySource:
                     "ids as text that are none. Read this collection from MongoDB itself, or "
                     "leave it out."
                 )
-        if shard.holds(OTHER_ID_PREFIX):
-            ends = edges if shard == EVERYTHING else self._edges(collection, {})
+        if split.holds(OTHER_ID_PREFIX):
+            ends = edges if split == ALL_IDS else self._edges(collection, {})
             if not all(map(_has_text_id, ends)):
                 yield from self._read_others(collection)
 
@@ -289,8 +289,8 @@ class GatewaySource:
             )
         return edges
 
-    def _pages(self, collection: str, shard: Shard, *, ids_only: bool) -> Iterator[list[Document]]:
-        """Yield the documents of a shard whose ``_id`` is text, in order; no page is empty.
+    def _pages(self, collection: str, split: Split, *, ids_only: bool) -> Iterator[list[Document]]:
+        """Yield the documents of a split whose ``_id`` is text, in order; no page is empty.
 
         While a page is looked at, the next one is on its way.
 
@@ -303,7 +303,7 @@ class GatewaySource:
         limit = most if ids_only else min(most, _FIRST_PAGE_DOCUMENTS)
         most_bytes = self._page_bytes
         coming = self._workers.submit(
-            self._next_page, collection, _range(shard), limit, ids_only=ids_only
+            self._next_page, collection, _range(split), limit, ids_only=ids_only
         )
         try:
             while (page := coming.result()).documents:
@@ -312,7 +312,7 @@ class GatewaySource:
                     most_bytes = page.bytes
                 mean_bytes = max(1, page.bytes // len(page.documents))
                 limit = max(1, min(most, page.limit * 2, most_bytes // mean_bytes))
-                following = _range(shard, self._string_id(collection, page.documents[-1]))
+                following = _range(split, self._string_id(collection, page.documents[-1]))
                 coming = self._workers.submit(
                     self._next_page, collection, following, limit, ids_only=ids_only
                 )
@@ -487,10 +487,10 @@ def _has_text_id(document: Document) -> bool:
     return document.text.startswith('{"_id":"')
 
 
-def _range(shard: Shard, after: str | None = None) -> dict[str, str]:
-    """Return the condition that the strings of a shard meet, those behind one perhaps.
+def _range(split: Split, after: str | None = None) -> dict[str, str]:
+    """Return the condition that the strings of a split meet, those behind one perhaps.
 
     No other ``_id`` meets it.
     """
-    lower = {"$gte": shard.lower} if after is None else {"$gt": after}
-    return lower | ({"$lt": shard.upper} if shard.upper else {})
+    lower = {"$gte": split.lower} if after is None else {"$gt": after}
+    return lower | ({"$lt": split.upper} if split.upper else {})
