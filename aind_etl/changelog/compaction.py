@@ -1,15 +1,11 @@
-"""Few large files of the change log in place of many small ones.
+"""Compaction of the change log: many small files are merged into a few large ones.
 
-Here belongs which files are put together, and in what order files come and go. How the log is
-written and read otherwise belongs to the lake.
-
-A compacted file holds the same versions under the same batch numbers, and is named after the
-first and the last of them; batches with a missing number between them are never put together. It
-appears by a rename, is read whole and compared with the files it was made from, and only then
-they go. Whatever happens in between, no version is missing at any moment, and the lake's own
-readers see each of them once: they leave out a file whose batches another one holds. Whoever
-globs the folder by other means may, between the rename and the last removal, see a version
-twice (equal in every column), or find a file gone that was listed a moment before.
+A compacted file holds the same versions under the same batch numbers, and is named after its first
+and last batch; batches with a missing number between them are never merged. The new file appears
+by a rename, is read back and compared with the files it was made from, and only then are those
+removed. No version is missing at any moment. The lake's own readers see each version once, because
+they skip a file whose batches another one holds. Other readers that glob the folder may, between
+the rename and the last removal, see a version twice or find that a listed file is gone.
 """
 
 from collections.abc import Iterator, Sequence

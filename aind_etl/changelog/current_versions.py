@@ -1,12 +1,8 @@
-"""The live documents of a collection's change log, split by split, for one reading of the log.
+"""The current versions of a collection's documents, one split at a time.
 
-Here belongs how what is known of a collection waits on a disk while splits are compared with it.
-Which versions of the log are live is the lake's to say, and what comparing finds is of no concern
-here.
-
-A version may lie anywhere in the log: whoever looked for a split's would read all of it, once a
-split. So it is read once, a row group at a time and without the documents, and what is read is
-laid into files of one split each.
+A version may lie in any file of the change log, and reading the whole log once per split would be
+slow. The log is therefore read once, without the documents, and its rows are written to one
+temporary file per split.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,4 @@
-"""Several pieces of work at a time, of which the results are taken one by one.
-
-Here belongs how threads are begun, held back and ended; what they do is of no concern here.
-"""
+"""Iterators that run in threads, with their results taken in the order in which they arrive."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,20 +1,12 @@
-"""What is new, changed or gone: from a source to the change log.
+"""Passes over a source: what is new, changed or deleted is appended to the change log.
 
-Here belong the two passes over a collection and the comparison with what the log holds. How a
-source is read and how the log is written belong to their own rooms; what documents mean is of
-no concern here.
+The *new* pass lists ids and reads documents that are missing or recent; the *full* pass reads every
+document and compares contents. Both record deletions. An interrupted pass leaves complete batches,
+and the next pass continues from there.
 
-The *new* pass lists ids and reads what is missing or arrived lately; the *full* pass reads
-everything and compares contents. Both note what is gone. A pass that is interrupted leaves
-whole batches behind, and the next one goes on from there: whatever the log holds already is
-not written again.
-
-A document whose bytes are those of the last time it was read is recognised by them, and not
-brought into canonical form only to find it unchanged.
-
-A large collection is compared split by split (ranges of ids), several at a time: memory is
-bounded by what is under way, never by the collection. Each split is compared on its own, so it
-does not matter in which order, how often, or into how many splits a collection is divided.
+Documents whose raw bytes have not changed are skipped before parsing. A large collection is
+compared in splits (ranges of ids), several at a time, so memory is bounded by the splits in
+progress.
 """
 
 from collections.abc import Callable, Iterable, Iterator

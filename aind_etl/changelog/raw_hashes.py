@@ -1,15 +1,10 @@
-"""Documents recognised by their bytes: what a source gave last time need not be looked into.
+"""A cache of raw-byte hashes that skips unchanged documents.
 
-Here belongs the side file of a collection that says which content the bytes of a document had,
-and what of it may be believed. How contents are compared is of no concern here.
-
-To bring a document into canonical form takes twenty times as long as to hash its bytes. So a
-pass that reads a collection, or a split of it, notes for each document a hash of the bytes it
-came as, beside its record id and content hash. The next pass believes that only where the log
-still holds that content of that record, and only if the canonical form has not changed since.
-Bytes say what they say, whoever wrote them and when: whatever else happened to a record, equal
-bytes are equal contents. Losing or damaging the file costs time, never data: what is not
-recognised is looked into.
+Bringing a document into canonical form takes twenty times as long as hashing its bytes. A pass over
+a collection, or a shard of it, therefore stores the hash of each document's bytes beside its record
+id and content hash. The next pass uses an entry only if the change log still holds that content of
+that record, and if the canonical form has not changed since. The file can be deleted or damaged at
+any time; documents without an entry are parsed.
 """
 
 import logging

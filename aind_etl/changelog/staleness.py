@@ -1,8 +1,7 @@
-"""Which collections of a source, or shards of them, the lake is behind of.
+"""Staleness: which collections, or shards, have changes that the lake does not have.
 
-Here belongs the comparison of a source's fingerprints with the lake's state files: cheap enough
-for every minute, and right whatever else is lost, because nothing but the lake is compared
-with. What is done about it belongs elsewhere.
+The fingerprints of a source are compared with the lake's state files. That is cheap enough for
+every minute, and does not depend on anything but the lake.
 """
 
 import threading

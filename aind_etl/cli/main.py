@@ -1,8 +1,6 @@
-"""The command ``aind-etl``.
+"""The entry point of the command ``aind-etl``.
 
-Here belongs what a person types and reads: arguments, tables on the terminal, exit codes. The
-work is done by the other rooms, which are imported only by the commands that need them: help
-and queries do not wait for Dagster.
+Commands import what they need when they run, so that help and queries do not wait for Dagster.
 """
 
 import sys

@@ -1,8 +1,8 @@
-"""Whether a document meets a condition, as a MongoDB server would say.
+"""Whether a document matches a condition, with the semantics of a MongoDB server.
 
-The rules of paths through lists are the server's: a path goes on through every object of a
-list, a number in it is a position as well as a name, and a list at its end stands for itself
-and for each of its entries. Values compare only with values of their type.
+Paths go through arrays as on the server: a path continues through every object of an array, a
+number in it is a position as well as a key, and an array at its end matches as a whole and by each
+of its elements. Values compare only with values of their type.
 """
 
 import math

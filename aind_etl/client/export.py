@@ -1,7 +1,7 @@
-"""Handing tables on: workbooks, CSV, Arrow and parquet files made from the warehouse.
+"""Exports for other programs: workbooks, CSV, Arrow and parquet files.
 
-Here belongs what other programs open. One query's rows belong to :mod:`aind_etl.client.query`, the
-description of the lake's own files to :mod:`aind_etl.client.data_package`.
+The rows of one query are written by :mod:`aind_etl.client.query`; the lake's own files are
+described by :mod:`aind_etl.client.data_package`.
 """
 
 import math

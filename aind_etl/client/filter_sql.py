@@ -1,11 +1,10 @@
-"""Conditions on documents as SQL over the warehouse's tables.
+"""Filters on documents as SQL over the warehouse's tables.
 
-The contract says where the value at each path of a document went: to a column of `analyses`, to
-one of its children, or to `attributes`. Not all that a document says can be told from there: an
-early analysis without an agent's alias has a derived one, times no longer have their spelling,
-and nothing tells a null from a missing value. Therefore every condition becomes two: what is
-*sure* to meet it, and what *may*. The documents between the two are asked themselves, by
-:mod:`aind_etl.client.document_matching`.
+The contract tells where the value at each path of a document is stored: in a column of `analyses`,
+in a child table, or in `attributes`. The tables do not hold everything: an early analysis without
+an agent's alias has a derived one, times lose their spelling, and a null looks like a missing
+value. Every condition therefore becomes two: one that *surely* matches, and one that *may*.
+Documents between the two are checked by :mod:`aind_etl.client.document_matching`.
 """
 
 import math

@@ -1,7 +1,7 @@
 """The model-fitting query that notebooks know, answered by the warehouse.
 
-Here belong the familiar arguments, columns and notes of :func:`get_mle_model_fitting`. Where
-trial-by-trial variables come from is said in :mod:`aind_etl.client.latents`.
+:func:`get_mle_model_fitting` keeps the arguments, columns and messages of the public reader.
+Trial-by-trial variables come from :mod:`aind_etl.client.latents`.
 """
 
 import logging

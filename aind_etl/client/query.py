@@ -1,6 +1,6 @@
-"""One query on the warehouse, and the ways to hand its rows on.
+"""One query on the warehouse: its rows as a frame, a file or a stream.
 
-Nothing here writes to the warehouse, and no error of a query reaches a user as a traceback.
+The warehouse is opened read-only. Errors of a query are raised with a message for the user.
 """
 
 import re

@@ -1,10 +1,8 @@
-"""Whether source, lake and warehouse agree: counts, and contents.
+"""Verification: whether source, lake and warehouse agree, by counts and by contents.
 
-Here belong the comparisons and how a difference is put in words. Nothing is changed.
-
-The usual comparison lists the source's ids and looks at everything on this side of it. The deep
-one reads every document of the source again and compares its hash, and makes the tables anew
-from the change log, in a folder of its own, to compare them value by value.
+Nothing is changed. The usual verification lists the source's ids and checks everything in the lake.
+The deep one also reads every document of the source and compares its hash, and derives the tables
+again in a temporary folder to compare them value by value.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

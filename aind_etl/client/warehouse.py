@@ -1,8 +1,4 @@
-"""The warehouse as a notebook reads it: its tables as DataFrames, chosen by what people know.
-
-Here belong the questions and their arguments. How the file is opened belongs to
-:mod:`aind_etl.warehouse`, which queries are run to :mod:`aind_etl.client.query`.
-"""
+"""The warehouse for notebooks: its tables as data frames."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -1,9 +1,9 @@
-"""The contract: what a column is, said once.
+"""The contract: every column and table of the lake and the warehouse, defined once.
 
-Here belong every column and table of the lake and the warehouse, with their types, units,
-descriptions and origins, and everything that follows from them alone: polars and arrow
-schemas, DuckDB DDL, the data dictionary. Reading documents, writing files and anything of
-Dagster do not belong here; the contract imports nothing else of the package.
+Types, units, descriptions and origins are in :mod:`.columns` and :mod:`.tables`. Derived from them:
+polars and Arrow schemas (:mod:`.schemas`), DuckDB DDL (:mod:`.ddl`), DDL for other engines
+(:mod:`.engines`) and the data dictionary (:mod:`.dictionary`). :mod:`.id_ranges` defines ranges of
+record ids. The contract imports nothing else of the package.
 """
 
 from aind_etl.contract.columns import Column, Origin

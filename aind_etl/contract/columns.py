@@ -1,7 +1,7 @@
-"""Every column, once: name, type, unit, description, and where it comes from in each format.
+"""Every column: name, type, unit, description, and its origin in each document format.
 
-A column that stands in several tables (the key, say) is one object used several times. What
-a row is and which columns stand together is said in :mod:`aind_etl.contract.tables`.
+A column of several tables (the key, say) is one object. Which columns make up a table is defined in
+:mod:`aind_etl.contract.tables`.
 
 Paths
 -----

@@ -1,8 +1,4 @@
-"""The contract in the words of engines that query the lake's parquet: Spark, Trino and Athena.
-
-Here belongs how each spells a table over files that are there already. The lake's layout itself
-follows from the tables' partitioning.
-"""
+"""Table definitions for engines that query the lake's parquet: Spark, Trino and Athena."""
 
 from collections.abc import Callable
 from enum import StrEnum

@@ -1,10 +1,7 @@
-"""Ranges of record ids, and the shards that a large collection is divided into.
+"""Ranges of record ids: splits that are read in parallel, and shards that are stored.
 
-Here belongs which record id lies in which range. How a collection is read in splits, and what the
-files of a shard are called, is not for here.
-
-Both kinds of ``_id`` there are hexadecimal digits of a hash or of a random number, so ranges of
-equal width hold about equally many documents.
+Ids are hexadecimal digits of a hash or of a random number, so ranges of equal width hold about
+equally many documents.
 """
 
 import re

@@ -1,7 +1,7 @@
-"""The types a column may have.
+"""The types of columns.
 
-Each member's value is the type's name in DuckDB. How the other engines spell it stands in
-:mod:`aind_etl.contract.schemas`, so that naming a type costs no import.
+The value of each member is the type's name in DuckDB; :mod:`aind_etl.contract.schemas` has the
+names of other libraries.
 """
 
 from enum import StrEnum

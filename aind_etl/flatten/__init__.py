@@ -1,9 +1,9 @@
-"""Documents of either format in, rows of the contract out.
+"""Flattening: documents of either format to rows of the contract's tables.
 
-Here belongs everything that knows what a document means: taking it apart as the contract says
-(:mod:`.reading`), what follows from the values taken (:mod:`.deriving`), and the tables made
-of them (:mod:`.tables`). What does not fit is rejected with its reason; what is unknown is kept
-as an attribute. Files, the change log and the merge with earlier rows do not belong here.
+:mod:`.document_reader` parses a document as the contract says, :mod:`.derived` computes derived
+values, and :mod:`.tables` builds the rows. :mod:`.shapes` and :mod:`.batch_reader` do the same for
+many documents of one shape at a time. :mod:`.refresh` keeps the tables in step with the change log.
+Values that do not fit are rejected with a reason, and unknown values become attributes.
 """
 
 from aind_etl.flatten.tables import Flattened, flatten_documents

@@ -1,10 +1,9 @@
-"""Documents of one shape are taken apart together, without a Python object a value.
+"""Documents of one shape are parsed together, without a Python object per value.
 
-Here belongs the quick way from canonical JSON to what :class:`~.gathering.Gathered` gives of
-documents taken apart one by one: cutting a batch into pieces, finding documents of a shape, and
-moving pieces to columns. What a shape is belongs to :mod:`.shapes`. Whatever is not surely as a
-shape says (another kind of value, a number out of range, lists of different lengths) is left to
-the plain reader, whose verdict alone counts.
+A batch of canonical JSON is split into pieces, documents of a known shape are found, and their
+pieces become columns as :class:`~.columns.Gathered` returns them. A document that differs from its
+shape in any way (another type, a number out of range, lists of different lengths) is left to the
+plain reader, which alone rejects values.
 """
 
 from collections import Counter

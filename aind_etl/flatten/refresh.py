@@ -1,11 +1,7 @@
 """Keeping the analysis tables in step with the change log.
 
-Here belongs which documents must be flattened (again) and which partitions that touches. How a
-document is flattened and how a partition is replaced belong to their own rooms.
-
-The work follows the change: only batches that came since the last time are read, and only
-partitions that hold, or will hold, one of their records are rewritten. Memory is bounded by a
-batch of documents and by the largest partition.
+Only batches since the last refresh are read, and only partitions that hold, or will hold, one of
+their records are rewritten. Memory is bounded by a batch of documents and by the largest partition.
 """
 
 from collections.abc import Callable, Iterator

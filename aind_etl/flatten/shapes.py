@@ -1,15 +1,10 @@
-"""What documents of one shape have in common, learned from one of them.
+"""Shapes: what documents with the same structure have in common.
 
-Cut at its quotation marks, canonical JSON is a sequence of *pieces*: a string after each opening
-mark, and after each closing one what stands between two strings, which is punctuation, or
-punctuation around numbers, ``true``, ``false`` and ``null``. Documents that have the same pieces
-but for values are of one *shape*: what the contract makes of a value follows from its piece's
-position. A shape is learned by handing the plain reader (:mod:`.reading`) a document whose values
-were replaced by markers, and looking where they come out, so that the reader alone says what
-documents mean.
-
-Here belongs what can be said of a shape; taking documents apart by it belongs to
-:mod:`.together`.
+Cut at its quotation marks, canonical JSON is a sequence of *pieces*: strings, and the punctuation,
+numbers and literals between two strings. Documents that have the same pieces but for values have
+one *shape*: the position of a piece determines what the contract makes of its value. A shape is
+learned by giving the plain reader (:mod:`.document_reader`) a document whose values are replaced
+by markers, and finding where they appear in its rows.
 """
 
 import re

@@ -1,8 +1,7 @@
-"""How the columns of a parquet file are encoded, so that it is small and anything can read it.
+"""Encodings of parquet columns: small files that every reader understands.
 
-Here belongs what follows from a table's columns and their values; how files are laid out and
-written belongs to :mod:`aind_etl.lake`. Only encodings of parquet 2.6 are used, which readers of
-every age know: DuckDB from 1.0, Spark from 3.3, polars, pyarrow.
+Only encodings of parquet 2.6 are used, which DuckDB from 1.0, Spark from 3.3, polars and pyarrow
+read.
 """
 
 from typing import Any

@@ -1,11 +1,9 @@
-"""Dividing a large collection into shards, and into another number of them.
+"""Resharding: a large collection is divided into shards, or into another number of them.
 
-This module decides how many shards a collection should have, and moves its rows from the present
-shards to the new ones. Parts are defined in :mod:`aind_etl.contract.id_ranges`.
-
-The new files are written beside the present ones, which count until a small file says otherwise;
-only then those go. Whatever happens in between, the lake's own readers see every row once.
-Whoever globs the folders by other means may, until the present files are gone, see rows twice.
+Shards are defined in :mod:`aind_etl.contract.id_ranges`. The new files are written beside the
+present ones, which count until the layout file names the new number; then the old files are
+removed. The lake's own readers see every row once at any moment. Other readers that glob the
+folders may see rows twice until the old files are gone.
 """
 
 from collections.abc import Callable, Iterator, Sequence

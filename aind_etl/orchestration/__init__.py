@@ -1,7 +1,7 @@
-"""All of Dagster, and nothing but Dagster.
+"""All of Dagster: assets, checks, jobs, sensors, schedules, and nothing else.
 
-Each asset is a few lines that call a room of the package and report metadata. Work itself does
-not belong here, and no other room imports Dagster.
+An asset is a few lines that call another package and report metadata. No other package imports
+Dagster.
 """
 
 import warnings

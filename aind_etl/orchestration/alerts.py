@@ -1,8 +1,4 @@
-"""Failure alerts: one message to a chat room for what failed since the last.
-
-Here belongs what is worth a message, what it says and how often one is sent. How a run is
-mended is said by the error itself.
-"""
+"""Failure alerts: one message to a chat room for everything that failed since the last one."""
 
 import json
 from collections.abc import Sequence

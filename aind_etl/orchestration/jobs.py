@@ -1,7 +1,4 @@
-"""The jobs: what is run as one.
-
-Here belongs which assets and checks are run together, and nothing of when.
-"""
+"""The jobs: which assets and checks run together."""
 
 import dagster as dg
 

@@ -1,9 +1,8 @@
-"""The partitions: one a collection, or one for each shard that a large one is divided into.
+"""Dynamic partitions: one per collection, or one per shard of a large collection.
 
-Here belongs what a partition is called and how new ones come. They are found in the source rather
-than written down. The partition of a collection that is gone from the source stays, as its history
-does in the lake; those of shards that a collection has no more go, and what Dagster knows of their
-runs stays.
+Partitions follow the source. The partition of a collection that is gone from the source stays,
+like its history in the lake; partitions of shards that no longer exist are removed, and their runs
+stay in Dagster's history.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""What every asset works with: the settings, and the rooms opened by them."""
+"""The resource of every asset: the settings, and what they open."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext

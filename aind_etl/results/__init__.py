@@ -1,14 +1,12 @@
-"""Result folders: what lies beside each record in an object store, and what is read from it.
+"""Result folders: the files beside each record in an object store, and the tables read from them.
 
-- ``store``: listing and reading many folders at a time, and what is done when the store fails
+- ``store``, ``s3``, ``local``, ``folders``, ``faults``: listing and reading many folders at a time
 - ``inventory``: the tables `result_folders`, `result_files` and `unclaimed_folders`
 - ``result_json``: one result file, from bytes to arrays
 - ``trials``: the tables `trials`, `analyses_latents`, `other_latents` and `rejected_results`
-- ``session_table``, ``pickled_frame``: the table `sessions`, from a pickle that is never run
 - ``figures``: the figures of fitted sessions, as files and as previews
 
-Every table but `sessions` follows `analyses`: a record that is gone, or whose location changed,
-loses its rows. Nothing of Dagster belongs here.
+Every table follows `analyses`: a record that is deleted, or whose location changed, loses its rows.
 """
 
 from aind_etl.results.figures import Figure, newest_figures

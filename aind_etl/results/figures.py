@@ -1,7 +1,6 @@
-"""Figures of fitted sessions: which there are, under names a person can read, and a glance at them.
+"""Figures of fitted sessions: downloads with readable names, and previews of the newest.
 
-Here belong downloading figures to a folder, and previews of the newest. Which analyses have one is
-asked of the tables, never of the store.
+Which analyses have a figure is known from the tables; the store is not listed again.
 """
 
 import os

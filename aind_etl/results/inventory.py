@@ -1,12 +1,8 @@
-"""The inventory: which files lie in the result folder of each analysis.
+"""The inventory: which files the result folder of each analysis holds.
 
-Here belongs which folders must be looked at (again), how, and what is written of them. How a
-folder is listed belongs to :mod:`aind_etl.results.store`.
-
-What is known follows from the tables themselves: a folder is due when `result_folders` does not
-know its record, or knew another address or an earlier content of the record; when it could not
-be listed; and, as long as its record is recent, when it was empty or lacks a file: documents of
-the prototype are written before their files.
+A folder is due when `result_folders` does not know its record, or knew another address or an
+earlier content of the record; when it could not be listed; and, as long as its record is recent,
+when it was empty or lacks a file, because the prototype writes documents before their files.
 """
 
 from collections.abc import Callable, Iterator

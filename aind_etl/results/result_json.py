@@ -1,9 +1,7 @@
-"""One result file: from its bytes to arrays of trials, or the reason why not.
+"""One result file: from bytes to arrays of trials, or the reason why it is rejected.
 
-Here belongs what a result file looks like, and what in it contradicts itself. Most of a file is
-the optimizer's population, which is skipped without being made into objects: only what
-:class:`_Fit` names is decoded. Which files are read, and the tables made of them, do not belong
-here.
+Most of a file is the optimizer's population, which is skipped without creating objects: only the
+fields of :class:`_Fit` are decoded.
 """
 
 import json

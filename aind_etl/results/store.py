@@ -1,12 +1,7 @@
-"""Access to the result folders: an object store, or a folder that stands in for it.
+"""The store of the result folders: listing and reading, many requests at a time.
 
-Here belong listing and reading, many at a time, and what is done when the store does not answer
-as it should. What the files mean does not belong here. Nothing is ever written: the only requests
-made are ``ListObjectsV2`` and ``GetObject``.
-
-One event loop in a thread of its own makes the requests; whoever asks takes the answers one
-after the other, in the order in which they come. Answers not yet taken hold back new requests,
-so that memory is bounded however slowly they are taken.
+One event loop in a thread makes the requests; the caller receives the answers in the order in which
+they arrive. Answers that are not yet taken hold back new requests, so that memory is bounded.
 """
 
 import asyncio

@@ -1,12 +1,8 @@
-"""Trial-by-trial variables: the tables made of the result files.
+"""Trial-by-trial variables: the tables read from the result files.
 
-Here belongs which result files must be read (again), and what is written of them. What a result
-file looks like belongs to :mod:`aind_etl.results.result_json`, how it is had from the store to
-:mod:`aind_etl.results.store`.
-
-What is known follows from the tables: a file is read when neither `analyses_latents` nor
-`rejected_results` knows it with its present mark. What could not be reached is asked for again by
-every run; what was rejected is tried again when this code changes.
+A file is read when neither `analyses_latents` nor `rejected_results` knows it with its present
+etag. Files that could not be reached are retried by every run; rejected files are retried when
+this code changes.
 """
 
 import logging

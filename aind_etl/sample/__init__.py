@@ -1,10 +1,9 @@
-"""A small world made by simulation: sessions, agents, and what two pipelines wrote of them.
+"""A simulated world: sessions, agents, and the documents that two pipelines wrote about them.
 
-It is the source an installation starts with, and the data of tests and benchmarks at any size.
-The package knows nothing of what is later made of its documents. Public are
-:class:`SampleWorld`, :func:`write_world` and :class:`WorldSummary`.
+It is the default source of an installation, and the data of tests and benchmarks at any size.
+Public names: :class:`SampleWorld`, :func:`write_world` and :class:`WorldSummary`.
 
-- ``agents``: what agents there are; ``dynamics``: how they choose and learn
+- ``agents``: the catalogue of agents; ``dynamics``: how they choose and learn
 - ``dispositions``, ``calendar``, ``sessions``: subjects, their days, their behaviour
 - ``fits``, ``latents``: agents fitted to sessions
 - ``runs``: which pipeline analysed what, and with which oddities

@@ -1,7 +1,6 @@
-"""The catalogue of foraging agents, made by rule.
+"""The catalogue of foraging agents: alias, class, keyword arguments, parameters and bounds.
 
-Here stands what an agent *is*: its alias, class, keyword arguments, the parameters it is fitted
-with, and their bounds. How agents learn and choose stands in :mod:`aind_etl.sample.dynamics`.
+How agents learn and choose is simulated in :mod:`aind_etl.sample.dynamics`.
 """
 
 from collections.abc import Mapping

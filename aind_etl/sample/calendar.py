@@ -1,8 +1,8 @@
-"""The calendar: which subjects there are, and when each had its sessions.
+"""The calendar: the subjects, and the days of their sessions.
 
-The first sessions are scripted, so that even the smallest worlds show every oddity; the others
-are drawn. What happened in a session stands in :mod:`aind_etl.sample.sessions`, which analyses
-were run over it in :mod:`aind_etl.sample.runs`.
+The first sessions are scripted, so that even the smallest worlds show every oddity; the others are
+drawn. Behaviour is simulated in :mod:`aind_etl.sample.sessions`, and analyses are scheduled in
+:mod:`aind_etl.sample.runs`.
 """
 
 from collections import Counter

@@ -1,8 +1,7 @@
-"""What animals are like: plausible values of every agent's parameters, and how they drift.
+"""Dispositions: plausible parameter values of every agent, and how they drift.
 
-Bounds say what a fit may return; here stands what simulated animals have. A disposition holds a
-value for every parameter of every agent, so that each agent has a sensible neighbourhood in
-which to look for its best fit, whichever agent truly made the choices.
+Bounds limit what a fit may return; a disposition is what a simulated animal has. It holds a value
+for every parameter of every agent, so that each agent has a sensible neighbourhood for its fit.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
 """How foraging agents choose and learn, for many sessions and parameter candidates at a time.
 
-Here stand the equations of the four families and the loop that runs them over a history of
-choices and rewards. A *row* is a session under an agent; a row has several *candidates* of
-parameters. Which candidates to try, and which is best, stands in :mod:`aind_etl.sample.fits`.
+The module holds the equations of the four families and the loop over a history of choices and
+rewards. A *row* is a session under an agent; a row has several *candidates* of parameters.
+:mod:`aind_etl.sample.fits` decides which candidates to try and which is best.
 
 The equations are those of the agents' published implementation: reward-dependent learning and
 forgetting of the unchosen side (Hattori et al. 2019), choice kernels (Bari et al. 2019; Wilson

@@ -1,4 +1,4 @@
-"""The figure of a fitted session: what the subject did, and what the agent made of it."""
+"""The figure of a fitted session: the subject's choices and the agent's prediction."""
 
 from io import BytesIO
 from typing import Any

@@ -1,7 +1,7 @@
 """Documents of the analysis framework: the newer, nested format.
 
-Here stands the frame that all projects' documents have, and the documents of model fitting. Other
-projects' documents stand in :mod:`aind_etl.sample.projects`.
+The module builds the frame of all projects' documents and the documents of model fitting. Those of
+other projects are in :mod:`aind_etl.sample.projects`.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """Documents of the prototype pipeline: the older, flat format.
 
-What they share with the newer format stands in :mod:`aind_etl.sample.documents`.
+What they share with the newer format is in :mod:`aind_etl.sample.documents`.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
-"""Result folders: the files that lie in S3 beside the documents, as a folder tree.
+"""Result folders: the files in S3 beside the documents, as a folder tree.
 
-Here stands which files each pipeline leaves, under which names, and which of them are missing.
-The session table's folder is among them.
+The module decides which files each pipeline leaves, under which names, and which are missing. The
+folder of the session table is among them.
 """
 
 import json

@@ -1,8 +1,8 @@
 """Runs: which analyses were run over which session, by which pipeline, and when.
 
-A run is one pipeline's work on one session: it leaves a document for every agent it fitted. Here
-stands which runs there were and which oddities their documents have; how a document looks stands
-in :mod:`aind_etl.sample.documents`. Oddities that follow from a run's time alone (the writers
+A run is one pipeline's work on one session: it leaves a document for every agent it fitted. The
+oddities of documents are decided here; how a document looks is defined in
+:mod:`aind_etl.sample.documents`. Oddities that follow from a run's time alone (the writers
 changed) are not named here.
 """
 

@@ -1,9 +1,8 @@
-"""The session table: one row a session file, as the pipeline behind the rigs writes it.
+"""The session table: one row per session file, as the pipeline behind the rigs writes it.
 
-Here stands what that table tells of a session beyond its choices: the rig, the task, weight and
-water, the stage of training, and how well the subject foraged. Its columns have two levels, its
-types are those of the real one: object columns of texts, of flags with gaps and of lists beside
-plain numbers.
+It tells of a session beyond its choices: the rig, the task, weight and water, the stage of
+training, and how well the subject foraged. Its columns have two levels, and its types are those of
+the real table: object columns of texts, of flags with gaps and of lists beside plain numbers.
 """
 
 import json

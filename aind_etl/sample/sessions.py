@@ -1,8 +1,7 @@
-"""Behaviour: subjects' sessions of a two-armed foraging task, simulated trial by trial.
+"""Behaviour: sessions of a two-armed foraging task, simulated trial by trial.
 
-Here stand the task (reward probabilities that change in blocks, baiting, ignored trials) and the
-play of agents in it. Which sessions there are, and when, stands in
-:mod:`aind_etl.sample.calendar`.
+The task has reward probabilities that change in blocks, baiting and ignored trials. Dates of
+sessions are in :mod:`aind_etl.sample.calendar`.
 """
 
 from collections import defaultdict

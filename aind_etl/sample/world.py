@@ -1,7 +1,6 @@
 """The sample world: its documents as a stream, and as files on disk.
 
-Here stands the order in which the parts of the simulation work together, a block of sessions at a
-time, so that the memory needed does not grow with the world.
+The simulation runs over a block of sessions at a time, so that memory does not grow with the world.
 """
 
 from collections import Counter

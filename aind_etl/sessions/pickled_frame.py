@@ -1,17 +1,17 @@
-"""A pickled pandas frame, read as data: nothing that the pickle names is ever called.
+"""A pickled pandas frame, read as data: nothing that the pickle names is called.
 
-A pickle is a program, and loading it runs the program. Here it may name only what stands in a
-short list, the constructors of pandas, numpy and datetime that a frame is written with, and each
-of them stands for an inert record of what it would have been called with. The records are taken
-apart to columns by the layout that pandas 1, 2 and 3 share. What a pickle must not name, what is
-damaged and what is larger than it may be is refused, with the name of what it asked for.
+A pickle is a program, and loading it runs the program. Here it may name only the constructors of
+pandas, numpy and datetime on a short list, and each is replaced by an inert record of its
+arguments. The records are converted to columns by the layout that pandas 1, 2 and 3 share.
+Anything else, and anything damaged or too large, is refused with the name of what the pickle asked
+for.
 
-Here belongs reading the pickle, and nothing of sessions. The file imports nothing else of the
-package, as it is run as a process of its own, whose memory and time are limited::
+The file imports nothing else of the package, because it runs as a process of its own with limited
+memory and time::
 
     python -I pickled_frame.py MEMORY_BYTES CPU_SECONDS < frame.pkl > frame.arrow
 
-The columns come out as an arrow stream: named by their number, with the labels they have in the
+The columns come out as an Arrow stream: named by their number, with the labels they have in the
 frame as a list in JSON under ``labels`` in the field's metadata, index levels first. A refusal is
 a line on standard error, and exit code 1.
 """

@@ -1,11 +1,9 @@
 """The session table: what the pipeline that reads the rigs' files knows of each session.
 
-Here belongs how its pickled frame becomes the table `sessions`: the reading process and its
-limits, the names and types of the columns, the key, the rows that stand for one session. How a
-pickle is read without running it stands in :mod:`aind_etl.sessions.pickled_frame`.
-
-The table's columns are data: whichever the frame has come through. They are named after the last
-of their labels in snake case, after all of them where that is not unique.
+The pickled frame is read in a separate process with limits
+(:mod:`aind_etl.sessions.pickled_frame`), and becomes the table `sessions`. All columns of the
+frame are kept. They are named after the last of their labels in snake case, or after all labels
+where that is not unique.
 """
 
 import json

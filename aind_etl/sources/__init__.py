@@ -1,7 +1,7 @@
-"""Where documents come from.
+"""Sources of documents: the protocol they share, and the canonical form of a document.
 
-Here belong the protocol every source follows, the sources themselves, and the canonical form
-they bring documents into. What to do with a document does not belong here.
+:func:`open_source` opens the source of an address. Sources: :mod:`.dump`, :mod:`.sample`,
+:mod:`.mongodb` and :mod:`.gateway`.
 """
 
 from aind_etl.sources.canonical import Document, RawDocument

@@ -1,12 +1,8 @@
-"""A database of MongoDB, or of a server that speaks its protocol, such as Amazon DocumentDB.
+"""A MongoDB database, or a compatible server such as Amazon DocumentDB.
 
-Here belongs all that knows of pymongo: the address and the credentials, pages of a collection,
-what to do when the server does not answer, and words for what went wrong. What documents mean,
-and the form they are brought into, do not belong here.
-
-Every question is a ``find`` that is sorted by ``_id``, bounded, and answered in one reply: no
-cursor stays open at the server, so none can be lost, and any question may be asked again from
-the last ``_id`` seen. Only what DocumentDB has as well is used, and nothing is ever written.
+Every request is a ``find`` that is sorted by ``_id``, bounded, and answered in one reply: no cursor
+stays open at the server, and any request can be repeated from the last ``_id``. Only features of
+DocumentDB are used, and nothing is written.
 """
 
 import logging

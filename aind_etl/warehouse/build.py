@@ -1,11 +1,7 @@
-"""The warehouse: one DuckDB file, built aside from the lake and ``sql/``, published at once.
+"""Building the warehouse: one DuckDB file from the lake and ``sql/``.
 
-Here belong the building, and how the file is opened for reading. The tables come from the
-contract, everything made of them from ``sql/``; how a file gets to its place, and a reader to the
-file, is :mod:`aind_etl.warehouse.location`.
-
-Readers never wait and are never waited for: a reader that holds the old file keeps it, and
-whoever opens the path next has the new one.
+The file is built aside and replaces the published one in one step. Readers that have the old file
+open keep reading it, and new readers get the new one.
 """
 
 import os

@@ -1,11 +1,8 @@
-"""Where a warehouse stands: a file on a disk, or one object of a store and its copy on this disk.
+"""The location of a warehouse: a file on a disk, or one object of a store with a local copy.
 
-Here belong how a finished file is put in its place, and which file a reader opens. What is in it
-does not belong here: that is :mod:`aind_etl.warehouse`.
-
-DuckDB reads a file in small pieces. So whoever reads an object opens a copy in the user's folder
-for caches, which is fetched anew when the object has another etag. A copy is replaced by a
-rename: whoever has the one before open keeps it, and the system removes it when nobody has.
+DuckDB reads a file in small pieces, so readers of an object open a copy in the user's cache folder,
+which is downloaded again when the object has another etag. A copy is replaced by a rename: readers
+that have the previous copy open keep reading it.
 """
 
 import json

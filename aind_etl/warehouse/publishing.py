@@ -1,8 +1,7 @@
-"""Publishing a warehouse only if its checks hold.
+"""Publishing a warehouse if its checks hold.
 
-Here belongs what must hold of a finished file before readers get it, and what happens where it
-does not: the file is thrown away, and what stands at its place stays. How the file is built
-belongs to :mod:`aind_etl.warehouse`, the checks that are SQL to ``sql/checks``.
+A file that fails a check is discarded, and the published file is left in place. Checks in SQL are
+in ``sql/checks``.
 """
 
 from collections.abc import Callable, Iterator, Sequence

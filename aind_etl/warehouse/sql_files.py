@@ -1,9 +1,8 @@
-"""The files of ``sql/``: what stands in them, and in which order they build on each other.
+"""The files of ``sql/``: their contents, and the order in which they depend on each other.
 
-A file of views or marts holds one SELECT, whose name is the file's; the comment it opens with
-says what a row is, and in further lines, ``--   name: meaning``, what columns mean. Macros
-are whole statements, checks SELECTs that return what offends. How they are run belongs to
-:mod:`aind_etl.warehouse`.
+A file of views or marts holds one SELECT and is named after it. Its opening comment says what a row
+is, and further lines, ``--   name: meaning``, describe columns. Macros are whole statements; checks
+are SELECTs that return offending rows.
 """
 
 import json

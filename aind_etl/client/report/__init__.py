@@ -1,10 +1,9 @@
-"""The report: one page of pictures drawn from the marts, for a browser, a screen or paper.
+"""The report: one HTML page of charts, drawn from the marts.
 
-Here belong what the page shows (:mod:`~aind_etl.client.report.figures`), how its charts look
-(:mod:`~aind_etl.client.report.charts`) and how the page is put together
-(:mod:`~aind_etl.client.report.writing`, with ``page.html``, ``page.css`` and ``page.js``). What the
-numbers are is decided by ``sql/``: the page adds up rows of the marts, and computes nothing that
-a query on the warehouse could not repeat.
+:mod:`~aind_etl.client.report.figures` lists what the page shows,
+:mod:`~aind_etl.client.report.charts` defines the charts, and
+:mod:`~aind_etl.client.report.writing` assembles the page with ``page.html``, ``page.css`` and
+``page.js``. The numbers come from ``sql/``; the page only aggregates rows of the marts.
 """
 
 from aind_etl.client.report.writing import ReportSummary, write_report

@@ -1,8 +1,7 @@
-"""How the report's charts are drawn: Vega-Lite specifications by Altair.
+"""The report's charts: Vega-Lite specifications by Altair.
 
-The rows are handed over by the page under the figure's name. Colours are names of the page's
-own (``var(--…)`` in ``page.css``), so light, dark and print are a matter of style sheets, and
-nothing is drawn twice.
+The page passes the rows under the figure's name. Colours are CSS variables of the page, so that
+light, dark and print share one drawing.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
-"""Putting the page together: rows of the warehouse, charts, style and script in one file.
+"""Assembly of the report: rows of the warehouse, charts, style and script in one file.
 
-The page loads nothing from anywhere, and its policy forbids it to. It appears by a rename:
-whoever opens it sees the old page or the new one.
+The page loads nothing from the network, and its content security policy forbids it. It is replaced
+by a rename.
 """
 
 import json

@@ -1,9 +1,4 @@
-"""The few file operations the lake is built on, and their form on a disk.
-
-All that the lake ever does to its files goes through a :class:`Storage`: list, read, write
-whole, remove. A file appears whole or not at all. What the files mean does not belong here; the
-form on an object store is :mod:`aind_etl.lake.storage.object_store`.
-"""
+"""The lake's storage on a local disk."""
 
 import fcntl
 import os

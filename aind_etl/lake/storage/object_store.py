@@ -1,11 +1,8 @@
-"""The few file operations the lake is built on, on an object store.
+"""The lake's storage on an object store, such as S3.
 
-The same interface as :class:`aind_etl.lake.storage.local.LocalStorage`, with the same guarantees: a
-file appears whole or not at all, because it is one request to the store; and one process at a time
-writes what a lock protects. What the files mean does not belong here.
-
-The store is whatever fsspec opens. Locks, and writes that must not overwrite another's, need
-conditional requests, which S3 and its look-alikes have.
+It has the guarantees of :class:`aind_etl.lake.storage.local.LocalStorage`: a file appears complete
+or not at all, because it is one request, and one process at a time holds a lock. Any store that
+fsspec opens can be read; locks and exclusive writes need conditional requests, as S3 has them.
 """
 
 import errno

@@ -1,7 +1,4 @@
-"""The assets: the change log, what is made of it, the warehouse with its views and marts.
-
-Each is a few lines that call a room of the package and report metadata.
-"""
+"""The assets: the change log, the tables derived from it, and the warehouse with views and marts."""
 
 from collections.abc import Sequence
 

@@ -1,7 +1,6 @@
-"""One database behind a gateway, asked by GET alone: ``find`` and ``count_documents``.
+"""Requests to a REST gateway: ``find`` and ``count_documents`` of one database, by GET alone.
 
-Here belongs how a question is asked: how fast, how often, how long it is waited for, and how
-much is asked for at a time. Which questions make up a collection does not belong here.
+The client limits the rate, retries, and adapts the page size.
 """
 
 import json

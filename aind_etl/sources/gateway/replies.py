@@ -1,8 +1,4 @@
-"""What a gateway replies: bodies split into documents, and faults told from them.
-
-Here belongs whether a reply is what was asked for, and whether it may help to ask again. How
-replies are come by does not belong here.
-"""
+"""Replies of a gateway: bodies are split into documents, and faults are classified."""
 
 import math
 import re

@@ -1,11 +1,8 @@
-"""A database behind its REST gateway, as anyone may read it.
-
-Here belongs which questions make up a collection. How one is asked belongs to the client, and
-what documents mean, and the form they are brought into, to other rooms.
+"""A database behind a REST gateway, read without credentials.
 
 The gateway sends as many documents as fit into its payload cap, so a page may be short although
-there are more, and knows no cursor: a collection is read in pages by ``_id``, each asked for
-from the last ``_id`` seen, until there is nothing behind it.
+there are more, and it has no cursors. A collection is read in pages sorted by ``_id``, each
+starting after the last ``_id`` of the previous page.
 """
 
 from collections import deque
