@@ -85,7 +85,7 @@ class Settings(BaseModel):
         When every collection is read in full, as ``HH:MM`` on the clocks of a zone of the IANA
         database.
     alert_webhook_url
-        Where failures are told of: an incoming webhook of Slack or Teams, or anything else that
+        Where alerts are sent: an incoming webhook of Slack or Teams, or anything else that
         takes JSON. A secret.
     dagster_url
         Address of Dagster's page, for links in alerts.

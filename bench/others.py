@@ -86,7 +86,7 @@ def project(source, target, taken):
         value = {"$ifNull": [*paths, None]}
         return {"$convert": {"input": value, "to": kind, "onError": None, "onNull": None}}
 
-    # One row a process; documents of the other format have none.
+    # One row per process; documents of the other format have none.
     processes = {"$ifNull": ["$processing.data_processes", [None]]}
     outputs = "$p.output_parameters"
     # Early code wrote a list.

@@ -25,7 +25,7 @@ _GATHERED_BYTES = 8 << 20
 def current_versions_by_split(
     lake: Lake, collection: str, divided: Sequence[Split]
 ) -> Iterator[Callable[[Split], pl.DataFrame]]:
-    """Give, for the time of a ``with`` block, a function that returns a split's live documents.
+    """Give, for the duration of a ``with`` block, a function that returns a split's live documents.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ def in_parallel(
 ) -> Generator[_Result, None, None]:
     """Yield what several iterators give, in the order in which it comes.
 
-    Whoever takes the results holds the work back: no more than ``workers`` results wait. Where
+    A slow consumer holds the work back: at most ``workers`` results wait. Where
     there is only one thing to do, it is done without threads.
 
     Parameters
@@ -75,7 +75,7 @@ class _ResultQueue(Generic[_Result]):
                 self._give(result)
                 if self.is_over.is_set():
                     return
-        except BaseException as error:  # noqa: BLE001 - raised again by whoever takes the results
+        except BaseException as error:  # noqa: BLE001 - raised again in the consumer's thread
             self._give(_End(error))
         else:
             self._give(_End())

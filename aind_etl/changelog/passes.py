@@ -52,7 +52,7 @@ class Pass(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ExtractLimits:
-    """What a pass takes for recent, for a mishap, and for large.
+    """What a pass takes for recent, as an accidental mass deletion, and as large.
 
     Attributes
     ----------
@@ -362,7 +362,7 @@ class _Pass:
     def _in_portions(
         self, documents: Iterable[RawDocument | Document], known: Known
     ) -> Iterator[pl.DataFrame]:
-        """Yield documents as frames small enough to hold several of, whoever reads besides."""
+        """Yield documents as frames small enough to hold several of."""
         return _in_portions(documents, known, _COMPARED_BYTES // self.source.connections)
 
 
@@ -505,7 +505,7 @@ def _compared(portion: list[RawDocument | Document], known: Known) -> pl.DataFra
             "record_id": [one.record_id for one in made],
             "document": [one.text for one in made],
             "content_hash": [one.content_hash for one in made],
-            # What stands in place of a document may have been made by its source.
+            # The source may have created this placeholder of an unreadable document.
             "raw_hash": [
                 hashes[position] if one.is_readable else None
                 for position, one in zip(positions, made, strict=True)
@@ -543,7 +543,7 @@ def _note_deletions(  # noqa: PLR0913 - all that the message speaks of
     *,
     hint: str,
 ) -> None:
-    """Append deletions, unless there are so many that a mishap is likelier.
+    """Append deletions, unless there are so many that an accidental mass deletion is more likely.
 
     Raises
     ------

@@ -62,7 +62,7 @@ class Known(NamedTuple):
     live: pl.DataFrame
 
     def look_up(self, hashes: Sequence[bytes | None]) -> pl.DataFrame:
-        """Return columns ``record_id``, ``content_hash`` and ``raw_hash``, a row a hash.
+        """Return columns ``record_id``, ``content_hash`` and ``raw_hash``, a row per hash.
 
         Of bytes that are not known there is only the hash.
         """
@@ -163,7 +163,7 @@ class RawHashes:
             self._noted[split] = path
 
     def write(self, divided: Sequence[Split]) -> bool:
-        """Write the side file anew, if anything was noted that it does not say.
+        """Rewrite the file if there are hashes that it does not hold.
 
         Parameters
         ----------
@@ -227,7 +227,7 @@ class RawHashes:
 
 @contextmanager
 def open_raw_hashes(lake: Lake, collection: str) -> Iterator[RawHashes]:
-    """Give, for the time of a ``with`` block, what is known of a collection's bytes."""
+    """Give, for the duration of a ``with`` block, the raw hashes of a collection."""
     with lake.scratch("recognise", collection) as folder:
         yield RawHashes(lake, collection, folder)
 
@@ -253,7 +253,7 @@ class _HashedFile:
 def _checked_footer(file: BinaryIO) -> bytes:
     """Return the end of a side file's parquet, once it is known that all is as it was written.
 
-    Reading damaged parquet may end the process, and this file is never made anew by hand.
+    Reading damaged parquet may end the process, and nobody would repair this file by hand.
 
     Raises
     ------

@@ -208,7 +208,7 @@ def _in_threads(
                 continue
             try:
                 result = call()
-            except Exception as error:  # noqa: BLE001 - handed to whoever asked
+            except Exception as error:  # noqa: BLE001 - passed to the caller
                 answer.set_exception(error)
             else:
                 answer.set_result(result)

@@ -163,7 +163,7 @@ def verify(
             "--deep",
             metavar="",
             help="Read every document of the source again and compare its hash; make the tables "
-            "anew from the change log, aside, and compare every value.",
+            "again from the change log in a temporary folder, and compare every value.",
         ),
     ] = False,
 ) -> None:
@@ -192,7 +192,7 @@ def verify(
             )
             differences += found
             if deep:
-                progress.step(f"make {name} anew")
+                progress.step(f"derive {name} again")
                 differences += verify_tables(store, name, progress=progress.advance)
             counts = (
                 comparison.source,

@@ -26,7 +26,7 @@ def export(
         typer.Option(
             "--format",
             "-f",
-            help="`xlsx` is one workbook with a sheet a table; of the others each table is a file.",
+            help="`xlsx` is one workbook with a sheet per table; the others are one file per table.",
         ),
     ] = None,
     xlsx: Annotated[

@@ -150,7 +150,7 @@ def rebuild(
     warehouse: WarehouseOption = None,
     collection: CollectionOption = None,
 ) -> None:
-    """Make every table and the warehouse anew from the change log.
+    """Derive every table and the warehouse again from the change log.
 
     The source is not read. For a lake with damaged or missing files; a changed flattener needs no
     rebuild, the next run sees it by itself.
@@ -172,7 +172,7 @@ def rebuild(
             for shard in store.shards(name):
                 progress.step(f"flatten {shard.name_of(name)}")
                 with shard.lock(name):
-                    report = refresh_analyses(shard, name, anew=True, progress=progress.advance)
+                    report = refresh_analyses(shard, name, rebuild=True, progress=progress.advance)
                 progress.say(
                     f"{shard.name_of(name)}: {report.flattened:,} documents flattened, "
                     f"{report.rejected:,} rejected, {report.rejected_values:,} values rejected; "

@@ -43,7 +43,7 @@ def data_package(lake: "Lake") -> dict[str, Any]:
     Returns
     -------
     dict
-        A Data Package descriptor, version 1: one resource a table, its partitions as parts.
+        A Data Package descriptor, version 1: one resource per table, its partitions as parts.
 
     Raises
     ------

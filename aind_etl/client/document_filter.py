@@ -219,7 +219,7 @@ def _checked_path(path: str) -> str:
 
 
 def _at(path: str, value: object) -> Condition:
-    """Return the condition that a path and what stands beside it make."""
+    """Return the condition of a path and the value beside it."""
     if isinstance(value, Mapping):
         operators = [key for key in value if isinstance(key, str) and key.startswith("$")]
         if operators and len(operators) == len(value):

@@ -88,9 +88,9 @@ def export(
         The DuckDB file; it is opened for reading only.
     target
         The workbook for ``xlsx``; for the other formats a folder, where each table becomes a file.
-        What stands there is replaced, each file at once.
+        Existing files are replaced, each in one step.
     export_format
-        ``xlsx`` has a sheet a table, and a first one that says what the others are; ``arrow`` is
+        ``xlsx`` has a sheet per table, and a first one that says what the others are; ``arrow`` is
         Arrow's file format, also called Feather.
     tables
         Tables, views or marts; the marts where none are given.

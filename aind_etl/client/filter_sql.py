@@ -496,7 +496,7 @@ def _contract() -> dict[str, tuple[_Place, ...]]:
             for pipeline_format in _FORMATS:
                 origin = column.origin(pipeline_format)
                 is_list = origin.paths and origin.paths[0].endswith("[]")
-                # A note says that more than what stands at the path becomes the value.
+                # The origin says that the value is derived from more than this path.
                 is_exact = len(origin.paths) == 1 and (not origin.note or bool(is_list))
                 for path in origin.paths:
                     place = _Place(pipeline_format, table, column, is_exact)

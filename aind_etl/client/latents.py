@@ -1,6 +1,6 @@
 """Trial-by-trial variables of fits, as arrays.
 
-The warehouse's `trials` and `other_latents` hold them a row a trial, the result files in S3 as
+The warehouse's `trials` and `other_latents` hold them a row per trial, the result files in S3 as
 lists; either way they become the arrays that were written at the fit, and the reward-prediction
 error with them.
 """

@@ -129,7 +129,7 @@ def get_mle_model_fitting(  # noqa: PLR0913, PLR0917 - the arguments people know
         2. ``log_likelihood``, ``prediction_accuracy``, ``k_model``, ``AIC``, ``BIC``, ``LPT``,
            ``LPT_AIC``, ``LPT_BIC``, ``params`` (parameter to value), and the lists
            ``prediction_accuracy_test``, ``prediction_accuracy_fit`` and
-           ``prediction_accuracy_test_bias_only``, one value a fold, empty for a fit of the
+           ``prediction_accuracy_test_bias_only``, one value per fold, empty for a fit of the
            framework without cross-validation;
         3. ``latent_variables`` (name to array) and ``qvalue_spread``. For n trials, ``q_value``
            and ``choice_kernel`` are [2, n + 1], ``choice_prob`` [2, n], ``loss_count``,
@@ -284,7 +284,7 @@ def _first_columns(connection: duckdb.DuckDBPyConnection, fits: pl.DataFrame) ->
 
 @contextmanager
 def _chosen(connection: duckdb.DuckDBPyConnection, fits: pl.DataFrame) -> Iterator[None]:
-    """Make the fits' keys a table ``chosen`` for the time of a ``with`` block."""
+    """Make the fits' keys a table ``chosen`` for the duration of a ``with`` block."""
     keys = fits.select("record_id", "process_index").with_row_index("fit")
     connection.register("chosen", keys.to_arrow())
     try:
@@ -318,7 +318,7 @@ def _metrics(connection: duckdb.DuckDBPyConnection, fits: pl.DataFrame) -> dict[
 def _of_children(
     connection: duckdb.DuckDBPyConnection, n_fits: int, table: str, *columns: str
 ) -> list[list[list[Any] | None]]:
-    """Return columns of a child table: of each a list a fit, None for a fit without a row.
+    """Return columns of a child table: of each a list per fit, None for a fit without a row.
 
     Rows are in the order of the first column.
     """

@@ -181,7 +181,7 @@ def explained(error: duckdb.Error, *, writing: bool = False) -> ConfigurationErr
     ):
         return ConfigurationError(
             f"The warehouse cannot be read: {error}. If it was copied, copy it again; 'aind-etl "
-            "run' builds it anew."
+            "run' builds it again."
         )
     if isinstance(error, duckdb.IOException):
         # DuckDB wraps what the operating system says in JSON.

@@ -194,9 +194,9 @@ def _misfiled(lake: Lake, collection: str) -> Iterator[Difference]:
 def verify_tables(
     lake: Lake, collection: str, *, progress: Callable[[int], None] = lambda _documents: None
 ) -> Iterator[Difference]:
-    """Make a collection's tables anew from the change log, and compare the lake's with them.
+    """Derive a collection's tables again from the change log, and compare the lake's with them.
 
-    A folder for temporary files has to have room for them: ``TMPDIR`` names another.
+    The folder for temporary files needs space for them; ``TMPDIR`` names another one.
 
     Raises
     ------
@@ -211,35 +211,35 @@ def _verify_shard(
     lake: Lake, collection: str, progress: Callable[[int], None]
 ) -> Iterator[Difference]:
     with TemporaryDirectory(prefix="aind-etl-") as scratch, reading(f"{collection!r}"):
-        anew = Lake(Path(scratch))
+        derived = Lake(Path(scratch))
         for file in lake.change_log(collection).files():
-            copy = Path(scratch) / anew.change_log(collection).file_name(file.first, file.last)
+            copy = Path(scratch) / derived.change_log(collection).file_name(file.first, file.last)
             copy.parent.mkdir(parents=True, exist_ok=True)
             if isinstance(file.path, Path):
                 copy.symlink_to(file.path)
             else:
                 copy.write_bytes(file.path.read_bytes())
-        refresh_analyses(anew, collection, anew=True, progress=progress)
+        refresh_analyses(derived, collection, rebuild=True, progress=progress)
         for table in FLATTENED_TABLES:
             months: Sequence[str | None] = [None]
             if table.partitioning is Partitioning.COLLECTION_AND_MONTH:
                 there = {
                     *lake.tables.months(table, collection),
-                    *anew.tables.months(table, collection),
+                    *derived.tables.months(table, collection),
                 }
                 months = sorted(there)
             for month in months:
-                difference = _compare_partition(lake, anew, table, collection, month)
+                difference = _compare_partition(lake, derived, table, collection, month)
                 if difference:
                     yield difference
 
 
 def _compare_partition(
-    lake: Lake, anew: Lake, table: Table, collection: str, month: str | None
+    lake: Lake, derived: Lake, table: Table, collection: str, month: str | None
 ) -> Difference | None:
     """Compare a partition with what the change log makes of it."""
     there = lake.tables.read_partition(table, collection, month)
-    expected = anew.tables.read_partition(table, collection, month)
+    expected = derived.tables.read_partition(table, collection, month)
     if there.equals(expected):
         return None
     wrong = there.join(expected, on=there.columns, how="anti", nulls_equal=True)
@@ -250,7 +250,7 @@ def _compare_partition(
         "lake and change log",
         where,
         f"{wrong.height:,} rows are not what the change log makes, and {missing.height:,} are "
-        f"missing{_examples(records)}. 'aind-etl rebuild' makes the tables anew.",
+        f"missing{_examples(records)}. 'aind-etl rebuild' derives the tables again.",
     )
 
 

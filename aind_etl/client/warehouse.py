@@ -52,7 +52,7 @@ def opened(place: WarehouseLocation) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 class Warehouse(Generic[Frame]):
-    """A warehouse, opened anew for each question: never locked, and never out of date.
+    """A warehouse that is opened for each query: never locked, and never out of date.
 
     Parameters
     ----------

@@ -338,7 +338,7 @@ class _Values:
 
 
 class _Rows:
-    """One row a process of the documents that were matched, and one an attribute."""
+    """One row per process of the documents that were matched, and one an attribute."""
 
     def __init__(
         self, pieces: _Pieces, values: _Values, blocks: list[tuple[Shape, Positions]]
@@ -395,7 +395,7 @@ class _Rows:
         return found.select(_ATTRIBUTES)
 
     def _matrix(self, positions: list[Positions]) -> Positions:
-        """Return pieces, a row a process and a column a position of its shape."""
+        """Return pieces, a row per process and a column a position of its shape."""
         return np.concatenate(
             [
                 np.where(some < 0, some, first + some)

@@ -36,7 +36,7 @@ FOLD_MEASURES = tuple(
     for column in tables.CROSS_VALIDATION.columns
     if column.name not in _KEY_NAMES and column.prototype.paths
 )
-"""The measures that cross-validation gives one value a fold of."""
+"""The measures that cross-validation gives one value per fold of."""
 
 PARALLEL_LISTS = ((FITTED_NAMES, *BOUNDS), FOLD_MEASURES)
 """Columns whose lists in one process are equally long."""
@@ -133,7 +133,7 @@ class Gathered:
             self._add_process(number, process)
 
     def frame(self) -> pl.DataFrame:
-        """Return one row a process: the scalars as they were read, and the lists.
+        """Return one row per process: the scalars as they were read, and the lists.
 
         Dates and times are still texts. Columns the format does not have are NULL.
         """
@@ -153,7 +153,7 @@ class Gathered:
         return pl.DataFrame(columns)
 
     def attributes(self) -> pl.DataFrame:
-        """Return one row an attribute, with the position of its process in :meth:`frame`."""
+        """Return one row per attribute, with the position of its process in :meth:`frame`."""
         sections, paths, values = (
             zip(*self._attributes, strict=True) if self._attributes else ((), (), ())
         )

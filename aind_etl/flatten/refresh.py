@@ -52,7 +52,7 @@ def refresh_analyses(
     lake: Lake,
     collection: str,
     *,
-    anew: bool = False,
+    rebuild: bool = False,
     progress: Callable[[int], None] = lambda _documents: None,
 ) -> RefreshReport:
     """Bring `analyses`, its children and the tables of what is rejected up to date.
@@ -64,7 +64,7 @@ def refresh_analyses(
     ----------
     lake, collection
         Which tables.
-    anew
+    rebuild
         Make every row of the collection from the change log, whatever the tables hold now.
     progress
         Called with the number of documents flattened since the last call.
@@ -81,36 +81,36 @@ def refresh_analyses(
         missing or damaged are made again.
     """
     try:
-        return _refresh(lake, collection, anew=anew, progress=progress)
+        return _refresh(lake, collection, rebuild=rebuild, progress=progress)
     except DamagedTableError as error:
-        if anew:
+        if rebuild:
             raise
-        report = _refresh(lake, collection, anew=True, progress=progress)
+        report = _refresh(lake, collection, rebuild=True, progress=progress)
         return replace(report, repaired=str(error).partition(". ")[0])
 
 
 def _refresh(
-    lake: Lake, collection: str, *, anew: bool, progress: Callable[[int], None]
+    lake: Lake, collection: str, *, rebuild: bool, progress: Callable[[int], None]
 ) -> RefreshReport:
     state = lake.state(collection)
     last_batch = lake.change_log(collection).last_batch()
     gaps = lake.change_log(collection).gaps()
     repaired = ""
-    if not anew and state.log_gaps not in {None, gaps}:
+    if not rebuild and state.log_gaps not in {None, gaps}:
         repaired = "Files of the change log were removed or restored"
-    elif not anew and state.table_sizes is not None:
+    elif not rebuild and state.table_sizes is not None:
         repaired = _damage(state.table_sizes, lake.tables.table_sizes(collection))
-    anew = anew or bool(repaired)
-    is_current = state.flattener == flattener_version() and not anew
+    rebuild = rebuild or bool(repaired)
+    is_current = state.flattener == flattener_version() and not rebuild
     through = state.flattened_through if is_current else 0
-    if through >= last_batch and not anew:
+    if through >= last_batch and not rebuild:
         if state.table_sizes is None and last_batch:
             lake.update_state(
                 collection, {"table_sizes": lake.tables.table_sizes(collection), "log_gaps": gaps}
             )
         return RefreshReport(collection)
     # Where nothing is known to be flattened, rows may be left that no document stands behind.
-    anew = anew or through == 0
+    rebuild = rebuild or through == 0
     changed = _changed_records(lake, collection, through)
     removed = changed.filter(pl.col("operation") == "delete").height
     live = changed.height - removed
@@ -127,8 +127,8 @@ def _refresh(
             rejected[tables.REJECTED_DOCUMENTS].append(flattened.rejected)
             rejected[tables.REJECTED_VALUES].append(flattened.rejected_values)
             progress(documents.height)
-        records = None if anew else changed.select("record_id")
-        # Of a first load it is as large as the collection, and partitions want the room.
+        records = None if rebuild else changed.select("record_id")
+        # In a first load it is as large as the collection, and partitions need the memory.
         del changed
         verdicts = {table: pl.concat(frames) for table, frames in rejected.items()}
         with lake.tables_lock(collection):
@@ -146,7 +146,7 @@ def _refresh(
             if lake.change_log(collection).last_batch() < last_batch:
                 raise DataError(
                     f"The change log of the collection {collection!r} of {lake} vanished while it "
-                    "was flattened. Find out who removed it; the next run reads the source anew."
+                    "was flattened. Find out who removed it; the next run reads the source again."
                 )
             lake.update_state(
                 collection,

@@ -340,7 +340,7 @@ class _Learner:
         return read_document("", text)
 
     def _find_booleans(self, processes: list[Process]) -> None:
-        """Find out which values follow from which boolean, by making one at a time true.
+        """Find which values depend on which boolean, by setting one at a time to true.
 
         Values stand for themselves in what the reader gives; a boolean is found by what changes.
         """

@@ -62,7 +62,7 @@ def flatten_documents(collection: str, documents: pl.DataFrame, unknown_month: s
         The collection they stand in.
     documents
         Columns ``record_id``, ``document`` (canonical JSON), ``content_hash``, ``first_seen_at``
-        and ``changed_at``, one row a document.
+        and ``changed_at``, one row per document.
     unknown_month
         The month to file rows under that have no session date.
 

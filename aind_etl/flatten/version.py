@@ -15,7 +15,7 @@ def flattener_version() -> str:
     """Return a text that differs whenever the code that makes rows of documents does.
 
     It follows from that code itself, so that nobody has to remember to raise a number: rows
-    made by another version, and documents it rejected, are made and tried anew.
+    flattened by another version, and documents it rejected, are flattened again.
     """
     digest = sha256()
     for folder in (Path(aind_etl.contract.__file__).parent, Path(__file__).parent):

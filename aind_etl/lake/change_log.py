@@ -106,7 +106,7 @@ class ChangeLog:
         Returns
         -------
         polars.DataFrame
-            Columns ``record_id``, ``content_hash`` and ``extracted_at``, one row a live document.
+            Columns ``record_id``, ``content_hash`` and ``extracted_at``, one row per live document.
         """
         with self.reporting_damage():
             return current_versions(self.versions().select(LIVENESS_COLUMNS).collect())

@@ -11,12 +11,12 @@ import pyarrow as pa
 
 _COMPRESSION_LEVEL = 3
 # Text that is mostly the digits of a hash. A longer search for repetitions in it finds short ones
-# by chance, which take more room than the digits.
+# by chance, which take more space than the digits.
 _HASHES = frozenset({"record_id", "content_hash", "result_location", "result_url"})
 _HASH_COMPRESSION_LEVEL = 1
 # So many rows tell whether values come again.
 _LOOKED_AT = 1024
-# Where more of the values than this differ, a dictionary of them takes more room than it saves.
+# Where more of the values than this differ, a dictionary takes more space than it saves.
 _MOST_DIFFERENT = 1 / 2
 
 

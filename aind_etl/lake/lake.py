@@ -210,12 +210,12 @@ class Lake:
         ):
             layout = self._files.written_layout(collection)
             if layout is None:
-                # Whoever sees it whole asks whether there are shards; nobody else need pay for it.
+                # Only the view of the whole collection has to check for shards.
                 layout = Layout() if self.shard == UNSHARDED else self.layout(collection)
             if layout.shards != self.shard.of:
                 raise ReshardedError(
                     f"The collection {collection!r} of {self} lies in {layout.shards} shards, and "
-                    f"this run is for one of {self.shard.of}: it was divided anew meanwhile. Run "
+                    f"this run is for one of {self.shard.of}: it was resharded meanwhile. Run "
                     "again; the sensor asks for the present shards by itself."
                 )
             yield
@@ -224,13 +224,13 @@ class Lake:
     def tables_lock(self, collection: str) -> Iterator[None]:
         """Hold still the tables made of a collection's change log; wait until they stand still.
 
-        Whoever replaces rows of several of them holds it meanwhile, and so does whoever reads
+        Writers that replace rows of several tables hold it, and so do readers that read
         them all merge_states. Seen whole, those of every shard are held.
         """
         with ExitStack() as held:
             held.enter_context(self._one_tables_lock(collection))
             if self.shard == UNSHARDED:
-                # Nobody divides it anew from here on, as that takes the lock just taken.
+                # Nobody reshards it from here on, as that takes the lock just taken.
                 layout = self._files.written_layout(collection) or Layout()
                 for shard in shards(layout.shards) if layout.shards > 1 else ():
                     held.enter_context(self.for_shard(shard).tables_lock(collection))
@@ -254,7 +254,7 @@ class Lake:
 
     @contextmanager
     def scratch(self, purpose: Scratch, collection: str) -> Iterator[Path]:
-        """Give an empty folder on a disk for the time of a ``with`` block, for this shard alone."""
+        """Yield an empty folder on a disk for the duration of a ``with`` block, for this shard."""
         with self.storage.scratch(self._scratch_name(purpose, collection)) as folder:
             yield folder
 

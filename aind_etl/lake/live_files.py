@@ -46,7 +46,7 @@ class LiveFiles:
     def counting(self, names: Sequence[str]) -> list[str]:
         """Return those names of files that are of this shard; or, of the whole, of any shard.
 
-        Others are there while a collection is being divided anew, or where that was interrupted.
+        Others are there while a collection is being resharded, or where that was interrupted.
         """
         if self.shard != UNSHARDED:
             return [name for name in names if shard_of(name) == self.shard]
@@ -68,7 +68,7 @@ class LiveFiles:
     def decode(self, names: Iterable[str]) -> set[str]:
         """Return the collections whose files have these names.
 
-        What was cut stands in the collection's state; one without a state was never read to its
+        A name that was cut is in the collection's state; one without a state was never read to its
         end, and is read again.
         """
         found = set()

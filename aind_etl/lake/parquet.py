@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Small enough that a query by subject or date skips most of a partition, large enough to
 # compress well.
 ROW_GROUP_ROWS = 32_768
-# What a file says of itself stands at its end, and is rarely larger.
+# The metadata of a file is at its end, and is rarely larger.
 _END_BYTES = 64 << 10
 
 
@@ -151,5 +151,5 @@ def read_schema(path: "Location") -> pa.Schema:
     except pa.ArrowException as error:
         raise DataError(
             f"The file {str(path)!r} is damaged ({str(error).splitlines()[0]}). Remove it; the "
-            "next run writes it anew."
+            "next run writes it again."
         ) from None

@@ -14,7 +14,7 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 class CollectionState(BaseModel):
     """How far a collection was read and flattened; written after the data it speaks of.
 
-    Losing it costs time, never data: everything is then compared, or flattened, anew.
+    It can be deleted at any time; the next run compares and flattens everything again.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -46,7 +46,7 @@ class SourceHealth(BaseModel):
     error
         Why not.
     is_alerted
-        Whether people were told that it cannot be read, and not yet that it can again.
+        Whether an alert was sent that it cannot be read, and none yet that it can be read again.
     """
 
     reached_at: datetime | None = None
@@ -63,7 +63,7 @@ class Layout(BaseModel):
     shards
         How many shards its files lie in.
     planned_shards
-        How many they are to lie in; the first pass over one of those divides them anew.
+        How many they are to lie in; the first pass over one of those reshards them.
     is_to_be_cleared
         Whether files of the layout before may still lie about.
     """
@@ -113,5 +113,5 @@ def parse_state(collection: str, content: bytes | None) -> CollectionState:
         try:
             return CollectionState.model_validate_json(content)
         except ValidationError:
-            pass  # Written by hand or by a later version: what it said is found out anew.
+            pass  # Written by hand or by a later version: its content is determined again.
     return CollectionState(collection=collection)

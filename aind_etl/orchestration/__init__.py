@@ -9,6 +9,6 @@ import warnings
 import dagster as dg
 
 # Backfill policies, freshness policies and the like: their versions are pinned, and a release
-# that changes them is a change of this package. People at a terminal need not be told.
+# that changes them is a change of this package. Users at a terminal need not see them.
 for _category in (dg.BetaWarning, dg.PreviewWarning):
     warnings.filterwarnings("ignore", category=_category)

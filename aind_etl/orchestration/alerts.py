@@ -16,7 +16,7 @@ SECONDS_BETWEEN_LOOKS = 60
 SECONDS_BETWEEN_MESSAGES = 300
 """What fails within this time of a message waits for the next one."""
 SOURCE_AWAY = timedelta(minutes=15)
-"""How long a source cannot be read before people are told."""
+"""How long a source must be unreadable before an alert is sent."""
 
 _SHOWN = 10
 _TEXT_LENGTH = 600
@@ -50,19 +50,19 @@ def send_alerts(context: dg.SensorEvaluationContext, settings: Settings, now: da
     """Send what failed since the last message, if it is time, and return what was done.
 
     The cursor says since when to look, and when a message was last sent. It moves only once a
-    message was taken; a lost one begins anew with what fails from then on.
+    message was accepted; without a cursor, alerts start with the failures from then on.
     """
     url = settings.alert_webhook_url
     if url is None:
         context.update_cursor("")
-        return "AIND_ETL_ALERT_WEBHOOK_URL is not set: nobody is told of failures."
+        return "AIND_ETL_ALERT_WEBHOOK_URL is not set: no alerts are sent."
     try:
         cursor = json.loads(context.cursor or "")
         since = datetime.fromisoformat(cursor["since"])
         sent = datetime.fromisoformat(cursor["sent"]) if cursor["sent"] else None
     except (ValueError, KeyError, TypeError):
         context.update_cursor(json.dumps({"since": now.isoformat(), "sent": None}))
-        return "Failures are told of from now on."
+        return "Alerts are sent for failures from now on."
     if sent is not None and now - sent < timedelta(seconds=SECONDS_BETWEEN_MESSAGES):
         return "A message was sent a moment ago; what fails now waits for the next."
     lake = Lake(settings.lake)

@@ -53,13 +53,13 @@ def dagster_home(lake: Path) -> Path:
 def run_everything(etl: Etl, pass_kind: Pass, *, with_results: bool = True) -> list[str]:
     """Materialise every asset in this process, as runs of the instance.
 
-    A run a collection, as the sensor makes them, and then one that publishes. A collection that
+    A run per collection, as the sensor makes them, and then one that publishes. A collection that
     cannot be read does not keep the others from being published.
 
     Parameters
     ----------
     etl
-        The settings, and who is told of progress.
+        The settings, and the receiver of progress.
     pass_kind
         How thoroughly the collections are compared with the change log.
     with_results
@@ -76,7 +76,7 @@ def run_everything(etl: Etl, pass_kind: Pass, *, with_results: bool = True) -> l
         What went wrong, as the assets raised it; only after what could be read is published.
     """
     os.environ["DAGSTER_HOME"] = str(dagster_home(etl.settings.folder))
-    # Progress is told by the runs themselves; Dagster's own log stands in the instance.
+    # The runs report progress themselves; Dagster's log is kept in the instance.
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     try:
         with (

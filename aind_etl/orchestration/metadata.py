@@ -61,7 +61,7 @@ class Timer:
 
 
 def freshness() -> dg.FreshnessPolicy:
-    """Return how old an asset may become: the nightly pass makes each anew."""
+    """Return how old an asset may become: the nightly pass materialises each again."""
     return dg.FreshnessPolicy.time_window(
         fail_window=timedelta(hours=36), warn_window=timedelta(hours=26)
     )

@@ -15,10 +15,10 @@ from aind_etl.lake import Lake
 _NAME = "collections"
 
 COLLECTIONS = dg.DynamicPartitionsDefinition(name=_NAME)
-"""One partition a collection, or a shard of one."""
+"""One partition per collection, or a shard of one."""
 
 ONE_RUN_EACH = dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
-"""A backfill makes one run a partition: each has its own writer, history and retries."""
+"""A backfill makes one run per partition: each has its own writer, history and retries."""
 
 
 def partition_key(collection: str, shard: Shard) -> str:

@@ -32,7 +32,7 @@ class Etl:
     settings
         The settings.
     progress
-        Who is told how far a run is.
+        The receiver of progress.
     source_retries
         How often a step asks again that could not read from a source.
     opened
@@ -56,7 +56,7 @@ class Etl:
 
     @property
     def limits(self) -> ExtractLimits:
-        """What the passes take for recent, and for a mishap."""
+        """What the passes take as recent, and as an accidental mass deletion."""
         return ExtractLimits(
             look_back=timedelta(days=self.settings.look_back_days),
             max_deleted_share=self.settings.max_deleted_share,
@@ -64,7 +64,7 @@ class Etl:
         )
 
     def open_source(self) -> AbstractContextManager[Source]:
-        """Open the source for the time of a ``with`` block."""
+        """Open the source for the duration of a ``with`` block."""
         if self.opened is not None:
             return nullcontext(self.opened)
         return open_source(self.settings.source, **self.settings.source_options())
@@ -76,7 +76,7 @@ class Etl:
 
     @contextmanager
     def keeping_source_open(self) -> Iterator[Self]:
-        """Give the same with a source that stays open for the time of a ``with`` block."""
+        """Give the same with a source that stays open for the duration of a ``with`` block."""
         with self.open_source() as source:
             yield replace(self, opened=source)
 

@@ -34,7 +34,7 @@ def all_schedules(settings: Settings) -> Sequence[dg.ScheduleDefinition]:
         cron_schedule=f"{at.minute} {at.hour} * * *",
         execution_timezone=settings.time_zone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Reads every collection in full, a run a partition; the warehouse follows.",
+        description="Reads every collection in full, a run per partition; the warehouse follows.",
     )
     def nightly_full_pass(
         context: dg.ScheduleEvaluationContext, etl: dg.ResourceParam[Etl]

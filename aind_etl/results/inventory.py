@@ -224,7 +224,7 @@ def records_with_folders(lake: Lake, collection: str) -> pl.DataFrame:
 def remove_gone(
     lake: Lake, collection: str, records: pl.DataFrame, others: list[Table], index: Table
 ) -> int:
-    """Remove the rows of records that are gone from a partition they stand in.
+    """Remove the rows of deleted records from a partition.
 
     Parameters
     ----------

@@ -72,7 +72,7 @@ class _Settings(msgspec.Struct):
 
 
 class _Fit(msgspec.Struct):
-    """Fitting results, as far as trials are told."""
+    """Fitting results, with the fields that trials need."""
 
     n_trials: int | None = None
     fit_settings: _Settings | None = None
@@ -114,7 +114,7 @@ _VARIABLES = {
 
 
 def read_result(content: bytes) -> Trials:
-    """Return the trials told in a result file.
+    """Return the trials of a result file.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def read_result(content: bytes) -> Trials:
 
 
 def read_document(text: str, process_index: int) -> Trials | None:
-    """Return the trials told in a document of either format; None where they are trimmed.
+    """Return the trials of a document of either format; None where they are trimmed.
 
     Parameters
     ----------

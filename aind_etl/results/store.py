@@ -209,7 +209,7 @@ class ResultStore:
         self._loop.close()
 
     async def _end(self) -> None:
-        # Whoever is interrupted while it takes answers has no chance to say that it wants no more.
+        # A consumer that is interrupted has no chance to cancel its requests.
         under_way = asyncio.all_tasks() - {asyncio.current_task()}
         for task in under_way:
             task.cancel()

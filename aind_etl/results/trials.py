@@ -353,7 +353,7 @@ _RECORD = tuple(_Record.__dataclass_fields__)
 
 @dataclass
 class _Found:
-    """What a batch of result files told."""
+    """The contents of a batch of result files."""
 
     loaded: list[tuple[_Record, Trials]] = field(default_factory=list)
     rejected: list[tuple[_Record, str, str | None, str]] = field(default_factory=list)

@@ -107,7 +107,7 @@ class Dynamics(ABC):
 
 
 class _QLearning(Dynamics):
-    """One value a side; subclasses say how values become choices."""
+    """One value per side; subclasses say how values become choices."""
 
     def __init__(self, parameters: Parameters) -> None:
         super().__init__(parameters)

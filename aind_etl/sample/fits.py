@@ -39,7 +39,7 @@ _ROWS_TOGETHER = 256
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """What the fits to parts of a session predict of the rest, one value a fold.
+    """What the fits to parts of a session predict of the rest, one value per fold.
 
     Parameters
     ----------

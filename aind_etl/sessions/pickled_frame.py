@@ -209,7 +209,7 @@ class _ByteArray:
 
 
 class _MemberOfZoneInfo:
-    """The one attribute a frame asks for: how a ZoneInfo is made when it is loaded."""
+    """The one attribute that frames use: the function that restores a ZoneInfo."""
 
     def __new__(cls, owner: object, name: str) -> Any:  # noqa: ANN401 - a pickle gets the class itself
         zone_info = _ADMITTED["zoneinfo", "ZoneInfo"]
@@ -404,7 +404,7 @@ def _backed(kind: str, dtype: object, data: object) -> Any:  # noqa: ANN401 - an
 
 
 def _numpy(array: object) -> np.ndarray:
-    """Return an array of numpy, made anew from its bytes or its list of objects."""
+    """Return a numpy array, built from its bytes or its list of objects."""
     record = _expect(array, _FROM_BUFFER, _RECONSTRUCT)
     if record.name == _FROM_BUFFER:
         data, dtype, shape, order = record.arguments
@@ -436,7 +436,7 @@ def _dtype(dtype: object) -> np.dtype[Any]:
 
 
 def _arrow(array: object) -> pa.ChunkedArray:
-    """Return an array of arrow, made anew from its buffers and checked."""
+    """Return an Arrow array, built from its buffers and validated."""
     record = _expect(array, _ARROW, _CHUNKS)
     if record.name == _CHUNKS:
         chunks = [chunk for one in record.arguments[0] for chunk in _arrow(one).chunks]

@@ -323,7 +323,7 @@ _NEVER_MIND = (
 
 @cache
 def _reader_version() -> str:
-    """Return a hash of the code that makes the table, so that other code makes it anew."""
+    """Return a hash of the code that builds the table, so that other code builds it again."""
     digest = sha256()
     for path in (__file__, str(pickled_frame.__file__), str(deriving.__file__)):
         digest.update(Path(path).read_bytes())
@@ -356,7 +356,7 @@ def session_rows(columns: pa.Table, investigators: dict[str, str]) -> tuple[Tabl
     table
         The contract's table with the further columns there are.
     rows
-        One row a session key.
+        One row per session key.
 
     Raises
     ------
@@ -496,7 +496,7 @@ def _session_key(frame: pl.DataFrame) -> pl.Expr:
 
 
 def _one_row_per_session(keyed: pl.DataFrame) -> pl.DataFrame:
-    """Return one row a key, with the other rows of it as JSON.
+    """Return one row per key, with the other rows of it as JSON.
 
     Two rows are one session when the file was saved twice on a day, or when the table holds it
     twice. The one with the most finished trials stands, then the one with the most values; rows

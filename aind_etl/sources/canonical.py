@@ -81,7 +81,7 @@ class Document(NamedTuple):
 
     @property
     def is_readable(self) -> bool:
-        """Whether it is a JSON or BSON document, rather than what stands in place of one."""
+        """Whether it is a document, rather than a placeholder for an unreadable one."""
         return self.text.startswith("{")
 
 

@@ -1,4 +1,4 @@
-"""A dump on disk: a folder with one file a collection.
+"""A dump on disk: a folder with one file per collection.
 
 ``<collection>.jsonl``, ``.json`` and ``.bson``, each also ``.gz``, are what ``mongoexport``
 and ``mongodump`` write. Files are streamed; nothing is held longer than a document.
@@ -91,7 +91,7 @@ class DumpSource:
         return sorted(self._files())
 
     def count_documents(self, collection: str, split: Split = ALL_IDS) -> None:
-        """Return nothing: whoever counts has read the file."""
+        """Return nothing: counting would mean reading the file."""
 
     def list_ids(self, collection: str, split: Split = ALL_IDS) -> Iterator[str]:
         """Yield the record id of every document of a split."""
@@ -271,7 +271,7 @@ def _split_json(file: BinaryIO) -> Iterator[bytes]:  # noqa: PLR0912 - one a kin
     """Yield the documents of a file of JSON: one array, or values one after the other.
 
     Only strings and brackets are looked at, so that one malformed document does not take its
-    neighbours with it. What stands between two documents and is no separator is a document of
+    neighbours with it. Text between two documents that is no separator is a document of
     its own.
 
     Raises
@@ -358,7 +358,7 @@ def _expect_whole(text: bytes) -> None:
 
 
 def _stray(text: bytes) -> Iterator[bytes]:
-    """Yield what stands between two documents, if it is anything."""
+    """Yield the text between two documents, if there is any."""
     stripped = text.strip(_BETWEEN_DOCUMENTS)
     if stripped:
         yield stripped

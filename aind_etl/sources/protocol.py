@@ -13,7 +13,7 @@ class Source(Protocol):
 
     Every method may raise :class:`~aind_etl.errors.SourceError`, and nothing else, where the
     source cannot be reached or read to its end. An iterator that ends without an error has
-    given everything: whoever compares relies on that to tell what is gone. Several threads may
+    returned everything: deletions are derived from that. Several threads may
     ask at a time.
     """
 

@@ -76,7 +76,7 @@ class SampleSource:
         return self._dump.list_collections()
 
     def count_documents(self, collection: str, split: Split = ALL_IDS) -> None:
-        """Return nothing: whoever counts has read the dump."""
+        """Return nothing: counting would mean reading the dump."""
 
     def list_ids(self, collection: str, split: Split = ALL_IDS) -> Iterator[str]:
         """Yield the record id of every document of a split."""

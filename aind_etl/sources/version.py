@@ -16,7 +16,7 @@ def canonical_version() -> str:
     """Return a text that differs whenever the code that makes documents of bytes does.
 
     It follows from that code itself and from what it stands on, so that nobody has to remember to
-    raise a number: what was known of bytes by another version is found out anew.
+    raise a number: hashes stored by another version are not used.
     """
     code = Path(aind_etl.sources.canonical.__file__).read_bytes()
     versions = f"orjson {orjson.__version__}, pymongo {pymongo.version}"

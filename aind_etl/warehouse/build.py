@@ -25,7 +25,7 @@ from aind_etl.warehouse.location import locate_warehouse
 from aind_etl.warehouse.sql_files import Kind, SqlFile, in_order, read_sql_files
 
 if TYPE_CHECKING:
-    # The lake is handed over: whoever only reads a warehouse need not wait for its libraries.
+    # The lake is passed in: readers of a warehouse need not load its libraries.
     from aind_etl.lake import Lake
     from aind_etl.lake.storage.local import Location
 
@@ -85,7 +85,7 @@ def build_warehouse(
     lake
         Where the tables come from.
     place
-        Where the warehouse is published: a path, or the URL of an object. What stands there stays
+        Where the warehouse is published: a path, or the URL of an object. An existing file is left
         until the new one is whole.
     sql_folder
         The folder ``sql``; the one that travels with the package where none is given.
@@ -93,7 +93,7 @@ def build_warehouse(
         Called with the name of each table as it is begun.
     validate
         Called with the finished file, opened for reading, before it is published. What it raises
-        keeps the file from being published; what stands at ``place`` stays.
+        keeps the file from being published; the existing one is left in place.
 
     Returns
     -------
@@ -104,7 +104,8 @@ def build_warehouse(
     Raises
     ------
     ConfigurationError
-        A file of ``sql/`` cannot be run, or ``place`` is a folder; what stands there is left alone.
+        A file of ``sql/`` cannot be run, or ``place`` is a folder. The existing file is left in
+        place.
     DataError
         Another process is publishing, a file of the lake is damaged, or the store of the warehouse
         cannot be asked.
@@ -159,7 +160,7 @@ def register_filesystem(connection: duckdb.DuckDBPyConnection, lake: "Lake") -> 
 
 
 def is_current(lake: "Lake", place: WarehouseLocation, *, sql_folder: Path | None = None) -> bool:
-    """Return whether a build would give the warehouse that stands at a place already.
+    """Return whether the published warehouse is what a build would produce.
 
     Of an object, its store is asked; it need not be fetched.
 
@@ -193,7 +194,7 @@ def is_whole(path: Path) -> bool:
 def connect(place: WarehouseLocation) -> duckdb.DuckDBPyConnection:
     """Open the warehouse for reading.
 
-    What stands at the place now is opened, whoever in this process still holds what stood there
+    The present file is opened, even if this process still has the previous file of that path open
     before.
 
     Raises
@@ -253,7 +254,7 @@ if hasattr(os, "register_at_fork"):
 def _attach(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     """Make the warehouse at a path the one that a database in memory reads.
 
-    Within a process, DuckDB gives whoever connects to a path the file that is open by that name, be
+    Within a process, DuckDB connects to the file that is open under a path, even if it has been
     it replaced since. A file attached to a database of one's own is the one at the path.
     """
     try:
@@ -262,7 +263,7 @@ def _attach(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     except duckdb.Error as error:
         raise ConfigurationError(
             f"The warehouse {str(path)!r} cannot be opened ({_first_line(error)}). If it was "
-            "copied, copy it again; 'aind-etl run' builds it anew."
+            "copied, copy it again; 'aind-etl run' builds it again."
         ) from None
 
 

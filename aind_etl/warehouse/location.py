@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 from aind_etl.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
-    # Slow to import, and of no use to whoever reads a file on a disk.
+    # Slow to import, and not needed to read a file on a disk.
     from aind_etl.lake.storage.object_store import ObjectFacts, ObjectStorage
 from aind_etl.settings import WarehouseLocation
 from aind_etl.text import time_ago
@@ -69,15 +69,15 @@ class WarehouseFile(Protocol):
         ...
 
     def metadata(self) -> dict[str, str]:
-        """Return what is told about the warehouse without opening it; nothing where nothing is."""
+        """Return the metadata of the warehouse without opening it; empty where there are none."""
         ...
 
     def current(self) -> "ObjectFacts | None":
-        """Return what :meth:`publish` is to replace: what stands here now."""
+        """Return the object that :meth:`publish` replaces: the present one."""
         ...
 
     def scratch_file(self) -> AbstractContextManager[Path]:
-        """Give, for the time of a ``with`` block, the path of a file to build."""
+        """Give, for the duration of a ``with`` block, the path of a file to build."""
         ...
 
     def publish(
@@ -90,7 +90,7 @@ class WarehouseFile(Protocol):
         building
             The file; it is gone afterwards.
         facts
-            What is to be told about it.
+            Its metadata.
         replacing
             What stood here when the building began, from :meth:`current`.
 
@@ -108,7 +108,7 @@ class WarehouseFile(Protocol):
 
 
 def locate_warehouse(place: WarehouseLocation) -> WarehouseFile:
-    """Return what stands at a place.
+    """Return the warehouse at a location.
 
     Raises
     ------
@@ -124,7 +124,7 @@ def locate_warehouse(place: WarehouseLocation) -> WarehouseFile:
 
 @contextmanager
 def file_beside(place: WarehouseLocation, name: str) -> Iterator[tuple[WarehouseLocation, Path]]:
-    """Give, for the time of a ``with`` block, where a file beside a warehouse is to be written.
+    """Give, for the duration of a ``with`` block, where a file beside a warehouse is to be written.
 
     Yields
     ------
@@ -313,7 +313,7 @@ class ObjectWarehouse:
             return self._path
 
     def metadata(self) -> dict[str, str]:
-        """Return what is told about the warehouse without opening it; nothing where nothing is.
+        """Return the metadata of the warehouse without opening it; empty where there are none.
 
         Raises
         ------
@@ -361,7 +361,7 @@ class ObjectWarehouse:
             )
         size = building.stat().st_size
         with self._lock, suppress(ConfigurationError, DataError, OSError):
-            # Whoever built it need not fetch it.
+            # The machine that built it need not download it.
             now = store.facts(self._name)
             if now is not None and _read_facts(now) == dict(facts):
                 with self._fetching():
@@ -404,7 +404,7 @@ class ObjectWarehouse:
     @contextmanager
     def _fetching(self) -> Iterator[None]:
         """Keep other processes from fetching the same; not for ever, if one of them hangs."""
-        import filelock  # noqa: PLC0415 - whoever reads a file on a disk need not wait for it
+        import filelock  # noqa: PLC0415 - not needed to read a file on a disk
 
         self._make_folder()
         lock = filelock.FileLock(self._folder / ".lock", mode=_OWNER_READS)
@@ -475,7 +475,7 @@ def _cache() -> Path:
 
 
 def _read_facts(facts: "ObjectFacts") -> dict[str, str]:
-    """Return what a publisher told of an object; nothing where that was not this program."""
+    """Return the metadata that the publisher attached; empty where another program wrote it."""
     told = {name.replace("-", "_"): value for name, value in facts.metadata.items()}
     return told if "inputs" in told else {}
 

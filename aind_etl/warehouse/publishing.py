@@ -169,7 +169,7 @@ def publish_warehouse(
     Raises
     ------
     ChecksFailedError
-        A check that must hold does not. What stands at ``place`` stays.
+        A check that must hold does not. The existing file is left in place.
     ConfigurationError, DataError
         As for :func:`aind_etl.warehouse.build.build_warehouse`.
     """
@@ -203,7 +203,7 @@ def publish_warehouse(
 def _refusal(failed: Sequence[Outcome], place: WarehouseLocation) -> str:
     lines = [f"  {one.check.name}: {one.message} {one.check.summary}" for one in failed]
     stays = (
-        "the one that stands there was left as it was"
+        "the existing one was left in place"
         if locate_warehouse(place).exists()
         else "there is none there yet"
     )
@@ -213,7 +213,7 @@ def _refusal(failed: Sequence[Outcome], place: WarehouseLocation) -> str:
             *lines,
             (
                 "What offends is shown by the queries of sql/checks; 'aind-etl rebuild' makes the "
-                "tables anew from the change log."
+                "tables again from the change log."
             ),
         ]
     )

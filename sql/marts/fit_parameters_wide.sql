@@ -1,4 +1,4 @@
--- One row per fit with parameters, one column a parameter found in the data.
+-- One row per fit with parameters, one column per parameter found in the data.
 -- A parameter that the fit's agent does not have is NULL. Should a parameter be called like
 -- another column, but for case, its column ends in _1. Long form, with bounds: fit_parameters.
 WITH named_values AS (

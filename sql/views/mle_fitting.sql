@@ -2,7 +2,7 @@
 -- users know.
 -- status is `success` or the writer's own words. params maps each parameter to its value.
 -- prediction_accuracy_test, prediction_accuracy_fit and prediction_accuracy_test_bias_only are the
--- lists of the document's cross_validation, one value a fold, NULL where none was done. All fits of
+-- lists of the document's cross_validation, one value per fold, NULL where none was done. All fits of
 -- every collection are here, repeated ones too: latest_analyses has the newest of each session and
 -- agent. Name a subject, a date or an agent to be quick.
 --
@@ -16,9 +16,9 @@
 --   params: Each parameter of the agent with its value.
 --   prediction_accuracy_test: Prediction accuracy on held-out trials, from 0 to 1, one value a
 --     fold.
---   prediction_accuracy_fit: Prediction accuracy on the trials fitted to, one value a fold.
+--   prediction_accuracy_fit: Prediction accuracy on the trials fitted to, one value per fold.
 --   prediction_accuracy_test_bias_only: Accuracy on the held-out trials of always predicting the
---     side chosen more often, one value a fold.
+--     side chosen more often, one value per fold.
 --   analysis_time: When the analysis was done.
 --   S3_location: The result folder.
 --   CO_asset_id: The addresses of the data assets analysed; NULL for the prototype.

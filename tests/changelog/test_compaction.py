@@ -274,7 +274,7 @@ def test_a_run_compacts_and_what_it_makes_of_the_log_stays_the_same(
     files = files_of(lake.storage.root)
     load(dump, lake)
     assert files_of(lake.storage.root) == files
-    refresh_analyses(lake, MAIN, anew=True)
+    refresh_analyses(lake, MAIN, rebuild=True)
     assert_same(tables_of(lake), before)
 
 

@@ -72,7 +72,7 @@ def test_tables_made_anew_are_those_that_were_there(built, tmp_path):
     for folder in ("analyses", "attributes", "cross_validation"):
         shutil.rmtree(lake.storage.path(folder))
     for collection in lake.collections():
-        refresh_analyses(lake, collection, anew=True)
+        refresh_analyses(lake, collection, rebuild=True)
     for name, rows in tables_of(lake).items():
         assert_frame_equal(rows, before[name])
 
@@ -84,7 +84,7 @@ def test_a_damaged_file_of_the_log_stops_a_run_and_the_history_with_the_way_out(
     for ask in (
         lambda: load(dump, lake),
         lambda: record_history(lake, MAIN, "x"),
-        lambda: refresh_analyses(lake, MAIN, anew=True),
+        lambda: refresh_analyses(lake, MAIN, rebuild=True),
     ):
         with pytest.raises(DataError, match="run --pass full") as raised:
             ask()
@@ -94,6 +94,6 @@ def test_a_damaged_file_of_the_log_stops_a_run_and_the_history_with_the_way_out(
 
 def test_making_anew_what_is_right_already_writes_no_file(built, tmp_path):
     lake = Lake(shutil.copytree(built.lake.storage.root, tmp_path / "lake"))
-    reports = [refresh_analyses(lake, name, anew=True) for name in lake.collections()]
+    reports = [refresh_analyses(lake, name, rebuild=True) for name in lake.collections()]
     assert sum(report.flattened for report in reports) > 0
     assert sum(report.partitions_written for report in reports) == 0

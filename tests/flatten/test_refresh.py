@@ -521,14 +521,14 @@ def test_tables_made_anew_are_the_same_whatever_became_of_their_files(
         sample_lake.tables.files(tables.ATTRIBUTES, MAIN)[0].read_bytes()
     )
     for collection in sample_lake.collections():
-        refresh_analyses(sample_lake, collection, anew=True)
+        refresh_analyses(sample_lake, collection, rebuild=True)
     assert files_of(sample_lake.storage.root) == files_of(built.lake.storage.root)
 
 
 def test_tables_made_anew_of_an_empty_log_are_empty(lake: Lake, tmp_path: Path) -> None:
     write_dump(tmp_path / "dump", [])
     load(tmp_path / "dump", lake)
-    assert refresh_analyses(lake, MAIN, anew=True) == RefreshReport(MAIN)
+    assert refresh_analyses(lake, MAIN, rebuild=True) == RefreshReport(MAIN)
     assert {
         table.name: lake.tables.count_rows(table)
         for table in LAKE_TABLES

@@ -143,7 +143,9 @@ def rebuild(few: list[JsonDocument], tmp_path: Path) -> Scenario:
         first, *_, last = lake.tables.files(table)
         first.write_bytes(first.read_bytes()[:-50])
         last.unlink()
-    return Scenario(tmp_path / "before", dump, lambda lake: refresh_analyses(lake, MAIN, anew=True))
+    return Scenario(
+        tmp_path / "before", dump, lambda lake: refresh_analyses(lake, MAIN, rebuild=True)
+    )
 
 
 ON_A_DISK = pytest.mark.parametrize("places", ["disk"], indirect=True)

@@ -476,7 +476,7 @@ def test_a_lake_is_read_and_written_without_a_copy_of_it_on_the_disk(
     load(dump, lake)
     write_dump(dump, [first | {"status": "another"}, *rest])
     load(dump, lake)
-    refresh_analyses(lake, MAIN, anew=True)
+    refresh_analyses(lake, MAIN, rebuild=True)
     build_warehouse(lake, tmp_path / "warehouse.duckdb")
     is_watched = False
     assert [path for path in written if "parquet" in path] == []

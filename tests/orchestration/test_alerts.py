@@ -87,7 +87,7 @@ class Looking:
 @pytest.fixture
 def look(instance, settings):
     look = Looking(instance, settings)
-    assert look() == "Failures are told of from now on."
+    assert look() == "Alerts are sent for failures from now on."
     return look
 
 

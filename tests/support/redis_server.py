@@ -86,7 +86,7 @@ class RedisServer:
 
 @contextmanager
 def running_redis(program: str, *arguments: str) -> Iterator[RedisServer]:
-    """Run a server for the time of a ``with`` block.
+    """Run a server for the duration of a ``with`` block.
 
     Raises
     ------

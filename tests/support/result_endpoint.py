@@ -180,7 +180,7 @@ class Endpoint:
 
 @contextmanager
 def serve_folder(folder: Path, *, is_still: bool = False) -> Iterator[str]:
-    """Serve ``<folder>/<bucket>/<key>`` as S3 for the time of a ``with`` block; give its URL.
+    """Serve ``<folder>/<bucket>/<key>`` as S3 for the duration of a ``with`` block; give its URL.
 
     A folder that is still, as nobody changes it, is not looked at anew for every request.
     """
@@ -210,7 +210,7 @@ def wait_until_served(url: str) -> None:
 
 @contextmanager
 def endpoint_before(folder: Path, *, is_still: bool = False) -> Iterator[Endpoint]:
-    """Serve a folder as S3 behind a proxy for the time of a ``with`` block."""
+    """Serve a folder as S3 behind a proxy for the duration of a ``with`` block."""
     with serve_folder(folder, is_still=is_still) as upstream:
         endpoint = Endpoint(upstream)
         endpoint.start()

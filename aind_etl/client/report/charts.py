@@ -50,7 +50,7 @@ CONFIG: dict[str, Any] = {
         "orient": "top",
         "offset": 24,
         "labelLimit": 260,
-        # What is wider than a narrow window's plot has room above the labels of the axis.
+        # Labels wider than a narrow plot are placed above the axis labels.
         "layout": {"top": {"anchor": {"signal": "width < 200 ? 'end' : 'start'"}}},
     },
 }
@@ -85,7 +85,7 @@ def best() -> dict[str, Any]:
 
 
 def delta_aic() -> dict[str, Any]:
-    """Return medians, quartiles and tails of ΔAIC, one row an agent."""
+    """Return medians, quartiles and tails of ΔAIC, one row per agent."""
     base = alt.Chart(alt.NamedData("delta_aic")).encode(
         y=alt.Y("agent_alias:N", axis=_AGENT).sort(field="median", op="max", order="ascending"),
         tooltip=[
@@ -113,7 +113,7 @@ def delta_aic() -> dict[str, Any]:
 
 
 def accuracy() -> dict[str, Any]:
-    """Return accuracy beside that of the bias alone, one row an agent."""
+    """Return accuracy beside that of the bias alone, one row per agent."""
     scale = alt.Scale(zero=False, padding=8)
     axis = _PERCENT
     base = alt.Chart(alt.NamedData("accuracy")).encode(

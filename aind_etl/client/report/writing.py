@@ -208,7 +208,7 @@ def _rows(
     except duckdb.Error as error:
         raise ConfigurationError(
             f"The report cannot be drawn from this warehouse ({str(error).splitlines()[0]}). It "
-            "was built by another version of aind-etl: 'aind-etl run' builds it anew."
+            "was built by another version of aind-etl: 'aind-etl run' builds it again."
         ) from None
 
 
@@ -236,7 +236,7 @@ def _sessions(
 def _trajectories(rows: Iterable[tuple[Any, ...]]) -> list[dict[str, Any]]:
     """Return values as nested lists: subjects, their agents, the agents' parameters.
 
-    A row a value would repeat the names of subject, agent and parameter for each.
+    A row per value would repeat the names of subject, agent and parameter for each.
     """
     subjects: dict[str, dict[str, dict[str, list[list[Any]]]]] = {}
     for subject, agent, parameter, number, day, value, at_bound in rows:

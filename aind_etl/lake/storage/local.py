@@ -143,7 +143,7 @@ class LocalStorage:
             except FileNotFoundError:
                 if not staged.exists():
                     raise
-                # The folder was empty, and whoever removed the last file of it was quicker.
+                # Another process removed the last file of the folder, and then the folder.
                 continue
             break
 
@@ -182,7 +182,7 @@ class LocalStorage:
 
     @contextmanager
     def scratch(self, name: str) -> Iterator[Path]:
-        """Give an empty folder for the time of a ``with`` block."""
+        """Give an empty folder for the duration of a ``with`` block."""
         folder = self.root / _STAGING / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -221,9 +221,9 @@ class LocalStorage:
         name
             The lock's name.
         purpose
-            What is locked, for the message to whoever finds it taken.
+            What is locked, for the error message where the lock is taken.
         wait_seconds
-            How long to wait for whoever holds it.
+            How long to wait for the lock.
 
         Raises
         ------

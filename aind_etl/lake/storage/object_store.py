@@ -55,7 +55,7 @@ class ObjectFacts:
     etag
         A text that differs whenever the content does.
     metadata
-        What its writer told of it.
+        The metadata that its writer attached.
     writer
         Which writing of a file it came of; empty where that is not known.
     """
@@ -288,7 +288,7 @@ class ObjectStorage:
         metadata
             What :meth:`facts` is to tell of it.
         replacing
-            What stands there, as :meth:`facts` told; None where nothing does.
+            The present object, as :meth:`facts` returned it; None where there is none.
 
         Returns
         -------
@@ -342,7 +342,7 @@ class ObjectStorage:
 
     @contextmanager
     def scratch(self, name: str) -> Iterator[Path]:
-        """Give an empty folder on this machine's disk for the time of a ``with`` block."""
+        """Give an empty folder on this machine's disk for the duration of a ``with`` block."""
         with TemporaryDirectory(prefix=f"aind-etl-{name.replace('/', '-')[-60:]}-") as folder:
             yield Path(folder)
 
@@ -358,9 +358,9 @@ class ObjectStorage:
         name
             The lock's name.
         purpose
-            What is locked, for the message to whoever finds it taken.
+            What is locked, for the error message where the lock is taken.
         wait_seconds
-            How long to wait for whoever holds it.
+            How long to wait for the lock.
 
         Raises
         ------
@@ -422,7 +422,7 @@ class ObjectStorage:
         return self.read(name) == content
 
     def _kind(self, name: str) -> dict[str, Any]:
-        """Return what a browser is told that opens a file."""
+        """Return the content type of a file, for browsers."""
         kind, _ = mimetypes.guess_type(name)
         return {"ContentType": kind} if kind and self._is_s3 else {}
 
@@ -578,7 +578,7 @@ class _Lease:
 
     @contextmanager
     def renewed(self) -> Iterator[None]:
-        """Renew the lease for the time of a ``with`` block."""
+        """Renew the lease for the duration of a ``with`` block."""
         thread = threading.Thread(target=self._renew, name=f"lease {self.name}", daemon=True)
         thread.start()
         try:
@@ -631,7 +631,7 @@ class _Lease:
 
 
 _HELD: dict[str, list[_Lease]] = {}
-"""By prefix, the leases this process holds; whoever writes makes sure that they still are."""
+"""By prefix, the leases that this process holds; every write checks that they are still held."""
 
 
 def _etag(told: Mapping[str, Any]) -> str:

@@ -72,7 +72,7 @@ class Storage(Protocol):
         ...
 
     def scratch(self, name: str) -> AbstractContextManager[Path]:
-        """Give an empty folder on a disk for the time of a ``with`` block."""
+        """Give an empty folder on a disk for the duration of a ``with`` block."""
         ...
 
     def clear_staging(self, *scratch: str) -> None:

@@ -1,4 +1,4 @@
-"""The assets: the change log, the tables derived from it, and the warehouse with views and marts."""
+"""The assets: the change log, its tables, and the warehouse with views and marts."""
 
 from collections.abc import Sequence
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from aind_etl.results import ResultFilesReport, ResultStore, TrialsReport
 
 INVENTORY = (tables.RESULT_FOLDERS, tables.RESULT_FILES)
-"""The tables made by listing result folders; what no record claims is told later, for all."""
+"""The tables that come from listing result folders, but for unclaimed folders."""
 TRIALS = (
     tables.TRIALS,
     tables.ANALYSES_LATENTS,
@@ -120,7 +120,7 @@ def read_results(
 
 @contextmanager
 def open_store(context: dg.AssetExecutionContext, etl: Etl) -> Iterator["ResultStore"]:
-    """Open the store of the result folders for the time of a ``with`` block.
+    """Open the store of the result folders for the duration of a ``with`` block.
 
     Raises
     ------

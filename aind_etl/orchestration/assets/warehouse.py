@@ -46,7 +46,7 @@ _PICTURED = "collection_freshness"
 
 
 def warehouse_asset() -> dg.AssetsDefinition:
-    """Return the warehouse with its views and marts, one asset a file of ``sql/``.
+    """Return the warehouse with its views and marts, one asset per file of ``sql/``.
 
     Raises
     ------

@@ -105,7 +105,7 @@ class GatewayClient:
         )
 
     def give_up(self) -> None:
-        """Wait for nothing any more: whoever waits gets an error."""
+        """Stop waiting: requests under way raise an error."""
         self._closed.set()
 
     def close(self) -> None:

@@ -465,7 +465,7 @@ class GatewaySource:
 
 
 def _chunks(identities: Iterable[str]) -> Iterator[list[str]]:
-    """Yield ids in lists that an address has room for."""
+    """Yield ids in lists that fit into a URL."""
     chunk: list[str] = []
     size = 0
     for identity in identities:
