@@ -14,7 +14,8 @@ import duckdb
 from aind_etl.contract.dictionary import data_dictionary
 from aind_etl.contract.tables import ANALYSES
 from aind_etl.lake import Lake
-from aind_etl.warehouse.build import build_warehouse, connect
+from aind_etl.warehouse.build import build_warehouse
+from aind_etl.warehouse.connection import connect
 from aind_etl.warehouse.sql_files import Kind, SqlFile, read_sql_files
 
 DICTIONARY = Path(__file__).parent / "data_dictionary.md"

@@ -15,30 +15,22 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import partial
-from itertools import islice
 from math import ceil
 from typing import Any
 
 import polars as pl
 
 from aind_etl.changelog.compaction import compact_change_log
+from aind_etl.changelog.comparison import COMPARED_BYTES, Comparison, Found, in_portions
 from aind_etl.changelog.current_versions import current_versions_by_split
+from aind_etl.changelog.log_writer import LogWriter
 from aind_etl.changelog.parallel import in_parallel
-from aind_etl.changelog.raw_hashes import NO_HASHES, Known, RawHashes, open_raw_hashes, raw_hash
+from aind_etl.changelog.raw_hashes import NO_HASHES, Known, RawHashes, open_raw_hashes
 from aind_etl.contract.id_ranges import Shard, Split
 from aind_etl.errors import DataError, SourceError
 from aind_etl.lake import Lake
 from aind_etl.lake.change_log import record_ids
 from aind_etl.sources import Document, RawDocument, Source
-from aind_etl.sources.canonical import canonical_document
-
-# How many documents are compared at a time: enough to make a comparison by columns pay.
-_COMPARED_DOCUMENTS = 2_500
-_COMPARED_BYTES = 32 << 20
-# How much is written at a time. A batch is the most that an interruption can lose.
-_BATCH_BYTES = 16 << 20
-
-_VERSION_COLUMNS = ("record_id", "document", "content_hash", "operation", "extracted_at")
 
 
 class Pass(StrEnum):
@@ -195,7 +187,7 @@ def _extract_once(  # noqa: PLR0913, PLR0917 - as above
         began - limits.look_back, state.first_pass_ended_at
     )
     divided = _divide(counted, lake.shard, limits.shard_documents)
-    log = _LogWriter(lake, collection, now)
+    log = LogWriter(lake, collection, now)
     report = ExtractReport(collection, pass_kind, splits=len(divided))
     known = 0
     gone: list[pl.DataFrame] = []
@@ -263,46 +255,6 @@ def _divide(counted: int | None, shard: Shard, shard_documents: int) -> list[Spl
     return shard.splits(max(1, ceil((counted or 0) / shard_documents)))
 
 
-_NO_IDS = pl.DataFrame(schema={"record_id": pl.String})
-_NOTHING_LOOKED_INTO = pl.DataFrame(
-    schema={"record_id": pl.String, "content_hash": pl.String, "raw_hash": pl.Binary}
-)
-_NO_VERSIONS = pl.DataFrame(
-    schema={
-        "record_id": pl.String,
-        "document": pl.String,
-        "content_hash": pl.String,
-        "operation": pl.String,
-    }
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """What comparing a portion of a split found, or, with no documents, a whole one.
-
-    Attributes
-    ----------
-    versions
-        What is to be appended to the log.
-    read, new, changed, unchanged, repeated
-        As for :class:`ExtractReport`.
-    known
-        Number of live documents that the log held of the split.
-    gone
-        Column ``record_id``: those of them that the source has no more.
-    """
-
-    versions: pl.DataFrame = field(default_factory=_NO_VERSIONS.clear)
-    read: int = 0
-    new: int = 0
-    changed: int = 0
-    unchanged: int = 0
-    repeated: int = 0
-    known: int = 0
-    gone: pl.DataFrame = field(default_factory=_NO_IDS.clear)
-
-
 @dataclass(frozen=True)
 class _Pass:
     """One pass over a collection, to be made split by split; nothing is written by it.
@@ -324,10 +276,10 @@ class _Pass:
     recent_since: datetime | None
     recognition: RawHashes
 
-    def compare(self, split: Split) -> Iterator[_Found]:
+    def compare(self, split: Split) -> Iterator[Found]:
         """Yield what differs in a split, and at last what is gone."""
         live = self.live(split)
-        comparison = _Comparison(live.select("record_id", "content_hash"))
+        comparison = Comparison(live.select("record_id", "content_hash"))
         if self.kind is Pass.FULL:
             yield from self._compare_all(split, live, comparison)
             gone = comparison.not_met()
@@ -348,11 +300,11 @@ class _Pass:
                 some = set(wanted["record_id"])
                 documents = self.source.read_documents_by_id(self.collection, some)
                 yield from comparison.compare(self._in_portions(documents, NO_HASHES))
-        yield _Found(known=live.height, gone=gone)
+        yield Found(known=live.height, gone=gone)
 
     def _compare_all(
-        self, split: Split, live: pl.DataFrame, comparison: "_Comparison"
-    ) -> Iterator[_Found]:
+        self, split: Split, live: pl.DataFrame, comparison: "Comparison"
+    ) -> Iterator[Found]:
         """Yield what is new or changed of a split, all of which is read."""
         known = self.recognition.known(split, live)
         documents = self.source.read_raw(self.collection, split)
@@ -363,181 +315,13 @@ class _Pass:
         self, documents: Iterable[RawDocument | Document], known: Known
     ) -> Iterator[pl.DataFrame]:
         """Yield documents as frames small enough to hold several of."""
-        return _in_portions(documents, known, _COMPARED_BYTES // self.source.connections)
-
-
-class _Comparison:
-    """Compares documents with what the log holds of a split.
-
-    Parameters
-    ----------
-    known
-        Columns ``record_id`` and ``content_hash``: the live documents.
-    """
-
-    def __init__(self, known: pl.DataFrame) -> None:
-        self._known = known
-        # The records that the pass has come across.
-        self._met = _NO_IDS
-        self._looked_into: list[pl.DataFrame] = [_NOTHING_LOOKED_INTO]
-
-    def compare(self, portions: Iterable[pl.DataFrame]) -> Iterator[_Found]:
-        """Yield what is new or changed of each portion."""
-        for read in portions:
-            first_met = (
-                read.unique("record_id", keep="first", maintain_order=True)
-                .join(self._met, on="record_id", how="anti", maintain_order="left")
-                .join(
-                    self._known,
-                    on="record_id",
-                    how="left",
-                    suffix="_known",
-                    maintain_order="left",
-                )
-            )
-            is_new = pl.col("content_hash_known").is_null()
-            is_changed = pl.col("content_hash_known") != pl.col("content_hash")
-            differing = first_met.filter(is_new | is_changed)
-            new = differing.select(is_new.sum()).item()
-            self._met = pl.concat([self._met, first_met.select("record_id")])
-            self._looked_into.append(
-                first_met.filter(
-                    pl.col("raw_hash").is_not_null() & pl.col("document").is_not_null()
-                ).select(_NOTHING_LOOKED_INTO.columns)
-            )
-            yield _Found(
-                differing.select(
-                    "record_id", "document", "content_hash", operation=pl.lit("upsert")
-                ),
-                read=read.height,
-                new=new,
-                changed=differing.height - new,
-                unchanged=first_met.height - differing.height,
-                repeated=read.height - first_met.height,
-            )
-
-    def met(self) -> pl.DataFrame:
-        """Return the records that were met."""
-        return self._met
-
-    def looked_into(self) -> pl.DataFrame:
-        """Return the documents met, as far as they were looked into and can be recognised now.
-
-        Returns
-        -------
-        polars.DataFrame
-            Columns ``record_id``, ``content_hash`` and ``raw_hash``.
-        """
-        return pl.concat(self._looked_into)
-
-    def not_met(self) -> pl.DataFrame:
-        """Return the known records that were not met."""
-        return self._known.select("record_id").join(self._met, on="record_id", how="anti")
-
-
-class _LogWriter:
-    """Appends to a collection's log in batches."""
-
-    def __init__(self, lake: Lake, collection: str, now: Callable[[], datetime]) -> None:
-        self._lake = lake
-        self._collection = collection
-        self._now = now
-        self._pending: list[pl.DataFrame] = []
-        self._pending_bytes = 0
-        self._batches: list[int] = []
-
-    def add(self, versions: pl.DataFrame) -> None:
-        if versions.is_empty():
-            return
-        stamped = versions.with_columns(extracted_at=pl.lit(self._now(), pl.Datetime("us", "UTC")))
-        self._pending.append(stamped.select(_VERSION_COLUMNS))
-        self._pending_bytes += int(versions.estimated_size())
-        if self._pending_bytes > _BATCH_BYTES:
-            self._write()
-
-    def finish(self) -> list[int]:
-        self._write()
-        return self._batches
-
-    def _write(self) -> None:
-        if self._pending:
-            batch = self._lake.change_log(self._collection).append(pl.concat(self._pending))
-            self._batches.append(batch)
-            self._pending.clear()
-            self._pending_bytes = 0
-
-
-def _in_portions(
-    documents: Iterable[RawDocument | Document], known: Known, most_bytes: int
-) -> Iterator[pl.DataFrame]:
-    """Yield documents as frames of a bounded number and size; see :func:`_compared`."""
-    iterator = iter(documents)
-    while portion := list(islice(_until_full(iterator, most_bytes), _COMPARED_DOCUMENTS)):
-        yield _compared(portion, known)
-
-
-def _compared(portion: list[RawDocument | Document], known: Known) -> pl.DataFrame:
-    """Return documents as the frame that is compared, looking into those not recognised.
-
-    Parameters
-    ----------
-    portion
-        The documents. It is empty afterwards: their bytes are not held any longer.
-    known
-        What is known of bytes.
-
-    Returns
-    -------
-    polars.DataFrame
-        Columns ``record_id``, ``document``, ``content_hash`` and ``raw_hash``, in the same order.
-        There is no ``document`` of one that was recognised, and no ``raw_hash`` of one that
-        cannot be.
-    """
-    hashes = [raw_hash(one.raw) if isinstance(one, RawDocument) else None for one in portion]
-    looked_up = known.look_up(hashes).with_row_index("position")
-    is_recognised = pl.col("record_id").is_not_null()
-    positions = looked_up.filter(~is_recognised)["position"].to_list()
-    made = [canonical_document(portion[position]) for position in positions]
-    portion.clear()
-    looked_into = pl.DataFrame(
-        {
-            "position": positions,
-            "record_id": [one.record_id for one in made],
-            "document": [one.text for one in made],
-            "content_hash": [one.content_hash for one in made],
-            # The source may have created this placeholder of an unreadable document.
-            "raw_hash": [
-                hashes[position] if one.is_readable else None
-                for position, one in zip(positions, made, strict=True)
-            ],
-        },
-        schema={
-            "position": looked_up.schema["position"],
-            "record_id": pl.String,
-            "document": pl.String,
-            "content_hash": pl.String,
-            "raw_hash": pl.Binary,
-        },
-    )
-    recognised = looked_up.filter(is_recognised).with_columns(document=pl.lit(None, pl.String))
-    return pl.concat([looked_into, recognised.select(looked_into.columns)]).sort("position")
-
-
-def _until_full(
-    documents: Iterator[RawDocument | Document], most_bytes: int
-) -> Iterator[RawDocument | Document]:
-    size = 0
-    for document in documents:
-        yield document
-        size += len(document.raw if isinstance(document, RawDocument) else document.text)
-        if size > most_bytes:
-            return
+        return in_portions(documents, known, COMPARED_BYTES // self.source.connections)
 
 
 def _note_deletions(  # noqa: PLR0913 - all that the message speaks of
     gone: pl.DataFrame,
     known: int,
-    log: _LogWriter,
+    log: LogWriter,
     report: ExtractReport,
     limits: ExtractLimits,
     *,

@@ -26,7 +26,7 @@ def export(
         typer.Option(
             "--format",
             "-f",
-            help="`xlsx` is one workbook with a sheet per table; the others are one file per table.",
+            help="`xlsx` is one workbook, a sheet per table; the others are one file per table.",
         ),
     ] = None,
     xlsx: Annotated[
@@ -151,7 +151,8 @@ def figures(
     settings = make_settings(None, lake, warehouse, None)
     from aind_etl.results import open_result_store
     from aind_etl.results.figures import Selection, choose_figures, download_figures
-    from aind_etl.warehouse.build import connect, read_sources
+    from aind_etl.warehouse.connection import connect
+    from aind_etl.warehouse.info import read_sources
 
     selection = Selection(subject, date.date() if date else None, agent, record)
     with connect(settings.warehouse_path) as connection:

@@ -20,7 +20,8 @@ from aind_etl.client.query import explained, for_spreadsheets
 from aind_etl.contract.ddl import quote_identifier, quote_text
 from aind_etl.errors import ConfigurationError
 from aind_etl.settings import WarehouseLocation
-from aind_etl.warehouse.build import connect, read_info
+from aind_etl.warehouse.connection import connect
+from aind_etl.warehouse.info import read_info
 from aind_etl.warehouse.sql_files import Kind, read_sql_files
 
 if TYPE_CHECKING:

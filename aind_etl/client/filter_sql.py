@@ -9,13 +9,10 @@ Documents between the two are checked by :mod:`aind_etl.client.document_matching
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
-from functools import cache
 from typing import NamedTuple
-
-import orjson
 
 from aind_etl.client.document_filter import (
     AllOf,
@@ -33,37 +30,25 @@ from aind_etl.client.document_filter import (
     Scalar,
     Test,
 )
-from aind_etl.contract import ANALYSIS_TABLES, Column, DataType, Table, tables
-from aind_etl.contract.columns import LEFT_IN_DOCUMENTS, PROCESS, in_fit
+from aind_etl.client.known_paths import (
+    KEY,
+    PROCESSES,
+    KnownPaths,
+    ValueColumn,
+    columns_below,
+    columns_of,
+    is_left_in_document,
+)
+from aind_etl.contract import DataType, tables
 from aind_etl.contract.ddl import quote_identifier
-from aind_etl.errors import ArgumentError
-from aind_etl.text import suggest
 
 _TRUE, _FALSE = "TRUE", "FALSE"
 _IS_FRAMEWORK = "pipeline_format = 'framework'"
-_PROCESSES = PROCESS.removesuffix("[]")
-_FORMATS = ("prototype", "framework")
-_KEY = ("source_collection", "record_id", "process_index")
 _FIRST_INEXACT = 2**53
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _DAY_LENGTH = len("2024-10-24")
 # Types made of texts, and how many days off the texts a zone of two digits of hours can put them.
 _DATED = {DataType.DATE: 0, DataType.TIMESTAMPTZ: 5}
-_SECTIONS = {
-    ("prototype", "parameters"): "analysis_spec.analysis_args",
-    ("prototype", "outputs"): "analysis_results",
-    ("framework", "parameters"): f"{_PROCESSES}.code.parameters",
-    ("framework", "outputs"): f"{_PROCESSES}.output_parameters",
-}
-_STEP = re.compile(r'\.?(?:(?P<quoted>"(?:[^"\\]|\\.)*")|(?P<bare>[^.\[]+))|(?P<position>\[\d+\])')
-
-ATTRIBUTE_PATHS = (
-    "SELECT DISTINCT pipeline_format, section, path FROM attributes "
-    "JOIN analyses USING (source_collection, record_id, process_index)"
-)
-"""The query for the paths of `attributes`, which :class:`KnownPaths` takes."""
-PARAMETER_NAMES = "SELECT DISTINCT parameter FROM fit_parameters"
-"""The query for the names of agents' parameters, which :class:`KnownPaths` takes."""
 ANY_REJECTED_VALUE = "SELECT 1 FROM rejected_values LIMIT 1"
 """The query that tells whether there are rejected values, which :class:`KnownPaths` takes."""
 
@@ -77,80 +62,6 @@ class Bounds(NamedTuple):
 
 _UNDECIDED = Bounds(_FALSE, _TRUE)
 _NEVER = Bounds(_FALSE, _FALSE)
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where in the warehouse the values at a path of one format stand."""
-
-    pipeline_format: str
-    table: Table
-    column: Column
-    is_exact: bool
-    parameter: str | None = None
-
-
-@dataclass(frozen=True)
-class KnownPaths:
-    """The paths at which documents of a warehouse have values.
-
-    Parameters
-    ----------
-    attributes
-        Format, section and path, as :data:`ATTRIBUTE_PATHS` finds them.
-    parameters
-        Names of agents' parameters, as :data:`PARAMETER_NAMES` finds them.
-    has_rejected_values
-        Whether any value of a document did not fit its column: of such records, columns are not
-        believed.
-    """
-
-    attributes: Sequence[tuple[str, str, str]]
-    parameters: Sequence[str]
-    has_rejected_values: bool = False
-    _attributes_at: dict[str, list[tuple[str, str, str]]] = field(default_factory=dict, init=False)
-    _leaves: set[str] = field(default_factory=set, init=False)
-    _branches: set[str] = field(default_factory=set, init=False)
-
-    def __post_init__(self) -> None:
-        for pipeline_format, section, path in self.attributes:
-            place, is_reachable = _document_path(pipeline_format, section, path)
-            found = self._attributes_at.setdefault(place, [])
-            if is_reachable:
-                found.append((pipeline_format, section, path))
-        self._leaves.update(self._attributes_at, _left())
-        for path in _contract():
-            branch = path.removesuffix("*")
-            self._leaves.update([path] if branch == path else map(branch.__add__, self.parameters))
-        for leaf in self._leaves:
-            steps_of_leaf = leaf.split(".")
-            self._branches.update(
-                ".".join(steps_of_leaf[:length]) for length in range(1, len(steps_of_leaf))
-            )
-
-    def attributes_at(self, path: str) -> list[tuple[str, str, str]]:
-        """Return the attributes at a path of a document: format, section and path of each."""
-        return self._attributes_at.get(path, [])
-
-    def require(self, path: str) -> None:
-        """Raise an error for a path at which no document has a value.
-
-        Raises
-        ------
-        ArgumentError
-            There is none.
-        """
-        plain = _without_positions(path)
-        known = (self._leaves, self._branches)
-        if any(path in names or plain in names for names in known):
-            return
-        below = self._leaves if self.has_rejected_values else _left()
-        if any(plain.startswith(f"{one}.") for one in below):
-            return
-        raise ArgumentError(
-            f"No document of the warehouse has a value at the filter's path '{path}'. "
-            f"{suggest(path, self._leaves)}"
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +128,7 @@ class _Translation:
     def of_records(self, condition: Condition) -> Bounds:
         """Return what records meet a condition, by their flags."""
         match condition:
-            case At(path, HasEntry(inner, of_values=False)) if path == _PROCESSES:
+            case At(path, HasEntry(inner, of_values=False)) if path == PROCESSES:
                 self._known.require(path)
                 is_entry = Bounds(_IS_FRAMEWORK, _IS_FRAMEWORK)
                 return self._any_process(_all([is_entry, self._of_process(inner)]))
@@ -232,7 +143,7 @@ class _Translation:
             case At(path, _) if path.split(".")[0].isdecimal():
                 return _UNDECIDED
             case At(path, test):
-                return self._at(f"{_PROCESSES}.{path}", test)
+                return self._at(f"{PROCESSES}.{path}", test)
             case _:
                 return self._combined(condition, self._of_process)
 
@@ -271,16 +182,16 @@ class _Translation:
         self._known.require(path)
         steps = path.split(".")
         position = None
-        depth = _PROCESSES.count(".") + 1
-        if path.startswith(f"{_PROCESSES}.") and steps[depth].isdecimal():
+        depth = PROCESSES.count(".") + 1
+        if path.startswith(f"{PROCESSES}.") and steps[depth].isdecimal():
             position = int(steps.pop(depth))
         plain = ".".join(steps)
         if any(step.isdecimal() for step in steps) or self._is_absent(plain, test):
             return _UNDECIDED
-        found = [self._at_place(place, test) for place in _places(plain)]
+        found = [self._at_place(place, test) for place in columns_of(plain)]
         found += self._at_attributes(plain, test)
         if isinstance(test, IsPresent):
-            found += [self._at_place(place, test) for place in _places_below(plain)]
+            found += [self._at_place(place, test) for place in columns_below(plain)]
         bounds = _any(found)
         if position is not None:
             at_position = f"process_index = {position}"
@@ -305,9 +216,9 @@ class _Translation:
             inexact = math.isnan(test.value) or abs(test.value) >= _FIRST_INEXACT
             if inexact and not math.isinf(test.value):
                 return True
-        return any(path == left or path.startswith(f"{left}.") for left in _left())
+        return any(path == left or path.startswith(f"{left}.") for left in is_left_in_document())
 
-    def _at_place(self, place: _Place, test: Test) -> Bounds:
+    def _at_place(self, place: ValueColumn, test: Test) -> Bounds:
         bounds = self._passes(quote_identifier(place.column.name), place.column.type, test)
         if place.table is not tables.ANALYSES:
             bounds = Bounds(*(self._in_children(place, condition) for condition in bounds))
@@ -315,7 +226,7 @@ class _Translation:
         bounds = _all([Bounds(is_format, is_format), bounds])
         return bounds if place.is_exact else bounds._replace(sure=_FALSE)
 
-    def _in_children(self, place: _Place, condition: str) -> str:
+    def _in_children(self, place: ValueColumn, condition: str) -> str:
         if condition == _FALSE:
             return _FALSE
         conditions = [condition]
@@ -324,7 +235,7 @@ class _Translation:
         if place.column.name == "parameter":
             # The clamped ones are no part of the list.
             conditions.append("is_fitted")
-        key = ", ".join(_KEY)
+        key = ", ".join(KEY)
         return (
             f"({key}) IN (SELECT ({key}) FROM {place.table.name} WHERE {' AND '.join(conditions)})"
         )
@@ -344,7 +255,7 @@ class _Translation:
                 passes = self._passes("value_number", DataType.DOUBLE, test)
                 is_number = "NOT isnan(value_number)"
                 passes = _all([passes, Bounds(is_number, is_number)])
-        key = ", ".join(_KEY)
+        key = ", ".join(KEY)
         places = " OR ".join(
             f"(section = {self._bind(section)} AND path = {self._bind(inner)} "
             f"AND pipeline_format = {self._bind(pipeline_format)})"
@@ -479,79 +390,3 @@ def _not(condition: str) -> str:
 def _is_true(condition: str) -> str:
     """Return a condition that is false where SQL does not know."""
     return condition if condition in {_TRUE, _FALSE} else f"coalesce({condition}, FALSE)"
-
-
-def _without_positions(path: str) -> str:
-    return ".".join(step for step in path.split(".") if not step.isdecimal())
-
-
-@cache
-def _contract() -> dict[str, tuple[_Place, ...]]:
-    """Return where the values at the contract's paths stand; of ``*``, at the path before it."""
-    places: dict[str, list[_Place]] = {}
-    for table in ANALYSIS_TABLES:
-        for column in table.columns:
-            if column.name in _KEY and (column.name != "record_id" or table is not tables.ANALYSES):
-                continue
-            for pipeline_format in _FORMATS:
-                origin = column.origin(pipeline_format)
-                is_list = origin.paths and origin.paths[0].endswith("[]")
-                # The origin says that the value is derived from more than this path.
-                is_exact = len(origin.paths) == 1 and (not origin.note or bool(is_list))
-                for path in origin.paths:
-                    place = _Place(pipeline_format, table, column, is_exact)
-                    places.setdefault(path.replace("[]", ""), []).append(place)
-    return {path: tuple(found) for path, found in places.items()}
-
-
-def _places(path: str) -> Iterable[_Place]:
-    """Return where the values at a path stand."""
-    branch, _, name = path.rpartition(".")
-    yield from _contract().get(path, ())
-    for place in _contract().get(f"{branch}.*", ()):
-        yield replace(place, parameter=name)
-
-
-def _places_below(path: str) -> Iterable[_Place]:
-    """Return where the values below a path stand, as far as the contract says."""
-    for other, places in _contract().items():
-        if other.startswith(f"{path}."):
-            yield from places
-
-
-@cache
-def _left() -> frozenset[str]:
-    """Return the paths whose values are in no table."""
-    origins = [in_fit(path) for path in LEFT_IN_DOCUMENTS]
-    return frozenset(
-        origin.paths[0].replace("[]", "")
-        for both in origins
-        for origin in (both["prototype"], both["framework"])
-    )
-
-
-def _document_path(pipeline_format: str, section: str, path: str) -> tuple[str, bool]:
-    """Return the path in a document of what an attribute's section and path name.
-
-    Returns
-    -------
-    path : str
-        The dotted path without positions.
-    is_reachable : bool
-        Whether the path leads there: it goes on through a list, but not through a list in a
-        list, and not past a key with a dot in it.
-    """
-    steps: list[str] = []
-    is_reachable = True
-    was_position = False
-    for match in _STEP.finditer(path):
-        is_position = bool(match["position"])
-        is_reachable &= not (is_position and was_position)
-        was_position = is_position
-        if match["quoted"] is not None:
-            steps.append(orjson.loads(match["quoted"]))
-            is_reachable &= "." not in steps[-1]
-        elif match["bare"]:
-            steps.append(match["bare"])
-    base = _SECTIONS.get((pipeline_format, section))
-    return ".".join([base, *steps] if base else steps), is_reachable

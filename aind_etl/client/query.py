@@ -14,7 +14,7 @@ import duckdb
 from aind_etl.contract.ddl import quote_identifier, quote_text
 from aind_etl.errors import ConfigurationError
 from aind_etl.settings import WarehouseLocation
-from aind_etl.warehouse.build import connect
+from aind_etl.warehouse.connection import connect
 
 FileFormat = Literal["csv", "json", "parquet"]
 _WRAPPED = re.compile(r'"exception_message":"((?:[^"\\]|\\.)*)"')

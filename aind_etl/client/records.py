@@ -13,14 +13,8 @@ import polars as pl
 
 from aind_etl.client.document_filter import Condition, parse_filter
 from aind_etl.client.document_matching import meets
-from aind_etl.client.filter_sql import (
-    ANY_REJECTED_VALUE,
-    ATTRIBUTE_PATHS,
-    PARAMETER_NAMES,
-    FilterSql,
-    KnownPaths,
-    to_sql,
-)
+from aind_etl.client.filter_sql import ANY_REJECTED_VALUE, FilterSql, to_sql
+from aind_etl.client.known_paths import ATTRIBUTE_PATHS, PARAMETER_NAMES, KnownPaths
 
 _log = logging.getLogger(__name__)
 _DOCUMENTS_AT_A_TIME = 1000

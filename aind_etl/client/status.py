@@ -12,7 +12,7 @@ from aind_etl.errors import ConfigurationError
 from aind_etl.lake import Lake
 from aind_etl.settings import WarehouseLocation
 from aind_etl.text import time_ago as ago
-from aind_etl.warehouse.build import read_info
+from aind_etl.warehouse.info import read_info
 from aind_etl.warehouse.location import locate_warehouse
 
 

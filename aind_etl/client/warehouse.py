@@ -15,7 +15,7 @@ from aind_etl.contract.ddl import quote_identifier
 from aind_etl.errors import ArgumentError
 from aind_etl.settings import WarehouseLocation, load_settings, parse_location
 from aind_etl.text import in_words, suggest
-from aind_etl.warehouse import build
+from aind_etl.warehouse import connection as connections
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +44,7 @@ def opened(place: WarehouseLocation) -> Iterator[duckdb.DuckDBPyConnection]:
     ConfigurationError
         There is no warehouse, or it cannot be read.
     """
-    with build.opened(place) as connection:
+    with connections.opened(place) as connection:
         try:
             yield connection
         except duckdb.Error as error:

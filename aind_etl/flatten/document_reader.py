@@ -8,15 +8,27 @@ a value anywhere else becomes an attribute. This module derives nothing from the
 
 import math
 import re
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
 import orjson
 
-from aind_etl.contract import ANALYSIS_TABLES, Column, DataType
-from aind_etl.contract.columns import LEFT_IN_DOCUMENTS, PROCESS
+from aind_etl.contract import ANALYSIS_TABLES, DataType
+from aind_etl.flatten.paths import (
+    CONTAINERS,
+    NONE,
+    NUMBERS,
+    PROCESSES,
+    PROTOTYPE_SECTIONS,
+    Leaf,
+    Node,
+    Sections,
+    process_tree,
+    section_of,
+    step,
+    tree,
+)
 from aind_etl.sources.canonical import UNREADABLE_PREFIX, canonical_json, explain_unreadable
 
 Scalar: TypeAlias = str | int | float | bool
@@ -106,31 +118,6 @@ class Process:
         )
 
 
-class _Leaf(NamedTuple):
-    """A path of the contract, in the tree of paths."""
-
-    path: str
-    data_type: DataType
-    expected: str  # in words
-    types: frozenset[type]  # that need no conversion
-    shape: str = ""  # "" for a scalar, "[]" for a list, "*" for an object
-    inner: "dict[str, _Node] | None" = None  # the tree of each object, for a list of objects
-
-
-_Node: TypeAlias = "_Leaf | dict[str, _Node] | None"
-"""What the contract knows at a key: a leaf, more keys, or None for what is left where it is."""
-
-_NONE = frozenset({type(None)})
-_NUMBERS = frozenset({int, float})
-_CONTAINERS: dict[type, str] = {dict: "an object", list: "a list"}
-
-_PROCESSES = PROCESS.removesuffix("[]")
-_Sections: TypeAlias = tuple[tuple[str, str], ...]
-"""Beginnings of paths, and the section of the attributes below each."""
-_PROTOTYPE_SECTIONS: _Sections = (
-    ("analysis_spec.analysis_args.", "parameters"),
-    ("analysis_results.", "outputs"),
-)
 _MESSAGE_LENGTH = 80
 _JSON_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _INTEGER = re.compile(r"-?[0-9]+")
@@ -177,14 +164,6 @@ def read_document(record_id: str, text: str) -> tuple[str, list[Process]]:
     )
 
 
-def paths_read(pipeline_format: str) -> Iterator[tuple[str, Column]]:
-    """Yield every path the contract reads in documents of a format, with its column."""
-    for table in ANALYSIS_TABLES:
-        for column in table.columns:
-            for path in column.origin(pipeline_format).paths:
-                yield path, column
-
-
 def _parse(record_id: str, text: str) -> dict[str, Any]:
     value = orjson.loads(text)
     if isinstance(value, str) and record_id.startswith(UNREADABLE_PREFIX):
@@ -229,8 +208,8 @@ def _unwrap(value: Any) -> Any:  # noqa: ANN401 - any JSON in, any value out
 
 def _read_prototype(document: dict[str, Any]) -> Process:
     process = Process(0)
-    _take(document, _tree("prototype"), "", process, _PROTOTYPE_SECTIONS)
-    _keep_overruled("prototype", process, _PROTOTYPE_SECTIONS)
+    _take(document, tree("prototype"), "", process, PROTOTYPE_SECTIONS)
+    _keep_overruled("prototype", process, PROTOTYPE_SECTIONS)
     process.agent_options = _agent_options(document, "analysis_spec", "analysis_args")
     return process
 
@@ -241,23 +220,23 @@ def _read_framework(document: dict[str, Any]) -> list[Process]:
     if not isinstance(entries, list) or not any(isinstance(entry, dict) for entry in entries):
         raise Rejection(
             "no_process",
-            _PROCESSES,
-            f"A framework document has at least one object in '{_PROCESSES}'; this one has "
+            PROCESSES,
+            f"A framework document has at least one object in '{PROCESSES}'; this one has "
             f"{_shorten(entries)}.",
         )
     record = Process(0)
-    _take(document, _tree("framework"), "", record, ())
+    _take(document, tree("framework"), "", record, ())
     processes = []
     for index, entry in enumerate(entries[:LONGEST_LIST]):
         if not isinstance(entry, dict):
-            record.reject(f"{_PROCESSES}[{index}]", entry, "wrong_type", "an object")
+            record.reject(f"{PROCESSES}[{index}]", entry, "wrong_type", "an object")
             continue
         process = Process(index, values=dict(record.values))
         _take_process(entry, process)
         processes.append(process)
     if len(entries) > LONGEST_LIST:
         record.reject(
-            _PROCESSES, entries[LONGEST_LIST:], "wrong_value", f"at most {LONGEST_LIST:,} entries"
+            PROCESSES, entries[LONGEST_LIST:], "wrong_value", f"at most {LONGEST_LIST:,} entries"
         )
     processes[0].attributes.extend(record.attributes)
     processes[0].rejected.extend(record.rejected)
@@ -275,22 +254,22 @@ def _take_process(entry: dict[str, Any], process: Process) -> None:
             entry = {**entry, "output_parameters": None}
             _keep(outputs, "outputs", "", process.attributes)
     place, sections = _process_place(process.index)
-    _take(entry, _process_tree(), place, process, sections)
+    _take(entry, process_tree(), place, process, sections)
     _keep_overruled("framework", process, sections)
     process.agent_options = _agent_options(entry, "code", "parameters")
 
 
 @cache
-def _process_place(index: int) -> tuple[str, _Sections]:
+def _process_place(index: int) -> tuple[str, Sections]:
     """Return where a process stands in its document, and the sections below it."""
-    place = f"{_PROCESSES}[{index}]."
+    place = f"{PROCESSES}[{index}]."
     return place, (
         (f"{place}code.parameters.", "parameters"),
         (f"{place}output_parameters.", "outputs"),
     )
 
 
-def _keep_overruled(pipeline_format: str, process: Process, sections: _Sections) -> None:
+def _keep_overruled(pipeline_format: str, process: Process, sections: Sections) -> None:
     """Keep as attributes the values of second places that differ from those of the first."""
     for first, *others in _alternatives(pipeline_format):
         for other in others:
@@ -299,7 +278,7 @@ def _keep_overruled(pipeline_format: str, process: Process, sections: _Sections)
             value = process.values.pop(other)
             if value != process.values[first]:
                 place, _, key = other.replace("[]", f"[{process.index}]", 1).rpartition(".")
-                section, base = _section_of(f"{place}.", sections)
+                section, base = section_of(f"{place}.", sections)
                 process.overruled[len(process.attributes)] = first
                 _keep(value, section, base + key, process.attributes)
 
@@ -324,19 +303,19 @@ def _agent_options(section: Any, *way: str) -> dict[str, Any] | None:  # noqa: A
 
 def _take(
     section: dict[str, Any],
-    tree: dict[str, _Node],
+    tree: dict[str, Node],
     place: str,
     process: Process,
-    sections: _Sections,
+    sections: Sections,
 ) -> None:
     """Add the values of one object to those of a process, its attributes or its rejections."""
     values = process.values
-    kept_in, base = _section_of(place, sections)
+    kept_in, base = section_of(place, sections)
     for key, value in section.items():
         if value is None:
             continue
         if key not in tree:
-            _keep(value, kept_in, base + _step(key), process.attributes)
+            _keep(value, kept_in, base + step(key), process.attributes)
             continue
         node = tree[key]
         if node is None:
@@ -358,10 +337,10 @@ def _take(
 
 def _fitting(
     value: Any,  # noqa: ANN401
-    leaf: _Leaf,
+    leaf: Leaf,
     place: str,
     process: Process,
-    sections: _Sections,
+    sections: Sections,
 ) -> Any:  # noqa: ANN401
     """Return what the contract reads of a value that is not null, None where it does not fit.
 
@@ -371,16 +350,16 @@ def _fitting(
         return _scalar(value, leaf, place, process)
     expected = dict if leaf.shape == "*" else list
     if not isinstance(value, expected):
-        process.reject(place, value, "wrong_type", _CONTAINERS[expected])
+        process.reject(place, value, "wrong_type", CONTAINERS[expected])
         return None
     if leaf.inner is not None:
         return _values_of_entries(list(value), leaf, place, process, sections)
     if isinstance(value, dict):
         return {
-            name: None if one is None else _scalar(one, leaf, f"{place}.{_step(name)}", process)
+            name: None if one is None else _scalar(one, leaf, f"{place}.{step(name)}", process)
             for name, one in value.items()
         }
-    if set(map(type, value)) <= leaf.types | _NONE:
+    if set(map(type, value)) <= leaf.types | NONE:
         return value
     process.unconverted[leaf.path] = value
     return [
@@ -389,7 +368,7 @@ def _fitting(
     ]
 
 
-def _scalar(value: Any, leaf: _Leaf, place: str, process: Process) -> Scalar | None:  # noqa: ANN401
+def _scalar(value: Any, leaf: Leaf, place: str, process: Process) -> Scalar | None:  # noqa: ANN401
     converted = _converted(value, leaf.data_type)
     if converted is None:
         reason = "wrong_value" if type(value) in leaf.types else "wrong_type"
@@ -414,7 +393,7 @@ def _number(value: Any) -> float | None:  # noqa: ANN401
     if type(value) is str:
         value = float(value) if _JSON_NUMBER.fullmatch(value) else None
         return value if value is not None and math.isfinite(value) else None
-    return value if type(value) in _NUMBERS else None
+    return value if type(value) in NUMBERS else None
 
 
 def _integer(number: float | None, data_type: DataType) -> int | None:
@@ -436,7 +415,7 @@ def _text(value: Any) -> str | None:  # noqa: ANN401
 
 
 def _values_of_entries(
-    entries: list[Any], leaf: _Leaf, place: str, process: Process, sections: _Sections
+    entries: list[Any], leaf: Leaf, place: str, process: Process, sections: Sections
 ) -> list[Scalar | None]:
     """Return the one value that the contract reads from each object of a list."""
     taken: list[Scalar | None] = []
@@ -452,102 +431,17 @@ def _values_of_entries(
     return taken
 
 
-def _section_of(place: str, sections: _Sections) -> tuple[str, str]:
-    """Return the section that attributes below ``place`` belong to, and their paths' beginning."""
-    for prefix, section in sections:
-        if place.startswith(prefix):
-            return section, place.removeprefix(prefix)
-    return "record", place
-
-
 def _keep(value: Any, section: str, path: str, kept: list[Attribute]) -> None:  # noqa: ANN401
     """Add the scalars at and below a place that the contract does not know."""
     kind = type(value)
     if kind is dict:
         for key, inner in value.items():
-            _keep(inner, section, f"{path}.{_step(key)}", kept)
+            _keep(inner, section, f"{path}.{step(key)}", kept)
     elif kind is list:
         for index, inner in enumerate(value):
             _keep(inner, section, f"{path}[{index}]", kept)
     elif value is not None:
         kept.append((section, path, value))
-
-
-def _step(key: str) -> str:
-    """Return a key as paths show it: quoted where it could be taken for several steps."""
-    return orjson.dumps(key).decode() if "." in key or "[" in key else key
-
-
-@cache
-def _tree(pipeline_format: str) -> dict[str, _Node]:
-    """Return the contract's paths of a format as nested keys."""
-    tree: dict[str, _Node] = {}
-    for path, column in paths_read(pipeline_format):
-        _plant(tree, path, column)
-    fit = (
-        "analysis_results"
-        if pipeline_format == "prototype"
-        else f"{PROCESS}.output_parameters.fitting_results"
-    )
-    for path in LEFT_IN_DOCUMENTS:
-        *way, last = f"{fit}.{path}".split(".")
-        _descend(tree, way)[last] = None
-    tree["_id"] = None  # The record id is made of it, whatever its type.
-    if pipeline_format == "framework":
-        # The entries of this list are walked one by one, along a tree of their own.
-        _descend(tree, ["processing"])["data_processes"] = None
-    return tree
-
-
-@cache
-def _process_tree() -> dict[str, _Node]:
-    """Return the tree of one entry of a framework document's processes."""
-    return _descend(_tree("framework"), PROCESS.split("."))
-
-
-def _plant(tree: dict[str, _Node], path: str, column: Column) -> None:
-    """Add one path of the contract to a tree."""
-    *way, last = path.split(".")
-    leaf = _Leaf(path, column.type, expected_of(column.type), _types_of(column.type))
-    if last == "*":
-        *way, last = way
-        leaf = leaf._replace(shape="*")
-    elif last.endswith("[]"):
-        last = last.removesuffix("[]")
-        leaf = leaf._replace(shape="[]")
-    elif way and way[-1].endswith("[]") and ".".join(way) != PROCESS:
-        inner: dict[str, _Node] = {last: leaf}
-        *way, last = way
-        last = last.removesuffix("[]")
-        leaf = leaf._replace(shape="[]", inner=inner)
-    _descend(tree, way)[last] = leaf
-
-
-def expected_of(data_type: DataType) -> str:
-    """Return what fits a column of a type, in words."""
-    if data_type.is_integer:
-        smallest, largest = data_type.integer_range
-        return f"an integer between {smallest} and {largest}"
-    return {
-        DataType.DOUBLE: "a number",
-        DataType.BOOLEAN: "true or false",
-        DataType.DATE: "a date as YYYY-MM-DD",
-        DataType.TIMESTAMPTZ: "a time in ISO 8601, such as 2025-01-31T12:00:00Z",
-    }.get(data_type, "a text")
-
-
-def _types_of(data_type: DataType) -> frozenset[type]:
-    if data_type.is_integer or data_type is DataType.DOUBLE:
-        return _NUMBERS
-    return frozenset({bool if data_type is DataType.BOOLEAN else str})
-
-
-def _descend(tree: dict[str, _Node], way: Iterable[str]) -> dict[str, _Node]:
-    for key in way:
-        inner = tree.setdefault(key, {})
-        assert isinstance(inner, dict), f"{key} is both a value and an object"  # noqa: S101
-        tree = inner
-    return tree
 
 
 def _shorten(value: object) -> str:

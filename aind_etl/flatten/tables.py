@@ -17,7 +17,8 @@ from aind_etl.contract.schemas import polars_schema
 from aind_etl.flatten import derived as deriving
 from aind_etl.flatten.batch_reader import ShapeReader
 from aind_etl.flatten.columns import BOUNDS, FITTED_NAMES, FOLD_MEASURES, REJECTED, Gathered
-from aind_etl.flatten.document_reader import LONGEST_VALUE, Rejection, expected_of, read_document
+from aind_etl.flatten.document_reader import LONGEST_VALUE, Rejection, read_document
+from aind_etl.flatten.paths import expected_of
 from aind_etl.sources.canonical import canonical_json
 
 _ROW = ("row", "source_collection", "record_id", "process_index", "session_month")

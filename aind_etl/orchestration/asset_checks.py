@@ -14,7 +14,7 @@ from aind_etl.orchestration.assets.warehouse import WAREHOUSE
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.steps import step
 from aind_etl.text import markdown_table as as_markdown
-from aind_etl.warehouse.build import connect, is_whole
+from aind_etl.warehouse.connection import connect, is_whole
 from aind_etl.warehouse.location import locate_warehouse
 from aind_etl.warehouse.sql_files import Kind, read_sql_files, tables_read
 

@@ -38,7 +38,8 @@ from aind_etl.orchestration.partitions import (
 )
 from aind_etl.orchestration.resources import Etl
 from aind_etl.settings import Settings
-from aind_etl.warehouse.build import is_current, read_info
+from aind_etl.warehouse.build import is_current
+from aind_etl.warehouse.info import read_info
 
 BATCH_TAG = "aind_etl/batch"
 """Tag of a run: the same for every attempt to bring the same content in."""

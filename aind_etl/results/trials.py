@@ -7,16 +7,13 @@ this code changes.
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from aind_etl.contract import tables
 from aind_etl.contract.schemas import polars_schema
@@ -25,8 +22,17 @@ from aind_etl.lake import Lake
 from aind_etl.lake.paths import UNKNOWN_MONTH
 from aind_etl.results.folders import FileRequest
 from aind_etl.results.inventory import KEY, RESULT_JSONS, remove_gone
-from aind_etl.results.result_json import ResultError, Trials, read_document, read_result
+from aind_etl.results.result_json import read_document, read_result
 from aind_etl.results.store import ResultStore
+from aind_etl.results.trial_rows import (
+    RECORD_SCHEMA,
+    ParsedResults,
+    ResultRecord,
+    latent_rows,
+    other_rows,
+    parse_result,
+    trial_rows,
+)
 
 _log = logging.getLogger(__name__)
 DOCUMENT = "document"
@@ -277,14 +283,16 @@ def _read_files(
     store: ResultStore, batch: pl.DataFrame, done: "_Done", progress: Callable[[int], None]
 ) -> None:
     """Read the result files of a batch of records, and write what they tell."""
-    by_file: dict[tuple[str, str], list[_Record]] = {}
+    by_file: dict[tuple[str, str], list[ResultRecord]] = {}
     sizes = {}
     for row in batch.iter_rows(named=True):
         place = (row["location"], row["source_file"])
-        by_file.setdefault(place, []).append(_Record(**{name: row[name] for name in _RECORD}))
+        by_file.setdefault(place, []).append(
+            ResultRecord(**{name: row[name] for name in RECORD_SCHEMA})
+        )
         sizes[place] = row["size_bytes"] or 0
     requests = [FileRequest(*place, size) for place, size in sizes.items()]
-    found = _Found()
+    found = ParsedResults()
     for answer in store.read_files(requests):
         records = by_file[answer.request.location, answer.request.name]
         done.read += 1
@@ -293,7 +301,7 @@ def _read_files(
             for record in records:
                 found.reject(record, answer.problem.reason, None, answer.problem.message)
         else:
-            _take(found, records, lambda: read_result(answer.content))  # noqa: B023 - called at once
+            parse_result(found, records, lambda: read_result(answer.content))  # noqa: B023 - called at once
         progress(len(records))
     done.write(found)
 
@@ -328,75 +336,12 @@ def _read_documents(lake: Lake, records: pl.DataFrame, done: "_Done", *, everyth
             .collect()
         )
         texts = dict(documents.iter_rows())
-        found = _Found()
+        found = ParsedResults()
         for row in candidates.join(part, on="record_id", how="semi").iter_rows(named=True):
-            record = _Record(**{name: row[name] for name in _RECORD})
+            record = ResultRecord(**{name: row[name] for name in RECORD_SCHEMA})
             text = texts[record.record_id]
-            _take(found, [record], lambda: read_document(text, record.process_index))  # noqa: B023 - called at once
+            parse_result(found, [record], lambda: read_document(text, record.process_index))  # noqa: B023 - called at once
         done.write(found)
-
-
-@dataclass(frozen=True, slots=True)
-class _Record:
-    """A record whose trials are read, with the file they are read from."""
-
-    record_id: str
-    process_index: int
-    session_month: str
-    n_trials: int | None
-    source_file: str
-    etag: str | None
-
-
-_RECORD = tuple(_Record.__dataclass_fields__)
-
-
-@dataclass
-class _Found:
-    """The contents of a batch of result files."""
-
-    loaded: list[tuple[_Record, Trials]] = field(default_factory=list)
-    rejected: list[tuple[_Record, str, str | None, str]] = field(default_factory=list)
-
-    def reject(self, record: _Record, reason: str, path: str | None, message: str) -> None:
-        """Take note that a record's result file cannot be taken."""
-        self.rejected.append((record, reason, path or None, message))
-
-
-def _take(found: _Found, records: list[_Record], read: Callable[[], Trials | None]) -> None:
-    """Take note of what a result file tells of the records it belongs to."""
-    try:
-        trials = read()
-    except ResultError as error:
-        for record in records:
-            found.reject(record, error.reason, error.path, str(error))
-        return
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is logged
-        # One file must not keep the others from being read.
-        _log.exception("A result file cannot be read")
-        for record in records:
-            found.reject(
-                record,
-                "unexpected_error",
-                None,
-                f"Reading the file failed ({type(error).__name__}). Report this with the file; it "
-                "is retried when the file or the code changes.",
-            )
-        return
-    if trials is None:
-        return
-    for record in records:
-        if record.n_trials is not None and record.n_trials != trials.n_trials:
-            found.reject(
-                record,
-                "wrong_length",
-                "n_trials",
-                f"{record.n_trials:,} trials were expected, as the document says, and "
-                f"{trials.n_trials:,} found: file and document are of different fits. It is tried "
-                "again when either changes.",
-            )
-        else:
-            found.loaded.append((record, trials))
 
 
 # --- writing --------------------------------------------------------------------------------
@@ -418,15 +363,15 @@ class _Done:
     size_bytes: int = 0
     partitions_written: int = 0
 
-    def write(self, found: _Found) -> None:
+    def write(self, found: ParsedResults) -> None:
         """Write the rows of a batch; `analyses_latents` last, as it says what is loaded."""
         moment = self.now()
         loaded = [record for record, _ in found.loaded]
         trials = [one for _, one in found.loaded]
         frames = (
-            (tables.TRIALS, _trial_rows(loaded, trials)),
-            (tables.OTHER_LATENTS, _other_rows(loaded, trials)),
-            (tables.ANALYSES_LATENTS, _latent_rows(loaded, trials, moment)),
+            (tables.TRIALS, trial_rows(loaded, trials)),
+            (tables.OTHER_LATENTS, other_rows(loaded, trials)),
+            (tables.ANALYSES_LATENTS, latent_rows(loaded, trials, moment)),
         )
         # What could not be reached is not known to have changed: its rows stay.
         settled = pl.DataFrame(
@@ -458,7 +403,9 @@ class _Done:
         self.unreachable += passing
         self.rejected += len(found.rejected) - passing
 
-    def _write_rejected(self, found: _Found, settled: pl.DataFrame, moment: datetime) -> None:
+    def _write_rejected(
+        self, found: ParsedResults, settled: pl.DataFrame, moment: datetime
+    ) -> None:
         table = tables.REJECTED_RESULTS
         rows = pl.DataFrame(
             [
@@ -505,88 +452,3 @@ class _Done:
             size_bytes=self.size_bytes,
             partitions_written=self.partitions_written,
         )
-
-
-def _repeated(records: list[_Record], lengths: list[int]) -> pl.DataFrame:
-    """Return the key and month of each record, as often as it has rows."""
-    keys = pl.DataFrame(
-        {
-            "record_id": [record.record_id for record in records],
-            "process_index": [record.process_index for record in records],
-            "session_month": [record.session_month for record in records],
-        },
-        schema={"record_id": pl.String, "process_index": pl.Int16, "session_month": pl.String},
-    )
-    return keys[np.repeat(np.arange(len(records)), lengths)]
-
-
-def _trial_rows(records: list[_Record], trials: list[Trials]) -> pl.DataFrame:
-    """Return the rows of `trials`: for n trials n + 1, the last one the state after the last."""
-    lengths = [one.n_trials + 1 for one in trials]
-    schema = polars_schema(tables.TRIALS)
-    missing = {length: np.full(length, np.nan) for length in set(lengths)}
-    columns: dict[str, NDArray[Any]] = {"trial": _ordinals(lengths)}
-    for name in schema.names()[len(KEY) + 1 :]:
-        values = [
-            one.columns.get(name, missing[length])
-            for one, length in zip(trials, lengths, strict=True)
-        ]
-        columns[name] = np.concatenate(values) if values else np.empty(0)
-    rows = pl.DataFrame(columns).with_columns(pl.exclude("trial").fill_nan(None))
-    return pl.concat([_repeated(records, lengths), rows], how="horizontal")
-
-
-def _other_rows(records: list[_Record], trials: list[Trials]) -> pl.DataFrame:
-    """Return the rows of `other_latents`, one a value."""
-    parts = [
-        (record, name, position, row)
-        for record, one in zip(records, trials, strict=True)
-        for name, values in one.others.items()
-        for position, row in enumerate(values)
-    ]
-    lengths = [len(row) for *_, row in parts]
-    named = pl.DataFrame(
-        {
-            "name": [name for _, name, _, _ in parts],
-            "position": [place for _, _, place, _ in parts],
-        },
-        schema={"name": pl.String, "position": pl.Int16},
-    )
-    values = pl.DataFrame(
-        {
-            "trial": _ordinals(lengths),
-            "value": np.concatenate([row for *_, row in parts] or [np.empty(0)]),
-        }
-    ).with_columns(pl.col("value").fill_nan(None))
-    return pl.concat(
-        [
-            _repeated([record for record, *_ in parts], lengths),
-            named[np.repeat(np.arange(len(parts)), lengths)],
-            values,
-        ],
-        how="horizontal",
-    )
-
-
-def _ordinals(lengths: list[int]) -> NDArray[np.int64]:
-    """Return 0, 1, … up to each of ``lengths``, one after the other."""
-    return np.concatenate([np.empty(0, dtype=np.int64), *(np.arange(one) for one in lengths)])
-
-
-def _latent_rows(records: list[_Record], trials: list[Trials], moment: datetime) -> pl.DataFrame:
-    """Return the rows of `analyses_latents`, one a record."""
-    told = pl.DataFrame(
-        {
-            "n_trials": [one.n_trials for one in trials],
-            "q_value_spread": [one.q_value_spread for one in trials],
-            "source_file": [record.source_file for record in records],
-            "etag": [record.etag for record in records],
-        },
-        schema={
-            "n_trials": pl.Int32,
-            "q_value_spread": pl.Float64,
-            "source_file": pl.String,
-            "etag": pl.String,
-        },
-    ).with_columns(extracted_at=pl.lit(moment))
-    return pl.concat([_repeated(records, [1] * len(records)), told], how="horizontal")

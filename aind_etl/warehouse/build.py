@@ -6,7 +6,7 @@ open keep reading it, and new readers get the new one.
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from aind_etl.contract import TABLES, DataType, Partitioning, Table, tables
+from aind_etl.contract import TABLES, Partitioning, Table, tables
 from aind_etl.contract.ddl import comments, create_table, quote_identifier, quote_text
 from aind_etl.contract.id_ranges import Split
 from aind_etl.errors import ConfigurationError, DataError
@@ -28,21 +28,25 @@ if TYPE_CHECKING:
     # The lake is passed in: readers of a warehouse need not load its libraries.
     from aind_etl.lake import Lake
     from aind_etl.lake.storage.local import Location
+from aind_etl.warehouse.connection import (
+    INFO_TABLE,
+    LAYOUT_NAME,
+    LAYOUT_VERSION,
+    MADE_AGAIN,
+    READ_CONFIG,
+    REMEDY,
+    connect,
+    first_line,
+    idle_connections,
+    is_whole,
+    open_alone,
+    register_filesystem,
+)
+from aind_etl.warehouse.info import read_info_of_file, write_info
 
 STORAGE_VERSION = "v1.0.0"
 """The file format written: the one that every DuckDB client from 1.0 on can open."""
-
-INFO_TABLE = "warehouse_info"
-# What a warehouse is attached as.
-_NAME = "warehouse"
-_INFO_COMMENT = "One row per fact about this file: when, from what and by what it was built."
-_LAYOUT = 1
-# Extensions are never fetched while a query runs: an error that names what is missing is clearer.
-_CONFIG: dict[str, str | bool | int | float | list[str]] = {
-    "autoinstall_known_extensions": False,
-    "autoload_known_extensions": False,
-}
-_BUILD_CONFIG = _CONFIG | {
+_BUILD_CONFIG = READ_CONFIG | {
     "storage_compatibility_version": STORAGE_VERSION,
     "memory_limit": "512MB",
 }
@@ -143,20 +147,13 @@ def build_warehouse(
                     connection.execute(statement)
             connection.commit()
             _apply_sql(connection, sql, progress)
-            _write_info(connection, facts)
+            write_info(connection, facts)
             connection.execute("CHECKPOINT")
         rows = _count_rows(building)
         with connect(building) as connection:
             validate(connection)
         size = target.publish(building, facts, replacing=replacing)
     return BuildReport(place, published=True, rows=rows, size_bytes=size)
-
-
-def register_filesystem(connection: duckdb.DuckDBPyConnection, lake: "Lake") -> None:
-    """Let a connection read the files of a lake, also where that is on an object store."""
-    file_system = lake.storage.file_system()
-    if file_system is not None:
-        connection.register_filesystem(file_system)
 
 
 def is_current(lake: "Lake", place: WarehouseLocation, *, sql_folder: Path | None = None) -> bool:
@@ -176,154 +173,13 @@ def is_current(lake: "Lake", place: WarehouseLocation, *, sql_folder: Path | Non
     facts = target.metadata()
     if not facts and target.exists():
         path = target.file()
-        facts = _read_info(path) if is_whole(path) else {}
+        facts = read_info_of_file(path) if is_whole(path) else {}
     return facts.get("inputs") == _fingerprint(lake, sql)
 
 
-def is_whole(path: Path) -> bool:
-    """Return whether a DuckDB file can be opened, and is not cut off."""
-    try:
-        with _opened_alone(path) as connection:
-            size = "SELECT block_size * total_blocks FROM pragma_database_size() "
-            found = connection.execute(f"{size} WHERE database_name = ?", [_NAME]).fetchone()
-    except duckdb.Error:
-        return False
-    return found is not None and path.stat().st_size >= found[0]
-
-
-def connect(place: WarehouseLocation) -> duckdb.DuckDBPyConnection:
-    """Open the warehouse for reading.
-
-    The present file is opened, even if this process still has the previous file of that path open
-    before.
-
-    Raises
-    ------
-    ConfigurationError
-        There is none, it cannot be read, or it is of a later layout than this version knows.
-    """
-    connection = duckdb.connect(":memory:", config=_CONFIG)
-    try:
-        _attach(connection, locate_warehouse(place).file())
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-@contextmanager
-def opened(place: WarehouseLocation) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Give the warehouse for one question, and let go of the file after it.
-
-    The same as :func:`connect`, but quicker from the second time on: the database in memory, which
-    takes longer to make than a file to attach, is kept for the next question. It is of one question
-    at a time, so that several threads may ask.
-
-    Raises
-    ------
-    ConfigurationError
-        There is none, it cannot be read, or it is of a later layout than this version knows.
-    """
-    path = locate_warehouse(place).file()
-    try:
-        memory = _idle.pop()
-    except IndexError:
-        memory = duckdb.connect(":memory:", config=_CONFIG)
-    try:
-        # What a question leaves behind ends with a connection of its own.
-        with memory.cursor() as connection:
-            _attach(connection, path)
-            yield connection
-            connection.execute("USE memory")
-            connection.execute(f"DETACH {_NAME}")
-    except BaseException:
-        # Whatever state it is in.
-        memory.close()
-        raise
-    if len(_idle) < _IDLE_AT_MOST:
-        _idle.append(memory)
-
-
-_idle: list[duckdb.DuckDBPyConnection] = []
-_IDLE_AT_MOST = 4
 if hasattr(os, "register_at_fork"):
     # A process does not take the threads of a database with it when it forks.
-    os.register_at_fork(before=_idle.clear)
-
-
-def _attach(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Make the warehouse at a path the one that a database in memory reads.
-
-    Within a process, DuckDB connects to the file that is open under a path, even if it has been
-    it replaced since. A file attached to a database of one's own is the one at the path.
-    """
-    try:
-        _use(connection, path)
-        _refuse_later_layout(connection, path)
-    except duckdb.Error as error:
-        raise ConfigurationError(
-            f"The warehouse {str(path)!r} cannot be opened ({_first_line(error)}). If it was "
-            "copied, copy it again; 'aind-etl run' builds it again."
-        ) from None
-
-
-def _use(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    connection.execute("SET TimeZone = 'UTC'")
-    # Under a name of our own: a file may be called after a database that DuckDB has itself.
-    connection.execute(f"ATTACH {quote_text(str(path))} AS {_NAME} (READ_ONLY)")
-    connection.execute(f"USE {_NAME}")
-
-
-@contextmanager
-def _opened_alone(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    with duckdb.connect(":memory:", config=_CONFIG) as connection:
-        _use(connection, path)
-        yield connection
-
-
-def _refuse_later_layout(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    try:
-        facts = dict(connection.execute(f"SELECT name, value FROM {INFO_TABLE}").fetchall())
-    except duckdb.CatalogException:
-        raise ConfigurationError(
-            f"The database {str(path)!r} is not one of aind-etl: it has no table {INFO_TABLE!r}. "
-            "Name the warehouse with --warehouse or AIND_ETL_WAREHOUSE."
-        ) from None
-    layout = facts.get("layout", "")
-    if not layout.isdecimal() or int(layout) > _LAYOUT:
-        raise ConfigurationError(
-            f"The warehouse {str(path)!r} has layout {layout or 'unknown'}, built by "
-            f"{facts.get('built_by', 'an unknown program')}; aind-etl {version('aind-etl')} reads "
-            f"layouts up to {_LAYOUT}. Update aind-etl, or build the warehouse with this version."
-        )
-
-
-def read_info(place: WarehouseLocation) -> dict[str, str]:
-    """Return the facts a warehouse holds about itself; none where it cannot be read."""
-    target = locate_warehouse(place)
-    told: dict[str, str] = {}
-    with suppress(DataError):  # The copy there is says it too.
-        told = target.metadata()
-    try:
-        return told or _read_info(target.file())
-    except ConfigurationError:
-        return {}
-
-
-def _read_info(path: Path) -> dict[str, str]:
-    try:
-        with _opened_alone(path) as connection:
-            return dict(connection.execute(f"SELECT name, value FROM {INFO_TABLE}").fetchall())
-    except duckdb.Error:
-        return {}
-
-
-def read_sources(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """Return the sources that the warehouse's documents were read from, sorted."""
-    found = connection.execute(
-        "SELECT DISTINCT source FROM collections WHERE source <> '' ORDER BY source"
-    ).fetchall()
-    return [source for (source,) in found]
+    os.register_at_fork(before=idle_connections.clear)
 
 
 def run_checks(
@@ -417,8 +273,8 @@ def _load(
         )
     except duckdb.Error as error:
         raise DataError(
-            f"The table {table.name!r} of the lake cannot be read ({_first_line(error)}). "
-            f"{_REMEDY.get(table, _MADE_AGAIN)}"
+            f"The table {table.name!r} of the lake cannot be read ({first_line(error)}). "
+            f"{REMEDY.get(table, MADE_AGAIN)}"
         ) from None
 
 
@@ -564,23 +420,15 @@ def _facts(lake: "Lake", inputs: str) -> dict[str, str]:
         "built_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "built_by": f"aind-etl {version('aind-etl')}, DuckDB {duckdb.__version__}",
         "lake": str(lake),
-        "layout": str(_LAYOUT),
+        "layout": str(LAYOUT_VERSION),
         "inputs": inputs,
     }
-
-
-def _write_info(connection: duckdb.DuckDBPyConnection, facts: Mapping[str, str]) -> None:
-    connection.execute(
-        f"CREATE TABLE {INFO_TABLE} (name VARCHAR NOT NULL, value {DataType.VARCHAR})"
-    )
-    connection.execute(f"COMMENT ON TABLE {INFO_TABLE} IS {quote_text(_INFO_COMMENT)}")
-    connection.executemany(f"INSERT INTO {INFO_TABLE} VALUES (?, ?)", list(facts.items()))
 
 
 def _fingerprint(lake: "Lake", sql: dict[Kind, list[SqlFile]]) -> str:
     """Return a text that differs whenever a build would give another warehouse."""
     digest = sha256()
-    for shard in (str(_LAYOUT), version("aind-etl"), duckdb.__version__, STORAGE_VERSION):
+    for shard in (str(LAYOUT_VERSION), version("aind-etl"), duckdb.__version__, STORAGE_VERSION):
         digest.update(shard.encode())
     for table in filter(_in_lake, TABLES):
         for name, mark in sorted(lake.storage.marks(table.name, ".parquet").items()):
@@ -597,11 +445,11 @@ def _fingerprint(lake: "Lake", sql: dict[Kind, list[SqlFile]]) -> str:
 
 
 def _count_rows(path: Path) -> dict[str, int]:
-    with _opened_alone(path) as connection:
+    with open_alone(path) as connection:
         names = connection.execute(
             "SELECT table_name FROM duckdb_tables() WHERE NOT internal AND table_name <> ? "
             "AND database_name = ?",
-            [INFO_TABLE, _NAME],
+            [INFO_TABLE, LAYOUT_NAME],
         ).fetchall()
         return {
             name: connection.execute(f"SELECT count(*) FROM {quote_identifier(name)}").fetchall()[
@@ -609,11 +457,3 @@ def _count_rows(path: Path) -> dict[str, int]:
             ][0]
             for (name,) in names
         }
-
-
-_MADE_AGAIN = "'aind-etl rebuild' makes it again from the change log."
-_REMEDY = {tables.DOCUMENTS: "'aind-etl verify' names the file; restore it from a backup."}
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]

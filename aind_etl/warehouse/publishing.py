@@ -19,14 +19,9 @@ from aind_etl.errors import DataError
 from aind_etl.lake import Lake
 from aind_etl.lake.parquet import read_metadata
 from aind_etl.settings import WarehouseLocation
-from aind_etl.warehouse.build import (
-    BuildReport,
-    build_warehouse,
-    connect,
-    is_whole,
-    read_info,
-    run_checks,
-)
+from aind_etl.warehouse.build import BuildReport, build_warehouse, run_checks
+from aind_etl.warehouse.connection import connect, is_whole
+from aind_etl.warehouse.info import read_info
 from aind_etl.warehouse.location import locate_warehouse
 from aind_etl.warehouse.sql_files import Kind, read_sql_files
 

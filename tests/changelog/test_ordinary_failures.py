@@ -22,7 +22,7 @@ from aind_etl.orchestration.resources import Etl
 from aind_etl.settings import load_settings
 from aind_etl.sources import read_documents
 from aind_etl.sources.dump import DumpSource
-from aind_etl.warehouse.build import connect
+from aind_etl.warehouse.connection import connect
 
 SMALL, OTHER = "dynamic-foraging-analysis", "dynamic-foraging-nm"
 

@@ -38,6 +38,8 @@ from worlds import (
     write_dump,
 )
 
+import aind_etl.changelog.comparison
+import aind_etl.changelog.log_writer
 import aind_etl.changelog.passes
 from aind_etl.changelog.passes import ExtractLimits, ExtractReport, Pass, extract_collection
 from aind_etl.contract import tables
@@ -249,7 +251,7 @@ def test_the_first_of_several_documents_of_one_id_counts(dump: Dump, lake: Lake)
 def test_of_two_files_of_one_collection_the_first_wins(
     dump: Dump, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aind_etl.changelog.passes, "_COMPARED_DOCUMENTS", 5)
+    monkeypatch.setattr(aind_etl.changelog.comparison, "COMPARED_DOCUMENTS", 5)
     content = b"".join(
         bson.encode(one | {"status": "of the first"}) for one in dump.documents.values()
     )
@@ -272,7 +274,7 @@ def test_an_empty_collection_is_known(dump: Dump, lake: Lake) -> None:
 def test_progress_adds_up_to_what_was_read(
     dump: Dump, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aind_etl.changelog.passes, "_COMPARED_DOCUMENTS", 7)
+    monkeypatch.setattr(aind_etl.changelog.comparison, "COMPARED_DOCUMENTS", 7)
     steps: list[int] = []
     report = run(dump, lake, progress=steps.append)
     assert sum(steps) == report.read == len(dump.ids)
@@ -336,8 +338,8 @@ def test_how_far_a_new_pass_looks_back_can_be_chosen(dump: Dump, lake: Lake) -> 
 def test_a_first_load_that_was_interrupted_is_not_taken_for_recent(
     dump: Dump, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aind_etl.changelog.passes, "_COMPARED_DOCUMENTS", 5)
-    monkeypatch.setattr(aind_etl.changelog.passes, "_BATCH_BYTES", 1)
+    monkeypatch.setattr(aind_etl.changelog.comparison, "COMPARED_DOCUMENTS", 5)
+    monkeypatch.setattr(aind_etl.changelog.log_writer, "_BATCH_BYTES", 1)
     clock = Clock()
     with pytest.raises(SourceError):
         extract_collection(Failing(dump.folder, 20), lake, MAIN, Pass.NEW, now=clock)
@@ -448,8 +450,8 @@ class OnlyOthers(DumpSource):
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aind_etl.changelog.passes, "_COMPARED_DOCUMENTS", 5)
-    monkeypatch.setattr(aind_etl.changelog.passes, "_BATCH_BYTES", 1)
+    monkeypatch.setattr(aind_etl.changelog.comparison, "COMPARED_DOCUMENTS", 5)
+    monkeypatch.setattr(aind_etl.changelog.log_writer, "_BATCH_BYTES", 1)
 
 
 @pytest.mark.usefixtures("small_batches")
@@ -465,7 +467,7 @@ def test_much_is_written_in_several_batches(dump: Dump, lake: Lake) -> None:
 def test_large_documents_are_compared_a_few_at_a_time(
     dump: Dump, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aind_etl.changelog.passes, "_COMPARED_BYTES", 10_000)
+    monkeypatch.setattr(aind_etl.changelog.passes, "COMPARED_BYTES", 10_000)
     steps: list[int] = []
     run(dump, lake, progress=steps.append)
     texts = lake.change_log(MAIN).versions().collect()["document"].str.len_bytes().to_list()
@@ -534,7 +536,8 @@ MEASURED = dedent("""\
     from aind_etl.lake import Lake
     from aind_etl.sources.dump import DumpSource
 
-    aind_etl.changelog.passes._COMPARED_BYTES = aind_etl.changelog.passes._BATCH_BYTES = 4 << 20
+    aind_etl.changelog.passes.COMPARED_BYTES = 4 << 20
+    aind_etl.changelog.log_writer._BATCH_BYTES = 4 << 20
     aind_etl.changelog.compaction._ROW_GROUP_BYTES = 4 << 20
 
     def peak() -> int:

@@ -284,8 +284,8 @@ def test_any_history_gives_the_same_log_whatever_becomes_of_the_side_file(
 ) -> None:
     monkeypatch.setattr("os.fsync", lambda _: None)
     # What a pass found before it failed is written.
-    monkeypatch.setattr("aind_etl.changelog.passes._COMPARED_DOCUMENTS", 1)
-    monkeypatch.setattr("aind_etl.changelog.passes._BATCH_BYTES", 1)
+    monkeypatch.setattr("aind_etl.changelog.comparison.COMPARED_DOCUMENTS", 1)
+    monkeypatch.setattr("aind_etl.changelog.log_writer._BATCH_BYTES", 1)
     here = tmp_path / uuid4().hex
     folder = here / "dump"
     folder.mkdir(parents=True)

@@ -23,7 +23,8 @@ from worlds import MAIN, JsonDocument, load, read_dump, write_dump
 from aind_etl.client.records import matching_records
 from aind_etl.errors import ArgumentError
 from aind_etl.lake import Lake
-from aind_etl.warehouse.build import build_warehouse, connect
+from aind_etl.warehouse.build import build_warehouse
+from aind_etl.warehouse.connection import connect
 
 PROCESS = "processing.data_processes"
 OUTPUTS = f"{PROCESS}.output_parameters"

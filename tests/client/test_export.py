@@ -22,7 +22,7 @@ from aind_etl.client.export import export
 from aind_etl.contract import TABLES, tables
 from aind_etl.errors import ConfigurationError
 from aind_etl.lake import Lake
-from aind_etl.warehouse.build import connect
+from aind_etl.warehouse.connection import connect
 from aind_etl.warehouse.sql_files import Kind, read_sql_files
 
 MARTS = [file.name for file in read_sql_files(Kind.MART)]

@@ -16,7 +16,8 @@ from aind_etl.client.report import write_report
 from aind_etl.client.report.figures import FIGURES, TRAJECTORY_VALUES
 from aind_etl.errors import ConfigurationError
 from aind_etl.lake import Lake
-from aind_etl.warehouse.build import build_warehouse, connect
+from aind_etl.warehouse.build import build_warehouse
+from aind_etl.warehouse.connection import connect
 
 MEGABYTE = 1_000_000
 REAL_NUMBER_OF_FITS = 145_000

@@ -19,7 +19,7 @@ from aind_etl.contract.columns import KEY, LEFT_IN_DOCUMENTS, PROCESS
 from aind_etl.contract.ddl import comments, create_table, describe, quote_identifier, quote_text
 from aind_etl.contract.dictionary import data_dictionary
 from aind_etl.contract.schemas import POLARS_TYPES, arrow_schema, polars_schema
-from aind_etl.flatten.document_reader import paths_read
+from aind_etl.flatten.paths import paths_read
 from aind_etl.warehouse.sql_files import Kind, read_sql_files
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "docs"))

@@ -9,7 +9,8 @@ import pytest
 import aind_etl.warehouse.sql_files
 from aind_etl.bundle import bundled
 from aind_etl.client.export import export
-from aind_etl.warehouse.build import build_warehouse, connect
+from aind_etl.warehouse.build import build_warehouse
+from aind_etl.warehouse.connection import connect
 
 DOCS = Path(__file__).parents[2] / "docs"
 sys.path.insert(0, str(DOCS))

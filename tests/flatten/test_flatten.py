@@ -20,7 +20,7 @@ from aind_etl.contract import ANALYSIS_TABLES, DataType, table_named, tables
 from aind_etl.contract.columns import LEFT_IN_DOCUMENTS
 from aind_etl.contract.schemas import polars_schema
 from aind_etl.flatten import Flattened, flatten_documents, flattener_version
-from aind_etl.flatten.document_reader import paths_read
+from aind_etl.flatten.paths import paths_read
 from aind_etl.sources.canonical import canonical_json, document_from_json
 from aind_etl.sources.dump import DumpSource
 

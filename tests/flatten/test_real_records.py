@@ -12,7 +12,8 @@ from aind_etl.client.verify import verify_collection, verify_warehouse
 from aind_etl.lake import Lake
 from aind_etl.sources.canonical import document_from_json
 from aind_etl.sources.dump import DumpSource
-from aind_etl.warehouse.build import build_warehouse, connect
+from aind_etl.warehouse.build import build_warehouse
+from aind_etl.warehouse.connection import connect
 
 FITTING = "dynamic-foraging-model-fitting"
 EXAMPLE = "architecture_example_v2"

@@ -40,7 +40,8 @@ from aind_etl.flatten import Flattened, flatten_documents
 from aind_etl.flatten.refresh import RefreshReport, refresh_analyses
 from aind_etl.lake import Lake
 from aind_etl.sources.canonical import UNREADABLE_PREFIX, WITHOUT_ID_PREFIX
-from aind_etl.warehouse.build import build_warehouse, connect
+from aind_etl.warehouse.build import build_warehouse
+from aind_etl.warehouse.connection import connect
 
 
 def a_fit(folder: Path) -> JsonDocument:

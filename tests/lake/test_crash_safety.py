@@ -33,13 +33,15 @@ from worlds import (
     write_dump,
 )
 
+import aind_etl.changelog.comparison
+import aind_etl.changelog.log_writer
 import aind_etl.changelog.passes
 import aind_etl.flatten.refresh
 from aind_etl.contract import tables
 from aind_etl.flatten import Flattened, flatten_documents
 from aind_etl.flatten.refresh import refresh_analyses
 from aind_etl.lake import Lake
-from aind_etl.warehouse.build import connect
+from aind_etl.warehouse.connection import connect
 
 
 @dataclass(frozen=True)
@@ -166,8 +168,8 @@ def scenario(request: pytest.FixtureRequest, name: str) -> Scenario:
 @pytest.fixture
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)
-    monkeypatch.setattr(aind_etl.changelog.passes, "_COMPARED_DOCUMENTS", 5)
-    monkeypatch.setattr(aind_etl.changelog.passes, "_BATCH_BYTES", 1)
+    monkeypatch.setattr(aind_etl.changelog.comparison, "COMPARED_DOCUMENTS", 5)
+    monkeypatch.setattr(aind_etl.changelog.log_writer, "_BATCH_BYTES", 1)
 
 
 @pytest.fixture

@@ -45,7 +45,8 @@ from aind_etl.lake.resharding import reshard
 from aind_etl.lake.storage import object_store as object_storage
 from aind_etl.lake.storage.object_store import ObjectStorage
 from aind_etl.orchestration.metadata import Timer, partition_metadata
-from aind_etl.warehouse.build import build_warehouse, connect
+from aind_etl.warehouse.build import build_warehouse
+from aind_etl.warehouse.connection import connect
 
 NAME = "analyses/collection=a/part.parquet"
 

@@ -36,7 +36,8 @@ from aind_etl.errors import DataError
 from aind_etl.lake import Lake
 from aind_etl.lake.resharding import plan_shards, reshard, reshard_as_planned, wanted_shards
 from aind_etl.orchestration.partitions import partition_key, partition_of
-from aind_etl.warehouse.build import build_warehouse, connect
+from aind_etl.warehouse.build import build_warehouse
+from aind_etl.warehouse.connection import connect
 
 COMMAND = Path(sys.executable).with_name("aind-etl")
 OTHER_ID = {"_id": 7, "nwb_name": "not a string"}

@@ -326,7 +326,7 @@ def test_the_warehouse_reports_its_size_and_rows(run, metadata):
     "name", [name for name, (group, *_) in ASSETS.items() if group in {"views", "marts"}]
 )
 def test_views_and_marts_report_the_columns_they_have(run, metadata, name):
-    from aind_etl.warehouse.build import connect
+    from aind_etl.warehouse.connection import connect
 
     _, etl, _ = run
     with connect(etl.settings.warehouse_path) as connection:

@@ -47,7 +47,8 @@ from aind_etl.results.folders import FileRequest
 from aind_etl.results.store import ResultStore
 from aind_etl.settings import load_settings
 from aind_etl.sources.sample import SampleSource
-from aind_etl.warehouse.build import build_warehouse, connect, run_checks
+from aind_etl.warehouse.build import build_warehouse, run_checks
+from aind_etl.warehouse.connection import connect
 from aind_etl.warehouse.sql_files import Kind, read_sql_files
 
 PROTOTYPE_BUCKET = "aind-dynamic-foraging-analysis-prod-o5171v"

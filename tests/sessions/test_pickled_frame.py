@@ -18,8 +18,8 @@ import pyarrow as pa
 import pytest
 
 from aind_etl.errors import DataError
+from aind_etl.sessions.frame_process import ReadingLimits, read_pickled_frame
 from aind_etl.sessions.pickled_frame import LABELS, RefusedError, read_frame
-from aind_etl.sessions.session_table import ReadingLimits, read_pickled_frame
 
 FRAMES = sorted((Path(__file__).parent / "frames").glob("*.pkl"))
 LIMITS = ReadingLimits()

@@ -31,16 +31,13 @@ from aind_etl.sample.calendar import plan_sessions
 from aind_etl.sample.session_table import SessionTable
 from aind_etl.sample.sessions import simulate_sessions
 from aind_etl.sessions import SessionsReport, refresh_sessions
+from aind_etl.sessions.frame_process import ReadingLimits
 from aind_etl.sessions.pickled_frame import read_frame
-from aind_etl.sessions.session_table import (
-    ReadingLimits,
-    column_names,
-    investigator_names,
-    session_rows,
-    snake_case,
-)
+from aind_etl.sessions.rows import column_names, session_rows, snake_case
+from aind_etl.sessions.session_table import investigator_names
 from aind_etl.settings import load_settings
-from aind_etl.warehouse.build import build_warehouse, connect
+from aind_etl.warehouse.build import build_warehouse
+from aind_etl.warehouse.connection import connect
 
 FRAME, MAPPING = "df_sessions.pkl", "mouse_pi_mapping.json"
 FOLDER = "aind-behavior-data/foraging_nwb_bonsai_processed"

@@ -16,7 +16,7 @@ from aind_etl.client.data_package import data_package, write_data_package
 from aind_etl.client.export import export
 from aind_etl.contract import tables
 from aind_etl.contract.ddl import describe
-from aind_etl.warehouse.build import connect
+from aind_etl.warehouse.connection import connect
 from aind_etl.warehouse.sql_files import Kind, read_sql_files
 
 # Superset's own driver, with the SQLAlchemy that Superset pins: the driver's reflection asks newer
@@ -99,7 +99,7 @@ def test_arrow_opens_a_table_of_the_lake_as_one_data_set(built):
     # What R's arrow::open_dataset and Python's pyarrow.dataset do is one C++ library.
     root = built.lake.storage.root
     data = ds.dataset(root / "analyses", partitioning="hive")
-    assert data.tables.count_rows() == built.lake.tables.count_rows(tables.ANALYSES)
+    assert data.count_rows() == built.lake.tables.count_rows(tables.ANALYSES)
     month = data.to_table(filter=ds.field("session_month") == "2026-03", columns=["session_key"])
     assert set(month["session_key"].to_pylist()) == {"652324_2026-03-10_15-33-11"}
 

@@ -35,7 +35,9 @@ from aind_etl.lake import Lake
 from aind_etl.lake.storage.object_store import ObjectStorage
 from aind_etl.settings import parse_location
 from aind_etl.warehouse import location as room
-from aind_etl.warehouse.build import build_warehouse, connect, is_current, opened, read_info
+from aind_etl.warehouse.build import build_warehouse, is_current
+from aind_etl.warehouse.connection import connect, opened
+from aind_etl.warehouse.info import read_info
 from aind_etl.warehouse.location import file_beside, locate_warehouse
 from aind_etl.warehouse.publishing import publish_warehouse
 

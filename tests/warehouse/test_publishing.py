@@ -16,7 +16,7 @@ from aind_etl.orchestration.resources import Etl
 from aind_etl.results import open_result_store, refresh_result_files
 from aind_etl.settings import load_settings
 from aind_etl.text import markdown_table as as_markdown
-from aind_etl.warehouse.build import connect
+from aind_etl.warehouse.connection import connect
 from aind_etl.warehouse.publishing import (
     AGREEMENT_CHECK,
     COLLAPSE_CHECK,

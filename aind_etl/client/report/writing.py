@@ -31,7 +31,8 @@ from aind_etl.client.report.figures import (
 )
 from aind_etl.errors import ConfigurationError
 from aind_etl.settings import WarehouseLocation
-from aind_etl.warehouse.build import connect, read_info
+from aind_etl.warehouse.connection import connect
+from aind_etl.warehouse.info import read_info
 
 _HERE = Path(__file__).parent
 # More digits would be paid for by everybody who opens the page, and seen by nobody.

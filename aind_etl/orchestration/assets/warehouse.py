@@ -21,7 +21,8 @@ from aind_etl.orchestration.metadata import (
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.steps import step
 from aind_etl.text import markdown_table as as_markdown
-from aind_etl.warehouse.build import STORAGE_VERSION, BuildReport, connect
+from aind_etl.warehouse.build import STORAGE_VERSION, BuildReport
+from aind_etl.warehouse.connection import connect
 from aind_etl.warehouse.publishing import (
     ChecksFailedError,
     Outcome,
