@@ -4,11 +4,6 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 
-# The rooms that start no server, no process and no run.
-QUICK := client/test_warehouse_client sources/test_canonical contract/test_contract flatten/test_derived \
-	changelog/test_history client/test_query flatten/test_document_reader test_settings \
-	sources/test_source_urls warehouse/test_sql_files lake/test_local_storage warehouse/test_warehouse
-
 # One more than there are cores: many tests wait for a server.
 WORKERS := $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 
@@ -16,7 +11,7 @@ WORKERS := $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 DOCUMENTS ?= 145000
 PARTITION_DOCUMENTS ?= 40000
 
-.PHONY: help run dev test test-histories test-long test-quick test-image test-chart scale lint docs \
+.PHONY: help run dev test test-all snapshot test-histories test-long test-image test-chart scale lint docs \
 	bench bench-scaling clean
 
 help:  ## Show what there is to run.
@@ -28,8 +23,14 @@ run: .venv/installed  ## Load the built-in sample and show what was made.
 dev: .venv/installed  ## Open Dagster's page on the assets.
 	$(BIN)/aind-etl dev
 
-test: .venv/installed-dev  ## Run the whole suite, with the coverage it must reach.
+test: .venv/installed-dev  ## Run the tests that tell whether a change is sound.
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not slow and not long"
+
+test-all: .venv/installed-dev  ## Run every test but the longest, with coverage.
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not long" --cov --cov-report=term-missing:skip-covered
+
+snapshot: .venv/installed-dev  ## Renew the file of names after an intended change.
+	AIND_ETL_WRITE_SNAPSHOT=1 $(BIN)/pytest -q tests/test_snapshot.py
 
 test-histories: .venv/installed-dev  ## Run thousands of steps of random histories, on MongoDB and on a gateway.
 	AIND_ETL_TEST_STEPS=2000 $(BIN)/pytest -n auto tests/changelog/test_any_history.py
@@ -46,9 +47,6 @@ test-long: .venv/installed-dev  ## Run what takes minutes: long histories, a mil
 scale: .venv/installed-dev  ## Load 145,000 documents by Celery's workers while servers are killed.
 	AIND_ETL_TEST_DOCUMENTS=$(DOCUMENTS) AIND_ETL_TEST_PARTITION_DOCUMENTS=$(PARTITION_DOCUMENTS) \
 		$(BIN)/pytest -n 0 -m long -k whatever_goes_wrong --durations=3 tests/orchestration/test_celery.py
-
-test-quick: .venv/installed-dev  ## Run the part of the suite that takes less than a minute.
-	$(BIN)/pytest -m "not slow" $(QUICK:%=tests/%.py)
 
 test-image: .venv/installed-dev  ## Run, without containers, what the image is built by.
 	AIND_ETL_TEST_IMAGE=1 $(BIN)/pytest tests/orchestration/test_containers.py -k image_is_built_by
@@ -70,7 +68,7 @@ lint: .venv/installed-dev  ## Run the linters and the type checker.
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/ci.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml
 
-docs: .venv/installed-dev  ## Write the generated pages of docs/ anew.
+docs: .venv/installed-dev  ## Renew the generated pages of docs/.
 	$(BIN)/python docs/renew_dictionary.py
 	$(BIN)/python docs/renew_cookbook.py
 	$(BIN)/python docs/renew_notebooks.py

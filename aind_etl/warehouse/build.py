@@ -4,7 +4,6 @@ The file is built aside and replaces the published one in one step. Readers that
 open keep reading it, and new readers get the new one.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -37,7 +36,6 @@ from aind_etl.warehouse.connection import (
     REMEDY,
     connect,
     first_line,
-    idle_connections,
     is_whole,
     open_alone,
     register_filesystem,
@@ -175,11 +173,6 @@ def is_current(lake: "Lake", place: WarehouseLocation, *, sql_folder: Path | Non
         path = target.file()
         facts = read_info_of_file(path) if is_whole(path) else {}
     return facts.get("inputs") == _fingerprint(lake, sql)
-
-
-if hasattr(os, "register_at_fork"):
-    # A process does not take the threads of a database with it when it forks.
-    os.register_at_fork(before=idle_connections.clear)
 
 
 def run_checks(

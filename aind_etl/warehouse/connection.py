@@ -1,5 +1,6 @@
 """Connections to a warehouse: read-only, and never to a file that was replaced."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -103,6 +104,10 @@ def opened(place: WarehouseLocation) -> Iterator[duckdb.DuckDBPyConnection]:
 
 idle_connections: list[duckdb.DuckDBPyConnection] = []
 _IDLE_AT_MOST = 4
+
+if hasattr(os, "register_at_fork"):
+    # A process does not take the threads of a database with it when it forks.
+    os.register_at_fork(before=idle_connections.clear)
 
 
 def _attach(connection: duckdb.DuckDBPyConnection, path: Path) -> None:

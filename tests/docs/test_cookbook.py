@@ -1,6 +1,9 @@
 """The cookbook's answers are what the sample's warehouse returns, and adding a mart is a file."""
 
+import os
+import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,12 +21,9 @@ sys.path.insert(0, str(DOCS))
 from renew_cookbook import COOKBOOK, build_sample, queries, renewed  # noqa: E402 - a script of docs
 
 RECIPES = COOKBOOK.read_text(encoding="utf-8").split("\n## ")[1:]
-MART = """\
--- One row per subject: its newest fitted session and how many there are.
-SELECT subject_id, max(session_date) AS newest_session, count(DISTINCT session_key) AS n_sessions
-FROM model_comparison
-GROUP BY subject_id
-"""
+CONTRIBUTING = (DOCS.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+MART = re.search(r"```sql\n(.*?)```", CONTRIBUTING, re.DOTALL)[1]
+COLUMN = re.search(r"```python\n(.*?)```", CONTRIBUTING, re.DOTALL)[1]
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +67,32 @@ def test_adding_a_mart_is_adding_a_file(built, tmp_path, monkeypatch):
     assert "subjects_fitted" in {
         one.name for one in export(warehouse, tmp_path / "marts.xlsx", "xlsx")
     }
+
+
+@pytest.mark.slow
+def test_adding_a_column_is_adding_it_to_the_contract(sample_dump, tmp_path):
+    for name in ("aind_etl", "sql", "dagster_home"):
+        shutil.copytree(DOCS.parent / name, tmp_path / name)
+    contract = tmp_path / "aind_etl" / "contract" / "columns.py"
+    text = contract.read_text()
+    before = '    Column(\n        "n_iterations",'
+    assert text.count(before) == 1
+    contract.write_text(text.replace(before, f"{COLUMN}{before}"))
+    command = [sys.executable, "-c", "from aind_etl.cli import main; main()"]
+    environment = os.environ | {
+        "PYTHONPATH": str(tmp_path),
+        "AIND_ETL_LAKE": str(tmp_path / "lake"),
+    }
+    run = ["run", "--no-results", "--source", str(sample_dump)]
+    asked = ["sql", "SELECT count(*) AS n FROM analyses WHERE n_optimizer_restarts IS NULL"]
+    for arguments in (run, asked):
+        done = subprocess.run(
+            [*command, *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) > 0

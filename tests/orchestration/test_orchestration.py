@@ -52,46 +52,9 @@ LAKE_TABLES = (
 INVENTORY = ("result_files", "result_folders")
 TRIALS = ("analyses_latents", "other_latents", "rejected_results", "trials")
 BY_COLLECTION = {"documents", *LAKE_TABLES, *INVENTORY, *TRIALS}
-ASSETS = {
-    # Asset: its group, what it is made of, and its kinds.
-    "documents": ("lake", set(), {"mongodb", "parquet"}),
-    **{name: ("lake", {"documents"}, {"polars", "parquet"}) for name in LAKE_TABLES},
-    **{name: ("results", {"analyses"}, {"s3", "parquet"}) for name in INVENTORY},
-    **{name: ("results", {"analyses", "result_files"}, {"s3", "parquet"}) for name in TRIALS},
-    "unclaimed_folders": ("results", {"analyses", "result_files"}, {"s3", "parquet"}),
-    "sessions": ("results", set(), {"s3", "parquet"}),
-    "warehouse": ("warehouse", {*BY_COLLECTION, "unclaimed_folders", "sessions"}, {"duckdb"}),
-    "report": ("warehouse", {"warehouse"}, {"html"}),
-    "latest_analyses": ("views", {"analyses"}, {"duckdb", "sql"}),
-    "analyses_with_files": (
-        "views",
-        {"analyses", "analyses_latents", "rejected_results", "result_files", "result_folders"},
-        {"duckdb", "sql"},
-    ),
-    "missing_result_files": (
-        "views",
-        {"analyses", "result_files", "result_folders"},
-        {"duckdb", "sql"},
-    ),
-    "orphan_result_folders": ("views", {"analyses", "unclaimed_folders"}, {"duckdb", "sql"}),
-    "sessions_with_fits": ("views", {"analyses", "best_models", "sessions"}, {"duckdb", "sql"}),
-    "mle_fitting": (
-        "views",
-        {"analyses", "fit_parameters", "cross_validation", "input_assets"},
-        {"duckdb", "sql"},
-    ),
-    "best_models": ("marts", {"model_comparison"}, {"duckdb", "sql"}),
-    "collection_freshness": ("marts", {"documents", "analyses"}, {"duckdb", "sql"}),
-    "fit_coverage": ("marts", {"analyses"}, {"duckdb", "sql"}),
-    "fit_parameters_wide": ("marts", {"analyses", "fit_parameters"}, {"duckdb", "sql"}),
-    "model_comparison": ("marts", {"latest_analyses"}, {"duckdb", "sql"}),
-    "parameter_trajectories": (
-        "marts",
-        {"analyses", "latest_analyses", "fit_parameters"},
-        {"duckdb", "sql"},
-    ),
-    "pipeline_agreement": ("marts", {"analyses", "fit_parameters"}, {"duckdb", "sql"}),
-}
+SNAPSHOT = json.loads((CLONE / "tests" / "snapshot.json").read_text())
+GROUPS = {name: one["group"] for name, one in SNAPSHOT["assets"].items()}
+"""The group of each asset."""
 
 
 @pytest.fixture(autouse=True)
@@ -169,17 +132,6 @@ def test_the_definitions_can_be_loaded():
     dg.Definitions.validate_loadable(build_defs())
 
 
-def test_the_assets_have_their_names_groups_upstreams_and_kinds(specs):
-    assert {
-        name: (
-            node.group_name,
-            {key.to_user_string() for key in node.parent_keys},
-            {key.removeprefix("dagster/kind/") for key in node.tags if "kind" in key},
-        )
-        for name, node in specs.items()
-    } == ASSETS
-
-
 def test_a_backfill_makes_one_run_a_collection(specs):
     assert {
         name: node.backfill_policy.max_partitions_per_run
@@ -205,7 +157,7 @@ def test_one_job_brings_a_collection_up_to_date_and_one_publishes():
         for name in (REFRESH_COLLECTION, PUBLISH)
     }
     assert made[REFRESH_COLLECTION] == BY_COLLECTION
-    assert made[PUBLISH] == ASSETS.keys() - made[REFRESH_COLLECTION] - {"sessions"}
+    assert made[PUBLISH] == GROUPS.keys() - made[REFRESH_COLLECTION] - {"sessions"}
 
 
 @pytest.mark.parametrize(
@@ -254,7 +206,7 @@ def test_every_asset_is_made_and_those_of_the_lake_once_a_collection(run):
     made, etl, _ = run
     collections = etl.list_collections()
     lake_assets = {(name, one) for name in BY_COLLECTION for one in collections}
-    others = {(name, None) for name in ASSETS.keys() - BY_COLLECTION}
+    others = {(name, None) for name in GROUPS.keys() - BY_COLLECTION}
     assert made.keys() == lake_assets | others
 
 
@@ -323,7 +275,7 @@ def test_the_warehouse_reports_its_size_and_rows(run, metadata):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, (group, *_) in ASSETS.items() if group in {"views", "marts"}]
+    "name", [name for name, group in GROUPS.items() if group in {"views", "marts"}]
 )
 def test_views_and_marts_report_the_columns_they_have(run, metadata, name):
     from aind_etl.warehouse.connection import connect
@@ -335,7 +287,7 @@ def test_views_and_marts_report_the_columns_they_have(run, metadata, name):
     columns = metadata[name]["dagster/column_schema"].columns
     assert [(one.name, one.type) for one in columns] == [row[:2] for row in described]
     assert metadata[name]["preview"].startswith(f"| {described[0][0]} |")
-    if ASSETS[name][0] == "marts":
+    if GROUPS[name] == "marts":
         assert metadata[name]["dagster/row_count"] == count
 
 
@@ -386,11 +338,11 @@ def test_every_asset_can_be_materialised_by_itself_as_the_page_does(sample_dump,
             f"only_{name}",
             selection=dg.AssetSelection.assets(name).required_multi_asset_neighbors(),
         )
-        for name in ASSETS
+        for name in GROUPS
     ]
     etl = etl_of(sample_dump, tmp_path)
     definitions = dg.Definitions.merge(build_defs({"etl": etl}), dg.Definitions(jobs=jobs))
-    resolved = {name: definitions.resolve_job_def(f"only_{name}") for name in ASSETS}
+    resolved = {name: definitions.resolve_job_def(f"only_{name}") for name in GROUPS}
     with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
         instance.add_dynamic_partitions("collections", [SMALL])
         before = resolved["documents"].execute_in_process(instance=instance, partition_key=SMALL)
@@ -527,7 +479,7 @@ def test_a_run_of_the_command_stands_in_the_history_of_the_instance(home, sample
         rows = event.asset_materialization.metadata["dagster/row_count"].value
         assert rows == Lake(tmp_path / "lake").tables.count_rows(tables.ANALYSES) > 0
         known = {key.to_user_string() for key in instance.all_asset_keys()}
-    assert known == ASSETS.keys()
+    assert known == GROUPS.keys()
 
 
 # --- the page -----------------------------------------------------------------------------------
@@ -599,7 +551,7 @@ def test_the_page_is_served_with_every_asset(home, tmp_path):
         assert information["dagster_version"] == dg.__version__
         nodes = ask(port, "{ assetNodes { assetKey { path } groupName description } }")
         found = {"/".join(node["assetKey"]["path"]): node for node in nodes["assetNodes"]}
-        assert found.keys() == ASSETS.keys()
+        assert found.keys() == GROUPS.keys()
         assert found["analyses"]["description"] == tables.ANALYSES.description
         jobs = ask(
             port,

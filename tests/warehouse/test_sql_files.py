@@ -24,39 +24,6 @@ def folder(tmp_path):
 # --- reading --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("kind", "names"),
-    [
-        (Kind.MACRO, ["s3_to_https", "session_key"]),
-        (
-            Kind.VIEW,
-            [
-                "analyses_with_files",
-                "latest_analyses",
-                "missing_result_files",
-                "mle_fitting",
-                "orphan_result_folders",
-                "sessions_with_fits",
-            ],
-        ),
-        (
-            Kind.MART,
-            [
-                "best_models",
-                "collection_freshness",
-                "fit_coverage",
-                "fit_parameters_wide",
-                "model_comparison",
-                "parameter_trajectories",
-                "pipeline_agreement",
-            ],
-        ),
-    ],
-)
-def test_the_views_marts_and_macros_are_there_under_their_final_names(kind, names):
-    assert [file.name for file in read_sql_files(kind)] == names
-
-
 @pytest.mark.parametrize("kind", Kind)
 def test_every_file_has_a_comment_a_statement_and_a_summary(kind):
     files = read_sql_files(kind)
