@@ -1,6 +1,6 @@
 """Runs the queries of ``docs/cookbook.md`` on the sample, and writes below each what it returned.
 
-``make docs`` calls it; the tests compare. What is asked stands in the cookbook alone.
+``make docs`` calls it; the tests compare. The questions are in the cookbook alone.
 """
 
 import re

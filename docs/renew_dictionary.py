@@ -1,6 +1,6 @@
 """Writes ``docs/data_dictionary.md``: the contract's tables, and what ``sql/`` makes of them.
 
-``make docs`` calls it; the tests compare. What is said of a column stands in the contract or at the
+``make docs`` calls it; the tests compare. Descriptions of columns are in the contract or at the
 head of the file in ``sql/``; its type is that of a warehouse built from an empty lake.
 """
 

@@ -128,7 +128,7 @@ V, D, I = DataType.VARCHAR, DataType.DOUBLE, DataType.INTEGER  # noqa: E741
 SOURCE_COLLECTION = Column(
     "source_collection",
     V,
-    "The collection of the `analysis` database the document stands in, one a project.",
+    "The collection of the `analysis` database that holds the document, one per project.",
     **both("the collection's name"),
     required=True,
     source="source_collection",

@@ -32,6 +32,8 @@ from aind_etl.orchestration.resources import Etl, ResultStoreError
 from aind_etl.settings import write_traceback
 
 _CONFIG = "dagster.yaml"
+# Launcher and storage that configurations of earlier builds name.
+_REMOVED_MODULES = "module: aind_etl.orchestration."
 _NO_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -45,8 +47,11 @@ def dagster_home(lake: Path) -> Path:
     named = os.environ.get("DAGSTER_HOME")
     home = Path(named) if named else lake / "_dagster"
     home.mkdir(parents=True, exist_ok=True)
-    if not (home / _CONFIG).exists():
-        shutil.copy(bundled(_CONFIG), home / _CONFIG)
+    config = home / _CONFIG
+    if config.exists() and _REMOVED_MODULES in config.read_text():
+        config.replace(config.with_suffix(".yaml.old"))
+    if not config.exists():
+        shutil.copy(bundled(_CONFIG), config)
     return home.absolute()
 
 

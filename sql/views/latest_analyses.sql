@@ -2,7 +2,7 @@
 -- collection it came from.
 -- Newest is by finished_at, then by changed_at; an analysis without a time of finishing comes last.
 -- One that lacks a session_key, an analysis_name or an agent_alias, as other projects' records do,
--- stands for itself: nothing says that another record replaces it.
+-- counts by itself: nothing says that another record replaces it.
 WITH ranked AS (
     SELECT
         source_collection,

@@ -559,3 +559,17 @@ def test_the_page_is_served_with_every_asset(home, tmp_path):
         )
         (repository,) = jobs["repositoriesOrError"]["nodes"]
         assert {REFRESH_COLLECTION, PUBLISH} <= {job["name"] for job in repository["jobs"]}
+
+
+def test_a_configuration_of_an_earlier_build_is_replaced_and_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    old = "storage:\n  custom:\n    module: aind_etl.orchestration.storage\n"
+    (tmp_path / "dagster.yaml").write_text(old)
+    dagster_home(tmp_path)
+    assert (tmp_path / "dagster.yaml.old").read_text() == old
+    ours = (tmp_path / "dagster.yaml").read_text()
+    assert ours == (CLONE / "dagster_home" / "dagster.yaml").read_text()
+    mine = f"{ours}\n# With changes of my own.\n"
+    (tmp_path / "dagster.yaml").write_text(mine)
+    dagster_home(tmp_path)
+    assert (tmp_path / "dagster.yaml").read_text() == mine
