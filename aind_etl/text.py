@@ -87,3 +87,8 @@ def printable(text: str, *, keep: str = "") -> str:
         else character
         for character in text
     )
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error."""
+    return str(error).splitlines()[0]

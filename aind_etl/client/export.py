@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, time
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import duckdb
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     import xlsxwriter.worksheet
 
 ExportFormat = Literal["xlsx", "csv", "arrow", "parquet"]
-EXPORT_FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
 
 SHEET_ROWS = 1_048_576
 """The rows of an Excel sheet, the header among them."""

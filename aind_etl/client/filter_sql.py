@@ -84,11 +84,6 @@ class FilterSql:
     sure: str
     maybe: str
 
-    @property
-    def is_decided(self) -> bool:
-        """Whether columns decide of every record."""
-        return self.sure == self.maybe
-
 
 def to_sql(
     condition: Condition, known: KnownPaths, is_readable: Callable[[str], bool]

@@ -112,11 +112,6 @@ class Lake:
         seen._see(shard)  # noqa: SLF001 - a copy of itself
         return seen
 
-    @staticmethod
-    def encoded(collection: str) -> str:
-        """Return a collection's name as paths carry it."""
-        return encode_name(collection)
-
     def names_by_shards(self, collection: str) -> dict[int, list[str]]:
         """Return the names of all files of a collection, by how many shards they are one of."""
         encoded = encode_name(collection)

@@ -13,7 +13,7 @@ from aind_etl.contract import TABLES, tables
 from aind_etl.orchestration.assets.warehouse import WAREHOUSE
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.steps import step
-from aind_etl.text import markdown_table as as_markdown
+from aind_etl.text import markdown_table
 from aind_etl.warehouse.connection import connect, is_whole
 from aind_etl.warehouse.location import locate_warehouse
 from aind_etl.warehouse.sql_files import Kind, read_sql_files, tables_read
@@ -174,7 +174,9 @@ def warnings(
                 passed=not rows,
                 severity=dg.AssetCheckSeverity.WARN,
                 description=f"{len(rows):,} to look at." if rows else "Nothing to look at.",
-                metadata={"to look at": dg.MetadataValue.md(as_markdown(names, rows[:_EXAMPLES]))}
+                metadata={
+                    "to look at": dg.MetadataValue.md(markdown_table(names, rows[:_EXAMPLES]))
+                }
                 if rows
                 else {},
             )

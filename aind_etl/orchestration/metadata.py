@@ -21,7 +21,7 @@ from aind_etl.contract.ddl import describe, quote_identifier
 from aind_etl.contract.id_ranges import UNSHARDED
 from aind_etl.errors import DataError
 from aind_etl.lake import Lake
-from aind_etl.text import markdown_table as as_markdown
+from aind_etl.text import markdown_table
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -155,7 +155,7 @@ def view_preview(connection: duckdb.DuckDBPyConnection, name: str) -> dg.Metadat
     ).fetchall()
     names = [column[0] for column in connection.description or ()]
     return dg.MetadataValue.md(
-        as_markdown(names[:_PREVIEW_COLUMNS], [row[:_PREVIEW_COLUMNS] for row in rows])
+        markdown_table(names[:_PREVIEW_COLUMNS], [row[:_PREVIEW_COLUMNS] for row in rows])
     )
 
 
@@ -197,7 +197,7 @@ def _preview(lake: Lake, table: Table, collection: str) -> str:
         key = [name for name in table.column_names if name != "source_collection"]
         rows = rows.select(key[:_PREVIEW_COLUMNS])
     shown = rows.head(_PREVIEW_ROWS).collect()
-    return as_markdown(shown.columns, shown.iter_rows()) if shown.height else ""
+    return markdown_table(shown.columns, shown.iter_rows()) if shown.height else ""
 
 
 def _newest_finished(lake: Lake, collection: str) -> datetime | None:

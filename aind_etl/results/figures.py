@@ -5,7 +5,6 @@ Which analyses have a figure is known from the tables; the store is not listed a
 
 import os
 import re
-from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -61,10 +60,6 @@ class Figure:
     size_bytes: int | None
     finished_at: datetime | None = None
     preview: bytes = b""
-
-    def as_markdown(self) -> str:
-        """Return the preview as Markdown that needs no other file."""
-        return f"![{self.file_name}](data:image/png;base64,{b64encode(self.preview).decode()})"
 
 
 @dataclass(frozen=True, slots=True)

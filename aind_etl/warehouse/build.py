@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     # The lake is passed in: readers of a warehouse need not load its libraries.
     from aind_etl.lake import Lake
     from aind_etl.lake.storage.local import Location
+from aind_etl.text import first_line
 from aind_etl.warehouse.connection import (
     INFO_TABLE,
     LAYOUT_NAME,
@@ -35,7 +36,6 @@ from aind_etl.warehouse.connection import (
     READ_CONFIG,
     REMEDY,
     connect,
-    first_line,
     is_whole,
     open_alone,
     register_filesystem,

@@ -18,6 +18,7 @@ from aind_etl.warehouse.location import locate_warehouse
 if TYPE_CHECKING:
     # The lake is passed in: readers of a warehouse need not load its libraries.
     from aind_etl.lake import Lake
+from aind_etl.text import first_line
 
 INFO_TABLE = "warehouse_info"
 
@@ -161,8 +162,3 @@ def _refuse_later_layout(connection: duckdb.DuckDBPyConnection, path: Path) -> N
 
 MADE_AGAIN = "'aind-etl rebuild' makes it again from the change log."
 REMEDY = {tables.DOCUMENTS: "'aind-etl verify' names the file; restore it from a backup."}
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error."""
-    return str(error).splitlines()[0]

@@ -231,8 +231,6 @@ def test_the_newest_figures_have_previews(world: World, store: ResultStore) -> N
     assert moments == sorted(moments, key=str, reverse=True)
     with Image.open(BytesIO(figures[0].preview)) as image:
         assert max(image.size) <= 560
-    assert figures[0].as_markdown().startswith("![")
-    assert "](data:image/png;base64," in figures[0].as_markdown()
 
 
 def test_without_figures_there_are_no_previews(lake: Lake, store: ResultStore) -> None:

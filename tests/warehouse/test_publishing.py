@@ -15,7 +15,7 @@ from aind_etl.orchestration.jobs import PUBLISH
 from aind_etl.orchestration.resources import Etl
 from aind_etl.results import open_result_store, refresh_result_files
 from aind_etl.settings import load_settings
-from aind_etl.text import markdown_table as as_markdown
+from aind_etl.text import markdown_table
 from aind_etl.warehouse.connection import connect
 from aind_etl.warehouse.publishing import (
     AGREEMENT_CHECK,
@@ -150,7 +150,7 @@ def test_dagster_shows_each_check_and_the_run_that_was_refused_fails(published, 
 
 
 def test_examples_are_shown_as_a_table_that_no_value_can_break():
-    assert as_markdown(("a", "b"), [("x|y\nz", None), ("w" * 100, 1)]).splitlines() == [
+    assert markdown_table(("a", "b"), [("x|y\nz", None), ("w" * 100, 1)]).splitlines() == [
         "| a | b |",
         "| --- | --- |",
         "| x\\|y z |  |",

@@ -30,6 +30,7 @@ from upath import UPath
 
 from aind_etl.errors import ConfigurationError, DataError
 from aind_etl.lake.storage.locks import refuse_reentry
+from aind_etl.text import first_line
 
 _LOCKS = "_locks"
 # A lease is renewed three times before it ends, and taken over only when it has ended for longer
@@ -93,7 +94,7 @@ class ObjectStorage:
         **options: Any,  # noqa: ANN401 - each kind of store has its own
     ) -> None:
         scheme, _, place = url.partition("://")
-        self._told_as = name or f"The lake {url}"
+        self._display_name = name or f"The lake {url}"
         if not place.strip("/"):
             raise ConfigurationError(
                 f"The lake {url!r} names no bucket. Expected is something like s3://bucket/lake."
@@ -526,17 +527,17 @@ class ObjectStorage:
             yield
         except FileNotFoundError as error:
             raise DataError(
-                f"{self._told_as} cannot {what}: {_first_line(error)}. Check that the bucket "
+                f"{self._display_name} cannot {what}: {first_line(error)}. Check that the bucket "
                 "exists."
             ) from None
         except PermissionError:
             raise DataError(
-                f"{self._told_as} refuses to {what}. Check the credentials (AWS_PROFILE, "
+                f"{self._display_name} refuses to {what}. Check the credentials (AWS_PROFILE, "
                 "AWS_ACCESS_KEY_ID) and the rights they give."
             ) from None
         except _STORE_ERRORS as error:
             raise DataError(
-                f"{self._told_as} cannot {what}: {_first_line(error)}. Check the endpoint "
+                f"{self._display_name} cannot {what}: {first_line(error)}. Check the endpoint "
                 "(AWS_ENDPOINT_URL), the region and the network, and run again."
             ) from None
 
@@ -651,7 +652,3 @@ def _is_unmet(error: OSError) -> bool:
             "ConditionalRequestConflict",
         }
     return error.errno == errno.EINVAL and "pre-condition" in str(error)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

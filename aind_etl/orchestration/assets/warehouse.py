@@ -20,7 +20,7 @@ from aind_etl.orchestration.metadata import (
 )
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.steps import step
-from aind_etl.text import markdown_table as as_markdown
+from aind_etl.text import markdown_table
 from aind_etl.warehouse.build import STORAGE_VERSION, BuildReport
 from aind_etl.warehouse.connection import connect
 from aind_etl.warehouse.publishing import (
@@ -128,7 +128,7 @@ def _materializations(
             "bytes": report.size_bytes,
             "seconds": watch.seconds,
             "rows": dg.MetadataValue.md(
-                as_markdown(
+                markdown_table(
                     ("table", "rows"),
                     [(name, f"{count:,}") for name, count in sorted(report.rows.items())],
                 )
