@@ -2,9 +2,9 @@
 -- users know.
 -- status is `success` or the writer's own words. params maps each parameter to its value.
 -- prediction_accuracy_test, prediction_accuracy_fit and prediction_accuracy_test_bias_only are the
--- lists of the document's cross_validation, one value per fold, NULL where none was done. All fits of
--- every collection are here, repeated ones too: latest_analyses has the newest of each session and
--- agent. Name a subject, a date or an agent to be quick.
+-- lists of the document's cross_validation, one value per fold, NULL where none was done. All fits
+-- of every collection are here, repeated ones too: latest_analyses has the newest of each session
+-- and agent. Name a subject, a date or an agent to be quick.
 --
 --   _id: The document's `_id`.
 --   status: `success`, or how the fit ended in the writer's own words.

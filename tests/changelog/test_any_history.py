@@ -60,6 +60,8 @@ from aind_etl.sources.gateway import GatewaySource
 from aind_etl.sources.gateway import client as asking
 from aind_etl.sources.mongodb import MongoSource
 
+pytestmark = pytest.mark.slow
+
 STEPS = int(os.environ.get("AIND_ETL_TEST_STEPS", "80"))
 STEPS_A_HISTORY = 40
 FEWEST_STEPS = 10
@@ -432,7 +434,6 @@ def follow(make: Callable[[], History], steps: int = STEPS) -> None:
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("places", "steps"), [("disk", STEPS), ("object store", STEPS // 20)], indirect=["places"]
 )
@@ -445,7 +446,6 @@ def test_the_lake_follows_any_history_of_a_mongod(
     follow(lambda: History(ByMongod(*mongod), pool, places), steps)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("places", ["disk"], indirect=True)
 def test_the_lake_follows_any_history_behind_a_gateway(
     mongod: tuple[MongoClient[dict[str, Any]], int], pool: list[JsonDocument], places: Places

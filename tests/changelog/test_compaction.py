@@ -25,6 +25,8 @@ from aind_etl.lake import Lake
 from aind_etl.lake.parquet import write_parquet
 from aind_etl.sources.dump import DumpSource
 
+pytestmark = pytest.mark.slow
+
 LONGER = int(os.environ.get("AIND_ETL_TEST_LONGER", "1"))
 """How many times as many examples are tried on an object store, where each takes long."""
 

@@ -14,6 +14,8 @@ from mongod import NoMongodError, find_mongod, running_mongod
 from pymongo import MongoClient
 from worlds import MAIN, NEEDS_PROC, data_files_of
 
+pytestmark = pytest.mark.slow
+
 IDS = int(os.environ.get("AIND_ETL_TEST_IDS", "30000"))
 CHANGES = 100
 # Without what is mapped of the libraries' files, some 100,000: how much of them the system maps
@@ -74,7 +76,6 @@ def documents_read(client: MongoClient[dict[str, Any]]) -> int:
     return sum(one["nreturned"] for one in client["analysis"]["system.profile"].find(asked))
 
 
-@pytest.mark.slow
 @NEEDS_PROC
 def test_a_new_pass_over_many_ids_reads_what_is_new_and_holds_little(
     server: tuple[MongoClient[dict[str, Any]], str], tmp_path: Path

@@ -24,6 +24,8 @@ from aind_etl.sources import read_documents
 from aind_etl.sources.dump import DumpSource
 from aind_etl.warehouse.connection import connect
 
+pytestmark = pytest.mark.slow
+
 SMALL, OTHER = "dynamic-foraging-analysis", "dynamic-foraging-nm"
 
 

@@ -188,6 +188,7 @@ def test_a_pass_run_again_writes_no_batch_and_changes_no_byte(
     assert data_files_of(lake.storage.root) == stats
 
 
+@pytest.mark.slow
 @BOTH
 def test_a_document_that_comes_back_is_new_again_and_was_first_seen_at_first(
     dump: Dump, lake: Lake, pass_kind: Pass
@@ -606,6 +607,7 @@ def pool(sample_dump: Path) -> list[JsonDocument]:
     return documents[:: len(documents) // POOL][:POOL]
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(history=OPERATIONS)
 def test_whatever_happens_at_the_source_the_lake_follows(

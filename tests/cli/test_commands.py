@@ -127,6 +127,7 @@ def test_the_first_thing_suggested_works_as_it_stands(loaded):
     assert len(rows) == 5
 
 
+@pytest.mark.slow
 def test_a_second_run_finds_nothing_new_and_changes_nothing(loaded, sample_dump):
     session, _, _ = loaded
     warehouse = session.folder / "lake" / "warehouse.duckdb"
@@ -142,6 +143,7 @@ def test_a_second_run_finds_nothing_new_and_changes_nothing(loaded, sample_dump)
     assert state.last_full_pass_at > state.last_new_pass_at
 
 
+@pytest.mark.slow
 def test_settings_come_from_the_environment_and_the_command_line_wins(session, dump):
     write_dump(dump, [{"_id": "a", "nwb_name": "1_2024-01-01.nwb"}], "another")
     session.run(
@@ -193,6 +195,7 @@ def test_a_warehouse_may_be_called_after_a_database_that_duckdb_has(session, dum
     session.run("verify", "--source", "dump", *warehouse)
 
 
+@pytest.mark.slow
 def test_rejected_documents_are_told_of_and_no_failure(session, dump):
     write_dump(dump, [{"_id": "bad", "hello": "world"}], "another")
     _, errors = session.run("run", "--source", "dump")
@@ -201,6 +204,7 @@ def test_rejected_documents_are_told_of_and_no_failure(session, dump):
     assert session.run("sql", query, "-f", "csv")[0].split() == ["reason", "unknown_format"]
 
 
+@pytest.mark.slow
 def test_rejected_values_are_reported_and_their_documents_loaded(session, dump):
     bad = {"_id": "bad", "nwb_name": [], "analysis_spec": 5, "status": "success"}
     write_dump(dump, [bad], "another")
@@ -211,6 +215,7 @@ def test_rejected_values_are_reported_and_their_documents_loaded(session, dump):
     assert "rejected values" in " ".join(session.run("status")[0].split())
 
 
+@pytest.mark.slow
 def test_a_dump_that_is_cut_off_ends_with_3_and_keeps_the_other_collections(session, dump):
     whole = gzip.compress(b'{"_id": "a", "nwb_name": "1_2024-01-01.nwb"}\n' * 5000)
     (dump / "cut.jsonl.gz").write_bytes(whole[: len(whole) // 2])
@@ -223,6 +228,7 @@ def test_a_dump_that_is_cut_off_ends_with_3_and_keeps_the_other_collections(sess
 # --- wrong use --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -258,6 +264,7 @@ def test_wrong_use_ends_with_2_and_a_sentence(session, arguments, words):
     assert words in sentence(session.fails(WRONG_USE, *arguments))
 
 
+@pytest.mark.slow
 def test_a_warehouse_that_cannot_be_written_ends_with_2_and_leaves_the_lake(session, dump):
     (session.folder / "folder").mkdir()
     message = session.fails(WRONG_USE, "run", "--source", "dump", "--warehouse", "folder")
@@ -410,6 +417,7 @@ def test_source_lake_and_warehouse_agree_after_a_run(loaded, sample_dump):
     assert output.endswith("Source, lake and warehouse agree.\n")
 
 
+@pytest.mark.slow
 def test_a_source_that_was_tampered_with_ends_verify_with_1(loaded, sample_dump, tmp_path):
     dump = shutil.copytree(sample_dump, tmp_path / "dump")
     first, *others = read_dump(dump, SMALL)
@@ -440,6 +448,7 @@ def test_a_warehouse_that_was_tampered_with_ends_verify_with_1(copy, sample_dump
     assert output.endswith("2 differences.\n")
 
 
+@pytest.mark.slow
 def test_a_damaged_lake_is_explained_and_made_anew_from_the_change_log(copy, sample_dump):
     path = Lake(copy.folder / "lake").tables.files(tables.ANALYSES, SMALL)[0]
     path.write_bytes(path.read_bytes()[:-50])
@@ -526,6 +535,7 @@ finally:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "spared"),
     [

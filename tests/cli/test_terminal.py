@@ -17,6 +17,8 @@ import pytest
 
 from aind_etl.text import printable
 
+pytestmark = pytest.mark.slow
+
 CLONE = Path(__file__).parents[2]
 COMMAND = str(Path(sys.executable).with_name("aind-etl"))
 LINES = 200
@@ -80,7 +82,6 @@ def unfolded(lines):
 
 
 @pytest.mark.parametrize("columns", [80, 100, 200])
-@pytest.mark.slow
 def test_what_is_left_on_the_screen_is_what_the_readme_shows(tmp_path, columns):
     code, written, screen = at_a_terminal(tmp_path, "run", columns=columns)
     left = "\n".join(screen).rstrip().splitlines()
@@ -99,7 +100,6 @@ def test_what_is_left_on_the_screen_is_what_the_readme_shows(tmp_path, columns):
     assert re.search(r"\d+ of 302 folders", written)
 
 
-@pytest.mark.slow
 def test_the_interrupt_key_ends_a_run_with_one_sentence(tmp_path):
     code, _, screen = at_a_terminal(tmp_path, "run", interrupt_after=b"4 of 5: flatten")
     left = "\n".join(screen).rstrip().splitlines()

@@ -321,6 +321,7 @@ def test_texts_of_documents_are_never_markup(browser, built, tmp_path):
     assert hostile in browser.ask("document.getElementById('rejected').innerText")
 
 
+@pytest.mark.slow
 def test_as_many_fits_as_there_are_give_a_page_of_a_few_megabytes(browser, built, tmp_path):
     warehouse = shutil.copy(built.warehouse, tmp_path / "warehouse.duckdb")
     with duckdb.connect(warehouse) as connection:

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from aind_etl.client.report import charts
 
+pytestmark = pytest.mark.slow
+
 # Shares of trials, of which a session has some hundreds.
 SHARES = st.lists(st.integers(0, 10_000).map(lambda n: n / 10_000), min_size=1, max_size=5)
 COUNTS = st.lists(st.integers(1, 200_000), min_size=1, max_size=5)

@@ -152,6 +152,7 @@ def test_the_shards_of_a_source_hold_each_document_once(open_source: Open, numbe
         assert sorted(ids) == [document.record_id for document in whole]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pass_kind", Pass)
 def test_the_number_of_shards_may_change_from_pass_to_pass(
     open_source: Open, lake: Lake, pass_kind: Pass

@@ -969,6 +969,7 @@ def test_a_rejected_value_says_what_was_expected(fit):
     assert set(rows["extracted_at"]) == {NOON + timedelta(days=1)}
 
 
+@pytest.mark.slow
 @both_formats
 def test_lists_of_different_lengths_are_rejected_as_a_group(fit, pipeline_format):
     document = copy.deepcopy(fit[pipeline_format])
@@ -998,6 +999,7 @@ def test_lists_too_long_for_their_positions_are_rejected(fit, pipeline_format):
     assert rows.height == len(folds)
 
 
+@pytest.mark.slow
 @both_formats
 def test_bounds_without_names_are_rejected(fit, pipeline_format):
     document = copy.deepcopy(fit[pipeline_format])
@@ -1015,6 +1017,7 @@ def test_bounds_without_names_are_rejected(fit, pipeline_format):
     assert_all_is_there(document, one)
 
 
+@pytest.mark.slow
 @both_formats
 @pytest.mark.parametrize("kind", ["null", "odd", "repeated"])
 def test_a_bound_whose_name_is_missing_odd_or_repeated_is_rejected_alone(
@@ -1104,6 +1107,7 @@ ODD = (
 )
 
 
+@pytest.mark.slow
 def test_of_documents_with_one_odd_value_few_are_rejected_and_nothing_else_is_lost(one_of_each):
     random = Random(20)
     changed = []
@@ -1149,6 +1153,7 @@ def one_of_each(documents):
     return list(found.values())
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(mutations())
 def test_no_change_to_a_document_harms_the_others_or_goes_unnoticed(one_of_each, mutation):
@@ -1172,12 +1177,14 @@ def test_no_change_to_a_document_harms_the_others_or_goes_unnoticed(one_of_each,
         assert_all_is_there(changed, batch)
 
 
+@pytest.mark.slow
 @given(ANYTHING)
 def test_whatever_json_there_is_comes_out_once(value):
     one = flatten([value])
     assert one.rows["analyses"]["record_id"].n_unique() + one.rejected.height == 1
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=40))
 def test_whatever_bytes_there_are_come_out_once(raw):
     one = flatten([raw])

@@ -441,6 +441,7 @@ def test_times_say_when_a_record_came_and_when_it_changed(
         assert rejected["extracted_at"] == clock()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spill_bytes", [0, 100_000])
 def test_bounded_memory_gives_the_same_tables_to_the_byte(
     built: Built, lake: Lake, monkeypatch: pytest.MonkeyPatch, spill_bytes: int
@@ -547,6 +548,7 @@ def overwrite(path: Path) -> None:
     path.write_bytes(content[:4] + b"\xff" * (len(content) - 12) + content[-8:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [unlink, lambda path: path.write_bytes(b""), lambda path: os.truncate(path, 1_000), overwrite],

@@ -43,6 +43,8 @@ from aind_etl.flatten.refresh import refresh_analyses
 from aind_etl.lake import Lake
 from aind_etl.warehouse.connection import connect
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Scenario:
@@ -180,7 +182,6 @@ def undisturbed(scenario: Scenario, places: Places) -> Lake:
     return lake
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("_small_batches")
 @SCENARIOS
 @ON_EACH
@@ -190,7 +191,6 @@ def test_a_run_killed_at_any_operation_and_run_again_leaves_the_same_bytes(
     expect_the_same_when_killed_at(count(1), scenario, places, undisturbed)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("_small_batches")
 @pytest.mark.parametrize("places", ["object store"], indirect=True)
 @pytest.mark.parametrize("name", ["second_load"])
@@ -219,7 +219,6 @@ def expect_the_same_when_killed_at(
     assert operation > least > 0
 
 
-@pytest.mark.slow
 @SCENARIOS
 @ON_EACH
 def test_a_run_killed_twice_and_run_again_leaves_the_same_tables(
@@ -234,7 +233,6 @@ def test_a_run_killed_twice_and_run_again_leaves_the_same_tables(
         assert_same(tables_of(lake), expected)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("_small_batches")
 @pytest.mark.parametrize("name", ["second_load", "rebuild"])
 @ON_A_DISK
@@ -256,7 +254,6 @@ def test_a_run_for_which_there_is_no_room_and_one_with_room_leave_the_same_bytes
     assert full_at > 10
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("_small_batches")
 @pytest.mark.parametrize("name", ["second_load"])
 @ON_A_DISK
@@ -345,7 +342,6 @@ def kill_once(command: list[str], lake: Path, files: int) -> bool:
     return run.returncode == -signal.SIGKILL
 
 
-@pytest.mark.slow
 def test_a_process_killed_at_any_moment_leaves_nothing_that_a_run_does_not_mend(
     built: Built, tmp_path: Path
 ) -> None:
@@ -364,7 +360,6 @@ def test_a_process_killed_at_any_moment_leaves_nothing_that_a_run_does_not_mend(
     assert killed > 2
 
 
-@pytest.mark.slow
 def test_the_command_killed_and_given_again_makes_the_same_lake_and_warehouse(
     built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

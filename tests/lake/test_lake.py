@@ -250,6 +250,7 @@ def test_tables_without_a_file_are_empty_with_their_columns(places: Places) -> N
 # --- what is rewritten ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_only_the_partitions_of_a_changed_record_are_rewritten(
     sample_dump: Path, tmp_path: Path
 ) -> None:
@@ -272,6 +273,7 @@ def test_only_the_partitions_of_a_changed_record_are_rewritten(
     assert before.keys() <= after.keys()
 
 
+@pytest.mark.slow
 def test_a_record_whose_month_changes_moves(sample_dump: Path, tmp_path: Path) -> None:
     documents = read_dump(sample_dump)
     dump = tmp_path / "dump"
@@ -375,6 +377,7 @@ STRANGE_NAMES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STRANGE_NAMES)
 def test_a_collection_of_any_name_stays_in_the_lake_and_is_found_again(
     tmp_path: Path, sample_dump: Path, name: str
@@ -410,6 +413,7 @@ def test_the_name_of_a_collection_is_one_step_of_a_path(name: str) -> None:
     assert os.path.normpath(folder) == folder
 
 
+@pytest.mark.slow
 def test_a_lake_may_lie_in_a_folder_of_any_name(
     built: Built, sample_dump: Path, tmp_path: Path
 ) -> None:
@@ -480,6 +484,7 @@ def test_a_state_survives_and_only_what_is_changed_changes(places: Places) -> No
     assert lake.collections() == ["x"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"collection": 5}', b"\xff\xfe"])
 def test_a_state_that_cannot_be_read_costs_work_and_no_data(
     sample_dump: Path, sample_lake: Lake, content: bytes
@@ -546,6 +551,7 @@ HOLD = dedent("""\
 """)
 
 
+@pytest.mark.slow
 def test_two_runs_never_write_one_collection_and_may_write_two(
     sample_dump: Path, lake: Lake
 ) -> None:

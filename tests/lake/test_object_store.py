@@ -48,6 +48,8 @@ from aind_etl.orchestration.metadata import Timer, partition_metadata
 from aind_etl.warehouse.build import build_warehouse
 from aind_etl.warehouse.connection import connect
 
+pytestmark = pytest.mark.slow
+
 NAME = "analyses/collection=a/part.parquet"
 
 

@@ -108,6 +108,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=8)
 @given(steps=STEPS)
 def test_a_history_gives_the_same_tables_however_it_is_divided_meanwhile(
@@ -255,6 +256,7 @@ def interrupted(lake: Lake, of: int, places: Places, step: int) -> Iterator[Lake
         places.remove(copy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("places", "before_after_step"),
     [

@@ -28,6 +28,8 @@ from aind_etl.orchestration.resources import Etl
 from aind_etl.settings import load_settings
 from aind_etl.warehouse.build import is_current
 
+pytestmark = pytest.mark.slow
+
 UNAVAILABLE = (NoMongodError, NoPostgresqlError, NoRedisError)
 DOCUMENTS = int(os.environ.get("AIND_ETL_TEST_DOCUMENTS", "1000"))
 PARTITION_DOCUMENTS = os.environ.get("AIND_ETL_TEST_PARTITION_DOCUMENTS", "300")
@@ -67,7 +69,6 @@ def instance(cluster, monkeypatch):
         yield instance
 
 
-@pytest.mark.slow
 def test_three_workers_load_what_one_process_loads(cluster, instance, tmp_path):
     """Whatever the store refuses now and then, and though the broker is started anew meanwhile."""
     names = sorted(cluster.client["analysis"].list_collection_names())

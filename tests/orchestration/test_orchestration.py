@@ -407,6 +407,7 @@ def test_the_error_of_an_asset_reaches_the_caller_as_it_was_raised(home, tmp_pat
         run_everything(etl_of("nowhere", tmp_path), Pass.NEW)
 
 
+@pytest.mark.slow
 def test_one_collection_that_cannot_be_read_does_not_stop_the_others(home, sample_dump, tmp_path):
     dump = tmp_path / "dump"
     documents = read_dump(sample_dump, SMALL)
@@ -429,6 +430,7 @@ def test_one_collection_that_cannot_be_read_does_not_stop_the_others(home, sampl
     }
 
 
+@pytest.mark.slow
 def test_a_collection_that_another_run_writes_is_an_error_that_says_so(home, sample_dump, tmp_path):
     write_dump(tmp_path / "dump", read_dump(sample_dump, SMALL), SMALL)
     etl = etl_of(tmp_path / "dump", tmp_path)

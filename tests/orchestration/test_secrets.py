@@ -17,6 +17,8 @@ from worlds import read_dump
 from aind_etl.errors import AindEtlError, DataError, SourceError, UnexpectedError
 from aind_etl.orchestration.steps import hiding_credentials
 
+pytestmark = pytest.mark.slow
+
 SECRET = "horse/b@ttery:st%ple"
 WRONG = "wr0ng/b@ttery:st%ple"
 USERNAME = "reading-user"
@@ -103,7 +105,6 @@ def places_with(secret: str, folder: Path, *runs: subprocess.CompletedProcess[by
     ]
 
 
-@pytest.mark.slow
 def test_a_password_is_found_nowhere_after_a_run_and_what_follows(
     guarded: Guarded, tmp_path: Path
 ) -> None:
@@ -123,7 +124,6 @@ def test_a_password_is_found_nowhere_after_a_run_and_what_follows(
     assert places_with(SECRET, tmp_path, *runs) == []
 
 
-@pytest.mark.slow
 def test_a_password_that_is_refused_is_found_nowhere(guarded: Guarded, tmp_path: Path) -> None:
     address = guarded.address(WRONG)
     sources = [address, address + "&tlsmisspelt=1", address.replace("%40", "@")]
@@ -146,7 +146,6 @@ def test_no_error_of_ours_shows_the_credentials_of_an_address(address):
         assert text.endswith(f'@{address.partition("@")[2]}".')
 
 
-@pytest.mark.slow
 def test_the_credentials_of_a_store_that_does_not_answer_are_found_nowhere(
     sample_dump: Path, tmp_path: Path
 ) -> None:

@@ -604,6 +604,7 @@ def test_a_time_zone_that_there_is_not_is_refused():
 # --- the warehouse ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_collections_that_arrive_together_become_one_publication(
     etl_loaded, instance, database, jobs
 ):

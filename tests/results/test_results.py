@@ -270,6 +270,7 @@ def test_a_folder_and_an_object_store_give_the_same_tables(
     assert_same(results_of(with_results), results_of(sample_lake))
 
 
+@pytest.mark.slow
 def test_listing_folder_by_folder_finds_the_same_as_listing_everything(
     with_results: Lake, sample_lake: Lake, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ):
@@ -601,6 +602,7 @@ def test_a_store_asks_to_be_left_alone_and_is(
     assert sum(seconds >= 7 for seconds in waited) == 2
 
 
+@pytest.mark.slow
 def test_a_file_of_200_megabytes_is_not_read(few: Few):
     with few.result(0).open("wb") as file:
         file.truncate(200_000_000)
@@ -869,6 +871,7 @@ def test_pages_of_any_size_hold_the_same_files(faulty: tuple[Few, Endpoint]):
     assert paged.sort(order).equals(whole.sort(order))
 
 
+@pytest.mark.slow
 def test_answers_that_are_not_taken_hold_back_requests(faulty: tuple[Few, Endpoint]):
     few, endpoint = faulty
     locations = [document["s3_location"] for document in few.documents] * 2

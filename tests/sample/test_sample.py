@@ -366,6 +366,7 @@ def test_a_session_does_not_depend_on_those_it_is_simulated_with(
     assert make_world(24, 0).collections == world.collections
 
 
+@pytest.mark.slow
 def test_a_large_world_has_the_proportions_of_the_real_collection() -> None:
     sessions = 240
     models = defaultdict(set)
@@ -685,6 +686,7 @@ def test_the_summary_tells_what_was_written(written: tuple[Path, WorldSummary]) 
     assert summary.result_folders == len(folders)
 
 
+@pytest.mark.slow
 def test_the_same_arguments_write_the_same_bytes(tmp_path: Path) -> None:
     contents = []
     for name in ("once", "again"):

@@ -297,6 +297,7 @@ def test_a_table_too_large_for_its_limits_is_refused(lake: Lake, store: ResultSt
     assert "Nothing of it was run" in report.note
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"{", b"[1, 2]", b'"text"'])
 def test_a_mapping_that_cannot_be_read_takes_no_names_away(
     lake: Lake, store: ResultStore, folder: Path, content: bytes
@@ -501,6 +502,7 @@ def test_a_real_endpoint_is_only_read_and_an_unchanged_table_only_listed(
     assert not any(path.endswith((FRAME, MAPPING)) for _, path in endpoint.requests)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "words"),
     [

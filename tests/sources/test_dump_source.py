@@ -437,6 +437,7 @@ def test_splitting_loses_nothing_and_does_not_depend_on_the_chunks(content: str,
         assert kept.count(sign) == raw.count(sign)
 
 
+@pytest.mark.slow
 def test_a_document_of_sixteen_megabytes_is_read_in_every_format(
     tmp_path: Path, packed: Callable[[Path, bytes], Path]
 ) -> None:

@@ -371,6 +371,7 @@ def test_fingerprints_differ_when_documents_come_and_go(empty: Gateway, open_gat
 # --- collections ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("misses", [True, False])
 def test_known_collections_that_are_missing_or_empty_are_left_out(
     empty: Gateway, open_gateway: Open, misses: bool
@@ -561,7 +562,7 @@ def test_a_part_that_misses_documents_which_the_source_counts_is_an_error(
     sample.leaves_out = 3
     empty = Lake(f"{lake}-of-parts")
     empty.update_layout(MAIN, {"parts": 2})
-    for part in empty.parts(MAIN):
+    for part in empty.shards(MAIN):
         with pytest.raises(SourceError, match="It leaves some out"):
             extract(source, part, MAIN)
 
@@ -713,6 +714,7 @@ def test_a_gateway_that_writes_other_ids_as_text_is_an_error(
 # --- faults -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @every_fault
 def test_a_fault_that_passes_is_survived(
     sample: Gateway, world_dump: Path, open_gateway: Open, fault: Fault
@@ -743,6 +745,7 @@ def test_a_gateway_that_says_nothing_for_too_long_is_asked_again(
     assert list(read_documents(source, ODD)) == dumped(world_dump, ODD)
 
 
+@pytest.mark.slow
 @every_fault
 def test_a_fault_that_stays_is_an_error(sample: Gateway, open_gateway: Open, fault: Fault) -> None:
     sample.fault_for = lambda _: fault
@@ -760,6 +763,7 @@ def test_a_fault_that_stays_is_an_error(sample: Gateway, open_gateway: Open, fau
         assert "?" not in str(raised.value)
 
 
+@pytest.mark.slow
 @every_fault
 def test_a_fault_that_comes_to_stay_ends_no_iterator(
     sample: Gateway, open_gateway: Open, fault: Fault

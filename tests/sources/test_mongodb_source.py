@@ -553,6 +553,7 @@ PASSING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", PASSING.values(), ids=PASSING)
 def test_reading_goes_on_where_it_was_after(database, opened, faults, caplog, how):
     identities = [f"{n:02d}" for n in range(10)] + [bson.ObjectId() for _ in range(5)]

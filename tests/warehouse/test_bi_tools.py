@@ -19,6 +19,8 @@ from aind_etl.contract.ddl import describe
 from aind_etl.warehouse.connection import connect
 from aind_etl.warehouse.sql_files import Kind, read_sql_files
 
+pytestmark = pytest.mark.slow
+
 # Superset's own driver, with the SQLAlchemy that Superset pins: the driver's reflection asks newer
 # ones for catalogues that DuckDB does not have.
 PACKAGES = ["duckdb-engine==0.17.0", "duckdb==1.3.2", "sqlalchemy==1.4.54", "pytz"]
@@ -60,7 +62,6 @@ def answer(python, script, path):
     return json.loads(ran.stdout)
 
 
-@pytest.mark.slow
 def test_supersets_driver_lists_and_reads_every_table_and_view(built, tmp_path):
     python = environment(tmp_path / "superset", PACKAGES)
     found = answer(python, SUPERSET, built.warehouse)
@@ -113,7 +114,6 @@ def test_pandas_reads_a_table_of_the_lake_with_the_paths_keys_as_categories(buil
     assert (frame["collection"].astype(str) == frame["source_collection"]).all()
 
 
-@pytest.mark.slow
 def test_r_reads_the_csv_files(built, tmp_path):
     rscript = shutil.which("Rscript")
     if rscript is None or subprocess.run([rscript, "--version"], check=False).returncode:

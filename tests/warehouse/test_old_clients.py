@@ -11,6 +11,8 @@ from worlds import LAKE_TABLES
 from aind_etl.contract import TABLES
 from aind_etl.warehouse.sql_files import Kind, read_sql_files
 
+pytestmark = pytest.mark.slow
+
 OLDEST = "1.1.3"
 PACKAGES = [f"duckdb=={OLDEST}", "pytz"]
 
@@ -71,7 +73,6 @@ def old_client(tmp_path_factory):
     return environment(tmp_path_factory.mktemp("old-client"), PACKAGES)
 
 
-@pytest.mark.slow
 def test_an_old_client_reads_every_table_view_and_macro_as_this_one_does(built, old_client):
     arguments = ["-c", SCRIPT, str(built.warehouse), json.dumps(QUERIES)]
     old, new = (
@@ -89,7 +90,6 @@ def test_an_old_client_reads_every_table_view_and_macro_as_this_one_does(built, 
     assert {name for name in made if not old["counts"][name]} == need_results
 
 
-@pytest.mark.slow
 def test_an_old_client_reads_every_file_of_the_lake_as_this_one_does(built, old_client):
     files = {table.name: list(map(str, built.lake.tables.files(table))) for table in LAKE_TABLES}
     given = {name: some for name, some in files.items() if some}

@@ -40,7 +40,7 @@ def made(built, tmp_path_factory):
 
 
 @pytest.fixture
-def locate_warehouse(made):
+def published(made):
     """Return the sample's lake, and a warehouse published from it, for a test to spoil.
 
     They lie where they were made: a warehouse knows its lake by its place.

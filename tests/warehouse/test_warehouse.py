@@ -444,6 +444,7 @@ build_warehouse(Lake(Path(sys.argv[1])), Path(sys.argv[2]), progress=die)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["analyses", "best_models"])
 def test_a_build_that_was_killed_leaves_the_old_warehouse_and_nothing_that_stays(
     dump, lake, path, step
