@@ -79,7 +79,7 @@ def test_what_a_check_refuses_is_not_published_and_readers_keep_what_they_have(p
     failed = {one.check.name: one for one in error.value.outcomes if not one.holds}
     assert "analyses_key_is_unique" in failed
     assert MAIN in failed["analyses_key_is_unique"].details
-    assert "left as it was" in str(error.value)
+    assert "left in place" in str(error.value)
     assert (path.stat().st_ino, rows_of(path)) == (before, count)
     assert [one for one in path.parent.iterdir() if "building" in one.name] == []
 
