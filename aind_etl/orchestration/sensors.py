@@ -60,6 +60,8 @@ _FIRST_PAUSE = timedelta(minutes=1)
 _LONGEST_PAUSE = timedelta(hours=2)
 _MOST_DOUBLINGS = 20
 _LOST_AFTER_TICKS = 4
+# Longer than a process takes to load the code and begin its first step.
+_LOST_AFTER_LEAST = timedelta(seconds=30)
 _REASON_LENGTH = 200
 _PARTITION_TAG = "dagster/partition"
 
@@ -133,7 +135,8 @@ def evaluate_source(
     pause that grows.
     """
     lake = etl.lake
-    lost_after = _LOST_AFTER_TICKS * timedelta(seconds=etl.settings.sensor_interval_seconds)
+    ticks = _LOST_AFTER_TICKS * timedelta(seconds=etl.settings.sensor_interval_seconds)
+    lost_after = max(ticks, _LOST_AFTER_LEAST)
     fail_lost_runs(context.instance, lake, now=now, silent_for=lost_after)
     try:
         with etl.open_source() as source:
