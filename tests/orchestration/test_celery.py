@@ -78,6 +78,10 @@ def test_three_workers_load_what_one_process_loads(cluster, instance, tmp_path):
     )
     runs = [cluster.launch(instance, REFRESH_COLLECTION, name) for name in names[:3]]
     cluster.wait_for_workers()
+    begun = {dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.SUCCESS}
+    wait_until(
+        lambda: all(instance.get_run_by_id(run).status in begun for run in runs), 240, cluster.said
+    )
     cluster.broker.end(signal.SIGKILL)
     cluster.broker.start()
     runs += [cluster.launch(instance, REFRESH_COLLECTION, name) for name in names[3:]]

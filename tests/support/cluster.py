@@ -97,6 +97,12 @@ class Cluster:
         """End what was started under a name by a signal."""
         end_group(self.processes.pop(name), signal_number)
 
+    def restart_ended_workers(self) -> None:
+        """Do what `restart: unless-stopped` does: a worker may end when its broker is killed."""
+        for name in WORKERS:
+            if name in self.processes and self.processes[name].poll() is not None:
+                self.start(name)
+
     def wait_for_workers(self, names: Sequence[str] = WORKERS) -> None:
         """Wait until workers take runs."""
         wait_until(
@@ -121,6 +127,7 @@ class Cluster:
         """Return how a run stands once it is over."""
 
         def over() -> str | None:
+            self.restart_ended_workers()
             run = instance.get_run_by_id(run_id)
             assert run
             return run.status.value if run.is_finished else None
