@@ -103,7 +103,7 @@ def test_what_is_left_on_the_screen_is_what_the_readme_shows(tmp_path, columns):
 def test_the_interrupt_key_ends_a_run_with_one_sentence(tmp_path):
     code, _, screen = at_a_terminal(tmp_path, "run", interrupt_after=b"4 of 5: flatten")
     left = "\n".join(screen).rstrip().splitlines()
-    assert code == 130
+    assert code == 130, left
     assert left == [
         "architecture_example_v2: 4 new",
         "dynamic-foraging-analysis: 11 new",
