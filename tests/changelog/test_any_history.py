@@ -49,7 +49,7 @@ from aind_etl.changelog.passes import ExtractLimits, Pass
 from aind_etl.contract import tables
 from aind_etl.contract.id_ranges import ALL_IDS, Split
 from aind_etl.errors import DataError, SourceError
-from aind_etl.sources import Document, Source, mongodb
+from aind_etl.sources import Document, Source
 from aind_etl.sources.canonical import (
     RawDocument,
     canonical_document,
@@ -58,7 +58,7 @@ from aind_etl.sources.canonical import (
 )
 from aind_etl.sources.gateway import GatewaySource
 from aind_etl.sources.gateway import client as asking
-from aind_etl.sources.mongodb import MongoSource
+from aind_etl.sources.mongodb import MongoSource, faults
 
 pytestmark = pytest.mark.slow
 
@@ -413,8 +413,8 @@ def pool(sample_dump: Path) -> list[JsonDocument]:
 @pytest.fixture(autouse=True)
 def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)
-    monkeypatch.setattr(mongodb, "_FIRST_PAUSE", 0.005)
-    monkeypatch.setattr(asking, "_FIRST_PAUSE", 0.005)
+    monkeypatch.setattr(faults, "FIRST_PAUSE", 0.005)
+    monkeypatch.setattr(asking, "FIRST_PAUSE", 0.005)
     # How long pymongo waits before it looks at a server again whose connection broke.
     monkeypatch.setattr(common, "MIN_HEARTBEAT_INTERVAL", 0.01)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

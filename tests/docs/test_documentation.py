@@ -13,7 +13,7 @@ from aind_etl import Warehouse
 from aind_etl.cli.app import app
 from aind_etl.orchestration.definitions import build_defs
 from aind_etl.settings import Settings
-from aind_etl.sources import mongodb
+from aind_etl.sources.mongodb import address
 
 PAGES = sorted(
     [*CLONE.glob("*.md"), *CLONE.glob("docs/**/*.md"), *CLONE.glob("docker/*.md")],
@@ -24,9 +24,9 @@ RUNBOOK = (CLONE / "docs" / "operations.md").read_text()
 COMMANDS = typer.main.get_command(app).commands
 
 CREDENTIALS = {
-    mongodb.USERNAME_VARIABLE,
-    mongodb.PASSWORD_VARIABLE,
-    mongodb.PASSWORD_FILE_VARIABLE,
+    address.USERNAME_VARIABLE,
+    address.PASSWORD_VARIABLE,
+    address.PASSWORD_FILE_VARIABLE,
 }
 SETTINGS = {f"AIND_ETL_{name.upper()}" for name in Settings.model_fields} | CREDENTIALS
 

@@ -177,8 +177,8 @@ def empty(database: Db) -> Iterator[Gateway]:
 @pytest.fixture(autouse=True)
 def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the pauses, and go to this host without a proxy."""
-    monkeypatch.setattr(asking, "_FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(asking, "_LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(asking, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(asking, "LONGEST_PAUSE", 0.1)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
 
 

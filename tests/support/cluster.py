@@ -139,8 +139,11 @@ class Cluster:
         return "\n".join(self.containers.said(name)[-800:] for name in self.processes)
 
     def makers(self) -> set[str]:
-        """Return which of the workers have made a run so far."""
-        return {name for name in WORKERS if "succeeded in" in self.containers.said(name)}
+        """Return which of the workers have taken a run so far.
+
+        A worker that ends with its broker has finished its run without a word about it.
+        """
+        return {name for name in WORKERS if "] received" in self.containers.said(name)}
 
     def environment(self) -> dict[str, str]:
         """Return what a process outside the containers is to have in its environment."""

@@ -5,18 +5,24 @@ The client limits the rate, retries, and adapts the page size.
 
 import json
 import logging
-import random
 import re
 import threading
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import quote, urlencode
 
 import httpx
 import orjson
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_before_delay,
+    wait_random_exponential,
+)
 
 from aind_etl.errors import ConfigurationError, SourceError
 from aind_etl.sources.gateway.replies import (
@@ -38,8 +44,10 @@ _Answer = TypeVar("_Answer")
 _URL = re.compile(r"https?://(?P<host>[\w.:\[\]-]+)/[^@?#\s]*[^@?#\s/]/*", re.IGNORECASE)
 _EXAMPLE = "https://api.allenneuraldynamics.org/v1/analysis"
 
-_FIRST_PAUSE = 0.5
-_LONGEST_PAUSE = 30.0
+FIRST_PAUSE = 0.5
+"""Seconds until a question is asked again for the first time, at most."""
+LONGEST_PAUSE = 30.0
+"""Seconds between two attempts, at most, unless the gateway asks for more."""
 _PIECE_BYTES = 1 << 14
 _LARGEST_REPLY_BYTES = 1 << 28
 _REACH_SECONDS = 10.0
@@ -191,28 +199,44 @@ class GatewayClient:
         SourceError
             The gateway refuses to answer, or does not until the deadline.
         """
-        began = time.monotonic()
-        for attempt in count():
-            try:
-                answer = question()
-            except PassingError as fault:
-                pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt)
-                # Clients that failed together must not come back together.
-                pause *= random.uniform(0.5, 1)  # noqa: S311 - guards nothing
-                pause = max(pause, fault.wait)
-                self._reached |= fault.is_answer
-                # An address that never led to a gateway is most likely the wrong one.
-                patience = self._deadline if self._reached else min(self._deadline, _REACH_SECONDS)
-                if time.monotonic() + pause > began + patience:
-                    raise self._given_up(address, fault, attempt + 1, patience) from fault
-                _log.warning("%s: %s; asking again in %.1f s", address, fault, pause)
-                if fault.for_everyone:
-                    self._pace.hold(pause)
-                self._pace.sleep(pause)
-            else:
-                self._reached = True
-                return answer
-        raise AssertionError
+        # At random, as clients that failed together must not come back together.
+        backoff = wait_random_exponential(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE)
+
+        def wait(state: RetryCallState) -> float:
+            fault = _fault_of(state)
+            self._reached |= fault.is_answer
+            return max(backoff(state), fault.wait)
+
+        def stop(state: RetryCallState) -> bool:
+            return stop_before_delay(self._patience)(state)
+
+        def before_sleep(state: RetryCallState) -> None:
+            fault, pause = _fault_of(state), state.upcoming_sleep
+            _log.warning("%s: %s; asking again in %.1f s", address, fault, pause)
+            if fault.for_everyone:
+                self._pace.hold(pause)
+
+        retrying = Retrying(
+            retry=retry_if_exception_type(PassingError),
+            wait=wait,
+            stop=stop,
+            before_sleep=before_sleep,
+            sleep=self._pace.sleep,
+            reraise=True,
+        )
+        try:
+            answer = retrying(question)
+        except PassingError as fault:
+            attempts = int(retrying.statistics["attempt_number"])
+            raise self._given_up(address, fault, attempts) from fault
+        self._reached = True
+        return answer
+
+    @property
+    def _patience(self) -> float:
+        """Seconds until a question is given up."""
+        # An address that never led to a gateway is most likely the wrong one.
+        return self._deadline if self._reached else min(self._deadline, _REACH_SECONDS)
 
     def _get(self, address: str, parameters: Mapping[str, str]) -> bytes:
         """Return the body of the reply to a single request.
@@ -258,10 +282,9 @@ class GatewayClient:
         judge(address, reply, body)
         return body
 
-    def _given_up(
-        self, address: str, fault: "PassingError", attempts: int, patience: float
-    ) -> SourceError:
+    def _given_up(self, address: str, fault: PassingError, attempts: int) -> SourceError:
         """Return the error for a question that was asked often enough."""
+        patience = self._patience
         if fault.wait > patience:
             return SourceError(
                 f"The gateway asks to be left alone for {fault.wait:.0f} s, which is longer than "
@@ -322,6 +345,11 @@ class Pace:
         """
         if self._closed.wait(seconds):
             raise SourceError("The source was closed while it was read.")
+
+
+def _fault_of(state: RetryCallState) -> PassingError:
+    """Return why an attempt failed."""
+    return cast("PassingError", state.outcome.exception() if state.outcome else None)
 
 
 def _is_address(url: str) -> bool:
