@@ -103,6 +103,6 @@ def _paths() -> dict[str, tuple[str, ...]]:
 def _paths_of(column: Column) -> tuple[str, ...]:
     return tuple(
         path.replace("[]", "").removesuffix(".*")
-        for origin in (column.prototype, column.framework)
+        for origin in column.origins.values()
         for path in origin.paths
     )

@@ -1,23 +1,40 @@
 """Which records of a collection meet a filter of documents.
 
-The warehouse's columns are asked first, and the documents themselves where columns cannot tell.
+The documents are asked, as JSON; columns of `analyses` narrow down which of them.
 """
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import duckdb
-import orjson
 import polars as pl
 
-from aind_etl.client.document_filter import Condition, parse_filter
-from aind_etl.client.document_matching import meets
-from aind_etl.client.filter_sql import ANY_REJECTED_VALUE, FilterSql, to_sql
-from aind_etl.client.known_paths import ATTRIBUTE_PATHS, PARAMETER_NAMES, KnownPaths
+from aind_etl.client.document_filter import (
+    AllOf,
+    AnyOf,
+    At,
+    Compare,
+    Condition,
+    HasEntry,
+    Not,
+    OneOf,
+    Order,
+    parse_filter,
+)
+from aind_etl.client.filter_sql import DocumentSql
+from aind_etl.contract import FORMATS, DataType, tables
+from aind_etl.contract.columns import FIT, LEFT_IN_DOCUMENTS
+from aind_etl.contract.ddl import quote_identifier, quote_text
+from aind_etl.errors import ArgumentError
+from aind_etl.text import suggest
 
-_log = logging.getLogger(__name__)
-_DOCUMENTS_AT_A_TIME = 1000
+_LIVE_DOCUMENTS = (
+    "SELECT record_id, document::JSON AS document FROM documents "
+    "JOIN candidates USING (record_id, content_hash) "
+    "WHERE source_collection = $collection AND operation = 'upsert'"
+)
 
 
 def matching_records(
@@ -47,62 +64,135 @@ def matching_records(
         is not understood.
     """
     condition = parse_filter(query)
-    known = KnownPaths(
-        connection.execute(ATTRIBUTE_PATHS).fetchall(),
-        [name for (name,) in connection.execute(PARAMETER_NAMES).fetchall()],
-        has_rejected_values=bool(connection.execute(ANY_REJECTED_VALUE).fetchall()),
+    for path in sorted(set(_paths(condition))):
+        _require(connection, collection, path)
+    sql = DocumentSql()
+    predicate = sql.meets("document", condition)
+    parameters: dict[str, object] = {"collection": collection}
+    narrowing = _narrowing(condition, parameters)
+    statement = (
+        "WITH candidates AS (SELECT record_id, any_value(content_hash) AS content_hash "
+        "FROM analyses WHERE source_collection = $collection GROUP BY record_id "
+        f"HAVING bool_or({wanted}) AND bool_or({narrowing})), "
+        f"live AS MATERIALIZED ({_LIVE_DOCUMENTS}) "
+        f"SELECT DISTINCT record_id FROM live WHERE {predicate}"
     )
-    sql = to_sql(condition, known, lambda pattern: _is_readable(connection, pattern))
-    found: pl.DataFrame = connection.sql(
-        _statement(sql, wanted), params=sql.parameters | {"collection": collection}
-    ).pl()
-    undecided = found.filter(~pl.col("is_sure"))["record_id"]
-    if undecided.is_empty():
-        return found["record_id"]
-    _log.info("Reading %s documents: columns do not decide of them", f"{undecided.len():,}")
-    sure = found.filter("is_sure")["record_id"]
-    return pl.concat([sure, _by_document(connection, collection, condition, undecided)])
+    with _functions(connection, sql.functions):
+        found: pl.DataFrame = connection.sql(statement, params=parameters | sql.parameters).pl()
+    return found["record_id"]
 
 
-def _statement(sql: FilterSql, wanted: str) -> str:
-    flags = "".join(f", bool_or({expression}) AS {name}" for name, expression in sql.flags.items())
-    return (
-        f"WITH flagged AS (SELECT record_id, bool_or({wanted}) AS is_wanted{flags} FROM analyses "
-        "WHERE source_collection = $collection GROUP BY record_id) "
-        f"SELECT record_id, {sql.sure} AS is_sure FROM flagged WHERE is_wanted AND {sql.maybe}"
-    )
-
-
-def _by_document(
-    connection: duckdb.DuckDBPyConnection,
-    collection: str,
-    condition: Condition,
-    undecided: pl.Series,
-) -> pl.Series:
-    """Return which records meet a condition by their documents."""
-    connection.register("undecided", undecided.to_frame().to_arrow())
-    connection.execute(
-        "WITH present AS (SELECT DISTINCT record_id, content_hash FROM analyses "
-        "SEMI JOIN undecided USING (record_id) WHERE source_collection = $collection) "
-        "SELECT record_id, any_value(document) FROM documents "
-        "JOIN present USING (record_id, content_hash) "
-        "WHERE source_collection = $collection AND operation = 'upsert' GROUP BY record_id",
-        {"collection": collection},
-    )
-    met = []
-    while documents := connection.fetchmany(_DOCUMENTS_AT_A_TIME):
-        met += [
-            record_id
-            for record_id, document in documents
-            if meets(orjson.loads(document), condition)
-        ]
-    connection.unregister("undecided")
-    return pl.Series("record_id", met, dtype=pl.String)
-
-
-def _is_readable(connection: duckdb.DuckDBPyConnection, pattern: str) -> bool:
+@contextmanager
+def _functions(
+    connection: duckdb.DuckDBPyConnection, functions: Mapping[str, Callable[[str], bool]]
+) -> Iterator[None]:
+    """Let SQL call functions for a while."""
+    for name, function in functions.items():
+        connection.create_function(name, function, ["VARCHAR"], "BOOLEAN")
     try:
-        connection.execute("SELECT regexp_matches('', $pattern)", {"pattern": pattern}).fetchall()
-    except duckdb.Error:
-        return False
-    return True
+        yield
+    finally:
+        for name in functions:
+            connection.remove_function(name)
+
+
+def _paths(condition: Condition, above: str = "") -> Iterator[str]:
+    """Yield every path that a condition names."""
+    match condition:
+        case At(path, test):
+            full = ".".join(filter(None, (above, path)))
+            yield full
+            if isinstance(test, HasEntry):
+                yield from _paths(test.condition, full)
+        case AllOf(conditions) | AnyOf(conditions):
+            for one in conditions:
+                yield from _paths(one, above)
+        case Not(denied):
+            yield from _paths(denied, above)
+
+
+def _require(connection: duckdb.DuckDBPyConnection, collection: str, path: str) -> None:
+    """Raise an error for a path at which no document has a value.
+
+    Raises
+    ------
+    ArgumentError
+        There is none.
+    """
+    plain = ".".join(step for step in path.split(".") if not step.isdecimal())
+    if any(known == plain or known.startswith(f"{plain}.") for known in _known_paths()):
+        return
+    documents = (
+        "WITH candidates AS (SELECT DISTINCT record_id, content_hash FROM analyses "
+        f"WHERE source_collection = $collection) {_LIVE_DOCUMENTS}"
+    )
+    values = DocumentSql().values_at("document", path, is_whole=True)
+    parameters = {"collection": collection}
+    is_there = f"len(list_filter({values}, lambda v: v IS NOT NULL)) > 0"
+    statement = f"SELECT 1 FROM ({documents}) WHERE {is_there} LIMIT 1"
+    if connection.execute(statement, parameters).fetchall():
+        return
+    above, _, _ = path.rpartition(".")
+    objects = DocumentSql().values_at("document", above, is_whole=False) if above else "[document]"
+    beside = connection.execute(
+        f"SELECT DISTINCT unnest(json_keys(value)) FROM (SELECT unnest({objects}) AS value "
+        f"FROM ({documents})) WHERE json_type(value) = 'OBJECT'",
+        parameters,
+    ).fetchall()
+    names = [f"{above}.{key}" if above else key for (key,) in beside]
+    raise ArgumentError(
+        f"No document of the collection {collection!r} has a value at the filter's path '{path}'. "
+        f"{suggest(path, sorted(names) or sorted(_known_paths()))}"
+    )
+
+
+@cache
+def _known_paths() -> frozenset[str]:
+    """Return the paths that the contract names, without positions."""
+    paths = {f"{fit}.{path}" for fit in FIT.values() for path in LEFT_IN_DOCUMENTS}
+    for table in tables.ANALYSIS_TABLES:
+        for column in table.columns:
+            paths.update(path for origin in column.origins.values() for path in origin.paths)
+    return frozenset(path.replace("[]", "") for path in paths)
+
+
+def _narrowing(condition: Condition, parameters: dict[str, object]) -> str:
+    """Return SQL over `analyses` that is true of every record that may meet a condition."""
+    match condition:
+        case AllOf(conditions) if conditions:
+            return " AND ".join(f"({_narrowing(one, parameters)})" for one in conditions)
+        case At(path, Compare(Order.EQUAL, str() as text)):
+            return _has_text(path, [text], parameters)
+        case At(path, OneOf(texts)):
+            return _has_text(path, sorted(texts), parameters)
+        case _:
+            return "TRUE"
+
+
+def _has_text(path: str, texts: list[str], parameters: dict[str, object]) -> str:
+    columns = {
+        pipeline_format: column.name
+        for column in tables.ANALYSES.columns
+        for pipeline_format in FORMATS
+        if column.type is DataType.VARCHAR
+        and not column.origins[pipeline_format].note
+        and [known.replace("[]", "") for known in column.origins[pipeline_format].paths] == [path]
+    }
+    if not columns:
+        return "TRUE"
+    name = f"texts_{len(parameters)}"
+    parameters[name] = texts
+    # A value that does not fit its column, and a field of the other format, stand elsewhere.
+    begin, _, _ = path.partition(".")
+    formats = ", ".join(map(quote_text, columns))
+    elsewhere = (
+        f"n_rejected_values > 0 OR pipeline_format NOT IN ({formats}) AND record_id IN "
+        "(SELECT record_id FROM attributes "
+        f"WHERE source_collection = $collection AND starts_with(path, {quote_text(begin)}))"
+    )
+    inside = [
+        f"pipeline_format = '{pipeline_format}' AND {quote_identifier(column)} "
+        f"IN (SELECT unnest(${name}))"
+        for pipeline_format, column in columns.items()
+    ]
+    return " OR ".join([*inside, elsewhere])

@@ -10,7 +10,7 @@ import duckdb
 
 from aind_etl.client.arguments import as_days, as_texts, explain_unknown_arguments
 from aind_etl.client.query import explained, read_relation
-from aind_etl.contract import Table, tables
+from aind_etl.contract import FORMATS, Table, tables
 from aind_etl.contract.ddl import quote_identifier
 from aind_etl.errors import ArgumentError
 from aind_etl.settings import WarehouseLocation, load_settings, parse_location
@@ -30,7 +30,6 @@ Outcome = Literal["success", "skipped", "failed", "unknown"]
 PipelineFormat = Literal["prototype", "framework"]
 
 _OUTCOMES = ("success", "skipped", "failed", "unknown")
-_FORMATS = ("prototype", "framework")
 _KEY = "source_collection, record_id, process_index"
 _NEWEST = "latest_analyses"
 
@@ -326,7 +325,7 @@ class _Chosen:
         self.parameters: dict[str, object] = {}
         self._named: list[tuple[str, str, list[str]]] = []
         conditions: list[str] = []
-        for column, values in (("pipeline_format", _FORMATS), ("outcome", _OUTCOMES)):
+        for column, values in (("pipeline_format", FORMATS), ("outcome", _OUTCOMES)):
             _refuse_others(column, as_texts(column, arguments.get(column)), values)
         if arguments.get("session_date") is not None:
             conditions += self._between(arguments.pop("session_date"))

@@ -6,7 +6,7 @@ polars and Arrow schemas (:mod:`.schemas`), DuckDB DDL (:mod:`.ddl`), DDL for ot
 record ids. The contract imports nothing else of the package.
 """
 
-from aind_etl.contract.columns import Column, Origin
+from aind_etl.contract.columns import FORMATS, Column, Origin
 from aind_etl.contract.tables import (
     ANALYSIS_TABLES,
     FLATTENED_TABLES,
@@ -20,6 +20,7 @@ from aind_etl.contract.types import DataType
 __all__ = [
     "ANALYSIS_TABLES",
     "FLATTENED_TABLES",
+    "FORMATS",
     "TABLES",
     "Column",
     "DataType",

@@ -71,9 +71,19 @@ class Column:
     required: bool = False
     source: str = "document"
 
-    def origin(self, pipeline_format: str) -> Origin:
-        """Return where the value comes from in a document of ``pipeline_format``."""
-        return self.prototype if pipeline_format == "prototype" else self.framework
+    @property
+    def origins(self) -> dict[str, Origin]:
+        """Where the value comes from, by the format of the document."""
+        return {"prototype": self.prototype, "framework": self.framework}
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the value stands in documents of any format."""
+        return any(origin.paths for origin in self.origins.values())
+
+
+FORMATS = tuple(Column("", DataType.VARCHAR, "").origins)
+"""The formats of documents: the older flat one and the newer nested one."""
 
 
 class Origins(TypedDict):
@@ -98,11 +108,18 @@ def both(note: str) -> Origins:
     return {"prototype": derived(note), "framework": derived(note)}
 
 
+FIT = {
+    "prototype": "analysis_results",
+    "framework": f"{PROCESS}.output_parameters.fitting_results",
+}
+"""Where the fitting results stand in a document of each format."""
+
+
 def in_fit(path: str, note: str = "") -> Origins:
     """Return the origins of a value of the fitting results, at ``path`` in either format."""
     return {
-        "prototype": at(f"analysis_results.{path}", note=note),
-        "framework": at(f"{PROCESS}.output_parameters.fitting_results.{path}", note=note),
+        "prototype": at(f"{FIT['prototype']}.{path}", note=note),
+        "framework": at(f"{FIT['framework']}.{path}", note=note),
     }
 
 

@@ -66,8 +66,7 @@ def _rows(columns: Iterable[Column]) -> Iterable[str]:
             f"`{column.name}`",
             column.type.value,
             describe(column),
-            str(column.prototype),
-            str(column.framework),
+            *map(str, column.origins.values()),
         )
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 

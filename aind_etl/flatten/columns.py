@@ -56,7 +56,7 @@ def scalar_columns(pipeline_format: str) -> tuple[tuple[Column, tuple[str, ...]]
     return tuple(
         (column, paths)
         for column in tables.ANALYSES.columns
-        if column.name != "record_id" and (paths := column.origin(pipeline_format).paths)
+        if column.name != "record_id" and (paths := column.origins[pipeline_format].paths)
     )
 
 
@@ -64,10 +64,10 @@ def scalar_columns(pipeline_format: str) -> tuple[tuple[Column, tuple[str, ...]]
 def list_paths(pipeline_format: str) -> dict[str, str]:
     """Return the columns of the children that are read, with their path in a format, or ""."""
     return {
-        column.name: next(iter(column.origin(pipeline_format).paths), "")
+        column.name: next(iter(column.origins[pipeline_format].paths), "")
         for table in _CHILDREN
         for column in table.columns
-        if column.name not in _KEY_NAMES and (column.prototype.paths or column.framework.paths)
+        if column.name not in _KEY_NAMES and column.is_read
     }
 
 
@@ -79,7 +79,7 @@ def read_types() -> dict[str, pl.DataType]:
     return {
         column.name: pl.String() if column.type in _MADE_OF_TEXT else POLARS_TYPES[column.type]
         for column in tables.ANALYSES.columns
-        if (column.prototype.paths or column.framework.paths) and column.name not in _KEY_NAMES
+        if column.is_read and column.name not in _KEY_NAMES
     }
 
 

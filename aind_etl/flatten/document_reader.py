@@ -290,7 +290,7 @@ def _alternatives(pipeline_format: str) -> tuple[tuple[str, ...], ...]:
         paths
         for table in ANALYSIS_TABLES
         for column in table.columns
-        if len(paths := column.origin(pipeline_format).paths) > 1
+        if len(paths := column.origins[pipeline_format].paths) > 1
     )
 
 

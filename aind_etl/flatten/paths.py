@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 import orjson
 
 from aind_etl.contract import ANALYSIS_TABLES, Column, DataType
-from aind_etl.contract.columns import LEFT_IN_DOCUMENTS, PROCESS
+from aind_etl.contract.columns import FIT, LEFT_IN_DOCUMENTS, PROCESS
 
 
 class Leaf(NamedTuple):
@@ -56,13 +56,8 @@ def tree(pipeline_format: str) -> dict[str, Node]:
     tree: dict[str, Node] = {}
     for path, column in paths_read(pipeline_format):
         _plant(tree, path, column)
-    fit = (
-        "analysis_results"
-        if pipeline_format == "prototype"
-        else f"{PROCESS}.output_parameters.fitting_results"
-    )
     for path in LEFT_IN_DOCUMENTS:
-        *way, last = f"{fit}.{path}".split(".")
+        *way, last = f"{FIT[pipeline_format]}.{path}".split(".")
         descend(tree, way)[last] = None
     tree["_id"] = None  # The record id is made of it, whatever its type.
     if pipeline_format == "framework":
@@ -128,5 +123,5 @@ def paths_read(pipeline_format: str) -> Iterator[tuple[str, Column]]:
     """Yield every path the contract reads in documents of a format, with its column."""
     for table in ANALYSIS_TABLES:
         for column in table.columns:
-            for path in column.origin(pipeline_format).paths:
+            for path in column.origins[pipeline_format].paths:
                 yield path, column

@@ -12,7 +12,7 @@ from itertools import accumulate
 
 import polars as pl
 
-from aind_etl.contract import DataType, Table, tables
+from aind_etl.contract import FORMATS, DataType, Table, tables
 from aind_etl.contract.schemas import polars_schema
 from aind_etl.flatten import derived as deriving
 from aind_etl.flatten.batch_reader import ShapeReader
@@ -31,7 +31,7 @@ _PARSERS = {DataType.DATE: deriving.day, DataType.TIMESTAMPTZ: deriving.moment}
 _DATED = {
     column.name: _PARSERS[column.type]
     for column in tables.ANALYSES.columns
-    if column.type in _PARSERS and (column.prototype.paths or column.framework.paths)
+    if column.type in _PARSERS and column.is_read
 }
 
 
@@ -116,7 +116,7 @@ def _parse(
         The documents without any process, by number.
     """
     together = _SHAPES.take(documents["document"])
-    gathered = {name: Gathered(name) for name in ("prototype", "framework")}
+    gathered = {name: Gathered(name) for name in FORMATS}
     rejections: dict[int, Rejection] = {}
     left = documents.select("record_id", "document")[together.left]
     with _without_garbage_collection():
@@ -171,7 +171,7 @@ def _undated(processes: pl.DataFrame) -> Iterator[pl.DataFrame]:
             [
                 (
                     row,
-                    column.origin(pipeline_format).paths[0].replace("[]", f"[{index}]", 1),
+                    column.origins[pipeline_format].paths[0].replace("[]", f"[{index}]", 1),
                     "wrong_value",
                     canonical_json(text)[:LONGEST_VALUE],
                     expected_of(column.type),

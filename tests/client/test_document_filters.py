@@ -1,7 +1,6 @@
 """Filters of documents: the same records as a MongoDB server finds, and errors that help."""
 
 import json
-import logging
 import os
 import re
 from collections import defaultdict
@@ -323,20 +322,3 @@ def test_regular_expressions_of_python_are_understood(warehouse):
     assert set(compiled) == set(matching_records(warehouse, MAIN, written))
     others = matching_records(warehouse, MAIN, {"nwb_name": {"$not": re.compile("(?i)^BEHAVIOR")}})
     assert not set(others) & set(compiled)
-
-
-@pytest.mark.parametrize(
-    "query",
-    [
-        {"session_date": {"$gte": "2025-01-01", "$lt": "2025-06-01"}},
-        {"subject_id": {"$in": ["652001", "652257"]}, "status": {"$ne": "success"}},
-        {f"{FIT}.params.learn_rate": {"$gt": 0.4}},
-        {f"{FIT}.fit_settings.fit_names": "biasL", f"{OUTPUTS}.subject_id": "652324"},
-        {"analysis_spec.analysis_args.fit_kwargs.k_fold_cross_validation": 10},
-        {PROCESS: {"$elemMatch": {"name": {"$regex": "^han"}, "code.version": {"$gt": "0"}}}},
-    ],
-)
-def test_common_filters_are_decided_without_reading_documents(warehouse, caplog, query):
-    caplog.set_level(logging.INFO, "aind_etl")
-    assert matching_records(warehouse, MAIN, query).len() > 0
-    assert "Reading" not in caplog.text

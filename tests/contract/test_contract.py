@@ -165,7 +165,7 @@ def test_every_column_of_an_analysis_says_where_it_comes_from_in_both_formats(pi
     other = {"prototype": "framework", "framework": "prototype"}[pipeline_format]
     for table in ANALYSIS_TABLES:
         for column in table.columns:
-            said = str(column.origin(pipeline_format)) != "–"
+            said = str(column.origins[pipeline_format]) != "–"
             assert said is (column.name not in only_in[other]), column.name
 
 

@@ -153,7 +153,7 @@ class Places:
         self._columns = {}
         for table in ANALYSIS_TABLES:
             for column in table.columns:
-                for rank, path in enumerate(column.origin(pipeline_format).paths):
+                for rank, path in enumerate(column.origins[pipeline_format].paths):
                     pattern = tuple(path.replace("[]", ".[]").split("."))
                     self._columns[pattern] = (table.name, column, rank)
         fit = (
@@ -281,7 +281,7 @@ def lost_of(document, flattened):
 
 def first_way(column, pipeline_format, way):
     """Return the way to the first place of a column, in the process that ``way`` leads to."""
-    path = column.origin(pipeline_format).paths[0].replace("[]", ".[]").split(".")
+    path = column.origins[pipeline_format].paths[0].replace("[]", ".[]").split(".")
     return tuple(way[2] if step == "[]" else step for step in path)
 
 
