@@ -6,11 +6,12 @@ from collections.abc import Collection
 from datetime import UTC, datetime, time
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from aind_etl.errors import ConfigurationError
 from aind_etl.text import suggest, without_credentials
@@ -22,6 +23,8 @@ _PREFIX = "AIND_ETL_"
 # Credentials are read where they are used; the image is chosen by the containers' settings.
 _READ_ELSEWHERE = {f"{_PREFIX}{name}" for name in ("MONGODB_USERNAME", "MONGODB_PASSWORD", "IMAGE")}
 _FOR_TESTS = tuple(f"{_PREFIX}{name}" for name in ("TEST_", "WRITE_", "REAL_RECORDS"))
+# Not JSON, but names with commas between them.
+_Names: TypeAlias = Annotated[tuple[str, ...], NoDecode]
 OPTIONS = {
     "source": "--source",
     "lake": "--lake",
@@ -32,7 +35,7 @@ OPTIONS = {
 """The settings that the command line has an option for too, for messages that name it."""
 
 
-class Settings(BaseModel):
+class Settings(BaseSettings):
     """Settings, each from the environment variable ``AIND_ETL_<NAME>``.
 
     Attributes
@@ -91,12 +94,14 @@ class Settings(BaseModel):
         Address of Dagster's page, for links in alerts.
     """
 
+    model_config = SettingsConfigDict(env_prefix=_PREFIX)
+
     source: str = Field(default="sample:", repr=False)
     lake: Path | str = Path("lake")
     warehouse: Path | str | None = None
-    collections: tuple[str, ...] = ()
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
+    collections: _Names = ()
+    include: _Names = ()
+    exclude: _Names = ()
     connections: int = Field(default=4, ge=1, le=100)
     requests_per_second: float = Field(default=5.0, gt=0, allow_inf_nan=False)
     shard_documents: int = Field(default=25_000, ge=1)
@@ -232,13 +237,9 @@ def load_settings(**given: Any) -> Settings:  # noqa: ANN401 - the fields' types
     ConfigurationError
         A value does not fit.
     """
-    names = {name: f"{_PREFIX}{name.upper()}" for name in Settings.model_fields}
-    set_outside = {
-        name: os.environ[variable] for name, variable in names.items() if variable in os.environ
-    }
     chosen = {name: value for name, value in given.items() if value not in (None, ())}
     try:
-        return Settings(**set_outside | chosen)
+        return Settings(**chosen)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
