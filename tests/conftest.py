@@ -14,7 +14,7 @@ from worlds import Built, flatten_otherwise, load
 
 import aind_etl.flatten.refresh
 from aind_etl.lake import Lake
-from aind_etl.lake.storage import object_store as object_storage
+from aind_etl.lake.storage import leases
 from aind_etl.sample import write_world
 from aind_etl.warehouse.build import build_warehouse
 
@@ -102,7 +102,7 @@ def places(
         return OnDisk(tmp_path / "places")
     request.getfixturevalue("endpoint")
     # Whoever is killed in a test need not be waited for.
-    monkeypatch.setattr(object_storage, "_CLOCKS_DIFFER_SECONDS", -object_storage._LEASE_SECONDS)
+    monkeypatch.setattr(leases, "CLOCKS_DIFFER_SECONDS", -leases.LEASE_SECONDS)
     return OnStore()
 
 

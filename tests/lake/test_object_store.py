@@ -42,6 +42,7 @@ from aind_etl.errors import ConfigurationError, DataError
 from aind_etl.flatten.refresh import refresh_analyses
 from aind_etl.lake import Lake
 from aind_etl.lake.resharding import reshard
+from aind_etl.lake.storage import leases
 from aind_etl.lake.storage import object_store as object_storage
 from aind_etl.lake.storage.object_store import ObjectStorage
 from aind_etl.orchestration.metadata import Timer, partition_metadata
@@ -352,7 +353,7 @@ def test_the_lock_of_a_killed_process_is_free_when_its_lease_has_ended(
     )
     with pytest.raises(DataError, match="A run that was killed keeps its lock"):
         storage.lock("a", "it").__enter__()
-    monkeypatch.setattr(object_storage, "_CLOCKS_DIFFER_SECONDS", -object_storage._LEASE_SECONDS)
+    monkeypatch.setattr(leases, "CLOCKS_DIFFER_SECONDS", -leases.LEASE_SECONDS)
     with storage.lock("a", "it"):
         pass
 
@@ -360,8 +361,8 @@ def test_the_lock_of_a_killed_process_is_free_when_its_lease_has_ended(
 def test_a_lock_is_renewed_for_as_long_as_it_is_held(
     storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(object_storage, "_LEASE_SECONDS", 0.4)
-    monkeypatch.setattr(object_storage, "_CLOCKS_DIFFER_SECONDS", 0.0)
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 0.4)
+    monkeypatch.setattr(leases, "CLOCKS_DIFFER_SECONDS", 0.0)
     with storage.lock("a", "it"):
         first = storage.marks("_locks", "")
         while storage.marks("_locks", "") == first:

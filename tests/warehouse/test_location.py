@@ -34,7 +34,7 @@ from aind_etl.errors import ConfigurationError, DataError
 from aind_etl.lake import Lake
 from aind_etl.lake.storage.object_store import ObjectStorage
 from aind_etl.settings import parse_location
-from aind_etl.warehouse import location as room
+from aind_etl.warehouse import object_file
 from aind_etl.warehouse.build import build_warehouse, is_current
 from aind_etl.warehouse.connection import connect, opened
 from aind_etl.warehouse.info import read_info
@@ -94,7 +94,7 @@ def copies(cache: Path) -> list[Path]:
 
 @pytest.fixture
 def _asked_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_RECHECK_SECONDS", 0.0)
+    monkeypatch.setattr(object_file, "_RECHECK_SECONDS", 0.0)
 
 
 # --- published, and read by a copy ------------------------------------------------------------
@@ -172,12 +172,12 @@ def test_the_store_is_asked_once_in_a_while_and_never_more_than_once_a_question(
 ) -> None:
     publish(url, "first")
     on_another_machine(monkeypatch, tmp_path / "another")
-    monkeypatch.setattr(room, "_RECHECK_SECONDS", 1000.0)
+    monkeypatch.setattr(object_file, "_RECHECK_SECONDS", 1000.0)
     with counted() as requests:
         for _ in range(20):
             version_read(url)
     assert requests == {"head_object": 2, "get_object": 1}, "once, and once after it was fetched"
-    monkeypatch.setattr(room, "_RECHECK_SECONDS", 0.0)
+    monkeypatch.setattr(object_file, "_RECHECK_SECONDS", 0.0)
     on_another_machine(monkeypatch, tmp_path / "a third")
     version_read(url)
     with counted() as requests:

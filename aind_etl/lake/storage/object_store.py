@@ -8,17 +8,12 @@ fsspec opens can be read; locks and exclusive writes need conditional requests, 
 import errno
 import hashlib
 import io
-import json
 import mimetypes
-import os
-import socket
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import Context
-from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, cast
@@ -29,42 +24,18 @@ from fsspec import AbstractFileSystem, get_filesystem_class
 from upath import UPath
 
 from aind_etl.errors import ConfigurationError, DataError
+from aind_etl.lake.storage.facts import ObjectFacts
+from aind_etl.lake.storage.leases import Lease
 from aind_etl.lake.storage.locks import refuse_reentry
 from aind_etl.text import first_line
 
 _LOCKS = "_locks"
-# A lease is renewed three times before it ends, and taken over only when it has ended for longer
-# than two clocks may differ.
-_LEASE_SECONDS = 60.0
-_CLOCKS_DIFFER_SECONDS = 15.0
 _RECHECK_SECONDS = 0.5
 _STORE_ERRORS = (OSError, BotoCoreError, ClientError)
 # What is larger is sent in parts, each of which may be sent again by itself.
 _PART_BYTES = 64 << 20
 _WRITER = "writer"
 """The metadata that tells one writing of a file from every other."""
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectFacts:
-    """What a store tells of a file without giving it.
-
-    Attributes
-    ----------
-    size
-        Its size in bytes.
-    etag
-        A text that differs whenever the content does.
-    metadata
-        The metadata that its writer attached.
-    writer
-        Which writing of a file it came of; empty where that is not known.
-    """
-
-    size: int
-    etag: str
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    writer: str = ""
 
 
 class ObjectStorage:
@@ -246,7 +217,7 @@ class ObjectStorage:
             return False
         self._check_leases()
         # What comes so late that another has written meanwhile must not undo that.
-        if not self._put_if(name, content, facts):
+        if not self.put_if(name, content, facts):
             raise DataError(
                 f"{self._url(name)} was written by another run at the same time. Nothing was "
                 "overwritten; run again when the other has ended."
@@ -264,7 +235,7 @@ class ObjectStorage:
         facts = self.facts(name)
         content = change(None if facts is None else self.read(name))
         self._check_leases()
-        if not self._put_if(name, content, facts):
+        if not self.put_if(name, content, facts):
             raise DataError(
                 f"{self._url(name)} was changed by another run at the same time. Nothing was "
                 "overwritten; run again when the other has ended."
@@ -376,7 +347,7 @@ class ObjectStorage:
 
     @contextmanager
     def _leased(self, name: str, purpose: str, wait_seconds: float) -> Iterator[None]:
-        lease = _Lease(self, f"{_LOCKS}/{name}.lease")
+        lease = Lease(self, f"{_LOCKS}/{name}.lease")
         ends = time.monotonic() + wait_seconds
         while not lease.take():
             if time.monotonic() >= ends:
@@ -394,6 +365,15 @@ class ObjectStorage:
         finally:
             held.remove(lease)
             lease.give_back()
+
+    def discard(self, name: str) -> None:
+        """Remove a file, whoever holds a lock."""
+        with self._asking(f"remove {name!r}"):
+            self._store.rm_file(self._url(name))
+
+    def put_if(self, name: str, content: bytes, facts: ObjectFacts | None) -> bool:
+        """Write a file if it is as ``facts`` say; return whether it was."""
+        return self._send_if(name, io.BytesIO(content), len(content), facts, {})
 
     def fetch(self, name: str, target: Path) -> None:
         """Copy a file to this machine's disk, where it appears whole or not at all.
@@ -426,10 +406,6 @@ class ObjectStorage:
         """Return the content type of a file, for browsers."""
         kind, _ = mimetypes.guess_type(name)
         return {"ContentType": kind} if kind and self._is_s3 else {}
-
-    def _put_if(self, name: str, content: bytes, facts: ObjectFacts | None) -> bool:
-        """Write a file if it is as ``facts`` say; return whether it was."""
-        return self._send_if(name, io.BytesIO(content), len(content), facts, {})
 
     def _send_if(
         self,
@@ -542,96 +518,7 @@ class ObjectStorage:
             ) from None
 
 
-@dataclass
-class _Lease:
-    """A small file that says who may write, and until when.
-
-    Attributes
-    ----------
-    storage, name
-        Where it lies.
-    holder
-        Who holds it, as last read.
-    """
-
-    storage: ObjectStorage
-    name: str
-    holder: str = "unknown process"
-    _token: str = field(default_factory=lambda: uuid.uuid4().hex)
-    _valid_until: float = 0.0
-    _given_back: threading.Event = field(default_factory=threading.Event)
-
-    @property
-    def is_held(self) -> bool:
-        """Whether the lease was renewed lately enough that nobody may have taken it over."""
-        return time.monotonic() < self._valid_until
-
-    def take(self) -> bool:
-        """Take the lease if it is free or has ended; return whether that worked."""
-        facts = self.storage.facts(self.name)
-        if facts is not None:
-            found = self._read()
-            if found is not None:
-                self.holder = str(found.get("holder", self.holder))
-                if time.time() < float(found.get("ends", 0)) + _CLOCKS_DIFFER_SECONDS:
-                    return False
-        return self._put(facts)
-
-    @contextmanager
-    def renewed(self) -> Iterator[None]:
-        """Renew the lease for the duration of a ``with`` block."""
-        thread = threading.Thread(target=self._renew, name=f"lease {self.name}", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._given_back.set()
-            thread.join()
-
-    def give_back(self) -> None:
-        """Free the lease, if it is still this process's."""
-        self._valid_until = 0.0
-        # What cannot be freed now ends by itself.
-        with suppress(DataError):
-            found = self._read()
-            if found is not None and found.get("token") == self._token:
-                self.storage._store.rm_file(self.storage._url(self.name))  # noqa: SLF001
-
-    def _renew(self) -> None:
-        while not self._given_back.wait(_LEASE_SECONDS / 4):
-            try:
-                facts = self.storage.facts(self.name)
-                found = self._read()
-                if found is None or found.get("token") != self._token or not self._put(facts):
-                    self._valid_until = 0.0
-                    return
-            except DataError:
-                continue  # The store may answer the next time, before the lease ends.
-
-    def _put(self, facts: ObjectFacts | None) -> bool:
-        # Measured from before the request: a slow answer must not make the lease longer here
-        # than others take it to be.
-        asked = time.monotonic()
-        content = {
-            "holder": f"process {os.getpid()} on {socket.gethostname()}",
-            "token": self._token,
-            "ends": time.time() + _LEASE_SECONDS,
-        }
-        if not self.storage._put_if(self.name, json.dumps(content).encode(), facts):  # noqa: SLF001
-            return False
-        self._valid_until = asked + _LEASE_SECONDS
-        return True
-
-    def _read(self) -> dict[str, Any] | None:
-        content = self.storage.read(self.name)
-        try:
-            found = None if content is None else json.loads(content)
-        except ValueError:
-            return {}
-        return found if isinstance(found, dict) else None
-
-
-_HELD: dict[str, list[_Lease]] = {}
+_HELD: dict[str, list[Lease]] = {}
 """By prefix, the leases that this process holds; every write checks that they are still held."""
 
 

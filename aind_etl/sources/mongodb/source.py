@@ -10,15 +10,13 @@ of a filter hold between values of one type only.
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, Self
 
 import bson
-from bson.codec_options import CodecOptions, DatetimeConversion
-from bson.raw_bson import RawBSONDocument
 from pydantic import SecretStr
 from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import InvalidName
@@ -27,41 +25,15 @@ from aind_etl.contract.id_ranges import ALL_IDS, Split
 from aind_etl.errors import ConfigurationError, SourceError
 from aind_etl.sources.canonical import (
     OTHER_ID_PREFIX,
-    UNREADABLE_PREFIX,
     Document,
     RawDocument,
-    document_from_bson,
     record_id_of,
     string_id,
 )
 from aind_etl.sources.mongodb.address import EXAMPLE, open_client, parse_address, read_credentials
 from aind_etl.sources.mongodb.faults import Retries
+from aind_etl.sources.mongodb.pages import Pages
 
-# A BSON document begins with its own length.
-_LENGTH_BYTES = 4
-# What is asked for by id at a time. The server takes 16 MB, and ids have any length.
-_ASKED_IDS = 1000
-_ASKED_BYTES = 1 << 20
-
-_IDS: CodecOptions[dict[str, Any]] = CodecOptions(
-    datetime_conversion=DatetimeConversion.DATETIME_MS
-)
-# Text that is no UTF-8 must not hinder reading the ``_id`` beside it.
-_RAW: CodecOptions[RawBSONDocument] = CodecOptions(
-    document_class=RawBSONDocument,
-    datetime_conversion=DatetimeConversion.DATETIME_MS,
-    unicode_decode_error_handler="surrogateescape",
-)
-# Types that an _id may have; JavaScript, which is a text in Python, is none of them.
-_ID_TYPES = {str, bson.ObjectId, type(None), bool, int, float, bytes, dict, bson.Int64, bson.Binary}
-_ID_TYPES |= {
-    bson.DBRef,
-    bson.DatetimeMS,
-    bson.Decimal128,
-    bson.MaxKey,
-    bson.MinKey,
-    bson.Timestamp,
-}
 _OBJECT_ID_TEXT = re.compile(r'_id:\{"\$oid":"([0-9a-f]{24})"\}')
 
 
@@ -122,9 +94,9 @@ class MongoSource:
         self._exclude = exclude
         self._page_documents = page_documents
         self._page_ids = page_ids
-        self._page_bytes = page_bytes
-        self._max_time_ms = max(1, int(min(deadline, reply_timeout) * 1000))
-        self._ask = Retries(self.name, deadline).ask
+        max_time_ms = max(1, int(min(deadline, reply_timeout) * 1000))
+        retries = Retries(self.name, deadline)
+        self._ask = retries.ask
         self._found = False
         self._client = open_client(
             address,
@@ -132,7 +104,7 @@ class MongoSource:
             password=password,
             connections=connections,
             deadline=deadline,
-            reply_timeout_ms=self._max_time_ms,
+            reply_timeout_ms=max_time_ms,
         )
         # None, or 0, is no limit: then the usual one does.
         self.connections = int(self._client.options.pool_options.max_pool_size or connections)
@@ -143,6 +115,14 @@ class MongoSource:
                 f"The source {self.name} names no database that can be: {error}. Write its name "
                 f"after the host: {EXAMPLE}."
             ) from None
+        self._pages = Pages(
+            self.name,
+            self._database,
+            retries,
+            max_time_ms=max_time_ms,
+            page_documents=page_documents,
+            page_bytes=page_bytes,
+        )
 
     def __repr__(self) -> str:
         return f"MongoSource({self.name!r})"
@@ -160,7 +140,7 @@ class MongoSource:
             for name in sorted(self._discover())
             if any(fnmatchcase(name, pattern) for pattern in self._include or ["*"])
             and not any(fnmatchcase(name, pattern) for pattern in self._exclude)
-            and self._page_of_ids(name, {}, 1)
+            and self._pages.ids(name, {}, 1)
         ]
 
     def count_documents(self, collection: str, split: Split = ALL_IDS) -> int:
@@ -192,10 +172,10 @@ class MongoSource:
         """
         ranges = self._ranges(collection, split)
         if ranges is None:
-            yield from map(record_id_of, self._mixed_ids(collection, split))
+            yield from map(record_id_of, self._pages.list_all(collection, split))
             return
         for condition in ranges:
-            while page := self._page_of_ids(collection, {"_id": condition}, self._page_ids):
+            while page := self._pages.ids(collection, {"_id": condition}, self._page_ids):
                 yield from map(record_id_of, page)
                 condition = {**condition, "$gt": page[-1]}  # noqa: PLW2901 - the next page's
 
@@ -209,18 +189,20 @@ class MongoSource:
         SourceError
             The collection cannot be read to its end.
         """
-        make = partial(self._document, collection)
+        make = partial(self._pages.document, collection)
         ranges = self._ranges(collection, split)
         if ranges is None:
-            documents = self._documents_with(collection, self._mixed_ids(collection, split))
+            documents = self._pages.documents_with(
+                collection, self._pages.list_all(collection, split)
+            )
             yield from (RawDocument(raw, make) for raw in documents)
             return
         for condition in ranges:
             limit = self._page_documents
-            while page := self._page_of_documents(collection, condition, limit):
+            while page := self._pages.documents(collection, condition, limit):
                 yield from (RawDocument(raw, make) for raw in page)
-                condition = {**condition, "$gt": self._identity(collection, page[-1])}  # noqa: PLW2901
-                limit = self._next_limit(page)
+                condition = {**condition, "$gt": self._pages.identity(collection, page[-1])}  # noqa: PLW2901
+                limit = self._pages.next_limit(page)
 
     def read_documents_by_id(
         self, collection: str, record_ids: AbstractSet[str]
@@ -237,13 +219,13 @@ class MongoSource:
         self._find_database()
         identities: list[Any] = [_identity_of(record_id) for record_id in sorted(record_ids)]
         if None in identities and self._ranges(collection, ALL_IDS) is None:
-            listed = self._mixed_ids(collection, ALL_IDS)
+            listed = self._pages.list_all(collection, ALL_IDS)
             identities = [value for value in listed if record_id_of(value) in record_ids]
         else:
             known = [value for value in identities if value is not None]
             identities = sorted(known, key=lambda value: (not isinstance(value, str), value))
-        for raw in self._documents_with(collection, identities):
-            document = self._document(collection, raw)
+        for raw in self._pages.documents_with(collection, identities):
+            document = self._pages.document(collection, raw)
             if document.record_id in record_ids:
                 yield document
 
@@ -328,8 +310,8 @@ class MongoSource:
         self._find_database()
         # The server sorts by type first: what stands between two of a type is of that type.
         edges = [
-            *self._page_of_ids(collection, {}, 1, ASCENDING),
-            *self._page_of_ids(collection, {}, 1, DESCENDING),
+            *self._pages.ids(collection, {}, 1, ASCENDING),
+            *self._pages.ids(collection, {}, 1, DESCENDING),
         ]
         if all(type(edge) is str for edge in edges):
             upper = {"$lt": split.upper} if split.upper else {}
@@ -338,157 +320,6 @@ class MongoSource:
             # All of them belong to one split.
             return [{"$gte": bson.ObjectId(bytes(12))}] if split.holds(OTHER_ID_PREFIX) else []
         return None
-
-    def _mixed_ids(self, collection: str, split: Split) -> list[Any]:
-        """Return every ``_id`` of a split of a collection that has several types of them, in order.
-
-        Raises
-        ------
-        SourceError
-            They cannot be read, or one has a type that does not occur as an id.
-        """
-
-        def find(_: int) -> list[Any]:
-            found = self._database.get_collection(collection, _IDS).find(
-                {}, {"_id": 1}, sort={"_id": ASCENDING}, batch_size=10**6
-            )
-            return [document["_id"] for document in found.max_time_ms(self._max_time_ms)]
-
-        try:
-            identities = self._ask(find)
-        except bson.errors.BSONError as error:
-            raise self._unreadable_identity(collection) from error
-        for value in identities:
-            if type(value) not in _ID_TYPES:
-                raise SourceError(
-                    f"The collection {collection!r} of {self.name} has an _id of the type "
-                    f"{type(value).__name__}, which cannot be told apart from others. Leave the "
-                    "collection out, or give the document another _id."
-                )
-        return [value for value in identities if split.holds(record_id_of(value))]
-
-    def _documents_with(self, collection: str, identities: Iterable[Any]) -> Iterator[bytes]:
-        """Yield the documents that have one of some ``_id``, which are in the server's order."""
-        limit = self._page_documents
-        for some in _chunks(identities):
-            names = [record_id_of(value) for value in some]
-            begin = 0
-            while begin < len(some) and (
-                page := self._page_of_documents(collection, {"$in": some[begin:]}, limit)
-            ):
-                yield from page
-                last = self._document(collection, page[-1]).record_id
-                begin = names.index(last, begin) + 1
-                limit = self._next_limit(page)
-
-    def _next_limit(self, page: Sequence[bytes]) -> int:
-        """Return how many documents to ask for, by the size of those of the page before."""
-        mean_bytes = max(1, sum(map(len, page)) // len(page))
-        return min(self._page_documents, max(1, self._page_bytes // mean_bytes))
-
-    def _document(self, collection: str, raw: bytes) -> Document:
-        """Return the document whose BSON is ``raw``, with its ``_id`` if it is not readable.
-
-        Raises
-        ------
-        SourceError
-            Its ``_id`` cannot be read either.
-        """
-        document = document_from_bson(raw)
-        if document.record_id.startswith(UNREADABLE_PREFIX):
-            identity = self._identity(collection, raw)
-            document = document._replace(record_id=record_id_of(identity))
-        return document
-
-    def _identity(self, collection: str, raw: bytes) -> Any:  # noqa: ANN401 - any type
-        """Return the ``_id`` of a document that may not be readable otherwise.
-
-        Raises
-        ------
-        SourceError
-            It cannot be read either.
-        """
-        try:
-            value = RawBSONDocument(raw, _RAW)["_id"]
-            if isinstance(value, str):
-                value.encode()
-        except (bson.errors.BSONError, UnicodeError, KeyError) as error:
-            raise self._unreadable_identity(collection) from error
-        return value
-
-    def _unreadable_identity(self, collection: str) -> SourceError:
-        return SourceError(
-            f"The collection {collection!r} of {self.name} has an _id that cannot be read: most "
-            "likely it is not valid UTF-8. Give the document another _id, or leave the "
-            "collection out."
-        )
-
-    def _page_of_ids(
-        self,
-        collection: str,
-        condition: Mapping[str, Any],
-        limit: int,
-        direction: int = ASCENDING,
-    ) -> list[Any]:
-        """Return the first ``_id`` that meet a condition; none after the last.
-
-        Raises
-        ------
-        SourceError
-            The server did not give them until the deadline, or they cannot be read.
-        """
-
-        def find(attempt: int) -> list[Any]:
-            smaller = max(1, limit >> attempt)
-            # A negative limit asks for a single reply, after which no cursor stays open.
-            found = self._database.get_collection(collection, _IDS).find(
-                condition,
-                {"_id": 1},
-                sort={"_id": direction},
-                limit=-smaller,
-                batch_size=smaller,
-                max_time_ms=self._max_time_ms,
-            )
-            return [document["_id"] for document in found]
-
-        try:
-            return self._ask(find)
-        except bson.errors.BSONError as error:
-            raise self._unreadable_identity(collection) from error
-
-    def _page_of_documents(
-        self, collection: str, condition: Mapping[str, Any], limit: int
-    ) -> list[bytes]:
-        """Return the BSON of the first documents whose ``_id`` meets a condition.
-
-        There may be fewer than asked for although there are more; after the last there are none.
-
-        Raises
-        ------
-        SourceError
-            The server did not give them until the deadline.
-        """
-
-        def find(attempt: int) -> bytes:
-            # What was too slow may be done in smaller steps.
-            smaller = max(1, limit >> attempt)
-            found = self._database[collection].find_raw_batches(
-                {"_id": condition},
-                sort={"_id": ASCENDING},
-                limit=-smaller,
-                batch_size=smaller,
-                max_time_ms=self._max_time_ms,
-            )
-            return b"".join(iter(found))
-
-        batch = self._ask(find)
-        documents = []
-        begin = 0
-        while begin < len(batch):
-            end = begin + int.from_bytes(batch[begin : begin + _LENGTH_BYTES], "little")
-            documents.append(batch[begin:end])
-            begin = end
-        return documents
 
 
 def mongo_source_from_environment(
@@ -533,17 +364,3 @@ def _identity_of(record_id: str) -> str | bson.ObjectId | None:
     text = string_id(record_id)
     match = _OBJECT_ID_TEXT.fullmatch(record_id) if text is None else None
     return bson.ObjectId(match[1]) if match else text
-
-
-def _chunks(values: Iterable[Any]) -> Iterator[list[Any]]:
-    """Yield values in lists that the server takes."""
-    chunk: list[Any] = []
-    size = 0
-    for value in values:
-        chunk.append(value)
-        size += len(bson.encode({"": value}))
-        if len(chunk) >= _ASKED_IDS or size >= _ASKED_BYTES:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk

@@ -1,0 +1,331 @@
+"""A warehouse that is one object of a store.
+
+DuckDB reads a file in small pieces, so readers of an object open a copy in the user's cache folder,
+which is downloaded again when the object has another etag. A copy is replaced by a rename: readers
+that have the previous copy open keep reading it.
+"""
+
+import json
+import logging
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from aind_etl.errors import ConfigurationError, DataError
+
+if TYPE_CHECKING:
+    # Slow to import, and not needed to read a file on a disk.
+    from aind_etl.lake.storage.facts import ObjectFacts
+    from aind_etl.lake.storage.object_store import ObjectStorage
+from aind_etl.text import time_ago
+from aind_etl.warehouse.local_file import building_folder, no_warehouse, sync
+
+_log = logging.getLogger(__name__)
+
+# A notebook asks many questions a second: the store is not asked about each.
+_RECHECK_SECONDS = 3.0
+# One that does not answer keeps a question waiting.
+_RECHECK_AFTER_FAILURE_SECONDS = 30.0
+# Readers have a copy to fall back on.
+_SHORT_TIMEOUTS = {
+    "config_kwargs": {
+        "connect_timeout": 5,
+        "read_timeout": 20,
+        "retries": {"total_max_attempts": 2, "mode": "standard"},
+    }
+}
+_FETCHING_WAIT_SECONDS = 60.0
+_FETCHES = 5
+_FETCHING = ".fetching-"
+_OWNER_ALONE = 0o700
+_OWNER_READS = 0o600
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """What is known of the copy of an object.
+
+    Attributes
+    ----------
+    etag
+        Of the object it is a copy of.
+    size, modified, inode
+        Of the file this was written about: a file that is another one is not that copy.
+    built_at
+        When the warehouse was built, in ISO 8601.
+    """
+
+    etag: str
+    size: int
+    modified: int
+    inode: int
+    built_at: str
+
+    @classmethod
+    def of(cls, path: Path, facts: "ObjectFacts") -> "_Copy":
+        """Return what is to be known of a file that was fetched."""
+        stat = path.stat()
+        built_at = _read_facts(facts).get("built_at") or _isoformat(stat.st_mtime)
+        return cls(facts.etag, stat.st_size, stat.st_mtime_ns, stat.st_ino, built_at)
+
+    def is_at(self, path: Path) -> bool:
+        """Return whether the file at a path is the one meant."""
+        try:
+            stat = path.stat()
+        except OSError:
+            return False
+        return (stat.st_size, stat.st_mtime_ns, stat.st_ino) == (
+            self.size,
+            self.modified,
+            self.inode,
+        )
+
+
+class ObjectWarehouse:
+    """A warehouse that is an object of a store, which readers read by a copy.
+
+    Parameters
+    ----------
+    url
+        The object, such as ``s3://bucket/lake/warehouse.duckdb``.
+
+    Raises
+    ------
+    ConfigurationError
+        The URL names no object.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._root, _, self._name = url.rpartition("/")
+        if not self._name or self._root.endswith(("/", ":")):
+            raise ConfigurationError(
+                f"The warehouse {url!r} names no object. Expected is a path, or something like "
+                "s3://bucket/lake/warehouse.duckdb."
+            )
+        readable = re.sub(r"[^A-Za-z0-9.]+", "-", url.partition("://")[2])[:80]
+        digest = sha256(f"{url}\0{endpoint()}".encode()).hexdigest()[:12]
+        self._folder = cache_folder() / "warehouses" / f"{readable}-{digest}"
+        self._path = self._folder / self._name
+        self._note = self._folder / ".copy.json"
+        self._lock = threading.RLock()
+        self._copy: _Copy | None = None
+        self._ask_at = 0.0
+
+    def exists(self) -> bool:
+        """Return whether there is one.
+
+        Raises
+        ------
+        DataError
+            The store cannot be asked.
+        """
+        return self._ask() is not None
+
+    def file(self) -> Path:
+        """Return the copy that a reader opens, as new as the object.
+
+        Where the store does not answer, that is the copy there is, and a warning says how old.
+
+        Raises
+        ------
+        ConfigurationError
+            There is no warehouse; or the store does not answer, and there is no copy.
+        """
+        with self._lock:
+            copy = self._known_copy()
+            if copy is not None and time.monotonic() < self._ask_at:
+                return self._path
+            try:
+                facts = self._ask()
+                if facts is None:
+                    raise no_warehouse(self._url)
+                if copy is None or copy.etag != facts.etag:
+                    self._fetch(facts)
+                self._ask_at = time.monotonic() + _RECHECK_SECONDS
+            except DataError as error:
+                if copy is None:
+                    raise ConfigurationError(
+                        f"{error} There is no copy of the warehouse on this machine yet."
+                    ) from None
+                age = time_ago(datetime.now(UTC), datetime.fromisoformat(copy.built_at))
+                _log.warning("%s Meanwhile the copy of it is read that was built %s.", error, age)
+                self._ask_at = time.monotonic() + _RECHECK_AFTER_FAILURE_SECONDS
+            return self._path
+
+    def metadata(self) -> dict[str, str]:
+        """Return the metadata of the warehouse without opening it; empty where there are none.
+
+        Raises
+        ------
+        DataError
+            The store cannot be asked.
+        """
+        facts = self._ask()
+        return {} if facts is None else _read_facts(facts)
+
+    def current(self) -> "ObjectFacts | None":
+        """Return what :meth:`publish` is to replace.
+
+        Raises
+        ------
+        DataError
+            The store cannot be asked.
+        """
+        return self._ask()
+
+    @contextmanager
+    def scratch_file(self) -> Iterator[Path]:
+        """Give the path of a file to build, where the copy is kept."""
+        self._make_folder()
+        with building_folder(self._folder, self._name) as folder:
+            yield folder / self._name
+
+    def publish(
+        self, building: Path, facts: Mapping[str, str], *, replacing: "ObjectFacts | None"
+    ) -> int:
+        """Put a finished file in its place in one request, or not at all.
+
+        Raises
+        ------
+        DataError
+            Another publisher was quicker, or the store cannot be asked.
+        """
+        metadata = {name.replace("_", "-"): value for name, value in facts.items()}
+        store = self._open_store()
+        # Whatever comes of it, what is known of the store is out of date.
+        self._ask_at = 0.0
+        if not store.put_file(self._name, building, metadata, replacing=replacing):
+            raise DataError(
+                f"The warehouse {self._url} was published by another run at the same time. "
+                "Nothing was overwritten; run again when the other has ended."
+            )
+        size = building.stat().st_size
+        with self._lock, suppress(ConfigurationError, DataError, OSError):
+            # The machine that built it need not download it.
+            now = store.facts(self._name)
+            if now is not None and _read_facts(now) == dict(facts):
+                with self._fetching():
+                    self._replace_copy(building, now)
+        return size
+
+    @cached_property
+    def _store(self) -> "ObjectStorage":
+        return self._open_store(**_SHORT_TIMEOUTS)
+
+    def _open_store(self, **options: Any) -> "ObjectStorage":  # noqa: ANN401 - the store's own
+        from aind_etl.lake.storage.object_store import ObjectStorage  # noqa: PLC0415 - slow to import
+
+        return ObjectStorage(self._root, name=f"The store of the warehouse {self._url}", **options)
+
+    def _ask(self) -> "ObjectFacts | None":
+        return self._store.facts(self._name)
+
+    def _known_copy(self) -> _Copy | None:
+        """Return what is known of the copy that lies there now; None where it is none."""
+        if self._copy is None or not self._copy.is_at(self._path):
+            self._copy = None
+            with suppress(OSError, ValueError, TypeError):
+                written = _Copy(**json.loads(self._note.read_text()))
+                self._copy = written if written.is_at(self._path) else None
+        return self._copy
+
+    def _make_folder(self) -> None:
+        try:
+            self._folder.parent.parent.mkdir(parents=True, exist_ok=True)
+            # What is in a store is not for everybody who has an account on this machine.
+            self._folder.parent.mkdir(mode=_OWNER_ALONE, exist_ok=True)
+            self._folder.mkdir(mode=_OWNER_ALONE, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(
+                f"No copy of the warehouse {self._url} can be kept in {str(self._folder)!r} "
+                f"({error.strerror}). Name a folder for caches with XDG_CACHE_HOME."
+            ) from None
+
+    @contextmanager
+    def _fetching(self) -> Iterator[None]:
+        """Keep other processes from fetching the same; not for ever, if one of them hangs."""
+        import filelock  # noqa: PLC0415 - not needed to read a file on a disk
+
+        self._make_folder()
+        lock = filelock.FileLock(self._folder / ".lock", mode=_OWNER_READS)
+        try:
+            lock.acquire(timeout=_FETCHING_WAIT_SECONDS)
+        except filelock.Timeout:
+            yield
+            return
+        try:
+            # The lock is held: a folder like this was left by a process that was killed.
+            for left in self._folder.glob(f"{_FETCHING}*"):
+                shutil.rmtree(left, ignore_errors=True)
+            yield
+        finally:
+            lock.release()
+
+    def _fetch(self, facts: "ObjectFacts") -> None:
+        """Fetch the object, unless another process has done so meanwhile."""
+        with self._fetching():
+            copy = self._known_copy()
+            if copy is not None and copy.etag == facts.etag:
+                return
+            with TemporaryDirectory(dir=self._folder, prefix=_FETCHING) as folder:
+                fetched = Path(folder) / self._name
+                for _ in range(_FETCHES):
+                    self._store.fetch(self._name, fetched)
+                    # It may have been replaced while it was read, in several pieces.
+                    now = self._ask()
+                    if now == facts:
+                        break
+                    if now is None:
+                        raise no_warehouse(self._url)
+                    facts = now
+                else:
+                    raise DataError(
+                        f"The warehouse {self._url} is replaced more quickly than it can be "
+                        "fetched."
+                    )
+                self._replace_copy(fetched, facts)
+
+    def _replace_copy(self, path: Path, facts: "ObjectFacts") -> None:
+        """Make a file the copy; what is said of it before it lies there is believed by nobody."""
+        path.chmod(_OWNER_READS)
+        sync(path)
+        copy = _Copy.of(path, facts)
+        path.replace(self._path)
+        staged = self._note.with_name(f".copy-{os.getpid()}.tmp")
+        staged.write_text(json.dumps(asdict(copy)))
+        staged.replace(self._note)
+        self._copy = copy
+
+
+def endpoint() -> str:
+    """Return which store is meant, where that is not AWS: they may have buckets of one name."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+
+
+def cache_folder() -> Path:
+    """Return the user's folder for copies."""
+    from platformdirs import user_cache_path  # noqa: PLC0415 - as above
+
+    return user_cache_path("aind-etl")
+
+
+def _read_facts(facts: "ObjectFacts") -> dict[str, str]:
+    """Return the metadata that the publisher attached; empty where another program wrote it."""
+    told = {name.replace("-", "_"): value for name, value in facts.metadata.items()}
+    return told if "inputs" in told else {}
+
+
+def _isoformat(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
