@@ -20,8 +20,7 @@ WarehouseLocation: TypeAlias = Path | str
 """Where a warehouse stands: the path of a file, or the URL of an object."""
 
 _PREFIX = "AIND_ETL_"
-# Credentials are read where they are used; the image is chosen by the containers' settings.
-_READ_ELSEWHERE = {f"{_PREFIX}{name}" for name in ("MONGODB_USERNAME", "MONGODB_PASSWORD", "IMAGE")}
+_FOR_CONTAINERS = f"{_PREFIX}IMAGE"
 _FOR_TESTS = tuple(f"{_PREFIX}{name}" for name in ("TEST_", "WRITE_", "REAL_RECORDS"))
 # Not JSON, but names with commas between them.
 _Names: TypeAlias = Annotated[tuple[str, ...], NoDecode]
@@ -176,16 +175,6 @@ class Settings(BaseSettings):
             and not any(fnmatchcase(name, pattern) for pattern in self.exclude)
         )
 
-    def source_options(self) -> dict[str, Any]:
-        """Return what :func:`aind_etl.sources.open_source` is to know besides the address."""
-        return {
-            "collections": self.collections,
-            "include": self.include,
-            "exclude": self.exclude,
-            "connections": self.connections,
-            "requests_per_second": self.requests_per_second,
-        }
-
     @property
     def secrets(self) -> tuple[SecretStr, ...]:
         """What must never be shown, besides credentials in the source's address."""
@@ -260,9 +249,16 @@ def write_traceback(folder: Path, error: Exception, settings: Settings) -> Path:
     return file
 
 
-def unknown_variables() -> dict[str, str]:
-    """Return the environment variables that look like settings and are none, each with a hint."""
-    known = {f"{_PREFIX}{name.upper()}" for name in Settings.model_fields} | _READ_ELSEWHERE
+def unknown_variables(read_elsewhere: Collection[str]) -> dict[str, str]:
+    """Return the environment variables that look like settings and are none, each with a hint.
+
+    Parameters
+    ----------
+    read_elsewhere
+        Variables that are no settings, but read by somebody.
+    """
+    known = {f"{_PREFIX}{name.upper()}" for name in Settings.model_fields}
+    known |= {_FOR_CONTAINERS, *read_elsewhere}
     return {
         name: suggest(name, known)
         for name in sorted(os.environ)

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from aind_etl.cli.terminal import err, out, say, show_table, without_trailing_blanks
+from aind_etl.sources.kinds import KINDS
 
 if TYPE_CHECKING:
     from aind_etl.cli.progress_bars import TerminalProgress
@@ -75,10 +76,8 @@ SourceOption = Annotated[
     typer.Option(
         "--source",
         metavar="URL",
-        help="Where documents come from: `sample:` (built in, also `sample:?sessions=100&seed=1`), "
-        "a folder with a dump (`<collection>.jsonl`, `.json` or `.bson`, each also `.gz`), or "
-        "`mongodb://host/database`, or `https://host/v1/database` (a gateway). Environment: "
-        "`AIND_ETL_SOURCE`.",
+        help=f"Where documents come from: {', '.join(kind.help for kind in KINDS)}. "
+        "Environment: `AIND_ETL_SOURCE`.",
     ),
 ]
 LakeOption = Annotated[
@@ -143,7 +142,8 @@ def make_settings(
     """Return the settings of a command: its options, the environment, or the defaults."""
     from aind_etl.settings import load_settings, unknown_variables
 
-    for name, hint in unknown_variables().items():
+    credentials = [name for kind in KINDS for name in kind.credentials]
+    for name, hint in unknown_variables(credentials).items():
         say(err, ("Warning:", "yellow"), f" {name} is set, and is no setting. {hint}")
     return load_settings(
         source=source,

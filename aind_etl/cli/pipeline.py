@@ -12,6 +12,7 @@ import typer
 
 from aind_etl.cli.terminal import err, out, say, show_table
 from aind_etl.errors import ConfigurationError
+from aind_etl.sources.kinds import kind_of
 
 if TYPE_CHECKING:
     from aind_etl.settings import Settings
@@ -284,7 +285,7 @@ def _next_steps(settings: "Settings") -> Iterator[tuple[str, str]]:
     # A source with a password in its address is not shown.
     if "@" not in source:
         yield f"dev{source}{lake}{warehouse}", "open Dagster's page"
-    if settings.source.startswith("sample:"):
+    if kind_of(settings.source).is_simulated:
         yield "run --source FOLDER --lake DIR", "load a dump of your own"
 
 

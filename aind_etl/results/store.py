@@ -24,6 +24,7 @@ from tenacity import (
 )
 
 from aind_etl.errors import ConfigurationError, SourceError
+from aind_etl.sources.kinds import kind_of
 
 if TYPE_CHECKING:
     from aind_etl.settings import Settings
@@ -416,7 +417,7 @@ def open_result_store(settings: "Settings") -> ResultStore:
         The settings name no store.
     """
     root = settings.results_root
-    if root is None and settings.source.startswith("sample:"):
+    if root is None and kind_of(settings.source).is_simulated:
         root = str(_sample_results(settings))
     if root is None or root.startswith(SCHEME):
         backend: Backend = S3Backend(

@@ -5,13 +5,17 @@
 """
 
 from aind_etl.sources.canonical import Document, RawDocument
+from aind_etl.sources.kinds import SourceOptions, kind_of
 from aind_etl.sources.protocol import Source, read_documents
-from aind_etl.sources.urls import open_source
+from aind_etl.sources.urls import open_configured_source, open_source
 
 __all__ = [
     "Document",
     "RawDocument",
     "Source",
+    "SourceOptions",
+    "kind_of",
+    "open_configured_source",
     "open_source",
     "read_documents",
 ]

@@ -20,7 +20,7 @@ from functools import cache
 from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Self, cast
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from aind_etl.contract.id_ranges import ALL_IDS, Split
 from aind_etl.errors import ConfigurationError, SourceError
@@ -32,6 +32,7 @@ from aind_etl.sources.canonical import (
     document_from_bson,
     document_from_json,
 )
+from aind_etl.sources.kinds import SourceOptions
 from aind_etl.sources.protocol import read_documents
 
 _FILE_NAME = re.compile(r"(?P<collection>.+)\.(?P<format>jsonl|json|bson)(?P<gzip>\.gz)?")
@@ -362,3 +363,10 @@ def _stray(text: bytes) -> Iterator[bytes]:
     stripped = text.strip(_BETWEEN_DOCUMENTS)
     if stripped:
         yield stripped
+
+
+def open_url(url: str, options: SourceOptions) -> DumpSource:  # noqa: ARG001 - it has none
+    """Return the dump in a folder, given by its path or its ``file:`` URL."""
+    parts = urlsplit(url)
+    path = Path(unquote(parts.path)) if parts.scheme == "file" else Path(url).expanduser()
+    return DumpSource(path)

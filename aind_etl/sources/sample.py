@@ -6,12 +6,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
+from urllib.parse import parse_qsl, urlsplit
 
 from filelock import FileLock
 
 from aind_etl.contract.id_ranges import ALL_IDS, Split
+from aind_etl.errors import ConfigurationError
 from aind_etl.sources.canonical import Document, RawDocument
 from aind_etl.sources.dump import DumpSource
+from aind_etl.sources.kinds import SourceOptions, known_kinds
+
+_DEFAULT_SESSIONS = 24
+_DEFAULT_SEED = 0
 
 
 class SampleSource:
@@ -104,3 +110,30 @@ class SampleSource:
         """Remove the world made."""
         self._made = None
         self._cleanup.close()
+
+
+def open_url(url: str, options: SourceOptions) -> SampleSource:  # noqa: ARG001 - it has none
+    """Return the sample source at an address such as ``sample:?sessions=100&seed=1``.
+
+    Raises
+    ------
+    ConfigurationError
+        The address is not understood.
+    """
+    parts = urlsplit(url)
+    given = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if parts.path or parts.netloc or not given.keys() <= {"sessions", "seed"}:
+        raise ConfigurationError(f"The source {url!r} is not understood. {known_kinds()}")
+    try:
+        sessions = int(given.get("sessions", _DEFAULT_SESSIONS))
+        seed = int(given.get("seed", _DEFAULT_SEED))
+    except ValueError:
+        raise ConfigurationError(
+            f"The source {url!r} is not understood: sessions and seed are whole numbers. "
+            f"{known_kinds()}"
+        ) from None
+    if sessions < 1 or seed < 0:
+        raise ConfigurationError(
+            f"The source {url!r} is not understood: sessions begins at 1 and seed at 0."
+        )
+    return SampleSource(sessions, seed)

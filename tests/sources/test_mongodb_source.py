@@ -50,12 +50,13 @@ from aind_etl.changelog.passes import Pass
 from aind_etl.cli import main
 from aind_etl.contract.id_ranges import shards
 from aind_etl.errors import ConfigurationError, SourceError
-from aind_etl.sources import Document, read_documents
+from aind_etl.sources import Document, SourceOptions, read_documents
 from aind_etl.sources.canonical import document_from_bson, record_id_of
 from aind_etl.sources.dump import DumpSource
-from aind_etl.sources.mongodb import MongoSource, mongo_source_from_environment
+from aind_etl.sources.mongodb import MongoSource
 from aind_etl.sources.mongodb import address as address_module
 from aind_etl.sources.mongodb import faults as faults_module
+from aind_etl.sources.mongodb.source import open_url
 
 Client = MongoClient[dict[str, Any]]
 AnyDatabase = Database[dict[str, Any]]
@@ -790,9 +791,7 @@ def test_credentials_come_from_the_environment(secured, tmp_path):
         named | {address_module.PASSWORD_VARIABLE: PASSWORD},
         named | {address_module.PASSWORD_FILE_VARIABLE: str(file)},
     ):
-        with mongo_source_from_environment(
-            secured.address(), exclude=["other"], environment=environment
-        ) as source:
+        with open_url(secured.address(), SourceOptions(exclude=["other"]), environment) as source:
             assert source.list_collections() == [MAIN]
 
 
@@ -815,7 +814,7 @@ def test_credentials_that_do_not_fit_are_one_sentence(tmp_path, environment, wor
         f"AIND_ETL_MONGODB_{name}": value.format(**files) for name, value in environment.items()
     }
     with pytest.raises(ConfigurationError, match=words) as caught:
-        mongo_source_from_environment("mongodb://host/analysis", environment=given)
+        open_url("mongodb://host/analysis", SourceOptions(), given)
     assert "secret" not in str(caught.value)
     assert str(caught.value).endswith(".")
 

@@ -13,6 +13,7 @@ from aind_etl.orchestration.metadata import OWNERS, Timer, partition_metadata, t
 from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.steps import step
+from aind_etl.sources.kinds import kind_of
 
 
 class PassConfig(dg.Config):
@@ -25,7 +26,7 @@ class PassConfig(dg.Config):
     name=tables.DOCUMENTS.name,
     description=tables.DOCUMENTS.description,
     group_name="lake",
-    kinds={"mongodb", "parquet"},
+    kinds={"parquet"},
     owners=OWNERS,
     metadata=table_metadata(tables.DOCUMENTS),
     partitions_def=COLLECTIONS,
@@ -82,7 +83,7 @@ def _refuse_to_mix(source: str, etl: Etl) -> None:
     """
     for collection in etl.lake.collections():
         last = etl.lake.state(collection).source
-        if last and last.startswith("sample:") != source.startswith("sample:"):
+        if last and kind_of(last).is_simulated != kind_of(source).is_simulated:
             raise ConfigurationError(
                 f"The lake {etl.lake} was filled from {last}, and the source now is {source}: the "
                 "sample's documents would be mixed with real ones. Name the right source with "

@@ -18,6 +18,7 @@ from aind_etl.sources.canonical import OTHER_ID_PREFIX, Document, string_id
 from aind_etl.sources.gateway.client import ASCENDING, DESCENDING, GatewayClient, as_json
 from aind_etl.sources.gateway.large_documents import TOO_LARGE, assemble
 from aind_etl.sources.gateway.replies import Page, RefusedError, TooLargeError
+from aind_etl.sources.kinds import SourceOptions
 
 KNOWN_COLLECTIONS = (
     "architecture_example_v2",
@@ -491,3 +492,13 @@ def _range(split: Split, after: str | None = None) -> dict[str, str]:
     """
     lower = {"$gte": split.lower} if after is None else {"$gt": after}
     return lower | ({"$lt": split.upper} if split.upper else {})
+
+
+def open_url(url: str, options: SourceOptions) -> GatewaySource:
+    """Return the database behind the gateway at an address."""
+    return GatewaySource(
+        url,
+        options.collections or KNOWN_COLLECTIONS,
+        concurrency=options.connections,
+        requests_per_second=options.requests_per_second,
+    )

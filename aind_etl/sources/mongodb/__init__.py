@@ -4,6 +4,6 @@
 asks again after errors that pass.
 """
 
-from aind_etl.sources.mongodb.source import MongoSource, mongo_source_from_environment
+from aind_etl.sources.mongodb.source import MongoSource
 
-__all__ = ["MongoSource", "mongo_source_from_environment"]
+__all__ = ["MongoSource"]

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from fnmatch import fnmatchcase
 from functools import partial
+from glob import escape
 from typing import Any, Self
 
 import bson
@@ -30,6 +31,7 @@ from aind_etl.sources.canonical import (
     record_id_of,
     string_id,
 )
+from aind_etl.sources.kinds import SourceOptions
 from aind_etl.sources.mongodb.address import EXAMPLE, open_client, parse_address, read_credentials
 from aind_etl.sources.mongodb.faults import Retries
 from aind_etl.sources.mongodb.pages import Pages
@@ -322,22 +324,10 @@ class MongoSource:
         return None
 
 
-def mongo_source_from_environment(
-    url: str,
-    *,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    connections: int = 4,
-    environment: Mapping[str, str] = os.environ,
+def open_url(
+    url: str, options: SourceOptions, environment: Mapping[str, str] = os.environ
 ) -> MongoSource:
     """Return the source at an address, with the credentials that the environment has.
-
-    Parameters
-    ----------
-    url, include, exclude, connections
-        As for :class:`MongoSource`.
-    environment
-        Where the credentials are looked up, by :func:`.read_credentials`.
 
     Raises
     ------
@@ -349,9 +339,9 @@ def mongo_source_from_environment(
         url,
         username=username,
         password=password,
-        include=include,
-        exclude=exclude,
-        connections=connections,
+        include=[escape(name) for name in options.collections] or options.include,
+        exclude=() if options.collections else options.exclude,
+        connections=options.connections,
     )
 
 
