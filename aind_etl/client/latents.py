@@ -42,7 +42,7 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
 """Name of a latent variable to the columns of `trials` that hold its rows."""
 # These end with the last trial; the others have the state after it as well.
 _OF_TRIALS_ALONE = frozenset({"choice_prob", "exploiting", "rpe"})
-_KEY = ("source_collection", "record_id", "process_index")
+_KEY = tables.RECORD_KEY
 
 
 def find_latents(

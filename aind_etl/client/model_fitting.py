@@ -26,6 +26,7 @@ from aind_etl.client.bare_names import in_either_format
 from aind_etl.client.latents import find_latents
 from aind_etl.client.records import matching_records
 from aind_etl.client.warehouse import opened
+from aind_etl.contract import tables
 from aind_etl.errors import ArgumentError, SourceError
 from aind_etl.settings import load_settings, parse_location
 from aind_etl.text import suggest
@@ -35,7 +36,7 @@ _log = logging.getLogger(__name__)
 COLLECTION = "dynamic-foraging-model-fitting"
 """The collection that is asked: where both pipelines write the fits."""
 
-_KEY = ("source_collection", "record_id", "process_index")
+_KEY = tables.RECORD_KEY
 _SOURCES = {
     "framework": "aind analysis framework",
     "prototype": "han's analysis pipeline",

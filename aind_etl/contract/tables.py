@@ -57,7 +57,8 @@ class Table:
         return tuple(column.name for column in self.columns)
 
 
-_KEY = tuple(column.name for column in columns.KEY)
+RECORD_KEY = tuple(column.name for column in columns.KEY)
+"""The key of an analysis, which its child tables repeat."""
 _MONTHLY = Partitioning.COLLECTION_AND_MONTH
 
 DOCUMENTS = Table(
@@ -72,42 +73,42 @@ ANALYSES = Table(
     "One row per analysis process: a document of the prototype format, or one entry of a framework "
     "document's data processes.",
     columns.ANALYSES,
-    _KEY,
+    RECORD_KEY,
     _MONTHLY,
 )
 FIT_PARAMETERS = Table(
     "fit_parameters",
     "One row per parameter of a fitted agent.",
     columns.FIT_PARAMETERS,
-    (*_KEY, "parameter"),
+    (*RECORD_KEY, "parameter"),
     _MONTHLY,
 )
 CROSS_VALIDATION = Table(
     "cross_validation",
     "One row per fold of a fit's cross-validation.",
     columns.CROSS_VALIDATION,
-    (*_KEY, "fold"),
+    (*RECORD_KEY, "fold"),
     _MONTHLY,
 )
 INPUT_ASSETS = Table(
     "input_assets",
     "One row per data asset named as an input of an analysis.",
     columns.INPUT_ASSETS,
-    (*_KEY, "position"),
+    (*RECORD_KEY, "position"),
     _MONTHLY,
 )
 ATTRIBUTES = Table(
     "attributes",
     "One row per scalar value of a document that no other column holds.",
     columns.ATTRIBUTES,
-    (*_KEY, "section", "path"),
+    (*RECORD_KEY, "section", "path"),
     _MONTHLY,
 )
 RESULT_FOLDERS = Table(
     "result_folders",
     "One row per analysis with a result folder: whether the folder is there.",
     columns.RESULT_FOLDERS,
-    _KEY,
+    RECORD_KEY,
     _MONTHLY,
 )
 UNCLAIMED_FOLDERS = Table(
@@ -122,35 +123,35 @@ RESULT_FILES = Table(
     "result_files",
     "One row per file in the result folder of an analysis.",
     columns.RESULT_FILES,
-    (*_KEY, "file_name"),
+    (*RECORD_KEY, "file_name"),
     _MONTHLY,
 )
 TRIALS = Table(
     "trials",
     "One row per valid trial of a fitted session, and one for the state after the last trial.",
     columns.TRIALS,
-    (*_KEY, "trial"),
+    (*RECORD_KEY, "trial"),
     _MONTHLY,
 )
 ANALYSES_LATENTS = Table(
     "analyses_latents",
     "One row per analysis whose trial-by-trial variables were read.",
     columns.ANALYSES_LATENTS,
-    _KEY,
+    RECORD_KEY,
     _MONTHLY,
 )
 OTHER_LATENTS = Table(
     "other_latents",
     "One row per value of a trial-by-trial variable that `trials` does not know.",
     columns.OTHER_LATENTS,
-    (*_KEY, "name", "position", "trial"),
+    (*RECORD_KEY, "name", "position", "trial"),
     _MONTHLY,
 )
 REJECTED_RESULTS = Table(
     "rejected_results",
     "One row per analysis whose result file could not be taken, with the reason.",
     columns.REJECTED_RESULTS,
-    _KEY,
+    RECORD_KEY,
     Partitioning.COLLECTION,
 )
 REJECTED_VALUES = Table(
@@ -158,7 +159,7 @@ REJECTED_VALUES = Table(
     "One row per value that does not fit its column, with the reason: the column is NULL, and the "
     "rest of the record is loaded.",
     columns.REJECTED_VALUES,
-    (*_KEY, "path"),
+    (*RECORD_KEY, "path"),
     Partitioning.COLLECTION,
 )
 REJECTED_DOCUMENTS = Table(

@@ -21,7 +21,7 @@ from aind_etl.flatten.document_reader import LONGEST_VALUE, Rejection, read_docu
 from aind_etl.flatten.paths import expected_of
 from aind_etl.sources.canonical import canonical_json
 
-_ROW = ("row", "source_collection", "record_id", "process_index", "session_month")
+_ROW = ("row", *tables.RECORD_KEY, "session_month")
 # A bound is reached where a value lies no farther from it than this share of the range.
 _BOUND_TOLERANCE = 1e-6
 # Remembers the shapes of documents from batch to batch.

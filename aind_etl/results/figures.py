@@ -19,12 +19,12 @@ import polars as pl
 from aind_etl.contract import tables
 from aind_etl.errors import SourceError
 from aind_etl.results.folders import FileRequest
+from aind_etl.results.inventory import FIGURE
 
 if TYPE_CHECKING:
     from aind_etl.lake import Lake
     from aind_etl.results.store import ResultStore
 
-FIGURE = "fitted_session.png"
 """The file of an analysis' result folder that shows the session and its fit."""
 
 _ID_DIGITS = 10
@@ -207,7 +207,7 @@ def newest_figures(lake: "Lake", store: "ResultStore", count: int) -> list[Figur
     SourceError
         The store does not answer at all.
     """
-    key = ("source_collection", "record_id", "process_index")
+    key = tables.RECORD_KEY
     files = lake.tables.scan(tables.RESULT_FILES).filter(pl.col("file_name") == FIGURE)
     newest = (
         lake.tables.scan(tables.ANALYSES)

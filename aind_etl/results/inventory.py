@@ -31,7 +31,7 @@ RESULT_JSONS = (
 FIGURE = "fitted_session.png"
 """Name of the figure of a fitted session."""
 
-KEY = ["source_collection", "record_id", "process_index"]
+KEY = list(tables.RECORD_KEY)
 
 # So many folders are listed before what was found is written.
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
