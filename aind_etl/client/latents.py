@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from aind_etl.contract import tables
 from aind_etl.errors import AindEtlError
 from aind_etl.settings import load_settings
 
