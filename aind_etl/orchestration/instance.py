@@ -19,6 +19,7 @@ from aind_etl.changelog.passes import Pass
 from aind_etl.errors import AindEtlError, DataError, UnexpectedError
 from aind_etl.lake.resharding import plan_shards
 from aind_etl.orchestration.assets import BY_COLLECTION, RESULTS
+from aind_etl.orchestration.assets.report import is_drawn
 from aind_etl.orchestration.definitions import build_defs
 from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION, SESSIONS, pass_config
 from aind_etl.orchestration.lost_runs import (
@@ -30,6 +31,7 @@ from aind_etl.orchestration.lost_runs import (
 from aind_etl.orchestration.partitions import make_partitions, planned_partitions
 from aind_etl.orchestration.resources import Etl, ResultStoreError
 from aind_etl.settings import write_traceback
+from aind_etl.warehouse.build import is_current
 
 _CONFIG = "dagster.yaml"
 # Launcher and storage that configurations of earlier builds name.
@@ -161,8 +163,13 @@ def _run_all(
         except Exception as error:  # noqa: BLE001 - contained and reported
             failures.append(_contained(etl, "the session table", error))
     try:
-        result = publish.execute_in_process(instance=instance, run_config=_QUIET, tags=tags)
-        runs.append(result.run_id)
+        if is_current(etl.lake, etl.settings.warehouse_path) and is_drawn(
+            etl.settings.warehouse_path
+        ):
+            etl.progress.say("Nothing has changed since the warehouse was published.")
+        else:
+            result = publish.execute_in_process(instance=instance, run_config=_QUIET, tags=tags)
+            runs.append(result.run_id)
     except AindEtlError:
         raise
     except Exception as error:  # noqa: BLE001 - contained and reported

@@ -5,10 +5,11 @@ like its history in the lake; partitions of shards that no longer exist are remo
 stay in Dagster's history.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import dagster as dg
 
+from aind_etl.contract import Table
 from aind_etl.contract.id_ranges import UNSHARDED, Shard, shards
 from aind_etl.lake import Lake
 
@@ -67,3 +68,21 @@ def make_partitions(instance: dg.DagsterInstance, planned: Mapping[str, Iterable
 def known_partitions(instance: dg.DagsterInstance) -> list[str]:
     """Return every partition there is, sorted."""
     return sorted(instance.get_dynamic_partitions(_NAME))
+
+
+def tables_to_materialize(
+    context: dg.AssetExecutionContext, made: Iterable[Table], *, always: Table, has_changed: bool
+) -> Iterator[Table]:
+    """Yield the tables that a step reports: all of them if it has written any.
+
+    If it has not, the one on which other steps of the run wait, and those that Dagster does not
+    know of yet for the partition: an event takes longer than finding that there is nothing to do.
+    """
+    for table in made:
+        if (
+            has_changed
+            or table is always
+            or context.partition_key
+            not in context.instance.get_materialized_partitions(dg.AssetKey(table.name))
+        ):
+            yield table

@@ -12,6 +12,8 @@ from aind_etl.settings import WarehouseLocation
 from aind_etl.warehouse.local_file import LocalWarehouse, WarehouseFile
 from aind_etl.warehouse.object_file import ObjectWarehouse, cache_folder, endpoint
 
+_BEGINNING_BYTES = 4096
+
 
 def locate_warehouse(place: WarehouseLocation) -> WarehouseFile:
     """Return the warehouse at a location.
@@ -54,6 +56,27 @@ def file_beside(place: WarehouseLocation, name: str) -> Iterator[tuple[Warehouse
         yield f"{root}/{name}", written
         store = ObjectStorage(root, name=f"The store of the warehouse {place}")
         store.write(name, partial(_write, written.read_bytes()))
+
+
+def beginning_beside(place: WarehouseLocation, name: str) -> bytes:
+    """Return how a file beside a warehouse begins; empty where there is none.
+
+    Raises
+    ------
+    DataError
+        The store of the warehouse cannot be asked.
+    """
+    if isinstance(place, Path):
+        path = place.with_name(name)
+        if not path.is_file():
+            return b""
+        with path.open("rb") as file:
+            return file.read(_BEGINNING_BYTES)
+    from aind_etl.lake.storage.object_store import ObjectStorage  # noqa: PLC0415 - slow to import
+
+    root = place.rpartition("/")[0]
+    store = ObjectStorage(root, name=f"The store of the warehouse {place}")
+    return (store.read(name) or b"")[:_BEGINNING_BYTES]
 
 
 _OBJECTS: dict[tuple[str, str, Path], ObjectWarehouse] = {}

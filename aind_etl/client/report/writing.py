@@ -107,7 +107,7 @@ def write_report(warehouse: WarehouseLocation, output: Path) -> ReportSummary:
         agents, data["sessions"] = _sessions(*_rows(connection, SESSIONS))
         trajectories = _trajectories(_rows(connection, TRAJECTORIES)[1])
     page = _page(
-        built_at=read_info(warehouse).get("built_at"),
+        info=read_info(warehouse),
         headlines=headlines,
         payload={
             "data": data,
@@ -136,7 +136,8 @@ def write_report(warehouse: WarehouseLocation, output: Path) -> ReportSummary:
     )
 
 
-def _page(*, built_at: str | None, headlines: dict[str, Any], payload: dict[str, Any]) -> str:
+def _page(*, info: dict[str, str], headlines: dict[str, Any], payload: dict[str, Any]) -> str:
+    built_at = info.get("built_at")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
@@ -148,6 +149,7 @@ def _page(*, built_at: str | None, headlines: dict[str, Any], payload: dict[str,
     environment.filters["moment"] = _moment
     return environment.get_template("page.html").render(
         built_at=built_at and datetime.fromisoformat(built_at),
+        inputs=info.get("inputs", ""),
         headlines=headlines,
         figures=FIGURES,
         n_trajectory_agents=TRAJECTORY_AGENTS,

@@ -9,7 +9,13 @@ from aind_etl.contract import tables
 from aind_etl.errors import AindEtlError, ConfigurationError
 from aind_etl.flatten.refresh import refresh_analyses
 from aind_etl.lake.resharding import reshard_as_planned
-from aind_etl.orchestration.metadata import OWNERS, Timer, partition_metadata, table_metadata
+from aind_etl.orchestration.metadata import (
+    OWNERS,
+    Timer,
+    data_version,
+    partition_metadata,
+    table_metadata,
+)
 from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.steps import step
@@ -60,6 +66,7 @@ def documents(
                 raise
     etl.progress.say(f"{context.partition_key}: {_sentence(report)}")
     return dg.MaterializeResult(
+        data_version=data_version(lake, tables.DOCUMENTS, collection),
         metadata={
             "source": source.name,
             "pass": config.pass_kind,
@@ -69,7 +76,7 @@ def documents(
             "deleted": report.deleted,
             "unchanged": report.unchanged,
             **partition_metadata(lake, tables.DOCUMENTS, collection, watch),
-        }
+        },
     )
 
 

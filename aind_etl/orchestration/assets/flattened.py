@@ -11,11 +11,12 @@ from aind_etl.flatten.refresh import refresh_analyses
 from aind_etl.orchestration.metadata import (
     OWNERS,
     Timer,
+    data_version,
     freshness,
     partition_metadata,
     table_metadata,
 )
-from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH
+from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH, tables_to_materialize
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.steps import step
 
@@ -34,6 +35,7 @@ from aind_etl.orchestration.steps import step
             code_version=flattener_version(),
             partitions_def=COLLECTIONS,
             freshness_policy=freshness() if table is tables.ANALYSES else None,
+            skippable=table is not tables.ANALYSES,
         )
         for table in FLATTENED_TABLES
     ],
@@ -64,9 +66,13 @@ def flatten(
                 f"{context.partition_key}: {rejected:,} {things} rejected; the table {table.name} "
                 "says why"
             )
-    for table in FLATTENED_TABLES:
+    has_changed = bool(report.partitions_written)
+    for table in tables_to_materialize(
+        context, FLATTENED_TABLES, always=tables.ANALYSES, has_changed=has_changed
+    ):
         yield dg.MaterializeResult(
             asset_key=table.name,
+            data_version=data_version(lake, table, collection),
             metadata={
                 "flattened": report.flattened,
                 "rejected": report.rejected,

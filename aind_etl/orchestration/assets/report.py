@@ -1,5 +1,6 @@
 """The report: one page of pictures on the warehouse."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -9,7 +10,25 @@ from aind_etl.orchestration.assets.warehouse import WAREHOUSE
 from aind_etl.orchestration.metadata import OWNERS, Timer, uri
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.steps import step
-from aind_etl.warehouse.location import file_beside
+from aind_etl.settings import WarehouseLocation
+from aind_etl.warehouse.info import read_info
+from aind_etl.warehouse.location import beginning_beside, file_beside
+
+REPORT = "report.html"
+"""The name of the report's file, beside the warehouse."""
+
+
+def is_drawn(warehouse: WarehouseLocation) -> bool:
+    """Return whether the report shows the warehouse as it is.
+
+    Raises
+    ------
+    DataError
+        The store of the warehouse cannot be asked.
+    """
+    # The head of the page names the inputs of the warehouse that it was drawn from.
+    inputs = read_info(warehouse).get("inputs")
+    return bool(inputs) and str(inputs).encode() in beginning_beside(warehouse, REPORT)
 
 
 @dg.asset(
@@ -19,18 +38,24 @@ from aind_etl.warehouse.location import file_beside
     group_name="warehouse",
     kinds={"html"},
     owners=OWNERS,
+    output_required=False,
 )
 @step
-def report(etl: dg.ResourceParam[Etl]) -> dg.MaterializeResult[Any]:
-    """Draw the report on the warehouse that was published."""
+def report(
+    context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """Draw the report on the warehouse that was published, unless there is one of it."""
     from aind_etl.client.report import write_report  # noqa: PLC0415 - slow to import
 
+    warehouse = etl.settings.warehouse_path
+    if is_drawn(warehouse):
+        context.log.info("The report shows the warehouse as it is.")
+        return
     etl.progress.step("draw the report")
     watch = Timer()
-    warehouse = etl.settings.warehouse_path
-    with file_beside(warehouse, "report.html") as (place, path):
+    with file_beside(warehouse, REPORT) as (place, path):
         summary = write_report(warehouse, path)
-    return dg.MaterializeResult(
+    yield dg.MaterializeResult(
         metadata={
             **{
                 name: value

@@ -15,11 +15,12 @@ from aind_etl.lake import Lake
 from aind_etl.orchestration.metadata import (
     OWNERS,
     Timer,
+    data_version,
     figures_preview,
     partition_metadata,
     table_metadata,
 )
-from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH
+from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH, tables_to_materialize
 from aind_etl.orchestration.resources import Etl, ResultStoreError
 from aind_etl.orchestration.steps import step
 
@@ -50,6 +51,7 @@ def _specs(made: tuple[Table, ...], upstream: list[str]) -> list[dg.AssetSpec]:
             owners=OWNERS,
             metadata=table_metadata(table),
             partitions_def=COLLECTIONS,
+            skippable=table is not tables.RESULT_FILES,
         )
         for table in made
     ]
@@ -84,7 +86,7 @@ def list_results(
             expect=partial(etl.progress.expect, unit="folders"),
         )
         figures = newest_figures(etl.lake, store, _SHOWN_FIGURES) if report.listed else []
-    for made in _materializations(lake, INVENTORY, collection, report, watch):
+    for made in _materializations(context, lake, INVENTORY, collection, report, watch):
         if figures and made.asset_key == dg.AssetKey(tables.RESULT_FILES.name):
             shown = {**(made.metadata or {}), "newest figures": figures_preview(figures)}
             yield made._replace(metadata=shown)
@@ -115,7 +117,7 @@ def read_results(
             progress=etl.progress.advance,
             expect=partial(etl.progress.expect, unit="records"),
         )
-    yield from _materializations(lake, TRIALS, collection, report, watch)
+    yield from _materializations(context, lake, TRIALS, collection, report, watch)
 
 
 @contextmanager
@@ -139,7 +141,8 @@ def open_store(context: dg.AssetExecutionContext, etl: Etl) -> Iterator["ResultS
             raise ResultStoreError(str(error)) from error
 
 
-def _materializations(
+def _materializations(  # noqa: PLR0913, PLR0917 - one call each
+    context: dg.AssetExecutionContext,
     lake: Lake,
     made: tuple[Table, ...],
     collection: str,
@@ -147,8 +150,12 @@ def _materializations(
     watch: Timer,
 ) -> Iterator[dg.MaterializeResult[Any]]:
     counts = {name: count for name, count in asdict(report).items() if name != "collection"}
-    for table in made:
+    has_changed = bool(report.partitions_written)
+    for table in tables_to_materialize(
+        context, made, always=tables.RESULT_FILES, has_changed=has_changed
+    ):
         yield dg.MaterializeResult(
             asset_key=table.name,
+            data_version=data_version(lake, table, collection),
             metadata={**counts, **partition_metadata(lake, table, collection, watch)},
         )

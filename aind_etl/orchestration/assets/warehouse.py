@@ -44,6 +44,7 @@ _UPSTREAM = (
     tables.SESSIONS,
 )
 _PICTURED = "collection_freshness"
+_PUBLISHED = "published"
 
 
 def warehouse_asset() -> dg.AssetsDefinition:
@@ -78,6 +79,8 @@ def warehouse_asset() -> dg.AssetsDefinition:
                     group_name=file.kind.value,
                     kinds={"duckdb", "sql"},
                     owners=OWNERS,
+                    # Not materialised again by a publication that finds nothing changed.
+                    skippable=True,
                     code_version=sha256(file.statement.encode()).hexdigest()[:16],
                 )
                 for file in made
@@ -112,19 +115,27 @@ def warehouse_asset() -> dg.AssetsDefinition:
         report = publication.report
         context.log.info("%s: %s", "published" if report.published else "unchanged", report.place)
         yield from map(_check_result, publication.outcomes)
-        yield from _materializations(report, made, watch)
+        yield _materialization(report, watch)
+        if report.published:
+            yield from _views_and_marts(report, made)
 
     return publish
 
 
-def _materializations(
-    report: BuildReport, made: Sequence[SqlFile], watch: Timer
-) -> Iterator[dg.MaterializeResult[Any]]:
-    yield dg.MaterializeResult(
+def was_published(context: dg.AssetCheckExecutionContext) -> bool:
+    """Return whether the run has published a warehouse, or did not try to."""
+    last = context.instance.get_latest_materialization_event(WAREHOUSE)
+    if last is None or last.run_id != context.run.run_id or not last.asset_materialization:
+        return True
+    return bool(last.asset_materialization.metadata[_PUBLISHED].value)
+
+
+def _materialization(report: BuildReport, watch: Timer) -> dg.MaterializeResult[Any]:
+    return dg.MaterializeResult(
         asset_key=WAREHOUSE,
         metadata={
             "dagster/uri": uri(report.place),
-            "published": report.published,
+            _PUBLISHED: report.published,
             "bytes": report.size_bytes,
             "seconds": watch.seconds,
             "rows": dg.MetadataValue.md(
@@ -135,6 +146,11 @@ def _materializations(
             ),
         },
     )
+
+
+def _views_and_marts(
+    report: BuildReport, made: Sequence[SqlFile]
+) -> Iterator[dg.MaterializeResult[Any]]:
     with connect(report.place) as connection:
         for file in made:
             metadata: dict[str, Any] = {
