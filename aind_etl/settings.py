@@ -82,7 +82,8 @@ class Settings(BaseSettings):
     session_table
         Address of the folder in which the session table lies.
     sensor_interval_seconds
-        How often Dagster looks for what is new.
+        How often Dagster asks the source for what is new; as often as its kind of source bears,
+        where none is given.
     nightly_at, time_zone
         When every collection is read in full, as ``HH:MM`` on the clocks of a zone of the IANA
         database.
@@ -113,7 +114,7 @@ class Settings(BaseSettings):
     s3_concurrency: int = Field(default=64, ge=1, le=1024)
     results_look_back_days: float = Field(default=7.0, ge=0, allow_inf_nan=False)
     session_table: str = "s3://aind-behavior-data/foraging_nwb_bonsai_processed"
-    sensor_interval_seconds: int = Field(default=60, ge=1)
+    sensor_interval_seconds: int | None = Field(default=None, ge=1)
     nightly_at: time = time(2, 0)
     time_zone: str = "America/Los_Angeles"
     alert_webhook_url: SecretStr | None = None

@@ -3,7 +3,8 @@
 - ``newly_finished_analyses`` asks for a pass over each collection that the lake is behind of, or
   that was not read in full for longer than a day, or whose last run failed.
 - ``session_table_unread`` asks for the session table where it was never read, or not for a day.
-- ``lake_ahead_of_warehouse`` asks for a publication.
+- ``arrivals_are_in`` asks for a publication when the last run that brings something in has ended,
+  and ``lake_ahead_of_warehouse`` where that was missed or the publication failed.
 - ``failure_alerts`` tells people of runs and ticks that failed, and of a source that is away.
 
 What they compare is the lake, the source and the runs on record. A cursor holds nothing that
@@ -38,6 +39,7 @@ from aind_etl.orchestration.partitions import (
 )
 from aind_etl.orchestration.resources import Etl
 from aind_etl.settings import Settings
+from aind_etl.sources.kinds import kind_of
 from aind_etl.warehouse.build import is_current
 from aind_etl.warehouse.info import read_info
 
@@ -55,13 +57,20 @@ FULL_PASS_OVERDUE = timedelta(days=1, hours=2)
 PUBLISH_AT_LEAST_EVERY = timedelta(minutes=5)
 """How old the warehouse may become while collections keep arriving."""
 
+SECONDS_BETWEEN_LOOKS_AT_RUNS = 2
+"""How often Dagster looks for runs that have ended."""
+
+_SECONDS_BETWEEN_LOOKS_AT_LAKE = 30
+_ARRIVALS = (refresh_collection.name, refresh_sessions.name)
+_SECONDS_BETWEEN_LOOKS_AT_SESSIONS = 60
 _NOTED_EVERY = timedelta(minutes=5)
 _FIRST_PAUSE = timedelta(minutes=1)
 _LONGEST_PAUSE = timedelta(hours=2)
 _MOST_DOUBLINGS = 20
 _LOST_AFTER_TICKS = 4
 # Longer than a process takes to load the code and begin its first step.
-_LOST_AFTER_LEAST = timedelta(seconds=30)
+_LOST_AFTER_LEAST_SECONDS = 30
+_LOST_AFTER_SECONDS = 240
 _REASON_LENGTH = 200
 _PARTITION_TAG = "dagster/partition"
 
@@ -74,11 +83,12 @@ def pause_after(attempts: int) -> timedelta:
 
 def all_sensors(settings: Settings) -> Sequence[dg.SensorDefinition]:
     """Return every sensor."""
+    interval = seconds_between_looks(settings)
 
     @dg.sensor(
         name="newly_finished_analyses",
         job=refresh_collection,
-        minimum_interval_seconds=settings.sensor_interval_seconds,
+        minimum_interval_seconds=interval,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Asks for a pass over each collection that the lake is behind of.",
     )
@@ -90,7 +100,7 @@ def all_sensors(settings: Settings) -> Sequence[dg.SensorDefinition]:
     @dg.sensor(
         name="session_table_unread",
         job=refresh_sessions,
-        minimum_interval_seconds=settings.sensor_interval_seconds,
+        minimum_interval_seconds=_SECONDS_BETWEEN_LOOKS_AT_SESSIONS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Asks for the session table where it was never read, or not for a day.",
     )
@@ -99,17 +109,34 @@ def all_sensors(settings: Settings) -> Sequence[dg.SensorDefinition]:
     ) -> dg.RunRequest | dg.SkipReason:
         return evaluate_session_table(context.instance, datetime.now(UTC))
 
+    @dg.run_status_sensor(
+        run_status=dg.DagsterRunStatus.SUCCESS,
+        name="arrivals_are_in",
+        monitored_jobs=[refresh_collection, refresh_sessions],
+        request_job=publish_warehouse,
+        minimum_interval_seconds=SECONDS_BETWEEN_LOOKS_AT_RUNS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Asks for a publication when the last run that brings something in has ended.",
+    )
+    def arrivals_are_in(
+        context: dg.RunStatusSensorContext, etl: dg.ResourceParam[Etl]
+    ) -> dg.RunRequest | dg.SkipReason:
+        return evaluate_lake(context.instance, etl, datetime.now(UTC))
+
     @dg.sensor(
         name="lake_ahead_of_warehouse",
         job=publish_warehouse,
-        minimum_interval_seconds=settings.sensor_interval_seconds,
+        minimum_interval_seconds=_SECONDS_BETWEEN_LOOKS_AT_LAKE,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Asks for a publication once collections that arrived together are all in.",
+        description="Asks for a publication that no run has asked for, or that has failed.",
     )
     def lake_ahead_of_warehouse(
         context: dg.SensorEvaluationContext, etl: dg.ResourceParam[Etl]
     ) -> dg.RunRequest | dg.SkipReason:
-        return evaluate_lake(context, etl, datetime.now(UTC))
+        now = datetime.now(UTC)
+        if _has_just_ended(context.instance, now):
+            return dg.SkipReason("A run has just ended; arrivals_are_in asks for what it brought.")
+        return evaluate_lake(context.instance, etl, now)
 
     @dg.sensor(
         name="failure_alerts",
@@ -122,7 +149,18 @@ def all_sensors(settings: Settings) -> Sequence[dg.SensorDefinition]:
     ) -> dg.SkipReason:
         return dg.SkipReason(send_alerts(context, etl.settings, datetime.now(UTC)))
 
-    return [newly_finished_analyses, session_table_unread, lake_ahead_of_warehouse, failure_alerts]
+    return [
+        newly_finished_analyses,
+        session_table_unread,
+        arrivals_are_in,
+        lake_ahead_of_warehouse,
+        failure_alerts,
+    ]
+
+
+def seconds_between_looks(settings: Settings) -> int:
+    """Return how often the source is asked for what is new."""
+    return settings.sensor_interval_seconds or kind_of(settings.source).seconds_between_looks
 
 
 def evaluate_source(
@@ -135,8 +173,9 @@ def evaluate_source(
     pause that grows.
     """
     lake = etl.lake
-    ticks = _LOST_AFTER_TICKS * timedelta(seconds=etl.settings.sensor_interval_seconds)
-    lost_after = max(ticks, _LOST_AFTER_LEAST)
+    interval = etl.settings.sensor_interval_seconds
+    silence = interval * _LOST_AFTER_TICKS if interval else _LOST_AFTER_SECONDS
+    lost_after = timedelta(seconds=max(silence, _LOST_AFTER_LEAST_SECONDS))
     fail_lost_runs(context.instance, lake, now=now, silent_for=lost_after)
     try:
         with etl.open_source() as source:
@@ -216,11 +255,11 @@ def evaluate_session_table(
 
 
 def evaluate_lake(
-    context: dg.SensorEvaluationContext, etl: Etl, now: datetime
+    instance: dg.DagsterInstance, etl: Etl, now: datetime
 ) -> dg.RunRequest | dg.SkipReason:
     """Return a publication where the lake gives reason for one, or why there is none."""
     lake = etl.lake
-    reason = _why_not_publish(context.instance, etl, now)
+    reason = _why_not_publish(instance, etl, now)
     if reason is not None:
         return dg.SkipReason(reason)
     # The same as long as nothing comes to the lake: a publication that failed is tried again, but
@@ -228,12 +267,23 @@ def evaluate_lake(
     states = [lake.state(name).model_dump(mode="json") for name in lake.collections()]
     identity = sha256(json.dumps(states).encode()).hexdigest()[:16]
     one = StaleCollection("warehouse", identity, "the lake has what the warehouse has not")
-    attempt, wait = _next_attempt(context.instance, one, now)
+    attempt, wait = _next_attempt(instance, one, now)
     if wait > timedelta(0):
         return dg.SkipReason(
             f"Attempt {attempt} to publish follows in {wait.total_seconds() / 60:.0f} min."
         )
     return dg.RunRequest(run_key=_run_key(one, attempt), tags=_tags(one, attempt))
+
+
+def _has_just_ended(instance: dg.DagsterInstance, now: datetime) -> bool:
+    """Return whether a run ended well so lately that it may not have been looked at yet."""
+    ended = instance.get_run_records(
+        dg.RunsFilter(
+            statuses=[dg.DagsterRunStatus.SUCCESS],
+            updated_after=now - timedelta(seconds=_SECONDS_BETWEEN_LOOKS_AT_LAKE),
+        )
+    )
+    return any(record.dagster_run.job_name in _ARRIVALS for record in ended)
 
 
 def _why_not_publish(instance: dg.DagsterInstance, etl: Etl, now: datetime) -> str | None:

@@ -25,6 +25,8 @@ class SourceKind:
         Environment variables that it reads itself.
     is_simulated
         Whether its documents and result files are made up, and must not be mixed with real ones.
+    seconds_between_looks
+        How often it bears to be asked whether there is something new.
     """
 
     name: str
@@ -33,6 +35,7 @@ class SourceKind:
     module: str
     credentials: tuple[str, ...] = ()
     is_simulated: bool = False
+    seconds_between_looks: int = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,8 @@ KINDS = (
         ("https", "http"),
         "`https://host/v1/database` (a gateway)",
         "aind_etl.sources.gateway.source",
+        # A count is a request like any other, of which a gateway takes few a second.
+        seconds_between_looks=60,
     ),
 )
 """Every kind of source."""

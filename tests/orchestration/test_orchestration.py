@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -308,6 +309,40 @@ def test_a_second_run_changes_nothing_and_says_so(run):
     assert found["unchanged"] == found["dagster/partition_row_count"]
     assert made["warehouse", None]["published"] is False
     assert etl.settings.warehouse_path.stat().st_ino == before
+    # Only what other steps of a run wait for, and no view, mart or report.
+    assert {name for name, _ in made} == {"analyses", "documents", "result_files", "sessions"} | {
+        "unclaimed_folders",
+        "warehouse",
+    }
+
+
+def test_what_a_run_leaves_alone_is_not_shown_as_stale(run):
+    _, etl, instance = run
+    run_jobs(etl, instance, Pass.FULL)
+    graph = build_defs({"etl": etl}).resolve_asset_graph()
+    resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
+    for name in BY_COLLECTION:
+        assert resolver.get_status(dg.AssetKey(name), SMALL).value == "FRESH", name
+
+
+def test_a_run_tells_a_new_history_of_every_asset_though_nothing_has_changed(run, tmp_path):
+    _, etl, _ = run
+    with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
+        made = run_jobs(etl, instance)
+    assert {name for name, partition in made if partition == SMALL} == BY_COLLECTION
+
+
+def test_a_report_that_is_missing_or_shows_another_warehouse_is_drawn_again(run):
+    _, etl, instance = run
+    publish = build_defs({"etl": etl}).resolve_job_def(PUBLISH)
+    page = etl.settings.warehouse_path.with_name("report.html")
+    whole = page.read_text()
+    for left in (None, re.sub('content="[0-9a-f]{64}"', 'content="another"', whole)):
+        page.unlink()
+        if left:
+            page.write_text(left)
+        assert publish.execute_in_process(instance=instance).success
+        assert page.read_text() == whole
 
 
 def test_a_run_touches_only_its_collection(run, tmp_path):

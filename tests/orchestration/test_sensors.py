@@ -138,8 +138,16 @@ def look(etl, instance, at=None, cursor=None, name="newly_finished_analyses"):
 
 def look_to_publish(etl, instance, at=None):
     with dg.build_sensor_context(instance=instance) as context:
-        found = evaluate_lake(context, etl, at or now())
+        found = evaluate_lake(context.instance, etl, at or now())
     return found.skip_message if isinstance(found, dg.SkipReason) else found
+
+
+def look_at_lake(etl, instance):
+    """Evaluate the sensor that makes up for what the other one has missed."""
+    sensor = build_defs({"etl": etl}).resolve_sensor_def("lake_ahead_of_warehouse")
+    with dg.build_sensor_context(instance=instance, resources={"etl": etl}) as context:
+        found = sensor.evaluate_tick(context)
+    return found.skip_message or found.run_requests[0]
 
 
 def execute(etl, instance, request, job):
@@ -580,7 +588,8 @@ def test_everything_that_is_done_by_itself_is_on_from_the_start(tmp_path):
     }
     assert on == dict.fromkeys(
         (
-            *("newly_finished_analyses", "lake_ahead_of_warehouse", "failure_alerts"),
+            *("newly_finished_analyses", "arrivals_are_in", "lake_ahead_of_warehouse"),
+            "failure_alerts",
             "session_table_unread",
             *("nightly_full_pass", "nightly_session_table", "weekly_verification"),
         ),
@@ -588,8 +597,15 @@ def test_everything_that_is_done_by_itself_is_on_from_the_start(tmp_path):
     )
 
 
-@pytest.mark.parametrize(("given", "expected"), [({}, 60), ({"sensor_interval_seconds": 5}, 5)])
-def test_the_source_is_looked_at_every_minute_unless_set_otherwise(tmp_path, given, expected):
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"source": "mongodb://host/analysis"}, 10),
+        ({"source": "https://host/v1/analysis"}, 60),
+        ({"source": "https://host/v1/analysis", "sensor_interval_seconds": 5}, 5),
+    ],
+)
+def test_the_source_is_asked_as_often_as_it_bears_unless_set_otherwise(tmp_path, given, expected):
     definitions = build_defs({"etl": Etl(load_settings(lake=tmp_path, **given))})
     sensor = definitions.resolve_sensor_def("newly_finished_analyses")
     assert sensor.minimum_interval_seconds == expected
@@ -618,6 +634,7 @@ def test_collections_that_arrive_together_become_one_publication(
     in_flight = record(instance, other, dg.DagsterRunStatus.STARTED, refresh)
     reason = look_to_publish(etl_loaded, instance)
     assert reason == f"Waiting for {other.partition_key} to be published with the rest."
+    assert "arrivals_are_in asks" in look_at_lake(etl_loaded, instance)
     later = now() + sensors.PUBLISH_AT_LEAST_EVERY + timedelta(seconds=1)
     assert isinstance(look_to_publish(etl_loaded, instance, later), dg.RunRequest), (
         "what arrives without end must not keep the rest from being published"
