@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import duckdb
 
-from aind_etl.client.query import explained, for_spreadsheets
+from aind_etl.client.query import NESTED, explained, for_spreadsheets
 from aind_etl.contract.ddl import quote_identifier, quote_text
 from aind_etl.errors import ConfigurationError
 from aind_etl.settings import WarehouseLocation
@@ -93,7 +93,7 @@ def export(
         ``xlsx`` has a sheet per table, and a first one that says what the others are; ``arrow`` is
         Arrow's file format, also called Feather.
     tables
-        Tables, views or marts; the marts where none are given.
+        Tables, views or marts; the marts without nested columns where none are given.
     progress
         Called with the name of each table as it is begun.
 
@@ -143,7 +143,11 @@ def _described(connection: duckdb.DuckDBPyConnection, wanted: Sequence[str]) -> 
             "SELECT view_name, comment FROM duckdb_views() WHERE NOT internal"
         ).fetchall()
     )
-    marts = [file.name for file in read_sql_files(Kind.MART) if file.name in comments]
+    marts = [
+        file.name
+        for file in read_sql_files(Kind.MART)
+        if file.name in comments and not _is_nested(connection, file.name)
+    ]
     for name in wanted:
         if name not in comments:
             raise ConfigurationError(
@@ -153,6 +157,21 @@ def _described(connection: duckdb.DuckDBPyConnection, wanted: Sequence[str]) -> 
     return [
         _Described(name, comments[name] or "", _count(connection, name)) for name in wanted or marts
     ]
+
+
+def _is_nested(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
+    """Return whether a table has lists, which few programs can show."""
+    return any(kind.id in NESTED for kind in connection.table(name).types)
+
+
+def _with_json(connection: duckdb.DuckDBPyConnection, name: str) -> str:
+    """Return the columns of a table in SQL, those that are nested as JSON."""
+    relation = connection.table(name)
+    columns = []
+    for column, kind in zip(relation.columns, relation.types, strict=True):
+        quoted = quote_identifier(column)
+        columns.append(f"to_json({quoted}) AS {quoted}" if kind.id in NESTED else quoted)
+    return ", ".join(columns)
 
 
 def _count(connection: duckdb.DuckDBPyConnection, name: str) -> int:
@@ -247,7 +266,9 @@ def _write_sheet(
     table: _Described,
 ) -> int:
     """Write a table's rows; return how many fitted."""
-    relation = connection.execute(f"FROM {quote_identifier(table.name)}")
+    relation = connection.execute(
+        f"SELECT {_with_json(connection, table.name)} FROM {quote_identifier(table.name)}"
+    )
     names = [column[0] for column in relation.description or ()]
     first = relation.fetchmany(_ROWS_MEASURED)
     formats = {

@@ -5,10 +5,8 @@ Trial-by-trial variables come from :mod:`aind_etl.client.latents`.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -185,9 +183,9 @@ def get_mle_model_fitting(  # noqa: PLR0913, PLR0917 - the arguments people know
         if fits.is_empty():
             return None
         _note_repeated_agents(fits, filters)
-        columns = _first_columns(connection, fits)
+        columns = _first_columns(fits)
         if if_include_metrics:
-            columns |= _metrics(connection, fits)
+            columns |= _metrics(fits)
         if if_include_latent_variables:
             found = find_latents(connection, fits, threads=max_threads_for_s3)
             columns["latent_variables"] = [one and one[0] for one in found]
@@ -204,8 +202,8 @@ def _find(
     filters: Mapping[str, Sequence[object]],
     query: Mapping[str, Any] | None,
 ) -> pl.DataFrame:
-    """Return the rows of `analyses` that meet the filters, successful or not."""
-    conditions = [_IS_FIT, "source_collection = $collection"]
+    """Return the fits that meet the filters, successful or not."""
+    conditions = ["source_collection = $collection"]
     parameters: dict[str, object] = {"collection": COLLECTION}
     for column, values in filters.items():
         if values:
@@ -219,12 +217,9 @@ def _find(
         records = matching_records(connection, COLLECTION, query, wanted=_IS_FIT)
         connection.register("matching", records.to_frame().to_arrow())
         conditions.append("record_id IN (FROM matching)")
-    metrics = ", ".join(_METRICS)
     found: pl.DataFrame = connection.sql(
-        "SELECT source_collection, record_id, process_index, nwb_name, "
-        "session_date::VARCHAR AS session_date, outcome, status, subject_id, finished_at, "
-        "changed_at, agent_alias, n_trials, result_location, analysis_version, "
-        f"pipeline_format, {metrics} FROM analyses WHERE {' AND '.join(conditions)}",
+        "SELECT * REPLACE (session_date::VARCHAR AS session_date) "
+        f"FROM mle_fits WHERE {' AND '.join(conditions)}",
         params=parameters,
     ).pl()
     return found
@@ -255,14 +250,8 @@ def _choose(fits: pl.DataFrame, *, only_recent_version: bool) -> pl.DataFrame:
     return newest
 
 
-def _first_columns(connection: duckdb.DuckDBPyConnection, fits: pl.DataFrame) -> dict[str, Any]:
+def _first_columns(fits: pl.DataFrame) -> dict[str, Any]:
     is_framework = pl.col("pipeline_format") == "framework"
-    with _chosen(connection, fits):
-        _, assets = _of_children(connection, fits.height, "input_assets", "position", "url")
-    urls = [
-        (one or []) if pipeline_format == "framework" else None
-        for one, pipeline_format in zip(assets, fits["pipeline_format"], strict=True)
-    ]
     columns = fits.select(
         pl.col("record_id").alias("_id"),
         "nwb_name",
@@ -273,74 +262,28 @@ def _first_columns(connection: duckdb.DuckDBPyConnection, fits: pl.DataFrame) ->
         "agent_alias",
         "n_trials",
         pl.col("result_location").alias("S3_location"),
-        pl.Series("CO_asset_id", urls, pl.List(pl.String)),
+        pl.when(is_framework).then(pl.col("input_urls").fill_null([])).alias("CO_asset_id"),
         pl.when(is_framework).then("analysis_version").alias("analysis_tag"),
         pl.col("pipeline_format").replace_strict(_SOURCES).alias("pipeline_source"),
     )
     return {
-        column.name: urls if column.name == "CO_asset_id" else column.to_pandas()
+        column.name: column.to_list() if column.name == "CO_asset_id" else column.to_pandas()
         for column in columns
     }
 
 
-@contextmanager
-def _chosen(connection: duckdb.DuckDBPyConnection, fits: pl.DataFrame) -> Iterator[None]:
-    """Make the fits' keys a table ``chosen`` for the duration of a ``with`` block."""
-    keys = fits.select("record_id", "process_index").with_row_index("fit")
-    connection.register("chosen", keys.to_arrow())
-    try:
-        yield
-    finally:
-        connection.unregister("chosen")
-
-
-def _metrics(connection: duckdb.DuckDBPyConnection, fits: pl.DataFrame) -> dict[str, Any]:
+def _metrics(fits: pl.DataFrame) -> dict[str, Any]:
     columns: dict[str, Any] = {name: fits[column].to_pandas() for column, name in _METRICS.items()}
-    with _chosen(connection, fits):
-        names, values = _of_children(
-            connection, fits.height, "fit_parameters", "parameter", "value"
-        )
-        folds = _of_children(connection, fits.height, "cross_validation", "fold", *_FOLDS)
     columns["params"] = [
-        None if one is None else dict(zip(one, others or (), strict=True))
-        for one, others in zip(names, values, strict=True)
+        None if names is None else dict(zip(names, values, strict=True))
+        for names, values in fits.select("parameter_names", "parameter_values").iter_rows()
     ]
-    for name, lists in zip(_FOLDS, folds[1:], strict=True):
-        columns[name] = [
-            # The reader gives no list for the prototype, and an empty one for the framework.
-            [] if told is None and pipeline_format == "framework" else told
-            for told, pipeline_format in zip(
-                map(_list_of_folds, lists), fits["pipeline_format"], strict=True
-            )
-        ]
+    is_framework = pl.col("pipeline_format") == "framework"
+    for name in _FOLDS:
+        # The reader gives no list for the prototype, and an empty one for the framework.
+        told = pl.when(is_framework).then(pl.col(name).fill_null([])).otherwise(name)
+        columns[name] = fits.select(told.alias(name)).to_series().to_list()
     return columns
-
-
-def _of_children(
-    connection: duckdb.DuckDBPyConnection, n_fits: int, table: str, *columns: str
-) -> list[list[list[Any] | None]]:
-    """Return columns of a child table: of each a list per fit, None for a fit without a row.
-
-    Rows are in the order of the first column.
-    """
-    rows: pl.DataFrame = connection.sql(
-        f"SELECT fit, {', '.join(columns)} FROM {table} "
-        "JOIN chosen USING (record_id, process_index) WHERE source_collection = $collection",
-        params={"collection": COLLECTION},
-    ).pl()
-    rows = rows.sort("fit", columns[0])
-    ends = np.cumsum(np.bincount(rows["fit"].to_numpy(), minlength=n_fits)).tolist()
-    places = [*pairwise((0, *ends))]
-    values = (rows[column].to_list() for column in columns)
-    return [
-        [whole[start:end] if end > start else None for start, end in places] for whole in values
-    ]
-
-
-def _list_of_folds(values: list[float | None] | None) -> list[float | None] | None:
-    """Return a measure's values, None where cross-validation did not give any."""
-    is_told = values is not None and any(value is not None for value in values)
-    return values if is_told else None
 
 
 def _download_figures(

@@ -113,7 +113,8 @@ class Query:
 def for_spreadsheets(relation: duckdb.DuckDBPyRelation, rows: str) -> str:
     """Return a query for the same rows, such that no spreadsheet runs a text of theirs.
 
-    A text that a spreadsheet would take for a formula gets an apostrophe before it.
+    A text that a spreadsheet would take for a formula gets an apostrophe before it. Lists and maps
+    become JSON.
 
     Parameters
     ----------
@@ -125,7 +126,9 @@ def for_spreadsheets(relation: duckdb.DuckDBPyRelation, rows: str) -> str:
     columns = []
     for number, (name, kind) in enumerate(zip(relation.columns, relation.types, strict=True)):
         column = f"c{number}"
-        if str(kind) == "VARCHAR":
+        if kind.id in NESTED:
+            column = f"to_json({column})"
+        elif str(kind) == "VARCHAR":
             is_formula = f"regexp_matches({column}, '^[=+@\\t\\r-]')"
             column = f"CASE WHEN {is_formula} THEN '''' || {column} ELSE {column} END"
         alias = f"'{name}" if name.startswith(_FORMULA) else name
@@ -134,6 +137,9 @@ def for_spreadsheets(relation: duckdb.DuckDBPyRelation, rows: str) -> str:
     names = ", ".join(f"c{number}" for number in range(len(columns)))
     return f"(SELECT {', '.join(columns)} FROM {rows} AS answer({names}))"
 
+
+NESTED = frozenset({"list", "array", "map", "struct", "union"})
+"""The kinds of types whose values hold others, as DuckDB names them."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 

@@ -44,10 +44,9 @@ from aind_etl.warehouse.info import read_info_of_file, write_info
 
 STORAGE_VERSION = "v1.0.0"
 """The file format written: the one that every DuckDB client from 1.0 on can open."""
-_BUILD_CONFIG = READ_CONFIG | {
-    "storage_compatibility_version": STORAGE_VERSION,
-    "memory_limit": "512MB",
-}
+_BUILD_CONFIG = READ_CONFIG | {"memory_limit": "512MB"}
+# A third of DuckDB's own: one of 122,880 documents does not fit the memory, and is written twice.
+_ROW_GROUP_ROWS = 40_960
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +128,16 @@ def build_warehouse(
         every_table = _tables(lake)
         files = _files(lake)
         facts = _facts(lake, _fingerprint(lake, sql))
-        with duckdb.connect(building, config=_BUILD_CONFIG) as connection:
+        with duckdb.connect(":memory:", config=_BUILD_CONFIG) as connection:
             connection.execute("SET TimeZone = 'UTC'")
+            # The name that the database has where the file is opened: views may be qualified with
+            # it.
+            name = quote_identifier(building.stem)
+            connection.execute(
+                f"ATTACH {quote_text(str(building))} AS {name} "
+                f"(STORAGE_VERSION {quote_text(STORAGE_VERSION)}, ROW_GROUP_SIZE {_ROW_GROUP_ROWS})"
+            )
+            connection.execute(f"USE {name}")
             register_filesystem(connection, lake)
             for table in every_table:
                 progress(table.name)
@@ -146,7 +153,7 @@ def build_warehouse(
             connection.commit()
             _apply_sql(connection, sql, progress)
             write_info(connection, facts)
-            connection.execute("CHECKPOINT")
+            connection.execute(f"CHECKPOINT {name}")
         rows = _count_rows(building)
         with connect(building) as connection:
             validate(connection)

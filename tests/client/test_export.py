@@ -26,6 +26,8 @@ from aind_etl.warehouse.connection import connect
 from aind_etl.warehouse.sql_files import Kind, read_sql_files
 
 MARTS = [file.name for file in read_sql_files(Kind.MART)]
+# Its columns are lists, for those who read them in Python and SQL.
+MARTS.remove("mle_fits")
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +120,7 @@ def test_texts_infinities_and_long_names_survive_excel(built, tmp_path):
     formula, link, *rest = opened[long[:31]][2]
     assert (formula.value, formula.data_type) == ("=1+1", "s")
     assert link.hyperlink is None
-    assert [cell.value for cell in rest][:3] == ["inf", "nan", "[1, 2]"]
+    assert [cell.value for cell in rest][:3] == ["inf", "nan", "[1,2]"]
     assert str(rest[3].value) == "08:39:12"
     assert len(rest[4].value) == 32_767
     assert rest[5].value is True

@@ -383,8 +383,10 @@ def test_a_check_of_a_sound_warehouse_passes(lived_in: World, file: Path) -> Non
     assert lived_in.offending(file.stem) == []
 
 
-@pytest.mark.parametrize("file", MARTS, ids=lambda file: file.stem)
-def test_a_mart_has_no_nested_columns(lived_in: World, file: Path) -> None:
+@pytest.mark.parametrize(
+    "file", [file for file in MARTS if file.stem != "mle_fits"], ids=lambda file: file.stem
+)
+def test_a_mart_for_every_tool_has_no_nested_columns(lived_in: World, file: Path) -> None:
     lived_in.build_marts()
     types = {row["column_type"] for row in lived_in.rows(f"DESCRIBE {file.stem}")}
     assert types <= {"VARCHAR", "BOOLEAN", "SMALLINT", "INTEGER", "BIGINT", "DOUBLE", "DATE"}
@@ -511,6 +513,7 @@ def test_latest_analyses_has_the_columns_of_analyses(world: World) -> None:
 
 
 def test_mle_fitting_has_the_familiar_columns(world: World) -> None:
+    world.build_marts()
     described = {
         row["column_name"]: row["column_type"] for row in world.rows("FROM (DESCRIBE mle_fitting)")
     }
@@ -521,7 +524,7 @@ def test_mle_fitting_has_the_familiar_columns(world: World) -> None:
 
 def test_mle_fitting_shows_a_prototype_fit(world: World) -> None:
     world.fit("p", parameters={"learn_rate": 0.4, "biasL": None}, folds=[0.6, 0.7, 0.5])
-    (row,) = world.rows("SELECT * FROM mle_fitting")
+    (row,) = world.mart("mle_fitting")
     assert row["_id"] == "p"
     assert row["params"] == {"biasL": None, "learn_rate": 0.4}
     assert row["prediction_accuracy_test"] == [0.6, 0.7, 0.5]
@@ -549,7 +552,7 @@ def test_mle_fitting_shows_a_framework_fit(world: World) -> None:
             position=position,
             url=url,
         )
-    (row,) = world.rows("SELECT * FROM mle_fitting")
+    (row,) = world.mart("mle_fitting")
     assert row["CO_asset_id"] == ["s3://b/1", "s3://b/2"]
     assert row["analysis_tag"] == "aind-analysis-framework v0.2"
     assert row["pipeline_source"] == "aind analysis framework"
@@ -561,7 +564,7 @@ def test_mle_fitting_has_fits_of_every_outcome_and_no_other_analyses(world: Worl
     world.skipped("b", "685641_2023-10-04", "WSLS")
     world.fit("c", analysis_name="Bayesian fitting")
     world.analysis("d")
-    rows = world.rows('SELECT * FROM mle_fitting ORDER BY "_id"')
+    rows = world.mart("mle_fitting")
     assert [row["status"] for row in rows] == ["success", "skipped. valid trials < 50"]
     assert rows[1]["params"] is None
     assert rows[1]["prediction_accuracy_test"] is None
@@ -573,7 +576,7 @@ def test_mle_fitting_has_no_list_where_a_measure_is_missing_in_all_folds(world: 
         "UPDATE cross_validation SET prediction_accuracy_test_bias_only = NULL,"
         " prediction_accuracy_fit = CASE WHEN fold = 1 THEN 0.7 END"
     )
-    (row,) = world.rows("SELECT * FROM mle_fitting")
+    (row,) = world.mart("mle_fitting")
     assert row["prediction_accuracy_test_bias_only"] is None
     assert row["prediction_accuracy_fit"] == [None, 0.7]
 
@@ -582,7 +585,7 @@ def test_processes_of_one_document_keep_their_own_parameters(world: World) -> No
     world.fit("a", parameters={"learn_rate": 0.1})
     world.fit("a", agent="WSLS", process_index=1, parameters={"biasL": 0.2})
     world.fit("a", source_collection="dynamic-foraging-analysis", parameters={"biasL": 0.3})
-    rows = world.rows("SELECT * FROM mle_fitting ORDER BY params")
+    rows = sorted(world.mart("mle_fitting"), key=lambda row: [*row["params"].items()])
     assert [row["params"] for row in rows] == [
         {"biasL": 0.2},
         {"biasL": 0.3},
