@@ -17,7 +17,7 @@ from aind_etl.errors import ConfigurationError
 from aind_etl.text import suggest, without_credentials
 
 WarehouseLocation: TypeAlias = Path | str
-"""Where a warehouse stands: the path of a file, or the URL of an object."""
+"""The location of a warehouse: the path of a file, or the URL of an object."""
 
 _PREFIX = "AIND_ETL_"
 _FOR_CONTAINERS = f"{_PREFIX}IMAGE"
@@ -68,7 +68,7 @@ class Settings(BaseSettings):
         Largest share of a collection, from 0 to 1, that one pass may find gone, and of a table
         that may be missing from one publication to the next.
     results_root
-        A folder, or an ``s3://bucket/prefix``, that stands in for ``s3://`` in the addresses of
+        A folder, or an ``s3://bucket/prefix``, that replaces ``s3://`` in the addresses of
         result folders.
     s3_anon
         Whether the object store is asked without credentials.
@@ -77,7 +77,7 @@ class Settings(BaseSettings):
     s3_concurrency
         Largest number of requests under way at a time.
     results_look_back_days
-        A result folder that was empty or incomplete is looked at again until its record arrived
+        An empty or incomplete result folder is checked again until its record arrived
         longer ago than this.
     session_table
         Address of the folder in which the session table lies.

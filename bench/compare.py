@@ -16,8 +16,9 @@ from typing import Any
 
 from measures import Measure, World, Worlds, all_measures, making_worlds
 from measuring import HERE, OTHERS_PYTHON, FailedError, Run, conditions, run, summary
+from revisions import Bench, compare_revisions, show_revisions, sides_of
 from rich.console import Console
-from world import Sizes, read_dump, server, simulate
+from world import Sizes, originals, read_dump, server, simulate
 
 _BEGIN = "<!-- What follows is written by `make bench`. -->"
 _END = "<!-- What precedes is written by `make bench`. -->"
@@ -32,6 +33,7 @@ def main() -> None:
     )
     parser.add_argument("--only", default="", help="only measures with this text in their name")
     parser.add_argument("--dump", type=Path, help="a collection's .jsonl made before")
+    parser.add_argument("--against", metavar="REV", help="measure only this checkout against REV")
     parser.add_argument("--results", type=Path, default=HERE, help="folder for what is written")
     given = parser.parse_args()
     console = Console(stderr=True)
@@ -49,6 +51,15 @@ def main() -> None:
         documents = (
             read_dump(given.dump) if given.dump else simulate(folder / "world", sizes.documents)
         )
+        if given.against:
+            sides = sides_of(given.against, folder / "sides")
+            base = originals(documents)
+            bench = Bench(sides, address, folder / "sides", base, sizes, given.runs)
+            try:
+                compare_revisions(given.against, bench, say)
+            finally:
+                Console().print(show_revisions(sides), soft_wrap=True, markup=False)
+            return
         with making_worlds(address, folder, documents[: sizes.documents], sizes, say) as worlds:
             chosen = [one for one in all_measures(worlds) if given.only in one.name]
             record = {

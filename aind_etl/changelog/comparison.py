@@ -108,11 +108,11 @@ class Comparison:
             )
 
     def met(self) -> pl.DataFrame:
-        """Return the records that were met."""
+        """Return the records that the pass has seen."""
         return self._met
 
     def looked_into(self) -> pl.DataFrame:
-        """Return the documents met, as far as they were looked into and can be recognised now.
+        """Return the documents that were parsed, with their raw hashes.
 
         Returns
         -------
@@ -122,7 +122,7 @@ class Comparison:
         return pl.concat(self._looked_into)
 
     def not_met(self) -> pl.DataFrame:
-        """Return the known records that were not met."""
+        """Return the known records that the pass has not seen."""
         return self._known.select("record_id").join(self._met, on="record_id", how="anti")
 
 

@@ -147,7 +147,7 @@ class RawHashes:
         known
             What :meth:`known` returned of it.
         met
-            Column ``record_id``: the records that were met.
+            Column ``record_id``: the records that the pass has seen.
         looked_into
             Columns ``record_id``, ``content_hash`` and ``raw_hash`` of those that had other bytes.
         """
@@ -218,8 +218,7 @@ class RawHashes:
         except (pa.ArrowException, pl.exceptions.PolarsError, OSError, ValueError) as error:
             self._metadata = None
             _log.warning(
-                "What is known of the documents of %r by their bytes cannot be read (%s); all of "
-                "them are looked into",
+                "The cache of raw hashes of %r cannot be read (%s); every document is parsed",
                 self._collection,
                 str(error).splitlines()[0] if str(error) else type(error).__name__,
             )
@@ -253,7 +252,7 @@ class _HashedFile:
 def _checked_footer(file: BinaryIO) -> bytes:
     """Return the end of a side file's parquet, once it is known that all is as it was written.
 
-    Reading damaged parquet may end the process, and nobody would repair this file by hand.
+    Reading damaged parquet may end the process, and this file is not repaired by hand.
 
     Raises
     ------

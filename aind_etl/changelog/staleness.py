@@ -56,7 +56,7 @@ class StalenessReport:
     behind
         The collections, or their shards, that the lake is behind of.
     unanswered
-        Why a collection could not be looked at, by its name.
+        Why a collection could not be checked, by its name.
     """
 
     present: list[str]
@@ -224,7 +224,7 @@ def _late(within: timedelta) -> "Future[_T]":
     late.set_exception(
         SourceError(
             f"The source did not answer within {within.total_seconds():g} seconds. Look at the "
-            "server and the network; it is asked again."
+            "server and the network; the next check tries again."
         )
     )
     return late

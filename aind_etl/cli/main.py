@@ -30,7 +30,7 @@ def main() -> None:
     except KeyboardInterrupt:
         say(err, "Interrupted. What was written is whole; run again to go on.")
         sys.exit(INTERRUPTED)
-    except Exception as error:  # noqa: BLE001 - nobody is shown a traceback
+    except Exception as error:  # noqa: BLE001 - users are shown no traceback
         say(err, ("Error:", "bold red"), f" {_report_of(error)}")
         sys.exit(AindEtlError.exit_code)
 

@@ -142,7 +142,7 @@ def figures(
     """Download the figures of fitted sessions, named after session, agent and record.
 
     Which there are is asked of the warehouse. Figures that are there already are not downloaded
-    again; interrupted, run it again to go on. Those that could not be had are listed.
+    again; interrupted, run it again to go on. Those that could not be downloaded are listed.
 
     One mouse's: `aind-etl figures figures --subject 652324`.
     One model's of a day: `aind-etl figures figures --date 2026-04-15 --agent

@@ -1,4 +1,4 @@
-"""The arguments of calls from notebooks: what is accepted, and what is said where it is not."""
+"""The arguments of calls from notebooks: validation, and messages for wrong ones."""
 
 import inspect
 from collections.abc import Callable, Iterable

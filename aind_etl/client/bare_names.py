@@ -74,7 +74,7 @@ def _anywhere(name: str, value: object) -> dict[str, Any]:
         return {paths[0]: value}
     return {
         "$or": [
-            # A test such as $ne is met by documents without a value at the path.
+            # A test such as $ne matches documents without a value at the path.
             {path: value} if path == name else {"$and": [{path: {"$exists": True}}, {path: value}]}
             for path in paths
         ]

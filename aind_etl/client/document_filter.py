@@ -31,7 +31,7 @@ class Order(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """The value is of the type of another, and stands so to it."""
+    """The value has the type of another, and compares to it as the order says."""
 
     order: Order
     value: Scalar
@@ -233,7 +233,7 @@ def _at(path: str, value: object) -> Condition:
 
 def _tests(path: str, tests: Mapping[str, Any]) -> Condition:
     if "$options" in tests and "$regex" not in tests:
-        raise ArgumentError(f"At '{path}' stands '$options' without a '$regex'.")
+        raise ArgumentError(f"'$options' at '{path}' needs a '$regex' beside it.")
     return _all_of(
         [
             _test(path, operator, value, tests)
@@ -364,7 +364,7 @@ def _unknown_operator(operator: str, place: str, known: Sequence[str]) -> Argume
     others = _COMBINING if known is _TESTING else _TESTING
     if operator in others:
         where = "at a path" if operator in _TESTING else "outside of paths"
-        hint = f"It stands {where}."
+        hint = f"It belongs {where}."
     else:
         hint = suggest(operator, known)
     return ArgumentError(f"The operator '{operator}' at {place} is not understood. {hint}")

@@ -43,7 +43,7 @@ _BATCH_ROWS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A table that was handed on.
+    """An exported table.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Exported:
     left_out
         Rows that did not fit a sheet of Excel.
     path
-        The file they stand in.
+        The file they were written to.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Exported:
 
 @dataclass(frozen=True, slots=True)
 class _Described:
-    """A table of the warehouse and what is said of it."""
+    """A table of the warehouse with its comment."""
 
     name: str
     comment: str

@@ -180,7 +180,7 @@ class DocumentSql:
         return name
 
     def _compares(self, value: str, order: Order, other: float) -> str:
-        """Return SQL that is true where a value is a number that stands so to another."""
+        """Return SQL that is true where a value is a number that compares so to another."""
         extended = f"coalesce({value}->>'/$numberDouble', {value}->>'/$numberDecimal')"
         number = (
             f"CASE WHEN json_type({value}) IN ('DOUBLE', 'BIGINT', 'UBIGINT') "
@@ -192,7 +192,7 @@ class DocumentSql:
             is_strict = order in {Order.GREATER, Order.LESS}
             return "FALSE" if is_strict else f"isnan({number})"
         if math.isfinite(other) and other == int(other):
-            # Whole numbers are told apart where floats are not.
+            # Integers are compared exactly, as floats are not.
             bound = f"{self._bind(int(other))}::HUGEINT"
             as_whole = _IS_WHOLE.format(value)
             if abs(other) > _FIRST_INEXACT:

@@ -1,6 +1,6 @@
 """Which records of a collection meet a filter of documents.
 
-The documents are asked, as JSON; columns of `analyses` narrow down which of them.
+The filter is evaluated on the JSON of documents; columns of `analyses` narrow them down first.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -84,7 +84,7 @@ def verdict(lake: Lake, warehouse: WarehouseLocation, failed_run: str = "") -> V
     Parameters
     ----------
     lake, warehouse
-        What is looked at.
+        What is checked.
     failed_run
         The run that failed last and was not made up for, in words.
     """

@@ -78,7 +78,7 @@ class Column:
 
     @property
     def is_read(self) -> bool:
-        """Whether the value stands in documents of any format."""
+        """Whether the value is read from documents of any format."""
         return any(origin.paths for origin in self.origins.values())
 
 
@@ -440,7 +440,7 @@ ANALYSES = (
     Column(
         "code_url",
         V,
-        "Where the analysis code stands.",
+        "Where the analysis code is published.",
         framework=at(f"{PROCESS}.code.url"),
     ),
     Column(
@@ -609,8 +609,8 @@ ATTRIBUTES = (
     Column(
         "section",
         V,
-        "Where the value stood: `parameters` of the analysis, its `outputs`, or elsewhere in the "
-        "`record`.",
+        "Where in the document the value is: `parameters` of the analysis, its `outputs`, or "
+        "elsewhere in the `record`.",
         prototype=derived(
             "`analysis_spec.analysis_args` are parameters, `analysis_results` outputs, all else "
             "record"
@@ -652,7 +652,7 @@ FOLDER_SIZE = Column("size_bytes", DataType.BIGINT, "Size of all files in the fo
 FOLDER_CHECKED_AT = Column(
     "checked_at",
     DataType.TIMESTAMPTZ,
-    "When the folder was first found as it is; looked at again since, it was the same.",
+    "When the folder was first found in this state; later checks found no change.",
     required=True,
 )
 
@@ -692,7 +692,7 @@ RESULT_FILES = (
     Column(
         "checked_at",
         DataType.TIMESTAMPTZ,
-        "When the file was first found as it is; looked at again since, it was the same.",
+        "When the file was first found in this state; later checks found no change.",
     ),
 )
 
@@ -829,7 +829,7 @@ OTHER_ROWS = Column(
     "other_rows",
     V,
     "The further rows that the session table has of this session, as a list in JSON; NULL where "
-    "there is one only. The row with the most finished trials stands here.",
+    "there is one only. The row with the most finished trials is kept.",
 )
 SESSIONS_MADE = (PRINCIPAL_INVESTIGATOR, OTHER_ROWS)
 """What `sessions` has beyond the columns of the session table, where there is one."""

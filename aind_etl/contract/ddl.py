@@ -17,7 +17,7 @@ def quote_text(text: str) -> str:
 def create_table(table: Table) -> str:
     """Return the statement that creates a table.
 
-    NOT NULL stands on the columns that are never empty. Keys are not declared: an index would
+    Columns that are never empty are NOT NULL. Keys are not declared: an index would
     cost every publish more than the checks that prove the same.
     """
     columns = ",\n  ".join(

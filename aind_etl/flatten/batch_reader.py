@@ -71,7 +71,7 @@ class Taken:
 
 
 class ShapeReader:
-    """Takes documents apart together, and remembers the shapes it has met."""
+    """Parses documents of one shape together, and remembers the shapes it has seen."""
 
     def __init__(self) -> None:
         self._shapes: dict[_Key, list[Shape]] = {}

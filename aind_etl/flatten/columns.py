@@ -247,7 +247,7 @@ class Gathered:
 
 
 def _place(path: str, index: int) -> str:
-    """Return where a list or an object of the contract stands in the process at ``index``."""
+    """Return the path of a list or an object of the contract in the process at ``index``."""
     place = path.removesuffix("[]").removesuffix(".*").replace("[]", f"[{index}]", 1)
     return place.partition("[]")[0]  # Of objects in a list, the list.
 

@@ -89,9 +89,9 @@ class Process:
     index
         Its position in the document.
     values
-        What stood at each path of the contract: a scalar, a list for ``[]``, an object for ``*``.
+        The value at each path of the contract: a scalar, a list for ``[]``, an object for ``*``.
     attributes
-        What stood elsewhere.
+        The values at other paths.
     agent_options
         The agent's keyword arguments in the specification, which are attributes as well.
     overruled
@@ -189,7 +189,7 @@ def _parse(record_id: str, text: str) -> dict[str, Any]:
 
 
 def _unwrap(value: Any) -> Any:  # noqa: ANN401 - any JSON in, any value out
-    """Return a document with extended JSON replaced by the values it stands for."""
+    """Return a document with extended JSON replaced by the values it encodes."""
     if isinstance(value, list):
         return [_unwrap(inner) for inner in value]
     if not isinstance(value, dict):
@@ -261,7 +261,7 @@ def _take_process(entry: dict[str, Any], process: Process) -> None:
 
 @cache
 def _process_place(index: int) -> tuple[str, Sections]:
-    """Return where a process stands in its document, and the sections below it."""
+    """Return the path of a process in its document, and its sections."""
     place = f"{PROCESSES}[{index}]."
     return place, (
         (f"{place}code.parameters.", "parameters"),

@@ -59,7 +59,7 @@ def tree(pipeline_format: str) -> dict[str, Node]:
     for path in LEFT_IN_DOCUMENTS:
         *way, last = f"{FIT[pipeline_format]}.{path}".split(".")
         descend(tree, way)[last] = None
-    tree["_id"] = None  # The record id is made of it, whatever its type.
+    tree["_id"] = None  # The record id is derived from it, whatever its type.
     if pipeline_format == "framework":
         # The entries of this list are walked one by one, along a tree of their own.
         descend(tree, ["processing"])["data_processes"] = None

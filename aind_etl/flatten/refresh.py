@@ -109,7 +109,7 @@ def _refresh(
                 collection, {"table_sizes": lake.tables.table_sizes(collection), "log_gaps": gaps}
             )
         return RefreshReport(collection)
-    # Where nothing is known to be flattened, rows may be left that no document stands behind.
+    # Where nothing is known to be flattened, rows without a document may be left.
     rebuild = rebuild or through == 0
     changed = _changed_records(lake, collection, through)
     removed = changed.filter(pl.col("operation") == "delete").height

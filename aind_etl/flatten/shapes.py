@@ -155,7 +155,7 @@ class Shape:
     pipeline_format
         Their format.
     processes
-        What becomes of their values.
+        How their values are converted.
     constants
         Positions of the pieces that are the same in all of them.
     constant_hashes
@@ -201,7 +201,7 @@ def learn(text: str) -> Shape | None:
     Returns
     -------
     Shape or None
-        None where only the plain reader can tell what becomes of such documents.
+        None where only the plain reader can convert such documents.
     """
     try:
         return _Learner(text).shape()

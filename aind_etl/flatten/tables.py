@@ -254,7 +254,7 @@ def _fit_parameters(analyses: pl.DataFrame) -> pl.DataFrame:
             on="row",
         )
         .with_columns(
-            # Without a list of the fitted ones, nobody knows which were.
+            # Without a list of the fitted ones, it is unknown which were.
             is_fitted=pl.when("names_fitted").then(pl.col("is_named").fill_null(value=False)),
             at_bound=((value - lower).abs() <= tolerance) | ((upper - value).abs() <= tolerance),
         )

@@ -14,7 +14,7 @@ _NOT_FLATTENING = "refresh.py"
 def flattener_version() -> str:
     """Return a text that differs whenever the code that makes rows of documents does.
 
-    It follows from that code itself, so that nobody has to remember to raise a number: rows
+    It is a hash of that code, so that no one has to remember to raise a number: rows
     flattened by another version, and documents it rejected, are flattened again.
     """
     digest = sha256()

@@ -138,7 +138,7 @@ class ChangeLog:
         ------
         DataError
             Two files hold some of the same batches, and neither holds all of the other's; or a
-            file that must be looked into is damaged.
+            file that must be read is damaged.
         """
         names = self._files.counting(self._files.names(log_folder(self.collection)))
         for_shard: dict[Shard, list[LogFile]] = {}

@@ -217,7 +217,7 @@ class Lake:
 
     @contextmanager
     def tables_lock(self, collection: str) -> Iterator[None]:
-        """Hold still the tables made of a collection's change log; wait until they stand still.
+        """Lock the tables derived from a collection's change log; wait until the lock is free.
 
         Writers that replace rows of several tables hold it, and so do readers that read
         them all merge_states. Seen whole, those of every shard are held.
@@ -263,7 +263,7 @@ class Lake:
         return f"{purpose}-{self._lock_name(collection)}"
 
     def table_lock(self, table: Table) -> AbstractContextManager[None]:
-        """Hold still a table that lies in one file; wait until it stands still."""
+        """Lock a table that is one file; wait until the lock is free."""
         return self.storage.lock(
             f"table={table.name}",
             f"the table {table.name!r} of {self}",

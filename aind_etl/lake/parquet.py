@@ -53,7 +53,7 @@ def write_parquet(  # noqa: PLR0913 - what is written, and where
     Returns
     -------
     bool
-        Whether it was written; a file that stands there already is left alone.
+        Whether it was written; an existing file is left in place.
     """
     schema = arrow_schema(table)
     if facts is not None:

@@ -253,7 +253,7 @@ class Tables:
         rows
             Its rows.
         facts
-            What to write about the file, to be had from :meth:`facts`.
+            What to record about the file, from :meth:`facts`.
 
         Returns
         -------

@@ -23,7 +23,7 @@ _EXAMPLES = 20
 
 @dataclass(frozen=True, slots=True)
 class _Warning:
-    """A question whose answer should be empty.
+    """A query that should return no rows.
 
     Attributes
     ----------
@@ -128,7 +128,7 @@ _WARNINGS = (
     _Warning(
         tables.RESULT_FILES.name,
         "no_result_file_is_missing",
-        "Every successful fit that was looked at has its result file and its figure.",
+        "Every successful fit that was checked has its result file and its figure.",
         """
         SELECT * FROM missing_result_files
         """,
@@ -169,9 +169,9 @@ def _all_warnings() -> list[_Warning]:
 def warnings(
     context: dg.AssetCheckExecutionContext, etl: dg.ResourceParam[Etl]
 ) -> Iterator[dg.AssetCheckResult]:
-    """Ask the published warehouse each of the questions, or those of the assets chosen.
+    """Run the queries on the published warehouse, or those of the selected assets.
 
-    Where the run has found nothing to publish, only what depends on time is asked again.
+    Where the run has found nothing to publish, only the checks that depend on time run.
     """
     is_new = was_published(context)
     asked = [

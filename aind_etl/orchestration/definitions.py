@@ -19,7 +19,7 @@ from aind_etl.orchestration.sensors import all_sensors
 from aind_etl.settings import load_settings
 
 SOURCE_RETRIES = 3
-"""How often a step of a run that nobody waits for asks a source again."""
+"""How often a step of a background run retries its source."""
 
 
 def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:

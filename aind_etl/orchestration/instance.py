@@ -70,7 +70,7 @@ def run_everything(etl: Etl, pass_kind: Pass, *, with_results: bool = True) -> l
     pass_kind
         How thoroughly the collections are compared with the change log.
     with_results
-        Whether the result folders are looked at as well.
+        Whether the result folders are checked as well.
 
     Returns
     -------

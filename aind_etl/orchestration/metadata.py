@@ -142,7 +142,7 @@ def partition_metadata(
 def data_version(lake: Lake, table: Table, collection: str) -> dg.DataVersion:
     """Return a version of one collection's rows of a table that differs whenever they may.
 
-    What is made of them is then known to be up to date when a run writes nothing.
+    Downstream assets then stay up to date when a run writes nothing.
     """
     folder = f"{table.name}/collection={collection}"
     marks = sorted(lake.storage.marks(folder, ".parquet").items())

@@ -89,7 +89,7 @@ class Etl:
         Raises
         ------
         dagster.RetryRequested
-            The source could not be read, and may be asked again.
+            The source could not be read; a retry may help.
         """
         try:
             yield

@@ -194,7 +194,7 @@ def evaluate_source(
     planned = planned_partitions(lake, arrivals.present)
     for collection in arrivals.present:
         for overdue in overdue_full_pass(lake, collection, now, FULL_PASS_OVERDUE):
-            # A shard that is about to be divided is read in full by those that come of it.
+            # A shard that is about to be divided is read in full by the new shards.
             if _key(overdue) in planned[collection]:
                 behind[_key(overdue)] = (overdue, Pass.FULL)
     for one in _failed_partitions(context.instance, now):
@@ -217,7 +217,7 @@ def evaluate_source(
         return dg.SkipReason("; ".join(notes) or "The lake is up to date with the source.")
     for note in notes:
         context.log.info(note)
-    # Only those asked for: what could not be looked at becomes a partition when it can.
+    # Only those requested: a collection that could not be checked becomes a partition later.
     asked = {partition_of(str(request.partition_key))[0] for request in requests}
     new, stale = new_and_stale(context.instance, {name: planned[name] for name in asked})
     changes: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = [
@@ -276,7 +276,7 @@ def evaluate_lake(
 
 
 def _has_just_ended(instance: dg.DagsterInstance, now: datetime) -> bool:
-    """Return whether a run ended well so lately that it may not have been looked at yet."""
+    """Return whether a run succeeded so recently that the other sensor may not have seen it."""
     ended = instance.get_run_records(
         dg.RunsFilter(
             statuses=[dg.DagsterRunStatus.SUCCESS],

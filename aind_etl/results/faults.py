@@ -1,4 +1,4 @@
-"""What goes wrong between a store and its reader: what passes, and what a user is told."""
+"""Errors of a store: which are transient, and the messages for users."""
 
 from typing import Any
 
@@ -66,7 +66,7 @@ def error_text(error: Exception) -> str:
 
 
 def problem_of(error: Exception) -> Problem:
-    """Return why something could not be had, for people.
+    """Return a message that says why something could not be read.
 
     Raises
     ------
@@ -85,15 +85,15 @@ def problem_of(error: Exception) -> Problem:
             "it, and remove it if it is none.",
         )
     if isinstance(error, FileNotFoundError) or status == _NOT_FOUND:
-        return Problem("gone", f"The file is no longer there ({said}). It is asked for again.")
+        return Problem("gone", f"The file is no longer there ({said}). The next run tries again.")
     if isinstance(error, PermissionError) or status in _REFUSED:
         return Problem(
             "refused",
             f"The store refuses access ({said}). If the bucket is not public, set "
-            "AIND_ETL_S3_ANON=false and give credentials; it is asked for again.",
+            "AIND_ETL_S3_ANON=false and give credentials; the next run tries again.",
         )
     if isinstance(error, ValueError):
         return Problem("refused", f"{said} was expected. Nothing can be read of this record.")
     return Problem(
-        "unreachable", f"The store could not be reached ({said}). It is asked for again."
+        "unreachable", f"The store could not be reached ({said}). The next run tries again."
     )

@@ -99,7 +99,7 @@ class DownloadReport:
     downloaded, present
         Numbers of figures written, and of those that were there already.
     missing
-        Those that could not be had, each with the reason.
+        Those that could not be downloaded, each with the reason.
     bytes
         Size of what was written.
     """
@@ -241,7 +241,7 @@ def newest_figures(lake: "Lake", store: "ResultStore", count: int) -> list[Figur
 
 def preview_of(content: bytes) -> bytes:
     """Return a small picture of a PNG, as PNG; empty where it is no picture."""
-    # Imported here: nobody else needs it.
+    # Imported here: nothing else needs it.
     from PIL import Image  # noqa: PLC0415
 
     small = BytesIO()

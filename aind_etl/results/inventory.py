@@ -51,7 +51,7 @@ class ResultLimits:
     Attributes
     ----------
     look_back
-        An empty or incomplete folder is looked at again until its record arrived longer ago.
+        An empty or incomplete folder is checked again until its record arrived longer ago.
     list_everything_after
         All folders of a collection are listed again after this time: that finds files that
         changed, and folders without a record.
@@ -68,13 +68,13 @@ class ResultFilesReport:
     Attributes
     ----------
     listed
-        Number of result folders looked at.
+        Number of result folders checked.
     present, missing, refused, unreachable
         Of these, how many hold files, are not there, may not be listed, could not be.
     removed
         Number of records whose rows went, as they are gone or have no folder any more.
     files
-        Number of files in the folders looked at.
+        Number of files in the checked folders.
     size_bytes
         Size of these files.
     partitions_written
@@ -108,7 +108,7 @@ def refresh_result_files(  # noqa: PLR0913 - each says something different of th
     Of the last, as far as the collections are known that share a bucket: once all are loaded,
     :func:`refresh_unclaimed_folders` decides.
 
-    Interrupted, it loses the batch in hand; run again, it goes on from there.
+    An interruption loses the current batch; the next run continues from there.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def refresh_result_files(  # noqa: PLR0913 - each says something different of th
 def refresh_unclaimed_folders(lake: Lake) -> int:
     """Take what a record of any collection claims out of `unclaimed_folders`.
 
-    Collections share buckets, and are loaded one after the other: which folders belong to nobody
+    Collections share buckets, and are loaded one after the other: which folders no record claims
     is known only once all of them are.
 
     Returns
@@ -255,7 +255,7 @@ def remove_gone(
 
 
 def _due(lake: Lake, collection: str, records: pl.DataFrame, recent: datetime) -> pl.DataFrame:
-    """Return the records whose folder must be looked at."""
+    """Return the records whose folder must be checked."""
     folders = lake.tables.scan(tables.RESULT_FOLDERS, collection).select(
         *KEY, "status", "checked_at", known_location="location"
     )
@@ -307,8 +307,8 @@ def _list_home(
 def _with_time_of_change(table: Table, rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
     """Return rows so that those which are known as they are keep their time.
 
-    What was looked at and found the same leaves its file in the lake alone. A record that changed
-    since gets the time of this look, or it would be looked at by every run.
+    An unchanged folder leaves its file in the lake in place. A record that changed
+    since gets the time of this check, or every run would check it.
     """
     schema = polars_schema(table)
     same = [name for name in schema if name != "checked_at"]
@@ -344,7 +344,7 @@ class _Done:
         files: pl.DataFrame,
         problems: list[tuple[str, str, str]] | None = None,
     ) -> None:
-        """Write the rows of records whose folders were looked at.
+        """Write the rows of records whose folders were checked.
 
         Parameters
         ----------

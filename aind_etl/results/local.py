@@ -1,4 +1,4 @@
-"""Result folders on a disk, below a folder that stands in for ``s3://``."""
+"""Result folders on a disk, below a folder that replaces ``s3://``."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ from aind_etl.results.folders import (
 
 
 class LocalBackend:
-    """Folders on a disk, below one that stands in for ``s3://``."""
+    """Folders on a disk, below one that replaces ``s3://``."""
 
     ranges: Sequence[Bounds] = (ALL_NAMES,)
 
@@ -32,7 +32,7 @@ class LocalBackend:
         """Open the store; raise a :class:`ConfigurationError` where that is impossible."""
         if not self._root.is_dir():
             raise ConfigurationError(
-                f"The folder {self.name!r} that stands in for s3:// does not exist. Set "
+                f"The folder {self.name!r} that replaces s3:// does not exist. Set "
                 "AIND_ETL_RESULTS_ROOT to a folder with <bucket>/<key>/, or to an s3:// address."
             )
 

@@ -245,7 +245,7 @@ def _without_population(content: bytes) -> bytes:
 
 
 def _first(content: bytes, sign: bytes, begin: int, end: int) -> int:
-    """Return where a sign first stands from ``begin`` on; ``end`` where it does not before it."""
+    """Return the first position of a character from ``begin`` on, at most ``end``."""
     found = content.find(sign, begin, end)
     return found if found >= 0 else end
 

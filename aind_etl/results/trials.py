@@ -60,7 +60,7 @@ class TrialsReport:
     rejected
         Number of records whose result file cannot be taken.
     unreachable
-        Number of records whose result file could not be had, and is asked for again.
+        Number of records whose result file could not be read; the next run retries it.
     without_result
         Number of successful analyses for which there is no result file.
     removed
@@ -96,7 +96,7 @@ def refresh_trials(  # noqa: PLR0913 - each says something different of the work
 ) -> TrialsReport:
     """Bring `trials`, `analyses_latents`, `other_latents` and `rejected_results` up to date.
 
-    Interrupted, it loses the batch in hand; run again, it goes on from there.
+    An interruption loses the current batch; the next run continues from there.
 
     Parameters
     ----------

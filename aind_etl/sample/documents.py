@@ -29,7 +29,7 @@ _LIKELIHOOD_IN_CROSS_VALIDATION_SINCE = datetime.fromisoformat("2025-07-01")
 
 @dataclass(frozen=True)
 class Record:
-    """A document, and what it was made of.
+    """A document, and the plan that it follows.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def fitting_results(fit: Fit, run: Run) -> Document:
     fit
         The fit.
     run
-        The run it was made in, which says whether cross-validation is told, and how.
+        Its run, which decides whether and how cross-validation is recorded.
     """
     agent = fit.agent
     bounds = list(agent.bounds.values())
@@ -146,7 +146,7 @@ def listed_latents(latents: Latents, *, gap: float | None) -> Document:
     latents
         The latent variables.
     gap
-        What stands where there is no value: NaN in files, nothing in the database.
+        The placeholder for a missing value: NaN in files, nothing in the database.
     """
     return {name: _with_gaps(values.tolist(), gap) for name, values in latents.items()}
 

@@ -112,7 +112,7 @@ class _QLearning(Dynamics):
     def __init__(self, parameters: Parameters) -> None:
         super().__init__(parameters)
         rewarded, unrewarded = parameters["learn_rate_rew"], parameters["learn_rate_unrew"]
-        # What becomes of a side's value, by the side's part in the trial: not chosen, chosen
+        # How a side's value changes, by the side's role in the trial: not chosen, chosen
         # in vain, chosen and rewarded.
         self._retained = np.stack(
             [1.0 - parameters["forget_rate_unchosen"], 1.0 - unrewarded, 1.0 - rewarded]

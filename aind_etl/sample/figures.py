@@ -24,7 +24,7 @@ _CURVES = (
     ("loss_count", None, "tab:orange", "loss count / highest"),
 )
 _RIGHT, _LEFT = 1.12, -0.12
-# Kind of trial (right chosen, rewarded): where its tick stands, how long it is, its colour.
+# Kind of trial (right chosen, rewarded): position of its tick, its length, its colour.
 _TICKS = {
     (True, True): (_RIGHT, 9, "black"),
     (True, False): (_RIGHT, 5, "darkgray"),

@@ -1,7 +1,7 @@
 """Fits: a cheap maximum likelihood of every agent for every session, with cross-validation.
 
 A fit draws parameter candidates, some near the subject's disposition and some anywhere within
-the bounds, takes the likeliest, and looks once more close to it. Everything that is said of a fit
+the bounds, takes the likeliest, and looks once more close to it. Everything recorded of a fit
 (information criteria, likelihoods per trial, accuracies) follows from the probabilities of the
 choices, so that all numbers agree with each other and with the latent variables.
 """

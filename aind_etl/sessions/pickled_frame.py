@@ -131,7 +131,7 @@ _ARRAYS = (
     *("Float32Dtype", "Float64Dtype"),
 )
 _MODULES: dict[tuple[str, ...], tuple[str, ...]] = {
-    # pandas 3 names its public modules, earlier ones those in which the code stands.
+    # pandas 3 names its public modules, earlier ones the modules that define the code.
     ("pandas", "pandas.core.frame"): (_FRAME,),
     ("pandas.core.internals.managers", "pandas.core.internals"): (_MANAGER,),
     ("pandas._libs.internals",): (_BLOCK,),

@@ -189,7 +189,7 @@ def _one_row_per_session(keyed: pl.DataFrame) -> pl.DataFrame:
     """Return one row per key, with the other rows of it as JSON.
 
     Two rows are one session when the file was saved twice on a day, or when the table holds it
-    twice. The one with the most finished trials stands, then the one with the most values; rows
+    twice. The one with the most finished trials is kept, then the one with the most values; rows
     that are the same in all are one.
     """
     distinct = keyed.unique(maintain_order=True)

@@ -82,7 +82,7 @@ def refresh_sessions(
 ) -> SessionsReport:
     """Bring the table `sessions` up to date with the session table in the store.
 
-    It is written only when one of the two files it is made of has another etag than before. What
+    It is written only when one of its two source files has another etag than before. What
     cannot be read never takes a table away: the one that was there stays, and the report says why.
 
     Parameters
@@ -198,9 +198,9 @@ def _read_files(store: "ResultStore", location: str) -> tuple[FileContent, FileC
 
 
 def _names(lake: "Lake", read: FileContent) -> tuple[dict[str, str], str]:
-    """Return subject to investigator, and what is to be said of it.
+    """Return the investigator of each subject, and a note for the user.
 
-    Where the mapping cannot be had, it is what the table says now.
+    Where the mapping cannot be read, the present table is used.
     """
     if read.problem is not None:
         note = f"{_INVESTIGATORS} cannot be read ({read.problem.message}). {_NO_NAMES}"

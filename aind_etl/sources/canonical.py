@@ -10,7 +10,7 @@ What cannot be read as a document at all gets an id of its own, made from its co
 stays as text: it is counted, kept and reported like any other.
 
 The **record id** is the ``_id`` as text, such that different ``_id`` never give the same text:
-a string as it stands, and anything else as ``_id:`` and its canonical JSON (``_id:5``,
+a string as it is, and anything else as ``_id:`` and its canonical JSON (``_id:5``,
 ``_id:{"$oid":"65f0…"}``), in which the keys of an object stay in their order, as MongoDB tells
 objects apart by it. The few strings that begin like a made id are written that way as well
 (``_id:"_id:5"``).
@@ -49,7 +49,7 @@ _MADE_ID_DIGITS = 32
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
 _LONG_NUMBER = b"0" * 19
 # The last two bytes of a little-endian double that is not finite are f0 to ff, and then 7f or ff.
-# A 7f is searched for as if it were ff: what is found too much is only looked at in vain.
+# A 7f is searched for as if it were ff: a false match costs only a second look.
 _ENDS = bytes.maketrans(bytes([*range(0xF0, 0xFF), 0x7F]), b"\xf0" * 15 + b"\xff")
 _NOT_FINITE = (b"\xf0\xff", b"\xff\xff")
 
@@ -57,7 +57,7 @@ _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
     datetime_conversion=DatetimeConversion.DATETIME_MS, tz_aware=False
 )
 _RELAXED = json_util.RELAXED_JSON_OPTIONS
-# Code is text and Int64 an integer to Python; what becomes of them is said in `_extended`.
+# Code is text and Int64 an integer to Python; `_extended` converts them.
 _UNSORTED = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
 _ENCODING = _UNSORTED | orjson.OPT_SORT_KEYS
 
@@ -86,7 +86,7 @@ class Document(NamedTuple):
 
 
 class RawDocument(NamedTuple):
-    """A document as its source wrote it, not looked into.
+    """A document as its source wrote it, not parsed yet.
 
     Attributes
     ----------
@@ -259,7 +259,7 @@ def _relax(key: str, inner: Any) -> Any:  # noqa: ANN401
             moment = inner["$numberLong"] if isinstance(inner, dict) else inner
             return {"$date": _date_text(moment)}
     except (KeyError, TypeError, ValueError, OverflowError):
-        pass  # Not what its key promises: an object like any other, kept as it stands.
+        pass  # Not what its key promises: an object like any other, kept as it is.
     return {key: _normalise(inner)}
 
 

@@ -271,7 +271,7 @@ def _split_bson(file: BinaryIO) -> Iterator[bytes]:
 def _split_json(file: BinaryIO) -> Iterator[bytes]:  # noqa: PLR0912 - one a kind of bracket
     """Yield the documents of a file of JSON: one array, or values one after the other.
 
-    Only strings and brackets are looked at, so that one malformed document does not take its
+    Only strings and brackets are parsed, so that one malformed document does not take its
     neighbours with it. Text between two documents that is no separator is a document of
     its own.
 
@@ -285,7 +285,7 @@ def _split_json(file: BinaryIO) -> Iterator[bytes]:  # noqa: PLR0912 - one a kin
     is_ended = False
     array: bool | None = None  # Whether the file is one array; unknown until its first bracket.
     begin = scanned = 0
-    # As much again as is held already: what is unfinished is not looked at ever again.
+    # As much again as is held already: an unfinished document is not scanned twice.
     while chunk := file.read(max(_CHUNK_BYTES, len(buffer))):
         buffer += chunk
         for match in _TOKEN.finditer(buffer, scanned):
@@ -352,7 +352,7 @@ def _expect_whole(text: bytes) -> None:
     Raises
     ------
     EOFError
-        It is none: the file was cut off, and nobody knows what else it lacks.
+        It is none: the file was cut off, and may lack more.
     """
     if document_from_json(text).record_id.startswith(UNREADABLE_PREFIX):
         raise EOFError("it ends within a document")

@@ -56,7 +56,7 @@ class SampleSource:
         Returns
         -------
         pathlib.Path
-            The folder that stands in for ``s3://``: it holds ``<bucket>/<key>/``.
+            The folder that replaces ``s3://``: it holds ``<bucket>/<key>/``.
         """
         made = folder / f"sessions={self._sessions}&seed={self._seed}"
         if not made.exists():

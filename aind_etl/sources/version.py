@@ -15,7 +15,7 @@ import aind_etl.sources.canonical
 def canonical_version() -> str:
     """Return a text that differs whenever the code that makes documents of bytes does.
 
-    It follows from that code itself and from what it stands on, so that nobody has to remember to
+    It is a hash of that code and its dependencies, so that no one has to remember to
     raise a number: hashes stored by another version are not used.
     """
     code = Path(aind_etl.sources.canonical.__file__).read_bytes()

@@ -16,7 +16,7 @@ from aind_etl.settings import WarehouseLocation
 
 
 class WarehouseFile(Protocol):
-    """A place where a warehouse stands, or is going to."""
+    """A place for a warehouse, whether or not there is one."""
 
     def exists(self) -> bool:
         """Return whether there is one."""
@@ -28,7 +28,7 @@ class WarehouseFile(Protocol):
         Raises
         ------
         ConfigurationError
-            There is no warehouse, or none can be had.
+            There is no warehouse, or it cannot be read.
         """
         ...
 
@@ -56,7 +56,7 @@ class WarehouseFile(Protocol):
         facts
             Its metadata.
         replacing
-            What stood here when the building began, from :meth:`current`.
+            The object when the build began, from :meth:`current`.
 
         Returns
         -------
@@ -66,7 +66,7 @@ class WarehouseFile(Protocol):
         Raises
         ------
         DataError
-            Something else stands here by now, and was left alone.
+            The object was replaced meanwhile; it is left in place.
         """
         ...
 

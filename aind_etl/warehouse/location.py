@@ -37,7 +37,7 @@ def file_beside(place: WarehouseLocation, name: str) -> Iterator[tuple[Warehouse
     Yields
     ------
     tuple of (WarehouseLocation, Path)
-        Where it stands afterwards, and the path to write it to.
+        Its final location, and the path to write it to.
 
     Raises
     ------

@@ -204,7 +204,7 @@ class ObjectWarehouse:
         """
         metadata = {name.replace("_", "-"): value for name, value in facts.items()}
         store = self._open_store()
-        # Whatever comes of it, what is known of the store is out of date.
+        # Whether this succeeds or not, the cached answer of the store is out of date.
         self._ask_at = 0.0
         if not store.put_file(self._name, building, metadata, replacing=replacing):
             raise DataError(
@@ -298,7 +298,7 @@ class ObjectWarehouse:
                 self._replace_copy(fetched, facts)
 
     def _replace_copy(self, path: Path, facts: "ObjectFacts") -> None:
-        """Make a file the copy; what is said of it before it lies there is believed by nobody."""
+        """Replace the copy; its description counts only once the file is in place."""
         path.chmod(_OWNER_READS)
         sync(path)
         copy = _Copy.of(path, facts)

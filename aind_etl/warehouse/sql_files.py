@@ -24,9 +24,7 @@ from aind_etl.contract import FLATTENED_TABLES, TABLES, tables
 from aind_etl.errors import ConfigurationError
 
 _WARNING = "A warning: "
-_READ_LATER = (
-    "rows of records that are gone are removed when the result folders are looked at next."
-)
+_READ_LATER = "rows of deleted records are removed when the result folders are next checked."
 _COLUMN = re.compile(r"--   (\w+): (\S.*)")
 
 
@@ -75,7 +73,7 @@ class SqlFile:
 
     @property
     def is_warning(self) -> bool:
-        """Whether a check speaks of what writers wrote, not of what was made of it."""
+        """Whether a check concerns the documents rather than the tables derived from them."""
         return _WARNING in self.comment
 
 

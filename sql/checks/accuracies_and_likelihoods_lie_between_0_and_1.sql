@@ -1,5 +1,5 @@
 -- Accuracies and likelihoods per trial, of fits and of their folds, lie between 0 and 1.
--- A warning: it speaks of what writers wrote, not of what was made of it.
+-- A warning: it concerns the documents, not the tables derived from them.
 WITH of_fits AS (
     UNPIVOT (
         SELECT

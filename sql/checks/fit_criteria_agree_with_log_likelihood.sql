@@ -1,7 +1,7 @@
 -- AIC, BIC and the likelihoods per trial of successful analyses follow from log_likelihood, k_model
 -- and n_trials, within a relative 1e-6.
 -- Where a document leaves one of them out there is nothing to compare.
--- A warning: it speaks of what writers wrote, not of what was made of it.
+-- A warning: it concerns the documents, not the tables derived from them.
 WITH fits AS (
     SELECT
         source_collection,

@@ -1,6 +1,6 @@
 -- k_model of an analysis is the number of its fitted, not clamped, parameters.
 -- Only where it has parameters, and each says whether it was fitted.
--- A warning: it speaks of what writers wrote, not of what was made of it.
+-- A warning: it concerns the documents, not the tables derived from them.
 WITH counted AS (
     SELECT
         source_collection,

@@ -1,7 +1,7 @@
 -- Every successful MLE fit says which session and agent it is of, and how likely the choices were.
 -- A session can only be known where the NWB name holds one, or subject and date are given. Other
 -- analyses need none of the three.
--- A warning: it speaks of what writers wrote, not of what was made of it.
+-- A warning: it concerns the documents, not the tables derived from them.
 SELECT
     source_collection,
     record_id,

@@ -2,10 +2,10 @@
 -- figure, how many files there are, and whether its trials were read.
 --
 --   result_folder_status: What was found at `result_location`, as `status` of result_folders; NULL
---     where nobody looked.
+--     where the folder was not checked.
 --   n_result_files: Files in the result folder.
 --   result_size_bytes: Size of these files together [bytes].
---   result_checked_at: When the result folder was last looked at.
+--   result_checked_at: When the result folder was last checked.
 --   result_json_url: Address of the file with the trial-by-trial variables, the fullest where there
 --     are several.
 --   figure_url: Address of the figure of the fitted session.

@@ -1,12 +1,12 @@
 -- One row per file that should lie in the result folder of a successful fit and does not:
--- `result_json`, `figure`, or both where the folder is missing. What was never looked at is not
+-- `result_json`, `figure`, or both where the folder is missing. What was never checked is not
 -- missing.
 --
 --   missing: `result_json` or `figure`.
 --   folder_status: What was found at the location, as `status` of result_folders.
 --   message: Why the folder could not be listed.
 --   location: The result folder.
---   checked_at: When the folder was last looked at.
+--   checked_at: When the folder was last checked.
 WITH files AS (
     SELECT
         source_collection,

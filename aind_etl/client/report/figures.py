@@ -310,7 +310,7 @@ FIGURES = (
         "coverage",
         "What is fitted, and what is missing",
         "The share of each month's sessions that have a successful fit of the agent. An empty "
-        "place is a month in which nobody used the agent. Mart: fit_coverage.",
+        "place is a month without fits of the agent. Mart: fit_coverage.",
         """
         SELECT
             strftime(session_month, '%Y-%m') AS month,

@@ -35,7 +35,7 @@ from aind_etl.warehouse.connection import connect
 from aind_etl.warehouse.info import read_info
 
 _HERE = Path(__file__).parent
-# More digits would be paid for by everybody who opens the page, and seen by nobody.
+# More digits would make the page larger, and are not visible.
 _DIGITS = 6
 # The end of the script that is kept: what lacks it was cut off.
 _WHOLE = "// aind-etl: to here"

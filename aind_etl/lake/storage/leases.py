@@ -61,7 +61,7 @@ class Lease:
 
     @property
     def is_held(self) -> bool:
-        """Whether the lease was renewed lately enough that nobody may have taken it over."""
+        """Whether the lease was renewed recently enough that no other process can hold it."""
         return time.monotonic() < self._valid_until
 
     def take(self) -> bool:

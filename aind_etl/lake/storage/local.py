@@ -95,7 +95,7 @@ class LocalStorage:
         Returns
         -------
         bool
-            False where the file stood there already with the same content, and was left alone.
+            False where the file already had this content and was left in place.
 
         Raises
         ------
@@ -123,7 +123,7 @@ class LocalStorage:
         """Open a new file that is removed unless it was moved, and locked while it is open."""
         folder = self.root / _STAGING
         folder.mkdir(parents=True, exist_ok=True)
-        # Until it is locked it has a name that nobody takes for an abandoned one.
+        # Until it is locked, its name does not look like that of an abandoned folder.
         new = folder / f"{uuid4().hex}{_UNLOCKED}"
         staged = new.with_suffix(_LOCKED)
         with new.open("xb") as file:
@@ -200,7 +200,7 @@ class LocalStorage:
         Parameters
         ----------
         *scratch
-            Names of scratch folders that are nobody's now, as the caller knows.
+            Names of scratch folders that the caller knows to be unused.
         """
         for name in scratch:
             shutil.rmtree(self.root / _STAGING / name, ignore_errors=True)

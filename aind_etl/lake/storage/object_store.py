@@ -201,7 +201,7 @@ class ObjectStorage:
         Returns
         -------
         bool
-            False where the file stood there already with the same content, and was left alone.
+            False where the file already had this content and was left in place.
 
         Raises
         ------
@@ -265,7 +265,7 @@ class ObjectStorage:
         Returns
         -------
         bool
-            False where something else stands there by now; nothing is written then.
+            False where the object was replaced meanwhile; nothing is written then.
 
         Raises
         ------
@@ -367,7 +367,7 @@ class ObjectStorage:
             lease.give_back()
 
     def discard(self, name: str) -> None:
-        """Remove a file, whoever holds a lock."""
+        """Remove a file, regardless of locks."""
         with self._asking(f"remove {name!r}"):
             self._store.rm_file(self._url(name))
 

@@ -76,7 +76,7 @@ class Storage(Protocol):
         ...
 
     def clear_staging(self, *scratch: str) -> None:
-        """Remove what a run that was killed left half-written, and scratch nobody is using."""
+        """Remove partial files that a killed run left, and unused scratch folders."""
         ...
 
     def lock(

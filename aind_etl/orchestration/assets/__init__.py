@@ -15,7 +15,7 @@ from aind_etl.orchestration.assets.warehouse import warehouse_asset
 RESULTS = (list_results, read_results)
 """What is read from the result folders of one collection at a time."""
 BY_COLLECTION = (documents, flatten, *RESULTS)
-"""What is made of one collection at a time."""
+"""The assets that are derived from one collection at a time."""
 
 
 def all_assets() -> Sequence[dg.AssetsDefinition]:

@@ -129,7 +129,7 @@ def open_store(context: dg.AssetExecutionContext, etl: Etl) -> Iterator["ResultS
     ResultStoreError
         The store does not answer.
     dagster.RetryRequested
-        It does not, and may be asked again.
+        It does not answer; a retry may help.
     """
     from aind_etl.results import open_result_store  # noqa: PLC0415 - slow to import
 

@@ -45,7 +45,7 @@ _URL = re.compile(r"https?://(?P<host>[\w.:\[\]-]+)/[^@?#\s]*[^@?#\s/]/*", re.IG
 _EXAMPLE = "https://api.allenneuraldynamics.org/v1/analysis"
 
 FIRST_PAUSE = 0.5
-"""Seconds until a question is asked again for the first time, at most."""
+"""Seconds before the first retry, at most."""
 LONGEST_PAUSE = 30.0
 """Seconds between two attempts, at most, unless the gateway asks for more."""
 _PIECE_BYTES = 1 << 14
@@ -134,12 +134,12 @@ class GatewayClient:
         """Return the first documents that meet a condition, in the order of ``_id``.
 
         A page may be short, or empty, although there are more. What ``is_divisible`` counts as
-        too large as well when it does not come and nobody knows why: its parts may come.
+        too large as well when it fails for no known reason: its parts may succeed.
 
         Raises
         ------
         SourceError
-            They cannot be had; :class:`TooLargeError` if one alone is too large.
+            They cannot be read; :class:`TooLargeError` if one alone is too large.
         """
         address = f"{self.name}/{quote(collection, safe='')}/find"
         parameters = {"filter": as_json(condition), "sort": as_json({"_id": direction})}

@@ -42,7 +42,7 @@ def assemble(client: GatewayClient, collection: str, identity: str) -> Document 
     Raises
     ------
     SourceError
-        A part cannot be had for another reason, or they keep changing.
+        A part cannot be read for another reason, or the parts keep changing.
     """
     condition = {"_id": identity}
     rest = dict.fromkeys(_LARGE_KEYS, 0)
@@ -76,7 +76,7 @@ def _parts(
     Raises
     ------
     SourceError
-        It cannot be had.
+        It cannot be read.
     """
     try:
         return [
@@ -105,7 +105,7 @@ def _part(
     Raises
     ------
     SourceError
-        It cannot be had; :class:`TooLargeError` if it is too large, or there is none.
+        It cannot be read; :class:`TooLargeError` if it is too large, or there is none.
     """
     documents = client.find(
         collection, condition, 1, projection=projection, is_divisible=is_divisible

@@ -19,7 +19,7 @@ _SERVER_ERROR = 500
 # Statuses by which a gateway asks everyone to come back later.
 _BUSY_STATUSES = frozenset({429, 503})
 
-# All that stands before the next bracket, strings whole, and the bracket. Nothing is tried twice.
+# Everything up to and including the next bracket, with whole strings. Nothing is tried twice.
 _TO_BRACKET = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+([{}\[\]])', re.DOTALL)
 _IN_ARRAY = 2
 _BLANKS = b" \t\r\n"

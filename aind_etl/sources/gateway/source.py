@@ -172,10 +172,10 @@ class GatewaySource:
             yield document.record_id
 
     def read_raw(self, collection: str, split: Split = ALL_IDS) -> Iterator[Document]:
-        """Yield every document of a split, in the order of ``_id``, each looked into already.
+        """Yield every document of a split, in the order of ``_id``, each parsed already.
 
         What is inserted, changed or deleted meanwhile may be seen or not; nothing is given twice.
-        In place of a document that is too large for the gateway stands a text that says so.
+        A document that is too large for the gateway is replaced by a text that says so.
 
         Raises
         ------
@@ -290,12 +290,12 @@ class GatewaySource:
     def _pages(self, collection: str, split: Split, *, ids_only: bool) -> Iterator[list[Document]]:
         """Yield the documents of a split whose ``_id`` is text, in order; no page is empty.
 
-        While a page is looked at, the next one is on its way.
+        The next page is requested while one is processed.
 
         Raises
         ------
         SourceError
-            A page cannot be had.
+            A page cannot be read.
         """
         most = self._page_ids if ids_only else self._page_documents
         limit = most if ids_only else min(most, _FIRST_PAGE_DOCUMENTS)
@@ -326,7 +326,7 @@ class GatewaySource:
         Raises
         ------
         SourceError
-            They cannot be had.
+            They cannot be read.
         """
         projection = {"_id": 1} if ids_only else None
         while True:
@@ -367,7 +367,7 @@ class GatewaySource:
         Raises
         ------
         SourceError
-            They cannot be had.
+            They cannot be read.
         """
         found: list[Document] = []
         missing = set(identities)
@@ -408,7 +408,7 @@ class GatewaySource:
         Raises
         ------
         SourceError
-            They cannot be had, or never stay where they are.
+            They cannot be read, or keep changing place.
         """
         condition = {"_id": _NO_STRING}
         given: set[str] = set()

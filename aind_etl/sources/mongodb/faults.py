@@ -1,4 +1,4 @@
-"""Errors of a MongoDB server: which pass, when to ask again, and what to tell the user."""
+"""Errors of a MongoDB server: which are transient, when to retry, and the messages for users."""
 
 import logging
 from collections.abc import Callable
@@ -31,7 +31,7 @@ from aind_etl.sources.mongodb.address import (
 )
 
 FIRST_PAUSE = 0.25
-"""Seconds until a question is asked again for the first time, at most."""
+"""Seconds before the first retry, at most."""
 LONGEST_PAUSE = 10.0
 """Seconds between two attempts, at most."""
 
@@ -48,7 +48,7 @@ _AUTHENTICATION_FAILED = 18
 
 
 class Retries:
-    """Asks a server again while that may help.
+    """Retries requests to a server while that may help.
 
     Parameters
     ----------

@@ -310,7 +310,7 @@ class MongoSource:
             The server cannot be asked.
         """
         self._find_database()
-        # The server sorts by type first: what stands between two of a type is of that type.
+        # The server sorts by type first: everything between two strings is a string.
         edges = [
             *self._pages.ids(collection, {}, 1, ASCENDING),
             *self._pages.ids(collection, {}, 1, DESCENDING),
@@ -346,10 +346,10 @@ def open_url(
 
 
 def _identity_of(record_id: str) -> str | bson.ObjectId | None:
-    """Return the ``_id`` that a record id stands for; None where the text does not tell.
+    """Return the ``_id`` that a record id encodes; None where the text does not tell.
 
-    Of other types than strings and ObjectIds the value cannot be had again, if only for the order
-    of an object's keys.
+    Values of other types cannot be restored from the text, if only for the order of an object's
+    keys.
     """
     text = string_id(record_id)
     match = _OBJECT_ID_TEXT.fullmatch(record_id) if text is None else None
