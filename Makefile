@@ -94,7 +94,7 @@ bench/.venv/installed: bench/requirements.txt
 	@touch $@
 
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[pipeline]'
 	@touch $@
 
 .venv/installed-dev: .venv/installed

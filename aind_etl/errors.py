@@ -4,6 +4,9 @@ An error here is a sentence for people: it names the value, what was expected an
 next. Anything else that is raised is a defect of this package.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from aind_etl.text import without_credentials
 
 
@@ -45,6 +48,36 @@ class ArgumentError(AindEtlError, ValueError):
     """An argument of a call from Python is wrong."""
 
     exit_code = 2
+
+
+class MissingPackageError(ConfigurationError):
+    """A package is not installed that only the pipeline needs."""
+
+    def __init__(self, what: str, package: str | None) -> None:
+        super().__init__(
+            f"{what} needs the package {package!r}, which is not installed. Install the whole "
+            "pipeline with: pip install 'aind-etl[pipeline]'."
+        )
+
+
+@contextmanager
+def needs_pipeline(what: str) -> Iterator[None]:
+    """Turn the absence of a package into a sentence, for the duration of a ``with`` block.
+
+    Parameters
+    ----------
+    what
+        What needs the package, as the subject of the sentence.
+
+    Raises
+    ------
+    MissingPackageError
+        A package is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(what, error.name) from None
 
 
 class SourceError(AindEtlError):

@@ -10,5 +10,8 @@ from pathlib import Path
 
 project = tomllib.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))["project"]
 extras = project["optional-dependencies"]
-needed = [*project["dependencies"], *(one for extra in extras.values() for one in extra)]
+optional = (one for extra in extras.values() for one in extra)
+# An extra may name another one of this package.
+others = (one for one in optional if not one.startswith(f"{project['name']}["))
+needed = [*project["dependencies"], *others]
 sys.stdout.write("\n".join(needed) + "\n")

@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from worlds import MAIN
 
 from aind_etl.bundle import bundled
 
@@ -130,3 +131,81 @@ def test_the_bundled_files_are_those_of_the_clone(installed):
     for path in bundled("sql").rglob("*.sql"):
         copy = Path(found[0]) / path.relative_to(bundled("sql"))
         assert copy.read_bytes() == path.read_bytes()
+
+
+# --- only for reading ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def light(wheel, tmp_path_factory):
+    """Return the folder with the commands of an environment that has only readers' packages."""
+    folder = tmp_path_factory.mktemp("light")
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    install = [folder / "bin" / "pip", "install", "--quiet"]
+    done = subprocess.run(
+        [*install, "--constraint", CLONE / "constraints.txt", wheel],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode and "No matching distribution" in done.stderr:
+        pytest.skip("pip could not download the packages")
+    assert done.returncode == 0, done.stderr
+    return folder / "bin"
+
+
+def ask(light, sample, *command):
+    """Run a command of the light environment on the sample, outside the clone."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AIND_ETL_", "DAGSTER_", "PYTHONPATH"))
+    }
+    environment |= {
+        "AIND_ETL_LAKE": str(sample.lake),
+        "AIND_ETL_WAREHOUSE": str(sample.warehouse),
+    }
+    return subprocess.run(
+        [light / command[0], *command[1:]],
+        cwd=light,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_base_installation_is_small(light):
+    listed = subprocess.run(
+        [light / "pip", "list", "--format", "freeze"], capture_output=True, text=True, check=True
+    )
+    names = {line.partition("==")[0] for line in listed.stdout.split()}
+    assert len(names - {"pip", "setuptools"}) < 30, names
+    assert not names & {"dagster", "s3fs", "matplotlib"}
+
+
+def test_the_base_installation_answers_queries(light, built):
+    sql = ask(light, built, "aind-etl", "sql", "SELECT count(*) AS n FROM analyses")
+    assert (sql.returncode, sql.stderr) == (0, "")
+    status = ask(light, built, "aind-etl", "status")
+    assert MAIN in status.stdout
+    exported = ask(light, built, "aind-etl", "export", "marts.xlsx")
+    assert exported.returncode == 0, exported.stderr
+
+
+def test_the_base_installation_serves_notebooks(light, built):
+    script = (
+        "from aind_etl import Warehouse, get_mle_model_fitting; "
+        "subject = Warehouse().sql('SELECT min(subject_id) FROM mle_fits').item(); "
+        "print(len(get_mle_model_fitting(subject_id=subject)) > 0)"
+    )
+    done = ask(light, built, "python", "-c", script)
+    assert done.stdout == "True\n", done.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "dev", "report"])
+def test_what_needs_the_pipeline_says_so_in_one_sentence(light, built, command):
+    done = ask(light, built, "aind-etl", command)
+    assert done.returncode == 2
+    assert "pip install 'aind-etl[pipeline]'" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -82,7 +83,8 @@ def status(lake: LakeOption = None, warehouse: WarehouseOption = None) -> None:
 def _last_failed_run(settings: "Settings") -> str:
     """Return which run failed last; nothing where there is no history."""
     home = Path(os.environ.get("DAGSTER_HOME") or settings.folder / "_dagster")
-    if not (home / "dagster.yaml").is_file():
+    # The command is of use where only readers' packages are installed.
+    if not (home / "dagster.yaml").is_file() or find_spec("dagster") is None:
         return ""
     from aind_etl.orchestration.run_status import last_failed_run
 

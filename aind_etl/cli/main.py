@@ -8,13 +8,14 @@ import sys
 from aind_etl.cli import inspect, outputs, pipeline  # noqa: F401 - each adds its commands
 from aind_etl.cli.app import INTERRUPTED, app
 from aind_etl.cli.terminal import err, say
-from aind_etl.errors import AindEtlError, ConfigurationError
+from aind_etl.errors import AindEtlError, ConfigurationError, needs_pipeline
 
 
 def main() -> None:
     """Run the command, and end with an exit code that says how it went."""
     try:
-        app()
+        with needs_pipeline("This command"):
+            app()
     except AindEtlError as error:
         say(err, ("Error:", "bold red"), f" {error}")
         sys.exit(error.exit_code)

@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from aind_etl.contract import tables
-from aind_etl.errors import AindEtlError
+from aind_etl.errors import AindEtlError, needs_pipeline
 from aind_etl.settings import load_settings
 
 if TYPE_CHECKING:
@@ -168,10 +168,11 @@ def _stacked(rows: pl.DataFrame) -> Iterator[tuple[str, FloatArray]]:
 
 def _from_store(locations: Sequence[str], threads: int) -> dict[str, Found]:
     """Return the latent variables of result folders, as far as they can be read."""
-    from aind_etl.results import open_result_store  # noqa: PLC0415 - rarely needed, and heavy
-
     _log.info("Reading %s result folders: the warehouse has no trials", f"{len(locations):,}")
     try:
+        with needs_pipeline("Reading result files"):
+            from aind_etl.results import open_result_store  # noqa: PLC0415 - rarely needed
+
         with open_result_store(load_settings(s3_concurrency=threads)) as store:
             return dict(_read_folders(store, locations))
     except AindEtlError as error:

@@ -25,7 +25,7 @@ from aind_etl.client.latents import find_latents
 from aind_etl.client.records import matching_records
 from aind_etl.client.warehouse import opened
 from aind_etl.contract import tables
-from aind_etl.errors import ArgumentError, SourceError
+from aind_etl.errors import ArgumentError, SourceError, needs_pipeline
 from aind_etl.settings import load_settings, parse_location
 from aind_etl.text import suggest
 
@@ -291,8 +291,13 @@ def _download_figures(
 ) -> None:
     """Write the figures of fits to a folder, and say what became of them."""
     # Imported here: the store's libraries are needed by nothing else.
-    from aind_etl.results import open_result_store  # noqa: PLC0415
-    from aind_etl.results.figures import Selection, choose_figures, download_figures  # noqa: PLC0415
+    with needs_pipeline("Downloading figures"):
+        from aind_etl.results import open_result_store  # noqa: PLC0415
+        from aind_etl.results.figures import (  # noqa: PLC0415
+            Selection,
+            choose_figures,
+            download_figures,
+        )
 
     subjects = fits["subject_id"].unique()
     selection = Selection(subject_id=subjects.item() if subjects.len() == 1 else None)

@@ -22,6 +22,7 @@ from aind_etl.contract.ddl import describe, quote_identifier
 from aind_etl.contract.id_ranges import UNSHARDED
 from aind_etl.errors import DataError
 from aind_etl.lake import Lake
+from aind_etl.lake.paths import table_folder
 from aind_etl.text import markdown_table
 
 if TYPE_CHECKING:
@@ -144,8 +145,7 @@ def data_version(lake: Lake, table: Table, collection: str) -> dg.DataVersion:
 
     Downstream assets then stay up to date when a run writes nothing.
     """
-    folder = f"{table.name}/collection={collection}"
-    marks = sorted(lake.storage.marks(folder, ".parquet").items())
+    marks = sorted(lake.storage.marks(table_folder(table, collection), ".parquet").items())
     return dg.DataVersion(sha256(repr(marks).encode()).hexdigest()[:16])
 
 

@@ -130,14 +130,11 @@ def build_warehouse(
         facts = _facts(lake, _fingerprint(lake, sql))
         with duckdb.connect(":memory:", config=_BUILD_CONFIG) as connection:
             connection.execute("SET TimeZone = 'UTC'")
-            # The name that the database has where the file is opened: views may be qualified with
-            # it.
-            name = quote_identifier(building.stem)
             connection.execute(
-                f"ATTACH {quote_text(str(building))} AS {name} "
+                f"ATTACH {quote_text(str(building))} AS building "
                 f"(STORAGE_VERSION {quote_text(STORAGE_VERSION)}, ROW_GROUP_SIZE {_ROW_GROUP_ROWS})"
             )
-            connection.execute(f"USE {name}")
+            connection.execute("USE building")
             register_filesystem(connection, lake)
             for table in every_table:
                 progress(table.name)
@@ -153,7 +150,7 @@ def build_warehouse(
             connection.commit()
             _apply_sql(connection, sql, progress)
             write_info(connection, facts)
-            connection.execute(f"CHECKPOINT {name}")
+            connection.execute("CHECKPOINT building")
         rows = _count_rows(building)
         with connect(building) as connection:
             validate(connection)

@@ -104,7 +104,6 @@ class LocalWarehouse:
     def scratch_file(self) -> Iterator[Path]:
         """Give the path of a file to build, in a folder of its own beside the warehouse."""
         with building_folder(self._path.parent, self._path.name) as folder:
-            # The same name: it becomes the database's own, which views may be qualified with.
             yield folder / self._path.name
 
     def publish(

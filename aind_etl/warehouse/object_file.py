@@ -22,7 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from aind_etl.errors import ConfigurationError, DataError
+from aind_etl.errors import ConfigurationError, DataError, needs_pipeline
 
 if TYPE_CHECKING:
     # Slow to import, and not needed to read a file on a disk.
@@ -225,7 +225,10 @@ class ObjectWarehouse:
         return self._open_store(**_SHORT_TIMEOUTS)
 
     def _open_store(self, **options: Any) -> "ObjectStorage":  # noqa: ANN401 - the store's own
-        from aind_etl.lake.storage.object_store import ObjectStorage  # noqa: PLC0415 - slow to import
+        with needs_pipeline(f"The warehouse {self._url}"):
+            from aind_etl.lake.storage.object_store import (  # noqa: PLC0415 - slow to import
+                ObjectStorage,
+            )
 
         return ObjectStorage(self._root, name=f"The store of the warehouse {self._url}", **options)
 

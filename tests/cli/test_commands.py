@@ -133,10 +133,11 @@ def test_a_second_run_finds_nothing_new_and_changes_nothing(loaded, sample_dump)
     warehouse = session.folder / "lake" / "warehouse.duckdb"
     before = warehouse.stat().st_ino
     _, errors = session.run("run", "--source", sample_dump, "--pass", "full")
-    *collections, session_table = errors.splitlines()
+    *collections, session_table, publication = errors.splitlines()
     assert collections == [
         f"{path.stem}: nothing new" for path in sorted(sample_dump.glob("*.jsonl"))
     ]
+    assert publication == "Nothing has changed since the warehouse was published."
     assert session_table.startswith("There is no session table at s3://")
     assert warehouse.stat().st_ino == before
     state = Lake(session.folder / "lake").state(MAIN)
