@@ -7,13 +7,12 @@ from datetime import UTC, datetime, time
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeAlias
-from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
 
 from aind_etl.errors import ConfigurationError
-from aind_etl.text import suggest, without_credentials
+from aind_etl.text import folder_name, suggest, without_credentials
 
 WarehouseLocation: TypeAlias = Path | str
 """The location of a warehouse: the path of a file, or the URL of an object."""
@@ -206,7 +205,7 @@ class Settings(BaseModel):
             return self.lake
         from platformdirs import user_cache_path  # noqa: PLC0415 - most lakes are on a disk
 
-        return user_cache_path("aind-etl") / "lakes" / quote(self.lake, safe="")
+        return user_cache_path("aind-etl") / "lakes" / folder_name(self.lake, self.lake)
 
 
 def load_settings(**given: Any) -> Settings:  # noqa: ANN401 - the fields' types are checked by the model

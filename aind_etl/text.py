@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from difflib import get_close_matches
+from hashlib import sha256
 
 _SHOWN = 12
 _CREDENTIALS = re.compile(r"(?<=[a-z0-9+])://[^/\s'\"]*@")
@@ -92,3 +93,12 @@ def printable(text: str, *, keep: str = "") -> str:
 def first_line(error: Exception) -> str:
     """Return the first line of an error."""
     return str(error).splitlines()[0]
+
+
+def folder_name(url: str, identity: str) -> str:
+    """Return a name for a folder that belongs to a URL: readable, and one per ``identity``.
+
+    It has only letters, digits, points and dashes: SQLAlchemy decodes percent signs in paths.
+    """
+    readable = re.sub(r"[^A-Za-z0-9.]+", "-", url.partition("://")[2])[:80]
+    return f"{readable}-{sha256(identity.encode()).hexdigest()[:12]}"

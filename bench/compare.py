@@ -56,7 +56,7 @@ def main() -> None:
             base = originals(documents)
             bench = Bench(sides, address, folder / "sides", base, sizes, given.runs)
             try:
-                compare_revisions(given.against, bench, say)
+                compare_revisions(given.against, bench, given.only, say)
             finally:
                 Console().print(show_revisions(sides), soft_wrap=True, markup=False)
             return

@@ -136,15 +136,20 @@ class Bench:
         }
 
 
-def compare_revisions(revision: str, bench: Bench, say: Callable[[str], None]) -> None:
-    """Measure both sides, the other at ``revision``; ``say`` is told what is measured."""
+def compare_revisions(revision: str, bench: Bench, only: str, say: Callable[[str], None]) -> None:
+    """Measure both sides, the other at ``revision``; ``say`` is told what is measured.
+
+    Only measures with the text ``only`` in their description are made.
+    """
     (bench.folder / "empty").mkdir(parents=True)
     code = bench.sides[0].code
     subprocess.run(["git", "clone", "--quiet", str(CLONE), str(code)], check=True)
     subprocess.run(["git", "-C", str(code), "checkout", "--quiet", revision], check=True)
     for measure in (_measure_sample, _measure_large, _measure_bucket, _measure_visibility):
-        say((measure.__doc__ or "").splitlines()[0])
-        measure(bench)
+        description = (measure.__doc__ or "").splitlines()[0]
+        if only in description:
+            say(description)
+            measure(bench)
 
 
 def sides_of(revision: str, folder: Path) -> tuple[Revision, Revision]:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from aind_etl.bundle import bundled
 from aind_etl.changelog.passes import Pass
-from aind_etl.errors import AindEtlError, DataError, UnexpectedError
+from aind_etl.errors import AindEtlError, ConfigurationError, DataError, UnexpectedError
 from aind_etl.lake.resharding import plan_shards
 from aind_etl.orchestration.assets import BY_COLLECTION, RESULTS
 from aind_etl.orchestration.assets.report import is_drawn
@@ -34,6 +34,8 @@ from aind_etl.settings import write_traceback
 from aind_etl.warehouse.build import is_current
 
 _CONFIG = "dagster.yaml"
+# SQLAlchemy takes them for escapes and parameters of its URL.
+_NOT_IN_PATHS = "%?"
 # Launcher and storage that configurations of earlier builds name.
 _REMOVED_MODULES = "module: aind_etl.orchestration."
 _NO_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
@@ -44,17 +46,27 @@ def dagster_home(lake: Path) -> Path:
     """Return the folder of the Dagster instance, ready for use.
 
     The environment's ``DAGSTER_HOME`` if it is set, else a folder of the lake's own: runs of one
-    lake are no shard of another's history.
+    lake do not appear in another's history.
+
+    Raises
+    ------
+    ConfigurationError
+        Dagster cannot use its path.
     """
     named = os.environ.get("DAGSTER_HOME")
-    home = Path(named) if named else lake / "_dagster"
+    home = (Path(named) if named else lake / "_dagster").absolute()
+    if any(character in str(home) for character in _NOT_IN_PATHS):
+        raise ConfigurationError(
+            f"Dagster cannot keep its history in {str(home)!r}: the path must not contain '%' or "
+            "'?'. Set DAGSTER_HOME to another folder."
+        )
     home.mkdir(parents=True, exist_ok=True)
     config = home / _CONFIG
     if config.exists() and _REMOVED_MODULES in config.read_text():
         config.replace(config.with_suffix(".yaml.old"))
     if not config.exists():
         shutil.copy(bundled(_CONFIG), config)
-    return home.absolute()
+    return home
 
 
 def run_everything(etl: Etl, pass_kind: Pass, *, with_results: bool = True) -> list[str]:

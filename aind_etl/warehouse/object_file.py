@@ -8,7 +8,6 @@ that have the previous copy open keep reading it.
 import json
 import logging
 import os
-import re
 import shutil
 import threading
 import time
@@ -17,7 +16,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
     # Slow to import, and not needed to read a file on a disk.
     from aind_etl.lake.storage.facts import ObjectFacts
     from aind_etl.lake.storage.object_store import ObjectStorage
-from aind_etl.text import time_ago
+from aind_etl.text import folder_name, time_ago
 from aind_etl.warehouse.local_file import building_folder, no_warehouse, sync
 
 _log = logging.getLogger(__name__)
@@ -114,9 +112,8 @@ class ObjectWarehouse:
                 f"The warehouse {url!r} names no object. Expected is a path, or something like "
                 "s3://bucket/lake/warehouse.duckdb."
             )
-        readable = re.sub(r"[^A-Za-z0-9.]+", "-", url.partition("://")[2])[:80]
-        digest = sha256(f"{url}\0{endpoint()}".encode()).hexdigest()[:12]
-        self._folder = cache_folder() / "warehouses" / f"{readable}-{digest}"
+        name = folder_name(url, f"{url}\0{endpoint()}")
+        self._folder = cache_folder() / "warehouses" / name
         self._path = self._folder / self._name
         self._note = self._folder / ".copy.json"
         self._lock = threading.RLock()

@@ -490,6 +490,13 @@ def test_the_instance_is_the_named_one_else_the_lakes_own(monkeypatch, tmp_path)
     assert (tmp_path / "named" / "dagster.yaml").is_file()
 
 
+@pytest.mark.parametrize("name", ["a%20b", "what?"])
+def test_a_folder_that_dagster_cannot_use_is_named(monkeypatch, tmp_path, name):
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    with pytest.raises(ConfigurationError, match=f"{re.escape(name)}.*Set DAGSTER_HOME"):
+        dagster_home(tmp_path / name)
+
+
 def test_an_instance_that_was_set_up_is_left_as_it_is(monkeypatch, tmp_path):
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     (tmp_path / "dagster.yaml").write_text("telemetry:\n  enabled: false\n# mine\n")
