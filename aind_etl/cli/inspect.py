@@ -106,6 +106,15 @@ def sql(
             "--output", "-o", metavar="FILE", help="Write to a file; standard output otherwise."
         ),
     ] = None,
+    sandbox: Annotated[
+        bool,
+        typer.Option(
+            "--sandbox",
+            metavar="",
+            help="Keep the query from other files, from the network and from DuckDB's settings: "
+            "for SQL that somebody else wrote.",
+        ),
+    ] = False,
 ) -> None:
     """Ask the warehouse; it is opened for reading only.
 
@@ -117,7 +126,7 @@ def sql(
     from aind_etl.client.query import Query
 
     settings = make_settings(None, lake, warehouse, None)
-    with Query(settings.warehouse_path, query) as asked:
+    with Query(settings.warehouse_path, query, sandbox=sandbox) as asked:
         if output_format == "table" and output is None:
             show_rows(asked)
         elif output_format == "table":

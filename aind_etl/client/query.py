@@ -38,6 +38,9 @@ class Query:
         The DuckDB file: its path, or the URL of an object.
     text
         The query.
+    sandbox
+        Whether the query is kept from every file but the warehouse, from the network, and from
+        DuckDB's settings.
 
     Raises
     ------
@@ -45,10 +48,13 @@ class Query:
         There is no warehouse, or the query cannot be run.
     """
 
-    def __init__(self, warehouse: WarehouseLocation, text: str) -> None:
+    def __init__(self, warehouse: WarehouseLocation, text: str, *, sandbox: bool = False) -> None:
         self._connection = connect(warehouse)
         self._text = text.strip().rstrip(";")
+        self._scratch = TemporaryDirectory(prefix="aind-etl-") if sandbox else None
         try:
+            if self._scratch is not None:
+                restrict(self._connection, Path(self._scratch.name))
             self._relation = read_relation(self._connection, self._text)
         except BaseException:
             self._connection.close()
@@ -87,9 +93,13 @@ class Query:
             rows = f"(\n{self._text}\n)"
             if file_format == "csv":
                 rows = for_spreadsheets(self._relation, rows)
+            # From a sandbox, rows reach the file by way of the one folder it may write to.
+            target = Path(self._scratch.name) / "rows" if self._scratch is not None else path
             self._connection.execute(
-                f"COPY {rows} TO {quote_text(str(path))} ({_OPTIONS[file_format]})"
+                f"COPY {rows} TO {quote_text(str(target))} ({_OPTIONS[file_format]})"
             ).fetchall()
+            if target != path:
+                shutil.copyfile(target, path)
         except duckdb.Error as error:
             raise explained(error, writing=True) from None
 
@@ -108,6 +118,15 @@ class Query:
     def __exit__(self, *exception: object) -> None:
         """Close the warehouse."""
         self._connection.close()
+        if self._scratch is not None:
+            self._scratch.cleanup()
+
+
+def restrict(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    """Keep all that follows on a connection from files, but those of a folder, and the network."""
+    connection.execute(f"SET allowed_directories = [{quote_text(f'{folder}/')}]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
 
 
 def for_spreadsheets(relation: duckdb.DuckDBPyRelation, rows: str) -> str:

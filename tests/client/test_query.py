@@ -221,3 +221,32 @@ def test_a_query_that_failed_does_not_keep_the_file(built, tmp_path):
     # A writer is let in only where nobody holds the file, in this process or another.
     with duckdb.connect(copy) as connection:
         connection.execute("CREATE TABLE t (x INTEGER)")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "FROM read_csv('{folder}/given.csv')",
+        "FROM '{folder}/given.csv'",
+        "SELECT * FROM glob('{folder}/*')",
+        "FROM read_text('/etc/hostname')",
+        "FROM read_parquet('s3://bucket/file.parquet')",
+    ],
+)
+def test_a_sandbox_keeps_a_query_from_files_and_the_network(built, tmp_path, text):
+    (tmp_path / "given.csv").write_text("a\n1\n")
+    with (
+        pytest.raises(ConfigurationError, match="disabled"),
+        Query(built.warehouse, text.format(folder=tmp_path), sandbox=True) as asked,
+    ):
+        asked.head(1)
+
+
+@pytest.mark.parametrize("file_format", ["csv", "json", "parquet"])
+def test_a_sandbox_gives_the_rows_of_the_warehouse(built, tmp_path, file_format):
+    paths = [tmp_path / "free", tmp_path / "sandboxed"]
+    for path, sandbox in zip(paths, (False, True), strict=True):
+        with Query(built.warehouse, "FROM best_models ORDER BY ALL", sandbox=sandbox) as asked:
+            asked.write(path, file_format)
+    free, sandboxed = (path.read_bytes() for path in paths)
+    assert free == sandboxed

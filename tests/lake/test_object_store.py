@@ -537,7 +537,7 @@ def test_the_command_works_on_a_lake_on_an_object_store_and_of_two_runs_one_make
     said, _ = there.communicate()
     assert there.returncode == 0
     assert f"Lake       {url}\nWarehouse  {url}/warehouse.duckdb" in said
-    assert {path.name for path in (tmp_path / "there").iterdir()} == {"dagster", "cache"}
+    assert {path.name for path in (tmp_path / "there").iterdir()} == {"cache"}
     assert storage.exists("report.html")
     # Whichever machine asks: the lake, and the warehouse made of it, are those of the first.
     assert (
