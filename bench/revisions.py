@@ -230,9 +230,12 @@ def _measure_bucket(bench: Bench) -> None:
         for turn in range(bench.runs + 1):
             for side in bench.sides:
                 what = "nothing new" if turn else "first load"
-                lake = f"s3://{BUCKET}/{side.folder.name}"
+                own = {
+                    "AIND_ETL_LAKE": f"s3://{BUCKET}/{side.folder.name}",
+                    "DAGSTER_HOME": str(side.folder / "dagster"),
+                }
                 measure = f"bucket, {size:,} documents, {what}"
-                side.run(measure, "run", "--no-results", AIND_ETL_LAKE=lake, **settings)
+                side.run(measure, "run", "--no-results", **settings, **own)
 
 
 def _measure_visibility(bench: Bench) -> None:
