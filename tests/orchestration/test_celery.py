@@ -88,6 +88,8 @@ def test_three_workers_load_what_one_process_loads(cluster, instance, tmp_path):
     ended = [cluster.wait_for_run(instance, run) for run in runs]
     assert ended == ["SUCCESS"] * len(names), errors_of(instance)
     assert len(cluster.makers()) > 1
+    for worker in WORKERS:
+        assert "concurrency: 1 (prefork)" in cluster.containers.said(worker)
     assert_same(said_by(cluster.lake), said_by(loaded_alone(names, tmp_path / "alone")))
 
 

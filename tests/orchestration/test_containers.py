@@ -424,8 +424,9 @@ def test_there_are_as_many_workers_as_dagster_lets_run_at_a_time():
     assert (
         int(worker["deploy"]["replicas"]) == instance["concurrency"]["runs"]["max_concurrent_runs"]
     )
-    settings = yaml.safe_load((DOCKER / "celery-worker.yaml").read_text())
-    assert settings["config_source"]["worker_concurrency"] == 1
+    command = worker["command"]
+    assert command[command.index("--concurrency") + 1] == "1"
+    assert "--disable-prefetch" in command
 
 
 def test_workers_and_launcher_of_celery_are_configured_alike():
