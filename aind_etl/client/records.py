@@ -69,11 +69,12 @@ def matching_records(
     sql = DocumentSql()
     predicate = sql.meets("document", condition)
     parameters: dict[str, object] = {"collection": collection}
-    narrowing = _narrowing(condition, parameters)
+    # Each by itself: one process of a document may meet one of them, and another the other.
+    narrowing = "".join(f" AND bool_or({one})" for one in _narrowing(condition, parameters))
     statement = (
         "WITH candidates AS (SELECT record_id, any_value(content_hash) AS content_hash "
         "FROM analyses WHERE source_collection = $collection GROUP BY record_id "
-        f"HAVING bool_or({wanted}) AND bool_or({narrowing})), "
+        f"HAVING bool_or({wanted}){narrowing}), "
         f"live AS MATERIALIZED ({_LIVE_DOCUMENTS}) "
         f"SELECT DISTINCT record_id FROM live WHERE {predicate}"
     )
@@ -156,17 +157,16 @@ def _known_paths() -> frozenset[str]:
     return frozenset(path.replace("[]", "") for path in paths)
 
 
-def _narrowing(condition: Condition, parameters: dict[str, object]) -> str:
-    """Return SQL over `analyses` that is true of every record that may meet a condition."""
+def _narrowing(condition: Condition, parameters: dict[str, object]) -> Iterator[str]:
+    """Yield SQL over `analyses`, each true of a row of every record that may meet a condition."""
     match condition:
-        case AllOf(conditions) if conditions:
-            return " AND ".join(f"({_narrowing(one, parameters)})" for one in conditions)
+        case AllOf(conditions):
+            for one in conditions:
+                yield from _narrowing(one, parameters)
         case At(path, Compare(Order.EQUAL, str() as text)):
-            return _has_text(path, [text], parameters)
+            yield _has_text(path, [text], parameters)
         case At(path, OneOf(texts)):
-            return _has_text(path, sorted(texts), parameters)
-        case _:
-            return "TRUE"
+            yield _has_text(path, sorted(texts), parameters)
 
 
 def _has_text(path: str, texts: list[str], parameters: dict[str, object]) -> str:

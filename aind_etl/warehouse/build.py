@@ -425,8 +425,8 @@ def _facts(lake: "Lake", inputs: str) -> dict[str, str]:
 def _fingerprint(lake: "Lake", sql: dict[Kind, list[SqlFile]]) -> str:
     """Return a text that differs whenever a build would give another warehouse."""
     digest = sha256()
-    for shard in (str(LAYOUT_VERSION), version("aind-etl"), duckdb.__version__, STORAGE_VERSION):
-        digest.update(shard.encode())
+    for made_by in (str(LAYOUT_VERSION), version("aind-etl"), duckdb.__version__, STORAGE_VERSION):
+        digest.update(made_by.encode())
     for table in filter(_in_lake, TABLES):
         for name, mark in sorted(lake.storage.marks(table.name, ".parquet").items()):
             digest.update(f"{name}\0{mark}\0".encode())

@@ -1,5 +1,6 @@
 """Filters of documents: the same records as a MongoDB server finds, and errors that help."""
 
+import copy
 import json
 import os
 import re
@@ -311,6 +312,22 @@ def test_a_value_that_did_not_fit_its_column_is_found_by_what_the_document_says(
         ):
             found = matching_records(connection, MAIN, query)
             assert sorted(found) == expected, query
+
+
+def test_conditions_may_be_met_by_different_processes_of_a_document(documents, tmp_path):
+    nested = next(one for one in documents if "processing" in one)
+    query = {f"{OUTPUTS}.subject_id": "652001", f"{PROCESS}.code.version": "another"}
+    first, second = (copy.deepcopy(nested["processing"]["data_processes"][0]) for _ in range(2))
+    first["output_parameters"]["subject_id"] = "652001"
+    second["output_parameters"]["subject_id"] = "652002"
+    first["code"]["version"], second["code"]["version"] = "one", "another"
+    document = {**nested, "_id": "two", "processing": {"data_processes": [first, second]}}
+    write_dump(tmp_path, [document])
+    lake = Lake(tmp_path / "lake")
+    load(tmp_path, lake)
+    build_warehouse(lake, tmp_path / "warehouse.duckdb")
+    with connect(tmp_path / "warehouse.duckdb") as connection:
+        assert matching_records(connection, MAIN, query).to_list() == ["two"]
 
 
 def test_regular_expressions_of_python_are_understood(warehouse):

@@ -1111,7 +1111,7 @@ ODD = (
 def test_of_documents_with_one_odd_value_few_are_rejected_and_nothing_else_is_lost(one_of_each):
     random = Random(20)
     changed = []
-    for number in range(600):
+    for number in range(1500):
         document = copy.deepcopy(random.choice(one_of_each))
         *to, last = random.choice([way for way in ways_of(document) if way != ("_id",)])
         value_at(document, to)[last] = random.choice(ODD)

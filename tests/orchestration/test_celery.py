@@ -39,7 +39,7 @@ AN_HOUR = 3600
 
 @contextmanager
 def started(folder, services, **choices):
-    """Give the shards, with some processes that start; skip where a shard is not to be had."""
+    """Give a cluster with some of its services started; skip where a server is not available."""
     try:
         running = running_cluster(folder, **choices)
         made = running.__enter__()
@@ -55,7 +55,7 @@ def started(folder, services, **choices):
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """Give the shards with three workers, and nobody who asks them for anything."""
+    """Give a cluster with three workers, and no daemon that requests runs."""
     with started(tmp_path_factory.mktemp("cluster"), WORKERS, sessions=2) as made:
         yield made
 
