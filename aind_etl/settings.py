@@ -75,8 +75,11 @@ class Settings(BaseModel):
     results_look_back_days
         An empty or incomplete result folder is checked again until its record arrived
         longer ago than this.
+    behavior_database
+        Folder or address of the institute's behaviour database.
     session_table
-        Address of the folder in which the session table lies.
+        Address of the session table: a parquet file, or a folder with the older pickle;
+        ``<behavior_database>/session_table.parquet`` where none is given.
     sensor_interval_seconds
         How often Dagster asks the source for what is new; as often as its kind of source bears,
         where none is given.
@@ -107,7 +110,8 @@ class Settings(BaseModel):
     s3_endpoint_url: str | None = Field(default=None, repr=False)
     s3_concurrency: int = Field(default=64, ge=1, le=1024)
     results_look_back_days: float = Field(default=7.0, ge=0, allow_inf_nan=False)
-    session_table: str = "s3://aind-behavior-data/foraging_nwb_bonsai_processed"
+    behavior_database: str = "s3://aind-scratch-data/aind-dynamic-foraging-cache"
+    session_table: str | None = None
     sensor_interval_seconds: int | None = Field(default=None, ge=1)
     nightly_at: time = time(2, 0)
     time_zone: str = "America/Los_Angeles"
@@ -132,10 +136,10 @@ class Settings(BaseModel):
             ) from None
         return value
 
-    @field_validator("dagster_url")
+    @field_validator("dagster_url", "behavior_database", "session_table")
     @classmethod
-    def _without_slash(cls, value: str) -> str:
-        return value.rstrip("/")
+    def _without_slash(cls, value: str | None) -> str | None:
+        return value and value.rstrip("/")
 
     @field_validator("lake", "warehouse", mode="before")
     @classmethod
@@ -194,6 +198,11 @@ class Settings(BaseModel):
         if isinstance(self.lake, Path):
             return self.lake / "warehouse.duckdb"
         return f"{self.lake.rstrip('/')}/warehouse.duckdb"
+
+    @property
+    def session_table_location(self) -> str:
+        """Where the session table is read from."""
+        return self.session_table or f"{self.behavior_database}/session_table.parquet"
 
     @property
     def folder(self) -> Path:

@@ -45,7 +45,7 @@ def build_sample(folder: Path) -> Path:
             refresh_analyses(lake, collection)
             refresh_result_files(lake, store, collection, now=lambda: _NOW)
             refresh_trials(lake, store, collection, now=lambda: _NOW)
-        refresh_sessions(lake, store, now=lambda: _NOW)
+        refresh_sessions(lake, store, now=lambda: _NOW, location=settings.session_table_location)
     build_warehouse(lake, settings.warehouse_path)
     return settings.warehouse_path
 

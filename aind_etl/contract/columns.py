@@ -814,17 +814,14 @@ SESSIONS = (
     Column(
         "session_key",
         V,
-        "Identity of the behaviour session, as in `analyses`; `unknown_<row>` where the session "
-        "table names no subject or no day.",
-        required=True,
+        "Identity of the behaviour session, as in `analyses`; NULL where the session table names "
+        "no subject or no day.",
     ),
     Column("subject_id", V, "The subject (mouse), six digits as text."),
     Column("session_date", DataType.DATE, "Day of the behaviour session, in the rig's local time."),
 )
 
-PRINCIPAL_INVESTIGATOR = Column(
-    "principal_investigator", V, "Who is responsible for the subject, by the mapping of mice."
-)
+PRINCIPAL_INVESTIGATOR = Column("principal_investigator", V, "Who is responsible for the subject.")
 OTHER_ROWS = Column(
     "other_rows",
     V,

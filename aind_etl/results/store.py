@@ -55,7 +55,9 @@ from aind_etl.results.folders import (
     files_frame,
 )
 from aind_etl.results.local import LocalBackend
+from aind_etl.results.other import FsspecBackend
 from aind_etl.results.s3 import CONNECT_SECONDS, S3Backend
+from aind_etl.text import without_credentials
 
 _ATTEMPTS = 6
 _LONGEST_WAIT_SECONDS = 30.0
@@ -433,6 +435,21 @@ def open_result_store(settings: "Settings") -> ResultStore:
     else:
         backend = LocalBackend(Path(root).expanduser())
     return ResultStore(backend, settings.s3_concurrency)
+
+
+def open_store_of(settings: "Settings", location: str) -> ResultStore:
+    """Return the store that holds an address, to be used in a ``with`` block.
+
+    That of the result folders for an ``s3://`` address; any other is opened by fsspec.
+
+    Raises
+    ------
+    ConfigurationError
+        The settings name no store.
+    """
+    if location.startswith(SCHEME):
+        return open_result_store(settings)
+    return ResultStore(FsspecBackend(without_credentials(location)), settings.s3_concurrency)
 
 
 def _by_folder(files: pl.DataFrame) -> pl.DataFrame:

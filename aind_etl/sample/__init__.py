@@ -8,7 +8,7 @@ Public names: :class:`SampleWorld`, :func:`write_world` and :class:`WorldSummary
 - ``fits``, ``latents``: agents fitted to sessions
 - ``runs``: which pipeline analysed what, and with which oddities
 - ``documents``, ``prototype``, ``framework``, ``projects``: documents as the writers write them
-- ``figures``, ``results``, ``session_table``: the files beside the documents
+- ``figures``, ``results``, ``session_table``, ``behavior_database``: the files beside the documents
 - ``world``: all of it as a stream or on disk
 """
 

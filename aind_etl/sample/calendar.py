@@ -29,6 +29,7 @@ class Stream(IntEnum):
     PROJECTS = 6
     RESULT_FOLDERS = 7
     SESSION_TABLE = 8
+    TRIAL_TABLE = 9
 
 
 def random_generator(seed: int, stream: Stream, index: int) -> np.random.Generator:

@@ -1,7 +1,7 @@
 """Result folders: the files in S3 beside the documents, as a folder tree.
 
 The module decides which files each pipeline leaves, under which names, and which are missing. The
-folder of the session table is among them.
+folder of the session table and the behaviour database are among them.
 """
 
 import json
@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from aind_etl.sample import framework, prototype
+from aind_etl.sample.behavior_database import BehaviorDatabase
 from aind_etl.sample.calendar import Stream, random_generator
 from aind_etl.sample.documents import (
     Document,
@@ -27,6 +28,7 @@ from aind_etl.sample.session_table import SessionTable
 from aind_etl.sample.sessions import Session
 
 _SESSION_TABLE_FOLDER = "aind-behavior-data/foraging_nwb_bonsai_processed"
+_BEHAVIOR_DATABASE = "aind-scratch-data/aind-dynamic-foraging-cache"
 _FIGURE = "fitted_session.png"
 _FRAMEWORK_RESULTS = "original_results_mle_fitting.json"
 _PROTOTYPE_RESULTS = "docDB_mle_fitting.json"
@@ -116,6 +118,7 @@ class ResultFolders:
         self._locations: set[str] = set()
         self._latest: dict[Pipeline, Mapping[str, bytes]] = {}
         self._session_table = SessionTable(seed)
+        self._behavior_database = BehaviorDatabase(seed)
 
     @property
     def count(self) -> int:
@@ -123,8 +126,9 @@ class ResultFolders:
         return len(self._locations)
 
     def note_session(self, session: Session) -> None:
-        """Take note of a session for the session table, whether or not anything was fitted."""
+        """Take note of a session for the tables of sessions and trials, fitted or not."""
         self._session_table.add(session)
+        self._behavior_database.add(session)
 
     def write_record(self, record: Record, latents: Mapping[str, Latents]) -> None:
         """Write the result folder of a record, if its fit succeeded and its folder is there.
@@ -180,7 +184,7 @@ class ResultFolders:
         self._write_folder(document["location"], files)
 
     def write_rest(self) -> None:
-        """Write what belongs to no record: orphaned folders and the session table's folder."""
+        """Write what belongs to no record: orphaned folders, session table, behaviour database."""
         random = random_generator(self._seed, Stream.RESULT_FOLDERS, 0)
         # The framework writes the folder first, and a job may end before it writes the record;
         # of the prototype, records were deleted whose folders stayed.
@@ -198,6 +202,10 @@ class ResultFolders:
                 "df_sessions.pkl": self._session_table.pickled(),
                 "mouse_pi_mapping.json": self._session_table.investigators(),
             },
+        )
+        self._write_files(
+            self._root / _BEHAVIOR_DATABASE,
+            dict(self._behavior_database.files(self._session_table)),
         )
 
     def _write_folder(self, location: str, files: Mapping[str, bytes]) -> None:

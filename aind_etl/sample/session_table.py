@@ -1,14 +1,16 @@
-"""The session table: one row per session file, as the pipeline behind the rigs writes it.
+"""The session table, in the two forms in which the institute has it.
 
-It tells of a session beyond its choices: the rig, the task, weight and water, the stage of
-training, and how well the subject foraged. Its columns have two levels, and its types are those of
-the real table: object columns of texts, of flags with gaps and of lists beside plain numbers.
+It describes a session beyond its choices: the rig, the task, weight and water, the stage of
+training, and how well the subject foraged. The older form is a pickled frame with two levels of
+columns, one row per session file. The behaviour database has one row per session, with what the
+public reader makes of the frame's columns and the asset in Code Ocean.
 """
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -16,8 +18,12 @@ import numpy as np
 from aind_etl.sample.calendar import Script, Stream, Subject, random_generator
 from aind_etl.sample.sessions import Session
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _Labels = tuple[str, str]
 _Row = dict[_Labels, object]
+_Label = TypeVar("_Label")
 
 _ZONE = ZoneInfo("America/Los_Angeles")
 # Fixed, so that a newer Python writes the same bytes.
@@ -31,6 +37,28 @@ _TASKS = {True: "Coupled Baiting", False: "Uncoupled Without Baiting"}
 _LEVELS = {True: [[0.4, 0.05], [0.3857, 0.0643], [0.3375, 0.1125]], False: [[0.1, 0.5, 0.9]]}
 _SECONDS_A_TRIAL = (6.0, 9.0)
 _REWARD_MILLILITRES = 0.003
+# Of so many sessions one is known to Code Ocean alone: the pipeline behind the rigs missed it.
+_CODE_OCEAN_ONLY = (20, 17)
+_FIRST_COLUMNS = (
+    "subject_id",
+    "session_date",
+    "nwb_suffix",
+    "session",
+    "rig",
+    "trainer",
+    "PI",
+    "curriculum_name",
+    "curriculum_version",
+    "current_stage_actual",
+    "task",
+    "notes",
+)
+_OFF_CURRICULUM = (
+    "curriculum_name",
+    "curriculum_version",
+    "curriculum_schema_version",
+    "current_stage_actual",
+)
 
 
 class SessionTable:
@@ -48,6 +76,7 @@ class SessionTable:
         self._sessions_of: Counter[str] = Counter()
         self._keys: list[tuple[str, str, int]] = []
         self._rows: list[_Row] = []
+        self._in_database: list[dict[str, object]] = []
 
     def add(self, session: Session) -> None:
         """Take the next session; those of a subject come in the order of their days."""
@@ -64,8 +93,9 @@ class SessionTable:
             self._keys += [(subject.subject_id, day, 0), (subject.subject_id, day, 1)]
             self._rows += [row, row | _saved_too_early(row)]
         else:
-            self._keys.append((subject.subject_id, day, int(plan.began.strftime("%H%M%S"))))
+            self._keys.append((subject.subject_id, day, nwb_suffix(session)))
             self._rows.append(row)
+        self._in_database.append(_database_row(session, row))
 
     def pickled(self) -> bytes:
         """Return ``df_sessions.pkl``: the table as a pickled frame of pandas."""
@@ -74,7 +104,7 @@ class SessionTable:
 
         import pandas as pd  # noqa: PLC0415
 
-        labels = list(dict.fromkeys(label for row in self._rows for label in row))
+        labels = _labels(self._rows)
         frame = pd.DataFrame(
             {label: _series([row.get(label) for row in self._rows]) for label in labels},
             index=pd.MultiIndex.from_arrays(
@@ -94,6 +124,16 @@ class SessionTable:
             names=["type", "variable"],
         )
         return pickle.dumps(frame, protocol=_PICKLE_PROTOCOL)
+
+    def in_database(self) -> "pd.DataFrame":
+        """Return the session table of the behaviour database."""
+        import pandas as pd  # noqa: PLC0415 - as above
+
+        names = _labels(self._in_database)
+        order = [*_FIRST_COLUMNS, *(name for name in names if name not in _FIRST_COLUMNS)]
+        # Of the sessions that the public reader knows; the others are appended to them.
+        rows = sorted(self._in_database, key=lambda row: "rig" not in row)
+        return pd.DataFrame({name: _series([row.get(name) for row in rows]) for name in order})
 
     def investigators(self) -> bytes:
         """Return ``mouse_pi_mapping.json``: who is responsible for each subject."""
@@ -141,6 +181,69 @@ class SessionTable:
             "current_stage_actual": _STAGES[stage],
             "if_overriden_by_trainer": bool(random.random() < 0.15),
         }
+
+
+def nwb_suffix(session: Session) -> int:
+    """Return what the institute's tables have in place of a session's time of day."""
+    if session.plan.script is Script.NWB_NAME_WITHOUT_TIME:
+        return 0
+    return int(session.plan.began.strftime("%H%M%S"))
+
+
+def behavior_session_id(session: Session) -> str:
+    """Return how the behaviour database names a session."""
+    plan = session.plan
+    return f"{plan.subject.subject_id}_{plan.began:%Y-%m-%d}_{nwb_suffix(session)}"
+
+
+def _labels(rows: Sequence[Mapping[_Label, object]]) -> list[_Label]:
+    """Return every label that any of the rows has, in the order of their first appearance."""
+    return list(dict.fromkeys(label for row in rows for label in row))
+
+
+def _database_row(session: Session, row: _Row) -> dict[str, object]:
+    """Return a session's row of the behaviour database."""
+    plan = session.plan
+    name = f"behavior_{plan.subject.subject_id}_{plan.began:%Y-%m-%d_%H-%M-%S}"
+    identity: dict[str, object] = {
+        "subject_id": plan.subject.subject_id,
+        "session_date": plan.began.date().isoformat(),
+        "nwb_suffix": nwb_suffix(session),
+    }
+    code_ocean: dict[str, object] = {
+        "_session_id": behavior_session_id(session),
+        "co_asset_id": f"{plan.index:08x}-0000-4000-8000-000000000000",
+        "co_s3_nwb_uri": f"s3://aind-open-data/{name}_processed/nwb/{name}.nwb",
+        "nwb_data_source": "co_asset",
+    }
+    period, which = _CODE_OCEAN_ONLY
+    has_number = row["metadata", "session"] is not None
+    if plan.index % period == which or not has_number:
+        return identity | code_ocean
+    told = {label[-1]: value for label, value in row.items()}
+    told["trainer"] = told.pop("user_name")
+    told |= {name: "None" for name in _OFF_CURRICULUM if told[name] is None}
+    rig_type = "ephys" if "EPHYS" in str(told["rig"]) else "training"
+    room = str(told["rig"])[:3]
+    if plan.began.year == 2023:
+        code_ocean |= {"co_asset_id": None, "co_s3_nwb_uri": None, "nwb_data_source": "bonsai_s3"}
+    return (
+        identity
+        | told
+        | {
+            "session_start_time": str(told["session_start_time"]),
+            "subject_alias": plan.subject.subject_id,
+            "PI": plan.subject.investigator,
+            "institute": "AIND",
+            "rig_type": rig_type,
+            "room": room,
+            "hardware": "bonsai",
+            "data_source": f"AIND_{rig_type}_{room}_bonsai",
+            "abs(bias_naive)": abs(float(str(told["bias_naive"]))),
+            "weekday": plan.began.isoweekday(),
+        }
+        | code_ocean
+    )
 
 
 def _saved_too_early(row: _Row) -> _Row:

@@ -28,7 +28,7 @@ _COUPLED_BLOCK, _UNCOUPLED_BLOCK = (20, 60), (20, 35)
 
 @dataclass(frozen=True)
 class Session:
-    """What happened in a session, ignored trials left out.
+    """What happened in a session.
 
     Parameters
     ----------
@@ -38,8 +38,10 @@ class Session:
         Whether the left side was chosen, [valid trials].
     rewarded
         Whether the choice was rewarded, [valid trials].
-    n_ignored
-        Number of trials left out.
+    valid_at
+        Position of each valid trial among all, ignored ones too, [valid trials].
+    reward_probabilities
+        Probability of a reward on the left and on the right, [trials, 2].
     is_coupled
         Whether the reward probabilities of both sides changed together.
     best_rate
@@ -50,7 +52,8 @@ class Session:
     plan: SessionPlan
     left: BoolArray
     rewarded: BoolArray
-    n_ignored: int
+    valid_at: IntArray
+    reward_probabilities: FloatArray
     is_coupled: bool
     best_rate: float
 
@@ -58,6 +61,11 @@ class Session:
     def n_trials(self) -> int:
         """Number of valid trials."""
         return len(self.left)
+
+    @property
+    def n_ignored(self) -> int:
+        """Number of trials without a response."""
+        return len(self.reward_probabilities) - self.n_trials
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,8 @@ class _Task:
     # The number below which the probability of choosing left makes a left choice.
     coins: FloatArray
     # As in Session.
-    n_ignored: int
+    valid_at: IntArray
+    reward_probabilities: FloatArray
     best_rate: float
 
 
@@ -104,7 +113,8 @@ def _prepare_task(plan: SessionPlan, seed: int) -> _Task:
         arrivals=arrivals,
         baited=coupled,
         coins=random.random(plan.valid_trials),
-        n_ignored=trials - plan.valid_trials,
+        valid_at=valid,
+        reward_probabilities=probabilities,
         best_rate=float((probabilities.sum if coupled else probabilities.max)(axis=1).mean()),
     )
 
@@ -171,7 +181,13 @@ def simulate_sessions(plans: Sequence[SessionPlan], seed: int) -> list[Session]:
         histories = _play(family, parameters, tasks)
         for plan, task, (left, rewarded) in zip(members, tasks, histories, strict=True):
             sessions[plan.index] = Session(
-                plan, left, rewarded, task.n_ignored, task.baited, task.best_rate
+                plan,
+                left,
+                rewarded,
+                task.valid_at,
+                task.reward_probabilities,
+                task.baited,
+                task.best_rate,
             )
     return [sessions[plan.index] for plan in plans]
 

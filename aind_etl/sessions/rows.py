@@ -1,24 +1,21 @@
-"""Rows and columns of the table `sessions`, from the frame of the session table."""
+"""Rows and columns of the table `sessions`, from the session table."""
 
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, count
-from typing import cast
 from unicodedata import normalize
 
 import orjson
 import polars as pl
-import pyarrow as pa
 
 from aind_etl.contract import Column, DataType, Table, tables
 from aind_etl.contract.columns import SESSIONS_MADE
 from aind_etl.contract.schemas import POLARS_TYPES, polars_schema
 from aind_etl.errors import DataError
 from aind_etl.flatten import derived as deriving
-from aind_etl.sessions import pickled_frame
 
 _SUFFIX_IS_A_TIME = 1000
 _MOST_TRIALS = "finished_trials"
@@ -26,36 +23,40 @@ _MOST_TRIALS = "finished_trials"
 
 # --- the rows -------------------------------------------------------------------------------
 
-UNKNOWN = "unknown_"
 _KNOWN_COLUMNS = (*tables.SESSIONS.columns, *SESSIONS_MADE)
 _OWN = frozenset(column.name for column in _KNOWN_COLUMNS)
 
 
-def session_rows(columns: pa.Table, investigators: dict[str, str]) -> tuple[Table, pl.DataFrame]:
+def session_rows(
+    frame: pl.DataFrame,
+    labels: Sequence[Sequence[str]],
+    investigators: Mapping[str, str] | None = None,
+) -> tuple[Table, pl.DataFrame]:
     """Return the table `sessions` and its rows.
 
     Parameters
     ----------
-    columns
+    frame
         The columns of the session table.
+    labels
+        The labels of each: several where the table has levels of columns, the last one its name.
     investigators
-        Subject to principal investigator.
+        Subject to principal investigator; where none are given, the table's column ``PI``.
 
     Returns
     -------
     table
         The contract's table with the further columns there are.
     rows
-        One row per session key.
+        One row per session key, and every row without one.
 
     Raises
     ------
     DataError
         There is no column of subjects, or none of days.
     """
-    labels = [tuple(json.loads(field.metadata[pickled_frame.LABELS])) for field in columns.schema]
     names = column_names(labels)
-    frame = cast("pl.DataFrame", pl.from_arrow(columns.rename_columns(names)))
+    frame = frame.rename(dict(zip(frame.columns, names, strict=True)))
     frame = frame.select(_typed(frame[name]) for name in names)
     missing = [name for name in ("subject_id", "session_date") if name not in names]
     if missing:
@@ -69,15 +70,15 @@ def session_rows(columns: pa.Table, investigators: dict[str, str]) -> tuple[Tabl
         for name, label in zip(names, labels, strict=True)
         if name not in _OWN
     ]
+    subject = pl.col("subject_id").cast(pl.String)
+    investigator = pl.lit(None, pl.String)
+    if investigators is not None:
+        investigator = subject.replace_strict(investigators, default=None, return_dtype=pl.String)
+    elif "pi" in names:
+        investigator = pl.col("pi").cast(pl.String)
     keyed = frame.with_columns(
-        subject_id=pl.col("subject_id").cast(pl.String).str.strip_suffix(".0"),
-        session_date=_day(frame["session_date"]),
-    ).with_columns(
-        session_key=_session_key(frame),
-        principal_investigator=pl.col("subject_id")
-        .cast(pl.String)
-        .replace_strict(investigators, default=None, return_dtype=pl.String),
-    )
+        subject_id=subject.str.strip_suffix(".0"), session_date=_day(frame["session_date"])
+    ).with_columns(session_key=_session_key(frame), principal_investigator=investigator)
     table = replace(tables.SESSIONS, columns=(*_KNOWN_COLUMNS, *further))
     return table, _one_row_per_session(keyed).select(polars_schema(table).names())
 
@@ -120,17 +121,21 @@ def snake_case(label: str) -> str:
 
 
 def _typed(values: pl.Series) -> pl.Series:
-    """Return values in the nearest type of the contract."""
+    """Return values in the nearest type of the contract; nested ones as JSON."""
     dtype = values.dtype
-    if dtype in (pl.Float32, pl.Float16):
-        return values.cast(pl.Float64)
-    if dtype == pl.UInt64 and (values > 2**63 - 1).any():
-        return values.cast(pl.String)
-    if dtype.is_integer():
-        return values.cast(pl.Int64)
-    if isinstance(dtype, pl.Datetime):
-        return values.cast(pl.Datetime("us", dtype.time_zone))
-    return values if dtype in _TYPES else values.cast(pl.String)
+    if dtype in _TYPES:
+        return values
+    if dtype.is_nested():
+        texts = [None if one is None else json.dumps(one) for one in values.to_list()]
+        return pl.Series(values.name, texts, pl.String)
+    nearest: pl.DataType = pl.String()
+    if dtype.is_float() or dtype.is_decimal():
+        nearest = pl.Float64()
+    elif dtype.is_integer() and not (dtype == pl.UInt64 and (values > 2**63 - 1).any()):
+        nearest = pl.Int64()
+    elif isinstance(dtype, pl.Datetime):
+        nearest = pl.Datetime("us", dtype.time_zone)
+    return values.cast(nearest)
 
 
 _TYPES: dict[pl.DataType, DataType] = {
@@ -153,7 +158,15 @@ def _type_of(values: pl.Series) -> DataType:
 
 
 def _described(labels: Sequence[str]) -> str:
-    return f"`{'.'.join(labels)}` of the session table."
+    *above, name = labels
+    under = f", under `{'.'.join(above)}`" if above else ""
+    return f"`{name}` of the session table{under}."
+
+
+def original_label(description: str) -> str | None:
+    """Return the label that a column of `sessions` has in the session table, by its comment."""
+    found = re.match(r"`(.*)` of the session table", description)
+    return found and found[1]
 
 
 def _day(values: pl.Series) -> pl.Series:
@@ -180,19 +193,19 @@ def _session_key(frame: pl.DataFrame) -> pl.Expr:
         clock = digits.cast(pl.String).str.zfill(6).str.replace(r"^(..)(..)(..)$", "${1}-${2}-${3}")
         is_time = digits.is_between(_SUFFIX_IS_A_TIME, 235_959)
         name = pl.when(is_time).then(pl.concat_str("subject_id", day, clock, separator="_"))
-    key = deriving.session_key(name, pl.col("subject_id"), pl.col("session_date"))
-    row = pl.concat_str(pl.lit(UNKNOWN), pl.int_range(pl.len()))
-    return pl.coalesce(key, row)
+    return deriving.session_key(name, pl.col("subject_id"), pl.col("session_date"))
 
 
 def _one_row_per_session(keyed: pl.DataFrame) -> pl.DataFrame:
-    """Return one row per key, with the other rows of it as JSON.
+    """Return one row per key, with the other rows of it as JSON, and every row without a key.
 
     Two rows are one session when the file was saved twice on a day, or when the table holds it
     twice. The one with the most finished trials is kept, then the one with the most values; rows
     that are the same in all are one.
     """
-    distinct = keyed.unique(maintain_order=True)
+    has_key = pl.col("session_key").is_not_null()
+    without_key = keyed.filter(~has_key).with_columns(other_rows=pl.lit(None, pl.String))
+    distinct = keyed.filter(has_key).unique(maintain_order=True)
     most = pl.col(_MOST_TRIALS) if _has_numbers(distinct, _MOST_TRIALS) else pl.lit(0)
     ranked = distinct.with_columns(
         rank=pl.struct(
@@ -209,7 +222,7 @@ def _one_row_per_session(keyed: pl.DataFrame) -> pl.DataFrame:
         schema={"session_key": pl.String, "other_rows": pl.String},
         orient="row",
     )
-    return first.join(written, on="session_key", how="left")
+    return pl.concat([first.join(written, on="session_key", how="left"), without_key])
 
 
 def _has_numbers(frame: pl.DataFrame, name: str) -> bool:

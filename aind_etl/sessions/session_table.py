@@ -1,39 +1,39 @@
-"""The session table: what the pipeline that reads the rigs' files knows of each session.
+"""The session table: what the institute knows of each session beyond its analyses.
 
-The pickled frame is read in a separate process with limits
-(:mod:`aind_etl.sessions.pickled_frame`), and becomes the table `sessions`. All columns of the
-frame are kept. They are named after the last of their labels in snake case, or after all labels
-where that is not unique.
+It is a parquet file of the behaviour database or, where a folder is named, the older pickled frame,
+which is read in a separate process with limits (:mod:`aind_etl.sessions.pickled_frame`). Either
+becomes the table `sessions`. All columns are kept, named after the last of their labels in snake
+case, or after all labels where that is not unique.
 """
 
+import io
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import orjson
 import polars as pl
 
-from aind_etl.contract import tables
+from aind_etl.contract import Table, tables
 from aind_etl.contract.columns import PRINCIPAL_INVESTIGATOR
 from aind_etl.errors import DataError
 from aind_etl.flatten import derived as deriving
 from aind_etl.results.folders import FileContent, FileRequest
-from aind_etl.sessions import pickled_frame
+from aind_etl.sessions import pickled_frame, rows
 
 if TYPE_CHECKING:
     from aind_etl.lake import Lake
     from aind_etl.results.store import ResultStore
 from aind_etl.sessions.frame_process import ReadingLimits, read_pickled_frame
-from aind_etl.sessions.rows import UNKNOWN, session_rows
+from aind_etl.sessions.rows import session_rows
+from aind_etl.text import first_line
 
-SESSION_TABLE = "s3://aind-behavior-data/foraging_nwb_bonsai_processed"
-"""Where the session table lies."""
-
-_FILES = _FRAME, _INVESTIGATORS = "df_sessions.pkl", "mouse_pi_mapping.json"
+_FRAME, _INVESTIGATORS = "df_sessions.pkl", "mouse_pi_mapping.json"
 # The fact that says of what the table in the lake was made.
 _MADE_FROM = "made_from"
 
@@ -52,7 +52,7 @@ class SessionsReport:
         Rows of the session table that stand in `other_rows`, as another row of the same session
         stands for it.
     without_key
-        Rows that name no subject or no day.
+        Rows that name no subject or no day, so that their session key is NULL.
     bytes
         Size of what was read.
     note
@@ -77,12 +77,12 @@ def refresh_sessions(
     store: "ResultStore",
     *,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    location: str = SESSION_TABLE,
+    location: str,
     limits: ReadingLimits | None = None,
 ) -> SessionsReport:
     """Bring the table `sessions` up to date with the session table in the store.
 
-    It is written only when one of its two source files has another etag than before. What
+    It is written only when one of its source files has another etag than before. What
     cannot be read never takes a table away: the one that was there stays, and the report says why.
 
     Parameters
@@ -94,7 +94,7 @@ def refresh_sessions(
     now
         The clock.
     location
-        Address of the folder in which the session table lies.
+        Address of the session table: a parquet file, or a folder with the older pickle.
     limits
         What the process that reads the pickle may use.
 
@@ -105,50 +105,69 @@ def refresh_sessions(
     DataError
         The file of the table in the lake is damaged.
     """
-    if _is_made_from(lake, location, [_etag(store, location, name) for name in _FILES]):
+    files = _files(location)
+    if _is_made_from(lake, location, [_etag(store, file) for file in files]):
         return _kept(lake, "")
-    frame, investigators = _read_files(store, location)
-    if frame.problem is not None:
-        is_absent = frame.problem.reason == "gone"
-        if is_absent:
-            return _kept(
-                lake,
-                f"There is no session table at {location}/{_FRAME}.",
-                lasting=True,
-                advice=_NEVER_MIND,
-            )
-        said = f"This session table cannot be read: {location}/{_FRAME}. {frame.problem.message}"
-        return _kept(lake, said, lasting=True, is_refused=True)
-    names, note = _names(lake, investigators)
-    etags = [frame.etag, investigators.etag]
+    contents = _read_files(store, files)
+    problem = contents[0].problem
+    if problem is not None:
+        if problem.reason == "gone":
+            absent = f"There is no session table at {files[0].address}."
+            return _kept(lake, absent, lasting=True, advice=_NEVER_MIND)
+        unread = f"This session table cannot be read: {files[0].address}. {problem.message}"
+        return _kept(lake, unread, lasting=True, is_refused=True)
+    investigators, note = None, ""
+    if len(contents) > 1:
+        investigators, note = _names(lake, contents[1])
+    etags = [content.etag for content in contents]
     if _is_made_from(lake, location, etags):
         return _kept(lake, note)
     try:
-        columns = read_pickled_frame(frame.content, limits or ReadingLimits())
-        table, rows = session_rows(columns, names)
+        if investigators is None:
+            table, found = _parquet_rows(contents[0].content)
+        else:
+            table, found = _pickled_rows(
+                contents[0].content, investigators, limits or ReadingLimits()
+            )
     except DataError as error:
-        refused = f"The session table at {location}/{_FRAME} was refused. {error}"
+        refused = f"The session table at {files[0].address} was refused. {error}"
         return _kept(lake, refused, lasting=True, is_refused=True)
+    facts = {
+        _MADE_FROM: _fingerprint(location, *etags),
+        "source": location,
+        "read_at": now().isoformat(),
+    }
     with lake.table_lock(table):
-        changed = lake.tables.replace_whole(
-            table,
-            rows,
-            {
-                _MADE_FROM: _fingerprint(location, *etags),
-                "source": location,
-                "read_at": now().isoformat(),
-            },
-        )
-    others = rows["other_rows"].drop_nulls().str.json_decode(pl.List(pl.Struct([]))).list.len()
+        changed = lake.tables.replace_whole(table, found, facts)
+    others = found["other_rows"].drop_nulls().str.json_decode(pl.List(pl.Struct([]))).list.len()
     return SessionsReport(
-        rows=rows.height,
-        columns=rows.width,
+        rows=found.height,
+        columns=found.width,
         changed=changed,
         other_rows=int(others.sum()),
-        without_key=int(rows["session_key"].str.starts_with(UNKNOWN).sum()),
-        bytes=len(frame.content) + len(investigators.content),
+        without_key=found["session_key"].null_count(),
+        bytes=sum(len(content.content) for content in contents),
         note=note,
     )
+
+
+def _parquet_rows(content: bytes) -> tuple[Table, pl.DataFrame]:
+    try:
+        frame = pl.read_parquet(io.BytesIO(content))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        raise DataError(
+            f"It is no parquet file that can be read ({first_line(error)}). Its publishers have "
+            "to write it again."
+        ) from None
+    return session_rows(frame, [(name,) for name in frame.columns])
+
+
+def _pickled_rows(
+    content: bytes, investigators: dict[str, str], limits: ReadingLimits
+) -> tuple[Table, pl.DataFrame]:
+    columns = read_pickled_frame(content, limits)
+    labels = [json.loads(field.metadata[pickled_frame.LABELS]) for field in columns.schema]
+    return session_rows(cast("pl.DataFrame", pl.from_arrow(columns)), labels, investigators)
 
 
 def investigator_names(content: bytes) -> dict[str, str]:
@@ -181,20 +200,37 @@ def investigator_names(content: bytes) -> dict[str, str]:
 _NO_NAMES = "Until it is one, the principal investigators known before stay."
 
 
-def _etag(store: "ResultStore", location: str, name: str) -> str:
+class _File(NamedTuple):
+    folder: str
+    name: str
+
+    @property
+    def address(self) -> str:
+        return f"{self.folder}/{self.name}"
+
+
+def _files(location: str) -> list[_File]:
+    """Return the files that a session table consists of, the table itself first."""
+    if location.endswith(".parquet"):
+        folder, _, name = location.rpartition("/")
+        return [_File(folder, name)]
+    return [_File(location, _FRAME), _File(location, _INVESTIGATORS)]
+
+
+def _etag(store: "ResultStore", file: _File) -> str:
     """Return the mark of a file's content; empty where it is not there or cannot be listed."""
-    return next((file.etag for file in store.find_file(location, name).files), "")
+    return next((one.etag for one in store.find_file(*file).files), "")
 
 
 def _is_made_from(lake: "Lake", location: str, etags: Sequence[str]) -> bool:
     return lake.tables.facts(tables.SESSIONS).get(_MADE_FROM) == _fingerprint(location, *etags)
 
 
-def _read_files(store: "ResultStore", location: str) -> tuple[FileContent, FileContent]:
+def _read_files(store: "ResultStore", files: Sequence[_File]) -> list[FileContent]:
     # The size is not known before; the store refuses what is too large.
-    requests = [FileRequest(location, name, 0) for name in _FILES]
+    requests = [FileRequest(file.folder, file.name, 0) for file in files]
     read = {answer.request.name: answer for answer in store.read_files(requests)}
-    return read[_FRAME], read[_INVESTIGATORS]
+    return [read[file.name] for file in files]
 
 
 def _names(lake: "Lake", read: FileContent) -> tuple[dict[str, str], str]:
@@ -230,7 +266,7 @@ def _kept(
 
 _NEVER_MIND = (
     "Nothing need be done: everything else works without it. If it lies elsewhere, set "
-    "AIND_ETL_SESSION_TABLE to the address of its folder."
+    "AIND_ETL_SESSION_TABLE to its address."
 )
 
 
@@ -238,8 +274,8 @@ _NEVER_MIND = (
 def _reader_version() -> str:
     """Return a hash of the code that builds the table, so that other code builds it again."""
     digest = sha256()
-    for path in (__file__, str(pickled_frame.__file__), str(deriving.__file__)):
-        digest.update(Path(path).read_bytes())
+    for module in (pickled_frame, rows, deriving):
+        digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()
 
 

@@ -569,10 +569,9 @@ def test_every_night_the_session_table_is_read(etl, instance, tmp_path):
     table = SessionTable(0)
     for session in simulate_sessions(list(islice(plan_sessions(0), 3)), 0):
         table.add(session)
-    folder = tmp_path / "results" / etl.settings.session_table.removeprefix("s3://")
-    folder.mkdir(parents=True)
-    (folder / "df_sessions.pkl").write_bytes(table.pickled())
-    (folder / "mouse_pi_mapping.json").write_bytes(table.investigators())
+    path = tmp_path / "results" / etl.settings.session_table_location.removeprefix("s3://")
+    path.parent.mkdir(parents=True)
+    table.in_database().to_parquet(path)
     settings = etl.settings.model_copy(update={"results_root": str(tmp_path / "results")})
     etl = replace(etl, settings=settings)
     assert run_by_schedule("nightly_session_table", etl, instance).success

@@ -121,8 +121,12 @@ def read_results(
 
 
 @contextmanager
-def open_store(context: dg.AssetExecutionContext, etl: Etl) -> Iterator["ResultStore"]:
-    """Open the store of the result folders for the duration of a ``with`` block.
+def open_store(
+    context: dg.AssetExecutionContext, etl: Etl, location: str = "s3://"
+) -> Iterator["ResultStore"]:
+    """Open the store of an address for the duration of a ``with`` block.
+
+    It is that of the result folders where no address is given.
 
     Raises
     ------
@@ -131,11 +135,11 @@ def open_store(context: dg.AssetExecutionContext, etl: Etl) -> Iterator["ResultS
     dagster.RetryRequested
         It does not answer; a retry may help.
     """
-    from aind_etl.results import open_result_store  # noqa: PLC0415 - slow to import
+    from aind_etl.results.store import open_store_of  # noqa: PLC0415 - slow to import
 
     with etl.retrying(context):
         try:
-            with open_result_store(etl.settings) as store:
+            with open_store_of(etl.settings, location) as store:
                 yield store
         except SourceError as error:
             raise ResultStoreError(str(error)) from error

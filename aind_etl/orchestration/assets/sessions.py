@@ -40,8 +40,9 @@ def sessions(
 
     etl.progress.step("read the session table")
     watch = Timer()
-    with open_store(context, etl) as store:
-        report = refresh_sessions(etl.lake, store, location=etl.settings.session_table)
+    location = etl.settings.session_table_location
+    with open_store(context, etl, location) as store:
+        report = refresh_sessions(etl.lake, store, location=location)
     if report.note:
         etl.progress.say(f"Warning: {report.note}" if report.is_refused else report.note)
     yield dg.MaterializeResult(
