@@ -1,16 +1,17 @@
 """aind-etl: AIND's analysis results as parquet and a DuckDB warehouse.
 
-In a notebook, ``from aind_etl import Warehouse, get_mle_model_fitting``. Everything else belongs to
-the command.
+In a notebook, ``from aind_etl import Warehouse, get_mle_model_fitting, get_session_table``.
+Everything else belongs to the command.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aind_etl.client.model_fitting import get_mle_model_fitting
+    from aind_etl.client.session_table import get_session_table
     from aind_etl.client.warehouse import Warehouse
 
-__all__ = ["Warehouse", "get_mle_model_fitting"]
+__all__ = ["Warehouse", "get_mle_model_fitting", "get_session_table"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
@@ -23,6 +24,10 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands fo
         from aind_etl.client.model_fitting import get_mle_model_fitting  # noqa: PLC0415
 
         return get_mle_model_fitting
+    if name == "get_session_table":
+        from aind_etl.client.session_table import get_session_table  # noqa: PLC0415
+
+        return get_session_table
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

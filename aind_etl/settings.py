@@ -6,7 +6,7 @@ from collections.abc import Collection
 from datetime import UTC, datetime, time
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
@@ -80,6 +80,8 @@ class Settings(BaseModel):
     session_table
         Address of the session table: a parquet file, or a folder with the older pickle;
         ``<behavior_database>/session_table.parquet`` where none is given.
+    frames
+        What ``Warehouse()`` answers with in Python.
     sensor_interval_seconds
         How often Dagster asks the source for what is new; as often as its kind of source bears,
         where none is given.
@@ -112,6 +114,7 @@ class Settings(BaseModel):
     results_look_back_days: float = Field(default=7.0, ge=0, allow_inf_nan=False)
     behavior_database: str = "s3://aind-scratch-data/aind-dynamic-foraging-cache"
     session_table: str | None = None
+    frames: Literal["polars", "pandas", "arrow"] = "polars"
     sensor_interval_seconds: int | None = Field(default=None, ge=1)
     nightly_at: time = time(2, 0)
     time_zone: str = "America/Los_Angeles"

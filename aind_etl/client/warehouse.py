@@ -60,7 +60,8 @@ class Warehouse(Generic[Frame]):
         that ``AIND_ETL_WAREHOUSE`` or ``AIND_ETL_LAKE`` name where none is given. Of an object, a
         copy on this machine is read that follows it.
     frames
-        What answers come as: ``polars``, ``pandas`` or ``arrow``.
+        What answers come as: ``polars``, ``pandas`` or ``arrow``; what ``AIND_ETL_FRAMES`` names
+        where none is given, or else polars.
 
     Raises
     ------
@@ -84,7 +85,7 @@ class Warehouse(Generic[Frame]):
         self: "Warehouse[pl.DataFrame]",
         path: Path | str | None = None,
         *,
-        frames: Literal["polars"] = "polars",
+        frames: Literal["polars"] | None = None,
     ) -> None: ...
     @overload
     def __init__(
@@ -100,13 +101,14 @@ class Warehouse(Generic[Frame]):
         *,
         frames: Literal["arrow"],
     ) -> None: ...
-    def __init__(self, path: Path | str | None = None, *, frames: Frames = "polars") -> None:
-        if frames not in _READERS:
+    def __init__(self, path: Path | str | None = None, *, frames: Frames | None = None) -> None:
+        settings = load_settings()
+        self._frames = frames or settings.frames
+        if self._frames not in _READERS:
             raise ArgumentError(f"frames is {in_words(_READERS, 'or')}, not {frames!r}.")
         self.path: WarehouseLocation = (
-            load_settings().warehouse_path if path is None else parse_location(path)
+            settings.warehouse_path if path is None else parse_location(path)
         )
-        self._frames = frames
 
     def __repr__(self) -> str:
         return f"Warehouse({str(self.path)!r}, frames={self._frames!r})"
@@ -227,6 +229,9 @@ class Warehouse(Generic[Frame]):
         collection: OneOrMany | None = None,
         pipeline_format: PipelineFormat | None = None,
         newest_only: bool = False,
+        behavior: bool = False,
+        columns: Sequence[str] | None = None,
+        limit: int | None = None,
     ) -> Frame:
         """Return the trials of successful fits, with the agent's variables before each.
 
@@ -237,6 +242,18 @@ class Warehouse(Generic[Frame]):
         ----------
         record_id
             The ``_id`` of one document, or of several.
+        behavior
+            Whether each trial gets what the animal did, from the institute's behaviour database
+            (``AIND_ETL_BEHAVIOR_DATABASE``): trial k of a fit is the k-th trial of the session with
+            a response. Sessions whose choices or rewards differ there are reported, and get NULL.
+            ``behavior_session_id`` is the session's name there, ``behavior_trial`` the trial's
+            number among all of the session, ignored ones too.
+        columns
+            Columns of the behaviour database's trials; the response, the earned reward, the reward
+            probabilities, the reaction time, automatic water and the laser where none are named.
+        limit
+            The most rows returned. Either this or a filter is needed: the whole table may have
+            millions of rows.
         subject_id, session_date, agent_alias, collection, pipeline_format, newest_only
             As for :meth:`analyses`.
 
@@ -246,6 +263,18 @@ class Warehouse(Generic[Frame]):
         >>> trials.columns[:4]
         ['session_key', 'subject_id', 'session_date', 'agent_alias']
         """
+        filters = (subject_id, session_date, agent_alias, record_id, collection)
+        if limit is None and all(one is None for one in filters):
+            raise ArgumentError(
+                "trials() of everything may be millions of rows. Give a subject_id, session_date, "
+                "agent_alias, record_id or collection, or a limit."
+            )
+        if limit is not None and limit < 0:
+            raise ArgumentError(f"limit is {limit}; expected a number of rows.")
+        if columns is not None and not behavior:
+            raise ArgumentError(
+                "columns names columns of the behaviour database; give behavior=True with it."
+            )
         chosen = _Chosen(
             subject_id=subject_id,
             session_date=session_date,
@@ -256,9 +285,25 @@ class Warehouse(Generic[Frame]):
             outcome="success",
             newest_only=newest_only,
         )
-        return self._ask(
-            _with_sessions(tables.TRIALS, chosen, "TRUE", f"agent_alias, {_KEY}, trial"), chosen
-        )
+        query = _with_sessions(tables.TRIALS, chosen, "TRUE", f"agent_alias, {_KEY}, trial")
+        query += "" if limit is None else f" LIMIT {limit}"
+        if not behavior:
+            return self._ask(query, chosen)
+        # Imported here: most questions are answered by the warehouse alone.
+        from aind_etl.client.behavior import with_behavior  # noqa: PLC0415
+
+        names = None if columns is None else as_texts("columns", columns)
+        with opened(self.path) as connection:
+            fits = connection.sql(
+                f"SELECT {_KEY}, session_key, subject_id FROM {chosen.source} AS chosen",
+                params=chosen.parameters or None,
+            ).pl()
+            asked = connection.sql(query, params=chosen.parameters or None).to_arrow_table()
+            with with_behavior(connection, asked, fits, names) as joined:
+                frame = self._read(joined)
+            if not frame.shape[0]:  # type: ignore[attr-defined]
+                chosen.refuse_unknown_names(connection)
+            return frame
 
     def table(self, name: str) -> Frame:
         """Return a whole table, view or mart.

@@ -420,7 +420,10 @@ def open_result_store(settings: "Settings") -> ResultStore:
     """
     root = settings.results_root
     if root is None and kind_of(settings.source).is_simulated:
-        root = str(_sample_results(settings))
+        # Imported here: other sources need none of the simulation's libraries.
+        from aind_etl.sources.sample import write_results  # noqa: PLC0415
+
+        root = str(write_results(settings.source, settings.folder))
     if root is None or root.startswith(SCHEME):
         backend: Backend = S3Backend(
             anonymous=settings.s3_anon,
@@ -459,15 +462,3 @@ def _by_folder(files: pl.DataFrame) -> pl.DataFrame:
         location=pl.concat_str("location", pl.col("file_name").str.extract(folder), separator="/"),
         file_name=pl.col("file_name").str.extract(name),
     ).drop_nulls(["location", "file_name"])
-
-
-def _sample_results(settings: "Settings") -> Path:
-    """Return the folder of the sample's result folders, made if need be."""
-    # Imported here: other sources need none of the simulation's libraries.
-    from aind_etl.sources.sample import SampleSource  # noqa: PLC0415
-    from aind_etl.sources.urls import open_source  # noqa: PLC0415
-
-    source = open_source(settings.source)
-    if not isinstance(source, SampleSource):
-        raise TypeError(settings.source)
-    return source.write_results(settings.folder / "_sample_results")

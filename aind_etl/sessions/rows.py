@@ -57,6 +57,7 @@ def session_rows(
     """
     names = column_names(labels)
     frame = frame.rename(dict(zip(frame.columns, names, strict=True)))
+    nested = {name for name in names if frame[name].dtype.is_nested()}
     frame = frame.select(_typed(frame[name]) for name in names)
     missing = [name for name in ("subject_id", "session_date") if name not in names]
     if missing:
@@ -66,7 +67,7 @@ def session_rows(
         )
     # The frame's own columns of these names come later, under other names.
     further = [
-        Column(name, _type_of(frame[name]), _described(label))
+        Column(name, _TYPES[frame[name].dtype], _described(label, is_json=name in nested))
         for name, label in zip(names, labels, strict=True)
         if name not in _OWN
     ]
@@ -153,20 +154,24 @@ _TYPES: dict[pl.DataType, DataType] = {
 }
 
 
-def _type_of(values: pl.Series) -> DataType:
-    return _TYPES[values.dtype]
-
-
-def _described(labels: Sequence[str]) -> str:
+def _described(labels: Sequence[str], *, is_json: bool) -> str:
     *above, name = labels
     under = f", under `{'.'.join(above)}`" if above else ""
-    return f"`{name}` of the session table{under}."
+    return f"`{name}` of the session table{under}{_AS_JSON if is_json else '.'}"
+
+
+_AS_JSON = ", as JSON."
 
 
 def original_label(description: str) -> str | None:
     """Return the label that a column of `sessions` has in the session table, by its comment."""
     found = re.match(r"`(.*)` of the session table", description)
     return found and found[1]
+
+
+def is_json(description: str) -> bool:
+    """Return whether a column of `sessions` is nested in the session table, by its comment."""
+    return description.endswith(_AS_JSON)
 
 
 def _day(values: pl.Series) -> pl.Series:

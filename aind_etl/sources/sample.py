@@ -112,6 +112,22 @@ class SampleSource:
         self._cleanup.close()
 
 
+def write_results(url: str, lake: Path) -> Path:
+    """Write the result folders of a sample beside a lake's tables, once.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder that replaces ``s3://``: it holds ``<bucket>/<key>/``.
+
+    Raises
+    ------
+    ConfigurationError
+        The address is not understood.
+    """
+    return open_url(url, SourceOptions()).write_results(lake / "_sample_results")
+
+
 def open_url(url: str, options: SourceOptions) -> SampleSource:  # noqa: ARG001 - it has none
     """Return the sample source at an address such as ``sample:?sessions=100&seed=1``.
 

@@ -80,6 +80,16 @@ def test_the_environment_names_the_warehouse(built, monkeypatch):
     assert Warehouse().path == built.warehouse
 
 
+def test_the_environment_names_the_kind_of_frames_and_an_argument_wins(built, monkeypatch):
+    monkeypatch.setenv("AIND_ETL_FRAMES", "pandas")
+    assert isinstance(Warehouse(built.warehouse).table("best_models"), pd.DataFrame)
+    chosen = Warehouse(built.warehouse, frames="polars").table("best_models")
+    assert isinstance(chosen, pl.DataFrame)
+    monkeypatch.setenv("AIND_ETL_FRAMES", "excel")
+    with pytest.raises(ConfigurationError, match="AIND_ETL_FRAMES is 'excel'"):
+        Warehouse(built.warehouse)
+
+
 @pytest.mark.parametrize(
     ("arguments", "condition"),
     [
@@ -346,7 +356,8 @@ def test_examples_in_the_documentation_run(examples_warehouse, module):
 
 
 def test_names_are_loaded_when_they_are_asked_for():
-    assert {"Warehouse", "get_mle_model_fitting"} == set(aind_etl.__all__) <= set(dir(aind_etl))
+    names = {"Warehouse", "get_mle_model_fitting", "get_session_table"}
+    assert names == set(aind_etl.__all__) <= set(dir(aind_etl))
     with pytest.raises(AttributeError, match="no attribute 'warehose'"):
         aind_etl.warehose  # noqa: B018 - asked for
     assert (Path(aind_etl.__file__).parent / "py.typed").exists()

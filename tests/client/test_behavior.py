@@ -1,0 +1,353 @@
+"""Model variables beside what the animal did, and the session table of the public reader."""
+
+import doctest
+import logging
+import re
+import shutil
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import polars as pl
+import pytest
+from result_endpoint import endpoint_before
+from worlds import load
+
+from aind_etl import Warehouse, get_session_table
+from aind_etl.errors import ArgumentError, DataError
+from aind_etl.lake import Lake
+from aind_etl.results import open_result_store, refresh_result_files, refresh_trials
+from aind_etl.sample import write_world
+from aind_etl.sample.calendar import plan_sessions
+from aind_etl.sample.session_table import SessionTable
+from aind_etl.sample.sessions import simulate_sessions
+from aind_etl.sessions import refresh_sessions
+from aind_etl.settings import load_settings
+from aind_etl.warehouse.build import build_warehouse
+from aind_etl.warehouse.connection import connect
+
+DATABASE = "aind-scratch-data/aind-dynamic-foraging-cache"
+AGENT = "QLearning_L2F1_CK1_softmax"
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "behavior.md"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the sample's dump, its result folders, and its warehouse."""
+    folder = tmp_path_factory.mktemp("behavior")
+    write_world(folder, sessions=24, seed=0, shared_figures=True)
+    lake = Lake(folder / "lake")
+    settings = load_settings(results_root=str(folder / "results"))
+    load(folder, lake)
+    with open_result_store(settings) as store:
+        for collection in lake.collections():
+            refresh_result_files(lake, store, collection)
+            refresh_trials(lake, store, collection)
+        refresh_sessions(lake, store, location=settings.session_table_location)
+    build_warehouse(lake, folder / "warehouse.duckdb")
+    return folder
+
+
+@pytest.fixture
+def database(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a copy of the behaviour database in a folder that the environment names."""
+    folder = tmp_path / "database"
+    shutil.copytree(world / "results" / DATABASE, folder)
+    monkeypatch.setenv("AIND_ETL_BEHAVIOR_DATABASE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def warehouse(world: Path, database: Path) -> Warehouse[pl.DataFrame]:
+    return Warehouse(world / "warehouse.duckdb")
+
+
+def trials_of(database: Path, subject: str) -> pl.DataFrame:
+    return pl.read_parquet(database / f"trial_table/subject_id={subject}/{subject}.parquet")
+
+
+def replace_trials(database: Path, subject: str, trials: pl.DataFrame) -> None:
+    trials.write_parquet(database / f"trial_table/subject_id={subject}/{subject}.parquet")
+
+
+# --- trials ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("subject", ["652257", "652324", "652001"])
+def test_each_trial_of_a_fit_gets_what_the_animal_did_in_it(
+    warehouse: Warehouse[pl.DataFrame], database: Path, subject: str
+) -> None:
+    joined = warehouse.trials(subject_id=subject, behavior=True)
+    alone = warehouse.trials(subject_id=subject)
+    assert joined.select(alone.columns).equals(alone)
+    played = joined.filter(pl.col("choice").is_not_null())
+    assert played["behavior_session_id"].null_count() == 0
+    assert (played["choice"] == played["animal_response"]).all()
+    assert (played["reward"] == played["earned_reward"]).all()
+    # The k-th trial with a response is trial k; ignored ones are counted by the database alone.
+    assert (played["behavior_trial"] >= played["trial"]).all()
+    assert (played["behavior_trial"] > played["trial"]).any()
+    theirs = trials_of(database, subject).select(
+        behavior_session_id="session_id",
+        behavior_trial=pl.col("trial").cast(pl.Int32),
+        expected="reward_probabilityL",
+    )
+    both = played.join(theirs, on=["behavior_session_id", "behavior_trial"], how="left")
+    assert (both["expected"] == both["reward_probabilityL"]).all()
+    # The state after the last trial belongs to none.
+    last = joined.filter(pl.col("choice").is_null())
+    assert last["behavior_trial"].null_count() == last.height > 0
+
+
+def test_files_with_different_columns_and_types_become_one_frame(
+    warehouse: Warehouse[pl.DataFrame],
+) -> None:
+    frame = warehouse.trials(agent_alias=AGENT, behavior=True)
+    schema = {
+        "behavior_trial": pl.Int32,
+        "animal_response": pl.Int8,
+        "earned_reward": pl.Boolean,
+        "reward_probabilityL": pl.Float64,
+        "reaction_time": pl.Float64,
+        "auto_waterR": pl.Boolean,
+        "laser_location": pl.String,
+    }
+    assert {name: frame.schema[name] for name in schema} == schema
+    with_laser = frame.filter(pl.col("laser_location").is_not_null())["subject_id"].unique()
+    assert 0 < len(with_laser) < len(frame["subject_id"].unique())
+
+
+def test_only_the_asked_subjects_are_read(
+    warehouse: Warehouse[pl.DataFrame], database: Path
+) -> None:
+    for folder in (database / "trial_table").iterdir():
+        if folder.name != "subject_id=652257":
+            (folder / f"{folder.name.removeprefix('subject_id=')}.parquet").write_bytes(b"broken")
+    assert warehouse.trials(subject_id="652257", behavior=True, limit=3).height == 3
+    with pytest.raises(DataError, match="AIND_ETL_BEHAVIOR_DATABASE"):
+        warehouse.trials(subject_id="652324", behavior=True)
+
+
+def test_columns_are_chosen_by_their_names_in_the_database(
+    warehouse: Warehouse[pl.DataFrame],
+) -> None:
+    alone = warehouse.trials(subject_id="652257", limit=1).columns
+    asked = ["laser_power", "goCue_start_time_in_session", "session_date"]
+    frame = warehouse.trials(subject_id="652257", behavior=True, columns=asked)
+    assert frame.columns[len(alone) :] == [
+        "behavior_session_id",
+        *asked[:2],
+        "behavior_session_date",
+    ]
+    with pytest.raises(ArgumentError, match="Did you mean 'reaction_time'"):
+        warehouse.trials(subject_id="652257", behavior=True, columns=["reaction_tim"])
+    with pytest.raises(ArgumentError, match="behavior=True"):
+        warehouse.trials(subject_id="652257", columns=["reaction_time"])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (pl.when(pl.col("trial") == 7).then(2).otherwise("animal_response"), "valid trials there"),
+        (
+            pl.when(pl.col("trial") == 7)
+            .then(1 - pl.col("animal_response"))
+            .otherwise("animal_response"),
+            "differs from",
+        ),
+    ],
+    ids=["another number of trials", "another choice"],
+)
+def test_a_session_that_does_not_agree_is_reported_and_not_joined(
+    warehouse: Warehouse[pl.DataFrame],
+    database: Path,
+    caplog: pytest.LogCaptureFixture,
+    change: pl.Expr,
+    words: str,
+) -> None:
+    theirs = trials_of(database, "652324")
+    wrong = theirs["session_id"].unique().sort()[0]
+    is_wrong = pl.col("session_id") == wrong
+    assert (theirs.filter(is_wrong & (pl.col("trial") == 7))["animal_response"] < 2).all()
+    replace_trials(
+        database,
+        "652324",
+        theirs.with_columns(
+            animal_response=pl.when(is_wrong).then(change).otherwise("animal_response")
+        ),
+    )
+    with caplog.at_level(logging.WARNING):
+        frame = warehouse.trials(subject_id="652324", behavior=True)
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert words in message
+    assert wrong in message
+    missing = frame.filter(pl.col("behavior_session_id").is_null())["session_key"].unique()
+    (named,) = missing
+    assert named in message
+    of_session = frame.filter(pl.col("session_key") == named)
+    assert of_session["animal_response"].null_count() == of_session.height > 0
+
+
+def test_a_session_that_the_database_lacks_is_reported(
+    warehouse: Warehouse[pl.DataFrame], database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.rmtree(database / "trial_table" / "subject_id=652324")
+    with caplog.at_level(logging.WARNING):
+        frame = warehouse.trials(subject_id="652324", behavior=True)
+    assert frame["behavior_session_id"].null_count() == frame.height > 0
+    assert "652324_2026-03-10_15-33-11 is not there" in caplog.text
+
+
+def test_the_database_is_read_from_an_object_store(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with endpoint_before(world / "results") as endpoint:
+        monkeypatch.setenv("AIND_ETL_S3_ENDPOINT_URL", endpoint.url)
+        monkeypatch.setenv("AIND_ETL_RESULTS_ROOT", "s3://")
+        frame = Warehouse(world / "warehouse.duckdb").trials(
+            subject_id="652257", agent_alias=AGENT, behavior=True
+        )
+    assert (frame["behavior_session_id"].is_not_null()).all()
+    assert {method for method, _ in endpoint.requests} <= {"GET", "HEAD"}
+
+
+@pytest.mark.parametrize("frames", ["pandas", "arrow"])
+def test_frames_with_behaviour_come_as_any_kind(world: Path, database: Path, frames: str) -> None:
+    warehouse = Warehouse(world / "warehouse.duckdb", frames=frames)
+    assert warehouse.trials(subject_id="652257", behavior=True, limit=9).shape[0] == 9
+
+
+def test_a_whole_table_of_trials_asks_for_a_filter(warehouse: Warehouse[pl.DataFrame]) -> None:
+    with pytest.raises(ArgumentError, match="subject_id"):
+        warehouse.trials()
+    with pytest.raises(ArgumentError, match="subject_id"):
+        warehouse.trials(newest_only=True)
+    assert warehouse.trials(limit=5).height == 5
+    with pytest.raises(ArgumentError, match="limit is -1"):
+        warehouse.trials(limit=-1)
+
+
+# --- the documentation ---------------------------------------------------------------------
+
+
+def test_the_documentation_shows_what_the_sample_gives(
+    world: Path, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIND_ETL_WAREHOUSE", str(world / "warehouse.duckdb"))
+    failed, ran = doctest.testfile(str(DOCUMENTATION), module_relative=False)
+    assert (failed, ran > 4) == (0, True)
+
+
+def recipes() -> Iterator[str]:
+    yield from re.findall(r"```sql\n(.*?)```", DOCUMENTATION.read_text(), re.DOTALL)
+
+
+def test_the_documented_recipe_gives_the_same(
+    world: Path, warehouse: Warehouse[pl.DataFrame], database: Path
+) -> None:
+    (recipe,) = recipes()
+    public = load_settings().behavior_database
+    default = type(load_settings()).model_fields["behavior_database"].default
+    assert default in recipe
+    with connect(world / "warehouse.duckdb") as connection:
+        found = connection.sql(recipe.replace(default, public)).pl()
+    expected = warehouse.trials(
+        subject_id="652257", agent_alias=AGENT, newest_only=True, behavior=True
+    ).filter(pl.col("behavior_trial").is_not_null())
+    assert found.height > 300
+    names = [name for name in found.columns if name in expected.columns]
+    assert set(names) >= {"q_left", "reaction_time", "reward_probabilityL"}
+    assert found.select(names).cast(expected.select(names).schema).equals(expected.select(names))
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("652001_2023-10-04_0", "652001_2023-10-04"),
+        ("652001_2023-10-04_2", "652001_2023-10-04"),
+        ("652001_2023-10-04_92026", "652001_2023-10-04_09-20-26"),
+        ("652001_2023-10-04_235959", "652001_2023-10-04_23-59-59"),
+        ("652001_2023-10-04_1000", "652001_2023-10-04_00-10-00"),
+        ("652001_2023-10-04_999999", "652001_2023-10-04"),
+        ("652001_2023-10-04", None),
+        ("somebody", None),
+        (None, None),
+    ],
+)
+def test_a_session_of_the_database_has_the_key_of_the_session_table(
+    world: Path, name: str | None, key: str | None
+) -> None:
+    with connect(world / "warehouse.duckdb") as connection:
+        ((found,),) = connection.execute("SELECT behavior_session_key(?)", [name]).fetchall()
+        assert found == key
+        ((differing,),) = connection.execute(
+            "SELECT count(*) FROM sessions WHERE behavior_session_key(session_id) <> session_key"
+        ).fetchall()
+    assert differing == 0
+
+
+# --- the session table of the public reader -------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def of_reader() -> pd.DataFrame:
+    """Return what the public reader gives: the database's table without what that adds to it."""
+    table = SessionTable(0)
+    plans = [plan for plan, _ in zip(plan_sessions(0), range(24), strict=False)]
+    for session in simulate_sessions(plans, 0):
+        table.add(session)
+    frame = table.in_database()
+    added = ["_session_id", "co_asset_id", "co_s3_nwb_uri", "nwb_data_source"]
+    return frame[frame["rig"].notna()].drop(columns=added)
+
+
+def test_the_session_table_is_that_of_the_public_reader(
+    world: Path, of_reader: pd.DataFrame
+) -> None:
+    frame = get_session_table(warehouse=world / "warehouse.duckdb")
+    assert list(frame.columns[:12]) == list(of_reader.columns[:12])
+    assert set(frame.columns) == set(of_reader.columns)
+    assert isinstance(frame["session_date"].iloc[0], pd.Timestamp)
+    assert frame["session_date"].is_monotonic_decreasing
+    keys = ["subject_id", "session_date", "nwb_suffix"]
+    expected = of_reader.assign(session_date=pd.to_datetime(of_reader["session_date"]))
+    pd.testing.assert_frame_equal(
+        frame.sort_values(keys, ignore_index=True)[list(expected.columns)],
+        expected.sort_values(keys, ignore_index=True),
+        check_dtype=False,
+        check_index_type=False,
+    )
+    assert frame["has_video"].dtype == bool
+
+
+def test_the_session_table_goes_back_as_far_as_asked(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = get_session_table(warehouse=world / "warehouse.duckdb")
+    newest = whole["session_date"].max()
+    monkeypatch.setattr(pd.Timestamp, "now", lambda: newest + pd.DateOffset(days=1))
+    months = get_session_table(only_recent_n_month=3, warehouse=world / "warehouse.duckdb")
+    assert 0 < len(months) < len(whole)
+    assert months["session_date"].min().date() > date(2026, 1, 1)
+
+
+def test_sessions_of_the_older_rigs_come_when_asked_for(world: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "warehouse.duckdb"
+    shutil.copy(world / "warehouse.duckdb", copy)
+    with duckdb.connect(copy) as connection:
+        connection.execute("UPDATE sessions SET hardware = 'bpod' WHERE subject_id = '652001'")
+    without = get_session_table(warehouse=copy)
+    assert "652001" not in set(without["subject_id"])
+    assert len(get_session_table(True, warehouse=copy)) > len(without)
+
+
+def test_without_a_session_table_the_frame_is_empty_and_says_why(
+    built, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        frame = get_session_table(warehouse=built.warehouse)
+    assert frame.empty
+    assert list(frame.columns[:3]) == ["subject_id", "session_date", "nwb_suffix"]
+    assert "AIND_ETL_SESSION_TABLE" in caplog.text
