@@ -35,6 +35,11 @@ _LIVE_DOCUMENTS = (
     "JOIN candidates USING (record_id, content_hash) "
     "WHERE source_collection = $collection AND operation = 'upsert'"
 )
+# Those without a row of `analyses`, but for what is no JSON.
+_REJECTED = (
+    "SELECT record_id, content_hash FROM rejected_documents "
+    "WHERE source_collection = $collection AND NOT starts_with(record_id, '_unreadable:')"
+)
 
 
 def matching_records(
@@ -43,6 +48,7 @@ def matching_records(
     query: Mapping[str, Any],
     *,
     wanted: str = "TRUE",
+    with_rejected: bool = False,
 ) -> pl.Series:
     """Return the ids of the records of a collection that meet a filter.
 
@@ -56,6 +62,8 @@ def matching_records(
         A MongoDB filter of its documents, as :func:`parse_filter` takes it.
     wanted
         SQL over a row of `analyses`: only records with such a row are looked for.
+    with_rejected
+        Whether documents without a row of `analyses` are looked through as well.
 
     Raises
     ------
@@ -71,10 +79,11 @@ def matching_records(
     parameters: dict[str, object] = {"collection": collection}
     # Each by itself: one process of a document may meet one of them, and another the other.
     narrowing = "".join(f" AND bool_or({one})" for one in _narrowing(condition, parameters))
+    rejected = f" UNION ALL {_REJECTED}" if with_rejected else ""
     statement = (
         "WITH candidates AS (SELECT record_id, any_value(content_hash) AS content_hash "
         "FROM analyses WHERE source_collection = $collection GROUP BY record_id "
-        f"HAVING bool_or({wanted}){narrowing}), "
+        f"HAVING bool_or({wanted}){narrowing}{rejected}), "
         f"live AS MATERIALIZED ({_LIVE_DOCUMENTS}) "
         f"SELECT DISTINCT record_id FROM live WHERE {predicate}"
     )
@@ -125,7 +134,7 @@ def _require(connection: duckdb.DuckDBPyConnection, collection: str, path: str) 
         return
     documents = (
         "WITH candidates AS (SELECT DISTINCT record_id, content_hash FROM analyses "
-        f"WHERE source_collection = $collection) {_LIVE_DOCUMENTS}"
+        f"WHERE source_collection = $collection UNION ALL {_REJECTED}) {_LIVE_DOCUMENTS}"
     )
     values = DocumentSql().values_at("document", path, is_whole=True)
     parameters = {"collection": collection}

@@ -305,6 +305,45 @@ class Warehouse(Generic[Frame]):
                 chosen.refuse_unknown_names(connection)
             return frame
 
+    @explain_unknown_arguments
+    def documents(
+        self,
+        collection: str,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002 - as pymongo calls it
+        projection: Mapping[str, Any] | None = None,
+        limit: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return whole documents of a collection, as a MongoDB server returns them.
+
+        Parameters
+        ----------
+        collection
+            The collection.
+        filter
+            A MongoDB filter, as :func:`get_mle_model_fitting` takes it; all documents where none
+            is given.
+        projection
+            ``{"path": 1, …}`` returns these fields, ``{"path": 0, …}`` all but these, and
+            ``{"name": "$path", …}`` values under new names; everything where none is given.
+        limit
+            The most documents returned, in the order of their ids.
+
+        Examples
+        --------
+        >>> Warehouse().documents(
+        ...     "dynamic-foraging-model-fitting",
+        ...     filter={"subject_id": "652097", "analysis_results.n_trials": {"$gt": 600}},
+        ...     projection={"_id": 0, "nwb_name": 1, "n_trials": "$analysis_results.n_trials"},
+        ...     limit=1,
+        ... )
+        [{'nwb_name': '652097_2024-06-11_08-55-31.nwb', 'n_trials': 623}]
+        """
+        # Imported here: most questions are answered by the tables.
+        from aind_etl.client.documents import find_documents  # noqa: PLC0415
+
+        with opened(self.path) as connection:
+            return find_documents(connection, collection, filter, projection, limit)
+
     def table(self, name: str) -> Frame:
         """Return a whole table, view or mart.
 

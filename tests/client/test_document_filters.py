@@ -1,4 +1,4 @@
-"""Filters of documents: the same records as a MongoDB server finds, and errors that help."""
+"""Documents as a MongoDB server finds and projects them, and errors that help."""
 
 import copy
 import json
@@ -13,13 +13,18 @@ from typing import Any
 
 import duckdb
 import pytest
+from bson import ObjectId
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mongod import NoMongodError, find_mongod, running_mongod
 from pymongo import MongoClient
 from pymongo.collection import Collection
+from pymongo.errors import OperationFailure
 from worlds import MAIN, JsonDocument, load, read_dump, write_dump
 
+from aind_etl import Warehouse
+from aind_etl.client.documents import find_documents
+from aind_etl.client.projection import parse_projection
 from aind_etl.client.records import matching_records
 from aind_etl.errors import ArgumentError
 from aind_etl.lake import Lake
@@ -339,3 +344,100 @@ def test_regular_expressions_of_python_are_understood(warehouse):
     assert set(compiled) == set(matching_records(warehouse, MAIN, written))
     others = matching_records(warehouse, MAIN, {"nwb_name": {"$not": re.compile("(?i)^BEHAVIOR")}})
     assert not set(others) & set(compiled)
+
+
+# --- whole documents ------------------------------------------------------------------------
+
+
+def as_text(documents: list[JsonDocument]) -> list[str]:
+    """Return documents in a form in which NaN is equal to itself."""
+    return [json.dumps(one, sort_keys=True, default=str) for one in documents]
+
+
+def test_documents_are_those_of_the_server_whole(collection, warehouse):
+    expected = list(collection.find().sort("_id"))
+    found = find_documents(warehouse, MAIN, None, None, None)
+    assert as_text(found) == as_text(expected)
+    assert as_text(find_documents(warehouse, MAIN, {}, {}, 3)) == as_text(expected[:3])
+
+
+def make_projection(paths: Paths, random: Random) -> dict[str, Any]:
+    """Return a projection, sometimes one that a server refuses."""
+    known = [path for path in paths.all if not any(step.isdecimal() for step in path.split("."))]
+    chosen = [random.choice([*known, "nowhere", "deep.a", "words.b"]) for _ in range(3)]
+    kind = random.random()
+    flag = random.choice([1, True]) if kind < 0.6 else 0
+    projection: dict[str, Any] = dict.fromkeys(chosen[: random.randint(0, 3)], flag)
+    if random.random() < 0.1:
+        projection[chosen[0]] = 1 - flag
+    if kind < 0.4:
+        for number in range(random.randint(1, 2)):
+            projection[f"new_{number}"] = f"${random.choice(known)}"
+    if random.random() < 0.4:
+        projection["_id"] = random.randint(0, 1)
+    return projection
+
+
+@settings(max_examples=EXAMPLES)
+@given(seed=st.integers(0, 2**32))
+def test_documents_are_filtered_and_projected_as_by_a_server(collection, warehouse, paths, seed):
+    random = Random(seed)
+    projection = make_projection(paths, random)
+    query = Filters(paths, random).make() if random.random() < 0.5 else None
+    try:
+        expected = list(collection.find(query, projection).sort("_id"))
+    except OperationFailure:
+        with pytest.raises(ArgumentError):
+            parse_projection(projection)
+        return
+    found = find_documents(warehouse, MAIN, query, projection, None)
+    assert as_text(found) == as_text(expected), (query, projection)
+
+
+@pytest.mark.parametrize(
+    ("projection", "words"),
+    [
+        ({"a": 1, "b": 0}, "both includes and excludes"),
+        ({"a": {"$slice": 1}}, "Operators are not understood"),
+        ({"a": "b"}, "expected 1, 0 or a path such as '$name'"),
+        ({"a": "$$ROOT"}, "expected 1, 0 or a path"),
+        ({"a.b": "$c"}, "expected a plain name"),
+        ({"a": 1, "a.b": 1}, "a path above or below it"),
+        ({"a..b": 1}, "expected a dotted path"),
+        ({"": 1}, "expected a dotted path"),
+        ({"a": None}, "expected 1, 0 or a path"),
+        (["a"], "expected a dictionary"),
+    ],
+)
+def test_what_a_projection_cannot_say_is_explained(projection, words):
+    with pytest.raises(ArgumentError) as caught:
+        parse_projection(projection)
+    assert words in str(caught.value)
+
+
+def test_documents_of_neither_format_are_given_too_and_deleted_ones_are_not(tmp_path):
+    documents = [
+        {"_id": "a", "analysis_spec": {"analysis_name": "MLE fitting"}, "status": "success"},
+        {"_id": "b", "another": {"kind": [1, {"of": "document"}]}},
+        {"_id": {"$oid": "65f000000000000000000000"}, "when": {"$date": "2026-01-01T00:00:00Z"}},
+        {"_id": "gone", "another": 1},
+    ]
+    write_dump(tmp_path, documents)
+    with (tmp_path / f"{MAIN}.jsonl").open("a") as file:
+        file.write("no document\n")
+    lake = Lake(tmp_path / "lake")
+    load(tmp_path, lake)
+    write_dump(tmp_path, documents[:-1])
+    load(tmp_path, lake)
+    build_warehouse(lake, tmp_path / "warehouse.duckdb")
+    warehouse = Warehouse(tmp_path / "warehouse.duckdb")
+    assert warehouse.documents(MAIN, projection={"_id": 1}) == [
+        {"_id": ObjectId("65f000000000000000000000")},
+        {"_id": "a"},
+        {"_id": "b"},
+    ]
+    assert warehouse.documents(MAIN, {"another.kind.of": "document"}) == documents[1:2]
+    with pytest.raises(ArgumentError, match=f"Did you mean '{MAIN}'"):
+        warehouse.documents(MAIN[:-1])
+    with pytest.raises(ArgumentError, match="limit is -1"):
+        warehouse.documents(MAIN, limit=-1)
