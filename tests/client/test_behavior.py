@@ -13,41 +13,18 @@ import pandas as pd
 import polars as pl
 import pytest
 from result_endpoint import endpoint_before
-from worlds import load
 
 from aind_etl import Warehouse, get_session_table
 from aind_etl.errors import ArgumentError, DataError
-from aind_etl.lake import Lake
-from aind_etl.results import open_result_store, refresh_result_files, refresh_trials
-from aind_etl.sample import write_world
 from aind_etl.sample.calendar import plan_sessions
 from aind_etl.sample.session_table import SessionTable
 from aind_etl.sample.sessions import simulate_sessions
-from aind_etl.sessions import refresh_sessions
 from aind_etl.settings import load_settings
-from aind_etl.warehouse.build import build_warehouse
 from aind_etl.warehouse.connection import connect
 
 DATABASE = "aind-scratch-data/aind-dynamic-foraging-cache"
 AGENT = "QLearning_L2F1_CK1_softmax"
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "behavior.md"
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the sample's dump, its result folders, and its warehouse."""
-    folder = tmp_path_factory.mktemp("behavior")
-    write_world(folder, sessions=24, seed=0, shared_figures=True)
-    lake = Lake(folder / "lake")
-    settings = load_settings(results_root=str(folder / "results"))
-    load(folder, lake)
-    with open_result_store(settings) as store:
-        for collection in lake.collections():
-            refresh_result_files(lake, store, collection)
-            refresh_trials(lake, store, collection)
-        refresh_sessions(lake, store, location=settings.session_table_location)
-    build_warehouse(lake, folder / "warehouse.duckdb")
-    return folder
 
 
 @pytest.fixture

@@ -356,8 +356,8 @@ def test_examples_in_the_documentation_run(examples_warehouse, module):
 
 
 def test_names_are_loaded_when_they_are_asked_for():
-    names = {"Warehouse", "get_mle_model_fitting", "get_session_table"}
-    assert names == set(aind_etl.__all__) <= set(dir(aind_etl))
+    names = {"get_mle_model_fitting", "get_session_table", "replace_public_reader"}
+    assert {"Warehouse", *names} == set(aind_etl.__all__) <= set(dir(aind_etl))
     with pytest.raises(AttributeError, match="no attribute 'warehose'"):
         aind_etl.warehose  # noqa: B018 - asked for
     assert (Path(aind_etl.__file__).parent / "py.typed").exists()
