@@ -59,6 +59,8 @@ class Warehouse(Generic[Frame]):
         The DuckDB file, or the URL of an object (``s3://bucket/lake/warehouse.duckdb``); the one
         that ``AIND_ETL_WAREHOUSE`` or ``AIND_ETL_LAKE`` name where none is given. Of an object, a
         copy on this machine is read that follows it.
+    snapshot
+        The name of a snapshot of that warehouse to read instead; ``aind-etl snapshots`` lists them.
     frames
         What answers come as: ``polars``, ``pandas`` or ``arrow``; what ``AIND_ETL_FRAMES`` names
         where none is given, or else polars.
@@ -66,7 +68,8 @@ class Warehouse(Generic[Frame]):
     Raises
     ------
     ConfigurationError
-        Raised by each question where there is no warehouse, or it cannot be read.
+        There is no such snapshot. Raised by each question where there is no warehouse, or it cannot
+        be read.
     ValueError
         Raised by each question whose arguments are wrong.
 
@@ -85,6 +88,7 @@ class Warehouse(Generic[Frame]):
         self: "Warehouse[pl.DataFrame]",
         path: Path | str | None = None,
         *,
+        snapshot: str | None = None,
         frames: Literal["polars"] | None = None,
     ) -> None: ...
     @overload
@@ -92,6 +96,7 @@ class Warehouse(Generic[Frame]):
         self: "Warehouse[pd.DataFrame]",
         path: Path | str | None = None,
         *,
+        snapshot: str | None = None,
         frames: Literal["pandas"],
     ) -> None: ...
     @overload
@@ -99,9 +104,16 @@ class Warehouse(Generic[Frame]):
         self: "Warehouse[pa.Table]",
         path: Path | str | None = None,
         *,
+        snapshot: str | None = None,
         frames: Literal["arrow"],
     ) -> None: ...
-    def __init__(self, path: Path | str | None = None, *, frames: Frames | None = None) -> None:
+    def __init__(
+        self,
+        path: Path | str | None = None,
+        *,
+        snapshot: str | None = None,
+        frames: Frames | None = None,
+    ) -> None:
         settings = load_settings()
         self._frames = frames or settings.frames
         if self._frames not in _READERS:
@@ -109,6 +121,11 @@ class Warehouse(Generic[Frame]):
         self.path: WarehouseLocation = (
             settings.warehouse_path if path is None else parse_location(path)
         )
+        if snapshot is not None:
+            # Imported here: most warehouses are the published one.
+            from aind_etl.warehouse.snapshots import find_snapshot  # noqa: PLC0415
+
+            self.path = find_snapshot(self.path, snapshot)
 
     def __repr__(self) -> str:
         return f"Warehouse({str(self.path)!r}, frames={self._frames!r})"

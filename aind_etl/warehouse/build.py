@@ -71,11 +71,12 @@ class BuildReport:
     size_bytes: int = 0
 
 
-def build_warehouse(
+def build_warehouse(  # noqa: PLR0913 - what is built, from what, and who is told
     lake: "Lake",
     place: WarehouseLocation,
     *,
     sql_folder: Path | None = None,
+    facts: Mapping[str, str] | None = None,
     progress: Callable[[str], None] = lambda _step: None,
     validate: Callable[[duckdb.DuckDBPyConnection], None] = lambda _built: None,
 ) -> BuildReport:
@@ -90,6 +91,8 @@ def build_warehouse(
         until the new one is whole.
     sql_folder
         The folder ``sql``; the one that travels with the package where none is given.
+    facts
+        What `warehouse_info` says besides, or instead of what a build says of itself.
     progress
         Called with the name of each table as it is begun.
     validate
@@ -127,7 +130,7 @@ def build_warehouse(
         replacing = target.current()
         every_table = _tables(lake)
         files = _files(lake)
-        facts = _facts(lake, _fingerprint(lake, sql))
+        told = _facts(lake, _fingerprint(lake, sql)) | dict(facts or {})
         with duckdb.connect(":memory:", config=_BUILD_CONFIG) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             connection.execute(
@@ -148,13 +151,13 @@ def build_warehouse(
                 for statement in comments(table):
                     connection.execute(statement)
             connection.commit()
+            write_info(connection, told)
             _apply_sql(connection, sql, progress)
-            write_info(connection, facts)
             connection.execute("CHECKPOINT building")
         rows = _count_rows(building)
         with connect(building) as connection:
             validate(connection)
-        size = target.publish(building, facts, replacing=replacing)
+        size = target.publish(building, told, replacing=replacing)
     return BuildReport(place, published=True, rows=rows, size_bytes=size)
 
 

@@ -1,0 +1,168 @@
+"""The warehouse as it would have been at an earlier moment.
+
+The change log has every version of every document, and when it was extracted. The versions known at
+the moment are flattened again in a temporary lake, and a warehouse is built from that.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import polars as pl
+
+from aind_etl.contract import FLATTENED_TABLES, TABLES, Partitioning, Table, tables
+from aind_etl.errors import ArgumentError, ConfigurationError
+from aind_etl.flatten.refresh import refresh_analyses
+from aind_etl.lake import Lake
+from aind_etl.lake.parquet import write_parquet
+from aind_etl.warehouse.build import BuildReport, build_warehouse
+
+_RESULT_TABLES = [
+    table
+    for table in TABLES
+    if table not in {*FLATTENED_TABLES, tables.DOCUMENTS, tables.SESSIONS}
+    and table.partitioning is not Partitioning.WAREHOUSE_ONLY
+]
+_RESULTS = "result files, trials and sessions are as of built_at, for the analyses known at as_of"
+
+
+def parse_moment(text: str) -> datetime:
+    """Return a moment given as ``YYYY-MM-DD`` or in ISO 8601; UTC where no zone is given.
+
+    A day is its beginning.
+
+    Raises
+    ------
+    ArgumentError
+        It is none.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ArgumentError(
+            f"The moment is {text!r}; expected a day such as 2026-06-01, or a time such as "
+            "2026-06-01T12:00:00+00:00."
+        ) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def build_as_of(
+    lake: Lake,
+    moment: datetime,
+    output: Path,
+    *,
+    step: Callable[[str], None] = lambda _step: None,
+    progress: Callable[[int], None] = lambda _documents: None,
+) -> BuildReport:
+    """Build the warehouse as it would have been from the documents known at a moment.
+
+    Result files, trials and sessions are as they are now; those of analyses that were not known are
+    left out. `warehouse_info` says both.
+
+    Parameters
+    ----------
+    lake
+        The lake; it is only read.
+    moment
+        Versions of documents extracted later do not count.
+    output
+        The file; one that is there is replaced.
+    step
+        Called with the name of each step.
+    progress
+        Called with the number of documents flattened since the last call.
+
+    Raises
+    ------
+    ConfigurationError
+        Nothing was known at the moment.
+    DataError
+        A file of the lake is damaged.
+    """
+    with TemporaryDirectory(prefix="aind-etl-") as folder:
+        past = Lake(Path(folder) / "lake")
+        for collection in lake.collections():
+            step(f"flatten {collection}")
+            if not _copy_versions(lake, past, collection, moment):
+                continue
+            refresh_analyses(past, collection, rebuild=True, progress=progress)
+            _copy_state(lake, past, collection, moment)
+            with lake.tables_lock(collection):
+                _copy_results(lake, past, collection)
+        if not past.collections():
+            raise ConfigurationError(
+                f"Nothing was known at {moment.isoformat()}: the lake {str(lake)!r} was first "
+                f"filled {_first_extraction(lake)}."
+            )
+        with lake.table_lock(tables.SESSIONS):
+            _copy_sessions(lake, past)
+        facts = {"lake": str(lake), "as_of": moment.isoformat(), "results": _RESULTS}
+        return build_warehouse(
+            past, output, facts=facts, progress=lambda name: step(f"build {name}")
+        )
+
+
+def _copy_versions(lake: Lake, past: Lake, collection: str, moment: datetime) -> bool:
+    """Copy the versions known at a moment to a lake; return whether there are any."""
+    log = lake.change_log(collection)
+
+    def known() -> Iterator[pl.DataFrame]:
+        for versions in log.read_batches():
+            early = versions.filter(pl.col("extracted_at") <= moment)
+            if early.height:
+                yield early
+
+    if next(known(), None) is None:
+        return False
+    name = past.change_log(collection).file_name(1, log.last_batch())
+    write_parquet(past.storage, name, tables.DOCUMENTS, known())
+    return True
+
+
+def _copy_state(lake: Lake, past: Lake, collection: str, moment: datetime) -> None:
+    state = lake.state(collection)
+    passes = {
+        name: at
+        for name in ("last_new_pass_at", "last_full_pass_at")
+        # Of later passes only the last is known: when the one before was is not.
+        if (at := getattr(state, name)) is not None and at <= moment
+    }
+    past.update_state(collection, {"source": state.source, **passes})
+
+
+def _copy_results(lake: Lake, past: Lake, collection: str) -> None:
+    """Copy what was read of the result folders, for the analyses of a lake."""
+    records = past.tables.scan(tables.ANALYSES, collection).select("record_id").unique()
+    for table in _RESULT_TABLES:
+        months: Sequence[str | None] = [None]
+        if table.partitioning is Partitioning.COLLECTION_AND_MONTH:
+            months = lake.tables.months(table, collection)
+        for month in months:
+            rows = _rows_of(lake, table, collection, month)
+            if "record_id" in table.column_names:
+                rows = rows.join(records, on="record_id", how="semi")
+            past.tables.replace_rows(table, collection, month, without=None, rows=rows.collect())
+
+
+def _rows_of(lake: Lake, table: Table, collection: str, month: str | None) -> pl.LazyFrame:
+    if month is None:
+        return lake.tables.scan(table, collection)
+    return lake.tables.scan_month(table, collection, month)
+
+
+def _copy_sessions(lake: Lake, past: Lake) -> None:
+    table = lake.tables.as_written(tables.SESSIONS)
+    facts = lake.tables.facts(tables.SESSIONS)
+    if facts:
+        past.tables.replace_whole(table, lake.tables.scan(table).collect(), facts)
+
+
+def _first_extraction(lake: Lake) -> str:
+    """Return when the first document of a lake was extracted, in words."""
+    first = [
+        lake.change_log(collection).versions().select(pl.col("extracted_at").min()).collect().item()
+        for collection in lake.collections()
+    ]
+    known = [one for one in first if one is not None]
+    return f"at {min(known).isoformat(timespec='seconds')}" if known else "never"

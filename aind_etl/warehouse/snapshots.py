@@ -1,0 +1,182 @@
+"""Snapshots: copies of a published warehouse that are kept, under names, for papers and reports.
+
+They lie in the folder ``snapshots`` beside the warehouse. Nothing overwrites or removes them but
+their owner.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from aind_etl.errors import ConfigurationError, needs_pipeline
+from aind_etl.settings import WarehouseLocation
+from aind_etl.text import suggest
+from aind_etl.warehouse.info import read_info_of_file
+from aind_etl.warehouse.local_file import sync
+from aind_etl.warehouse.location import locate_warehouse
+
+if TYPE_CHECKING:
+    # Slow to import, and not needed for a warehouse on a disk.
+    from aind_etl.lake.storage.object_store import ObjectStorage
+
+_FOLDER = "snapshots"
+_SUFFIX = ".duckdb"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_READ_ONLY = 0o444
+# Metadata of an object have hyphens.
+_TAKEN_AT = "snapshot-at"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A warehouse that was kept.
+
+    Attributes
+    ----------
+    name
+        Its name.
+    location
+        Its file or object.
+    taken_at
+        When the snapshot was taken.
+    size_bytes
+        Size of the file.
+    facts
+        What the warehouse says about itself: ``built_at``, ``built_by``, ``lake`` and more.
+    """
+
+    name: str
+    location: WarehouseLocation
+    taken_at: datetime
+    size_bytes: int
+    facts: dict[str, str]
+
+
+def take_snapshot(warehouse: WarehouseLocation, name: str) -> Snapshot:
+    """Keep the warehouse as it is published now.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no warehouse, the name cannot be one, or there is a snapshot of that name.
+    DataError
+        The store of the warehouse cannot be asked.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"The snapshot's name is {name!r}; expected letters, digits, '.', '_' and '-', such as "
+            "'paper-2026'."
+        )
+    published = locate_warehouse(warehouse).file()
+    location = _location(warehouse, name)
+    if isinstance(location, Path):
+        is_new = _keep_file(published, location)
+    else:
+        is_new = _keep_object(published, location)
+    if not is_new:
+        raise ConfigurationError(
+            f"There is a snapshot {name!r} already, at {str(location)!r}. Snapshots are never "
+            "overwritten; give another name."
+        )
+    return next(one for one in list_snapshots(warehouse) if one.name == name)
+
+
+def list_snapshots(warehouse: WarehouseLocation) -> list[Snapshot]:
+    """Return the snapshots of a warehouse, the oldest first.
+
+    Raises
+    ------
+    DataError
+        The store of the warehouse cannot be asked.
+    """
+    found = _files(warehouse) if isinstance(warehouse, Path) else _objects(warehouse)
+    return sorted(found, key=lambda one: (one.taken_at, one.name))
+
+
+def find_snapshot(warehouse: WarehouseLocation, name: str) -> WarehouseLocation:
+    """Return where a snapshot lies.
+
+    Raises
+    ------
+    ConfigurationError
+        There is none of that name.
+    DataError
+        The store of the warehouse cannot be asked.
+    """
+    known = {one.name: one.location for one in list_snapshots(warehouse)}
+    if name not in known:
+        hint = suggest(name, known) if known else "Take one with 'aind-etl snapshot NAME'."
+        raise ConfigurationError(
+            f"There is no snapshot {name!r} of the warehouse {str(warehouse)!r}. {hint}"
+        )
+    return known[name]
+
+
+def _location(warehouse: WarehouseLocation, name: str) -> WarehouseLocation:
+    if isinstance(warehouse, Path):
+        return warehouse.parent / _FOLDER / f"{name}{_SUFFIX}"
+    return f"{warehouse.rpartition('/')[0]}/{_FOLDER}/{name}{_SUFFIX}"
+
+
+def _keep_file(published: Path, location: Path) -> bool:
+    location.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=location.parent, prefix=".taking-") as folder:
+        copy = Path(folder) / location.name
+        # Opened once: the published file may be replaced while it is copied.
+        shutil.copyfile(published, copy)
+        copy.chmod(_READ_ONLY)
+        sync(copy)
+        try:
+            # Unlike a rename, it fails where there is one.
+            os.link(copy, location)
+        except FileExistsError:
+            return False
+    sync(location.parent)
+    return True
+
+
+def _keep_object(published: Path, location: str) -> bool:
+    store, name = _store(location)
+    # A copy of its own: the reader's copy may be replaced while it is sent.
+    with TemporaryDirectory(prefix="aind-etl-") as folder:
+        copy = Path(folder) / name
+        shutil.copyfile(published, copy)
+        facts = read_info_of_file(copy) | {_TAKEN_AT: datetime.now(UTC).isoformat()}
+        metadata = {key.replace("_", "-"): value for key, value in facts.items()}
+        return store.put_file(name, copy, metadata, replacing=None)
+
+
+def _files(warehouse: Path) -> Iterator[Snapshot]:
+    for path in (warehouse.parent / _FOLDER).glob(f"*{_SUFFIX}"):
+        facts = path.stat()
+        taken_at = datetime.fromtimestamp(facts.st_mtime, UTC)
+        told = read_info_of_file(path)
+        yield Snapshot(path.name.removesuffix(_SUFFIX), path, taken_at, facts.st_size, told)
+
+
+def _objects(warehouse: str) -> Iterator[Snapshot]:
+    store, _ = _store(f"{warehouse.rpartition('/')[0]}/{_FOLDER}/")
+    for name in store.files("", _SUFFIX):
+        facts = store.facts(name)
+        # Whatever has no time was put there by somebody else.
+        if facts is None or "/" in name or _TAKEN_AT not in facts.metadata:
+            continue
+        taken_at = datetime.fromisoformat(facts.metadata[_TAKEN_AT])
+        told = {key.replace("-", "_"): value for key, value in facts.metadata.items()}
+        location = f"{store.root}/{name}"
+        yield Snapshot(name.removesuffix(_SUFFIX), location, taken_at, facts.size, told)
+
+
+def _store(location: str) -> "tuple[ObjectStorage, str]":
+    """Return the store that holds a snapshot, and the snapshot's name there."""
+    root, _, name = location.rpartition("/")
+    with needs_pipeline(f"The snapshot {location}"):
+        from aind_etl.lake.storage.object_store import ObjectStorage  # noqa: PLC0415 - as above
+
+    return ObjectStorage(root, name=f"The store of the snapshots {root}"), name

@@ -1,0 +1,150 @@
+"""The warehouse as it was at an earlier moment, compared with the one that was built then."""
+
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+from worlds import ANY_SHARE, MAIN, NOON, Clock, load, read_dump, write_dump
+
+from aind_etl.changelog.compaction import compact_change_log
+from aind_etl.client.as_of import build_as_of, parse_moment
+from aind_etl.contract import TABLES, tables
+from aind_etl.errors import ArgumentError, ConfigurationError
+from aind_etl.lake import Lake
+from aind_etl.results import open_result_store, refresh_result_files, refresh_trials
+from aind_etl.settings import load_settings
+from aind_etl.warehouse.build import build_warehouse
+from aind_etl.warehouse.connection import connect
+
+LATER = NOON + timedelta(days=10)
+# Of passes only the last is known.
+_NOT_KNOWN = ("last_new_pass_at", "last_full_pass_at")
+
+
+def rows_of(warehouse: Path) -> dict[str, pl.DataFrame]:
+    """Return every table and mart of a warehouse."""
+    found = {}
+    with connect(warehouse) as connection:
+        names = connection.execute(
+            "SELECT table_name FROM duckdb_tables() WHERE NOT internal "
+            "AND table_name <> 'warehouse_info' AND database_name <> 'system'"
+        ).fetchall()
+        for (name,) in names:
+            frame = connection.sql(f'FROM "{name}"').pl()
+            found[name] = frame.drop(*_NOT_KNOWN, strict=False)
+    assert {table.name for table in TABLES} <= found.keys()
+    return found
+
+
+def same(left: Path, right: Path) -> bool:
+    """Return whether two warehouses hold the same rows in every table and mart."""
+    before, after = rows_of(left), rows_of(right)
+    assert before.keys() == after.keys()
+    for name, rows in before.items():
+        order = [one for one in rows.columns if not rows.schema[one].is_nested()]
+        assert rows.sort(order).equals(after[name].sort(order)), name
+    return True
+
+
+def change_in_every_way(dump: Path) -> None:
+    """Change, add and delete documents, and add a collection."""
+    documents = read_dump(dump)
+    changed = [dict(one) for one in documents[5:]]
+    for document in changed[:20]:
+        document["status"] = "failed"
+    added = [documents[0] | {"_id": f"new {number}"} for number in range(7)]
+    write_dump(dump, [*changed, *added])
+    write_dump(dump, [documents[0]], "another")
+
+
+@pytest.fixture
+def dump(sample_dump: Path, tmp_path: Path) -> Path:
+    """Return a dump of the sample to change."""
+    return Path(shutil.copytree(sample_dump, tmp_path / "dump"))
+
+
+@pytest.mark.parametrize("layout", ["as it is", "compacted", "in shards"])
+def test_the_warehouse_of_the_first_moment_is_the_one_built_then(
+    dump: Path, tmp_path: Path, layout: str
+) -> None:
+    lake = Lake(tmp_path / "lake")
+    if layout == "in shards":
+        lake.update_layout(MAIN, {"shards": 4, "planned_shards": 4})
+    clock = Clock()
+    load(dump, lake, now=clock)
+    # What a second batch at the same moment brings was known as well.
+    write_dump(dump, [*read_dump(dump), {"_id": "late", "status": "success"}])
+    load(dump, lake, now=clock)
+    build_warehouse(lake, tmp_path / "first.duckdb")
+    clock.moment = LATER
+    change_in_every_way(dump)
+    load(dump, lake, now=clock, limits=ANY_SHARE)
+    if layout == "compacted":
+        compact_change_log(lake, MAIN, fewest_files=2)
+    build_warehouse(lake, tmp_path / "second.duckdb")
+    report = build_as_of(lake, NOON + timedelta(days=1), tmp_path / "as-of.duckdb")
+    assert same(tmp_path / "first.duckdb", tmp_path / "as-of.duckdb")
+    assert report.rows["analyses"] == rows_of(tmp_path / "first.duckdb")["analyses"].height
+    # And of the second moment, it is the second.
+    build_as_of(lake, LATER, tmp_path / "now.duckdb")
+    assert same(tmp_path / "second.duckdb", tmp_path / "now.duckdb")
+
+
+def test_results_are_those_of_now_for_the_analyses_known_then(world: Path, tmp_path: Path) -> None:
+    dump = tmp_path / "dump"
+    dump.mkdir()
+    for path in world.glob("*.jsonl"):
+        shutil.copy(path, dump)
+    lake = Lake(tmp_path / "lake")
+    documents = read_dump(dump)
+    write_dump(dump, documents[:60])
+    clock = Clock()
+    load(dump, lake, now=clock)
+    clock.moment = LATER
+    write_dump(dump, documents)
+    load(dump, lake, now=clock)
+    with open_result_store(load_settings(results_root=str(world / "results"))) as store:
+        for collection in lake.collections():
+            refresh_result_files(lake, store, collection, now=clock)
+            refresh_trials(lake, store, collection, now=clock)
+    build_as_of(lake, NOON, tmp_path / "as-of.duckdb")
+    with connect(tmp_path / "as-of.duckdb") as connection:
+        of_past = connection.sql("SELECT DISTINCT record_id FROM trials").pl()["record_id"]
+        orphans = connection.sql("FROM trials ANTI JOIN analyses USING (record_id)").fetchall()
+        info = dict(connection.execute("FROM warehouse_info").fetchall())
+        ((as_of,),) = connection.execute("SELECT as_of FROM warehouse_status").fetchall()
+    now = lake.tables.scan(tables.TRIALS).select("record_id").unique().collect()["record_id"]
+    assert 0 < len(of_past) < len(now)
+    assert not orphans
+    assert as_of == NOON
+    assert info["as_of"] == NOON.isoformat()
+    assert info["lake"] == str(lake)
+    assert "are as of built_at" in info["results"]
+
+
+def test_nothing_is_known_before_the_first_extraction(dump: Path, tmp_path: Path) -> None:
+    lake = Lake(tmp_path / "lake")
+    load(dump, lake)
+    with pytest.raises(ConfigurationError, match="first filled at 2026-05-01T12:00:00"):
+        build_as_of(lake, NOON - timedelta(seconds=1), tmp_path / "as-of.duckdb")
+    assert not (tmp_path / "as-of.duckdb").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2026-06-01", datetime(2026, 6, 1, tzinfo=UTC)),
+        ("2026-06-01T12:30:00", datetime(2026, 6, 1, 12, 30, tzinfo=UTC)),
+        ("2026-06-01T12:30:00Z", datetime(2026, 6, 1, 12, 30, tzinfo=UTC)),
+        ("2026-06-01T12:30:00-07:00", datetime(2026, 6, 1, 19, 30, tzinfo=UTC)),
+    ],
+)
+def test_a_moment_is_a_day_or_a_time(text: str, moment: datetime) -> None:
+    assert parse_moment(text) == moment
+
+
+def test_what_is_no_moment_is_refused() -> None:
+    with pytest.raises(ArgumentError, match="expected a day such as 2026-06-01"):
+        parse_moment("June")

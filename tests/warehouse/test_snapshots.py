@@ -1,0 +1,108 @@
+"""Snapshots of a warehouse: kept, listed, read, and never overwritten."""
+
+import shutil
+import stat
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from places import Places
+from worlds import Built, load, read_dump, write_dump
+
+from aind_etl import Warehouse
+from aind_etl.errors import ConfigurationError
+from aind_etl.lake import Lake
+from aind_etl.settings import WarehouseLocation
+from aind_etl.warehouse.build import build_warehouse
+from aind_etl.warehouse.snapshots import find_snapshot, list_snapshots, take_snapshot
+
+
+@pytest.fixture
+def lake(places: Places, built: Built) -> Lake:
+    """Return a lake with the sample, on a disk and on an object store in turn."""
+    return places.copy(Path(str(built.lake)))
+
+
+@pytest.fixture
+def warehouse(lake: Lake) -> WarehouseLocation:
+    """Return the published warehouse of the lake."""
+    root = lake.storage.root
+    location = root / "warehouse.duckdb" if isinstance(root, Path) else f"{root}/warehouse.duckdb"
+    build_warehouse(lake, location)
+    return location
+
+
+def analyses(location: WarehouseLocation, snapshot: str | None = None) -> int:
+    found = Warehouse(location, snapshot=snapshot).sql("SELECT count(*) FROM analyses")
+    return int(found.item())
+
+
+def publish_fewer(lake: Lake, warehouse: WarehouseLocation, built: Built, folder: Path) -> None:
+    """Publish a warehouse with fewer documents."""
+    dump = Path(shutil.copytree(built.source, folder / "dump"))
+    write_dump(dump, read_dump(dump)[:50])
+    load(dump, lake)
+    build_warehouse(lake, warehouse)
+
+
+def test_a_snapshot_stays_as_it_was_while_the_warehouse_goes_on(
+    lake: Lake, warehouse: WarehouseLocation, built: Built, tmp_path: Path
+) -> None:
+    before = analyses(warehouse)
+    began = datetime.now(UTC) - timedelta(seconds=2)
+    taken = take_snapshot(warehouse, "paper-2026")
+    assert began <= taken.taken_at <= datetime.now(UTC) + timedelta(seconds=2)
+    publish_fewer(lake, warehouse, built, tmp_path)
+    assert analyses(warehouse) < before
+    assert analyses(warehouse, "paper-2026") == before
+    (listed,) = list_snapshots(warehouse)
+    assert listed == taken
+    assert listed.facts["lake"] == str(lake)
+    assert "DuckDB" in listed.facts["built_by"]
+    assert datetime.fromisoformat(listed.facts["built_at"]) <= listed.taken_at
+    assert listed.size_bytes > 1_000_000
+    # What makes everything again leaves it alone.
+    build_warehouse(lake, warehouse)
+    assert [one.name for one in list_snapshots(warehouse)] == ["paper-2026"]
+
+
+def test_a_snapshot_is_never_overwritten(
+    lake: Lake, warehouse: WarehouseLocation, built: Built, tmp_path: Path
+) -> None:
+    take_snapshot(warehouse, "paper")
+    before = analyses(warehouse, "paper")
+    publish_fewer(lake, warehouse, built, tmp_path)
+    with pytest.raises(ConfigurationError, match="There is a snapshot 'paper' already"):
+        take_snapshot(warehouse, "paper")
+    assert analyses(warehouse, "paper") == before
+    take_snapshot(warehouse, "revised")
+    assert [one.name for one in list_snapshots(warehouse)] == ["paper", "revised"]
+    assert analyses(warehouse, "revised") < before
+
+
+def test_a_file_on_a_disk_cannot_be_written(built: Built, tmp_path: Path) -> None:
+    path = tmp_path / "warehouse.duckdb"
+    shutil.copy(built.warehouse, path)
+    location = take_snapshot(path, "kept").location
+    assert isinstance(location, Path)
+    assert stat.S_IMODE(location.stat().st_mode) == 0o444
+    assert [one.name for one in location.parent.iterdir()] == ["kept.duckdb"]
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../up", ".hidden", "a b", "x" * 101])
+def test_a_name_that_is_none_is_refused(built: Built, name: str) -> None:
+    with pytest.raises(ConfigurationError, match="expected letters, digits"):
+        take_snapshot(built.warehouse, name)
+
+
+def test_what_is_not_there_is_said(built: Built, tmp_path: Path) -> None:
+    path = tmp_path / "warehouse.duckdb"
+    with pytest.raises(ConfigurationError, match="There is no warehouse at"):
+        take_snapshot(path, "kept")
+    assert list_snapshots(path) == []
+    shutil.copy(built.warehouse, path)
+    with pytest.raises(ConfigurationError, match="Take one with 'aind-etl snapshot NAME'"):
+        find_snapshot(path, "kept")
+    take_snapshot(path, "kept")
+    with pytest.raises(ConfigurationError, match="Did you mean 'kept'"):
+        Warehouse(path, snapshot="kep")
