@@ -1,6 +1,7 @@
 """The files of ``sql/``: their contents, and the order in which they depend on each other.
 
-A file of views or marts holds one SELECT and is named after it. Its opening comment says what a row
+A file of views or marts holds one SELECT and is named after it. Questions are SELECTs that show how
+to ask. Its opening comment says what a row
 is, and further lines, ``--   name: meaning``, describe columns. Macros are whole statements; checks
 are SELECTs that return offending rows.
 """
@@ -35,6 +36,7 @@ class Kind(StrEnum):
     VIEW = "views"
     MART = "marts"
     CHECK = "checks"
+    QUESTION = "questions"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,6 @@
+-- Which agent wins most sessions? By AIC only among fits to the same trials.
+SELECT agent_alias, count(*) AS sessions_won
+FROM best_models
+WHERE criterion = 'aic' AND n_agents > 1 AND NOT n_trials_differ
+GROUP BY agent_alias
+ORDER BY sessions_won DESC, agent_alias
