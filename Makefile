@@ -70,6 +70,7 @@ lint: .venv/installed-dev  ## Run the linters and the type checker.
 
 docs: .venv/installed-dev  ## Renew the generated pages of docs/.
 	$(BIN)/python docs/renew_dictionary.py
+	$(BIN)/python docs/renew_context.py
 	$(BIN)/python docs/renew_cookbook.py
 	$(BIN)/python docs/renew_notebooks.py
 

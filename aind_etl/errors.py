@@ -51,23 +51,26 @@ class ArgumentError(AindEtlError, ValueError):
 
 
 class MissingPackageError(ConfigurationError):
-    """A package is not installed that only the pipeline needs."""
+    """A package is not installed that the base installation lacks."""
 
-    def __init__(self, what: str, package: str | None) -> None:
+    def __init__(self, what: str, package: str | None, extra: str) -> None:
+        brings = "the whole pipeline" if extra == "pipeline" else "it"
         super().__init__(
-            f"{what} needs the package {package!r}, which is not installed. Install the whole "
-            "pipeline with: pip install 'aind-etl[pipeline]'."
+            f"{what} needs the package {package!r}, which is not installed. Install {brings} with: "
+            f"pip install 'aind-etl[{extra}]'."
         )
 
 
 @contextmanager
-def needs_pipeline(what: str) -> Iterator[None]:
+def needs_pipeline(what: str, *, extra: str = "pipeline") -> Iterator[None]:
     """Turn the absence of a package into a sentence, for the duration of a ``with`` block.
 
     Parameters
     ----------
     what
         What needs the package, as the subject of the sentence.
+    extra
+        The extra that brings it.
 
     Raises
     ------
@@ -77,7 +80,7 @@ def needs_pipeline(what: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise MissingPackageError(what, error.name) from None
+        raise MissingPackageError(what, error.name, extra) from None
 
 
 class SourceError(AindEtlError):

@@ -5,7 +5,7 @@ Commands import what they need when they run, so that help and queries do not wa
 
 import sys
 
-from aind_etl.cli import inspect, outputs, past, pipeline  # noqa: F401 - each adds its commands
+from aind_etl.cli import inspect, models, outputs, past, pipeline  # noqa: F401 - each adds its commands
 from aind_etl.cli.app import INTERRUPTED, app
 from aind_etl.cli.terminal import err, say
 from aind_etl.errors import AindEtlError, ConfigurationError, needs_pipeline

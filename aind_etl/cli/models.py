@@ -1,0 +1,34 @@
+"""Commands for language models: a page of context, and a server of their protocol."""
+
+import typer
+
+from aind_etl.cli.app import LakeOption, WarehouseOption, command, make_settings
+from aind_etl.errors import needs_pipeline
+
+
+@command()
+def context() -> None:
+    """Print one page about the warehouse, for a language model that is to write SQL.
+
+    Paste it into a conversation: tables, columns, joins, traps and ten worked questions.
+    """
+    from aind_etl.client.context import context_page
+
+    typer.echo(context_page(), nl=False)
+
+
+@command()
+def mcp(warehouse: WarehouseOption = None, lake: LakeOption = None) -> None:
+    """Serve the warehouse to a language model, by the Model Context Protocol over stdio.
+
+    The model can list and describe tables, and run one SELECT at a time: no other file, no network,
+    at most 1,000 rows and 30 seconds. Needs `pip install 'aind-etl[mcp]'`.
+
+    In the configuration of an assistant:
+    `{"command": "aind-etl", "args": ["mcp", "--warehouse", "/path/warehouse.duckdb"]}`.
+    """
+    settings = make_settings(None, lake, warehouse, None)
+    with needs_pipeline("'aind-etl mcp'", extra="mcp"):
+        from aind_etl.client.mcp_server import create_server
+
+    create_server(settings.warehouse_path).run("stdio")

@@ -1,0 +1,61 @@
+"""The page of context: short, true, and with questions that can be asked."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from aind_etl.client.context import COLUMNS, context_page, skill_page
+from aind_etl.client.query import Query
+from aind_etl.warehouse.connection import connect
+from aind_etl.warehouse.sql_files import Kind, read_sql_files
+
+CLONE = Path(__file__).parents[2]
+# Of the models' tokenizers none makes more of English and SQL than one token per 2.7 characters.
+FEWEST_CHARACTERS_PER_TOKEN = 2.7
+MOST_TOKENS = 6_000
+QUESTIONS = read_sql_files(Kind.QUESTION)
+
+
+@pytest.mark.parametrize(
+    ("path", "page"), [("docs/context.md", context_page), ("skills/aind-etl/SKILL.md", skill_page)]
+)
+def test_the_pages_are_as_the_command_prints_them(path, page):
+    assert (CLONE / path).read_text(encoding="utf-8") == page(), "make docs renews it"
+
+
+def test_the_page_is_short_enough_for_a_conversation():
+    assert len(context_page()) / FEWEST_CHARACTERS_PER_TOKEN < MOST_TOKENS
+
+
+def test_every_column_of_the_page_is_there(world):
+    with connect(world / "warehouse.duckdb") as connection:
+        found = {}
+        for relation, name in connection.execute(
+            "SELECT table_name, column_name FROM duckdb_columns()"
+        ).fetchall():
+            found.setdefault(relation, set()).add(name)
+        for relation, names in COLUMNS.items():
+            assert set(names) <= found[relation], relation
+        line = next(one for one in context_page().splitlines() if one.startswith("- `sessions`"))
+        listed = re.sub(r"\(.*?\)|\[.*?\]", "", line.split("of the session table ")[1].rstrip("."))
+        assert {one.strip() for one in listed.split(",")} <= found["sessions"]
+
+
+def test_there_are_ten_questions():
+    assert len(QUESTIONS) == 10
+    assert all("?" in question.comment for question in QUESTIONS)
+    assert all(question.statement in context_page() for question in QUESTIONS)
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.name)
+def test_a_question_has_an_answer_on_the_sample(world, question):
+    with Query(world / "warehouse.duckdb", question.statement, sandbox=True) as query:
+        _, rows, _ = query.head(5)
+    assert rows
+
+
+def test_the_skill_has_the_head_that_agents_read():
+    head = skill_page().split("---\n")[1]
+    assert "name: aind-etl\n" in head
+    assert "description: " in head

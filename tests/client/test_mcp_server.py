@@ -1,0 +1,163 @@
+"""The server for language models, asked by the protocol's own client."""
+
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+import pytest
+from mcp.client import Client
+from mcp.client.stdio import StdioServerParameters, stdio_client
+from worlds import Built
+
+from aind_etl.client.mcp_server import MOST_ROWS, create_server
+
+T = TypeVar("T")
+
+
+def ask(warehouse: Path, question: Callable[[Client], Awaitable[T]], seconds: float = 30) -> T:
+    """Ask the server in this process."""
+
+    async def run() -> T:
+        async with Client(create_server(warehouse, seconds=seconds)) as client:
+            return await question(client)
+
+    return anyio.run(run)
+
+
+def call(warehouse: Path, tool: str, seconds: float = 30, **arguments: object) -> tuple[bool, str]:
+    """Return whether a tool failed, and what it said."""
+
+    async def question(client: Client) -> tuple[bool, str]:
+        answer = await client.call_tool(tool, arguments)
+        return bool(answer.is_error), "\n".join(part.text for part in answer.content)  # type: ignore[union-attr]
+
+    return ask(warehouse, question, seconds)
+
+
+def query(warehouse: Path, sql: str, **options: int) -> dict[str, Any]:
+    failed, text = call(warehouse, "query", sql=sql, **options)
+    assert not failed, text
+    answer: dict[str, Any] = json.loads(text)
+    return answer
+
+
+def test_a_model_finds_its_way_from_the_tables_to_an_answer_over_stdio(built: Built) -> None:
+    command = Path(sys.executable).parent / "aind-etl"
+
+    async def converse() -> tuple[list[str], list[str]]:
+        server = StdioServerParameters(
+            command=str(command),
+            args=["mcp", "--warehouse", str(built.warehouse)],
+            env=dict(os.environ),
+        )
+        async with Client(stdio_client(server)) as client:
+            tools = [tool.name for tool in (await client.list_tools()).tools]
+            texts = []
+            for tool, arguments in (
+                ("list_tables", {}),
+                ("describe_table", {"table": "best_models"}),
+                (
+                    "query",
+                    {
+                        "sql": "SELECT agent_alias, count(*) AS won FROM best_models "
+                        "WHERE criterion = 'aic' GROUP BY ALL ORDER BY won DESC, agent_alias"
+                    },
+                ),
+            ):
+                answer = await client.call_tool(tool, arguments)
+                assert not answer.is_error
+                texts.append(answer.content[0].text)  # type: ignore[union-attr]
+            return tools, texts
+
+    tools, (listed, described, answered) = anyio.run(converse)
+    assert tools == ["list_tables", "describe_table", "query"]
+    assert "`best_models`: One row per session and criterion" in listed
+    assert "`result_files`" in listed
+    assert "- `margin` DOUBLE: " in described
+    rows = json.loads(answered)
+    assert rows["columns"] == ["agent_alias", "won"]
+    assert sum(won for _, won in rows["rows"]) > 10
+
+
+def test_the_server_introduces_itself_by_the_page_of_context(built: Built) -> None:
+    async def question(client: Client) -> str:
+        return client.instructions or ""
+
+    assert "## Traps" in ask(built.warehouse, question)
+
+
+@pytest.mark.parametrize(
+    ("sql", "words"),
+    [
+        ("DROP TABLE analyses", "not one query that returns rows"),
+        ("SELECT 1; SELECT 2", "not one query that returns rows"),
+        ("COPY analyses TO '/tmp/x.csv'", "not one query that returns rows"),
+        ("SELECT * FROM read_csv('/etc/passwd')", "file system operations are disabled"),
+        ("SELECT * FROM read_parquet('s3://bucket/x')", "The query cannot be run"),
+        ("SELECT content FROM read_text('/etc/hostname')", "file system operations are disabled"),
+        ("SET enable_external_access = true", "not one query that returns rows"),
+        ("SELECT nothing FROM analyses", "nothing"),
+    ],
+)
+def test_only_a_select_on_the_warehouse_is_run(built: Built, sql: str, words: str) -> None:
+    failed, text = call(built.warehouse, "query", sql=sql)
+    assert failed
+    assert words in text
+    assert "Traceback" not in text
+
+
+def test_rows_are_limited_and_the_answer_says_so(built: Built) -> None:
+    few = query(built.warehouse, "SELECT range FROM range(5000)", max_rows=3)
+    assert few["rows"] == [[0], [1], [2]]
+    assert "Only the first 3 rows" in few["note"]
+    all_of_them = query(built.warehouse, "SELECT range FROM range(3)", max_rows=3)
+    assert "note" not in all_of_them
+    assert len(query(built.warehouse, "FROM range(5000)")["rows"]) == 100
+    failed, text = call(built.warehouse, "query", sql="FROM range(5)", max_rows=MOST_ROWS + 1)
+    assert failed
+    assert str(MOST_ROWS) in text
+
+
+def test_a_query_that_takes_too_long_is_stopped_and_says_so(built: Built) -> None:
+    endless = "FROM range(100000000000) AS a, range(1000) AS b WHERE a.range + b.range = -1"
+    failed, text = call(built.warehouse, "query", seconds=0.5, sql=endless)
+    assert failed
+    assert "stopped after 0.5 s" in text
+    assert query(built.warehouse, "SELECT 1 AS one")["rows"] == [[1]]
+
+
+def test_values_of_every_type_come_as_json(built: Built) -> None:
+    answer = query(
+        built.warehouse,
+        "SELECT DATE '2026-01-02', 'nan'::DOUBLE, [1, NULL], {'a': 1.5}, MAP {'k': true}, NULL, "
+        "TIME '08:00', 170141183460469231731687303715884105727::HUGEINT, 0.1::DECIMAL(3, 1)",
+    )
+    assert answer["rows"] == [
+        [
+            "2026-01-02",
+            "nan",
+            [1, None],
+            {"a": 1.5},
+            {"k": True},
+            None,
+            "08:00:00",
+            2**127 - 1,
+            "0.1",
+        ]
+    ]
+
+
+def test_an_unknown_table_is_named_beside_those_like_it(built: Built) -> None:
+    failed, text = call(built.warehouse, "describe_table", table="best_model")
+    assert failed
+    assert "Did you mean 'best_models'" in text
+
+
+def test_without_a_warehouse_the_answer_says_so(tmp_path: Path) -> None:
+    failed, text = call(tmp_path / "nowhere.duckdb", "query", sql="SELECT 1")
+    assert failed
+    assert "There is no warehouse at" in text
