@@ -134,7 +134,8 @@ def test_values_of_every_type_come_as_json(built: Built) -> None:
     answer = query(
         built.warehouse,
         "SELECT DATE '2026-01-02', 'nan'::DOUBLE, [1, NULL], {'a': 1.5::DOUBLE}, "
-        "MAP {'k': true}, NULL, TIME '08:00', 170141183460469231731687303715884105727::HUGEINT, 0.1::DECIMAL(3, 1)",
+        "MAP {'k': true}, NULL, TIME '08:00', 170141183460469231731687303715884105727::HUGEINT, "
+        "0.1::DECIMAL(3, 1)",
     )
     assert answer["rows"] == [
         [
