@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 import aind_etl.client.report.writing
 from aind_etl.cli.app import app
 from aind_etl.client.report import write_report
-from aind_etl.client.report.figures import FIGURES, TRAJECTORY_VALUES
+from aind_etl.client.report.figures import FIGURES
+from aind_etl.client.report.subjects import TRAJECTORY_VALUES
 from aind_etl.errors import ConfigurationError
 from aind_etl.lake import Lake
 from aind_etl.warehouse.build import build_warehouse
@@ -193,6 +194,7 @@ def test_the_page_asks_the_network_for_nothing_and_complains_of_nothing(shown):
     ) + shown.ask("document.querySelectorAll('#parameters > div').length")
     empty = "[...document.querySelectorAll('.empty:not([hidden])')]"
     assert shown.ask(f"{empty}.map(one => one.closest('section').id)") == [
+        "by-trial",
         "disagreements",
         "rejected_values",
         "rejected",
@@ -216,6 +218,55 @@ def test_the_picker_draws_the_subject_and_agent_that_were_chosen(shown, page):
     address = shown.ask("location.href")
     assert f"subject={longest['subject']}" in address
     assert shown.complaints == []
+
+
+def test_bounds_of_parameters_are_drawn_where_they_are_near_and_named_in_any_case(shown, page):
+    bounds = payload(page)["bounds"]["QLearning_L2F1_softmax"]
+    assert bounds["learn_rate_rew"] == [0, 1]
+    shown.choose("#subject", "652175")
+    shown.choose("#agent", "QLearning_L2F1_softmax")
+    shown.wait_until(
+        "document.getElementById('parameters').dataset.drawn === '652175 QLearning_L2F1_softmax'"
+    )
+    headings = shown.ask("[...document.querySelectorAll('#parameters h3')].map(h => h.textContent)")
+    assert "learn_rate_rew bounds 0 to 1" in headings
+    assert "softmax_inverse_temperature bounds 0 to 100" in headings
+    drawn = shown.ask(
+        "Object.fromEntries([...document.querySelectorAll('#parameters > div')].map(place => "
+        "[place.dataset.parameter, place.querySelectorAll('.mark-rule.role-mark line').length]))"
+    )
+    assert drawn["learn_rate_rew"] > 0
+    assert drawn["softmax_inverse_temperature"] < 2, "100 is far from every value"
+
+
+def test_a_session_is_drawn_trial_by_trial_with_a_link_to_its_figure(browser, world, tmp_path):
+    page = tmp_path / "report.html"
+    write_report(world / "warehouse.duckdb", page)
+    sessions = payload(page)["by_trial"]
+    assert len(sessions) == 6, "the newest of each subject"
+    for one in sessions:
+        ((n_trials, rewards),) = ask(
+            world / "warehouse.duckdb",
+            "SELECT count(*), count(*) FILTER (reward) FROM trials "
+            "JOIN latest_analyses USING (source_collection, record_id, process_index) "
+            f"WHERE session_key = '{one['session']}' AND agent_alias = '{one['agent']}' "
+            "AND choice IS NOT NULL",
+        )
+        assert len(one["trials"]) == n_trials > 50
+        assert sum(reward for _, _, reward, *_ in one["trials"]) == rewards
+    browser.complaints.clear()
+    browser.open(page.as_uri())
+    chart = "document.querySelector('#by-trial .chart')"
+    for one in (sessions[-1], sessions[0]):
+        browser.choose("#session", one["session"])
+        browser.wait_until(f"{chart}.dataset.drawn === '{one['session']}'")
+        ticks = browser.ask(f"{chart}.querySelectorAll('.mark-rule.role-mark line').length")
+        assert ticks == len(one["trials"])
+        assert browser.ask(f"{chart}.querySelectorAll('.mark-line.role-mark path').length") == 2
+    assert any(one["figure"] for one in sessions)
+    link = browser.ask("document.getElementById('session-figure').href")
+    assert (link or None) == (sessions[0]["figure"] or None)
+    assert browser.complaints == []
 
 
 def test_the_criterion_can_be_chosen(shown, page):

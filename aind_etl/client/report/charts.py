@@ -323,7 +323,53 @@ def trajectory() -> dict[str, Any]:
     points = base.mark_point(stroke=_ACCENT, size=45, strokeWidth=1.5, opacity=1).encode(
         fill=alt.condition("datum.at_bound === 'yes'", alt.value(_PAPER), alt.value(_ACCENT))
     )
-    return _specification(line + points, 120)
+    bounds = (
+        alt.Chart(alt.NamedData("bounds"))
+        .mark_rule(stroke=_MUTED, strokeDash=[2, 3])
+        .encode(y="bound:Q", tooltip=[_tip("bound:Q", "bound of the fit", ".4~g")])
+    )
+    return _specification(bounds + line + points, 120)
+
+
+def session() -> dict[str, Any]:
+    """Return a session's values as lines, with a tick for each choice, longer if rewarded."""
+    sides = alt.Color(
+        "side:N",
+        title=None,
+        scale=alt.Scale(domain=["left", "right"], range=[_SECOND, _ACCENT]),
+    )
+    trial = _tip("trial:Q", "trial", "d")
+    x = alt.X("trial:Q", title="trial", axis=_count("x", grid=False)).scale(nice=False)
+    values = (
+        alt.Chart(alt.NamedData("session"))
+        .mark_line(strokeWidth=1.5)
+        .encode(
+            x=x,
+            y=alt.Y("value:Q", title="value of a side before the trial"),
+            color=sides,
+            tooltip=[
+                trial,
+                _tip("side:N", "side"),
+                _tip("value:Q", "value", ".3f"),
+            ],
+        )
+    )
+    choices = (
+        alt.Chart(alt.NamedData("choices"))
+        .mark_rule(strokeWidth=1.2)
+        .encode(
+            x=x,
+            y="from:Q",
+            y2="to:Q",
+            color=sides,
+            tooltip=[
+                trial,
+                _tip("side:N", "chose"),
+                _tip("reward:N", "reward"),
+            ],
+        )
+    )
+    return _specification(values + choices, 260)
 
 
 def _count(scale: str, *, grid: bool = True) -> alt.Axis:

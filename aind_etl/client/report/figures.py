@@ -130,54 +130,6 @@ ORDER BY ranked.session_date DESC NULLS LAST, ranked.session_key DESC
 LIMIT 5000
 """
 
-TRAJECTORY_AGENTS = 4
-TRAJECTORY_VALUES = 150_000
-"""The most values of parameters on the page; beyond, the subjects longest unseen are left out."""
-TRAJECTORIES = f"""
-WITH reference AS (
-    SELECT DISTINCT reference_agent AS agent_alias FROM model_comparison
-),
-wins AS (
-    SELECT agent_alias, count(*) AS n FROM best_models WHERE criterion = 'aic' GROUP BY agent_alias
-),
-agents AS (
-    SELECT agent_alias, row_number() OVER (
-        ORDER BY reference.agent_alias IS NULL, n DESC NULLS LAST, agent_alias
-    ) AS place
-    FROM reference FULL JOIN wins USING (agent_alias)
-    QUALIFY place <= {TRAJECTORY_AGENTS}
-),
-trajectories AS (
-    SELECT
-        trajectories.subject_id,
-        agents.place,
-        trajectories.agent_alias,
-        trajectories.parameter,
-        trajectories.session_number,
-        trajectories.session_date,
-        trajectories.value,
-        trajectories.at_bound
-    FROM parameter_trajectories AS trajectories
-    INNER JOIN agents USING (agent_alias)
-    WHERE trajectories.is_fitted AND isfinite(trajectories.value)
-),
-subjects AS (
-    SELECT
-        subject_id,
-        max(session_date) AS newest_session,
-        sum(count(*)) OVER (
-            ORDER BY max(session_date) DESC NULLS LAST, subject_id
-        ) AS values_so_far
-    FROM trajectories
-    GROUP BY subject_id
-    QUALIFY values_so_far <= {TRAJECTORY_VALUES}
-)
-SELECT subject_id, agent_alias, parameter, session_number, session_date, value, at_bound
-FROM trajectories
-INNER JOIN subjects USING (subject_id)
-ORDER BY newest_session DESC NULLS LAST, subject_id, place, parameter, session_number
-"""
-
 # AIC and BIC only compare fits to the same trials, and a session with one agent has no winner.
 _FAIR = "n_agents > 1 AND NOT n_trials_differ"
 

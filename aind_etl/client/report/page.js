@@ -50,11 +50,11 @@
     return specification.height.step * new Set(rows.map((row) => row[field])).size;
   };
 
-  const embed = (place, specification, name, rows) =>
+  const embed = (place, specification, datasets) =>
     window.vegaEmbed(place, {
       ...specification,
-      height: heightOf(specification, rows),
-      datasets: { ...specification.datasets, [name]: rows },
+      height: heightOf(specification, Object.values(datasets)[0]),
+      datasets: { ...specification.datasets, ...datasets },
     }, options);
 
   // Figures
@@ -77,7 +77,7 @@
     const draw = async () => {
       (await views[section.id])?.finalize();
       const chosen = picker ? rows.filter((row) => row[picker.dataset.column] === picker.value) : rows;
-      views[section.id] = embed(chart, payload.specifications[section.id], section.id, chosen);
+      views[section.id] = embed(chart, payload.specifications[section.id], { [section.id]: chosen });
     };
     picker?.addEventListener("change", draw);
     drawing.push(draw().then(() => views[section.id]));
@@ -128,24 +128,44 @@
   const fill = (select, names, chosen) => {
     select.replaceChildren(...names.map((name) => new Option(name, name, false, name === chosen)));
   };
+  // A bound far from every value would squash the values: its number stands above the chart.
+  const boundsNear = (bounds, values) => {
+    const lowest = Math.min(...values);
+    const highest = Math.max(...values);
+    const near = Math.max(highest - lowest, 0.5 * Math.max(Math.abs(lowest), Math.abs(highest)));
+    return bounds.filter((bound) => bound !== null && bound >= lowest - near && bound <= highest + near)
+      .map((bound) => ({ bound }));
+  };
   let drawn = [];
   const showTrajectories = async () => {
     drawn.forEach((one) => one.finalize());
     drawn = [];
     const values = bySubject.get(subject.value)[agent.value];
+    const bounds = payload.bounds[agent.value] ?? {};
     const places = Object.keys(values).map((name) => {
       const place = element("div");
       const chart = element("div", undefined, "chart");
       chart.setAttribute("role", "img");
       chart.setAttribute("aria-label", `${name} of ${subject.value}, ${agent.value}, over its sessions`);
-      place.append(element("h3", name), chart);
+      const heading = element("h3", name);
+      const [lower, upper] = bounds[name] ?? [null, null];
+      if (lower !== null && upper !== null) heading.append(element("span", ` bounds ${shown(lower)} to ${shown(upper)}`));
+      place.append(heading, chart);
       place.dataset.parameter = name;
       return place;
     });
     parameters.replaceChildren(...places);
-    drawn = await Promise.all(places.map((place) => embed(place.lastChild, payload.trajectory, "trajectory",
-      values[place.dataset.parameter].map(([session, date, value, atBound]) =>
-        ({ session, date, value, at_bound: atBound ? "yes" : "no" })))));
+    drawn = await Promise.all(places.map((place) => {
+      const points = values[place.dataset.parameter];
+      const near = boundsNear(bounds[place.dataset.parameter] ?? [], points.map((point) => point[2]));
+      const chart = payload.trajectory;
+      // Its first layer draws the bounds, and complains of none.
+      return embed(place.lastChild, near.length ? chart : { ...chart, layer: chart.layer.slice(1) }, {
+        trajectory: points.map(([session, date, value, atBound]) =>
+          ({ session, date, value, at_bound: atBound ? "yes" : "no" })),
+        bounds: near,
+      });
+    }));
     history.replaceState(null, "", `#${new URLSearchParams({ subject: subject.value, agent: agent.value })}`);
     parameters.dataset.drawn = `${subject.value} ${agent.value}`;
   };
@@ -167,6 +187,42 @@
     subject.addEventListener("change", showSubject);
     agent.addEventListener("change", showTrajectories);
     drawing.push(showSubject());
+  }
+
+  // One session, trial by trial
+  const chosenSession = document.getElementById("session");
+  const byTrial = new Map(payload.by_trial.map((one) => [one.session, one]));
+  let sessionView;
+  const showSession = async () => {
+    const one = byTrial.get(chosenSession.value);
+    const sides = ["left", "right"];
+    const values = one.trials.flatMap(([trial, , , ...both]) =>
+      sides.map((side, number) => ({ trial, side, value: both[number] })));
+    const numbers = values.map((row) => row.value).filter((value) => value !== null);
+    const [lowest, highest] = [Math.min(0, ...numbers), Math.max(1, ...numbers)];
+    const height = highest - lowest;
+    const choices = one.trials.map(([trial, choice, reward]) => {
+      const edge = choice === 1 ? highest + 0.06 * height : lowest - 0.06 * height;
+      const length = (choice === 1 ? 1 : -1) * height * (reward ? 0.16 : 0.07);
+      return { trial, side: sides[choice], reward: reward ? "yes" : "no", from: edge, to: edge + length };
+    });
+    (await sessionView)?.finalize();
+    const place = document.querySelector("#by-trial .chart");
+    sessionView = embed(place, payload.session, { session: values, choices });
+    await sessionView;
+    place.dataset.drawn = one.session;
+    document.getElementById("session-agent").textContent = one.agent;
+    const link = document.getElementById("session-figure");
+    link.hidden = !one.figure?.startsWith("https://");
+    if (!link.hidden) link.href = one.figure;
+  };
+  if (byTrial.size === 0) {
+    document.querySelectorAll("#by-trial .pickers, #by-trial .chart").forEach((one) => one.remove());
+    document.querySelector("#by-trial .empty").hidden = false;
+  } else {
+    fill(chosenSession, [...byTrial.keys()], payload.by_trial[0].session);
+    chosenSession.addEventListener("change", showSession);
+    drawing.push(showSession());
   }
 
   // How old the page is, as of now

@@ -5,7 +5,6 @@ by a rename.
 """
 
 import json
-import math
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -16,27 +15,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import jinja2
 import vl_convert
 from platformdirs import user_cache_path
 
-from aind_etl.client.report import charts
-from aind_etl.client.report.figures import (
-    FIGURES,
-    HEADLINES,
-    SESSIONS,
-    TRAJECTORIES,
-    TRAJECTORY_AGENTS,
-)
+from aind_etl.client.report import charts, subjects
+from aind_etl.client.report.figures import FIGURES, HEADLINES, SESSIONS
+from aind_etl.client.report.rows import plain, rows_of
 from aind_etl.errors import ConfigurationError
 from aind_etl.settings import WarehouseLocation
 from aind_etl.warehouse.connection import connect
 from aind_etl.warehouse.info import read_info
 
 _HERE = Path(__file__).parent
-# More digits would make the page larger, and are not visible.
-_DIGITS = 6
 # The end of the script that is kept: what lacks it was cut off.
 _WHOLE = "// aind-etl: to here"
 
@@ -102,19 +93,20 @@ def write_report(warehouse: WarehouseLocation, output: Path) -> ReportSummary:
             f"{str(output / 'report.html')!r}."
         )
     with connect(warehouse) as connection:
-        headlines = _objects(*_rows(connection, HEADLINES))[0]
-        data = {figure.name: _table(*_rows(connection, figure.query)) for figure in FIGURES}
-        agents, data["sessions"] = _sessions(*_rows(connection, SESSIONS))
-        trajectories = _trajectories(_rows(connection, TRAJECTORIES)[1])
+        headlines = _objects(*rows_of(connection, HEADLINES))[0]
+        data = {figure.name: _table(*rows_of(connection, figure.query)) for figure in FIGURES}
+        agents, data["sessions"] = _sessions(*rows_of(connection, SESSIONS))
+        by_subject = subjects.payload(connection)
     page = _page(
         info=read_info(warehouse),
         headlines=headlines,
         payload={
             "data": data,
             "agents": agents,
-            "trajectories": trajectories,
+            **by_subject,
             "specifications": {figure.name: figure.chart() for figure in FIGURES if figure.chart},
             "trajectory": charts.trajectory(),
+            "session": charts.session(),
             "config": charts.CONFIG,
         },
     )
@@ -152,7 +144,8 @@ def _page(*, info: dict[str, str], headlines: dict[str, Any], payload: dict[str,
         inputs=info.get("inputs", ""),
         headlines=headlines,
         figures=FIGURES,
-        n_trajectory_agents=TRAJECTORY_AGENTS,
+        n_sessions_by_trial=subjects.SESSIONS_BY_TRIAL,
+        n_trajectory_agents=subjects.TRAJECTORY_AGENTS,
         style=(_HERE / "page.css").read_text(encoding="utf-8"),
         script=(_HERE / "page.js").read_text(encoding="utf-8"),
         library=_library(),
@@ -201,26 +194,12 @@ def _moment(value: datetime | date | None) -> str:
     return f"{value:%d %b %Y}"
 
 
-def _rows(
-    connection: duckdb.DuckDBPyConnection, query: str
-) -> tuple[list[str], list[tuple[Any, ...]]]:
-    try:
-        relation = connection.execute(query)
-        names = [column[0] for column in relation.description or ()]
-        return names, relation.fetchall()
-    except duckdb.Error as error:
-        raise ConfigurationError(
-            f"The report cannot be drawn from this warehouse ({str(error).splitlines()[0]}). It "
-            "was built by another version of aind-etl: 'aind-etl run' builds it again."
-        ) from None
-
-
 def _objects(names: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def _table(names: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> dict[str, Any]:
-    return {"columns": list(names), "rows": [[_plain(value) for value in row] for row in rows]}
+    return {"columns": list(names), "rows": [[plain(value) for value in row] for row in rows]}
 
 
 def _sessions(
@@ -234,26 +213,3 @@ def _sessions(
     for row in table["rows"]:
         row[place] = [numbers[agent] for agent in row[place] or ()]
     return agents, table
-
-
-def _trajectories(rows: Iterable[tuple[Any, ...]]) -> list[dict[str, Any]]:
-    """Return values as nested lists: subjects, their agents, the agents' parameters.
-
-    A row per value would repeat the names of subject, agent and parameter for each.
-    """
-    subjects: dict[str, dict[str, dict[str, list[list[Any]]]]] = {}
-    for subject, agent, parameter, number, day, value, at_bound in rows:
-        points = subjects.setdefault(subject, {}).setdefault(agent, {}).setdefault(parameter, [])
-        points.append([number, _plain(day), _plain(value), int(bool(at_bound))])
-    return [{"subject": subject, "agents": agents} for subject, agents in subjects.items()]
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - any value of a row
-    """Return a value as JSON has it."""
-    if isinstance(value, float):
-        return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat(timespec="minutes").removesuffix("+00:00") + "Z"
-    if isinstance(value, date):
-        return value.isoformat()
-    return value
