@@ -2,10 +2,12 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from worlds import MAIN
@@ -154,7 +156,7 @@ def light(wheel, tmp_path_factory):
     return folder / "bin"
 
 
-def ask(light, sample, *command):
+def ask(light, sample, *command, **variables):
     """Run a command of the light environment on the sample, outside the clone."""
     environment = {
         name: value
@@ -164,7 +166,7 @@ def ask(light, sample, *command):
     environment |= {
         "AIND_ETL_LAKE": str(sample.lake),
         "AIND_ETL_WAREHOUSE": str(sample.warehouse),
-    }
+    } | variables
     return subprocess.run(
         [light / command[0], *command[1:]],
         cwd=light,
@@ -201,6 +203,61 @@ def test_the_base_installation_serves_notebooks(light, built):
     )
     done = ask(light, built, "python", "-c", script)
     assert done.stdout == "True\n", done.stderr
+
+
+DOORS = {
+    "the public reader's functions": (
+        "from aind_etl import get_mle_model_fitting, get_session_table\n"
+        "fits = get_mle_model_fitting(subject_id='652257')\n"
+        "print(len(fits), 'latent_variables' in fits, len(get_session_table()))"
+    ),
+    "trials beside what the animal did": (
+        "from aind_etl import Warehouse\n"
+        "trials = Warehouse().trials(subject_id='652257', behavior=True)\n"
+        "print(trials.height, trials['behavior_session_id'].null_count(), "
+        "trials['animal_response'].drop_nulls().len())"
+    ),
+    "documents": (
+        "from aind_etl import Warehouse\n"
+        f"found = Warehouse().documents('{MAIN}', {{'subject_id': '652097'}}, {{'status': 1}})\n"
+        "print(len(found))"
+    ),
+    "programs for the public reader": (
+        "import aind_etl; aind_etl.replace_public_reader()\n"
+        "from aind_analysis_arch_result_access import get_mle_model_fitting\n"
+        "print(len(get_mle_model_fitting(subject_id='652257', if_include_latent_variables=False)))"
+    ),
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_every_door_for_readers_opens_in_the_base_installation(light, world, door):
+    sample = SimpleNamespace(lake=world / "lake", warehouse=world / "warehouse.duckdb")
+    database = world / "results" / "aind-scratch-data" / "aind-dynamic-foraging-cache"
+    done = ask(light, sample, "python", "-c", DOORS[door], AIND_ETL_BEHAVIOR_DATABASE=str(database))
+    assert done.returncode == 0, done.stderr
+    assert not {"0", "False"} & {*done.stdout.split()} or door.startswith("trials")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AIND_ETL_WAREHOUSE", str(sample.warehouse))
+        environment.setenv("AIND_ETL_BEHAVIOR_DATABASE", str(database))
+        whole = subprocess.run(
+            [sys.executable, "-c", DOORS[door]], capture_output=True, text=True, check=True
+        )
+    assert done.stdout == whole.stdout
+
+
+def test_the_base_installation_keeps_snapshots_and_explains_itself(light, world, tmp_path):
+    shutil.copy(world / "warehouse.duckdb", tmp_path)
+    sample = SimpleNamespace(lake=world / "lake", warehouse=tmp_path / "warehouse.duckdb")
+    assert ask(light, sample, "aind-etl", "snapshot", "paper").returncode == 0
+    assert "paper" in ask(light, sample, "aind-etl", "snapshots").stdout
+    assert "## Traps" in ask(light, sample, "aind-etl", "context").stdout
+
+
+def test_the_server_for_language_models_names_the_extra_that_it_needs(light, built):
+    done = ask(light, built, "aind-etl", "mcp")
+    assert done.returncode == 2
+    assert "pip install 'aind-etl[mcp]'" in " ".join(done.stderr.split())
 
 
 @pytest.mark.parametrize("command", ["run", "dev", "report"])

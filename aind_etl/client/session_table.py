@@ -9,8 +9,8 @@ import pandas as pd
 
 from aind_etl.client.arguments import explain_unknown_arguments
 from aind_etl.client.warehouse import opened
+from aind_etl.contract.session_labels import is_json, original_label
 from aind_etl.errors import ArgumentError
-from aind_etl.sessions.rows import is_json, original_label
 from aind_etl.settings import load_settings, parse_location
 
 _log = logging.getLogger(__name__)

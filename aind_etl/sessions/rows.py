@@ -14,6 +14,7 @@ import polars as pl
 from aind_etl.contract import Column, DataType, Table, tables
 from aind_etl.contract.columns import SESSIONS_MADE
 from aind_etl.contract.schemas import POLARS_TYPES, polars_schema
+from aind_etl.contract.session_labels import describe
 from aind_etl.errors import DataError
 from aind_etl.flatten import derived as deriving
 
@@ -67,7 +68,7 @@ def session_rows(
         )
     # The frame's own columns of these names come later, under other names.
     further = [
-        Column(name, _TYPES[frame[name].dtype], _described(label, is_json=name in nested))
+        Column(name, _TYPES[frame[name].dtype], describe(label, is_json=name in nested))
         for name, label in zip(names, labels, strict=True)
         if name not in _OWN
     ]
@@ -152,26 +153,6 @@ _TYPES: dict[pl.DataType, DataType] = {
         DataType.TIMESTAMPTZ,
     )
 }
-
-
-def _described(labels: Sequence[str], *, is_json: bool) -> str:
-    *above, name = labels
-    under = f", under `{'.'.join(above)}`" if above else ""
-    return f"`{name}` of the session table{under}{_AS_JSON if is_json else '.'}"
-
-
-_AS_JSON = ", as JSON."
-
-
-def original_label(description: str) -> str | None:
-    """Return the label that a column of `sessions` has in the session table, by its comment."""
-    found = re.match(r"`(.*)` of the session table", description)
-    return found and found[1]
-
-
-def is_json(description: str) -> bool:
-    """Return whether a column of `sessions` is nested in the session table, by its comment."""
-    return description.endswith(_AS_JSON)
 
 
 def _day(values: pl.Series) -> pl.Series:

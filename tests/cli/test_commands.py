@@ -18,6 +18,7 @@ import polars as pl
 import pytest
 from worlds import MAIN, read_dump, write_dump
 
+from aind_etl.client.context import context_page
 from aind_etl.contract import TABLES, tables
 from aind_etl.lake import Lake
 from aind_etl.sources.dump import DumpSource
@@ -467,6 +468,33 @@ def test_a_damaged_lake_is_explained_and_made_anew_from_the_change_log(copy, sam
 
 
 @pytest.mark.slow
+def test_a_snapshot_is_kept_and_listed_and_read(copy):
+    output, _ = copy.run("snapshot", "paper")
+    assert "lake/snapshots/paper.duckdb" in output
+    output, _ = copy.run("snapshots")
+    assert re.search(r"^paper +\d{4}-\d\d-\d\d \d\d:\d\d", output, re.MULTILINE)
+    output, _ = copy.run(
+        "sql", "SELECT count(*) FROM analyses", "--warehouse", "lake/snapshots/paper.duckdb"
+    )
+    assert "There is a snapshot 'paper' already" in copy.fails(WRONG_USE, "snapshot", "paper")
+
+
+def test_the_warehouse_of_an_earlier_moment_is_written_beside(copy):
+    output, _ = copy.run("as-of", "2100-01-01", "--output", "then.duckdb")
+    assert "as of 2100-01-01T00:00:00+00:00. Wrote then.duckdb" in output
+    told = copy.run("sql", "FROM warehouse_info", "--warehouse", "then.duckdb", "-f", "csv")[0]
+    assert "as_of,2100-01-01T00:00:00+00:00" in told
+    assert "Nothing was known at" in copy.fails(WRONG_USE, "as-of", "2001-01-01", "-o", "x.duckdb")
+    assert "expected a day" in copy.fails(WRONG_USE, "as-of", "June", "-o", "x.duckdb")
+    published = copy.fails(WRONG_USE, "as-of", "2100-01-01", "-o", "lake/warehouse.duckdb")
+    assert "is the published warehouse" in published
+
+
+def test_the_page_of_context_is_printed(session):
+    output, _ = session.run("context")
+    assert output == context_page()
+
+
 def test_the_history_of_a_record_shows_what_changed(copy, dump):
     first, *others = read_dump(dump, SMALL)
     write_dump(dump, [first | {"status": "looked at [again]"}, *others], SMALL)

@@ -21,6 +21,7 @@ from worlds import NOON, Built, Clock
 
 from aind_etl.client.verify import verify_warehouse
 from aind_etl.contract import DataType, tables
+from aind_etl.contract.session_labels import original_label
 from aind_etl.lake import Lake
 from aind_etl.orchestration.definitions import build_defs
 from aind_etl.orchestration.jobs import SESSIONS
@@ -34,7 +35,7 @@ from aind_etl.sample.sessions import simulate_sessions
 from aind_etl.sessions import SessionsReport, refresh_sessions
 from aind_etl.sessions.frame_process import ReadingLimits
 from aind_etl.sessions.pickled_frame import LABELS, read_frame
-from aind_etl.sessions.rows import column_names, original_label, session_rows, snake_case
+from aind_etl.sessions.rows import column_names, session_rows, snake_case
 from aind_etl.sessions.session_table import investigator_names
 from aind_etl.settings import load_settings
 from aind_etl.warehouse.build import build_warehouse

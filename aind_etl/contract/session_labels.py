@@ -1,0 +1,33 @@
+"""Descriptions of the further columns of `sessions`, which name their labels in the session table."""
+
+import re
+from collections.abc import Sequence
+
+_AS_JSON = ", as JSON."
+
+
+def describe(labels: Sequence[str], *, is_json: bool) -> str:
+    """Return the description of a column.
+
+    Parameters
+    ----------
+    labels
+        Its labels in the session table: several where that has levels of columns, the last one its
+        name.
+    is_json
+        Whether its values are nested there.
+    """
+    *above, name = labels
+    under = f", under `{'.'.join(above)}`" if above else ""
+    return f"`{name}` of the session table{under}{_AS_JSON if is_json else '.'}"
+
+
+def original_label(description: str) -> str | None:
+    """Return the label that a described column has in the session table; None of another column."""
+    found = re.match(r"`(.*)` of the session table", description)
+    return found and found[1]
+
+
+def is_json(description: str) -> bool:
+    """Return whether the values of a described column are nested in the session table."""
+    return description.endswith(_AS_JSON)
