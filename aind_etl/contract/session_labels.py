@@ -1,4 +1,4 @@
-"""Descriptions of the further columns of `sessions`, which name their labels in the session table."""
+"""Descriptions of the columns of `sessions` that come from the session table, with their labels."""
 
 import re
 from collections.abc import Sequence
