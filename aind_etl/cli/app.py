@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +19,17 @@ if TYPE_CHECKING:
     from aind_etl.cli.progress_bars import TerminalProgress
     from aind_etl.client.query import Query
     from aind_etl.settings import Settings
+
+
+class Panel(StrEnum):
+    """The panels of commands in the help."""
+
+    LOAD = "Load"
+    ASK = "Ask"
+    WRITE = "Write files"
+    PAST = "The past"
+    MODELS = "Language models"
+    OPERATE = "Operate"
 
 
 class _Command(TyperCommand):
@@ -37,7 +49,18 @@ class _Command(TyperCommand):
 
 
 class _Group(TyperGroup):
-    """The command with its subcommands."""
+    """The command with its subcommands, in the order in which a newcomer needs them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 - as Typer's own
+        """Return the names of the subcommands, panel by panel."""
+        panels = list(Panel)
+        names = super().list_commands(ctx)
+        place = {
+            name: panels.index(command.rich_help_panel)
+            for name, command in self.commands.items()
+            if isinstance(command, TyperCommand)
+        }
+        return sorted(names, key=lambda name: place[name])
 
     def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - as Typer's own
         """Print the help."""

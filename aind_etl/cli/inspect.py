@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 from aind_etl.cli.app import (
     CollectionOption,
     LakeOption,
+    Panel,
     SourceOption,
     WarehouseOption,
     absolute,
@@ -26,7 +27,7 @@ from aind_etl.cli.app import (
 )
 
 
-@command()
+@command(rich_help_panel=Panel.ASK)
 def status(lake: LakeOption = None, warehouse: WarehouseOption = None) -> None:
     """Show what the lake and the warehouse hold, how fresh they are, and whether all is well.
 
@@ -91,7 +92,7 @@ def _last_failed_run(settings: "Settings") -> str:
     return last_failed_run(home)
 
 
-@command()
+@command(rich_help_panel=Panel.ASK)
 def sql(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="A SELECT, in DuckDB's SQL.")],
     warehouse: WarehouseOption = None,
@@ -143,7 +144,7 @@ def sql(
             asked.stream(sys.stdout.buffer, output_format)
 
 
-@command()
+@command(rich_help_panel=Panel.OPERATE)
 def ddl(
     dialect: Annotated[
         Literal["athena", "trino", "spark"], typer.Option("--dialect", help="The engine.")
@@ -162,7 +163,7 @@ def ddl(
         typer.echo(f"{statement};\n")
 
 
-@command()
+@command(rich_help_panel=Panel.OPERATE)
 def verify(
     source: SourceOption = None,
     lake: LakeOption = None,
@@ -225,7 +226,7 @@ def verify(
     say(out, "\nSource, lake and warehouse agree.")
 
 
-@command()
+@command(rich_help_panel=Panel.ASK)
 def history(
     collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="The collection.")],
     record_id: Annotated[str, typer.Argument(metavar="ID", help="The record's `_id`.")],

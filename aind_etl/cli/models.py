@@ -2,11 +2,11 @@
 
 import typer
 
-from aind_etl.cli.app import LakeOption, WarehouseOption, command, make_settings
+from aind_etl.cli.app import LakeOption, Panel, WarehouseOption, command, make_settings
 from aind_etl.errors import needs_pipeline
 
 
-@command()
+@command(rich_help_panel=Panel.MODELS)
 def context() -> None:
     """Print one page about the warehouse, for a language model that is to write SQL.
 
@@ -17,7 +17,7 @@ def context() -> None:
     typer.echo(context_page(), nl=False)
 
 
-@command()
+@command(rich_help_panel=Panel.MODELS)
 def mcp(warehouse: WarehouseOption = None, lake: LakeOption = None) -> None:
     """Serve the warehouse to a language model, by the Model Context Protocol over stdio.
 

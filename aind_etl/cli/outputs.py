@@ -6,12 +6,19 @@ from typing import Annotated, Literal
 
 import typer
 
-from aind_etl.cli.app import LakeOption, WarehouseOption, command, make_settings, progress_bars
+from aind_etl.cli.app import (
+    LakeOption,
+    Panel,
+    WarehouseOption,
+    command,
+    make_settings,
+    progress_bars,
+)
 from aind_etl.cli.terminal import err, out, say
 from aind_etl.errors import ConfigurationError
 
 
-@command()
+@command(rich_help_panel=Panel.WRITE)
 def export(
     target: Annotated[
         Path | None,
@@ -90,7 +97,7 @@ def export(
     say(out, f"\nWrote {where}")
 
 
-@command()
+@command(rich_help_panel=Panel.WRITE)
 def report(
     output: Annotated[
         Path,
@@ -116,7 +123,7 @@ def report(
     )
 
 
-@command()
+@command(rich_help_panel=Panel.WRITE)
 def figures(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="Where to; the folder is made if need be.")

@@ -7,6 +7,7 @@ import typer
 
 from aind_etl.cli.app import (
     LakeOption,
+    Panel,
     WarehouseOption,
     absolute,
     command,
@@ -17,7 +18,7 @@ from aind_etl.cli.terminal import out, say, show_table
 from aind_etl.errors import ConfigurationError
 
 
-@command("as-of")
+@command("as-of", rich_help_panel=Panel.PAST)
 def as_of(
     moment: Annotated[
         str,
@@ -62,7 +63,7 @@ def as_of(
     )
 
 
-@command()
+@command(rich_help_panel=Panel.PAST)
 def snapshot(
     name: Annotated[
         str,
@@ -87,7 +88,7 @@ def snapshot(
     )
 
 
-@command()
+@command(rich_help_panel=Panel.PAST)
 def snapshots(warehouse: WarehouseOption = None, lake: LakeOption = None) -> None:
     """List the snapshots: when each was taken, and from what it was built."""
     settings = make_settings(None, lake, warehouse, None)

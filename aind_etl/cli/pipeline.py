@@ -21,6 +21,7 @@ from aind_etl.cli.app import (
     SHOWN_ROWS,
     CollectionOption,
     LakeOption,
+    Panel,
     SourceOption,
     WarehouseOption,
     absolute,
@@ -32,7 +33,7 @@ from aind_etl.cli.app import (
 )
 
 
-@command()
+@command(rich_help_panel=Panel.LOAD)
 def run(
     source: SourceOption = None,
     lake: LakeOption = None,
@@ -94,7 +95,7 @@ def run(
         raise failure
 
 
-@command()
+@command(rich_help_panel=Panel.LOAD)
 def sample(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="An empty or new folder for the world.")
@@ -145,7 +146,7 @@ def sample(
     say(out, f"\nLoad it with: {beside}{command_line()} run --source {where}{without}")
 
 
-@command()
+@command(rich_help_panel=Panel.OPERATE)
 def rebuild(
     lake: LakeOption = None,
     warehouse: WarehouseOption = None,
@@ -191,7 +192,7 @@ def files_written(files: int) -> str:
     return f"{files:,} {'file' if files == 1 else 'files'} written"
 
 
-@command()
+@command(rich_help_panel=Panel.OPERATE)
 def dev(
     source: SourceOption = None,
     lake: LakeOption = None,

@@ -25,6 +25,17 @@ from aind_etl.sources.dump import DumpSource
 
 COMMAND = Path(sys.executable).with_name("aind-etl")
 COMMANDS = ("run", "status", "sql", "sample", "verify", "rebuild", "history", "dev")
+COMMANDS += (
+    "as-of",
+    "snapshot",
+    "snapshots",
+    "context",
+    "mcp",
+    "report",
+    "export",
+    "figures",
+    "ddl",
+)
 SMALL = "dynamic-foraging-analysis"
 DONE, DIFFERENT, WRONG_USE, UNREACHABLE = 0, 1, 2, 3
 
