@@ -53,7 +53,7 @@ class _Group(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 - as Typer's own
         """Return the names of the subcommands, panel by panel."""
-        panels = list(Panel)
+        panels: list[str | None] = [*Panel]
         names = super().list_commands(ctx)
         place = {
             name: panels.index(command.rich_help_panel)
