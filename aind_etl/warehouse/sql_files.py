@@ -105,11 +105,18 @@ def _key_checks() -> Iterator[SqlFile]:
     parent = tables.ANALYSES
     for table in TABLES:
         key = ", ".join(table.key)
+        # Rows whose key is not known are not the same row.
+        known = [
+            f"{column.name} IS NOT NULL"
+            for column in table.columns
+            if column.name in table.key and not column.required
+        ]
+        where = f"WHERE {' AND '.join(known)}\n" if known else ""
         yield SqlFile(
             Kind.CHECK,
             f"{table.name}_key_is_unique",
             f"No two rows of {table.name} have the same key.",
-            f"SELECT {key}, count(*) AS n_rows\nFROM {table.name}\n"
+            f"SELECT {key}, count(*) AS n_rows\nFROM {table.name}\n{where}"
             f"GROUP BY {key}\nHAVING count(*) > 1",
             origin="the key in the contract",
         )

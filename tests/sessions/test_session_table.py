@@ -40,6 +40,7 @@ from aind_etl.sessions.session_table import investigator_names
 from aind_etl.settings import load_settings
 from aind_etl.warehouse.build import build_warehouse
 from aind_etl.warehouse.connection import connect
+from aind_etl.warehouse.publishing import publish_warehouse
 
 FRAME, MAPPING = "df_sessions.pkl", "mouse_pi_mapping.json"
 FOLDER = "aind-behavior-data/foraging_nwb_bonsai_processed"
@@ -462,7 +463,7 @@ def test_it_is_read_again_only_when_its_etag_changes(
 
 
 def test_rows_without_a_key_are_kept_and_counted(
-    lake: Lake, store: ResultStore, parquet: Path
+    lake: Lake, store: ResultStore, parquet: Path, tmp_path: Path
 ) -> None:
     table = pl.read_parquet(parquet)
     odd = table.head(2).with_columns(subject_id=pl.lit(None, pl.String))
@@ -470,6 +471,12 @@ def test_rows_without_a_key_are_kept_and_counted(
     report = refresh(lake, store, PARQUET)
     assert (report.rows, report.without_key) == (26, 2)
     assert sessions_of(lake).filter(pl.col("session_key").is_null()).height == 2
+    # They keep no warehouse from being published.
+    published = publish_warehouse(lake, tmp_path / "warehouse.duckdb")
+    assert all(outcome.holds for outcome in published.outcomes)
+    with connect(tmp_path / "warehouse.duckdb") as connection:
+        rows = connection.execute("FROM sessions_with_fits WHERE session_key IS NULL").fetchall()
+    assert len(rows) == 2
 
 
 @pytest.mark.parametrize("content", [b"<html>no such page</html>", b"", b"PAR1" + b"x" * 99])
