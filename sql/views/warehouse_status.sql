@@ -1,4 +1,4 @@
--- One row: what this warehouse was built from, and how fresh it is. For the head of a dashboard.
+-- One row per warehouse: what it was built from, and how fresh it is. For the head of a dashboard.
 -- warehouse_info has the same facts as rows of names and values.
 --
 --   built_at: When the warehouse was built.

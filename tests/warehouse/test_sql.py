@@ -15,6 +15,7 @@ import pytest
 from aind_etl.contract import ANALYSIS_TABLES, TABLES, DataType, Table, table_named
 from aind_etl.contract.ddl import create_table, quote_identifier
 from aind_etl.flatten import derived as deriving
+from aind_etl.warehouse.info import write_info
 from aind_etl.warehouse.sql_files import Kind, read_sql_files
 
 SQL = Path(__file__).parents[2] / "sql"
@@ -90,6 +91,7 @@ class World:
         self.connection.execute("SET TimeZone = 'America/Los_Angeles'")
         for table in TABLES:
             self.connection.execute(create_table(table))
+        write_info(self.connection, {})
         for file in MACROS:
             self.connection.execute(file.read_text())
         for file in in_order_of_dependency(VIEWS):
