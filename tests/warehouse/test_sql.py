@@ -91,7 +91,7 @@ class World:
         self.connection.execute("SET TimeZone = 'America/Los_Angeles'")
         for table in TABLES:
             self.connection.execute(create_table(table))
-        write_info(self.connection, {})
+        write_info(self.connection, {"built_at": "2026-05-01T12:00:00+00:00"})
         for file in MACROS:
             self.connection.execute(file.read_text())
         for file in in_order_of_dependency(VIEWS):
