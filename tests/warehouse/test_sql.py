@@ -372,7 +372,9 @@ def test_a_macro_file_creates_the_macro_it_is_called_after(file: Path) -> None:
 @pytest.mark.parametrize("file", ROWS_OF, ids=lambda file: file.stem)
 def test_a_view_or_mart_of_empty_tables_is_empty(world: World, file: Path) -> None:
     world.build_marts()
-    assert world.rows(f"SELECT * FROM {file.stem}") == []
+    # One row says of the warehouse itself that there is nothing in it.
+    expected = 1 if file.stem == "warehouse_status" else 0
+    assert len(world.rows(f"SELECT * FROM {file.stem}")) == expected
 
 
 @pytest.mark.parametrize("file", CHECKS, ids=lambda file: file.stem)
