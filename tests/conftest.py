@@ -4,10 +4,12 @@ import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import object_store
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 from places import OnDisk, OnStore, Places
 from worlds import Built, flatten_otherwise, load
@@ -40,39 +42,66 @@ def _nowhere_but_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 
 @pytest.fixture(scope="session")
-def sample_dump(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a function that gives a folder which one worker makes for all."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder_of(name: str, make: Callable[[Path], object]) -> Path:
+        folder = shared / name
+        with FileLock(shared / f"{name}.lock"):
+            if not folder.exists():
+                making = shared / f"{name}.making"
+                make(making)
+                making.rename(folder)
+        return folder
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
+def sample_world(made_once: Callable[..., Path]) -> Path:
+    """Return the folder of the default sample world with its result folders, not to be changed."""
+    write = partial(write_world, sessions=24, seed=0, shared_figures=True)
+    return made_once("sample-world", write)
+
+
+@pytest.fixture(scope="session")
+def sample_dump(made_once: Callable[..., Path]) -> Path:
     """Return the folder of the default sample world, which no test may change."""
-    folder = tmp_path_factory.mktemp("sample-dump")
-    write_world(folder, sessions=24, seed=0, formats=("jsonl",), results=False)
-    return folder
+    return made_once("sample-dump", partial(write_world, sessions=24, seed=0, results=False))
 
 
 @pytest.fixture(scope="session")
-def built(sample_dump: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+def built(sample_dump: Path, made_once: Callable[..., Path]) -> Built:
     """Return the lake and the warehouse of the sample world, which no test may change."""
-    folder = tmp_path_factory.mktemp("built")
-    lake = Lake(folder / "lake")
-    load(sample_dump, lake)
-    warehouse = folder / "warehouse.duckdb"
-    build_warehouse(lake, warehouse)
-    return Built(sample_dump, lake, warehouse)
+
+    def make(folder: Path) -> None:
+        lake = Lake(folder / "lake")
+        load(sample_dump, lake)
+        build_warehouse(lake, folder / "warehouse.duckdb")
+
+    folder = made_once("built", make)
+    return Built(sample_dump, Lake(folder / "lake"), folder / "warehouse.duckdb")
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the sample's dump, its result folders, and its warehouse."""
-    folder = tmp_path_factory.mktemp("behavior")
-    write_world(folder, sessions=24, seed=0, shared_figures=True)
-    lake = Lake(folder / "lake")
-    settings = load_settings(results_root=str(folder / "results"))
-    load(folder, lake)
-    with open_result_store(settings) as store:
-        for collection in lake.collections():
-            refresh_result_files(lake, store, collection)
-            refresh_trials(lake, store, collection)
-        refresh_sessions(lake, store, location=settings.session_table_location)
-    build_warehouse(lake, folder / "warehouse.duckdb")
-    return folder
+def world(sample_world: Path, made_once: Callable[..., Path]) -> Path:
+    """Return a folder with the sample's dump, its result folders, its lake and its warehouse."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(sample_world, folder)
+        lake = Lake(folder / "lake")
+        settings = load_settings(results_root=str(folder / "results"))
+        load(folder, lake)
+        with open_result_store(settings) as store:
+            for collection in lake.collections():
+                refresh_result_files(lake, store, collection)
+                refresh_trials(lake, store, collection)
+            refresh_sessions(lake, store, location=settings.session_table_location)
+        build_warehouse(lake, folder / "warehouse.duckdb")
+
+    return made_once("world", make)
 
 
 @pytest.fixture

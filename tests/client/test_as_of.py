@@ -61,11 +61,21 @@ def change_in_every_way(dump: Path) -> None:
 
 @pytest.fixture
 def dump(sample_dump: Path, tmp_path: Path) -> Path:
-    """Return a dump of the sample to change."""
-    return Path(shutil.copytree(sample_dump, tmp_path / "dump"))
+    """Return a dump to change: documents of both formats."""
+    folder = tmp_path / "dump"
+    folder.mkdir()
+    write_dump(folder, read_dump(sample_dump)[::4])
+    return folder
 
 
-@pytest.mark.parametrize("layout", ["as it is", "compacted", "in shards"])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        "as it is",
+        pytest.param("compacted", marks=pytest.mark.slow),
+        pytest.param("in shards", marks=pytest.mark.slow),
+    ],
+)
 def test_the_warehouse_of_the_first_moment_is_the_one_built_then(
     dump: Path, tmp_path: Path, layout: str
 ) -> None:

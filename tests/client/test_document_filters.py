@@ -378,7 +378,7 @@ def make_projection(paths: Paths, random: Random) -> dict[str, Any]:
     return projection
 
 
-@settings(max_examples=EXAMPLES)
+@settings(max_examples=EXAMPLES // 2)
 @given(seed=st.integers(0, 2**32))
 def test_documents_are_filtered_and_projected_as_by_a_server(collection, warehouse, paths, seed):
     random = Random(seed)

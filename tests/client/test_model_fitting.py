@@ -27,7 +27,6 @@ from aind_etl import get_mle_model_fitting
 from aind_etl.errors import ConfigurationError
 from aind_etl.lake import Lake
 from aind_etl.results import open_result_store, refresh_result_files, refresh_trials
-from aind_etl.sample import write_world
 from aind_etl.settings import load_settings
 from aind_etl.sources import open_source
 from aind_etl.warehouse.build import build_warehouse
@@ -247,14 +246,6 @@ def spread(values: list[float]) -> float:
     counts, _ = np.histogram(values, bins=100, range=(0, 1))
     shares = [count / counts.sum() for count in counts if count]
     return -sum(share * math.log2(share) for share in shares) / math.log2(100)
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of the sample world with its result folders."""
-    folder = tmp_path_factory.mktemp("world")
-    write_world(folder, sessions=24, seed=0, formats=("jsonl",), results=True)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,6 @@ from aind_etl.results import store as results_store
 from aind_etl.results.folders import FileRequest
 from aind_etl.results.store import ResultStore
 from aind_etl.settings import load_settings
-from aind_etl.sources.sample import SampleSource
 from aind_etl.warehouse.build import build_warehouse, run_checks
 from aind_etl.warehouse.connection import connect
 from aind_etl.warehouse.sql_files import Kind, read_sql_files
@@ -69,9 +68,9 @@ Outcomes = dict[str, tuple[str, str | None]]
 
 
 @pytest.fixture(scope="session")
-def sample_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sample_results(sample_world: Path) -> Path:
     """Return the folder with the result folders of the sample world, which no test may change."""
-    return SampleSource(24, 0).write_results(tmp_path_factory.mktemp("sample-results"))
+    return sample_world / "results"
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from places import Places
-from worlds import Built, load, read_dump, write_dump
+from worlds import Built, load, loaded_lake, read_dump, write_dump
 
 from aind_etl import Warehouse
 from aind_etl.errors import ConfigurationError
@@ -18,15 +18,18 @@ from aind_etl.warehouse.snapshots import find_snapshot, list_snapshots, take_sna
 
 
 @pytest.fixture
-def lake(places: Places, built: Built) -> Lake:
-    """Return a lake with the sample, on a disk and on an object store in turn."""
-    return places.copy(Path(str(built.lake)))
+def lake(built: Built, tmp_path: Path) -> Lake:
+    """Return a lake with some documents of the sample."""
+    dump = tmp_path / "dump"
+    dump.mkdir()
+    write_dump(dump, read_dump(built.source)[:100])
+    return loaded_lake(dump, tmp_path / "lake")
 
 
 @pytest.fixture
-def warehouse(lake: Lake) -> WarehouseLocation:
-    """Return the published warehouse of the lake."""
-    root = lake.storage.root
+def warehouse(lake: Lake, places: Places) -> WarehouseLocation:
+    """Return the published warehouse of the lake, on a disk and on an object store in turn."""
+    root = places.new().storage.root
     location = root / "warehouse.duckdb" if isinstance(root, Path) else f"{root}/warehouse.duckdb"
     build_warehouse(lake, location)
     return location
@@ -39,9 +42,8 @@ def analyses(location: WarehouseLocation, snapshot: str | None = None) -> int:
 
 def publish_fewer(lake: Lake, warehouse: WarehouseLocation, built: Built, folder: Path) -> None:
     """Publish a warehouse with fewer documents."""
-    dump = Path(shutil.copytree(built.source, folder / "dump"))
-    write_dump(dump, read_dump(dump)[:50])
-    load(dump, lake)
+    write_dump(folder / "dump", read_dump(built.source)[:50])
+    load(folder / "dump", lake)
     build_warehouse(lake, warehouse)
 
 
