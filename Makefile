@@ -27,7 +27,7 @@ test: .venv/installed-dev  ## Run the tests that tell whether a change is sound.
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not slow and not long"
 
 test-all: .venv/installed-dev  ## Run every test but the longest, with coverage.
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not long" --cov --cov-report=term-missing:skip-covered
+	AIND_ETL_TEST_FILTERS=100 $(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not long" --cov --cov-report=term-missing:skip-covered
 
 snapshot: .venv/installed-dev  ## Renew the file of names after an intended change.
 	AIND_ETL_WRITE_SNAPSHOT=1 $(BIN)/pytest -q tests/test_snapshot.py

@@ -50,10 +50,10 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     def folder_of(name: str, make: Callable[[Path], object]) -> Path:
         folder = shared / name
         with FileLock(shared / f"{name}.lock"):
-            if not folder.exists():
-                making = shared / f"{name}.making"
-                make(making)
-                making.rename(folder)
+            made = shared / f"{name}.made"
+            if not made.exists():
+                make(folder)
+                made.touch()
         return folder
 
     return folder_of

@@ -35,8 +35,8 @@ PROCESS = "processing.data_processes"
 OUTPUTS = f"{PROCESS}.output_parameters"
 FIT = f"{OUTPUTS}.fitting_results"
 
-EXAMPLES = int(os.environ.get("AIND_ETL_TEST_FILTERS", "100"))
-"""How many filters are compared with a server's."""
+EXAMPLES = int(os.environ.get("AIND_ETL_TEST_FILTERS", "40"))
+"""How many filters are compared with a server's; ``make test-all`` asks for more."""
 
 ODDITIES: list[JsonDocument] = [
     {"words": ["b", "é", None, "B\nb"], "share": 1, "empty": [], "nothing": None},
