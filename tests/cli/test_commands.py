@@ -18,6 +18,7 @@ import polars as pl
 import pytest
 from worlds import MAIN, read_dump, write_dump
 
+from aind_etl.changelog.passes import Pass, extract_collection
 from aind_etl.client.context import context_page
 from aind_etl.contract import TABLES, tables
 from aind_etl.lake import Lake
@@ -509,7 +510,7 @@ def test_the_page_of_context_is_printed(session):
 def test_the_history_of_a_record_shows_what_changed(copy, dump):
     first, *others = read_dump(dump, SMALL)
     write_dump(dump, [first | {"status": "looked at [again]"}, *others], SMALL)
-    copy.run("run", "--source", "dump", "--pass", "full", "--collection", SMALL)
+    extract_collection(DumpSource(dump), Lake(copy.folder / "lake"), SMALL, Pass.FULL)
     output, _ = copy.run("history", SMALL, first["_id"])
     assert [line.split()[3] for line in output.splitlines() if "batch" in line] == [
         "upsert",
