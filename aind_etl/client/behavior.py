@@ -118,6 +118,9 @@ def with_behavior(
     DataError
         The behaviour database cannot be read.
     """
+    key = list(tables.RECORD_KEY)
+    # A limit may leave few of the fits.
+    fits = fits.join(pl.DataFrame(trials.select(key)).unique(), on=key, how="semi")
     found = _read_trials(connection, fits["subject_id"].drop_nulls().unique().sort(), columns)
     connection.register("fits", fits.to_arrow())
     connection.register("behavior_trials", found.to_arrow())
@@ -125,7 +128,7 @@ def with_behavior(
     try:
         compared = connection.sql(_AGREEMENT).pl()
         _report_disagreement(compared)
-        agreeing = compared.filter("agrees").unique([*tables.RECORD_KEY], keep="first")
+        agreeing = compared.filter("agrees").unique(key, keep="first")
         connection.register("agreeing", agreeing.to_arrow())
         wanted = columns or [name for name in found.columns if _is_wanted(name, None)]
         given = ", ".join(

@@ -97,7 +97,7 @@ def test_files_with_different_columns_and_types_become_one_frame(
 
 
 def test_only_the_asked_subjects_are_read(
-    warehouse: Warehouse[pl.DataFrame], database: Path
+    warehouse: Warehouse[pl.DataFrame], database: Path, world: Path
 ) -> None:
     for folder in (database / "trial_table").iterdir():
         if folder.name != "subject_id=652257":
@@ -105,6 +105,11 @@ def test_only_the_asked_subjects_are_read(
     assert warehouse.trials(subject_id="652257", behavior=True, limit=3).height == 3
     with pytest.raises(DataError, match="AIND_ETL_BEHAVIOR_DATABASE"):
         warehouse.trials(subject_id="652324", behavior=True)
+    # Neither are those of which a limit leaves nothing.
+    first = warehouse.trials(limit=1)["subject_id"].item()
+    trials = database / f"trial_table/subject_id={first}/{first}.parquet"
+    shutil.copy(world / "results" / DATABASE / trials.relative_to(database), trials)
+    assert warehouse.trials(limit=3, behavior=True)["behavior_session_id"].null_count() == 0
 
 
 def test_columns_are_chosen_by_their_names_in_the_database(
