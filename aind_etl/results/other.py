@@ -45,9 +45,8 @@ class FsspecBackend:
     async def page(self, location: str, bounds: Bounds, token: str) -> tuple[Files, str]:
         """Return one page of a folder's files, and the token of the next page."""
         del token  # A folder is one page.
-        return [
-            file for file in await asyncio.to_thread(_list, location) if is_inside(file, bounds)
-        ], ""
+        files = await asyncio.to_thread(_list, location)
+        return [file for file in files if is_inside(file, bounds)], ""
 
     async def read(self, location: str, name: str) -> tuple[bytes, str]:
         """Return the content of a file and its etag."""
@@ -57,7 +56,13 @@ class FsspecBackend:
 def _list(location: str) -> list[StoredFile]:
     files, path = url_to_fs(location)
     return [
-        StoredFile(one["name"].rsplit("/", 1)[-1], one["size"] or 0, _etag(one), datetime.now(UTC))
+        StoredFile(
+            one["name"].rsplit("/", 1)[-1],
+            one["size"] or 0,
+            _etag(one),
+            # Other stores than a disk have times under names of their own, which nobody needs.
+            datetime.fromtimestamp(one.get("mtime", 0), UTC),
+        )
         for one in files.ls(path, detail=True)
         if one["type"] == "file"
     ]
