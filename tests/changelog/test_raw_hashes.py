@@ -155,6 +155,7 @@ def test_a_damaged_side_file_is_said_and_made_anew(
         assert side_file(lake).read_bytes() == sound
 
 
+@pytest.mark.slow
 def test_a_side_file_of_which_any_byte_is_another_is_not_believed(folder: Path, lake: Lake) -> None:
     run(folder, lake)
     content = side_file(lake).read_bytes()
@@ -277,6 +278,7 @@ def harm(path: Path, how: tuple[str, float, int], earlier: list[bytes]) -> None:
     # Shrinking takes far longer than the search: left to whoever looks for the cause.
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
+@pytest.mark.slow
 )
 @given(history=st.lists(STEPS, min_size=5, max_size=8))
 def test_any_history_gives_the_same_log_whatever_becomes_of_the_side_file(

@@ -491,6 +491,7 @@ def test_a_snapshot_is_kept_and_listed_and_read(copy):
     assert "There is a snapshot 'paper' already" in copy.fails(WRONG_USE, "snapshot", "paper")
 
 
+@pytest.mark.slow
 def test_the_warehouse_of_an_earlier_moment_is_written_beside(copy):
     output, _ = copy.run("as-of", "2100-01-01", "--output", "then.duckdb")
     assert "as of 2100-01-01T00:00:00+00:00. Wrote then.duckdb" in output

@@ -102,6 +102,7 @@ def test_the_warehouse_of_the_first_moment_is_the_one_built_then(
     assert same(tmp_path / "second.duckdb", tmp_path / "now.duckdb")
 
 
+@pytest.mark.slow
 def test_results_are_those_of_now_for_the_analyses_known_then(world: Path, tmp_path: Path) -> None:
     dump = tmp_path / "dump"
     dump.mkdir()

@@ -191,6 +191,7 @@ def test_a_value_edited_by_hand_is_found_by_making_the_tables_anew(copy):
     assert "1 rows are not what the change log makes, and 1 are missing" in difference.message
 
 
+@pytest.mark.slow
 def test_a_partition_that_should_not_be_there_is_found_by_making_the_tables_anew(copy):
     path = copy.lake.tables.files(tables.INPUT_ASSETS, MAIN)[0]
     shutil.copytree(path.parent, path.parents[1] / "session_month=1999-01")
@@ -307,6 +308,7 @@ def test_a_check_that_fails_is_found_with_what_must_hold(copy):
     assert "rows offend (the query is sql/checks/collections_add_up.sql)" in difference.message
 
 
+@pytest.mark.slow
 def test_what_is_odd_in_the_documents_themselves_is_a_warning(copy):
     first, *others = read_dump(copy.source)
     odd = next(one for one in others if one.get("status") == "success")

@@ -257,6 +257,7 @@ def test_a_new_file_is_seen_while_somebody_holds_the_old_one(built, tmp_path):
         assert held.execute("SELECT count(*) FROM analyses").fetchall()[0][0] > 0
 
 
+@pytest.mark.slow
 def test_readers_and_publishes_do_not_disturb_each_other(built, tmp_path):
     folder = tmp_path / "published"
     folder.mkdir()

@@ -124,6 +124,7 @@ def test_most_documents_are_taken_apart_together(documents):
     assert taken_together(documents) > 0.9 * len(documents)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, phases=UNSHRUNK, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_value_anywhere_is_the_same_taken_apart_together(kinds, data):

@@ -480,6 +480,7 @@ def test_no_more_documents_are_held_than_fit(
 # --- another flattener --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_when_the_code_changes_every_document_is_flattened_or_tried_anew(
     built: Built, lake: Lake, load_as_before: Callable[[Path, Lake], None]
 ) -> None:
@@ -492,6 +493,7 @@ def test_when_the_code_changes_every_document_is_flattened_or_tried_anew(
     assert files_of(lake.storage.root) == files_of(built.lake.storage.root)
 
 
+@pytest.mark.slow
 def test_the_version_of_the_code_is_part_of_the_state(
     sample_lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -153,6 +153,7 @@ def test_every_record_lies_in_the_files_of_its_part_alone(
                 )
 
 
+@pytest.mark.slow
 def test_a_part_is_loaded_by_itself_in_any_order_and_again(
     few: list[dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -172,6 +173,7 @@ def test_a_part_is_loaded_by_itself_in_any_order_and_again(
     assert {path: path.stat().st_mtime_ns for path in lake.tables.files(tables.ANALYSES)} == before
 
 
+@pytest.mark.slow
 def test_what_waits_to_be_flattened_still_does_in_the_parts(
     few: list[dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -140,6 +140,7 @@ def test_a_source_that_is_away_is_told_of_once_and_so_is_its_return(instance, se
     assert SECRET not in json.dumps(room.posted)
 
 
+@pytest.mark.slow
 def test_many_failures_become_one_message_and_those_that_follow_wait(instance, look, room):
     fail(instance)
     for _ in range(11):

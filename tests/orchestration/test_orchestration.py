@@ -325,6 +325,7 @@ def test_what_a_run_leaves_alone_is_not_shown_as_stale(run):
         assert resolver.get_status(dg.AssetKey(name), SMALL).value == "FRESH", name
 
 
+@pytest.mark.slow
 def test_a_run_tells_a_new_history_of_every_asset_though_nothing_has_changed(run, tmp_path):
     _, etl, _ = run
     with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
@@ -366,6 +367,7 @@ def home(monkeypatch, new_history):
     return new_history
 
 
+@pytest.mark.slow
 def test_every_asset_can_be_materialised_by_itself_as_the_page_does(sample_dump, tmp_path):
     """An asset, those made with it, and their own checks; nothing else was ever published."""
     jobs = [

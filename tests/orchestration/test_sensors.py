@@ -497,6 +497,7 @@ def tick_of_the_night(etl, history):
         return schedule.evaluate_tick(context)
 
 
+@pytest.mark.slow
 def test_every_night_each_collection_is_read_in_full_in_a_run_of_its_own(
     etl_loaded, instance, new_history, jobs
 ):
@@ -550,6 +551,7 @@ def run_by_schedule(name, etl, instance):
     )
 
 
+@pytest.mark.slow
 def test_once_a_week_source_lake_and_warehouse_are_compared_down_to_the_values(
     etl_loaded, instance
 ):

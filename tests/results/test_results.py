@@ -796,6 +796,7 @@ with open_result_store(settings) as store:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked_for", ["prefix=", RESULT_JSON], ids=["listing", "reading"])
 def test_an_interruption_loses_at_most_the_batch_in_hand(
     faulty: tuple[Few, Endpoint], asked_for: str

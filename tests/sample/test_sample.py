@@ -833,6 +833,7 @@ def test_the_session_tables_folder_tells_every_subjects_investigator(
     assert all(mouse["PI"] for mouse in mapping)
 
 
+@pytest.mark.slow
 def test_the_result_folders_are_made_once_though_several_runs_ask_at_the_same_time(
     tmp_path: Path,
 ) -> None:

@@ -42,6 +42,7 @@ def test_the_sample_is_the_same_documents_as_its_dump(sample_dump: Path) -> None
             assert list(sample.list_ids(collection)) == list(dump.list_ids(collection))
 
 
+@pytest.mark.slow
 def test_the_sample_loads_like_its_dump(built: Built, lake: Lake) -> None:
     with open_source("sample:?sessions=24&seed=0") as sample:
         load(sample, lake)
