@@ -272,13 +272,13 @@ def harm(path: Path, how: tuple[str, float, int], earlier: list[bytes]) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=20,
     deadline=None,
     # Shrinking takes far longer than the search: left to whoever looks for the cause.
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
-@pytest.mark.slow
 )
 @given(history=st.lists(STEPS, min_size=5, max_size=8))
 def test_any_history_gives_the_same_log_whatever_becomes_of_the_side_file(
