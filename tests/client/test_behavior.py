@@ -130,36 +130,28 @@ def test_columns_are_chosen_by_their_names_in_the_database(
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("column", "value", "words"),
     [
-        (pl.when(pl.col("trial") == 7).then(2).otherwise("animal_response"), "valid trials there"),
-        (
-            pl.when(pl.col("trial") == 7)
-            .then(1 - pl.col("animal_response"))
-            .otherwise("animal_response"),
-            "differs from",
-        ),
+        ("animal_response", pl.lit(2), "valid trials there"),
+        ("animal_response", 1 - pl.col("animal_response"), "differs from"),
+        ("earned_reward", 1 - pl.col("earned_reward"), "differs from"),
     ],
-    ids=["another number of trials", "another choice"],
+    ids=["another number of trials", "another choice", "another reward"],
 )
 def test_a_session_that_does_not_agree_is_reported_and_not_joined(
     warehouse: Warehouse[pl.DataFrame],
     database: Path,
     caplog: pytest.LogCaptureFixture,
-    change: pl.Expr,
+    column: str,
+    value: pl.Expr,
     words: str,
 ) -> None:
     theirs = trials_of(database, "652324")
     wrong = theirs["session_id"].unique().sort()[0]
-    is_wrong = pl.col("session_id") == wrong
-    assert (theirs.filter(is_wrong & (pl.col("trial") == 7))["animal_response"] < 2).all()
-    replace_trials(
-        database,
-        "652324",
-        theirs.with_columns(
-            animal_response=pl.when(is_wrong).then(change).otherwise("animal_response")
-        ),
-    )
+    is_wrong = (pl.col("session_id") == wrong) & (pl.col("trial") == 7)
+    assert (theirs.filter(is_wrong)["animal_response"] < 2).all()
+    changed = pl.when(is_wrong).then(value).otherwise(column).alias(column)
+    replace_trials(database, "652324", theirs.with_columns(changed))
     with caplog.at_level(logging.WARNING):
         frame = warehouse.trials(subject_id="652324", behavior=True)
     (message,) = [record.getMessage() for record in caplog.records]
