@@ -130,7 +130,7 @@ def test_columns_are_chosen_by_their_names_in_the_database(
 
 
 @pytest.mark.parametrize(
-    ("column", "value", "words"),
+    "difference",
     [
         ("animal_response", pl.lit(2), "valid trials there"),
         ("animal_response", 1 - pl.col("animal_response"), "differs from"),
@@ -142,10 +142,9 @@ def test_a_session_that_does_not_agree_is_reported_and_not_joined(
     warehouse: Warehouse[pl.DataFrame],
     database: Path,
     caplog: pytest.LogCaptureFixture,
-    column: str,
-    value: pl.Expr,
-    words: str,
+    difference: tuple[str, pl.Expr, str],
 ) -> None:
+    column, value, words = difference
     theirs = trials_of(database, "652324")
     wrong = theirs["session_id"].unique().sort()[0]
     is_wrong = (pl.col("session_id") == wrong) & (pl.col("trial") == 7)
