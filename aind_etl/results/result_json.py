@@ -260,7 +260,7 @@ def _without_nan(content: bytes) -> bytes:
         parts[::2] = [part.replace(b"NaN", b"null") for part in parts[::2]]
         return b"".join(parts)
     # Quotes cannot be escaped: every second part between them is a string. Only what lies between
-    # the first and the last of them is taken apart.
+    # the first and the last of them is parsed.
     end = content.rfind(b"NaN") + len(b"NaN")
     outside = content.count(b'"', 0, first) % 2
     parts = content[first:end].split(b'"')

@@ -170,7 +170,7 @@ _error_function = np.frompyfunc(math.erf, 1, 1)
 
 
 class _LossCounting(Dynamics):
-    """Stay until the losses in a row reach a threshold, drawn anew from a normal each trial."""
+    """Stay until the losses in a row reach a threshold, drawn from a normal in each trial."""
 
     def __init__(self, parameters: Parameters) -> None:
         super().__init__(parameters)

@@ -107,7 +107,7 @@ def kind_of(url: str) -> SourceKind:
     ConfigurationError
         It is of no kind that is known.
     """
-    # Nothing more is taken apart here: a password may hold what Python's parser refuses.
+    # Nothing more is parsed here: a password may hold what Python's parser refuses.
     scheme, colon, rest = url.partition(":")
     scheme = scheme.lower() if colon else ""
     for kind in KINDS:

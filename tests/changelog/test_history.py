@@ -1,4 +1,4 @@
-"""What a record said when, and making the tables anew from the change log."""
+"""What a record said when, and rebuilding the tables from the change log."""
 
 import shutil
 

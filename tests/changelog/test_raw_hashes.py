@@ -140,7 +140,7 @@ def test_the_version_of_the_canonical_form_follows_from_its_code(
     assert version.canonical_version.__wrapped__() != before
 
 
-def test_a_damaged_side_file_is_said_and_made_anew(
+def test_a_damaged_side_file_is_reported_and_rebuilt(
     folder: Path, lake: Lake, looked_into: list[bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     run(folder, lake)

@@ -182,7 +182,7 @@ def test_a_value_that_was_changed_in_the_lake_is_found(copy):
     assert "rows in both, with different contents" in difference.message
 
 
-def test_a_value_edited_by_hand_is_found_by_making_the_tables_anew(copy):
+def test_a_value_edited_by_hand_is_found_by_rebuilding_the_tables(copy):
     copy.change_table(tables.FIT_PARAMETERS, first_row(value=123.0))
     build_warehouse(copy.lake, copy.warehouse)
     (difference,) = copy.verify(deep=True)
@@ -192,7 +192,7 @@ def test_a_value_edited_by_hand_is_found_by_making_the_tables_anew(copy):
 
 
 @pytest.mark.slow
-def test_a_partition_that_should_not_be_there_is_found_by_making_the_tables_anew(copy):
+def test_a_partition_that_should_not_be_there_is_found_by_rebuilding_the_tables(copy):
     path = copy.lake.tables.files(tables.INPUT_ASSETS, MAIN)[0]
     shutil.copytree(path.parent, path.parents[1] / "session_month=1999-01")
     build_warehouse(copy.lake, copy.warehouse)

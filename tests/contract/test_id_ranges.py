@@ -54,7 +54,7 @@ def test_shards_follow_each_other_and_one_holds_the_ids_that_are_no_strings(numb
 
 
 @given(shard=st.integers(1, 300).flatmap(lambda of: st.sampled_from([*shards(of)])), number=NUMBERS)
-def test_a_part_is_made_up_of_the_shards_it_is_read_in(shard: Shard, number: int) -> None:
+def test_a_shard_is_made_up_of_the_splits_it_is_read_in(shard: Shard, number: int) -> None:
     read = shard.splits(number)
     assert len(read) == min(number, MOST_RANGES // shard.of)
     assert (read[0].lower, read[-1].upper) == shard.ids
@@ -62,7 +62,7 @@ def test_a_part_is_made_up_of_the_shards_it_is_read_in(shard: Shard, number: int
 
 
 @given(of=st.integers(1, 300))
-def test_a_part_is_known_by_its_label_and_labels_sort_as_parts_do(of: int) -> None:
+def test_a_shard_is_known_by_its_label_and_labels_sort_as_shards_do(of: int) -> None:
     labels = [shard.label for shard in shards(of)]
     assert [Shard.from_label(label) for label in labels] == list(shards(of))
     assert labels == sorted(labels)

@@ -164,7 +164,7 @@ def test_the_runbook_says_of_each_check_whether_it_blocks():
                 assert graph.get_check_spec(key).blocking == (row[1] == "yes"), key.name
 
 
-def test_the_runbook_says_what_dagster_is_told():
+def test_the_runbook_says_how_dagster_is_configured():
     # A number in prose that is set elsewhere.
     instance = yaml.safe_load((CLONE / "dagster_home" / "dagster.yaml").read_text())
     assert instance["run_retries"]["max_retries"] == 2

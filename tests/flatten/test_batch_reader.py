@@ -1,4 +1,4 @@
-"""Documents taken apart together give what the plain reader gives of each of them."""
+"""Documents parsed together give what the plain reader gives of each of them."""
 
 import copy
 import json
@@ -45,7 +45,7 @@ def flatten(frame, *, learning_from):
 
 
 def assert_the_same(documents):
-    """Fail where documents taken apart together are not what they are one by one."""
+    """Fail where documents parsed together are not what they are one by one."""
     frame = frame_of(documents)
     plain = flatten(frame, learning_from=math.inf)
     quick = flatten(frame, learning_from=1)
@@ -116,18 +116,18 @@ values = (
 )
 
 
-def test_the_sample_world_is_the_same_taken_apart_together(documents):
+def test_the_sample_world_is_the_same_parsed_together(documents):
     assert_the_same(documents)
 
 
-def test_most_documents_are_taken_apart_together(documents):
+def test_most_documents_are_parsed_together(documents):
     assert taken_together(documents) > 0.9 * len(documents)
 
 
 @pytest.mark.slow
 @settings(max_examples=40, phases=UNSHRUNK, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
-def test_any_value_anywhere_is_the_same_taken_apart_together(kinds, data):
+def test_any_value_anywhere_is_the_same_parsed_together(kinds, data):
     """The shape is learned from the first document; the others are like it but for values."""
     original = kinds[data.draw(st.integers(0, len(kinds) - 1))]
     ways = [way for way, _ in ways_of(original)]
@@ -144,7 +144,7 @@ def test_any_value_anywhere_is_the_same_taken_apart_together(kinds, data):
 
 @settings(max_examples=20, phases=UNSHRUNK, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
-def test_values_exchanged_within_a_document_are_the_same_taken_apart_together(kinds, data):
+def test_values_exchanged_within_a_document_are_the_same_parsed_together(kinds, data):
     """Equal values in places that overrule each other, and numbers in place of others."""
     original = kinds[data.draw(st.integers(0, len(kinds) - 1))]
     leaves = [(way, value) for way, value in ways_of(original) if not isinstance(value, dict)]

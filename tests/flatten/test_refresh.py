@@ -481,7 +481,7 @@ def test_no_more_documents_are_held_than_fit(
 
 
 @pytest.mark.slow
-def test_when_the_code_changes_every_document_is_flattened_or_tried_anew(
+def test_when_the_code_changes_every_document_is_flattened_or_tried_again(
     built: Built, lake: Lake, load_as_before: Callable[[Path, Lake], None]
 ) -> None:
     load_as_before(built.source, lake)
@@ -509,7 +509,7 @@ def test_the_version_of_the_code_is_part_of_the_state(
     assert refresh(sample_lake)[MAIN] == RefreshReport(MAIN)
 
 
-# --- making the tables anew -----------------------------------------------------------------------
+# --- rebuilding the tables ------------------------------------------------------------------------
 
 
 def test_tables_made_anew_are_the_same_whatever_became_of_their_files(

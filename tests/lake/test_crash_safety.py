@@ -139,7 +139,7 @@ def another_flattener(
 
 @pytest.fixture
 def rebuild(few: list[JsonDocument], tmp_path: Path) -> Scenario:
-    """Return the making anew of tables whose files are damaged or gone."""
+    """Return the rebuild of tables whose files are damaged or gone."""
     dump = tmp_path / "dump"
     write_dump(dump, few)
     lake = loaded_lake(dump, tmp_path / "before")
@@ -275,7 +275,7 @@ def test_a_lake_that_vanishes_during_a_run_is_made_anew_by_the_next(
     assert cleared_at > 10
 
 
-def test_what_was_made_of_a_change_log_that_is_gone_is_made_anew(
+def test_what_was_made_of_a_change_log_that_is_gone_is_rebuilt(
     few: list[JsonDocument], tmp_path: Path
 ) -> None:
     dump = tmp_path / "dump"

@@ -75,7 +75,7 @@ def test_as_many_parts_are_wanted_as_it_takes_and_no_more_often_than_needed(
     of = wanted_shards(documents, present, most)
     assert documents <= of * most or of * 2 > MOST_RANGES
     assert wanted_shards(documents, of, most) == of
-    # One document more or less does not divide it anew, and then back.
+    # One document more or less does not reshard it, and then back.
     again = wanted_shards(documents + 1, of, most)
     assert wanted_shards(documents, again, most) == again
 
@@ -154,7 +154,7 @@ def test_every_record_lies_in_the_files_of_its_part_alone(
 
 
 @pytest.mark.slow
-def test_a_part_is_loaded_by_itself_in_any_order_and_again(
+def test_a_shard_is_loaded_by_itself_in_any_order_and_again(
     few: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     write_dump(tmp_path / "dump", few)
@@ -174,7 +174,7 @@ def test_a_part_is_loaded_by_itself_in_any_order_and_again(
 
 
 @pytest.mark.slow
-def test_what_waits_to_be_flattened_still_does_in_the_parts(
+def test_what_waits_to_be_flattened_still_does_in_the_shards(
     few: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     dump = tmp_path / "dump"

@@ -159,7 +159,7 @@ def test_what_is_started_again_by_itself_is_not_told_of(instance, look, room):
     assert room.posted == []
 
 
-def test_no_secret_is_told(instance, look, room, settings):
+def test_no_secret_is_sent(instance, look, room, settings):
     fail(instance, f"cannot open {settings.source} ({settings.alert_webhook_url})")
     fail(instance, settings.alert_webhook_url.get_secret_value())
     look(1)

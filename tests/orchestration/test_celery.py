@@ -70,7 +70,7 @@ def instance(cluster, monkeypatch):
 
 
 def test_three_workers_load_what_one_process_loads(cluster, instance, tmp_path):
-    """Whatever the store refuses now and then, and though the broker is started anew meanwhile."""
+    """Whatever the store refuses now and then, and though the broker is restarted meanwhile."""
     names = sorted(cluster.client["analysis"].list_collection_names())
     make_partitions(instance, {name: [name] for name in names})
     cluster.store.faults = lambda path, times: (

@@ -44,7 +44,7 @@ def picture(colour: int, size: tuple[int, int] = (640, 200)) -> bytes:
 
 @dataclass(frozen=True)
 class World:
-    """A lake and a warehouse that know the figures below a folder that stands in for s3://."""
+    """A lake and a warehouse that know the figures below a folder that replaces s3://."""
 
     lake: Lake
     warehouse: Path

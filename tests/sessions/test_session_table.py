@@ -61,7 +61,7 @@ def sample_table() -> SessionTable:
 
 @pytest.fixture
 def folder(tmp_path: Path, sample_table: SessionTable) -> Path:
-    """Return the folder in which the session table lies, below one that stands in for s3://."""
+    """Return the folder in which the session table lies, below one that replaces s3://."""
     folder = tmp_path / "results" / FOLDER
     folder.mkdir(parents=True)
     (folder / FRAME).write_bytes(sample_table.pickled())

@@ -182,7 +182,7 @@ class Endpoint:
 def serve_folder(folder: Path, *, is_still: bool = False) -> Iterator[str]:
     """Serve ``<folder>/<bucket>/<key>`` as S3 for the duration of a ``with`` block; give its URL.
 
-    A folder that is still, as nobody changes it, is not looked at anew for every request.
+    A folder that is still, as nobody changes it, is not listed again for every request.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -354,7 +354,7 @@ def test_lines_are_at_most_100_columns_wide(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", [*ROWS_OF, *CHECKS], ids=lambda file: file.stem)
-def test_a_statement_is_one_select_that_can_be_taken_apart(file: Path) -> None:
+def test_a_statement_is_one_select_that_can_be_parsed(file: Path) -> None:
     answer = duckdb.execute("SELECT json_serialize_sql(?::VARCHAR)", [file.read_text()]).fetchone()
     assert answer is not None
     parsed = json.loads(answer[0])

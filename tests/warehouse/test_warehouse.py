@@ -398,7 +398,7 @@ def test_unchanged_inputs_are_not_built_again(lake, path):
     assert again.size_bytes == first.size_bytes == path.stat().st_size
 
 
-def test_a_changed_document_is_built_anew(dump, lake, path):
+def test_a_changed_document_is_rebuilt(dump, lake, path):
     build_warehouse(lake, path)
     before = inode(path)
     first, *others = read_dump(dump, SMALL)

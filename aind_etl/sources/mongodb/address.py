@@ -52,7 +52,7 @@ class Address(NamedTuple):
 
 
 def parse_address(url: str) -> Address:
-    """Return an address taken apart.
+    """Return the parts of an address.
 
     Raises
     ------
