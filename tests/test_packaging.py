@@ -187,7 +187,8 @@ def test_the_base_installation_is_small(light):
 
 
 def test_the_base_installation_answers_queries(light, built):
-    sql = ask(light, built, "aind-etl", "sql", "SELECT count(*) AS n FROM analyses")
+    # A time with a zone, and a number.
+    sql = ask(light, built, "aind-etl", "sql", "SELECT max(finished_at), count(*) FROM analyses")
     assert (sql.returncode, sql.stderr) == (0, "")
     status = ask(light, built, "aind-etl", "status")
     assert MAIN in status.stdout
