@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING
 import duckdb
 import polars as pl
 
-from aind_etl.contract import ANALYSIS_TABLES, TABLES, Partitioning, Table, tables
+from aind_etl.contract import ANALYSIS_TABLES, TABLES, Table, tables
 from aind_etl.contract.ddl import quote_identifier
 from aind_etl.contract.schemas import arrow_schema
 from aind_etl.errors import DataError
 from aind_etl.lake import Lake
 from aind_etl.lake.parquet import read_metadata
 from aind_etl.settings import WarehouseLocation
-from aind_etl.warehouse.build import BuildReport, build_warehouse, run_checks
+from aind_etl.warehouse.build import BuildReport, build_warehouse
+from aind_etl.warehouse.checks import run_checks
 from aind_etl.warehouse.connection import connect, is_whole
+from aind_etl.warehouse.contents import LAKE_TABLES
 from aind_etl.warehouse.info import read_info
 from aind_etl.warehouse.location import locate_warehouse
 from aind_etl.warehouse.sql_files import Kind, read_sql_files
@@ -38,9 +40,6 @@ _SUMMARIES = {
     AGREEMENT_CHECK: "Every table has as many rows in the warehouse as in the lake.",
     COLLAPSE_CHECK: "No table has lost more than a set share of the rows last published.",
 }
-_LAKE_TABLES = tuple(
-    table for table in TABLES if table.partitioning is not Partitioning.WAREHOUSE_ONLY
-)
 # What may shrink to nothing for a good reason is left out: documents that are understood now are
 # no longer rejected, and a value that becomes a column leaves the attributes.
 _LASTING = tuple(
@@ -230,7 +229,7 @@ def _contract_outcome(built: duckdb.DuckDBPyConnection, lake: Lake) -> Outcome:
             # The session table has columns of its own, whatever they are.
             and (name in expected or table is not tables.SESSIONS)
         ]
-    differing += [row for table in _LAKE_TABLES for row in _differing_files(lake, table)]
+    differing += [row for table in LAKE_TABLES for row in _differing_files(lake, table)]
     columns = sum(len(table.columns) for table in TABLES)
     return Outcome(
         Check(CONTRACT_CHECK, _SUMMARIES[CONTRACT_CHECK]),
@@ -270,7 +269,7 @@ def _differing_files(lake: Lake, table: Table) -> Iterator[tuple[str, str, str, 
 def _agreement_outcome(built: duckdb.DuckDBPyConnection, lake: Lake) -> Outcome:
     differing = []
     total = 0
-    for table in _LAKE_TABLES:
+    for table in LAKE_TABLES:
         expected = _lake_rows(lake) if table is tables.DOCUMENTS else lake.tables.count_rows(table)
         actual = _count(built, table)
         total += actual
@@ -281,7 +280,7 @@ def _agreement_outcome(built: duckdb.DuckDBPyConnection, lake: Lake) -> Outcome:
         not differing,
         f"{len(differing)} tables differ."
         if differing
-        else f"{total:,} rows of {len(_LAKE_TABLES)} tables are in both.",
+        else f"{total:,} rows of {len(LAKE_TABLES)} tables are in both.",
         markdown_table(("table", "rows in the lake", "rows in the warehouse"), differing)
         if differing
         else "",

@@ -133,8 +133,10 @@ def _key_checks() -> Iterator[SqlFile]:
             )
 
 
-def in_order(files: Sequence[SqlFile]) -> list[SqlFile]:
-    """Return files so that each comes after those whose tables it reads.
+def dependencies(files: Sequence[SqlFile]) -> dict[str, set[str]]:
+    """Return, by the name of each file's view or mart, the names of all that it reads.
+
+    These are those of the files, and of the tables of the contract.
 
     Raises
     ------
@@ -149,14 +151,16 @@ def in_order(files: Sequence[SqlFile]) -> list[SqlFile]:
                 f"sql/{other.kind}/{file.name}.sql and sql/{file.kind}/{file.name}.sql make tables "
                 "of the same name; rename one."
             )
-    graph = {file.name: tables_read(file.statement, by_name.keys()) - {file.name} for file in files}
+    names = by_name.keys() | {table.name for table in TABLES}
+    graph = {file.name: tables_read(file.statement, names) - {file.name} for file in files}
     try:
-        return [by_name[name] for name in TopologicalSorter(graph).static_order()]
+        TopologicalSorter(graph).prepare()
     except CycleError as error:
         circle = " → ".join(error.args[1])
         raise ConfigurationError(
             f"Files of sql/ build on each other in a circle: {circle}."
         ) from None
+    return graph
 
 
 def tables_read(query: str, names: AbstractSet[str]) -> set[str]:

@@ -15,7 +15,8 @@ from aind_etl.contract import TABLES, Partitioning
 from aind_etl.contract.ddl import describe
 from aind_etl.errors import ConfigurationError, DataError
 from aind_etl.lake import Lake
-from aind_etl.warehouse.build import build_warehouse, run_checks
+from aind_etl.warehouse.build import build_warehouse
+from aind_etl.warehouse.checks import run_checks
 from aind_etl.warehouse.connection import connect
 from aind_etl.warehouse.info import read_info
 from aind_etl.warehouse.sql_files import Kind, read_sql_files

@@ -29,7 +29,7 @@ from aind_etl.warehouse.publishing import (
     publish_checks,
     publish_warehouse,
 )
-from aind_etl.warehouse.sql_files import Kind, SqlFile, in_order, read_sql_files, tables_read
+from aind_etl.warehouse.sql_files import Kind, SqlFile, read_sql_files, tables_read
 
 WAREHOUSE = dg.AssetKey("warehouse")
 PUBLISHER_POOL = "publisher"
@@ -55,7 +55,7 @@ def warehouse_asset() -> dg.AssetsDefinition:
     ConfigurationError
         A file of ``sql/`` does not begin with a comment.
     """
-    made = in_order([*read_sql_files(Kind.VIEW), *read_sql_files(Kind.MART)])
+    made = [*read_sql_files(Kind.VIEW), *read_sql_files(Kind.MART)]
     names = {table.name for table in TABLES} | {file.name for file in made}
 
     @dg.multi_asset(
