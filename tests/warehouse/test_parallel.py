@@ -12,7 +12,7 @@ from aind_etl.warehouse.parallel import run_parallel
 @pytest.fixture
 def connection(tmp_path):
     with duckdb.connect(":memory:") as connection:
-        connection.execute(f"ATTACH '{tmp_path / 'other.duckdb'}' AS some")
+        connection.execute(f"ATTACH '{tmp_path / 'other.duckdb'}' AS other")
         connection.execute("USE other")
         yield connection
 
