@@ -1,7 +1,7 @@
 """Building the warehouse: one DuckDB file from the lake and ``sql/``.
 
-The file is built aside and replaces the published one in one step. Readers that have the old file
-open keep reading it, and new readers get the new one.
+The file is built in a scratch folder and replaces the published one in one step. Readers that have
+the old file open keep reading it, and new readers get the new one.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -53,84 +53,82 @@ _ROW_GROUP_ROWS = 40_960
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """What a build made.
+    """Result of a build.
 
     Attributes
     ----------
-    place
-        The warehouse.
+    location
+        Location of the warehouse.
     published
-        False where nothing had changed since the last build, and the file was left alone.
+        False if nothing has changed since the last build; the existing file is left in place.
     rows
-        Rows of each table and mart, by name.
+        Number of rows of each table and mart, by name.
     size_bytes
         Size of the file.
     """
 
-    place: WarehouseLocation
+    location: WarehouseLocation
     published: bool
     rows: dict[str, int] = field(default_factory=dict)
     size_bytes: int = 0
 
 
-def build_warehouse(  # noqa: PLR0913 - what is built, from what, and who is told
+def build_warehouse(  # noqa: PLR0913 - inputs, output and two callbacks
     lake: "Lake",
-    place: WarehouseLocation,
+    location: WarehouseLocation,
     *,
     sql_folder: Path | None = None,
     facts: Mapping[str, str] | None = None,
     progress: Callable[[str], None] = lambda _step: None,
     validate: Callable[[duckdb.DuckDBPyConnection], None] = lambda _built: None,
 ) -> BuildReport:
-    """Build the warehouse from the lake, and publish it.
+    """Build the warehouse from the lake and publish it.
 
     Parameters
     ----------
     lake
-        Where the tables come from.
-    place
-        Where the warehouse is published: a path, or the URL of an object. An existing file is left
-        until the new one is whole.
+        The lake that holds the tables.
+    location
+        Where to publish the warehouse: a path, or the URL of an object. An existing file is left
+        in place until the new one is complete.
     sql_folder
-        The folder ``sql``; the one that travels with the package where none is given.
+        The folder ``sql``; by default the one installed with the package.
     facts
-        What `warehouse_info` says besides, or instead of what a build says of itself.
+        Rows of `warehouse_info` to add or to override.
     progress
-        Called with the name of each table as it is begun.
+        Called with the name of each table as its load begins.
     validate
-        Called with the finished file, opened for reading, before it is published. What it raises
-        keeps the file from being published; the existing one is left in place.
+        Called with the finished file, opened read-only, before it is published. If it raises, the
+        file is discarded and the existing one is left in place.
 
     Returns
     -------
     BuildReport
-        What was made. Nothing is built where lake, ``sql/`` and versions are those of the file
-        that stands there.
+        Nothing is built if the lake, ``sql/`` and the versions are those of the published file.
 
     Raises
     ------
     ConfigurationError
-        A file of ``sql/`` cannot be run, or ``place`` is a folder. The existing file is left in
-        place.
+        A file of ``sql/`` cannot be run, or ``location`` is a folder.
     DataError
         Another process is publishing, a file of the lake is damaged, or the store of the warehouse
-        cannot be asked.
+        does not answer.
     """
-    if isinstance(place, Path) and place.is_dir():
-        raise ConfigurationError(f"The warehouse {str(place)!r} is a folder; name a file.")
-    target = locate_warehouse(place)
-    if is_current(lake, place, sql_folder=sql_folder):
+    if isinstance(location, Path) and location.is_dir():
+        raise ConfigurationError(f"The warehouse {str(location)!r} is a folder; name a file.")
+    target = locate_warehouse(location)
+    if is_current(lake, location, sql_folder=sql_folder):
         current = target.file()
         size = current.stat().st_size
-        return BuildReport(place, published=False, rows=_count_rows(current), size_bytes=size)
+        return BuildReport(location, published=False, rows=_count_rows(current), size_bytes=size)
     sql = {kind: read_sql_files(kind, sql_folder) for kind in Kind}
     with (
-        lake.storage.lock("warehouse", f"the warehouse {place}"),
-        _holding_tables(lake),
+        lake.storage.lock("warehouse", f"the warehouse {location}"),
+        _tables_locked(lake),
         target.scratch_file() as building,
     ):
         replacing = target.current()
-        told = _facts(lake, _fingerprint(lake, sql)) | dict(facts or {})
+        info = _facts(lake, _fingerprint(lake, sql)) | dict(facts or {})
         with duckdb.connect(":memory:", config=_BUILD_CONFIG) as connection:
             connection.execute("SET GLOBAL TimeZone = 'UTC'")
             connection.execute(
@@ -139,30 +137,32 @@ def build_warehouse(  # noqa: PLR0913 - what is built, from what, and who is tol
             )
             connection.execute("USE building")
             register_filesystem(connection, lake)
-            write_info(connection, told)
+            write_info(connection, info)
             fill(connection, lake, sql, progress)
             connection.execute("CHECKPOINT building")
         rows = _count_rows(building)
         with connect(building) as connection:
             validate(connection)
-        size = target.publish(building, told, replacing=replacing)
-    return BuildReport(place, published=True, rows=rows, size_bytes=size)
+        size = target.publish(building, info, replacing=replacing)
+    return BuildReport(location, published=True, rows=rows, size_bytes=size)
 
 
-def is_current(lake: "Lake", place: WarehouseLocation, *, sql_folder: Path | None = None) -> bool:
+def is_current(
+    lake: "Lake", location: WarehouseLocation, *, sql_folder: Path | None = None
+) -> bool:
     """Return whether the published warehouse is what a build would produce.
 
-    Of an object, its store is asked; it need not be fetched.
+    An object is not downloaded: its metadata says what it was built from.
 
     Raises
     ------
     ConfigurationError
         A file of ``sql/`` cannot be read.
     DataError
-        The store of the warehouse cannot be asked.
+        The store of the warehouse does not answer.
     """
     sql = {kind: read_sql_files(kind, sql_folder) for kind in Kind}
-    target = locate_warehouse(place)
+    target = locate_warehouse(location)
     facts = target.metadata()
     if not facts and target.exists():
         path = target.file()
@@ -171,17 +171,17 @@ def is_current(lake: "Lake", place: WarehouseLocation, *, sql_folder: Path | Non
 
 
 @contextmanager
-def _holding_tables(lake: "Lake") -> Iterator[None]:
-    """Keep every table as it is, so that all are seen of one moment."""
-    with ExitStack() as held:
+def _tables_locked(lake: "Lake") -> Iterator[None]:
+    """Lock every table, so that the warehouse is a consistent snapshot of the lake."""
+    with ExitStack() as locks:
         for collection in lake.collections():
-            held.enter_context(lake.tables_lock(collection))
-        held.enter_context(lake.table_lock(tables.SESSIONS))
+            locks.enter_context(lake.tables_lock(collection))
+        locks.enter_context(lake.table_lock(tables.SESSIONS))
         yield
 
 
 def _facts(lake: "Lake", inputs: str) -> dict[str, str]:
-    """Return what a warehouse says about itself: when, from what and by what it was built."""
+    """Return the rows of `warehouse_info`: when, from what and by what it was built."""
     return {
         "built_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "built_by": f"aind-etl {version('aind-etl')}, DuckDB {duckdb.__version__}",
@@ -192,7 +192,7 @@ def _facts(lake: "Lake", inputs: str) -> dict[str, str]:
 
 
 def _fingerprint(lake: "Lake", sql: dict[Kind, list[SqlFile]]) -> str:
-    """Return a text that differs whenever a build would give another warehouse."""
+    """Return a digest that changes whenever a build would produce another warehouse."""
     digest = sha256()
     for made_by in (str(LAYOUT_VERSION), version("aind-etl"), duckdb.__version__, STORAGE_VERSION):
         digest.update(made_by.encode())
@@ -217,9 +217,8 @@ def _count_rows(path: Path) -> dict[str, int]:
             "AND database_name = ?",
             [INFO_TABLE, LAYOUT_NAME],
         ).fetchall()
-        return {
-            name: connection.execute(f"SELECT count(*) FROM {quote_identifier(name)}").fetchall()[
-                0
-            ][0]
+        counted = " UNION ALL ".join(
+            f"SELECT {quote_text(name)}, count(*) FROM {quote_identifier(name)}"
             for (name,) in names
-        }
+        )
+        return dict(connection.execute(counted).fetchall())

@@ -1,6 +1,6 @@
-"""What a warehouse contains: the lake's tables, `collections`, and the views and marts of ``sql/``.
+"""The contents of a warehouse: the lake's tables, `collections`, and what ``sql/`` defines.
 
-Tables, views and marts that do not read each other are made at the same time.
+Tables, views and marts that do not depend on each other are made at the same time.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ from aind_etl.warehouse.parallel import run_parallel
 from aind_etl.warehouse.sql_files import Kind, SqlFile, dependencies, tables_read
 
 if TYPE_CHECKING:
-    # The lake is passed in: readers of a warehouse need not load its libraries.
+    # Readers of a warehouse need not load the lake's libraries.
     from aind_etl.lake import Lake
     from aind_etl.lake.storage.local import Location
 
@@ -28,7 +28,7 @@ _Step = Callable[[duckdb.DuckDBPyConnection], None]
 LAKE_TABLES = tuple(
     table for table in TABLES if table.partitioning is not Partitioning.WAREHOUSE_ONLY
 )
-"""The tables that the lake holds as parquet."""
+"""The tables that are parquet files in the lake."""
 
 COLLECTIONS_QUERY = """
 WITH last_versions AS (
@@ -83,7 +83,7 @@ LEFT JOIN rejected_counted USING (source_collection)
 LEFT JOIN analyses_counted USING (source_collection)
 ORDER BY source_collection
 """
-"""Fills `collections`, from the state files and from the tables."""
+"""Rows of `collections`, from the state files and the other tables."""
 
 
 def fill(
@@ -99,11 +99,11 @@ def fill(
     connection
         A connection whose current database is the new file.
     lake
-        Where the tables come from.
+        The lake that holds the tables.
     sql
         The files of ``sql/``.
     progress
-        Called with the name of each table, view and mart as it is begun.
+        Called with the name of each table, view and mart as work on it begins.
 
     Raises
     ------
@@ -145,9 +145,14 @@ def written_tables(lake: "Lake") -> list[Table]:
 
 
 def unflattened_batches(lake: "Lake") -> list[tuple[str, Split, int]]:
-    """Return what has batches that are not flattened: collection, split, last flattened batch.
+    """Return the collections and splits with batches that are not flattened yet.
 
     Their documents enter the warehouse together with their analyses, never before.
+
+    Returns
+    -------
+    list of (str, Split, int)
+        Collection, split of its ids, and the last flattened batch.
     """
     flattened = [
         (name, shard, shard.state(name).flattened_through)
@@ -185,7 +190,7 @@ def _load(
 
 
 def _unflattened(lake: "Lake", table: Table) -> str:
-    """Return the SQL condition of the rows that are left out: documents not flattened yet."""
+    """Return the SQL condition for documents that are not flattened yet."""
     waiting = unflattened_batches(lake) if table is tables.DOCUMENTS else []
     return " OR ".join(_is_unflattened(*one) for one in waiting) or "false"
 
@@ -200,7 +205,7 @@ def _is_unflattened(collection: str, split: Split, through: int) -> str:
 
 
 def _states(lake: "Lake") -> list[tuple[object, ...]]:
-    """Return what the state files say of the collections."""
+    """Return the rows of the temporary table ``states``, from the state files."""
     states = [lake.state(name) for name in lake.collections()]
     return [
         (state.collection, state.source, state.last_new_pass_at, state.last_full_pass_at)
@@ -227,10 +232,10 @@ def _run_file(
     *,
     known: Mapping[tuple[str, str], str] | None = None,
 ) -> None:
-    """Make the macro, view or mart of a file, with its comments.
+    """Create the macro, view or mart of a file, with its comments.
 
-    What a file does not say of a column is said by `analyses`, or by `sessions`, of a column of the
-    same name and type; ``known`` has these comments.
+    A column that the file does not describe gets the comment of the column of `analyses` or
+    `sessions` with the same name and type (``known``).
     """
     name, comment = quote_identifier(file.name), quote_text(file.comment)
     try:
@@ -249,15 +254,15 @@ def _run_file(
         connection.commit()
     except duckdb.Error as error:
         raise ConfigurationError(
-            f"sql/{file.kind}/{file.name}.sql cannot be run: {error}. The warehouse was left "
-            "as it was."
+            f"sql/{file.kind}/{file.name}.sql cannot be run: {error}. The existing "
+            "warehouse was left in place."
         ) from None
 
 
 def _columns(
     connection: duckdb.DuckDBPyConnection, table: str
 ) -> list[tuple[str, str, str | None]]:
-    """Return the columns of a table or view: name, type and comment."""
+    """Return name, type and comment of each column of a table or view."""
     return connection.execute(
         "SELECT column_name, data_type, comment FROM duckdb_columns() WHERE table_name = ? "
         "ORDER BY column_index",

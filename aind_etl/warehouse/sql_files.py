@@ -1,9 +1,8 @@
-"""The files of ``sql/``: their contents, and the order in which they depend on each other.
+"""The files of ``sql/``: their contents and dependencies.
 
-A file of views or marts holds one SELECT and is named after it. Questions are SELECTs that show how
-to ask. Its opening comment says what a row
-is, and further lines, ``--   name: meaning``, describe columns. Macros are whole statements; checks
-are SELECTs that return offending rows.
+The file of a view or mart is named after it and holds one SELECT. Its opening comment says what a
+row is; the comment's lines ``--   name: meaning`` describe columns. A macro is a whole statement. A
+check is a SELECT of offending rows, and a question a SELECT that shows how to use the tables.
 """
 
 import json
@@ -30,7 +29,7 @@ _COLUMN = re.compile(r"--   (\w+): (\S.*)")
 
 
 class Kind(StrEnum):
-    """What a file of ``sql/`` makes; the value is its folder."""
+    """The kinds of files in ``sql/``; the value is the folder."""
 
     MACRO = "macros"
     VIEW = "views"
@@ -46,15 +45,15 @@ class SqlFile:
     Attributes
     ----------
     kind, name
-        What it makes, and its name.
+        Its kind, and the name of what it defines.
     comment
         What a row is, or what must hold.
     statement
         The SQL without the opening comment and a closing semicolon.
     columns
-        What columns mean, by name: those that the opening comment explains.
+        Descriptions of columns, by name.
     origin
-        Where it comes from, for people; its file where nothing is given.
+        The source of the SQL for messages; by default the file.
     """
 
     kind: Kind
@@ -75,24 +74,24 @@ class SqlFile:
 
     @property
     def is_warning(self) -> bool:
-        """Whether a check concerns the documents rather than the tables derived from them."""
+        """Whether a failure of this check is a warning: the cause is in the documents."""
         return _WARNING in self.comment
 
 
 def read_sql_files(kind: Kind, folder: Path | None = None) -> list[SqlFile]:
-    """Return the files of a kind, sorted by name; of checks, those of the contract's keys too.
+    """Return the files of a kind, sorted by name; checks include those derived from keys.
 
     Parameters
     ----------
     kind
-        Which files.
+        The kind of file.
     folder
-        The folder ``sql``; the one that travels with the package where none is given.
+        The folder ``sql``; by default the one installed with the package.
 
     Raises
     ------
     ConfigurationError
-        A file does not open with a comment, or its name is no SQL name.
+        A file does not begin with a comment, or its name is not an SQL name.
     """
     files = [_read(kind, path) for path in ((folder or bundled("sql")) / kind).glob("*.sql")]
     if kind is Kind.CHECK:
@@ -101,11 +100,11 @@ def read_sql_files(kind: Kind, folder: Path | None = None) -> list[SqlFile]:
 
 
 def _key_checks() -> Iterator[SqlFile]:
-    """Yield the checks that follow from the keys of the contract."""
+    """Yield the checks derived from the contract's keys."""
     parent = tables.ANALYSES
     for table in TABLES:
         key = ", ".join(table.key)
-        # Rows whose key is not known are not the same row.
+        # Two rows without a key are not duplicates.
         known = [
             f"{column.name} IS NOT NULL"
             for column in table.columns
@@ -134,14 +133,14 @@ def _key_checks() -> Iterator[SqlFile]:
 
 
 def dependencies(files: Sequence[SqlFile]) -> dict[str, set[str]]:
-    """Return, by the name of each file's view or mart, the names of all that it reads.
+    """Return, for each view or mart, the names of the views, marts and tables that it reads.
 
-    These are those of the files, and of the tables of the contract.
+    Each comes after those it reads.
 
     Raises
     ------
     ConfigurationError
-        Files build on each other in a circle, or have the same name.
+        Files depend on each other in a cycle, or have the same name.
     """
     by_name: dict[str, SqlFile] = {}
     for file in files:
@@ -154,20 +153,20 @@ def dependencies(files: Sequence[SqlFile]) -> dict[str, set[str]]:
     names = by_name.keys() | {table.name for table in TABLES}
     graph = {file.name: tables_read(file.statement, names) - {file.name} for file in files}
     try:
-        TopologicalSorter(graph).prepare()
+        order = [*TopologicalSorter(graph).static_order()]
     except CycleError as error:
         circle = " → ".join(error.args[1])
         raise ConfigurationError(
-            f"Files of sql/ build on each other in a circle: {circle}."
+            f"Files of sql/ depend on each other in a cycle: {circle}. Break it."
         ) from None
-    return graph
+    return {name: graph[name] for name in order if name in graph}
 
 
 def tables_read(query: str, names: AbstractSet[str]) -> set[str]:
     """Return which of ``names`` a query reads as tables.
 
-    DuckDB's own parser says so for every SELECT. What it does not take apart without running
-    it, a PIVOT over the values found or a malformed query, is searched for the names as words.
+    DuckDB's parser finds the tables of a SELECT. A query that it cannot parse without running it,
+    such as a dynamic PIVOT, is searched for the names as words.
     """
     return set(_tables_or_words(query)).intersection(names)
 
@@ -190,7 +189,7 @@ def _read(kind: Kind, path: Path) -> SqlFile:
     statement = "\n".join(lines[len(opening) :]).strip().rstrip(";")
     if not comment or not statement:
         raise ConfigurationError(
-            f"{path} must open with a comment that says what a row is, followed by SQL."
+            f"{path} must begin with a comment that says what a row is, followed by SQL."
         )
     if not path.stem.isidentifier():
         raise ConfigurationError(
@@ -200,7 +199,7 @@ def _read(kind: Kind, path: Path) -> SqlFile:
 
 
 def _parse_file(opening: Sequence[str]) -> tuple[str, dict[str, str]]:
-    """Return what an opening comment says of rows, and of columns."""
+    """Return the description of rows, and those of columns, from an opening comment."""
     rows: list[str] = []
     columns: dict[str, list[str]] = {}
     part = rows

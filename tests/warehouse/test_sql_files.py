@@ -68,9 +68,9 @@ def test_a_check_says_whether_it_speaks_of_what_writers_wrote():
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("without_comment", "SELECT 1", "must open with a comment that says what a row is"),
+        ("without_comment", "SELECT 1", "must begin with a comment that says what a row is"),
         ("only_comment", "-- One row per thing.\n", "followed by SQL"),
-        ("empty", "", "must open with a comment"),
+        ("empty", "", "must begin with a comment"),
         ("two words", "-- One row per thing.\nSELECT 1", "use letters, digits and _"),
         ("1st", "-- One row per thing.\nSELECT 1", "use letters, digits and _"),
     ],
@@ -120,7 +120,10 @@ def test_each_file_depends_on_those_it_reads_and_on_tables_of_the_contract():
         view("c", "SELECT * FROM analyses"),
         view("d", "SELECT 1"),
     ]
-    assert dependencies(files) == {"a": {"b", "c"}, "b": {"c"}, "c": {"analyses"}, "d": set()}
+    found = dependencies(files)
+    assert found == {"a": {"b", "c"}, "b": {"c"}, "c": {"analyses"}, "d": set()}
+    names = list(found)
+    assert names.index("c") < names.index("b") < names.index("a")
 
 
 def test_files_that_build_on_each_other_in_a_circle_are_named():
@@ -129,7 +132,7 @@ def test_files_that_build_on_each_other_in_a_circle_are_named():
         view("egg", "SELECT * FROM hen"),
         view("farmer", "SELECT 1"),
     ]
-    with pytest.raises(ConfigurationError, match="in a circle") as caught:
+    with pytest.raises(ConfigurationError, match="in a cycle") as caught:
         dependencies(files)
     assert "hen → egg" in str(caught.value) or "egg → hen" in str(caught.value)
     assert "farmer" not in str(caught.value)
