@@ -188,7 +188,7 @@ def test_what_stays_in_the_documents_says_why():
 def test_an_unknown_table_is_named_beside_those_there_are():
     assert table_named("analyses").name == "analyses"
     with pytest.raises(
-        KeyError, match="'analysis' is no table; there are analyses, fit_parameters"
+        KeyError, match="'analysis' is not a table; the tables are analyses, fit_parameters"
     ):
         table_named("analysis")
 

@@ -10,9 +10,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from worlds import MAIN, NOON, read_dump
 
-from aind_etl.flatten import batch_reader as together
 from aind_etl.flatten import flatten_documents, tables
-from aind_etl.flatten.batch_reader import ShapeReader
+from aind_etl.flatten.batch import BatchReader, reader
 from aind_etl.sources.canonical import document_from_json
 from aind_etl.sources.dump import DumpSource
 
@@ -37,8 +36,8 @@ def frame_of(documents):
 def flatten(frame, *, learning_from):
     """Flatten with shapes learned from that many documents; return the tables, sorted."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(together, "_WORTH_LEARNING", learning_from)
-        patch.setattr(tables, "_SHAPES", ShapeReader())
+        patch.setattr(reader, "_WORTH_LEARNING", learning_from)
+        patch.setattr(tables, "_BATCH_READER", BatchReader())
         made = flatten_documents(MAIN, frame, "unknown")
     rejected = {"rejected_documents": made.rejected, "rejected_values": made.rejected_values}
     return {name: rows.sort(rows.columns) for name, rows in (made.rows | rejected).items()}
@@ -58,8 +57,8 @@ def taken_together(documents):
     """Return how many of the documents the plain reader need not look at."""
     frame = frame_of(documents)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(together, "_WORTH_LEARNING", 1)
-        return len(documents) - len(ShapeReader().take(frame["document"]).left)
+        patch.setattr(reader, "_WORTH_LEARNING", 1)
+        return len(documents) - len(BatchReader().read(frame["document"]).unparsed)
 
 
 @pytest.fixture(scope="module")
