@@ -7,8 +7,7 @@ from itertools import islice
 import polars as pl
 
 from aind_etl.changelog.raw_hashes import Known, raw_hash
-from aind_etl.sources import Document, RawDocument
-from aind_etl.sources.canonical import canonical_document
+from aind_etl.sources.canonical import Document, RawDocument, canonical_document
 
 # How many documents are compared at a time: enough to make a comparison by columns pay.
 COMPARED_DOCUMENTS = 2_500

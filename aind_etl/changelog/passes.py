@@ -30,7 +30,8 @@ from aind_etl.contract.id_ranges import Shard, Split
 from aind_etl.errors import DataError, SourceError
 from aind_etl.lake import Lake
 from aind_etl.lake.change_log import record_ids
-from aind_etl.sources import Document, RawDocument, Source
+from aind_etl.sources.canonical import Document, RawDocument
+from aind_etl.sources.protocol import Source
 
 
 class Pass(StrEnum):

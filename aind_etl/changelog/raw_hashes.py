@@ -24,7 +24,7 @@ from aind_etl.contract.id_ranges import Split
 from aind_etl.lake import Lake
 from aind_etl.lake.parquet import read_arrow
 from aind_etl.lake.tables import is_in_range
-from aind_etl.sources.version import canonical_version
+from aind_etl.sources.canonical import canonical_version
 
 _log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from aind_etl.flatten import flattener_version
 from aind_etl.lake import Lake
 from aind_etl.lake.resharding import plan_shards
 from aind_etl.lake.state import CollectionState
-from aind_etl.sources import Source
+from aind_etl.sources.protocol import Source
 
 _T = TypeVar("_T")
 _THREADS = 8

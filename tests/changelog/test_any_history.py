@@ -49,8 +49,8 @@ from aind_etl.changelog.passes import ExtractLimits, Pass
 from aind_etl.contract import tables
 from aind_etl.contract.id_ranges import ALL_IDS, Split
 from aind_etl.errors import DataError, SourceError
-from aind_etl.sources import Document, Source
 from aind_etl.sources.canonical import (
+    Document,
     RawDocument,
     canonical_document,
     document_from_bson,
@@ -59,6 +59,7 @@ from aind_etl.sources.canonical import (
 from aind_etl.sources.gateway import GatewaySource
 from aind_etl.sources.gateway import client as asking
 from aind_etl.sources.mongodb import MongoSource, faults
+from aind_etl.sources.protocol import Source
 
 pytestmark = pytest.mark.slow
 

@@ -20,8 +20,8 @@ from aind_etl.lake.storage.local import LocalStorage
 from aind_etl.orchestration.instance import run_everything
 from aind_etl.orchestration.resources import Etl
 from aind_etl.settings import load_settings
-from aind_etl.sources import read_documents
 from aind_etl.sources.dump import DumpSource
+from aind_etl.sources.protocol import read_documents
 from aind_etl.warehouse.connection import connect
 
 pytestmark = pytest.mark.slow

@@ -46,9 +46,9 @@ from aind_etl.contract import tables
 from aind_etl.contract.id_ranges import ALL_IDS, Split
 from aind_etl.errors import DataError, SourceError
 from aind_etl.lake import Lake
-from aind_etl.sources import Document, RawDocument, read_documents
-from aind_etl.sources.canonical import canonical_document
+from aind_etl.sources.canonical import Document, RawDocument, canonical_document
 from aind_etl.sources.dump import DumpSource
+from aind_etl.sources.protocol import read_documents
 
 BOTH = pytest.mark.parametrize("pass_kind", list(Pass))
 

@@ -20,8 +20,10 @@ from aind_etl.client.verify import verify_collection
 from aind_etl.contract.id_ranges import UNSHARDED
 from aind_etl.errors import SourceError
 from aind_etl.lake import Lake
-from aind_etl.sources import Document, dump, read_documents, version
+from aind_etl.sources import canonical, dump
+from aind_etl.sources.canonical import Document
 from aind_etl.sources.dump import DumpSource
+from aind_etl.sources.protocol import read_documents
 
 
 def run(
@@ -131,13 +133,11 @@ def test_another_canonical_form_knows_no_bytes_of_the_one_before(
 def test_the_version_of_the_canonical_form_follows_from_its_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = version.canonical_version()
-    code = Path(version.aind_etl.sources.canonical.__file__).read_text()
+    before = canonical.canonical_version()
+    code = Path(canonical.__file__).read_text()
     (tmp_path / "canonical.py").write_text(code + "\n")
-    monkeypatch.setattr(
-        version.aind_etl.sources.canonical, "__file__", str(tmp_path / "canonical.py")
-    )
-    assert version.canonical_version.__wrapped__() != before
+    monkeypatch.setattr(canonical, "__file__", str(tmp_path / "canonical.py"))
+    assert canonical.canonical_version.__wrapped__() != before
 
 
 def test_a_damaged_side_file_is_reported_and_rebuilt(

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from worlds import MAIN, NEEDS_PROC, JsonDocument, read_dump, write_dump
 
 from aind_etl.errors import SourceError
-from aind_etl.sources import Document, dump, read_documents
-from aind_etl.sources.canonical import UNREADABLE_PREFIX
+from aind_etl.sources import dump
+from aind_etl.sources.canonical import UNREADABLE_PREFIX, Document
 from aind_etl.sources.dump import DumpSource
+from aind_etl.sources.protocol import read_documents
 
 
 def as_lines(documents: list[JsonDocument]) -> bytes:
@@ -172,7 +173,7 @@ def test_a_dump_in_utf_16_is_named_so(tmp_path: Path, encoding: str, suffix: str
     content = mark + text.encode(encoding)
     content = gzip.compress(content) if suffix.endswith("gz") else content
     (tmp_path / f"c.{suffix}").write_bytes(content)
-    with pytest.raises(SourceError, match="written in UTF-16; expected UTF-8"):
+    with pytest.raises(SourceError, match="encoded in UTF-16; expected UTF-8"):
         list(DumpSource(tmp_path).read_raw("c"))
 
 

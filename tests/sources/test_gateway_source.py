@@ -63,12 +63,12 @@ from aind_etl.contract import tables
 from aind_etl.contract.id_ranges import shards
 from aind_etl.errors import ConfigurationError, SourceError
 from aind_etl.lake import Lake
-from aind_etl.sources import Document, read_documents
-from aind_etl.sources.canonical import document_from_json
+from aind_etl.sources.canonical import Document, document_from_json
 from aind_etl.sources.dump import DumpSource
 from aind_etl.sources.gateway import KNOWN_COLLECTIONS, GatewaySource, replies
 from aind_etl.sources.gateway import client as asking
 from aind_etl.sources.gateway import source as reading
+from aind_etl.sources.protocol import read_documents
 
 Db = Database[dict[str, Any]]
 

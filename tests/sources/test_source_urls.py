@@ -9,8 +9,9 @@ from worlds import MAIN, Built, assert_same, contents_of, load
 
 from aind_etl.errors import ConfigurationError
 from aind_etl.lake import Lake
-from aind_etl.sources import open_source, read_documents
 from aind_etl.sources.dump import DumpSource
+from aind_etl.sources.kinds import open_source
+from aind_etl.sources.protocol import read_documents
 
 
 def test_a_path_and_its_file_url_name_the_same_dump(sample_dump: Path, tmp_path: Path) -> None:
@@ -111,13 +112,13 @@ def test_an_unknown_kind_of_source_is_refused_without_showing_a_password() -> No
 
 
 def test_a_folder_that_is_not_there_is_refused_with_its_name(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="is no folder") as refused:
+    with pytest.raises(ConfigurationError, match="is not a folder") as refused:
         open_source(str(tmp_path / "nowhere"))
     assert "nowhere" in str(refused.value)
 
 
 def test_a_file_instead_of_a_folder_is_refused(sample_dump: Path) -> None:
-    with pytest.raises(ConfigurationError, match="is no folder"):
+    with pytest.raises(ConfigurationError, match="is not a folder"):
         open_source(str(sample_dump / f"{MAIN}.jsonl"))
 
 
