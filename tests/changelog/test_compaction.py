@@ -15,7 +15,7 @@ from places import Places
 from worlds import MAIN, assert_same, contents_of, files_of, load, read_dump, tables_of, write_dump
 
 import aind_etl.changelog.compaction
-from aind_etl.changelog.compaction import CompactionReport, compact_change_log
+from aind_etl.changelog.compaction import compact_change_log
 from aind_etl.changelog.history import record_history
 from aind_etl.client.verify import verify_collection
 from aind_etl.contract import tables
@@ -60,12 +60,14 @@ def versions(lake: Lake) -> pl.DataFrame:
 def test_small_files_beside_each_other_become_one(lake: Lake) -> None:
     fill(lake, [1, 2, 3, 4])
     before = versions(lake)
-    assert compact_change_log(lake, MAIN, fewest_files=5) == CompactionReport(MAIN, 4, 4)
-    assert compact_change_log(lake, MAIN, fewest_files=4) == CompactionReport(MAIN, 4, 1)
+    compact_change_log(lake, MAIN, fewest_files=5)
+    assert len(names(lake)) == 4
+    compact_change_log(lake, MAIN, fewest_files=4)
     assert names(lake) == ["0000000001-0000000004"]
     assert versions(lake).equals(before)
     assert lake.change_log(MAIN).last_batch() == 4
-    assert compact_change_log(lake, MAIN, fewest_files=2) == CompactionReport(MAIN, 1, 1)
+    compact_change_log(lake, MAIN, fewest_files=2)
+    assert names(lake) == ["0000000001-0000000004"]
 
 
 def test_the_log_goes_on_behind_a_compacted_file(lake: Lake) -> None:

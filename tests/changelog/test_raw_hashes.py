@@ -164,8 +164,8 @@ def test_a_side_file_of_which_any_byte_is_another_is_not_believed(folder: Path, 
         spoilt = bytearray(content)
         spoilt[place] ^= 1 << place % 8
         side_file(lake).write_bytes(spoilt)
-        with open_raw_hashes(lake, MAIN) as recognition:
-            assert recognition.known(UNSHARDED.ids, live).rows.is_empty()
+        with open_raw_hashes(lake, MAIN) as raw_hashes:
+            assert raw_hashes.known(UNSHARDED.ids, live).rows.is_empty()
 
 
 def test_a_new_pass_leaves_the_side_file_alone(folder: Path, lake: Lake, sample_dump: Path) -> None:
