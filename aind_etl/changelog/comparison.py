@@ -52,8 +52,10 @@ class Comparison:
 
     Parameters
     ----------
-    known
+    live
         Columns ``record_id`` and ``content_hash``: the live documents.
+    most_bytes
+        The most bytes of documents compared at a time.
 
     Attributes
     ----------
@@ -61,27 +63,30 @@ class Comparison:
         Column ``record_id``: the records compared so far.
     """
 
-    def __init__(self, known: pl.DataFrame) -> None:
-        self._known = known
+    def __init__(self, live: pl.DataFrame, most_bytes: int) -> None:
+        self._live = live.select("record_id", "content_hash")
+        self._most_bytes = most_bytes
         self.seen = _NO_IDS
         self._parsed: list[pl.DataFrame] = [_NOTHING_PARSED]
 
-    def compare(self, portions: Iterable[pl.DataFrame]) -> Iterator[Found]:
-        """Yield the new and changed documents of each portion."""
-        for read in portions:
+    def compare(
+        self, documents: Iterable[RawDocument | Document], known: KnownHashes
+    ) -> Iterator[Found]:
+        """Yield what is new or changed among documents; those with known hashes are not parsed."""
+        for read in _in_portions(documents, known, self._most_bytes):
             first_seen = (
                 read.unique("record_id", keep="first", maintain_order=True)
                 .join(self.seen, on="record_id", how="anti", maintain_order="left")
                 .join(
-                    self._known,
+                    self._live,
                     on="record_id",
                     how="left",
-                    suffix="_known",
+                    suffix="_live",
                     maintain_order="left",
                 )
             )
-            is_new = pl.col("content_hash_known").is_null()
-            is_changed = pl.col("content_hash_known") != pl.col("content_hash")
+            is_new = pl.col("content_hash_live").is_null()
+            is_changed = pl.col("content_hash_live") != pl.col("content_hash")
             differing = first_seen.filter(is_new | is_changed)
             new = differing.select(is_new.sum()).item()
             self.seen = pl.concat([self.seen, first_seen.select("record_id")])
@@ -104,11 +109,11 @@ class Comparison:
         return pl.concat(self._parsed)
 
     def not_seen(self) -> pl.DataFrame:
-        """Return the ids of the known records that have not been compared."""
-        return self._known.select("record_id").join(self.seen, on="record_id", how="anti")
+        """Return the ids of the live records that have not been compared."""
+        return self._live.select("record_id").join(self.seen, on="record_id", how="anti")
 
 
-def in_portions(
+def _in_portions(
     documents: Iterable[RawDocument | Document], known: KnownHashes, most_bytes: int
 ) -> Iterator[pl.DataFrame]:
     """Yield documents as frames of a bounded number and size; see :func:`_as_frame`."""

@@ -9,7 +9,7 @@ compared in splits (ranges of ids), several at a time, so memory is bounded by t
 progress.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,17 +21,16 @@ from typing import Any
 import polars as pl
 
 from aind_etl.changelog.compaction import compact_change_log
-from aind_etl.changelog.comparison import COMPARED_BYTES, Comparison, Found, in_portions
+from aind_etl.changelog.comparison import COMPARED_BYTES, Comparison, Found
 from aind_etl.changelog.current_versions import current_versions_by_split
 from aind_etl.changelog.log_writer import LogWriter
 from aind_etl.changelog.parallel import in_parallel
-from aind_etl.changelog.raw_hashes import NO_HASHES, KnownHashes, RawHashes, open_raw_hashes
+from aind_etl.changelog.raw_hashes import NO_HASHES, RawHashes, open_raw_hashes
 from aind_etl.contract.id_ranges import Split
 from aind_etl.errors import DataError, SourceError
 from aind_etl.lake import Lake
 from aind_etl.lake.change_log import record_ids
 from aind_etl.lake.state import CollectionState
-from aind_etl.sources.canonical import Document, RawDocument
 from aind_etl.sources.protocol import Source
 
 
@@ -309,7 +308,8 @@ class _SplitReader:
     def compare(self, split: Split) -> Iterator[Found]:
         """Yield the differences in a split, and finally the documents that are gone."""
         live = self.live(split)
-        comparison = Comparison(live.select("record_id", "content_hash"))
+        # Each connection holds a portion in memory.
+        comparison = Comparison(live, COMPARED_BYTES // self.source.connections)
         if self.kind is Pass.FULL:
             yield from self._compare_all(split, live, comparison)
             gone = comparison.not_seen()
@@ -329,7 +329,7 @@ class _SplitReader:
                 documents = self.source.read_documents_by_id(
                     self.collection, set(wanted["record_id"])
                 )
-                yield from comparison.compare(self._in_portions(documents, NO_HASHES))
+                yield from comparison.compare(documents, NO_HASHES)
         yield Found(known=live.height, gone=gone)
 
     def _compare_all(
@@ -337,11 +337,5 @@ class _SplitReader:
     ) -> Iterator[Found]:
         known = self.raw_hashes.known(split, live)
         documents = self.source.read_raw(self.collection, split)
-        yield from comparison.compare(self._in_portions(documents, known))
+        yield from comparison.compare(documents, known)
         self.raw_hashes.record(split, known, comparison.seen, comparison.parsed())
-
-    def _in_portions(
-        self, documents: Iterable[RawDocument | Document], known: KnownHashes
-    ) -> Iterator[pl.DataFrame]:
-        # Each connection holds a portion in memory.
-        return in_portions(documents, known, COMPARED_BYTES // self.source.connections)

@@ -86,14 +86,8 @@ NO_HASHES = KnownHashes(
 class RawHashes:
     """The raw hashes of a collection's documents: those of the last full pass, and new ones.
 
-    Threads may share it, each for splits of its own.
-
-    Parameters
-    ----------
-    lake, collection
-        The lake and the collection.
-    folder
-        An empty folder for the new hashes until the pass has ended.
+    Threads may share it, each for splits of its own. New hashes are kept in ``folder`` until the
+    pass has ended.
     """
 
     def __init__(self, lake: Lake, collection: str, folder: Path) -> None:
@@ -116,12 +110,7 @@ class RawHashes:
     def known(self, split: Split, live: pl.DataFrame) -> KnownHashes:
         """Return the hashes of a split that still hold.
 
-        Parameters
-        ----------
-        split
-            The split.
-        live
-            Columns ``record_id`` and ``content_hash``: its live documents in the change log.
+        ``live`` has the columns ``record_id`` and ``content_hash`` of its live documents.
         """
         with self._lock:
             entries = self._read(split)
@@ -141,16 +130,8 @@ class RawHashes:
     ) -> None:
         """Record the hashes of a split that was read completely.
 
-        Parameters
-        ----------
-        split
-            The split.
-        known
-            What :meth:`known` returned for it.
-        seen
-            Column ``record_id``: the records that the pass has seen.
-        parsed
-            Columns ``record_id``, ``content_hash`` and ``raw_hash`` of those that were parsed.
+        They are those of ``known`` whose records were ``seen`` again, and those ``parsed`` (columns
+        ``record_id``, ``content_hash`` and ``raw_hash``).
         """
         with self._lock:
             kept = (
@@ -167,13 +148,7 @@ class RawHashes:
             self._recorded[split] = path
 
     def write(self, splits: Sequence[Split]) -> None:
-        """Rewrite the cache file if hashes were recorded.
-
-        Parameters
-        ----------
-        splits
-            All splits of the collection, in order.
-        """
+        """Rewrite the cache file, from all splits in order, if hashes were recorded."""
         if not self._recorded:
             return
         path = self._folder / "raw_hashes.parquet"

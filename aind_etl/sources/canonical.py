@@ -123,6 +123,23 @@ def document_from_json(raw: bytes) -> Document:
     return _document(value, canonical)
 
 
+def documents_from_json_array(raw: bytes) -> list[Document]:
+    """Return the documents in the JSON array ``raw``.
+
+    Raises
+    ------
+    ValueError
+        It is not an array of JSON objects.
+    """
+    try:
+        values = _load_json(raw)
+        if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+            raise ValueError("expected an array of JSON objects")
+        return [_document(value, orjson.dumps(value, option=_ENCODING)) for value in values]
+    except (RecursionError, TypeError) as error:
+        raise ValueError(str(error)) from error
+
+
 def document_from_bson(raw: bytes) -> Document:
     """Return the document whose BSON is ``raw``, or an unreadable document if it is not BSON."""
     try:

@@ -22,8 +22,6 @@ class SourceKind:
 
     Attributes
     ----------
-    name
-        The kind in one word.
     schemes
         What its addresses have before the first colon; empty for a path.
     help
@@ -39,7 +37,6 @@ class SourceKind:
         How often it may be asked whether there is something new.
     """
 
-    name: str
     schemes: tuple[str, ...]
     help: str
     module: str
@@ -74,20 +71,17 @@ class SourceOptions:
 
 KINDS = (
     SourceKind(
-        "sample",
         ("sample",),
         "`sample:` (built in, also `sample:?sessions=100&seed=1`)",
         "aind_etl.sources.sample",
         is_simulated=True,
     ),
     SourceKind(
-        "dump",
         ("", "file"),
         "a folder with a dump (`<collection>.jsonl`, `.json` or `.bson`, each also `.gz`)",
         "aind_etl.sources.dump",
     ),
     SourceKind(
-        "mongodb",
         ("mongodb", "mongodb+srv"),
         "`mongodb://host/database`",
         "aind_etl.sources.mongodb.source",
@@ -98,7 +92,6 @@ KINDS = (
         ),
     ),
     SourceKind(
-        "gateway",
         ("https", "http"),
         "`https://host/v1/database` (a gateway)",
         "aind_etl.sources.gateway.source",

@@ -34,13 +34,7 @@ class SampleSource(DumpSource):
         super().__init__(Path(self._temporary.name), f"sample:?sessions={sessions}&seed={seed}")
 
     def write_results(self, folder: Path) -> Path:
-        """Write the result folders of the world below ``folder``, once.
-
-        Returns
-        -------
-        pathlib.Path
-            The folder that replaces ``s3://``: it holds ``<bucket>/<key>/``.
-        """
+        """Write the result folders below ``folder``, once; see :func:`write_results`."""
         written = folder / f"sessions={self._sessions}&seed={self._seed}"
         if not written.exists():
             folder.mkdir(parents=True, exist_ok=True)

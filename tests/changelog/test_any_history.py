@@ -4,7 +4,7 @@ Histories are drawn at random: documents come, late ones with old times too, cha
 time changing, go, and come back under the same ``_id``; collections appear and disappear; passes
 of both kinds, whole or in splits, are killed between any two writes or run into a server that
 fails, or over a source that omits documents; the change log is compacted, and its files are lost,
-damaged and put back; side files are those of before. ``AIND_ETL_TEST_STEPS`` says
+damaged and put back; cache files are those of before. ``AIND_ETL_TEST_STEPS`` says
 how many steps to take; on an object store, where each takes long, a twentieth of that.
 """
 
@@ -38,7 +38,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from mongod import NoMongodError, can_fail, find_mongod, running_mongod
+from mongod import can_fail, mongod_or_skip
 from places import Places
 from pymongo import MongoClient, common
 from pymongo.database import Database
@@ -212,7 +212,7 @@ class History(RuleBasedStateMachine):
         self.lake = places.new()
         self.clock = Clock()
         self.versions = count()
-        self.side_files: list[tuple[str, bytes]] = []
+        self.caches: list[tuple[str, bytes]] = []
 
     def put(self, name: str, identity: int, time: str) -> None:
         """Write a document, of either format, that differs from every one before."""
@@ -266,10 +266,10 @@ class History(RuleBasedStateMachine):
         compact_change_log(self.lake, name, fewest_files=fewest_files)
 
     @rule(number=st.integers(0, 30))
-    def side_file_is_one_of_before(self, number: int) -> None:
-        """Put a side file of before in the place of the present one."""
-        if self.side_files:
-            name, content = self.side_files[number % len(self.side_files)]
+    def cache_file_is_one_of_before(self, number: int) -> None:
+        """Put a cache file of before in the place of the present one."""
+        if self.caches:
+            name, content = self.caches[number % len(self.caches)]
             self.lake.storage.write(name, lambda file: file.write(content))
 
     def run(self, pass_kind: Pass, shard_documents: int) -> None:
@@ -352,8 +352,8 @@ class History(RuleBasedStateMachine):
     def check(self, pass_kind: Pass) -> None:
         """Compare the lake with the database: contents after a full pass, ids after a new one."""
         for name in COLLECTIONS:
-            side_file = self.lake.raw_hashes_name(name)
-            self.side_files.append((side_file, self.lake.storage.read(side_file) or b""))
+            cache_file = self.lake.raw_hashes_name(name)
+            self.caches.append((cache_file, self.lake.storage.read(cache_file) or b""))
             there = self.hashes_at_the_server(name)
             live = self.lake.change_log(name).live_documents()
             here = dict(live.select("record_id", "content_hash").iter_rows())
@@ -394,13 +394,12 @@ class History(RuleBasedStateMachine):
 def mongod(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[MongoClient[dict[str, Any]], int]]:
-    try:
-        running = running_mongod(find_mongod(), tmp_path_factory.mktemp("history-mongod"))
-        with running as port, MongoClient[dict[str, Any]]("127.0.0.1", port) as client:
-            assert can_fail(client)
-            yield client, port
-    except NoMongodError as error:
-        pytest.skip(str(error))
+    with (
+        mongod_or_skip(tmp_path_factory.mktemp("history-mongod")) as port,
+        MongoClient[dict[str, Any]]("127.0.0.1", port) as client,
+    ):
+        assert can_fail(client)
+        yield client, port
 
 
 @pytest.fixture
@@ -438,19 +437,12 @@ def follow(make: Callable[[], History], steps: int = STEPS) -> None:
 @pytest.mark.parametrize(
     ("places", "steps"), [("disk", STEPS), ("object store", STEPS // 20)], indirect=["places"]
 )
-def test_the_lake_follows_any_history_of_a_mongod(
-    mongod: tuple[MongoClient[dict[str, Any]], int],
-    pool: list[JsonDocument],
-    places: Places,
-    steps: int,
-) -> None:
+def test_the_lake_follows_any_history_of_a_mongod(mongod, pool, places, steps):
     follow(lambda: History(ByMongod(*mongod), pool, places), steps)
 
 
 @pytest.mark.parametrize("places", ["disk"], indirect=True)
-def test_the_lake_follows_any_history_behind_a_gateway(
-    mongod: tuple[MongoClient[dict[str, Any]], int], pool: list[JsonDocument], places: Places
-) -> None:
+def test_the_lake_follows_any_history_behind_a_gateway(mongod, pool, places):
     client, _ = mongod
     with running_gateway(client["unused"]) as gateway:
         follow(

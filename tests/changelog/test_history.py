@@ -61,12 +61,12 @@ def test_a_record_has_a_version_for_each_content_and_each_deletion(dump, lake):
     assert versions[3].changes == ()
 
 
-def test_a_record_that_never_was_is_named_in_the_error(built):
+def test_an_unknown_record_is_an_error(built):
     with pytest.raises(DataError, match="never held a record 'no such id'"):
         record_history(built.lake, MAIN, "no such id")
 
 
-def test_tables_made_anew_are_those_that_were_there(built, tmp_path):
+def test_rebuilt_tables_are_the_same(built, tmp_path):
     lake = Lake(shutil.copytree(built.lake.storage.root, tmp_path / "lake"))
     before = tables_of(lake)
     for folder in ("analyses", "attributes", "cross_validation"):
@@ -77,7 +77,7 @@ def test_tables_made_anew_are_those_that_were_there(built, tmp_path):
         assert_frame_equal(rows, before[name])
 
 
-def test_a_damaged_file_of_the_log_stops_a_run_and_the_history_with_the_way_out(dump, lake):
+def test_a_damaged_log_file_is_an_error_that_says_what_to_do(dump, lake):
     load(dump, lake)
     damaged = lake.tables.files(tables.DOCUMENTS)[0]
     damaged.write_bytes(damaged.read_bytes()[:-50])
@@ -92,7 +92,7 @@ def test_a_damaged_file_of_the_log_stops_a_run_and_the_history_with_the_way_out(
         assert "rebuild" not in str(raised.value)
 
 
-def test_making_anew_what_is_right_already_writes_no_file(built, tmp_path):
+def test_rebuilding_correct_tables_writes_no_file(built, tmp_path):
     lake = Lake(shutil.copytree(built.lake.storage.root, tmp_path / "lake"))
     reports = [refresh_analyses(lake, name, rebuild=True) for name in lake.collections()]
     assert sum(report.flattened for report in reports) > 0

@@ -10,7 +10,7 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
-from mongod import NoMongodError, find_mongod, running_mongod
+from mongod import mongod_or_skip
 from pymongo import MongoClient
 from worlds import MAIN, NEEDS_PROC, data_files_of
 
@@ -45,13 +45,12 @@ def server(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[MongoClient[dict[str, Any]], str]]:
     """Give a client of a server with many documents, and its address."""
-    try:
-        running = running_mongod(find_mongod(), tmp_path_factory.mktemp("many-mongod"))
-        with running as port, MongoClient[dict[str, Any]]("127.0.0.1", port) as client:
-            insert(client, 0, IDS)
-            yield client, f"mongodb://127.0.0.1:{port}/analysis"
-    except NoMongodError as error:
-        pytest.skip(str(error))
+    with (
+        mongod_or_skip(tmp_path_factory.mktemp("many-mongod")) as port,
+        MongoClient[dict[str, Any]]("127.0.0.1", port) as client,
+    ):
+        insert(client, 0, IDS)
+        yield client, f"mongodb://127.0.0.1:{port}/analysis"
 
 
 def insert(client: MongoClient[dict[str, Any]], first: int, number: int) -> None:
@@ -77,9 +76,7 @@ def documents_read(client: MongoClient[dict[str, Any]]) -> int:
 
 
 @NEEDS_PROC
-def test_a_new_pass_over_many_ids_reads_what_is_new_and_holds_little(
-    server: tuple[MongoClient[dict[str, Any]], str], tmp_path: Path
-) -> None:
+def test_a_new_pass_over_many_ids_reads_only_new_documents_in_little_memory(server, tmp_path):
     client, address = server
     *loaded, first_peak = make_pass(address, tmp_path, "new")
     assert loaded == [IDS, 0, 0, IDS]

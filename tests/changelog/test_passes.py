@@ -110,16 +110,14 @@ def live_ids(lake: Lake) -> list[str]:
 
 
 @BOTH
-def test_the_first_pass_of_either_kind_loads_everything(
-    dump: Dump, lake: Lake, pass_kind: Pass
-) -> None:
+def test_the_first_pass_of_either_kind_loads_everything(dump, lake, pass_kind):
     report = run(dump, lake, pass_kind)
     assert counts(report) == {"new": len(dump.ids)}
     assert (report.read, report.batches) == (len(dump.ids), [1])
     assert log_of(lake) == [(1, one, "upsert") for one in sorted(dump.ids)]
 
 
-def test_the_log_holds_each_document_as_its_source_gave_it(dump: Dump, lake: Lake) -> None:
+def test_the_log_holds_each_document_of_the_source(dump, lake):
     run(dump, lake)
     logged = lake.tables.scan(tables.DOCUMENTS).collect()
     expected = list(read_documents(DumpSource(dump.folder), MAIN))
@@ -131,7 +129,7 @@ def test_the_log_holds_each_document_as_its_source_gave_it(dump: Dump, lake: Lak
     assert logged["source_collection"].unique().to_list() == [MAIN]
 
 
-def test_a_full_pass_finds_what_is_new_changed_and_gone(dump: Dump, lake: Lake) -> None:
+def test_a_full_pass_finds_what_is_new_changed_and_gone(dump, lake):
     first, second, third, *rest = dump.ids
     (kept,) = dump.take(third)
     run(dump, lake)
@@ -146,7 +144,7 @@ def test_a_full_pass_finds_what_is_new_changed_and_gone(dump: Dump, lake: Lake) 
     assert live_ids(lake) == sorted(dump.documents)
 
 
-def test_a_delete_holds_no_document(dump: Dump, lake: Lake) -> None:
+def test_a_delete_holds_no_document(dump, lake):
     run(dump, lake)
     dump.take(dump.ids[0])
     run(dump, lake)
@@ -155,7 +153,7 @@ def test_a_delete_holds_no_document(dump: Dump, lake: Lake) -> None:
     assert (row["operation"], row["record_id"]) == ("delete", dump.ids[0])
 
 
-def test_a_new_pass_finds_what_is_new_and_gone_and_no_old_update(dump: Dump, lake: Lake) -> None:
+def test_a_new_pass_finds_what_is_new_and_gone_but_not_old_updates(dump, lake):
     first, second, third, *_ = dump.ids
     (kept,) = dump.take(third)
     run(dump, lake)
@@ -170,9 +168,7 @@ def test_a_new_pass_finds_what_is_new_and_gone_and_no_old_update(dump: Dump, lak
 
 
 @BOTH
-def test_a_pass_run_again_writes_no_batch_and_changes_no_byte(
-    dump: Dump, lake: Lake, pass_kind: Pass
-) -> None:
+def test_a_repeated_pass_writes_nothing_but_the_state(dump, lake, pass_kind):
     load(dump.folder, lake)
     before, stats = files_of(lake.storage.root), data_files_of(lake.storage.root)
     later = Clock(NOON + timedelta(days=9))
@@ -190,9 +186,7 @@ def test_a_pass_run_again_writes_no_batch_and_changes_no_byte(
 
 @pytest.mark.slow
 @BOTH
-def test_a_document_that_comes_back_is_new_again_and_was_first_seen_at_first(
-    dump: Dump, lake: Lake, pass_kind: Pass
-) -> None:
+def test_a_document_that_returns_is_new_but_keeps_its_first_seen_time(dump, lake, pass_kind):
     clock = Clock()
     one = dump.ids[0]
     load(dump.folder, lake, now=clock)
@@ -209,7 +203,7 @@ def test_a_document_that_comes_back_is_new_again_and_was_first_seen_at_first(
     assert row["changed_at"].to_list() == [NOON + timedelta(days=2)]
 
 
-def test_a_document_that_is_as_it_once_was_is_changed(dump: Dump, lake: Lake) -> None:
+def test_a_document_that_returns_to_an_earlier_content_is_changed(dump, lake):
     one = dump.ids[0]
     before = dump.documents[one]
     run(dump, lake)
@@ -226,9 +220,7 @@ def test_a_document_that_is_as_it_once_was_is_changed(dump: Dump, lake: Lake) ->
     assert hashes[0] == hashes[2] != hashes[1]
 
 
-def test_another_way_to_write_the_same_is_no_change(
-    sample_dump: Path, dump: Dump, lake: Lake, tmp_path: Path
-) -> None:
+def test_another_format_of_the_same_content_is_no_change(sample_dump, dump, lake, tmp_path):
     run(dump, lake)
     other = tmp_path / "other"
     other.mkdir()
@@ -237,7 +229,7 @@ def test_another_way_to_write_the_same_is_no_change(
     assert counts(run(other, lake)) == {"unchanged": len(dump.ids)}
 
 
-def test_the_first_of_several_documents_of_one_id_counts(dump: Dump, lake: Lake) -> None:
+def test_the_first_of_several_documents_with_one_id_counts(dump, lake):
     lines = (dump.folder / f"{MAIN}.jsonl").read_bytes()
     first = dump.ids[0]
     other = orjson.dumps(dump.documents[first] | {"status": "another"})
@@ -249,9 +241,7 @@ def test_the_first_of_several_documents_of_one_id_counts(dump: Dump, lake: Lake)
     assert "another" not in str(lake.change_log(MAIN).versions().collect()["document"].to_list())
 
 
-def test_of_two_files_of_one_collection_the_first_wins(
-    dump: Dump, lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_two_files_of_one_collection_the_first_wins(dump, lake, monkeypatch):
     monkeypatch.setattr(aind_etl.changelog.comparison, "COMPARED_DOCUMENTS", 5)
     content = b"".join(
         bson.encode(one | {"status": "of the first"}) for one in dump.documents.values()
@@ -265,16 +255,14 @@ def test_of_two_files_of_one_collection_the_first_wins(
         assert documents.str.contains("of the first").all()
 
 
-def test_an_empty_collection_is_known(dump: Dump, lake: Lake) -> None:
+def test_an_empty_collection_is_recorded(dump, lake):
     dump.take(*dump.ids)
     assert counts(run(dump, lake)) == {}
     assert lake.collections() == [MAIN]
     assert log_of(lake) == []
 
 
-def test_progress_adds_up_to_what_was_read(
-    dump: Dump, lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_adds_up_to_the_documents_read(dump, lake, monkeypatch):
     monkeypatch.setattr(aind_etl.changelog.comparison, "COMPARED_DOCUMENTS", 7)
     steps: list[int] = []
     report = run(dump, lake, progress=steps.append)
@@ -282,7 +270,7 @@ def test_progress_adds_up_to_what_was_read(
     assert len(steps) > 2
 
 
-def test_the_state_says_what_was_done_and_when(dump: Dump, lake: Lake) -> None:
+def test_the_state_records_what_was_read_and_when(dump, lake):
     run(dump, lake)
     later = NOON + timedelta(hours=3)
     run(dump, lake, Pass.NEW, now=Clock(later))
@@ -296,9 +284,7 @@ def test_the_state_says_what_was_done_and_when(dump: Dump, lake: Lake) -> None:
 # --- looking back -----------------------------------------------------------------------------
 
 
-def test_a_new_pass_reads_again_what_arrived_lately_and_not_the_first_load(
-    dump: Dump, lake: Lake
-) -> None:
+def test_a_new_pass_reads_recent_documents_again_except_the_first_load(dump, lake):
     clock = Clock()
     late, later, *first_load = dump.ids
     kept = dump.take(late, later)
@@ -320,7 +306,7 @@ def test_a_new_pass_reads_again_what_arrived_lately_and_not_the_first_load(
     assert (report.read, counts(report)) == (0, {})
 
 
-def test_how_far_a_new_pass_looks_back_can_be_chosen(dump: Dump, lake: Lake) -> None:
+def test_how_far_a_new_pass_looks_back_is_configurable(dump, lake):
     clock = Clock()
     late = dump.ids[0]
     (kept,) = dump.take(late)
@@ -336,9 +322,7 @@ def test_how_far_a_new_pass_looks_back_can_be_chosen(dump: Dump, lake: Lake) -> 
         assert run(dump, lake, Pass.NEW, now=clock, limits=limits).read == read
 
 
-def test_a_first_load_that_was_interrupted_is_not_taken_for_recent(
-    dump: Dump, lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_first_load_does_not_count_as_recent(dump, lake, monkeypatch):
     monkeypatch.setattr(aind_etl.changelog.comparison, "COMPARED_DOCUMENTS", 5)
     monkeypatch.setattr(aind_etl.changelog.log_writer, "_BATCH_BYTES", 1)
     clock = Clock()
@@ -355,9 +339,7 @@ def test_a_first_load_that_was_interrupted_is_not_taken_for_recent(
 
 
 @BOTH
-def test_more_deletions_than_the_share_are_refused_and_nothing_is_deleted(
-    dump: Dump, lake: Lake, pass_kind: Pass
-) -> None:
+def test_more_deletions_than_allowed_are_an_error_and_nothing_is_deleted(dump, lake, pass_kind):
     (kept,) = dump.take(dump.ids[-1])
     run(dump, lake)
     known = len(dump.documents)
@@ -380,9 +362,7 @@ def test_more_deletions_than_the_share_are_refused_and_nothing_is_deleted(
 
 @BOTH
 @pytest.mark.parametrize(("share", "gone"), [(0.2, 6), (0.5, 15), (0.0, 0), (1.0, 30)])
-def test_as_many_deletions_as_the_share_are_made(
-    dump: Dump, lake: Lake, pass_kind: Pass, share: float, gone: int
-) -> None:
+def test_as_many_deletions_as_allowed_are_made(dump, lake, pass_kind, share, gone):
     dump.take(*dump.ids[30:])
     run(dump, lake)
     limits = ExtractLimits(max_deleted_share=share)
@@ -390,9 +370,7 @@ def test_as_many_deletions_as_the_share_are_made(
     assert run(dump, lake, pass_kind, limits=limits).deleted == gone
 
 
-def test_a_collection_that_vanished_whole_is_refused(
-    sample_dump: Path, dump: Dump, lake: Lake
-) -> None:
+def test_a_collection_that_vanished_completely_is_an_error(sample_dump, dump, lake):
     run(dump, lake)
     for source in (DumpSource(sample_dump), DumpSource(dump.folder)):
         (dump.folder / f"{MAIN}.jsonl").write_bytes(b"")
@@ -402,9 +380,7 @@ def test_a_collection_that_vanished_whole_is_refused(
     assert live_ids(lake) == sorted(dump.ids)
 
 
-def test_another_source_is_named_when_much_is_gone(
-    dump: Dump, sample_dump: Path, lake: Lake, tmp_path: Path
-) -> None:
+def test_the_error_names_the_previous_source(dump, sample_dump, lake, tmp_path):
     run(dump, lake)
     other = Dump(tmp_path / "other", read_dump(sample_dump)[1::10])
     with pytest.raises(DataError, match="The lake was last read from") as refused:
@@ -456,7 +432,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_batches")
-def test_much_is_written_in_several_batches(dump: Dump, lake: Lake) -> None:
+def test_many_versions_are_written_in_several_batches(dump, lake):
     report = run(dump, lake)
     assert report.batches == list(range(1, len(report.batches) + 1))
     sizes = [batch.height for batch in lake.change_log(MAIN).read_batches()]
@@ -465,9 +441,7 @@ def test_much_is_written_in_several_batches(dump: Dump, lake: Lake) -> None:
     assert live_ids(lake) == sorted(dump.ids)
 
 
-def test_large_documents_are_compared_a_few_at_a_time(
-    dump: Dump, lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_documents_are_compared_in_small_portions(dump, lake, monkeypatch):
     monkeypatch.setattr(aind_etl.changelog.passes, "COMPARED_BYTES", 10_000)
     steps: list[int] = []
     run(dump, lake, progress=steps.append)
@@ -479,7 +453,7 @@ def test_large_documents_are_compared_a_few_at_a_time(
 
 
 @pytest.mark.usefixtures("small_batches")
-def test_a_source_that_fails_leaves_whole_batches_and_no_deletes(dump: Dump, lake: Lake) -> None:
+def test_a_failing_source_leaves_complete_batches_and_no_deletions(dump, lake):
     with pytest.raises(SourceError, match="cut"):
         extract_collection(Failing(dump.folder, 17), lake, MAIN, Pass.FULL, now=Clock())
     assert [batch.height for batch in lake.change_log(MAIN).read_batches()] == [5, 5, 5]
@@ -491,7 +465,7 @@ def test_a_source_that_fails_leaves_whole_batches_and_no_deletes(dump: Dump, lak
 
 @BOTH
 @pytest.mark.usefixtures("small_batches")
-def test_a_source_that_fails_later_deletes_nothing(dump: Dump, lake: Lake, pass_kind: Pass) -> None:
+def test_a_source_that_fails_in_a_later_pass_deletes_nothing(dump, lake, pass_kind):
     (kept,) = dump.take(dump.ids[-1])
     run(dump, lake)
     dump.put(kept)
@@ -505,9 +479,7 @@ def test_a_source_that_fails_later_deletes_nothing(dump: Dump, lake: Lake, pass_
 
 @pytest.mark.parametrize("end", ["bson", "bson.gz", "jsonl", "jsonl.gz"])
 @BOTH
-def test_a_dump_that_is_cut_off_deletes_nothing(
-    dump: Dump, lake: Lake, tmp_path: Path, end: str, pass_kind: Pass
-) -> None:
+def test_a_truncated_dump_deletes_nothing(dump, lake, tmp_path, end, pass_kind):
     run(dump, lake)
     documents = dump.documents.values()
     name = f"{MAIN}.{end}"
@@ -555,9 +527,7 @@ MEASURED = dedent("""\
 
 @pytest.mark.slow
 @NEEDS_PROC
-def test_memory_is_bounded_by_a_batch_and_not_by_the_collection(
-    sample_dump: Path, tmp_path: Path
-) -> None:
+def test_memory_is_bounded_by_a_batch_and_not_by_the_collection(sample_dump, tmp_path):
     block = read_dump(sample_dump)
     write_dump(tmp_path, block, "warm")
     times = (150 << 20) // (tmp_path / "warm.jsonl").stat().st_size
@@ -610,11 +580,7 @@ def pool(sample_dump: Path) -> list[JsonDocument]:
 @pytest.mark.slow
 @settings(max_examples=25)
 @given(history=OPERATIONS)
-def test_whatever_happens_at_the_source_the_lake_follows(
-    tmp_path_factory: pytest.TempPathFactory,
-    pool: list[JsonDocument],
-    history: list[tuple[list[tuple[str, int, int]], Pass, int]],
-) -> None:
+def test_the_lake_follows_any_history_of_a_dump(tmp_path_factory, pool, history):
     folder = tmp_path_factory.mktemp("history")
     lake, clock = Lake(folder / "lake"), Clock()
     dump = Dump(folder / "dump", [])
@@ -645,7 +611,7 @@ def assert_current(lake: Lake, dump: Dump) -> None:
     assert sorted(flattened + rejected) == sorted(live)
 
 
-def test_every_version_of_a_history_is_kept(dump: Dump, lake: Lake) -> None:
+def test_every_version_of_a_history_is_kept(dump, lake):
     one = dump.ids[0]
     texts = []
     for number in range(4):
@@ -663,7 +629,7 @@ def test_every_version_of_a_history_is_kept(dump: Dump, lake: Lake) -> None:
     assert found == texts
 
 
-def test_collections_do_not_touch_each_other(sample_dump: Path, lake: Lake, dump: Dump) -> None:
+def test_collections_do_not_affect_each_other(sample_dump, lake, dump):
     extract(sample_dump, lake)
     others = {name: log_of(lake, name) for name in lake.collections() if name != MAIN}
     assert len(others) == 4

@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 _Reply = TypeVar("_Reply")
 
 # "@" is refused: a gateway needs no credentials.
-_URL = re.compile(r"https?://(?P<host>[\w.:\[\]-]+)/[^@?#\s]*[^@?#\s/]/*", re.IGNORECASE)
+_URL = re.compile(r"https?://[\w.:\[\]-]+/[^@?#\s]*[^@?#\s/]/*", re.IGNORECASE)
 _EXAMPLE = "https://api.allenneuraldynamics.org/v1/analysis"
 
 FIRST_PAUSE = 0.5
@@ -55,27 +55,10 @@ _SINGLE_ATTEMPTS = 4
 
 
 class GatewayClient:
-    """One database behind a gateway.
+    """Makes the requests of a :class:`~aind_etl.sources.gateway.GatewaySource`.
 
-    Threads may share a client; its limits apply to all of them together.
-
-    Parameters
-    ----------
-    url
-        The address of the database.
-    requests_per_second
-        The most requests per second, including retries.
-    concurrency
-        The most concurrent requests.
-    deadline
-        Seconds after which a request is no longer retried.
-    reply_timeout
-        Seconds that one reply may take, to its last byte.
-
-    Raises
-    ------
-    ConfigurationError
-        The address is wrong.
+    The parameters are described there. Threads may share a client; its limits apply to all of them
+    together.
     """
 
     def __init__(
@@ -292,12 +275,7 @@ class GatewayClient:
 class RateLimiter:
     """Spaces requests out, and holds all of them back while the gateway asks for it.
 
-    Parameters
-    ----------
-    requests_per_second
-        The most requests per second.
-    is_closed
-        Set when waiting has to end with an error.
+    Waiting ends with an error when ``is_closed`` is set.
     """
 
     def __init__(self, requests_per_second: float, is_closed: threading.Event) -> None:

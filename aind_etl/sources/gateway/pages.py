@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -20,15 +21,14 @@ _ONLY_ID = {"_id": 1}
 _OTHER_IDS = {"_id": {"$not": {"$type": "string"}}}
 
 
+@dataclass(frozen=True)
 class Pages:
     """Reads documents and ids of a database, a page at a time.
 
     Every method raises a :class:`SourceError` if the gateway cannot be read.
 
-    Parameters
+    Attributes
     ----------
-    client
-        Makes the requests.
     workers
         Threads that request pages ahead.
     page_documents, page_ids
@@ -37,20 +37,11 @@ class Pages:
         Approximate size of a page, estimated from the previous page.
     """
 
-    def __init__(
-        self,
-        client: GatewayClient,
-        workers: ThreadPoolExecutor,
-        *,
-        page_documents: int,
-        page_ids: int,
-        page_bytes: int,
-    ) -> None:
-        self._client = client
-        self._workers = workers
-        self._page_documents = page_documents
-        self._page_ids = page_ids
-        self._page_bytes = page_bytes
+    client: GatewayClient
+    workers: ThreadPoolExecutor
+    page_documents: int
+    page_ids: int
+    page_bytes: int
 
     def first_and_last(self, collection: str, condition: Mapping[str, Any]) -> list[Document]:
         """Return the first and the last ``_id`` that meet a condition; empty if none does.
@@ -60,14 +51,14 @@ class Pages:
         edges = [
             edge
             for direction in (ASCENDING, DESCENDING)
-            for edge in self._client.find(
+            for edge in self.client.find(
                 collection, condition, 1, projection=_ONLY_ID, direction=direction
             ).documents
         ]
         # An empty collection would mean that everything was deleted, so the count must agree.
-        if not edges and self._client.count_documents(collection, condition):
+        if not edges and self.client.count_documents(collection, condition):
             raise SourceError(
-                f"The source {self._client.name}/{collection} returns no documents, although it "
+                f"The source {self.client.name}/{collection} returns no documents, although it "
                 "counts some. Run again; if it persists, report it to those who run the gateway."
             )
         return edges
@@ -79,10 +70,10 @@ class Pages:
 
         The next page is requested while a page is processed.
         """
-        most = self._page_ids if ids_only else self._page_documents
+        most = self.page_ids if ids_only else self.page_documents
         limit = most if ids_only else min(most, _FIRST_PAGE_DOCUMENTS)
-        most_bytes = self._page_bytes
-        coming = self._workers.submit(
+        most_bytes = self.page_bytes
+        coming = self.workers.submit(
             self._next_page, collection, id_range(split), limit, ids_only=ids_only
         )
         try:
@@ -93,7 +84,7 @@ class Pages:
                 mean_bytes = max(1, page.bytes // len(page.documents))
                 limit = max(1, min(most, page.limit * 2, most_bytes // mean_bytes))
                 rest = id_range(split, self.string_id(collection, page.documents[-1]))
-                coming = self._workers.submit(
+                coming = self.workers.submit(
                     self._next_page, collection, rest, limit, ids_only=ids_only
                 )
                 yield page.documents
@@ -128,7 +119,7 @@ class Pages:
             if (yield from self._by_position(collection, seen)):
                 return
         raise SourceError(
-            f"The source {self._client.name}/{collection} changes faster than its documents whose "
+            f"The source {self.client.name}/{collection} changes faster than its documents whose "
             "_id is not a string can be read. Run again when less is written to it."
         )
 
@@ -137,9 +128,9 @@ class Pages:
         position = 0
         last: str | None = None
         while True:
-            page = self._client.find(collection, _OTHER_IDS, self._page_documents, skip=position)
+            page = self.client.find(collection, _OTHER_IDS, self.page_documents, skip=position)
             # The last document of the previous page, and the first one of this page.
-            seam = self._client.find(
+            seam = self.client.find(
                 collection, _OTHER_IDS, 2, projection=_ONLY_ID, skip=max(0, position - 1)
             ).documents
             if last is not None and [one.record_id for one in seam[:1]] != [last]:
@@ -148,7 +139,7 @@ class Pages:
                 if len(seam) == (last is not None):
                     return True
                 raise SourceError(
-                    f"The source {self._client.name}/{collection} has a document that is "
+                    f"The source {self.client.name}/{collection} has a document that is "
                     f"{TOO_LARGE}, after {position} others with an _id that is not a string. Read "
                     "this collection from MongoDB itself, or exclude it."
                 )
@@ -173,7 +164,7 @@ class Pages:
         while True:
             condition = {"_id": ids}
             if ids_only:
-                page = self._client.find(collection, condition, limit, projection=_ONLY_ID)
+                page = self.client.find(collection, condition, limit, projection=_ONLY_ID)
                 done = [self.string_id(collection, document) for document in page.documents]
             else:
                 page, done = self._find_whole(collection, condition, limit)
@@ -193,22 +184,22 @@ class Pages:
         meanwhile, only its id is returned. Without any id, no document meets the condition.
         """
         try:
-            page = self._client.find(collection, condition, limit, is_divisible=True)
+            page = self.client.find(collection, condition, limit, is_divisible=True)
         except TooLargeError:
             page = Page([], 0, 1, was_refused=True)
         if page.documents:
             return page, [self.string_id(collection, document) for document in page.documents]
         # The first document alone may exceed the payload limit.
-        first = self._client.find(collection, condition, 1, projection=_ONLY_ID).documents
+        first = self.client.find(collection, condition, 1, projection=_ONLY_ID).documents
         done = [self.string_id(collection, document) for document in first]
-        assembled = [assemble(self._client, collection, identity) for identity in done]
+        assembled = [assemble(self.client, collection, identity) for identity in done]
         documents = [document for document in assembled if document]
         size = sum(len(document.text) for document in documents)
         return Page(documents, size, 1), done
 
     def _not_requested(self, collection: str) -> SourceError:
         return SourceError(
-            f"The source {self._client.name}/{collection} returns documents that were not "
+            f"The source {self.client.name}/{collection} returns documents that were not "
             "requested: it ignores the filter or the sort. Check that the address is that of a "
             "gateway."
         )

@@ -1,8 +1,7 @@
-"""Replies of a gateway: errors are classified, and bodies are split into documents."""
+"""Replies of a gateway: errors are classified, and bodies are parsed."""
 
 import math
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
@@ -11,7 +10,7 @@ import httpx
 import orjson
 
 from aind_etl.errors import SourceError
-from aind_etl.sources.canonical import Document, document_from_json
+from aind_etl.sources.canonical import Document, documents_from_json_array
 
 _TOO_LARGE_STATUS = 413
 _TRANSIENT_STATUSES = frozenset({408, 425, 429})
@@ -19,10 +18,6 @@ _SERVER_ERROR = 500
 # The gateway asks all clients to slow down.
 _BUSY_STATUSES = frozenset({429, 503})
 
-# Everything up to and including the next bracket outside strings. The quantifiers are possessive:
-# no byte is matched twice.
-_TO_BRACKET = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+([{}\[\]])', re.DOTALL)
-_IN_ARRAY = 2
 _BLANKS = b" \t\r\n"
 _TITLE = re.compile(rb"<title[^>]*>([^<]*)", re.IGNORECASE)
 _QUOTED_CHARACTERS = 200
@@ -148,45 +143,11 @@ def parse_documents(body: bytes) -> list[Document]:
         The body is not a complete array of JSON objects.
     """
     try:
-        documents = [document_from_json(raw) for raw in split_array(body)]
+        return documents_from_json_array(body)
     except ValueError as error:
-        raise TransientError(f"the reply is {error}: {quoted(body)}", may_be_size=True) from None
-    if not all(document.is_readable for document in documents):
-        raise TransientError(f"the reply holds invalid JSON: {quoted(body)}", may_be_size=True)
-    return documents
-
-
-def split_array(body: bytes) -> Iterator[bytes]:
-    """Yield the text of each object in a JSON array, without parsing it.
-
-    Raises
-    ------
-    ValueError
-        The body is not an array of objects, or is truncated.
-    """
-    depth = begin = end = 0
-    expected = b""
-    while match := _TO_BRACKET.match(body, end):
-        bracket = match[1]
-        opens = bracket in b"{["
-        if depth <= 1:
-            # Only commas may separate the objects, and nothing may precede or follow the array.
-            between = body[end : match.start(1)].strip(_BLANKS)
-            is_valid = bracket == b"[" if depth == 0 else opens or bracket == b"]"
-            if not is_valid or between != (expected if opens else b""):
-                raise ValueError("not an array of documents")
-        end = match.end()
-        depth += 1 if opens else -1
-        if depth == 0:
-            if body[end:].strip(_BLANKS):
-                raise ValueError("more than an array of documents")
-            return
-        if depth == 1 and not opens:
-            yield body[begin:end]
-            expected = b","
-        elif depth == _IN_ARRAY and opens:
-            begin = match.start(1)
-    raise ValueError("truncated, or not an array of documents")
+        raise TransientError(
+            f"the reply is not an array of documents ({error}): {quoted(body)}", may_be_size=True
+        ) from None
 
 
 def _retry_after(text: str) -> float:

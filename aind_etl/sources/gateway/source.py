@@ -90,13 +90,7 @@ class GatewaySource:
             reply_timeout=reply_timeout,
         )
         self.name = self._client.name
-        self._pages = Pages(
-            self._client,
-            self._workers,
-            page_documents=page_documents,
-            page_ids=page_ids,
-            page_bytes=page_bytes,
-        )
+        self._pages = Pages(self._client, self._workers, page_documents, page_ids, page_bytes)
 
     def __repr__(self) -> str:
         return f"GatewaySource({self.name!r})"

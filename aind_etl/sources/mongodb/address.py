@@ -84,20 +84,9 @@ def open_client(  # noqa: PLR0913
     deadline: float,
     reply_timeout_ms: int,
 ) -> MongoClient[dict[str, Any]]:
-    """Return a client that has not connected yet.
+    """Return a client that has not connected yet; the address's options override the defaults.
 
-    Parameters
-    ----------
-    address
-        The address; its options override the defaults below.
-    username, password
-        Credentials; they override those in the address.
-    connections
-        The most connections, besides the one that monitors the server.
-    deadline
-        Seconds after which a request is no longer retried.
-    reply_timeout_ms
-        Milliseconds that the server may take for one reply.
+    The parameters are those of :class:`~aind_etl.sources.mongodb.MongoSource`.
 
     Raises
     ------

@@ -49,15 +49,7 @@ _AUTHENTICATION_FAILED = 18
 
 
 class Retries:
-    """Retries requests to a server after transient errors.
-
-    Parameters
-    ----------
-    name
-        The source's name, for error messages.
-    deadline
-        Seconds after which a request is no longer retried.
-    """
+    """Retries requests to a server after transient errors, until ``deadline`` seconds later."""
 
     def __init__(self, name: str, deadline: float) -> None:
         self._name = name

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import bson
@@ -45,19 +46,16 @@ _ID_TYPES |= {
 }
 
 
+@dataclass(frozen=True)
 class Pages:
     """Reads documents and ids of a database, a page at a time.
 
     Every method raises a :class:`SourceError` if the server does not answer before the deadline.
 
-    Parameters
+    Attributes
     ----------
     name
         The source's name, for error messages.
-    database
-        The database.
-    retries
-        Retries the requests.
     max_time_ms
         Milliseconds that the server may take for one reply.
     page_documents
@@ -66,22 +64,12 @@ class Pages:
         Approximate size of a page of documents.
     """
 
-    def __init__(  # noqa: PLR0913
-        self,
-        name: str,
-        database: Database[dict[str, Any]],
-        retries: Retries,
-        *,
-        max_time_ms: int,
-        page_documents: int,
-        page_bytes: int,
-    ) -> None:
-        self._name = name
-        self._database = database
-        self._retries = retries
-        self._max_time_ms = max_time_ms
-        self._page_documents = page_documents
-        self._page_bytes = page_bytes
+    name: str
+    database: Database[dict[str, Any]]
+    retries: Retries
+    max_time_ms: int
+    page_documents: int
+    page_bytes: int
 
     def list_all(self, collection: str, split: Split) -> list[Any]:
         """Return every ``_id`` of a split in order, for a collection with several types of ids.
@@ -93,17 +81,17 @@ class Pages:
         """
 
         def find(_: int) -> list[Any]:
-            found = self._database.get_collection(collection, _IDS).find(
+            found = self.database.get_collection(collection, _IDS).find(
                 {}, {"_id": 1}, sort={"_id": ASCENDING}, batch_size=10**6
             )
-            return [document["_id"] for document in found.max_time_ms(self._max_time_ms)]
+            return [document["_id"] for document in found.max_time_ms(self.max_time_ms)]
 
         with self._reading_ids(collection):
-            identities = self._retries.call(find)
+            identities = self.retries.call(find)
         for value in identities:
             if type(value) not in _ID_TYPES:
                 raise SourceError(
-                    f"The collection {collection!r} of {self._name} has an _id of the type "
+                    f"The collection {collection!r} of {self.name} has an _id of the type "
                     f"{type(value).__name__}, which cannot be told from other types. Exclude the "
                     "collection, or give the document another _id."
                 )
@@ -111,7 +99,7 @@ class Pages:
 
     def documents_with(self, collection: str, identities: Iterable[Any]) -> Iterator[bytes]:
         """Yield the documents with one of these ``_id``, which must be in the server's order."""
-        limit = self._page_documents
+        limit = self.page_documents
         for chunk in _chunks(identities):
             record_ids = [record_id_of(value) for value in chunk]
             begin = 0
@@ -126,7 +114,7 @@ class Pages:
     def next_limit(self, page: Sequence[bytes]) -> int:
         """Return how many documents to request next, from the sizes in the previous page."""
         mean_bytes = max(1, sum(map(len, page)) // len(page))
-        return min(self._page_documents, max(1, self._page_bytes // mean_bytes))
+        return min(self.page_documents, max(1, self.page_bytes // mean_bytes))
 
     def document(self, collection: str, raw: bytes) -> Document:
         """Return the document whose BSON is ``raw``; an unreadable one keeps its ``_id``.
@@ -156,7 +144,7 @@ class Pages:
             yield
         except (bson.errors.BSONError, UnicodeError, KeyError) as error:
             raise SourceError(
-                f"The collection {collection!r} of {self._name} has an _id that cannot be read: "
+                f"The collection {collection!r} of {self.name} has an _id that cannot be read: "
                 "most likely it is not valid UTF-8. Give the document another _id, or exclude "
                 "the collection."
             ) from error
@@ -171,13 +159,13 @@ class Pages:
         """Return the first ``_id`` values that meet a condition; an empty page is the end."""
 
         def find(attempt: int) -> list[Any]:
-            found = self._database.get_collection(collection, _IDS).find(
+            found = self.database.get_collection(collection, _IDS).find(
                 condition, {"_id": 1}, **self._bounds(limit, attempt, direction)
             )
             return [document["_id"] for document in found]
 
         with self._reading_ids(collection):
-            return self._retries.call(find)
+            return self.retries.call(find)
 
     def documents(self, collection: str, condition: Mapping[str, Any], limit: int) -> list[bytes]:
         """Return the BSON of the first documents whose ``_id`` meets a condition.
@@ -186,12 +174,12 @@ class Pages:
         """
 
         def find(attempt: int) -> bytes:
-            found = self._database[collection].find_raw_batches(
+            found = self.database[collection].find_raw_batches(
                 {"_id": condition}, **self._bounds(limit, attempt)
             )
             return b"".join(iter(found))
 
-        return [bytes(document.raw) for document in bson.decode_all(self._retries.call(find), _RAW)]
+        return [bytes(document.raw) for document in bson.decode_all(self.retries.call(find), _RAW)]
 
     def _bounds(self, limit: int, attempt: int, direction: int = ASCENDING) -> dict[str, Any]:
         """Return the options of a request that is answered in a single reply."""
@@ -202,7 +190,7 @@ class Pages:
             # A negative limit leaves no cursor open.
             "limit": -smaller,
             "batch_size": smaller,
-            "max_time_ms": self._max_time_ms,
+            "max_time_ms": self.max_time_ms,
         }
 
 

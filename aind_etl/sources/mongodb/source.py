@@ -117,12 +117,7 @@ class MongoSource:
                 f"after the host: {EXAMPLE}."
             ) from None
         self._pages = Pages(
-            self.name,
-            self._database,
-            self._retries,
-            max_time_ms=max_time_ms,
-            page_documents=page_documents,
-            page_bytes=page_bytes,
+            self.name, self._database, self._retries, max_time_ms, page_documents, page_bytes
         )
 
     def __repr__(self) -> str:
