@@ -1,4 +1,4 @@
-"""The change log keeps few small files, every version, and each of them once."""
+"""Compaction: few small files, and every version exactly once."""
 
 import os
 import shutil
@@ -28,11 +28,11 @@ from aind_etl.sources.dump import DumpSource
 pytestmark = pytest.mark.slow
 
 LONGER = int(os.environ.get("AIND_ETL_TEST_LONGER", "1"))
-"""How many times as many examples are tried on an object store, where each takes long."""
+"""Multiplies the number of examples on an object store, where each takes long."""
 
 
 def fill(lake: Lake, sizes: list[int], first: int = 0) -> None:
-    """Append batches of so many versions; ids repeat, so that records have several versions."""
+    """Append batches of these sizes; ids repeat, so that records have several versions."""
     number = first
     for size in sizes:
         lake.change_log(MAIN).append(
@@ -92,7 +92,7 @@ def test_batches_are_not_merged_across_a_missing_one(lake):
 
 
 def joined_over_a_gap(lake: Lake, backup: Path) -> pl.DataFrame:
-    """Make a compacted file whose name claims a batch that it lacks; return every version."""
+    """Write a compacted file without a batch that its name includes; return every version."""
     fill(lake, [1, 2, 3, 4, 5])
     every = versions(lake)
     shutil.copy(log_file(lake, "0000000002"), backup)
@@ -210,7 +210,7 @@ def test_no_version_is_lost_and_the_number_of_small_files_is_bounded(
 ):
     lake = Lake(tmp_path_factory.mktemp("log"))
     with pytest.MonkeyPatch.context() as patch:
-        # As if batches were large: several of them fill a row group, and there are several.
+        # As if batches were large: a row group holds several, and a file several row groups.
         patch.setattr(aind_etl.changelog.compaction, "_ROW_GROUP_ROWS", group_rows)
         expect_all_versions(lake, sizes, fewest, large)
 
@@ -226,7 +226,7 @@ def test_on_an_object_store_no_version_is_lost_either(endpoint, sizes, fewest, l
 
 
 def expect_all_versions(lake: Lake, sizes: list[list[int]], fewest: int, large: int) -> None:
-    """Append and compact in turn, and check after each compaction that every version is there."""
+    """Append and compact in turn; check after each compaction that every version is there."""
     number = 0
     for some in sizes:
         fill(lake, some, first=number)
@@ -242,7 +242,7 @@ def expect_all_versions(lake: Lake, sizes: list[list[int]], fewest: int, large: 
 
 @pytest.fixture
 def many_batches(sample_dump: Path, tmp_path: Path) -> tuple[Lake, Path]:
-    """Return a lake read nine times, each time with something new, and its source."""
+    """Return a lake with nine batches, and its source."""
     documents = read_dump(sample_dump)
     lake, dump = Lake(tmp_path / "lake"), tmp_path / "dump"
     with pytest.MonkeyPatch.context() as patch:
@@ -284,7 +284,7 @@ def test_versions_not_yet_flattened_are_flattened_after_a_compaction(many_batche
 
 
 def interrupted(lake: Lake, places: Places, step: int) -> Iterator[Lake]:
-    """Yield copies of a lake, with a compaction killed at each, or some, of its operations."""
+    """Yield copies of a lake with a compaction killed at every ``step``-th operation."""
     for operation in range(1, 100, step):
         copy = places.copy(Path(str(lake)))
         with places.killed_at(operation) as mortal:
@@ -318,7 +318,7 @@ def test_a_killed_compaction_neither_loses_nor_repeats_versions(
         assert copy.tables.count_rows(tables.DOCUMENTS) == log.height
         assert copy.change_log(MAIN).last_batch() == 9
         folder = str(copy.storage.path(f"documents/collection={MAIN}/*.parquet"))
-        # Whoever globs may see a version twice for a moment, and never misses one.
+        # Readers that glob may see a version twice, and never miss one.
         seen = pl.read_parquet(folder, hive_partitioning=False).unique().sort("batch_id")
         assert seen.height == log.height
         load(dump, copy)

@@ -1,4 +1,7 @@
-"""Many ids: a new pass reads what is new, and holds little; ``AIND_ETL_TEST_IDS`` says how many."""
+"""A new pass over many ids: what it reads and how much memory it needs.
+
+``AIND_ETL_TEST_IDS`` is the number of ids.
+"""
 
 import os
 import subprocess
@@ -63,14 +66,14 @@ def insert(client: MongoClient[dict[str, Any]], first: int, number: int) -> None
 
 
 def make_pass(address: str, lake: Path, kind: str) -> list[int]:
-    """Make a pass in a process of its own; return what it found, and the most memory of its own."""
+    """Make a pass in a new process; return what it found, and its peak memory in KiB."""
     command = [sys.executable, "-c", PASS, address, str(lake), MAIN, kind]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return [int(number) for number in done.stdout.split()]
 
 
 def documents_read(client: MongoClient[dict[str, Any]]) -> int:
-    """Return how many whole documents the server gave to the program under test."""
+    """Return how many whole documents the server returned to the program under test."""
     asked = {"appName": "aind-etl", "op": "query", "command.projection": {"$exists": False}}
     return sum(one["nreturned"] for one in client["analysis"]["system.profile"].find(asked))
 

@@ -1,4 +1,4 @@
-"""A document is recognised by its bytes only where that is what looking into it would say."""
+"""The cache of raw hashes: known bytes are not parsed, and the result is the same."""
 
 import json
 import logging
@@ -46,13 +46,8 @@ def folder(sample_dump: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(tmp_path / "lake")
-
-
-@pytest.fixture
 def parsed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """Return a list of the documents that are brought into canonical form from now on."""
+    """Return a list to which every document that is parsed is added."""
     seen: list[bytes] = []
     for name in ("document_from_json", "document_from_bson"):
         make: Callable[[bytes], Document] = getattr(dump, name)
@@ -195,15 +190,15 @@ def test_a_deep_verification_does_not_use_the_cache(folder, lake, parsed):
 
 IDENTITIES = ("a", "b")
 BROKEN = 2
-"""The version of a document that cannot be read."""
+"""The version of a document that is unreadable."""
 
 PUTS = st.tuples(
     st.sampled_from(IDENTITIES),
     st.sampled_from([0, 1, 0, 1, BROKEN]),
     st.just(value=False) | st.booleans(),
 )
-# What becomes of the cache file before a pass: a byte of it is another, or it is lost, cut off, or
-# one of before.
+# What happens to the cache file before a pass: a byte changes, or the file is lost, truncated, or
+# replaced by an earlier one.
 HARMS = st.one_of(
     st.none(),
     st.tuples(st.just("flip"), st.floats(0, 1, exclude_max=True), st.integers(1, 255)),
@@ -223,7 +218,7 @@ STEPS = st.tuples(
 
 
 def written(identity: str, number: int, *, is_reversed: bool) -> tuple[bytes, bytes]:
-    """Return a version of a document as JSON and as BSON; reversed, it is the same content."""
+    """Return a version of a document as JSON and as BSON, perhaps with its keys reversed."""
     document: Mapping[str, Any] = {
         "_id": identity,
         "aic": float("nan") if identity == "a" else 1.5,
@@ -233,13 +228,13 @@ def written(identity: str, number: int, *, is_reversed: bool) -> tuple[bytes, by
         document = dict(reversed(document.items()))
     as_json, as_bson = json.dumps(document).encode(), bson.encode(document)
     if number == BROKEN:
-        # Both have as many bytes as before: one lacks a quotation mark, one is no UTF-8.
+        # The length stays the same: a quotation mark is missing, or a byte is not UTF-8.
         return as_json.replace(b'"n"', b'"n '), as_bson.replace(b"n\0", b"\xff\0", 1)
     return as_json, as_bson
 
 
 def harm(path: Path, how: tuple[str, float, int], earlier: list[bytes]) -> None:
-    """Do something to a cache file."""
+    """Damage a cache file."""
     kind, share, bits = how
     content = bytearray(path.read_bytes())
     if kind == "lost":
@@ -258,7 +253,7 @@ def harm(path: Path, how: tuple[str, float, int], earlier: list[bytes]) -> None:
 @settings(
     max_examples=20,
     deadline=None,
-    # Shrinking takes far longer than the search: left to whoever looks for the cause.
+    # Shrinking takes far longer than the search.
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -267,7 +262,7 @@ def test_any_history_gives_the_same_log_with_any_damage_to_the_cache(
     tmp_path, history, monkeypatch
 ):
     monkeypatch.setattr("os.fsync", lambda _: None)
-    # What a pass found before it failed is written.
+    # A failing pass has written what it found.
     monkeypatch.setattr("aind_etl.changelog.comparison.COMPARED_DOCUMENTS", 1)
     monkeypatch.setattr("aind_etl.changelog.log_writer._BATCH_BYTES", 1)
     here = tmp_path / uuid4().hex
