@@ -412,7 +412,6 @@ def pool(sample_dump: Path) -> list[JsonDocument]:
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fsync", lambda _: None)
     monkeypatch.setattr(faults, "FIRST_PAUSE", 0.005)
     monkeypatch.setattr(client_module, "FIRST_PAUSE", 0.005)
     # How long pymongo waits before it checks a server again after a broken connection.

@@ -305,10 +305,7 @@ def interrupted(lake: Lake, places: Places, step: int) -> Iterator[Lake]:
     ],
     indirect=["places"],
 )
-def test_a_killed_compaction_neither_loses_nor_repeats_versions(
-    many_batches, places, step, monkeypatch
-):
-    monkeypatch.setattr(os, "fsync", lambda _: None)
+def test_a_killed_compaction_neither_loses_nor_repeats_versions(many_batches, places, step):
     lake, dump = many_batches
     expected, log = tables_of(lake), versions(lake)
     killed = 0
