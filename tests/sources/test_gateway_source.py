@@ -363,29 +363,6 @@ def test_urls_stay_below_the_limit_of_servers(sample, world_dump, open_gateway):
     assert max(len(request.target) for request in sample.requests) < 7000
 
 
-def test_the_test_gateway_implements_the_protocol(empty):
-    empty.database[MAIN].insert_many([{"_id": f"{n}", "n": n} for n in range(9)])
-
-    def get(action: str, **parameters: object) -> Any:
-        texts = {name: json.dumps(value) for name, value in parameters.items()}
-        return httpx.get(f"{empty.url}/{MAIN}/{action}", params=texts).json()
-
-    found = get(
-        "find",
-        filter={"n": {"$gt": 2}},
-        projection={"n": 1, "_id": 0},
-        sort={"n": -1},
-        skip=1,
-        limit=2,
-    )
-    assert found == [{"n": 7}, {"n": 6}]
-    counted = get("count_documents", filter={"n": {"$gt": 2}})
-    assert counted == {"total_record_count": 9, "filtered_record_count": 6}
-    pipeline = [{"$group": {"_id": None, "sum": {"$sum": "$n"}}}]
-    reply = httpx.post(f"{empty.url}/{MAIN}/aggregate", json=pipeline)
-    assert reply.json() == [{"_id": None, "sum": 36}]
-
-
 # --- too large for the gateway ----------------------------------------------------------------
 
 
