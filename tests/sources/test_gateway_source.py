@@ -3,7 +3,6 @@
 import gzip
 import json
 import math
-import shutil
 import threading
 import time
 import tracemalloc
@@ -112,23 +111,23 @@ every_cap = pytest.mark.parametrize("over_cap", OverCap)
 
 
 @pytest.fixture(scope="session")
-def world_dump(sample_dump: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the sample as a dump, and a collection of odd documents."""
-    folder = tmp_path_factory.mktemp("world") / "dump"
-    shutil.copytree(sample_dump, folder)
-    write(folder, ODD_DOCUMENTS, ODD)
-    return folder
+def stored(sample_dump: Path) -> dict[str, list[Document]]:
+    """Return the documents of the world by collection, in the order of their ids."""
+    dump = DumpSource(sample_dump)
+    names = dump.list_collections()
+    sample = {name: sorted(read_documents(dump, name)) for name in names}
+    return sample | {ODD: expected(ODD_DOCUMENTS)}
 
 
 @pytest.fixture(scope="session")
-def world(admin: MongoClient[dict[str, Any]], world_dump: Path) -> Iterator[Db]:
-    """Yield a database with the sample, which no test may change."""
-    name = f"gateway_world_{ObjectId()}"
-    for path in world_dump.glob("*.jsonl"):
-        documents = [json_util.loads(line) for line in path.read_text().splitlines()]
-        admin[name][path.stem].insert_many(documents)
-    yield admin[name]
-    admin.drop_database(name)
+def world(admin: MongoClient[dict[str, Any]], sample_dump: Path) -> Iterator[Db]:
+    """Yield a database with the sample and the odd documents, which no test may change."""
+    database = admin[f"gateway_world_{ObjectId()}"]
+    database[ODD].insert_many(ODD_DOCUMENTS)
+    for path in sample_dump.glob("*.jsonl"):
+        database[path.stem].insert_many(map(json_util.loads, path.read_text().splitlines()))
+    yield database
+    admin.drop_database(database.name)
 
 
 @pytest.fixture
@@ -165,24 +164,12 @@ def open_gateway() -> Iterator[Callable[..., GatewaySource]]:
         yield open_one
 
 
-def write(folder: Path, documents: Iterable[dict[str, Any]], collection: str = MAIN) -> Path:
-    """Write a dump of one collection in the gateway's flavour of extended JSON."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(one, default=json_util.default) + "\n" for one in documents]
-    (folder / f"{collection}.jsonl").write_text("".join(lines))
-    return folder
-
-
 def expected(documents: Iterable[dict[str, Any]]) -> list[Document]:
     """Return the canonical form of documents, in the order of their ids."""
     read = [
         document_from_json(json.dumps(one, default=json_util.default).encode()) for one in documents
     ]
     return sorted(read)
-
-
-def dumped(folder: Path, collection: str) -> list[Document]:
-    return sorted(read_documents(DumpSource(folder), collection))
 
 
 def document_requests(running: Gateway) -> list[Request]:
@@ -192,21 +179,19 @@ def document_requests(running: Gateway) -> list[Request]:
 # --- the same documents -----------------------------------------------------------------------
 
 
-def test_the_gateway_gives_the_documents_of_the_dump(sample, world_dump, open_gateway):
+def test_the_gateway_gives_the_documents_of_the_database(sample, stored, open_gateway):
     source = open_gateway(sample)
-    dump = DumpSource(world_dump)
-    assert source.list_collections() == dump.list_collections()
-    for collection in dump.list_collections():
-        there = dumped(world_dump, collection)
+    assert source.list_collections() == sorted(stored)
+    for collection, there in stored.items():
         ids = [document.record_id for document in there]
         assert list(read_documents(source, collection)) == there
         assert list(source.list_ids(collection)) == ids
         assert sorted(source.read_documents_by_id(collection, set(ids))) == there
 
 
-def test_each_page_starts_after_the_last_id(sample, world_dump, open_gateway):
+def test_each_page_starts_after_the_last_id(sample, stored, open_gateway):
     source = open_gateway(sample, page_documents=3, page_ids=3)
-    there = dumped(world_dump, MAIN)
+    there = stored[MAIN]
     assert list(read_documents(source, MAIN)) == there
     asked = document_requests(sample)
     assert [request.limit for request in asked] == [3] * len(asked)
@@ -222,8 +207,8 @@ def test_each_page_starts_after_the_last_id(sample, world_dump, open_gateway):
 
 
 @pytest.mark.parametrize("over_cap", [OverCap.SHORTEN, OverCap.REFUSE])
-def test_pages_shrink_under_the_payload_cap(sample, world_dump, open_gateway, over_cap):
-    there = dumped(world_dump, MAIN)
+def test_pages_shrink_under_the_payload_cap(sample, stored, open_gateway, over_cap):
+    there = stored[MAIN]
     sample.payload_cap = 2 * max(len(document.text) for document in there)
     sample.over_cap = over_cap
     source = open_gateway(sample)
@@ -240,18 +225,16 @@ def test_pages_shrink_under_the_payload_cap(sample, world_dump, open_gateway, ov
     )
 
 
-def test_the_page_size_in_bytes_limits_the_number_of_documents(sample, world_dump, open_gateway):
-    assert list(read_documents(open_gateway(sample, page_bytes=20_000), MAIN)) == dumped(
-        world_dump, MAIN
-    )
+def test_the_page_size_in_bytes_limits_the_number_of_documents(sample, stored, open_gateway):
+    assert list(read_documents(open_gateway(sample, page_bytes=20_000), MAIN)) == stored[MAIN]
     limits = [request.limit for request in document_requests(sample)]
     assert min(limits) < max(limits[1:]) < 64
 
 
 @pytest.mark.parametrize("packs", [True, False])
-def test_replies_may_be_compressed(sample, world_dump, open_gateway, packs):
+def test_replies_may_be_compressed(sample, stored, open_gateway, packs):
     sample.packs = packs
-    assert list(read_documents(open_gateway(sample), ODD)) == dumped(world_dump, ODD)
+    assert list(read_documents(open_gateway(sample), ODD)) == stored[ODD]
     assert sample.packed == (len(sample.requests) if packs else 0)
 
 
@@ -266,7 +249,7 @@ def test_the_next_page_is_requested_while_a_page_is_processed(sample, open_gatew
 
 
 def test_http_2_is_used_if_the_gateway_offers_it(
-    world, world_dump, open_gateway, tmp_path, monkeypatch
+    world, stored, open_gateway, tmp_path, monkeypatch
 ):
     try:
         trusted, for_server = make_certificate(tmp_path / "certificates")
@@ -275,9 +258,9 @@ def test_http_2_is_used_if_the_gateway_offers_it(
     monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
     with running_http2_gateway(world, for_server) as running:
         source = open_gateway(running, page_documents=4)
-        assert list(read_documents(source, ODD)) == dumped(world_dump, ODD)
-        ids = {document.record_id for document in dumped(world_dump, ODD)}
-        assert sorted(source.read_documents_by_id(ODD, ids)) == dumped(world_dump, ODD)
+        assert list(read_documents(source, ODD)) == stored[ODD]
+        ids = {document.record_id for document in stored[ODD]}
+        assert sorted(source.read_documents_by_id(ODD, ids)) == stored[ODD]
         assert running.connections == 1
 
 
@@ -342,8 +325,8 @@ def test_the_name_of_a_collection_is_percent_encoded(empty, open_gateway):
 # --- by id ------------------------------------------------------------------------------------
 
 
-def test_only_the_requested_documents_are_returned(sample, world_dump, open_gateway):
-    there = dumped(world_dump, MAIN)
+def test_only_the_requested_documents_are_returned(sample, stored, open_gateway):
+    there = stored[MAIN]
     some = there[::7]
     wanted = {document.record_id for document in some} | {"gone", "_without-id:0"}
     assert sorted(open_gateway(sample).read_documents_by_id(MAIN, wanted)) == some
@@ -354,8 +337,8 @@ def test_no_ids_need_no_request(sample, open_gateway):
     assert sample.requests == []
 
 
-def test_urls_stay_below_the_limit_of_servers(sample, world_dump, open_gateway):
-    there = dumped(world_dump, MAIN)
+def test_urls_stay_below_the_limit_of_servers(sample, stored, open_gateway):
+    there = stored[MAIN]
     wanted = {document.record_id for document in there} | {
         f"é{number}" * 30 for number in range(99)
     }
@@ -601,8 +584,8 @@ def test_a_gateway_that_writes_other_ids_as_strings_is_an_error(empty, open_gate
 
 @pytest.mark.slow
 @every_fault
-def test_reading_succeeds_despite_a_temporary_fault(sample, world_dump, open_gateway, fault):
-    there = dumped(world_dump, MAIN)
+def test_reading_succeeds_despite_a_temporary_fault(sample, stored, open_gateway, fault):
+    there = stored[MAIN]
     bad = {1, 3, 4, 6, 9}
     sample.fault_for = lambda _: fault if len(sample.requests) in bad else None
     source = open_gateway(sample, reply_timeout=0.2 if fault.is_endless else 30, page_documents=100)
@@ -616,14 +599,14 @@ def test_reading_succeeds_despite_a_temporary_fault(sample, world_dump, open_gat
     assert source.fingerprint(MAIN) == f"{len(there)} documents"
 
 
-def test_a_request_without_a_reply_is_retried(sample, world_dump, open_gateway):
+def test_a_request_without_a_reply_is_retried(sample, stored, open_gateway):
     def say_nothing(_: Request) -> None:
         if len(sample.requests) in {1, 4}:
             sample.is_closing.wait(0.5)
 
     sample.before_reply = say_nothing
     source = open_gateway(sample, reply_timeout=0.2)
-    assert list(read_documents(source, ODD)) == dumped(world_dump, ODD)
+    assert list(read_documents(source, ODD)) == stored[ODD]
 
 
 @pytest.mark.slow
@@ -767,11 +750,11 @@ def test_a_gateway_that_asks_to_wait_too_long_is_an_error(sample, open_gateway, 
     assert len(sample.requests) == 1
 
 
-def test_the_request_rate_is_limited(sample, world_dump, open_gateway):
+def test_the_request_rate_is_limited(sample, stored, open_gateway):
     began = time.monotonic()
     source = open_gateway(sample, requests_per_second=50, page_documents=20)
     wanted = set(source.list_ids(MAIN))
-    assert sorted(source.read_documents_by_id(MAIN, wanted)) == dumped(world_dump, MAIN)
+    assert sorted(source.read_documents_by_id(MAIN, wanted)) == stored[MAIN]
     assert len(sample.requests) >= 8
     for number, request in enumerate(sorted(sample.requests, key=lambda request: request.at)):
         assert request.at >= began + number / 50
@@ -779,7 +762,7 @@ def test_the_request_rate_is_limited(sample, world_dump, open_gateway):
 
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_concurrency_is_limited_and_connections_are_reused(
-    sample, world_dump, open_gateway, concurrency, monkeypatch
+    sample, stored, open_gateway, concurrency, monkeypatch
 ):
     monkeypatch.setattr(source_module, "_URL_IDS_BYTES", 500)
 
@@ -794,7 +777,7 @@ def test_concurrency_is_limited_and_connections_are_reused(
 
     sample.before_reply = wait_for_company
     source = open_gateway(sample, concurrency=concurrency, page_documents=20)
-    there = dumped(world_dump, MAIN)
+    there = stored[MAIN]
     assert list(read_documents(source, MAIN)) == there
     wanted = {document.record_id for document in there}
     assert sorted(source.read_documents_by_id(MAIN, wanted)) == there
@@ -919,13 +902,15 @@ def test_both_passes_find_new_and_deleted_documents(empty, open_gateway, lake, p
 
 
 def test_a_gateway_that_fails_midway_deletes_nothing(sample, open_gateway, lake):
-    extract(open_gateway(sample), lake)
+    collections = [MAIN, ODD]
+    extract(open_gateway(sample, collections=collections), lake)
     sample.requests.clear()
     sample.fault_for = lambda _: UNAVAILABLE if len(sample.requests) > 12 else None
+    failing_source = open_gateway(sample, collections=collections, deadline=0.1, page_documents=50)
     with pytest.raises(SourceError):
-        extract(open_gateway(sample, deadline=0.1, page_documents=50), lake)
+        extract(failing_source, lake)
     sample.fault_for = lambda _: None
-    reports = extract(open_gateway(sample), lake).values()
+    reports = extract(open_gateway(sample, collections=collections), lake).values()
     assert not any(one.new or one.deleted or one.changed for one in reports)
 
 
