@@ -539,21 +539,15 @@ def test_the_next_pass_completes_an_interrupted_load(database, opened, faults, l
 # Permanent errors
 
 
-def test_a_wrong_port_gives_a_short_error():
-    with socketserver.TCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler) as taken:
-        port = taken.server_address[1]
-    source = MongoSource(f"mongodb://127.0.0.1:{port}/analysis?serverSelectionTimeoutMS=300")
-    with source, pytest.raises(SourceError, match="cannot be reached") as caught:
-        source.list_collections()
-    assert_short(caught.value, f"mongodb://127.0.0.1:{port}/analysis", "Check the host")
-
-
-@pytest.mark.parametrize("scheme", ["mongodb", "mongodb+srv"])
-def test_a_wrong_host_gives_a_short_error(scheme):
-    source = MongoSource(f"{scheme}://nowhere.invalid/analysis?serverSelectionTimeoutMS=300")
+@pytest.mark.parametrize(
+    "host",
+    ["mongodb://127.0.0.1:1", "mongodb://nowhere.invalid", "mongodb+srv://nowhere.invalid"],
+)
+def test_a_server_that_cannot_be_reached_gives_a_short_error(host):
+    source = MongoSource(f"{host}/analysis?serverSelectionTimeoutMS=300")
     with source, pytest.raises(SourceError, match=r"cannot be (reached|found)") as caught:
         source.list_collections()
-    assert_short(caught.value, f"{scheme}://nowhere.invalid/analysis", "Check the host")
+    assert_short(caught.value, f"{host}/analysis", "Check the host")
 
 
 @pytest.mark.parametrize("method", ["list_collections", "fingerprint", "list_ids"])
