@@ -17,7 +17,7 @@ from aind_etl.changelog.passes import Pass, extract_collection
 from aind_etl.flatten.refresh import refresh_analyses
 from aind_etl.lake import Lake
 from aind_etl.sample import write_world
-from aind_etl.sources import open_source
+from aind_etl.sources.kinds import open_source
 from aind_etl.warehouse.build import build_warehouse
 
 SESSIONS = 5300

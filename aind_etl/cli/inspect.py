@@ -190,7 +190,7 @@ def verify(
     settings = make_settings(source, lake, warehouse, collection)
     from aind_etl.client.verify import verify_collection, verify_tables, verify_warehouse
     from aind_etl.lake import Lake
-    from aind_etl.sources import open_configured_source
+    from aind_etl.sources.kinds import open_configured_source
 
     store = Lake(settings.lake)
     rows = []

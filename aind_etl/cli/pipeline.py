@@ -210,7 +210,7 @@ def dev(
     settings = make_settings(source, lake, warehouse, collection)
     _require_free(port)
     if "://" not in settings.source:
-        from aind_etl.sources import open_source
+        from aind_etl.sources.kinds import open_source
 
         with open_source(settings.source):
             pass  # A wrong address is an error here, rather than in every run.

@@ -14,7 +14,8 @@ from aind_etl.lake import Lake
 from aind_etl.orchestration.partitions import partition_of
 from aind_etl.progress import NoProgress, Progress
 from aind_etl.settings import Settings
-from aind_etl.sources import Source, open_configured_source
+from aind_etl.sources.kinds import open_configured_source
+from aind_etl.sources.protocol import Source
 
 _FIRST_PAUSE_SECONDS = 15
 

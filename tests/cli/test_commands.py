@@ -246,7 +246,7 @@ def test_a_dump_that_is_cut_off_ends_with_3_and_keeps_the_other_collections(sess
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["run", "--source", "nowhere"], "The source 'nowhere' is no folder"),
+        (["run", "--source", "nowhere"], "The source 'nowhere' is not a folder"),
         (["verify", "--source", "."], "holds no dump"),
         (["verify", "--source", "sample:?session=3"], "is not understood"),
         (["verify", "--source", "ftp://host/x"], "Sources of the kind ftp:// are not known"),
@@ -255,7 +255,7 @@ def test_a_dump_that_is_cut_off_ends_with_3_and_keeps_the_other_collections(sess
         (["run", "--source", "sample:?sessions=1", "--collection", "typo"], "no collection 'typo'"),
         (["run", "--lake", "file"], "Not a directory"),
         (["rebuild", "--lake", "file/lake"], "nothing in the lake 'file/lake' to rebuild"),
-        (["verify", "--source", "nowhere"], "The source 'nowhere' is no folder"),
+        (["verify", "--source", "nowhere"], "The source 'nowhere' is not a folder"),
         (["verify", "--source", "sample:?sessions=1", "--collection", "x"], "no collection 'x'"),
         (["sql", "SELECT 1"], "There is no warehouse at 'lake/warehouse.duckdb'"),
         (["sql", "SELECT 1", "--warehouse", "file"], "cannot be opened"),

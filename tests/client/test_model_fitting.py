@@ -28,7 +28,7 @@ from aind_etl.errors import ConfigurationError
 from aind_etl.lake import Lake
 from aind_etl.results import open_result_store, refresh_result_files, refresh_trials
 from aind_etl.settings import load_settings
-from aind_etl.sources import open_source
+from aind_etl.sources.kinds import open_source
 from aind_etl.warehouse.build import build_warehouse
 
 FIRST = ["_id", "nwb_name", "session_date", "status", "subject_id", "analysis_time", "agent_alias"]

@@ -22,11 +22,11 @@ from aind_etl.changelog.passes import ExtractLimits, Pass, extract_collection
 from aind_etl.contract.id_ranges import ALL_IDS, MOST_RANGES, Shard, shards, splits
 from aind_etl.errors import SourceError
 from aind_etl.lake import Lake
-from aind_etl.sources import Source, read_documents
 from aind_etl.sources.canonical import OTHER_ID_PREFIX
 from aind_etl.sources.dump import DumpSource
 from aind_etl.sources.gateway import GatewaySource
 from aind_etl.sources.mongodb import MongoSource
+from aind_etl.sources.protocol import Source, read_documents
 
 NAME = "divided"
 IDENTITIES: list[Any] = [

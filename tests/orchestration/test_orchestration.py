@@ -440,7 +440,7 @@ def test_a_step_that_was_refused_is_not_tried_again(two_collections, tmp_path):
 
 
 def test_the_error_of_an_asset_reaches_the_caller_as_it_was_raised(home, tmp_path):
-    with pytest.raises(ConfigurationError, match="The source 'nowhere' is no folder"):
+    with pytest.raises(ConfigurationError, match="The source 'nowhere' is not a folder"):
         run_everything(etl_of("nowhere", tmp_path), Pass.NEW)
 
 

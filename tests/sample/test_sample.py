@@ -838,7 +838,7 @@ def test_the_result_folders_are_made_once_though_several_runs_ask_at_the_same_ti
     tmp_path: Path,
 ) -> None:
     program = (
-        "import sys; from pathlib import Path; from aind_etl.sources.urls import open_source; "
+        "import sys; from pathlib import Path; from aind_etl.sources.kinds import open_source; "
         "print(open_source('sample:?sessions=2').write_results(Path(sys.argv[1])))"
     )
     running = [

@@ -15,8 +15,8 @@ from aind_etl.contract import TABLES, Partitioning, Table, tables
 from aind_etl.flatten import Flattened, flatten_documents
 from aind_etl.flatten.refresh import RefreshReport, refresh_analyses
 from aind_etl.lake import Lake
-from aind_etl.sources import Source
 from aind_etl.sources.dump import DumpSource
+from aind_etl.sources.protocol import Source
 
 JsonDocument = dict[str, Any]
 
