@@ -16,7 +16,7 @@ from worlds import Built, flatten_otherwise, load
 
 import aind_etl.flatten.refresh
 from aind_etl.lake import Lake
-from aind_etl.lake.storage import leases
+from aind_etl.lake.storage import locks
 from aind_etl.results import open_result_store, refresh_result_files, refresh_trials
 from aind_etl.sample import write_world
 from aind_etl.sessions import refresh_sessions
@@ -151,7 +151,7 @@ def places(
         return OnDisk(tmp_path / "places")
     request.getfixturevalue("endpoint")
     # Whoever is killed in a test need not be waited for.
-    monkeypatch.setattr(leases, "CLOCKS_DIFFER_SECONDS", -leases.LEASE_SECONDS)
+    monkeypatch.setattr(locks, "CLOCKS_DIFFER_SECONDS", -locks.LEASE_SECONDS)
     return OnStore()
 
 

@@ -15,7 +15,7 @@ from aind_etl.contract.schemas import polars_schema
 from aind_etl.errors import DataError
 
 if TYPE_CHECKING:
-    from aind_etl.lake.storage.local import Location
+    from aind_etl.lake.storage.protocol import Location
 from aind_etl.lake.live_files import LiveFiles
 from aind_etl.lake.parquet import scan_files, write_parquet
 from aind_etl.lake.paths import label_and_rest, log_folder, shard_of

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from aind_etl.contract import TABLES, Partitioning, Table
 from aind_etl.contract.id_ranges import UNSHARDED, Shard, shards
-from aind_etl.lake.storage.opening import open_storage
+from aind_etl.lake.storage import open_storage
 
 if TYPE_CHECKING:
-    from aind_etl.lake.storage.local import Location
+    from aind_etl.lake.storage.protocol import Location
 from aind_etl.lake.change_log import ChangeLog
 from aind_etl.lake.live_files import LiveFiles, ReshardedError
 from aind_etl.lake.paths import (

@@ -17,7 +17,7 @@ from aind_etl.lake.encoding import writer_options
 from aind_etl.lake.storage.protocol import Storage
 
 if TYPE_CHECKING:
-    from aind_etl.lake.storage.local import Location
+    from aind_etl.lake.storage.protocol import Location
 
 # Small enough that a query by subject or date skips most of a partition, large enough to
 # compress well.

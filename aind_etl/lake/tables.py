@@ -12,7 +12,7 @@ from aind_etl.contract.id_ranges import UNSHARDED, Split
 from aind_etl.contract.schemas import polars_schema, with_further_columns
 
 if TYPE_CHECKING:
-    from aind_etl.lake.storage.local import Location
+    from aind_etl.lake.storage.protocol import Location
 from aind_etl.lake.change_log import ChangeLog, reading_log
 from aind_etl.lake.live_files import LiveFiles
 from aind_etl.lake.parquet import (

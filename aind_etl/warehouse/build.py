@@ -26,7 +26,7 @@ from aind_etl.warehouse.sql_files import Kind, SqlFile, in_order, read_sql_files
 if TYPE_CHECKING:
     # The lake is passed in: readers of a warehouse need not load its libraries.
     from aind_etl.lake import Lake
-    from aind_etl.lake.storage.local import Location
+    from aind_etl.lake.storage.protocol import Location
 from aind_etl.text import first_line
 from aind_etl.warehouse.connection import (
     INFO_TABLE,

@@ -42,7 +42,7 @@ from aind_etl.errors import ConfigurationError, DataError
 from aind_etl.flatten.refresh import refresh_analyses
 from aind_etl.lake import Lake
 from aind_etl.lake.resharding import reshard
-from aind_etl.lake.storage import leases
+from aind_etl.lake.storage import bucket, locks
 from aind_etl.lake.storage import object_store as object_storage
 from aind_etl.lake.storage.object_store import ObjectStorage
 from aind_etl.orchestration.metadata import Timer, partition_metadata
@@ -179,7 +179,7 @@ def test_files_are_as_the_last_write_or_removal_left_them(
 def test_a_file_of_the_disk_appears_whole_with_what_is_told_of_it(
     storage: ObjectStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    monkeypatch.setattr(object_storage, "_PART_BYTES", 5 << 20)
+    monkeypatch.setattr(bucket, "_PART_BYTES", 5 << 20)
     source = tmp_path / "source"
     source.write_bytes(os.urandom(size))
     sent: list[tuple[str, dict[str, object]]] = []
@@ -211,7 +211,7 @@ def test_the_parts_of_a_file_that_cannot_be_sent_are_thrown_away(
         requests[name] += 1
         return await send()
 
-    monkeypatch.setattr(object_storage, "_PART_BYTES", 5 << 20)
+    monkeypatch.setattr(bucket, "_PART_BYTES", 5 << 20)
     requests: Counter[str] = Counter()
     source = tmp_path / "source"
     source.write_bytes(bytes(11_000_000))
@@ -259,7 +259,7 @@ def test_of_two_updates_at_once_one_wins_and_the_other_is_refused(
         storage.update("state", lambda _: b"the other's")
         return b"mine"
 
-    with pytest.raises(DataError, match="changed by another run at the same time"):
+    with pytest.raises(DataError, match="written by another run at the same time"):
         storage.update("state", overtaken)
     assert storage.read("state") == b"the other's"
 
@@ -353,7 +353,7 @@ def test_the_lock_of_a_killed_process_is_free_when_its_lease_has_ended(
     )
     with pytest.raises(DataError, match="A run that was killed keeps its lock"):
         storage.lock("a", "it").__enter__()
-    monkeypatch.setattr(leases, "CLOCKS_DIFFER_SECONDS", -leases.LEASE_SECONDS)
+    monkeypatch.setattr(locks, "CLOCKS_DIFFER_SECONDS", -locks.LEASE_SECONDS)
     with storage.lock("a", "it"):
         pass
 
@@ -361,8 +361,8 @@ def test_the_lock_of_a_killed_process_is_free_when_its_lease_has_ended(
 def test_a_lock_is_renewed_for_as_long_as_it_is_held(
     storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "LEASE_SECONDS", 0.4)
-    monkeypatch.setattr(leases, "CLOCKS_DIFFER_SECONDS", 0.0)
+    monkeypatch.setattr(locks, "LEASE_SECONDS", 0.4)
+    monkeypatch.setattr(locks, "CLOCKS_DIFFER_SECONDS", 0.0)
     with storage.lock("a", "it"):
         first = storage.marks("_locks", "")
         while storage.marks("_locks", "") == first:
