@@ -14,8 +14,8 @@ Layout::
     sessions/part.parquet                                              a table in one file
     _state/  _staging/  _locks/                                        not for readers
 
-The files of a sharded collection lie in the same folders, with the split's label in their names
-(``3-of-8-<batch>.parquet``, ``part-3-of-8.parquet``). A state file says how many splits there are;
+The files of a sharded collection are in the same folders, with the shard's label in their names
+(``3-of-8-<batch>.parquet``, ``part-3-of-8.parquet``). A layout file gives the number of shards;
 only files with those labels count.
 """
 
