@@ -274,8 +274,9 @@ _NEVER_MIND = (
 def _reader_version() -> str:
     """Return a hash of the code that builds the table, so that other code builds it again."""
     digest = sha256()
-    for module in (pickled_frame, rows, deriving):
-        digest.update(Path(str(module.__file__)).read_bytes())
+    files = [Path(str(module.__file__)) for module in (rows, deriving)]
+    for path in [*sorted(Path(str(pickled_frame.__file__)).parent.glob("*.py")), *files]:
+        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
