@@ -29,15 +29,7 @@ _GATHERED_IDS = 50_000
 
 
 class LogFile(NamedTuple):
-    """A file of the change log.
-
-    Attributes
-    ----------
-    first, last
-        Numbers of the first and the last batch it holds; the same for a single batch.
-    path
-        Its path or URL.
-    """
+    """A file of the change log, with the numbers of its first and last batch."""
 
     first: int
     last: int
@@ -47,12 +39,7 @@ class LogFile(NamedTuple):
 class ChangeLog:
     """The versions of a collection's documents, or of those in one shard of it.
 
-    Parameters
-    ----------
-    files
-        The files of the lake that count.
-    collection
-        The collection.
+    Methods that read files raise :class:`~aind_etl.errors.DataError` if one is damaged.
     """
 
     def __init__(self, files: LiveFiles, collection: str) -> None:
@@ -64,18 +51,10 @@ class ChangeLog:
         return max((file.last for file in self.files()), default=0)
 
     def append(self, versions: pl.DataFrame) -> int:
-        """Append a batch of versions, which appears whole or not at all.
+        """Append a batch of versions, which appears whole or not at all; return its number.
 
-        Parameters
-        ----------
-        versions
-            Columns ``record_id``, ``document``, ``content_hash``, ``operation`` and
-            ``extracted_at``.
-
-        Returns
-        -------
-        int
-            The batch's number.
+        The columns are ``record_id``, ``document``, ``content_hash``, ``operation`` and
+        ``extracted_at``.
         """
         batch = self.last_batch() + 1
         rows = versions.with_columns(
@@ -104,25 +83,16 @@ class ChangeLog:
                     yield versions.filter(pl.col("batch_id") > after)
 
     def live_documents(self) -> pl.DataFrame:
-        """Return the documents that the source held when it was last read, by their hashes.
+        """Return the documents that the source held when it was last read.
 
-        Returns
-        -------
-        polars.DataFrame
-            Columns ``record_id``, ``content_hash`` and ``extracted_at``, one row per live document.
+        The columns are ``record_id``, ``content_hash`` and ``extracted_at``.
         """
         with self.reporting_damage():
             return current_versions(self.versions().select(LIVENESS_COLUMNS).collect())
 
     @contextmanager
     def reporting_damage(self) -> Iterator[None]:
-        """Read :meth:`versions` in a ``with`` block whose error names the damaged file.
-
-        Raises
-        ------
-        DataError
-            A file of the change log is damaged.
-        """
+        """Read :meth:`versions` in a ``with`` block whose error names the damaged file."""
         try:
             yield
         except (pa.ArrowException, pl.exceptions.PolarsError):
@@ -140,8 +110,7 @@ class ChangeLog:
         Raises
         ------
         DataError
-            Two files hold some of the same batches, and neither holds all of the other's; or a
-            file that must be read is damaged.
+            Two files hold some of the same batches, and neither holds all of the other's.
         """
         by_shard: dict[Shard, list[LogFile]] = {}
         for file in self._all_files().values():
@@ -245,17 +214,9 @@ def reading_log(path: "Location") -> Iterator[None]:
 
 
 def current_versions(versions: pl.DataFrame) -> pl.DataFrame:
-    """Return the live documents among all versions of some records.
+    """Return :meth:`ChangeLog.live_documents` among all versions of some records.
 
-    Parameters
-    ----------
-    versions
-        The columns :data:`LIVENESS_COLUMNS`.
-
-    Returns
-    -------
-    polars.DataFrame
-        As from :meth:`ChangeLog.live_documents`.
+    The versions have the columns :data:`LIVENESS_COLUMNS`.
     """
     return (
         versions.sort("batch_id")

@@ -25,18 +25,7 @@ def writer_options(rows: pl.DataFrame, schema: pa.Schema) -> dict[str, Any]:
 
     A column whose values repeat is written with a dictionary. In the others, integers and times
     are delta-encoded, texts are stored with their lengths apart, and everything else is plain.
-
-    Parameters
-    ----------
-    rows
-        The first rows of the file, with the columns of ``schema``.
-    schema
-        The file's schema.
-
-    Returns
-    -------
-    dict
-        ``compression``, ``compression_level``, ``use_dictionary`` and ``column_encoding``.
+    ``rows`` are the first rows of the file.
     """
     columns = [field.name for field in schema if not pa.types.is_boolean(field.type)]
     encodings = {

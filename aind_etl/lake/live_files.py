@@ -24,15 +24,7 @@ class ReshardedError(DataError):
 
 
 class LiveFiles:
-    """The files of the lake that count, for one shard or for the whole lake.
-
-    Parameters
-    ----------
-    storage
-        The lake's storage.
-    shard
-        The shard of a collection; :data:`UNSHARDED` for all of them.
-    """
+    """The files of the lake that count, for one shard or, if that is UNSHARDED, for all."""
 
     def __init__(self, storage: Storage, shard: Shard) -> None:
         self.storage = storage

@@ -34,17 +34,8 @@ _ROW_GROUP_BYTES = 16 << 20
 def wanted_shards(documents: int, present: int, most_documents: int) -> int:
     """Return the number of shards that a collection should have.
 
-    The present number is doubled or halved until the documents fit, so that each shard becomes
-    two, or two become one.
-
-    Parameters
-    ----------
-    documents
-        Number of documents.
-    present
-        Present number of shards.
-    most_documents
-        Number of documents that a shard may have.
+    The present number is doubled or halved until no shard has more than ``most_documents``, so
+    that each shard becomes two, or two become one.
     """
     of = present
     while documents > of * most_documents and of * 2 <= MOST_RANGES:
@@ -66,7 +57,7 @@ def plan_shards(lake: Lake, collection: str, documents: int | None, most_documen
     documents
         Number of documents in the source; None leaves the plan as it is.
     most_documents
-        Number of documents that a shard may have.
+        Largest number of documents in a shard.
     """
     planned = lake.layout(collection).planned_shards
     if documents is None:
@@ -78,14 +69,7 @@ def plan_shards(lake: Lake, collection: str, documents: int | None, most_documen
 
 
 def reshard_as_planned(lake: Lake, collection: str) -> None:
-    """Reshard a collection, unless this lake's shard is one of its shards already.
-
-    Parameters
-    ----------
-    lake
-        The lake for a shard.
-    collection
-        The collection.
+    """Reshard a collection, unless the shard of ``lake`` is one of its shards already.
 
     Raises
     ------
@@ -107,13 +91,6 @@ def reshard_as_planned(lake: Lake, collection: str) -> None:
 
 def reshard(lake: Lake, collection: str, of: int) -> None:
     """Divide a collection into ``of`` shards. An interrupted call can be repeated.
-
-    Parameters
-    ----------
-    lake, collection
-        The lake, and the collection.
-    of
-        The number of shards.
 
     Raises
     ------

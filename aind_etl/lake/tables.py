@@ -43,10 +43,7 @@ _COUNTED_FILES = 8
 class Tables:
     """The tables of the lake, for one shard or for the whole lake.
 
-    Parameters
-    ----------
-    files
-        The files of the lake that count.
+    Methods that read files raise :class:`~aind_etl.errors.DataError` if one is damaged.
     """
 
     def __init__(self, files: LiveFiles) -> None:
@@ -71,23 +68,11 @@ class Tables:
         return scan_files(files, table)
 
     def count_rows(self, table: Table, collection: str | None = None) -> int:
-        """Return the number of rows of a table, or of one collection's shard of it.
-
-        Raises
-        ------
-        DataError
-            A file is damaged.
-        """
+        """Return the number of rows of a table, or of one collection's shard of it."""
         return sum(self.rows_by_file(table, collection).values())
 
     def rows_by_file(self, table: Table, collection: str | None = None) -> dict["Location", int]:
-        """Return the number of rows of each of :meth:`files`, from the files' metadata.
-
-        Raises
-        ------
-        DataError
-            A file is damaged.
-        """
+        """Return the number of rows of each of :meth:`files`, from the files' metadata."""
         reading = reading_log if table is tables.DOCUMENTS else reading_table
 
         def count(path: "Location") -> int:
@@ -110,13 +95,7 @@ class Tables:
         return table if schema is None else with_further_columns(table, schema)
 
     def facts(self, table: Table) -> dict[str, str]:
-        """Return the metadata with which :meth:`replace_whole` wrote a table; empty if it did not.
-
-        Raises
-        ------
-        DataError
-            The file is damaged.
-        """
+        """Return the metadata from :meth:`replace_whole`; empty if the table has no file."""
         schema = self._written_schema(table)
         metadata = {} if schema is None else schema.metadata or {}
         return {
@@ -142,13 +121,7 @@ class Tables:
     def read_partition(
         self, table: Table, collection: str, month: str | None = None
     ) -> pl.DataFrame:
-        """Return one partition of a table, for this shard; empty if it does not exist.
-
-        Raises
-        ------
-        DataError
-            The file is damaged.
-        """
+        """Return one partition of a table, for this shard; empty if it does not exist."""
         name = self.partition(table, collection, month)
         if not self._storage.exists(name):
             return pl.DataFrame(schema=polars_schema(table))
@@ -157,20 +130,7 @@ class Tables:
             return scan_files([path], table).collect()
 
     def months_holding(self, table: Table, collection: str, records: pl.DataFrame) -> set[str]:
-        """Return the session months of the partitions that have rows of some records.
-
-        Parameters
-        ----------
-        table, collection
-            The table, and the collection.
-        records
-            Column ``record_id``.
-
-        Raises
-        ------
-        DataError
-            A file is damaged.
-        """
+        """Return the session months of the partitions that have rows of some ``record_id``."""
         files = self.files(table, collection)
         if not files:
             return set()
@@ -254,21 +214,9 @@ class Tables:
         return write_parquet(self._storage, name, table, [merged.sort(table.key)])
 
     def replace_whole(self, table: Table, rows: pl.DataFrame, facts: Mapping[str, str]) -> bool:
-        """Replace a table that is one file.
+        """Replace a table that is one file, with metadata; return whether it was written.
 
-        Parameters
-        ----------
-        table
-            The table, with every column of the rows.
-        rows
-            All of its rows.
-        facts
-            Metadata, for :meth:`facts`.
-
-        Returns
-        -------
-        bool
-            Whether a file was written.
+        The table has every column of the rows.
         """
         name = single_file(table)
         return write_parquet(self._storage, name, table, [rows.sort(table.key)], facts)

@@ -66,7 +66,7 @@ class Storage(Protocol):
         Returns
         -------
         bool
-            False if the file already has this content; it is left as it is.
+            False if the file already has this content and was left as it is.
 
         Raises
         ------
@@ -98,16 +98,7 @@ class Storage(Protocol):
     def lock(
         self, name: str, purpose: str, *, wait_seconds: float = 0
     ) -> AbstractContextManager[None]:
-        """Hold a lock that does not outlast the process that holds it.
-
-        Parameters
-        ----------
-        name
-            The lock's name.
-        purpose
-            What is locked, for the error message.
-        wait_seconds
-            How long to wait for the lock.
+        """Hold a lock that does not outlast its process; the error says what its purpose is.
 
         Raises
         ------

@@ -16,10 +16,7 @@ REFUSED = 1
 def main(arguments: Sequence[str]) -> int:
     """Read a pickled frame from standard input, and write its columns to standard output.
 
-    Parameters
-    ----------
-    arguments
-        The largest address space in bytes, and the longest time of the processor in seconds.
+    The arguments are the limits of its address space in bytes and of its CPU time in seconds.
     """
     memory_bytes, cpu_seconds = map(int, arguments)
     for limit, most in (
