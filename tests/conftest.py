@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import object_store
 import pytest
@@ -142,13 +143,19 @@ def endpoint(_endpoint_address: str, tmp_path_factory: pytest.TempPathFactory) -
         yield _endpoint_address
 
 
+@pytest.fixture
+def quick_folder() -> Iterator[Path]:
+    """Return a folder in memory, if there can be one, for tests that write thousands of files."""
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        yield Path(folder)
+
+
 @pytest.fixture(params=["disk", "object store"])
-def places(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Places:
+def places(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Places:
     """Return places for lakes of each kind in turn: what a lake promises, it promises on both."""
     if request.param == "disk":
-        return OnDisk(tmp_path / "places")
+        return OnDisk(request.getfixturevalue("quick_folder"))
     request.getfixturevalue("endpoint")
     # Whoever is killed in a test need not be waited for.
     monkeypatch.setattr(locks, "CLOCKS_DIFFER_SECONDS", -locks.LEASE_SECONDS)

@@ -1,6 +1,7 @@
 """The lake: its files, their readers, and what is rewritten."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -247,8 +248,9 @@ def test_only_the_partitions_of_a_changed_record_are_rewritten(
     before = data_files_of(sample_lake.storage.root)
     changed = next(one for one in documents if "analysis_results" in one)
     changed["analysis_results"]["log_likelihood"] -= 1.0
-    write_dump(tmp_path / "dump", documents)
-    assert load(tmp_path / "dump", sample_lake).refreshes[MAIN].flattened == 1
+    dump = shutil.copytree(sample_dump, tmp_path / "dump")
+    write_dump(dump, documents)
+    assert load(dump, sample_lake).refreshes[MAIN].flattened == 1
     after = data_files_of(sample_lake.storage.root)
     month = changed["session_date"][:7]
     assert {name for name in before if before[name] != after[name]} == {
@@ -266,15 +268,15 @@ def test_a_record_whose_month_changes_moves_to_another_partition(
     moved = next(one for one in documents if "analysis_results" in one)
     old_month = moved["session_date"][:7]
     moved["session_date"] = "1999-12-31"
-    write_dump(tmp_path / "dump", documents)
-    load(tmp_path / "dump", sample_lake)
+    dump = shutil.copytree(sample_dump, tmp_path / "dump")
+    write_dump(dump, documents)
+    load(dump, sample_lake)
     for table in (tables.ANALYSES, tables.FIT_PARAMETERS):
         there = sample_lake.tables.read_partition(table, MAIN, "1999-12")
         assert there["record_id"].unique().to_list() == [moved["_id"]]
         left = sample_lake.tables.read_partition(table, MAIN, old_month)
         assert moved["_id"] not in left["record_id"].to_list()
-    new = loaded_lake(tmp_path / "dump", tmp_path / "new")
-    assert_same(contents_of(sample_lake), contents_of(new))
+    assert_same(contents_of(sample_lake), contents_of(loaded_lake(dump, tmp_path / "new")))
 
 
 def test_a_partition_that_loses_its_last_row_disappears_with_its_folder(
