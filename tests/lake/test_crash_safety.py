@@ -348,22 +348,24 @@ def test_a_run_repairs_what_a_process_killed_at_any_moment_left(
 
 
 def test_the_command_killed_and_repeated_makes_the_same_lake_and_warehouse(
-    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    few: list[JsonDocument], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
+    write_dump(tmp_path / "dump", few)
+    expected = loaded_lake(tmp_path / "dump", tmp_path / "undisturbed")
     lake = Lake(tmp_path / "lake")
     command = [
         *(sys.executable, "-c", "from aind_etl.cli import main; main()"),
-        *("run", "--no-results", "--source", str(built.source), "--lake", str(lake)),
+        *("run", "--no-results", "--source", str(tmp_path / "dump"), "--lake", str(lake)),
     ]
-    assert kill_once(command, lake.storage.root, 40)
+    assert kill_once(command, lake.storage.root, 12)
     assert not (lake.storage.root / "warehouse.duckdb").exists()
     subprocess.run(command, check=True, capture_output=True)
-    assert_same(contents_of(lake), contents_of(built.lake))
+    assert_same(contents_of(lake), contents_of(expected))
     with connect(lake.storage.root / "warehouse.duckdb") as connection:
         for table in (tables.DOCUMENTS, tables.ANALYSES, tables.ATTRIBUTES):
             found = connection.execute(f"SELECT count(*) FROM {table.name}").fetchone()
-            assert found == (built.lake.tables.count_rows(table),)
+            assert found == (expected.tables.count_rows(table),)
     with dg.DagsterInstance.get() as instance:
         statuses = [run.status for run in instance.get_runs()]
     assert statuses.count(dg.DagsterRunStatus.FAILURE) == 1, "the one that was killed"
