@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from aind_etl.lake.storage.protocol import Location
 
 LIVENESS_COLUMNS = ("record_id", "content_hash", "operation", "batch_id", "extracted_at")
-"""The columns of the change log that tell which documents are live; not the documents."""
+"""The columns of the change log that determine which documents are live."""
 _BATCHES = re.compile(r"(\d{10,})(?:-(\d{10,}))?\.parquet$")
 _GATHERED_IDS = 50_000
 
@@ -71,7 +71,7 @@ class ChangeLog:
         if not files:
             return pl.LazyFrame(schema=polars_schema(tables.DOCUMENTS))
         versions = scan_files([file.path for file in files], tables.DOCUMENTS)
-        # Only a compacted file can hold earlier ones besides.
+        # Only a compacted file can also hold earlier versions.
         is_mixed = any(file.first <= after for file in files)
         return versions.filter(pl.col("batch_id") > after) if is_mixed else versions
 

@@ -209,9 +209,9 @@ class Lake:
                 layout = Layout() if self.shard == UNSHARDED else self.layout(collection)
             if layout.shards != self.shard.of:
                 raise ReshardedError(
-                    f"The collection {collection!r} of {self} lies in {layout.shards} shards, and "
-                    f"this run is for one of {self.shard.of}: it was resharded meanwhile. Run "
-                    "again; the sensor asks for the present shards by itself."
+                    f"The collection {collection!r} of {self} has {layout.shards} shards, and this "
+                    f"run is for one of {self.shard.of}: it was resharded meanwhile. Run again; "
+                    "the sensor requests runs for the present shards by itself."
                 )
             yield
 

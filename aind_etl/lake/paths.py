@@ -31,7 +31,7 @@ _OWN_NAME = re.compile(r"(part(-\d+-of-\d+)?|(\d+-of-\d+-)?\d{10,}(-\d{10,})?)\.
 
 
 def is_own_file(name: str) -> bool:
-    """Return whether a file is one of a table or of the change log; others may lie beside them."""
+    """Return whether a file belongs to a table or the change log, by its name."""
     return _OWN_NAME.fullmatch(name.rsplit("/", 1)[-1]) is not None
 
 

@@ -82,9 +82,9 @@ def reshard_as_planned(lake: Lake, collection: str) -> None:
         return
     if layout.planned_shards != of:
         raise DataError(
-            f"The collection {collection!r} of {lake} is to lie in {layout.planned_shards} shards, "
-            f"and this run is for one of {of}: the number was changed since it was asked for. Run "
-            "again for the present shards; the sensor does so by itself."
+            f"The collection {collection!r} of {lake} is to have {layout.planned_shards} shards, "
+            f"and this run is for one of {of}: the plan has changed since it was requested. Run "
+            "again for the planned shards; the sensor does so by itself."
         )
     reshard(lake, collection, of)
 

@@ -95,7 +95,7 @@ def parse_layout(content: bytes | None) -> Layout | None:
     try:
         return None if content is None else Layout.model_validate_json(content)
     except ValidationError:
-        return None  # The files of the change log tell the layout.
+        return None  # The layout is derived from the files of the change log.
 
 
 def parse_state(collection: str, content: bytes | None) -> CollectionState:

@@ -24,7 +24,7 @@ _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
-_NOTHING_RUN = "Nothing of it was run; have it written again by pandas."
+_NOTHING_RUN = "Nothing in it was run; write it again with pandas."
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from aind_etl.results.store import ResultStore
 
 _FRAME, _INVESTIGATORS = "df_sessions.pkl", "mouse_pi_mapping.json"
-_NAMES_KEPT = "Until it is one, the principal investigators known before stay."
+_NAMES_KEPT = "Until it is valid, the known principal investigators are kept."
 # The key in the table's metadata of the fingerprint of what it was built from.
 _BUILT_FROM = "made_from"
 
@@ -117,7 +117,7 @@ def refresh_sessions(
             return _kept(
                 lake,
                 f"There is no session table at {address}.",
-                "Nothing need be done: everything else works without it. If it lies elsewhere, set "
+                "No action is needed: everything else works without it. If it is elsewhere, set "
                 "AIND_ETL_SESSION_TABLE to its address.",
             )
         unread = f"This session table cannot be read: {address}. {problem.message}"
@@ -163,8 +163,8 @@ def _table_and_rows(
         frame = pl.read_parquet(io.BytesIO(content))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise DataError(
-            f"It is no parquet file that can be read ({first_line(error)}). Its publishers have "
-            "to write it again."
+            f"It is not a readable parquet file ({first_line(error)}). Its publishers have to "
+            "write it again."
         ) from None
     return session_rows(frame, [(name,) for name in frame.columns])
 
@@ -182,7 +182,7 @@ def investigator_names(content: bytes) -> dict[str, str]:
     try:
         found = orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        raise DataError(f"{_INVESTIGATORS} is no JSON ({error}). {_NAMES_KEPT}") from None
+        raise DataError(f"{_INVESTIGATORS} is not JSON ({error}). {_NAMES_KEPT}") from None
     if isinstance(found, list) and all(isinstance(mouse, dict) for mouse in found):
         found = {
             mouse.get("subject_id"): mouse.get("PI")
@@ -191,7 +191,7 @@ def investigator_names(content: bytes) -> dict[str, str]:
         }
     if not isinstance(found, dict):
         raise DataError(
-            f"{_INVESTIGATORS} is no list of objects with subject_id and PI. {_NAMES_KEPT}"
+            f"{_INVESTIGATORS} is not a list of objects with subject_id and PI. {_NAMES_KEPT}"
         )
     return {str(subject): name for subject, name in found.items() if isinstance(name, str)}
 
@@ -245,8 +245,8 @@ def _kept(
 ) -> SessionsReport:
     """Return the report of a table that stays although the session table cannot be read."""
     rows = lake.tables.count_rows(tables.SESSIONS)
-    stays = f"The {rows:,} sessions known before stay." if rows else "No sessions are known."
-    return _unchanged(lake, f"{reason} {stays} {advice}".rstrip(), is_refused=is_refused)
+    kept = f"The {rows:,} known sessions are kept." if rows else "No sessions are known."
+    return _unchanged(lake, f"{reason} {kept} {advice}".rstrip(), is_refused=is_refused)
 
 
 @cache

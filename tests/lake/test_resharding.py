@@ -333,10 +333,10 @@ def test_of_runs_for_several_shards_that_start_together_one_reshards_and_all_con
 
 
 def test_a_run_for_a_shard_that_no_longer_exists_is_refused(divided: Lake) -> None:
-    with pytest.raises(DataError, match="lies in 4 shards, and this run is for one of 1"):
+    with pytest.raises(DataError, match="has 4 shards, and this run is for one of 1"):
         divided.lock(MAIN).__enter__()
     for stale in (divided, divided.for_shard(Shard(1, 2))):
-        with pytest.raises(DataError, match="is to lie in 4 shards, and this run is for one of"):
+        with pytest.raises(DataError, match="is to have 4 shards, and this run is for one of"):
             reshard_as_planned(stale, MAIN)
     second, third = (divided.for_shard(Shard(number, 4)) for number in (2, 3))
     with (

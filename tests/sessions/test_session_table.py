@@ -289,7 +289,7 @@ def test_without_a_session_table_the_table_is_empty_and_the_report_says_so(
     report = refresh(lake, store)
     assert (report.rows, report.changed) == (0, False)
     assert "There is no session table at s3://aind-behavior-data/" in report.note
-    assert "Nothing need be done" in report.note
+    assert "No action is needed" in report.note
     assert not report.is_refused
     path = tmp_path / "warehouse.duckdb"
     build_warehouse(lake, path)
@@ -329,7 +329,7 @@ def test_a_file_that_cannot_be_read_leaves_the_table_as_it_is(
         path.write_bytes(damage(good))
         report = refresh(filled, store, location)
         assert (report.is_refused, report.changed) == (True, False)
-        assert "The 24 sessions known before stay." in report.note
+        assert "The 24 known sessions are kept." in report.note
         assert sessions_of(filled).equals(before)
     path.write_bytes(good)
     assert refresh(filled, store, location).note == ""
@@ -378,7 +378,7 @@ def test_a_table_too_large_for_its_limits_is_refused(lake: Lake, store: ResultSt
     limits = ReadingLimits(memory_bytes=200 << 20)
     report = refresh_sessions(lake, store, location=PICKLE, limits=limits)
     assert report.rows == 0
-    assert "Nothing of it was run" in report.note
+    assert "Nothing in it was run" in report.note
 
 
 @pytest.mark.slow
@@ -657,7 +657,7 @@ def test_a_wrong_answer_of_the_endpoint_leaves_the_table_as_it_is(
     for fault, words in (
         (error(403, "AccessDenied"), "cannot be read"),
         (error(404, "NoSuchKey"), "There is no session table"),
-        (Fault(200, PAGE), "was refused. It is no pickle"),
+        (Fault(200, PAGE), "was refused. It is not a pickle"),
         (Fault(200, b""), "cannot be read"),
     ):
         endpoint.faults = lambda path, _times, fault=fault: fault if FRAME in path else None

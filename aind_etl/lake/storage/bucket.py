@@ -83,7 +83,7 @@ class Bucket:
         self._display_name = name or f"The lake {url}"
         if not place.strip("/"):
             raise ConfigurationError(
-                f"The lake {url!r} names no bucket. Expected is something like s3://bucket/lake."
+                f"The lake {url!r} names no bucket. An address is like s3://bucket/lake."
             )
         try:
             get_filesystem_class(scheme)
@@ -98,8 +98,8 @@ class Bucket:
             self._is_s3 = hasattr(self._store, "call_s3")
         except (ImportError, ValueError) as error:
             raise ConfigurationError(
-                f"The lake {url!r} lies on a store that cannot be opened here: {error}. Known are "
-                "a folder and s3://bucket/prefix; others need their fsspec package installed."
+                f"The lake {url!r} is on a store that cannot be opened here: {error}. Supported "
+                "are a folder and s3://bucket/prefix; others need their fsspec package installed."
             ) from None
 
     def facts(self, name: str) -> ObjectFacts | None:

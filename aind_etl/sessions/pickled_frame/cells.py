@@ -136,7 +136,7 @@ def as_text(value: object) -> str:
 
 
 def as_plain(value: object) -> object:  # noqa: PLR0911 - one for each kind
-    """Return a value as Python has it; None for everything that stands for a missing value.
+    """Return a value as Python has it; None for every kind of missing value.
 
     Raises
     ------

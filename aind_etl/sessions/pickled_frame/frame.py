@@ -45,7 +45,7 @@ def read_frame(content: bytes) -> pa.Table:
         repeats itself without end.
     """
     if not content.startswith(pickle.PROTO):
-        raise RefusedError(f"It is no pickle: it begins with {content[:_SHOWN_BYTES]!r}.")
+        raise RefusedError(f"It is not a pickle: it begins with {content[:_SHOWN_BYTES]!r}.")
     try:
         frame = Unpickler(io.BytesIO(content)).load()
         return _table(frame, ColumnReader(max(len(content), _MOST_VALUES)))
@@ -55,7 +55,7 @@ def read_frame(content: bytes) -> pa.Table:
         raise RefusedError("It is nested deeper than a table can be.") from None
     except Exception as error:  # noqa: BLE001 - a pickle can fail in any way its writer likes
         reason = " ".join(str(error).split())[:_SHOWN_CHARACTERS]
-        raise RefusedError(f"It is damaged, or no pickled frame ({reason}).") from None
+        raise RefusedError(f"It is damaged, or not a pickled frame ({reason}).") from None
 
 
 def _table(frame: object, reader: ColumnReader) -> pa.Table:
