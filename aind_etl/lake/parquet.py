@@ -38,23 +38,8 @@ def write_parquet(  # noqa: PLR0913 - what is written, and where
 ) -> bool:
     """Write a table's file from portions of its rows; one portion at a time is in memory.
 
-    Parameters
-    ----------
-    storage, name
-        The lake's storage, and the file's name in it.
-    table
-        The table, which has the file's columns.
-    portions
-        The rows.
-    metadata
-        Metadata of the file's schema.
-    replace
-        Whether an existing file may be replaced.
-
-    Returns
-    -------
-    bool
-        False if the file already has this content; it is left as it is.
+    ``metadata`` is added to the file's schema. ``replace`` and the result are as for
+    :meth:`~aind_etl.lake.storage.protocol.Storage.write`.
     """
     schema = arrow_schema(table)
     if metadata is not None:

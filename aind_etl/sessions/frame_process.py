@@ -29,17 +29,7 @@ _NOTHING_RUN = "Nothing in it was run; write it again with pandas."
 
 @dataclass(frozen=True, slots=True)
 class ReadingLimits:
-    """What the process that reads a pickle may use.
-
-    Attributes
-    ----------
-    memory_bytes
-        Its address space.
-    cpu_seconds
-        Its time on the processor.
-    wall_seconds
-        Its time on the clock.
-    """
+    """The address space of the process that reads a pickle, and its time on CPU and clock."""
 
     memory_bytes: int = 3 << 29
     cpu_seconds: int = 60

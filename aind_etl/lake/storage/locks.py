@@ -46,15 +46,7 @@ def refuse_reentry(name: str, purpose: str) -> Iterator[None]:
 
 
 class Lease:
-    """A lock on an object store: a small file that names its holder and the time it ends.
-
-    Attributes
-    ----------
-    name
-        The file's name.
-    holder
-        The process that holds the lease, as last read.
-    """
+    """A lock on an object store: a small file that names its holder and the time it ends."""
 
     def __init__(self, bucket: "Bucket", name: str) -> None:
         self.name = name

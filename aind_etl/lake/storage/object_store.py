@@ -122,7 +122,7 @@ class ObjectStorage(Bucket):
         *,
         replacing: ObjectFacts | None,
     ) -> bool:
-        """Write a local file of any size, unless the object was replaced meanwhile.
+        """Write a local file of any size with metadata, unless the object has changed meanwhile.
 
         Parameters
         ----------
@@ -131,14 +131,14 @@ class ObjectStorage(Bucket):
         source
             The local file.
         metadata
-            The metadata that :meth:`facts` returns.
+            The metadata that :meth:`facts` will return.
         replacing
             The present object, from :meth:`facts`; None where there is none.
 
         Returns
         -------
         bool
-            False if the object was replaced meanwhile; nothing is written then.
+            False if the object has changed; nothing is written then.
         """
         self._check_leases()
         with source.open("rb") as file:

@@ -23,31 +23,24 @@ class Storage(Protocol):
     @property
     def root(self) -> "Location":
         """The folder or prefix of all files."""
-        ...
 
     def path(self, name: str) -> "Location":
         """Return the path or URL of a file, for libraries that read it themselves."""
-        ...
 
     def files(self, folder: str, suffix: str) -> list[str]:
         """Return the names of the files anywhere below ``folder`` that end with ``suffix``."""
-        ...
 
     def sizes(self, folder: str, suffix: str) -> dict[str, int]:
         """Return the size in bytes of each of :meth:`files`, by name."""
-        ...
 
     def marks(self, folder: str, suffix: str) -> dict[str, str]:
         """Return a text for each of :meth:`files`, by name, that changes with the content."""
-        ...
 
     def exists(self, name: str) -> bool:
         """Return whether a file exists."""
-        ...
 
     def read(self, name: str) -> bytes | None:
         """Return a file's content, or None if it does not exist."""
-        ...
 
     def write(
         self, name: str, write_content: Callable[[BinaryIO], object], *, replace: bool = True
@@ -73,27 +66,21 @@ class Storage(Protocol):
         DataError
             The file exists and may not be replaced, or another process wrote it meanwhile.
         """
-        ...
 
     def update(self, name: str, change: Callable[[bytes | None], bytes]) -> None:
         """Replace a small file by what ``change`` returns for its content."""
-        ...
 
     def remove(self, name: str) -> bool:
         """Remove a file if it exists; return whether it did."""
-        ...
 
     def file_system(self) -> "AbstractFileSystem | None":
         """Return the file system that DuckDB reads the files through; None for a local disk."""
-        ...
 
     def scratch(self, name: str) -> AbstractContextManager[Path]:
         """Create an empty folder on a local disk for the duration of a ``with`` block."""
-        ...
 
     def clear_staging(self, *scratch: str) -> None:
         """Remove partial files of killed runs, and these scratch folders, which are unused."""
-        ...
 
     def lock(
         self, name: str, purpose: str, *, wait_seconds: float = 0
@@ -105,4 +92,3 @@ class Storage(Protocol):
         DataError
             Another process holds the lock.
         """
-        ...

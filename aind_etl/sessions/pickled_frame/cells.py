@@ -45,13 +45,7 @@ class ColumnReader:
         self._left = most_values
 
     def read(self, values: Any) -> pa.Array:  # noqa: ANN401 - an array of numpy or arrow
-        """Return values as a column of arrow.
-
-        Raises
-        ------
-        RefusedError
-            There is a value that no table has, or there are too many nested ones.
-        """
+        """Return values as a column of arrow; refuse those that no table has."""
         if isinstance(values, pa.ChunkedArray):
             values = values.combine_chunks()
         if isinstance(values, pa.Array):
@@ -136,13 +130,7 @@ def as_text(value: object) -> str:
 
 
 def as_plain(value: object) -> object:  # noqa: PLR0911 - one for each kind
-    """Return a value as Python has it; None for every kind of missing value.
-
-    Raises
-    ------
-    RefusedError
-        It is a record that no cell has.
-    """
+    """Return a value as Python has it; None for every kind of missing value."""
     if isinstance(value, str) and not value.isascii():
         # Half of a surrogate pair, which no column can hold, is escaped.
         return value.encode(errors="backslashreplace").decode()

@@ -153,13 +153,7 @@ class Unpickler(pickle.Unpickler):
 
 
 def expect(value: object, *names: str) -> Record:
-    """Return a record if it has one of these names, or any name where none are given.
-
-    Raises
-    ------
-    RefusedError
-        It is no such record.
-    """
+    """Return a record of one of these names, or of any where none are given; refuse others."""
     if not isinstance(value, Record) or (names and value.name not in names):
         found = value.name if isinstance(value, Record) else type(value).__name__
         wanted = " or ".join(names) or "an array"
