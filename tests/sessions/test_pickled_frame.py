@@ -156,11 +156,7 @@ def test_times_of_pandas_before_1_5_are_read_as_nanoseconds() -> None:
 def test_numbers_too_large_for_a_column_become_text() -> None:
     frame = pd.DataFrame({"a": pd.Series([2**70, 1, None], dtype=object)})
     assert columns_of(read_frame(pickle.dumps(frame)))['["a"]'] == [str(2**70), "1", None]
-
-
-def test_an_empty_frame_has_no_rows() -> None:
-    frame = pd.DataFrame({"a": [], "b": pd.Series([], dtype=object)})
-    assert read_frame(pickle.dumps(frame)).num_rows == 0
+    assert read_frame(pickle.dumps(frame.head(0))).num_rows == 0
 
 
 # --- what is refused ------------------------------------------------------------------------
