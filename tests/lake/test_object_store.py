@@ -302,7 +302,7 @@ def test_a_second_load_writes_nothing(sample_dump: Path, lake_url: str) -> None:
 def test_a_run_requests_the_row_count_of_each_file_of_its_shard_once(
     sample_dump: Path, url: str, tmp_path: Path
 ) -> None:
-    write_dump(tmp_path, read_dump(sample_dump)[:12])
+    write_dump(tmp_path, [one for one in read_dump(sample_dump) if "processing" in one][:12])
     lake = loaded_lake(tmp_path, url)
     reshard(lake, MAIN, 2)
     table = tables.INPUT_ASSETS
