@@ -293,7 +293,7 @@ def test_without_the_store_the_copy_is_read_and_its_age_said(
         assert version_read(url) == "first"
     (said,) = {record.message for record in caplog.records}
     assert f"The store of the warehouse {url} cannot find 'warehouse.duckdb'" in said
-    assert "Meanwhile the copy of it is read that was built" in said
+    assert "Reading the local copy, built" in said
     assert said.endswith("d ago.")
     assert len(caplog.records) == 1, "it is not asked again, nor said again, at once"
 

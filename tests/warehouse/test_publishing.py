@@ -123,7 +123,7 @@ def test_documents_come_into_the_warehouse_with_their_analyses_and_never_before(
 
 def test_the_first_warehouse_is_not_published_either(sample_lake, tmp_path):
     twice(sample_lake)
-    with pytest.raises(ChecksFailedError, match="there is none there yet"):
+    with pytest.raises(ChecksFailedError, match="none exists yet"):
         publish_warehouse(sample_lake, tmp_path / "new.duckdb", max_lost_share=0.2)
     assert not (tmp_path / "new.duckdb").exists()
 

@@ -74,7 +74,7 @@ def test_a_snapshot_is_never_overwritten(
     take_snapshot(warehouse, "paper")
     before = analyses(warehouse, "paper")
     publish_fewer(lake, warehouse, built, tmp_path)
-    with pytest.raises(ConfigurationError, match="There is a snapshot 'paper' already"):
+    with pytest.raises(ConfigurationError, match="The snapshot 'paper' already exists"):
         take_snapshot(warehouse, "paper")
     assert analyses(warehouse, "paper") == before
     take_snapshot(warehouse, "revised")
