@@ -21,7 +21,7 @@ from aind_etl.lake.change_log import LogFile, read_log_file
 from aind_etl.lake.parquet import write_parquet
 
 if TYPE_CHECKING:
-    from aind_etl.lake.storage.local import Location
+    from aind_etl.lake.storage.protocol import Location
 
 # Readers gain nothing if a larger file is rewritten.
 _LARGE_BYTES = 4 << 20

@@ -14,7 +14,7 @@ from aind_etl.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from aind_etl.lake import Lake
-    from aind_etl.lake.storage.local import Location
+    from aind_etl.lake.storage.protocol import Location
 
 FILE_NAME = "datapackage.json"
 _TYPES = {

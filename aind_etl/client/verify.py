@@ -30,7 +30,7 @@ from aind_etl.warehouse.connection import connect, register_filesystem
 from aind_etl.warehouse.sql_files import Kind, read_sql_files
 
 if TYPE_CHECKING:
-    from aind_etl.lake.storage.local import Location
+    from aind_etl.lake.storage.protocol import Location
 
 _EXAMPLES = 5
 _KEY = ("record_id", "process_index")

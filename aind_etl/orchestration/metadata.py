@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from matplotlib.axes import Axes
 
-    from aind_etl.lake.storage.local import Location
+    from aind_etl.lake.storage.protocol import Location
     from aind_etl.results import Figure
 
 _log = logging.getLogger(__name__)
