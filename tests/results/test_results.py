@@ -88,7 +88,7 @@ def store_at(place: Endpoint | Path, concurrency: int = 16) -> ResultStore:
         else {"results_root": "s3://", "s3_endpoint_url": place.url}
     )
     store = open_result_store(load_settings(**where, s3_concurrency=concurrency))
-    store._first_wait = 0.002
+    store._retries.first_wait_seconds = 0.002
     return store
 
 
@@ -556,7 +556,7 @@ def test_each_record_ends_loaded_or_rejected_whatever_the_store_answers(
     ]
     assert (report.loaded, report.rejected, report.unreachable) == (3, 4, 5)
     for row in rows_of(few.lake, tables.REJECTED_RESULTS).iter_rows(named=True):
-        assert row["message"].endswith(("again.", "another content."))
+        assert row["message"].endswith(("again.", "again when its content changes."))
 
     endpoint.forget()
     _, report = few.refresh(place=endpoint)
@@ -648,7 +648,7 @@ def test_an_address_of_a_whole_bucket_is_not_listed_to_its_end(
     outcomes = few.outcomes()
     status, message = outcomes.pop(few.documents[0]["_id"])
     assert status == "too_many_files"
-    assert "Expected is the folder of one record" in message
+    assert "expected the folder of one record" in message
     assert set(outcomes.values()) == {("loaded", None)}
 
 
@@ -662,7 +662,7 @@ def test_a_file_name_that_is_not_utf_8_is_shown_escaped(few: Few):
 def test_a_store_that_answers_nothing_ends_the_run_with_a_sentence(few: Few):
     settings = load_settings(results_root="s3://", s3_endpoint_url="http://127.0.0.1:9")
     store = open_result_store(settings.model_copy(update={"s3_concurrency": 2}))
-    store._first_wait = 0.001
+    store._retries.first_wait_seconds = 0.001
     with store, pytest.raises(SourceError, match=r"127\.0\.0\.1 does not answer .*--no-results"):
         refresh_result_files(few.lake, store, MAIN)
 
@@ -702,12 +702,12 @@ def test_a_store_of_which_no_answer_comes_is_soon_asked_no_more(few: Few):
     with a_listener_that_hangs_up() as (url, connections):
         settings = load_settings(results_root="s3://", s3_endpoint_url=url, s3_concurrency=4)
         store = open_result_store(settings)
-        store._longest_silence = 0.0
+        store._retries.longest_silence_seconds = 0.0
         with store, pytest.raises(SourceError, match=r"cannot be reached .* --no-results") as told:
             refresh_result_files(few.lake, store, MAIN)
     # Not a round of attempts for each folder, and not even for each request under way.
     assert connections[0] <= 2 * settings.s3_concurrency
-    assert "the next run goes on from there" in str(told.value)
+    assert "the next run continues from there" in str(told.value)
     few.refresh()
     assert set(few.outcomes().values()) == {("loaded", None)}
 
@@ -720,7 +720,8 @@ def test_no_error_tells_with_what_a_file_was_asked_for(few: Few, monkeypatch: py
     request = FileRequest(few.documents[0]["s3_location"], RESULT_JSON, 100)
     with a_listener_that_hangs_up() as (url, _):
         store = open_result_store(load_settings(results_root="s3://", s3_endpoint_url=url))
-        store._first_wait, store._longest_silence = 0.002, 100.0
+        store._retries.first_wait_seconds = 0.002
+        store._retries.longest_silence_seconds = 100.0
         with store:
             (answer,) = store.read_files([request])
     assert answer.problem is not None
@@ -736,7 +737,7 @@ def test_one_file_that_never_comes_does_not_keep_the_others_away(
     few, endpoint = faulty
     endpoint.faults = on_file(few, 0, Fault(cut=True))
     with store_at(endpoint) as store:
-        store._longest_silence = 0.0
+        store._retries.longest_silence_seconds = 0.0
         refresh_result_files(few.lake, store, MAIN)
         refresh_trials(few.lake, store, MAIN)
     assert few.outcomes()[few.documents[0]["_id"]] == ("rejected", "unreachable")
@@ -894,7 +895,9 @@ def test_a_folder_that_stands_in_must_be_there(tmp_path: Path):
 
 
 def test_a_root_of_another_kind_is_refused():
-    with pytest.raises(ConfigurationError, match="'ftp://somewhere'; a folder or an s3://"):
+    with pytest.raises(
+        ConfigurationError, match="'ftp://somewhere'; expected a folder or an s3://"
+    ):
         open_result_store(load_settings(results_root="ftp://somewhere"))
 
 
