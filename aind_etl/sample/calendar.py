@@ -1,8 +1,7 @@
 """The calendar: the subjects, and the days of their sessions.
 
 The first sessions are scripted, so that even the smallest worlds show every oddity; the others are
-drawn. Behaviour is simulated in :mod:`aind_etl.sample.sessions`, and analyses are scheduled in
-:mod:`aind_etl.sample.runs`.
+drawn at random.
 """
 
 from collections import Counter
@@ -18,7 +17,7 @@ from aind_etl.sample.dispositions import Disposition, drifting_dispositions
 
 
 class Stream(IntEnum):
-    """Independent sources of randomness, so that one part of the world cannot disturb another."""
+    """Independent random streams, so that one part of the world does not change another."""
 
     SUBJECTS = 0
     BEHAVIOUR = 1
@@ -33,26 +32,16 @@ class Stream(IntEnum):
 
 
 def random_generator(seed: int, stream: Stream, index: int) -> np.random.Generator:
-    """Return the source of randomness of one thing of the world.
-
-    Parameters
-    ----------
-    seed
-        Seed of the world.
-    stream
-        What the randomness is for.
-    index
-        The thing's number: of a subject, a session, a document.
-    """
+    """Return the generator of one subject, session or document of a world."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(stream, index)))
 
 
 FEWEST_TRIALS = 50
-"""A session with fewer valid trials is not fitted."""
+"""Sessions with fewer valid trials are not fitted."""
 
 
 class Script(IntEnum):
-    """The scripted sessions, each of which shows some oddity of the documents."""
+    """The scripted sessions, each of which shows an oddity of the documents."""
 
     NWB_NAME_WITHOUT_TIME = 0
     REFITTED_WITHOUT_CROSS_VALIDATION = 1
@@ -115,53 +104,32 @@ _TOO_SHORT = {
 
 @dataclass(frozen=True)
 class Subject:
-    """A mouse.
-
-    Parameters
-    ----------
-    subject_id
-        Six digits.
-    true_agent
-        Alias of the agent that makes its choices.
-    investigator
-        Who is responsible for it.
-    """
+    """A mouse."""
 
     subject_id: str
+    # Alias of the agent that makes its choices.
     true_agent: str
     investigator: str
 
 
 @dataclass(frozen=True)
 class SessionPlan:
-    """A session before it happens.
+    """A session before it happens."""
 
-    Parameters
-    ----------
-    index
-        The session's number in the world, from 0.
-    subject
-        The subject.
-    began
-        When it began, in the rig's local time.
-    valid_trials
-        How many trials the subject will not ignore.
-    disposition
-        The subject's parameters on that day.
-    is_only_one_of_its_day
-        Whether the subject had no other session on that day.
-    """
-
+    # The session's number in the world, from 0.
     index: int
     subject: Subject
+    # In the rig's local time.
     began: datetime
+    # Number of trials that the subject will not ignore.
     valid_trials: int
+    # The subject's parameters on that day.
     disposition: Disposition
     is_only_one_of_its_day: bool
 
     @property
     def script(self) -> Script | None:
-        """What the session was scripted to show; None where it was drawn."""
+        """The oddity that the session was scripted to show; None if it was drawn."""
         return Script(self.index) if self.index < len(Script) else None
 
     @property
@@ -181,8 +149,7 @@ _TRUE_AGENTS = {
 _INVESTIGATORS = ("Ada Fontana", "Bruno Okafor", "Chiara Lindqvist", "Dev Marchetti", "Ewa Sato")
 _FIRST_SUBJECT_ID, _SUBJECT_ID_STEP = 652_000, 61
 _SESSIONS_OF_A_SUBJECT = (20, 60)
-# Subjects start in three waves, of which the first is the largest. Each wave: its share, the
-# first and last day a subject starts.
+# Subjects start in three waves: the share of subjects, the first and the last day of a start.
 _WAVES = (
     (0.62, datetime.fromisoformat("2023-10-02"), datetime.fromisoformat("2024-12-01")),
     (0.16, datetime.fromisoformat("2024-12-02"), datetime.fromisoformat("2025-05-31")),
@@ -212,7 +179,7 @@ def _draw_valid_trials(random: np.random.Generator, *, too_short: bool) -> int:
 
 
 def _draw_days(random: np.random.Generator) -> list[datetime]:
-    """Return when the sessions of a subject began: a training of weeks to months."""
+    """Return when the sessions of a subject began: over weeks to months."""
     wave = int(random.choice(len(_WAVES), p=[share for share, _, _ in _WAVES]))
     _, first, last = _WAVES[wave]
     day = first + timedelta(days=int(random.integers((last - first).days)))
@@ -230,15 +197,7 @@ def _draw_days(random: np.random.Generator) -> list[datetime]:
 
 
 def plan_sessions(seed: int) -> Iterator[SessionPlan]:
-    """Yield the sessions of the world, subject by subject, without end.
-
-    A session does not depend on how many follow it.
-
-    Parameters
-    ----------
-    seed
-        Seed of the world.
-    """
+    """Yield the sessions of the world subject by subject, without end."""
     index = 0
     for number in count():
         subject, random = _make_subject(number, seed)
