@@ -52,10 +52,13 @@ MOST_FILES = 10_000
 class ResultStore:
     """The result folders by their ``s3://`` addresses, for use in a ``with`` block.
 
+    Listing and reading raise a :class:`SourceError` if the store does not answer at all. Single
+    folders and files that cannot be read are returned with a :class:`Problem`.
+
     Parameters
     ----------
     backend
-        Where they lie.
+        The place that holds the folders.
     concurrency
         Largest number of concurrent requests.
     """
@@ -75,23 +78,11 @@ class ResultStore:
         return self._backend.name
 
     def list_folders(self, locations: Sequence[str]) -> Iterator[FolderListing]:
-        """Yield the listing of each folder as it arrives.
-
-        Raises
-        ------
-        SourceError
-            The store does not answer at all.
-        """
+        """Yield the listing of each folder as it arrives."""
         return self._answers(locations, self._list_folder)
 
     def find_file(self, location: str, name: str) -> FolderListing:
-        """Return the listing of one file of a folder, without listing the others.
-
-        Raises
-        ------
-        SourceError
-            The store does not answer at all.
-        """
+        """Return the listing of one file of a folder, without listing the others."""
         # Names that begin with all but the last letter, up to the name itself.
         bounds = (name[:-1], f"{name}\0")
 
@@ -103,13 +94,7 @@ class ResultStore:
         return listing
 
     def read_files(self, requests: Sequence[FileRequest]) -> Iterator[FileContent]:
-        """Yield the content of each file as it arrives.
-
-        Raises
-        ------
-        SourceError
-            The store does not answer at all.
-        """
+        """Yield the content of each file as it arrives."""
         return self._answers(requests, self._read_file, lambda request: request.size_bytes)
 
     def list_everything(self, home: str, most_pages: int) -> pl.DataFrame | None:
@@ -122,11 +107,6 @@ class ResultStore:
         polars.DataFrame or None
             As :func:`files_frame`; None if there are more than ``most_pages`` pages, or if they
             cannot be listed.
-
-        Raises
-        ------
-        SourceError
-            The store does not answer at all.
         """
         pages = [files_frame(home, [])]
 

@@ -1,7 +1,7 @@
 """Rows of the trial tables, from parsed result files."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from aind_etl.contract import Table, tables
+from aind_etl.contract import tables
 from aind_etl.contract.schemas import polars_schema
 from aind_etl.results.records import KEY
 from aind_etl.results.result_json import ResultError, Trials
@@ -30,7 +30,15 @@ class ResultRecord:
     etag: str | None
 
 
-RECORD_COLUMNS = tuple(ResultRecord.__dataclass_fields__)
+RECORD_SCHEMA = {
+    "record_id": pl.String(),
+    "process_index": pl.Int16(),
+    "session_month": pl.String(),
+    "n_trials": pl.Int32(),
+    "source_file": pl.String(),
+    "etag": pl.String(),
+}
+_IDENTITY = ("record_id", "process_index", "session_month")
 
 
 @dataclass
@@ -96,7 +104,8 @@ def trial_rows(records: list[ResultRecord], trials: list[Trials]) -> pl.DataFram
         ]
         columns[name] = np.concatenate(values) if values else np.empty(0)
     rows = pl.DataFrame(columns).with_columns(pl.exclude("trial").fill_nan(None))
-    return pl.concat([_repeated(_identities(records), lengths), rows], how="horizontal")
+    identities = _record_rows(records).select(_IDENTITY)
+    return pl.concat([_repeated(identities, lengths), rows], how="horizontal")
 
 
 def other_rows(records: list[ResultRecord], trials: list[Trials]) -> pl.DataFrame:
@@ -108,12 +117,14 @@ def other_rows(records: list[ResultRecord], trials: list[Trials]) -> pl.DataFram
         for position, row in enumerate(values)
     ]
     lengths = [len(row) for *_, row in parts]
-    names = _frame(
-        tables.OTHER_LATENTS,
-        name=[name for _, name, _, _ in parts],
-        position=[position for _, _, position, _ in parts],
+    identities = (
+        _record_rows([record for record, *_ in parts])
+        .select(_IDENTITY)
+        .with_columns(
+            pl.Series("name", [name for _, name, _, _ in parts], pl.String),
+            pl.Series("position", [position for _, _, position, _ in parts], pl.Int16),
+        )
     )
-    identities = pl.concat([_identities([part[0] for part in parts]), names], how="horizontal")
     values = pl.DataFrame(
         {
             "trial": _ordinals(lengths),
@@ -127,48 +138,25 @@ def latent_rows(
     records: list[ResultRecord], trials: list[Trials], extracted_at: datetime
 ) -> pl.DataFrame:
     """Return the rows of `analyses_latents`, one per record."""
-    rows = _frame(
-        tables.ANALYSES_LATENTS,
-        n_trials=[one.n_trials for one in trials],
-        q_value_spread=[one.q_value_spread for one in trials],
-        source_file=[record.source_file for record in records],
-        etag=[record.etag for record in records],
-    )
-    return pl.concat([_identities(records), rows], how="horizontal").with_columns(
-        extracted_at=pl.lit(extracted_at)
+    return _record_rows(records).with_columns(
+        pl.Series("n_trials", [one.n_trials for one in trials], pl.Int32),
+        pl.Series("q_value_spread", [one.q_value_spread for one in trials], pl.Float64),
+        extracted_at=pl.lit(extracted_at),
     )
 
 
 def rejected_rows(results: ParsedResults, checked_at: datetime) -> pl.DataFrame:
     """Return the rows of `rejected_results`, one per record."""
-    records = [record for record, *_ in results.rejected]
-    rows = _frame(
-        tables.REJECTED_RESULTS,
-        source_file=[record.source_file for record in records],
-        etag=[record.etag for record in records],
-        reason=[reason for _, reason, _, _ in results.rejected],
-        path=[path for _, _, path, _ in results.rejected],
-        message=[message for *_, message in results.rejected],
-    )
-    return pl.concat([_identities(records), rows], how="horizontal").with_columns(
+    schema = {"reason": pl.String, "path": pl.String, "message": pl.String}
+    reasons = pl.DataFrame([why for _, *why in results.rejected], schema=schema, orient="row")
+    records = _record_rows([record for record, *_ in results.rejected])
+    return pl.concat([records, reasons], how="horizontal").with_columns(
         checked_at=pl.lit(checked_at)
     )
 
 
-def _identities(records: list[ResultRecord]) -> pl.DataFrame:
-    """Return the key and month of each record."""
-    return _frame(
-        tables.TRIALS,
-        record_id=[record.record_id for record in records],
-        process_index=[record.process_index for record in records],
-        session_month=[record.session_month for record in records],
-    )
-
-
-def _frame(table: Table, **columns: Sequence[object]) -> pl.DataFrame:
-    """Return columns with their types in a table, texts where it does not have them."""
-    schema = polars_schema(table)
-    return pl.DataFrame(columns, schema={name: schema.get(name, pl.String()) for name in columns})
+def _record_rows(records: list[ResultRecord]) -> pl.DataFrame:
+    return pl.DataFrame(records, schema=RECORD_SCHEMA)
 
 
 def _repeated(rows: pl.DataFrame, times: list[int]) -> pl.DataFrame:

@@ -23,7 +23,7 @@ from aind_etl.results.records import KEY, remove_gone, scan_analyses
 from aind_etl.results.result_json import read_document, read_result
 from aind_etl.results.store import ResultStore
 from aind_etl.results.trial_rows import (
-    RECORD_COLUMNS,
+    RECORD_SCHEMA,
     ParsedResults,
     ResultRecord,
     latent_rows,
@@ -320,7 +320,7 @@ def _read_documents(
 
 
 def _record(row: dict[str, object]) -> ResultRecord:
-    return ResultRecord(**{name: row[name] for name in RECORD_COLUMNS})  # type: ignore[arg-type]
+    return ResultRecord(**{name: row[name] for name in RECORD_SCHEMA})  # type: ignore[arg-type]
 
 
 # --- writing --------------------------------------------------------------------------------

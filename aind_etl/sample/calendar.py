@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import IntEnum
+from enum import Enum, IntEnum
 from itertools import count
 
 import numpy as np
@@ -40,61 +40,39 @@ FEWEST_TRIALS = 50
 """Sessions with fewer valid trials are not fitted."""
 
 
-class Script(IntEnum):
-    """The scripted sessions, each of which shows an oddity of the documents."""
+class Script(Enum):
+    """The scripted sessions, each of which shows an oddity of the documents.
 
-    NWB_NAME_WITHOUT_TIME = 0
-    REFITTED_WITHOUT_CROSS_VALIDATION = 1
-    TOO_SHORT_FOR_PROTOTYPE = 2
-    FAILED_FITS = 3
-    TWO_FOLDS = 4
-    FIRST_OF_TWO_ON_A_DAY = 5
-    SECOND_OF_TWO_ON_A_DAY = 6
-    PREFIXED_AND_UNSUFFIXED_NWB_NAMES = 7
-    REFITTED_AFTER_MORE_THAN_A_YEAR = 8
-    NO_CROSS_VALIDATION = 9
-    UNREADABLE_NWB_NAME = 10
-    UNKNOWN_PROTOTYPE_FIELDS = 11
-    BOTH_FORMATS_UNTRIMMED = 12
-    BOTH_FORMATS = 13
-    PREDECESSOR_COLLECTION = 14
-    TOO_SHORT_FOR_BOTH_FORMATS = 15
-    EARLIEST_FRAMEWORK = 16
-    LISTED_OUTPUTS = 17
-    TWO_PROCESSES = 18
-    TOO_SHORT_FOR_FRAMEWORK = 19
-    MISSING_OUTPUTS = 20
-    ZONED_TIMES = 21
-    REFITTED_BY_FRAMEWORK = 22
-    UNKNOWN_FRAMEWORK_FIELDS = 23
+    The values are the number of the subject and the start of the session.
+    """
+
+    NWB_NAME_WITHOUT_TIME = 0, "2023-10-04T10:39:12"
+    REFITTED_WITHOUT_CROSS_VALIDATION = 0, "2023-12-12T10:21:45"
+    TOO_SHORT_FOR_PROTOTYPE = 0, "2024-01-15T10:44:03"
+    FAILED_FITS = 0, "2024-03-05T10:32:50"
+    TWO_FOLDS = 1, "2024-06-11T08:55:31"
+    FIRST_OF_TWO_ON_A_DAY = 1, "2024-06-12T09:02:17"
+    SECOND_OF_TWO_ON_A_DAY = 1, "2024-06-12T14:11:58"
+    PREFIXED_AND_UNSUFFIXED_NWB_NAMES = 1, "2024-06-14T09:07:40"
+    REFITTED_AFTER_MORE_THAN_A_YEAR = 2, "2024-10-24T16:28:19"
+    NO_CROSS_VALIDATION = 2, "2024-11-20T16:40:26"
+    UNREADABLE_NWB_NAME = 2, "2024-11-21T16:35:09"
+    UNKNOWN_PROTOTYPE_FIELDS = 2, "2025-02-12T16:51:37"
+    BOTH_FORMATS_UNTRIMMED = 3, "2025-03-21T13:14:22"
+    BOTH_FORMATS = 3, "2025-03-24T13:05:48"
+    PREDECESSOR_COLLECTION = 3, "2025-04-02T13:22:01"
+    TOO_SHORT_FOR_BOTH_FORMATS = 3, "2025-04-03T13:10:33"
+    EARLIEST_FRAMEWORK = 4, "2025-07-08T11:48:54"
+    LISTED_OUTPUTS = 4, "2025-07-28T11:59:06"
+    TWO_PROCESSES = 4, "2025-08-14T11:40:29"
+    TOO_SHORT_FOR_FRAMEWORK = 4, "2025-09-02T11:53:13"
+    MISSING_OUTPUTS = 5, "2026-01-26T15:30:55"
+    ZONED_TIMES = 5, "2026-02-03T15:26:38"
+    REFITTED_BY_FRAMEWORK = 5, "2026-03-10T15:33:11"
+    UNKNOWN_FRAMEWORK_FIELDS = 5, "2026-04-15T15:19:47"
 
 
-_SCRIPT: dict[Script, tuple[int, str]] = {
-    Script.NWB_NAME_WITHOUT_TIME: (0, "2023-10-04T10:39:12"),
-    Script.REFITTED_WITHOUT_CROSS_VALIDATION: (0, "2023-12-12T10:21:45"),
-    Script.TOO_SHORT_FOR_PROTOTYPE: (0, "2024-01-15T10:44:03"),
-    Script.FAILED_FITS: (0, "2024-03-05T10:32:50"),
-    Script.TWO_FOLDS: (1, "2024-06-11T08:55:31"),
-    Script.FIRST_OF_TWO_ON_A_DAY: (1, "2024-06-12T09:02:17"),
-    Script.SECOND_OF_TWO_ON_A_DAY: (1, "2024-06-12T14:11:58"),
-    Script.PREFIXED_AND_UNSUFFIXED_NWB_NAMES: (1, "2024-06-14T09:07:40"),
-    Script.REFITTED_AFTER_MORE_THAN_A_YEAR: (2, "2024-10-24T16:28:19"),
-    Script.NO_CROSS_VALIDATION: (2, "2024-11-20T16:40:26"),
-    Script.UNREADABLE_NWB_NAME: (2, "2024-11-21T16:35:09"),
-    Script.UNKNOWN_PROTOTYPE_FIELDS: (2, "2025-02-12T16:51:37"),
-    Script.BOTH_FORMATS_UNTRIMMED: (3, "2025-03-21T13:14:22"),
-    Script.BOTH_FORMATS: (3, "2025-03-24T13:05:48"),
-    Script.PREDECESSOR_COLLECTION: (3, "2025-04-02T13:22:01"),
-    Script.TOO_SHORT_FOR_BOTH_FORMATS: (3, "2025-04-03T13:10:33"),
-    Script.EARLIEST_FRAMEWORK: (4, "2025-07-08T11:48:54"),
-    Script.LISTED_OUTPUTS: (4, "2025-07-28T11:59:06"),
-    Script.TWO_PROCESSES: (4, "2025-08-14T11:40:29"),
-    Script.TOO_SHORT_FOR_FRAMEWORK: (4, "2025-09-02T11:53:13"),
-    Script.MISSING_OUTPUTS: (5, "2026-01-26T15:30:55"),
-    Script.ZONED_TIMES: (5, "2026-02-03T15:26:38"),
-    Script.REFITTED_BY_FRAMEWORK: (5, "2026-03-10T15:33:11"),
-    Script.UNKNOWN_FRAMEWORK_FIELDS: (5, "2026-04-15T15:19:47"),
-}
+_SCRIPTS = tuple(Script)
 _TOO_SHORT = {
     Script.TOO_SHORT_FOR_PROTOTYPE,
     Script.TOO_SHORT_FOR_BOTH_FORMATS,
@@ -130,7 +108,7 @@ class SessionPlan:
     @property
     def script(self) -> Script | None:
         """The oddity that the session was scripted to show; None if it was drawn."""
-        return Script(self.index) if self.index < len(Script) else None
+        return _SCRIPTS[self.index] if self.index < len(_SCRIPTS) else None
 
     @property
     def is_too_short(self) -> bool:
@@ -201,14 +179,13 @@ def plan_sessions(seed: int) -> Iterator[SessionPlan]:
     index = 0
     for number in count():
         subject, random = _make_subject(number, seed)
-        scripts = [script for script, (owner, _) in _SCRIPT.items() if owner == number]
-        days = [datetime.fromisoformat(_SCRIPT[script][1]) for script in scripts]
-        days = days or _draw_days(random)
+        scripted = [script.value[1] for script in Script if script.value[0] == number]
+        days = list(map(datetime.fromisoformat, scripted)) or _draw_days(random)
         sessions_of_day = Counter(began.date() for began in days)
         dispositions = drifting_dispositions(random, len(days))
         for began, disposition in zip(days, dispositions, strict=True):
             by_chance = bool(random.random() < _TOO_SHORT_SHARE)
-            too_short = index in _TOO_SHORT if index < len(Script) else by_chance
+            too_short = _SCRIPTS[index] in _TOO_SHORT if index < len(_SCRIPTS) else by_chance
             yield SessionPlan(
                 index=index,
                 subject=subject,

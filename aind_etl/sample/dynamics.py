@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aind_etl.sample.agents import Family
+from aind_etl.sample.dispositions import PLAUSIBLE
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
@@ -41,7 +42,7 @@ class Dynamics(ABC):
     Parameters
     ----------
     parameters
-        Values of every parameter of the family, each [rows, candidates].
+        Values of every parameter of all families, each [rows, candidates].
     """
 
     def __init__(self, parameters: Parameters) -> None:
@@ -243,25 +244,11 @@ class _CompareToThreshold(Dynamics):
         }
 
 
-_KERNEL_NAMES = ("choice_kernel_relative_weight", "choice_kernel_step_size", "biasL")
-_Q_LEARNING_NAMES = ("learn_rate_rew", "learn_rate_unrew", "forget_rate_unchosen", *_KERNEL_NAMES)
-_FAMILIES: Mapping[Family, tuple[type[Dynamics], tuple[str, ...]]] = {
-    Family.SOFTMAX_Q_LEARNING: (
-        _SoftmaxQLearning,
-        (*_Q_LEARNING_NAMES, "softmax_inverse_temperature"),
-    ),
-    Family.EPSILON_GREEDY_Q_LEARNING: (
-        _EpsilonGreedyQLearning,
-        (*_Q_LEARNING_NAMES, "epsilon"),
-    ),
-    Family.LOSS_COUNTING: (
-        _LossCounting,
-        ("loss_count_threshold_mean", "loss_count_threshold_std", *_KERNEL_NAMES),
-    ),
-    Family.COMPARE_TO_THRESHOLD: (
-        _CompareToThreshold,
-        ("learn_rate", "threshold", "softmax_inverse_temperature", *_KERNEL_NAMES),
-    ),
+_FAMILIES: Mapping[Family, type[Dynamics]] = {
+    Family.SOFTMAX_Q_LEARNING: _SoftmaxQLearning,
+    Family.EPSILON_GREEDY_Q_LEARNING: _EpsilonGreedyQLearning,
+    Family.LOSS_COUNTING: _LossCounting,
+    Family.COMPARE_TO_THRESHOLD: _CompareToThreshold,
 }
 _SHARED_LEARN_RATE = {"learn_rate_rew": "learn_rate", "learn_rate_unrew": "learn_rate"}
 
@@ -272,14 +259,13 @@ def start_agents(family: Family, rows: Sequence[Parameters]) -> Dynamics:
     A parameter that a row's agent does not have is neutral: no forgetting, no choice kernel;
     a single learning rate applies to rewarded and unrewarded trials.
     """
-    implementation, names = _FAMILIES[family]
     neutral = np.zeros_like(rows[0]["biasL"])
-    return implementation(
+    return _FAMILIES[family](
         {
             name: np.stack(
                 [row.get(name, row.get(_SHARED_LEARN_RATE.get(name, ""), neutral)) for row in rows]
             )
-            for name in names
+            for name in PLAUSIBLE
         }
     )
 
