@@ -51,7 +51,7 @@ from aind_etl.results import (
     trials,
 )
 from aind_etl.results import store as results_store
-from aind_etl.results.folders import FileRequest
+from aind_etl.results.folders import LARGEST_FILE_BYTES, FileRequest
 from aind_etl.results.store import ResultStore
 from aind_etl.settings import load_settings
 from aind_etl.warehouse.build import run_checks
@@ -637,12 +637,12 @@ def test_the_wait_that_a_store_asks_for_is_kept(
 
 
 @pytest.mark.slow
-def test_a_file_of_200_megabytes_is_not_read(few: Few):
+def test_a_file_larger_than_the_limit_is_not_read(few: Few):
     with few.result(0).open("wb") as file:
-        file.truncate(200_000_000)
+        file.truncate(LARGEST_FILE_BYTES + 1)
     with endpoint_before(few.folder / "results") as endpoint:
-        # Another one has become as large since it was listed.
-        endpoint.faults = on_file(few, 1, Fault(body=bytes(200_000_000)))
+        # Another one has grown since it was listed.
+        endpoint.faults = on_file(few, 1, Fault(body=bytes(LARGEST_FILE_BYTES + 1)))
         few.refresh(place=endpoint)
         asked = [path for _, path in endpoint.requests if few.documents[0]["_id"] in path]
     outcomes = few.outcomes()

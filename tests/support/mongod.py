@@ -8,7 +8,6 @@ import hashlib
 import os
 import platform
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from ports import free_port, wait_for_port
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
@@ -191,10 +191,8 @@ def running_mongod(program: Program, folder: Path, *arguments: str) -> Iterator[
     """
     data = folder / "data"
     data.mkdir(parents=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    # Where the tests are killed, the server must not be left behind.
+    port = free_port()
+    # If the tests are killed, the server must end too.
     setpriv = shutil.which("setpriv")
     command = [setpriv, "--pdeathsig", "TERM"] if setpriv else []
     command += [str(program.path), "--dbpath", str(data), "--port", str(port)]
@@ -210,7 +208,9 @@ def running_mongod(program: Program, folder: Path, *arguments: str) -> Iterator[
             stderr=subprocess.STDOUT,
         )
         try:
-            _await_port(process, port, log)
+            if not wait_for_port(port, process, _START_SECONDS):
+                last = (log.read_text(errors="replace").strip().splitlines() or ["empty log"])[-1]
+                raise NoMongodError(f"mongod does not start: {last[:500]}")
             yield port
         finally:
             process.terminate()
@@ -219,20 +219,6 @@ def running_mongod(program: Program, folder: Path, *arguments: str) -> Iterator[
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-def _await_port(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
-    give_up = time.monotonic() + _START_SECONDS
-    while time.monotonic() < give_up:
-        if process.poll() is not None:
-            break
-        try:
-            with socket.create_connection(("127.0.0.1", port), timeout=1):
-                return
-        except OSError:
-            time.sleep(0.05)
-    last = (log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
-    raise NoMongodError(f"mongod does not start: {last[:500]}")
 
 
 def make_primary(port: int) -> None:

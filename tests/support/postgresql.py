@@ -3,13 +3,14 @@
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from ports import free_port
 
 _START_SECONDS = "60"
 
@@ -65,9 +66,7 @@ def running_postgresql(
         password.write_bytes(password_file.read_bytes())
         owner = _not_root(folder, password)
         data, log = folder / "data", folder / "log"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
+        port = free_port()
 
         def run(program: str, *arguments: str) -> None:
             try:

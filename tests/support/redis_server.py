@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ports import free_port
+
 _START_SECONDS = 30
 
 
@@ -45,9 +47,7 @@ class RedisServer:
     """
 
     def __init__(self, program: str, folder: Path, *arguments: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self._folder = folder
         self._command = [program, "--port", str(self.port), "--bind", "127.0.0.1", *arguments]
         self._command += ["--dir", str(folder)]
