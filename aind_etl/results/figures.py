@@ -123,10 +123,6 @@ def download_figures(
 
     Parameters
     ----------
-    store
-        The store of the result folders.
-    figures
-        The figures, from :func:`choose_figures`.
     folder
         The target; it is created if necessary.
     progress

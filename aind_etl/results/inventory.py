@@ -108,12 +108,8 @@ def refresh_result_files(  # noqa: PLR0913 - clock, limits and progress have def
 
     Parameters
     ----------
-    lake, store, collection
-        The lake to update, the store of the result folders, and the collection.
     now
         The clock.
-    limits
-        How long folders are checked again.
     progress
         Called with the number of folders listed since the last call.
     expect

@@ -36,8 +36,6 @@ def remove_gone(
 
     Parameters
     ----------
-    lake, collection
-        The tables' lake and collection.
     records
         The records that exist, with ``session_month``.
     index

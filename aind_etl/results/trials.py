@@ -50,14 +50,11 @@ class TrialsReport:
 
     Attributes
     ----------
-    read
-        Number of result files requested.
-    loaded
-        Number of records whose trials were read.
-    rejected
-        Number of records whose result file is not valid.
-    unreachable
-        Number of records whose result file could not be read; the next run retries it.
+    read, size_bytes
+        Number of result files requested, and their size.
+    loaded, rejected, unreachable
+        Number of records whose trials were read, whose result file is not valid, and whose result
+        file could not be read, which the next run retries.
     without_result
         Number of successful analyses that have no result file.
     removed
@@ -65,8 +62,6 @@ class TrialsReport:
         result file now.
     rows
         Number of rows of `trials` read.
-    size_bytes
-        Size of the files read.
     partitions_written
         Number of files of the lake written or removed.
     """
@@ -98,8 +93,6 @@ def refresh_trials(  # noqa: PLR0913 - clock and progress have defaults
 
     Parameters
     ----------
-    lake, store, collection
-        The lake to update, the store of the result folders, and the collection.
     now
         The clock.
     progress

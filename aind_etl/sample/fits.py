@@ -167,9 +167,8 @@ def _draw_rows(request: FitRequest, seed: int) -> Iterator[_Row]:
     for alias in sorted(request.aliases):
         agent = CATALOGUE[alias]
         iterations = int(random.integers(12, 140))
-        evaluations = 16 * agent.k_model * (iterations + 1) + int(random.integers(5, 60)) * (
-            agent.k_model + 1
-        )
+        polishing = int(random.integers(5, 60))
+        evaluations = 16 * agent.k_model * (iterations + 1) + polishing * (agent.k_model + 1)
         yield _Row(
             session=request.session,
             agent=agent,

@@ -7,8 +7,9 @@ columns as the public reader returns them and the asset in Code Ocean.
 """
 
 import json
+import pickle
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 from zoneinfo import ZoneInfo
@@ -65,7 +66,7 @@ class SessionTable:
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._subjects: dict[str, Subject] = {}
-        self._sessions_of: Counter[str] = Counter()
+        self._n_sessions: Counter[str] = Counter()
         self._keys: list[tuple[str, str, int]] = []
         self._rows: list[_Row] = []
         self._in_database: list[dict[str, object]] = []
@@ -75,10 +76,10 @@ class SessionTable:
         plan = session.plan
         subject = plan.subject
         self._subjects[subject.subject_id] = subject
-        self._sessions_of[subject.subject_id] += 1
-        number = self._sessions_of[subject.subject_id]
+        self._n_sessions[subject.subject_id] += 1
+        number = self._n_sessions[subject.subject_id]
         random = random_generator(self._seed, Stream.SESSION_TABLE, plan.index)
-        row = dict(self._row(session, number, random))
+        row = self._row(session, number, random)
         day = plan.began.date().isoformat()
         if plan.script is Script.NWB_NAME_WITHOUT_TIME:
             # In the first years the files of a day were numbered, and some were saved twice.
@@ -92,8 +93,6 @@ class SessionTable:
     def pickled(self) -> bytes:
         """Return ``df_sessions.pkl``: the table as a pickled frame of pandas."""
         # Imported here: a world without result folders does not need pandas.
-        import pickle  # noqa: PLC0415
-
         import pandas as pd  # noqa: PLC0415
 
         labels = _labels(self._rows)
@@ -121,11 +120,10 @@ class SessionTable:
         """Return the session table of the behaviour database."""
         import pandas as pd  # noqa: PLC0415 - as above
 
-        names = _labels(self._in_database)
-        order = [*_FIRST_COLUMNS, *(name for name in names if name not in _FIRST_COLUMNS)]
+        names = dict.fromkeys((*_FIRST_COLUMNS, *_labels(self._in_database)))
         # The public reader appends the sessions that only Code Ocean has.
         rows = sorted(self._in_database, key=lambda row: "rig" not in row)
-        return pd.DataFrame({name: _series([row.get(name) for row in rows]) for name in order})
+        return pd.DataFrame({name: _series([row.get(name) for row in rows]) for name in names})
 
     def investigators(self) -> bytes:
         """Return ``mouse_pi_mapping.json``: each subject's investigator."""
@@ -135,16 +133,13 @@ class SessionTable:
         ]
         return json.dumps(mice).encode()
 
-    def _row(
-        self, session: Session, number: int, random: np.random.Generator
-    ) -> Iterator[tuple[_Labels, object]]:
-        rewards = int(session.rewarded.sum())
-        for name, value in _metadata(session, number, random).items():
-            yield ("metadata", name), value
-        for name, value in self._training(session, number, random).items():
-            yield ("auto_train", name), value
-        for name, value in _performance(session, rewards, random).items():
-            yield ("session_stats", name), value
+    def _row(self, session: Session, number: int, random: np.random.Generator) -> _Row:
+        columns = {
+            "metadata": _metadata(session, number, random),
+            "auto_train": self._training(session, number, random),
+            "session_stats": _performance(session, random),
+        }
+        return {(kind, name): value for kind in columns for name, value in columns[kind].items()}
 
     def _training(
         self, session: Session, number: int, random: np.random.Generator
@@ -287,8 +282,9 @@ def _metadata(session: Session, number: int, random: np.random.Generator) -> dic
     }
 
 
-def _performance(session: Session, rewards: int, random: np.random.Generator) -> dict[str, object]:
+def _performance(session: Session, random: np.random.Generator) -> dict[str, object]:
     finished, ignored = session.n_trials, session.n_ignored
+    rewards = int(session.rewarded.sum())
     total = finished + ignored
     autowater = int(random.integers(0, 6))
     rate = finished / total

@@ -155,30 +155,25 @@ def _request(session: Session, runs: Sequence[Run]) -> FitRequest:
 class _CollectionWriter:
     """Files of documents, one per collection and format."""
 
-    _ENCODERS: Mapping[str, Callable[[Document], bytes]] = {
-        "jsonl": lambda document: orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE),
-        "bson": bson.encode,
-    }
-
     def __init__(
         self, directory: Path, collections: Sequence[str], formats: Sequence[str], stack: ExitStack
     ) -> None:
         self.documents: Counter[str] = Counter(dict.fromkeys(collections, 0))
         self.size_in_bytes = 0
+        self._formats = formats
         self._files = {
             (collection, name): stack.enter_context((directory / f"{collection}.{name}").open("wb"))
             for collection in collections
             for name in formats
         }
-        self._formats = tuple(formats)
 
     def write(self, collection: str, document: Document) -> None:
         """Append a document to the files of its collection."""
         self.documents[collection] += 1
         for name in self._formats:
-            encoded = self._ENCODERS[name](document)
-            self._files[collection, name].write(encoded)
-            self.size_in_bytes += len(encoded)
+            is_bson = name == "bson"
+            encoded = bson.encode(document) if is_bson else orjson.dumps(document) + b"\n"
+            self.size_in_bytes += self._files[collection, name].write(encoded)
 
 
 def write_world(  # noqa: PLR0913 - each says something different of the world
