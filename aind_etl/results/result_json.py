@@ -254,8 +254,7 @@ def _wrong_type(error: msgspec.ValidationError, root: str = "") -> ResultError:
 def _trials(fit: _Fit, path: str) -> Trials:
     settings = fit.fit_settings or _Settings()
     latents = fit.fitted_latent_variables
-    choices, rewards = settings.fit_choice_history, settings.fit_reward_history
-    if not latents and choices is None:
+    if not latents and settings.fit_choice_history is None:
         raise ResultError(
             "no_trials",
             f"{path}fitted_latent_variables",
@@ -266,14 +265,7 @@ def _trials(fit: _Fit, path: str) -> Trials:
         for name, values in (latents or {}).items()
     }
     n_trials = _count_trials(fit, variables)
-    columns: dict[str, FloatArray] = {}
-    for name, history in (("choice", choices), ("reward", rewards)):
-        if history is not None:
-            place = f"{path}fit_settings.fit_{name}_history"
-            values = np.array([history], dtype=np.float64)
-            _check_length(values, n_trials, n_trials, place)
-            _check_0_or_1(values[0], place)
-            columns[name] = _padded(values[0], n_trials)
+    columns = _history_columns(settings, n_trials, path)
     others = {}
     for name, values in variables.items():
         place = f"{path}fitted_latent_variables.{name}"
@@ -297,6 +289,19 @@ def _trials(fit: _Fit, path: str) -> Trials:
             predicted = np.where(columns["choice"] == 0, columns["q_left"], columns["q_right"])
             columns["rpe"] = columns["reward"] - predicted
     return Trials(n_trials, columns, others, spread)
+
+
+def _history_columns(settings: _Settings, n_trials: int, path: str) -> dict[str, FloatArray]:
+    columns = {}
+    for name in ("choice", "reward"):
+        history = getattr(settings, f"fit_{name}_history")
+        if history is not None:
+            place = f"{path}fit_settings.fit_{name}_history"
+            values = np.array([history], dtype=np.float64)
+            _check_length(values, n_trials, n_trials, place)
+            _check_0_or_1(values, place)
+            columns[name] = _padded(values[0], n_trials)
+    return columns
 
 
 def _as_array(values: Sequence[Any], path: str) -> FloatArray:

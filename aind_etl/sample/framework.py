@@ -285,12 +285,12 @@ def framework_records(
     ]
     for position, alias in enumerate(run.aliases):
         # The worker's list of inputs grew from job to job; the job's own input is the last.
-        repeats = position + 1 if accumulates else 1
+        inputs = [*inherited, *[asset] * (position + 1 if accumulates else 1)]
         code = make_code(
             url="https://codeocean.allenneuraldynamics.org/capsule/4544861",
             name=None if accumulates else _PROCESS,
             version=commit,
-            inputs=[*inherited, *[asset] * repeats],
+            inputs=inputs,
             parameters=_parameters(CATALOGUE[alias], run, len(inherited)),
         )
         if run.began >= _COMMIT_HASH_SINCE:

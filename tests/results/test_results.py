@@ -36,6 +36,7 @@ from worlds import (
     write_dump,
 )
 
+from aind_etl import results
 from aind_etl.contract import tables
 from aind_etl.errors import ConfigurationError, SourceError
 from aind_etl.lake import Lake
@@ -88,15 +89,18 @@ def endpoint(sample_results: Path) -> Iterator[Endpoint]:
         yield endpoint
 
 
-def store_at(place: Endpoint | Path, concurrency: int = 16) -> ResultStore:
-    """Return the store of an endpoint or a folder; waits between attempts are short."""
+def store_at(
+    place: Endpoint | Path | str, concurrency: int = 16, silence: float = 20.0
+) -> ResultStore:
+    """Return the store of an endpoint, a folder or a URL; waits between attempts are short."""
     where = (
         {"results_root": str(place)}
         if isinstance(place, Path)
-        else {"results_root": "s3://", "s3_endpoint_url": place.url}
+        else {"results_root": "s3://", "s3_endpoint_url": getattr(place, "url", place)}
     )
     store = open_result_store(load_settings(**where, s3_concurrency=concurrency))
     store._retries.first_wait_seconds = 0.001
+    store._retries.longest_silence_seconds = silence
     return store
 
 
@@ -135,6 +139,10 @@ def with_results(
     endpoint.forget()
     refresh_results(lake, endpoint)
     return lake
+
+
+def test_every_public_name_exists():
+    assert [name for name in results.__all__ if not hasattr(results, name)] == []
 
 
 # --- the whole sample -------------------------------------------------------------------------
@@ -695,11 +703,7 @@ def test_a_file_name_that_is_not_utf_8_is_shown_escaped(few: Few):
 
 
 def test_a_store_that_does_not_answer_ends_the_run_with_advice(few: Few):
-    settings = load_settings(
-        results_root="s3://", s3_endpoint_url="http://127.0.0.1:9", s3_concurrency=2
-    )
-    store = open_result_store(settings)
-    store._retries.first_wait_seconds = 0.001
+    store = store_at("http://127.0.0.1:9", concurrency=2)
     with store, pytest.raises(SourceError, match=r"127\.0\.0\.1 does not answer .*--no-results"):
         refresh_result_files(few.lake, store, MAIN)
 
@@ -737,14 +741,12 @@ def a_listener_that_hangs_up() -> Iterator[tuple[str, list[int]]]:
 
 def test_a_silent_store_is_soon_given_up(few: Few):
     with a_listener_that_hangs_up() as (url, connections):
-        settings = load_settings(results_root="s3://", s3_endpoint_url=url, s3_concurrency=4)
-        store = open_result_store(settings)
-        store._retries.longest_silence_seconds = 0.0
-        with store, pytest.raises(SourceError, match=r"cannot be reached .* --no-results") as told:
+        store = store_at(url, concurrency=4, silence=0.0)
+        with store, pytest.raises(SourceError, match=r"cannot be reached .*--no-results") as raised:
             refresh_result_files(few.lake, store, MAIN)
-    # Not a round of attempts for each folder, and not even for each request under way.
-    assert connections[0] <= 2 * settings.s3_concurrency
-    assert "the next run continues from there" in str(told.value)
+    # No retries for each folder, and not even for each request under way.
+    assert connections[0] <= 2 * 4
+    assert "the next run continues from there" in str(raised.value)
     few.refresh()
     assert set(few.outcomes().values()) == {("loaded", None)}
 
@@ -755,12 +757,8 @@ def test_no_error_shows_credentials(few: Few, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("AWS_SESSION_TOKEN", "a-session-of-theirs")
     monkeypatch.setenv("AIND_ETL_S3_ANON", "false")
     request = FileRequest(few.documents[0]["s3_location"], RESULT_JSON, 100)
-    with a_listener_that_hangs_up() as (url, _):
-        store = open_result_store(load_settings(results_root="s3://", s3_endpoint_url=url))
-        store._retries.first_wait_seconds = 0.002
-        store._retries.longest_silence_seconds = 100.0
-        with store:
-            (answer,) = store.read_files([request])
+    with a_listener_that_hangs_up() as (url, _), store_at(url, silence=100.0) as store:
+        (answer,) = store.read_files([request])
     assert answer.problem is not None
     assert answer.problem.reason == "unreachable"
     assert url in answer.problem.message
@@ -771,8 +769,7 @@ def test_no_error_shows_credentials(few: Few, monkeypatch: pytest.MonkeyPatch):
 def test_one_file_that_never_arrives_does_not_stop_the_others(faulty: tuple[Few, Endpoint]):
     few, endpoint = faulty
     endpoint.faults = on_file(few, 0, Fault(cut=True))
-    with store_at(endpoint) as store:
-        store._retries.longest_silence_seconds = 0.0
+    with store_at(endpoint, silence=0.0) as store:
         refresh_result_files(few.lake, store, MAIN)
         refresh_trials(few.lake, store, MAIN)
     assert few.outcomes()[few.documents[0]["_id"]] == ("rejected", "unreachable")
@@ -839,9 +836,9 @@ def test_an_interruption_loses_at_most_the_current_batch(
     command = [sys.executable, "-c", INTERRUPTED, few.lake.storage.root, endpoint.url]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         started.set()
-        _, said = process.communicate()
-    assert process.returncode == -signal.SIGINT, said
-    assert said.strip().endswith(b"KeyboardInterrupt")
+        _, output = process.communicate()
+    assert process.returncode == -signal.SIGINT, output
+    assert output.strip().endswith(b"KeyboardInterrupt")
     before = list(asked)
     known = tables.RESULT_FOLDERS if asked_for == "prefix=" else tables.ANALYSES_LATENTS
     kept = set(rows_of(few.lake, known)["record_id"])
