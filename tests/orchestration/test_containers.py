@@ -18,13 +18,13 @@ from containers import (
     DOCKER,
     Containers,
     end_group,
-    free_port,
     read_compose,
     read_dockerfile,
     read_environment_file,
     wait_until,
 )
 from mongod import NoMongodError, find_mongod, running_mongod
+from ports import free_port
 from postgresql import NoPostgresqlError, find_postgresql, running_postgresql
 from pymongo import MongoClient
 from worlds import MAIN, read_dump

@@ -15,8 +15,9 @@ from shutil import copy
 import polars as pl
 import pytest
 from chromium import chromium_path, opened_chromium
-from containers import end_group, free_port, wait_until
+from containers import end_group, wait_until
 from mongod import NoMongodError, find_mongod, running_mongod
+from ports import free_port
 from pymongo import MongoClient
 from worlds import MAIN, read_dump
 
