@@ -22,6 +22,7 @@ import aind_etl
 from aind_etl import Warehouse
 from aind_etl.client import model_fitting
 from aind_etl.client import warehouse as warehouse_module
+from aind_etl.client.query import open_warehouse
 from aind_etl.contract import tables
 from aind_etl.errors import ArgumentError, ConfigurationError
 
@@ -319,7 +320,7 @@ def test_the_file_is_let_go_of_after_each_question(built, tmp_path):
 
 def test_what_one_question_leaves_behind_is_not_there_for_the_next(built):
     for _ in range(2):
-        with warehouse_module.opened(built.warehouse) as connection:
+        with open_warehouse(built.warehouse) as connection:
             connection.execute("CREATE TEMP TABLE kept AS SELECT 1")
             connection.register("given", pl.DataFrame({"a": [1]}).to_arrow())
     with pytest.raises(ConfigurationError, match="given"):
