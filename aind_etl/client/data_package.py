@@ -19,10 +19,9 @@ FILE_NAME = "datapackage.json"
 _TYPES = {
     DataType.VARCHAR: "string",
     DataType.BOOLEAN: "boolean",
-    DataType.TINYINT: "integer",
-    DataType.SMALLINT: "integer",
-    DataType.INTEGER: "integer",
-    DataType.BIGINT: "integer",
+    **dict.fromkeys(
+        (DataType.TINYINT, DataType.SMALLINT, DataType.INTEGER, DataType.BIGINT), "integer"
+    ),
     DataType.DOUBLE: "number",
     DataType.DATE: "date",
     DataType.TIME: "time",

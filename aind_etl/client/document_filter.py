@@ -6,9 +6,8 @@ negation, ``$in`` an alternative. :mod:`aind_etl.client.filter_sql` translates t
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from aind_etl.errors import ArgumentError
 from aind_etl.text import in_words, suggest
@@ -17,49 +16,38 @@ Scalar: TypeAlias = str | int | float | bool
 Sign: TypeAlias = Literal["=", ">", ">=", "<", "<="]
 
 
-@dataclass(frozen=True, slots=True)
-class Compare:
+class Compare(NamedTuple):
     """The value has the type of another value, and compares with it as the sign says."""
 
     sign: Sign
     value: Scalar
 
 
-@dataclass(frozen=True, slots=True)
-class OneOf:
+class OneOf(NamedTuple):
     """The value is one of several strings."""
 
     values: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class IsNull:
+class IsNull(NamedTuple):
     """The value is null or missing."""
 
 
-@dataclass(frozen=True, slots=True)
-class IsPresent:
+class IsPresent(NamedTuple):
     """There is a value, which may be null."""
 
 
-@dataclass(frozen=True, slots=True)
-class Matches:
+class Matches(NamedTuple):
     """The value is a string in which a regular expression is found."""
 
     pattern: re.Pattern[str]
 
 
-@dataclass(frozen=True, slots=True)
-class HasEntry:
+class HasEntry(NamedTuple):
     """The value is a list with an entry that meets a condition.
 
-    Attributes
-    ----------
-    condition
-        What the entry must meet.
-    of_values
-        Whether the condition is about the entry itself, by the path ``""``, rather than about the
-        fields of an object.
+    The condition is about the entry itself, by the path ``""``, if ``of_values``, and otherwise
+    about the fields of an object.
     """
 
     condition: "Condition"
@@ -69,30 +57,26 @@ class HasEntry:
 Test: TypeAlias = Compare | OneOf | IsNull | IsPresent | Matches | HasEntry
 
 
-@dataclass(frozen=True, slots=True)
-class At:
+class At(NamedTuple):
     """Any value at a dotted path passes a test."""
 
     path: str
     test: Test
 
 
-@dataclass(frozen=True, slots=True)
-class AllOf:
+class AllOf(NamedTuple):
     """Every condition holds; true without any."""
 
     conditions: "tuple[Condition, ...]"
 
 
-@dataclass(frozen=True, slots=True)
-class AnyOf:
+class AnyOf(NamedTuple):
     """One of the conditions holds; false without any."""
 
     conditions: "tuple[Condition, ...]"
 
 
-@dataclass(frozen=True, slots=True)
-class Not:
+class Not(NamedTuple):
     """A condition does not hold."""
 
     condition: "Condition"

@@ -42,19 +42,7 @@ _BATCH_ROWS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """An exported table.
-
-    Attributes
-    ----------
-    name
-        The table, view or mart.
-    rows
-        Number of rows written.
-    left_out
-        Number of rows that did not fit a sheet of Excel.
-    path
-        The file.
-    """
+    """A table in a file: how many rows were written, and how many did not fit an Excel sheet."""
 
     name: str
     rows: int

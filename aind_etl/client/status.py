@@ -18,20 +18,12 @@ from aind_etl.warehouse.location import locate_warehouse
 
 @dataclass(frozen=True, slots=True)
 class CollectionStatus:
-    """One collection of the lake.
+    """One collection of the lake: numbers of documents and values, and times for people.
 
     Attributes
     ----------
     live, rejected, waiting
-        Numbers of documents: in the source when it was last read, rejected, and not flattened yet.
-    rejected_values
-        Number of values that do not fit their column.
-    newest_finished
-        When the newest analysis finished.
-    last_new_pass, last_full_pass
-        How long ago the passes ended.
-    source
-        The source last read.
+        Documents in the source when it was last read, rejected, and not flattened yet.
     """
 
     collection: str

@@ -41,16 +41,14 @@ _Item = TypeVar("_Item")
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One way in which two places that should agree do not.
+    """A difference between two places, or a failed check.
 
     Attributes
     ----------
     between
-        The two places, or the check that failed.
+        The two places, or the check.
     subject
         The collection or table.
-    message
-        What differs, with examples.
     is_warning
         Whether all places agree, and only the contents of documents are odd.
     """
@@ -188,9 +186,9 @@ def _misfiled(lake: Lake, collection: str) -> Iterator[Difference]:
 def verify_tables(
     lake: Lake, collection: str, *, progress: Callable[[int], None] = lambda _documents: None
 ) -> Iterator[Difference]:
-    """Derive a collection's tables again from the change log, and compare the lake's with them.
+    """Compare a collection's tables with those derived again from the change log.
 
-    The tables need space in the folder for temporary files; ``TMPDIR`` names another one.
+    These need space in the folder for temporary files; ``TMPDIR`` names another one.
 
     Raises
     ------

@@ -120,7 +120,7 @@ def _replaced(built, monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (
             CLIENT + "MetadataDbClient('').retrieve_docdb_records(sort={'_id': 1})",
-            "sort is not understood",
+            "sort is not supported",
         ),
         (
             PIPELINE + "get_logistic_regression([], 'Su2022')",

@@ -244,5 +244,5 @@ def test_every_type_of_the_contract_has_one_of_the_standard(sample_lake):
 
 
 def test_an_empty_lake_is_not_described(tmp_path):
-    with pytest.raises(ConfigurationError, match="nothing in the lake"):
+    with pytest.raises(ConfigurationError, match="is empty"):
         data_package(Lake(tmp_path))

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 import aind_etl.client.report.writing
 from aind_etl.cli.app import app
 from aind_etl.client.report import write_report
+from aind_etl.client.report.data import TRAJECTORY_VALUES
 from aind_etl.client.report.figures import FIGURES
-from aind_etl.client.report.subjects import TRAJECTORY_VALUES
 from aind_etl.errors import ConfigurationError
 from aind_etl.lake import Lake
 from aind_etl.warehouse.build import build_warehouse

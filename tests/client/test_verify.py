@@ -188,7 +188,7 @@ def test_a_value_edited_by_hand_is_found_by_rebuilding_the_tables(copy):
     (difference,) = copy.verify(deep=True)
     assert difference.between == "lake and change log"
     assert difference.subject.startswith(f"fit_parameters of {MAIN}, 20")
-    assert "1 rows are not what the change log makes, and 1 are missing" in difference.message
+    assert "1 rows do not follow from the change log, and 1 are missing" in difference.message
 
 
 @pytest.mark.slow
@@ -396,4 +396,4 @@ def test_a_warehouse_is_described_in_a_sentence(built, tmp_path):
     assert f"DuckDB {duckdb.__version__}" in sentence
     assert warehouse_status(tmp_path / "nothing").startswith("There is no warehouse at")
     (tmp_path / "foreign").write_text("not one")
-    assert "is no warehouse of aind-etl" in warehouse_status(tmp_path / "foreign")
+    assert "is not a warehouse of aind-etl" in warehouse_status(tmp_path / "foreign")
