@@ -99,9 +99,7 @@ def test_the_warehouse_as_of_a_moment_equals_the_one_built_then(
 
 
 @pytest.mark.slow
-def test_results_are_the_current_ones_of_the_analyses_known_then(
-    world: Path, tmp_path: Path
-) -> None:
+def test_results_are_the_current_ones_for_analyses_known_then(world: Path, tmp_path: Path) -> None:
     dump = tmp_path / "dump"
     dump.mkdir()
     for path in world.glob("*.jsonl"):

@@ -45,7 +45,7 @@ def query(warehouse: Path, sql: str, **options: int) -> dict[str, Any]:
     return answer
 
 
-def test_a_model_finds_its_way_from_the_tables_to_an_answer_over_stdio(built: Built) -> None:
+def test_tables_are_listed_described_and_queried_over_stdio(built: Built) -> None:
     command = Path(sys.executable).parent / "aind-etl"
 
     async def converse() -> tuple[list[str], list[str]]:
@@ -83,7 +83,7 @@ def test_a_model_finds_its_way_from_the_tables_to_an_answer_over_stdio(built: Bu
     assert sum(won for _, won in rows["rows"]) > 10
 
 
-def test_the_server_introduces_itself_by_the_page_of_context(built: Built) -> None:
+def test_the_servers_instructions_are_the_page_of_context(built: Built) -> None:
     async def question(client: Client) -> str:
         return client.instructions or ""
 
@@ -110,7 +110,7 @@ def test_only_a_select_on_the_warehouse_is_run(built: Built, sql: str, words: st
     assert "Traceback" not in text
 
 
-def test_rows_are_limited_and_the_answer_says_so(built: Built) -> None:
+def test_rows_are_limited_with_a_note(built: Built) -> None:
     few = query(built.warehouse, "SELECT range FROM range(5000)", max_rows=3)
     assert few["rows"] == [[0], [1], [2]]
     assert "Only the first 3 rows" in few["note"]
@@ -122,7 +122,7 @@ def test_rows_are_limited_and_the_answer_says_so(built: Built) -> None:
     assert str(MOST_ROWS) in text
 
 
-def test_a_query_that_takes_too_long_is_stopped_and_says_so(built: Built) -> None:
+def test_a_query_that_takes_too_long_is_stopped_with_an_explanation(built: Built) -> None:
     endless = "FROM range(100000000000) AS a, range(1000) AS b WHERE a.range + b.range = -1"
     failed, text = call(built.warehouse, "query", seconds=0.5, sql=endless)
     assert failed
@@ -130,7 +130,7 @@ def test_a_query_that_takes_too_long_is_stopped_and_says_so(built: Built) -> Non
     assert query(built.warehouse, "SELECT 1 AS one")["rows"] == [[1]]
 
 
-def test_values_of_every_type_come_as_json(built: Built) -> None:
+def test_values_of_every_type_are_returned_as_json(built: Built) -> None:
     answer = query(
         built.warehouse,
         "SELECT DATE '2026-01-02', 'nan'::DOUBLE, [1, NULL], {'a': 1.5::DOUBLE}, "
@@ -152,13 +152,13 @@ def test_values_of_every_type_come_as_json(built: Built) -> None:
     ]
 
 
-def test_an_unknown_table_is_named_beside_those_like_it(built: Built) -> None:
+def test_an_unknown_table_is_refused_with_a_suggestion(built: Built) -> None:
     failed, text = call(built.warehouse, "describe_table", table="best_model")
     assert failed
     assert "Did you mean 'best_models'" in text
 
 
-def test_without_a_warehouse_the_answer_says_so(tmp_path: Path) -> None:
+def test_a_missing_warehouse_is_explained(tmp_path: Path) -> None:
     failed, text = call(tmp_path / "nowhere.duckdb", "query", sql="SELECT 1")
     assert failed
     assert "There is no warehouse at" in text
