@@ -6,7 +6,7 @@ or from the result files in S3. The reward-prediction error is added.
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import duckdb
 import numpy as np
@@ -80,19 +80,42 @@ def find_latents(
     return result
 
 
-def as_arrays(
+def _from_warehouse(
+    connection: duckdb.DuckDBPyConnection, keys: pl.DataFrame
+) -> Iterator[tuple[tuple[Any, ...], LatentsAndSpread]]:
+    """Yield the key and the latent variables of each fit whose trials the warehouse has."""
+    connection.register("wanted", keys.to_arrow())
+    key = ", ".join(_KEY)
+    names = [name for columns in _COLUMNS.values() for name in columns]
+    values = ", ".join(f"coalesce({name}::DOUBLE, 'nan') AS {name}" for name in names)
+    trials: pl.DataFrame = connection.sql(
+        f"SELECT {key}, trial, n_trials, q_value_spread, {values} FROM trials "
+        f"JOIN analyses_latents USING ({key}) SEMI JOIN wanted USING ({key})"
+    ).pl()
+    others: pl.DataFrame = connection.sql(
+        f"SELECT {key}, name, position, trial, coalesce(value, 'nan') AS value FROM other_latents "
+        f"SEMI JOIN wanted USING ({key})"
+    ).pl()
+    others_of = others.sort("name", "position", "trial").partition_by(_KEY, as_dict=True)
+    for fit, rows in trials.sort("trial").partition_by(_KEY, as_dict=True).items():
+        columns = {name: rows[name].to_numpy() for name in names}
+        stacked = dict(_stacked(others_of[fit])) if fit in others_of else {}
+        yield fit, (_as_arrays(rows["n_trials"][0], columns, stacked), rows["q_value_spread"][0])
+
+
+def _stacked(rows: pl.DataFrame) -> Iterator[tuple[str, FloatArray]]:
+    for (name,), variable in rows.group_by(["name"], maintain_order=True):
+        positions = variable["position"].n_unique()
+        yield str(name), variable["value"].to_numpy().reshape(positions, -1)
+
+
+def _as_arrays(
     n_trials: int, columns: Mapping[str, FloatArray], others: Mapping[str, FloatArray]
 ) -> Latents:
     """Return latent variables in the shapes that the fit wrote.
 
-    Parameters
-    ----------
-    n_trials
-        The number n of valid trials.
-    columns
-        Column of the table `trials` to its values, shape [n + 1], NaN where there is none.
-    others
-        Variables that the table lacks: name to values, shape [rows, n] or [rows, n + 1].
+    Columns of the table `trials` have the shape [n + 1], with NaN for missing values; variables
+    that the table lacks have the shape [rows, n] or [rows, n + 1].
     """
     latents: Latents = {}
     for name, parts in _COLUMNS.items():
@@ -106,54 +129,6 @@ def as_arrays(
     return latents | {
         name: values if len(values) > 1 else values[0] for name, values in others.items()
     }
-
-
-def _from_warehouse(
-    connection: duckdb.DuckDBPyConnection, keys: pl.DataFrame
-) -> Iterator[tuple[tuple[str, str, int], LatentsAndSpread]]:
-    """Yield the key and the latent variables of each fit whose trials the warehouse has."""
-    connection.register("wanted", keys.to_arrow())
-    using = f"USING ({', '.join(_KEY)})"
-    names = [part for parts in _COLUMNS.values() for part in parts]
-    columns = ", ".join(f"{name}::DOUBLE AS {name}" for name in names)
-    trials: pl.DataFrame = connection.sql(
-        f"SELECT {', '.join(_KEY)}, trial, {columns} FROM trials SEMI JOIN wanted {using}"
-    ).pl()
-    others: pl.DataFrame = connection.sql(
-        f"SELECT {', '.join(_KEY)}, name, position, trial, value FROM other_latents "
-        f"SEMI JOIN wanted {using}"
-    ).pl()
-    facts = {
-        tuple(key): (n_trials, spread)
-        for *key, n_trials, spread in connection.sql(
-            f"SELECT {', '.join(_KEY)}, n_trials, q_value_spread FROM analyses_latents "
-            f"SEMI JOIN wanted {using}"
-        ).fetchall()
-    }
-    others_of = dict(_by_key(others.sort(*_KEY, "name", "position", "trial")))
-    for key, rows in _by_key(trials.sort(*_KEY, "trial")):
-        if key not in facts:
-            continue
-        n_trials, spread = facts[key]
-        values = {name: rows[name].fill_null(float("nan")).to_numpy() for name in names}
-        other = others_of.get(key)
-        stacked = {} if other is None else dict(_stacked(other))
-        yield key, (as_arrays(n_trials, values, stacked), spread)
-
-
-def _by_key(rows: pl.DataFrame) -> Iterator[tuple[tuple[str, str, int], pl.DataFrame]]:
-    """Yield each key with its rows, from rows sorted by key."""
-    start = 0
-    for *key, count in rows.group_by(_KEY, maintain_order=True).len().iter_rows():
-        yield tuple(key), rows.slice(start, count)
-        start += count
-
-
-def _stacked(rows: pl.DataFrame) -> Iterator[tuple[str, FloatArray]]:
-    for (name,), variable in rows.group_by(["name"], maintain_order=True):
-        positions = variable["position"].n_unique()
-        values = variable["value"].fill_null(float("nan")).to_numpy()
-        yield str(name), values.reshape(positions, -1)
 
 
 def _from_store(locations: Sequence[str], threads: int) -> dict[str, LatentsAndSpread]:
@@ -197,5 +172,5 @@ def _read_folders(
         except ResultError as error:
             _log.warning("%s is rejected: %s", place, error)
             continue
-        arrays = as_arrays(trials.n_trials, trials.columns, trials.others)
+        arrays = _as_arrays(trials.n_trials, trials.columns, trials.others)
         yield folders[file.request.location], (arrays, trials.q_value_spread)

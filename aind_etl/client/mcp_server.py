@@ -33,22 +33,14 @@ SECONDS = 30.0
 _DEFAULT_ROWS = 100
 
 
-def create_server(warehouse: WarehouseLocation, *, seconds: float = SECONDS) -> MCPServer[Any]:
-    """Return the server for a warehouse.
-
-    Parameters
-    ----------
-    warehouse
-        The DuckDB file, or the URL of an object.
-    seconds
-        How long a query may take.
-    """
+def create_server(warehouse: WarehouseLocation) -> MCPServer[Any]:
+    """Return the server for a warehouse: a DuckDB file, or the URL of an object."""
     server: MCPServer[Any] = MCPServer("aind-etl", instructions=context_page(), log_level="WARNING")
 
     @server.tool()
     def list_tables() -> str:
         """List the tables, views and marts of the warehouse, and what a row of each is."""
-        with _sandbox(warehouse, seconds) as connection:
+        with _sandbox(warehouse) as connection:
             rows = connection.execute(
                 "SELECT table_name, comment FROM duckdb_tables() WHERE NOT internal "
                 "UNION ALL SELECT view_name, comment FROM duckdb_views() WHERE NOT internal "
@@ -67,7 +59,7 @@ def create_server(warehouse: WarehouseLocation, *, seconds: float = SECONDS) -> 
         table: Annotated[str, Field(description="The name of a table, view or mart.")],
     ) -> str:
         """Describe the columns of a table, view or mart: types, units and meaning."""
-        with _sandbox(warehouse, seconds) as connection:
+        with _sandbox(warehouse) as connection:
             columns = connection.execute(
                 "SELECT column_name, data_type, comment FROM duckdb_columns() "
                 "WHERE table_name = ? AND NOT internal ORDER BY column_index",
@@ -96,7 +88,7 @@ def create_server(warehouse: WarehouseLocation, *, seconds: float = SECONDS) -> 
         ] = _DEFAULT_ROWS,
     ) -> dict[str, Any]:
         """Run one SELECT on the warehouse; return its columns and rows."""
-        with _sandbox(warehouse, seconds) as connection:
+        with _sandbox(warehouse) as connection:
             relation = read_relation(connection, sql.strip().rstrip(";"))
             columns = relation.columns
             rows = relation.limit(max_rows + 1).fetchall()
@@ -115,12 +107,12 @@ def create_server(warehouse: WarehouseLocation, *, seconds: float = SECONDS) -> 
 
 
 @contextmanager
-def _sandbox(warehouse: WarehouseLocation, seconds: float) -> Iterator[duckdb.DuckDBPyConnection]:
+def _sandbox(warehouse: WarehouseLocation) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a restricted connection for a limited time; errors are messages for the client."""
     try:
         with TemporaryDirectory(prefix="aind-etl-") as scratch, connect(warehouse) as connection:
             restrict(connection, Path(scratch))
-            timer = Timer(seconds, connection.interrupt)
+            timer = Timer(SECONDS, connection.interrupt)
             timer.daemon = True
             timer.start()
             try:
@@ -129,7 +121,7 @@ def _sandbox(warehouse: WarehouseLocation, seconds: float) -> Iterator[duckdb.Du
                 timer.cancel()
     except duckdb.InterruptException:
         raise ToolError(
-            f"The query was stopped after {seconds:g} s. Ask for less: filter by subject_id or "
+            f"The query was stopped after {SECONDS:g} s. Ask for less: filter by subject_id or "
             "session_key, or use a mart instead of trials and attributes."
         ) from None
     except duckdb.Error as error:

@@ -31,9 +31,8 @@ from aind_etl.text import suggest
 
 _log = logging.getLogger(__name__)
 
-COLLECTION = "dynamic-foraging-model-fitting"
+_COLLECTION = "dynamic-foraging-model-fitting"
 """The collection to which both pipelines write fits."""
-
 _KEY = tables.RECORD_KEY
 _SOURCES = {
     "framework": "aind analysis framework",
@@ -202,7 +201,7 @@ def _find(
 ) -> pl.DataFrame:
     """Return the fits that meet the filters, successful or not."""
     conditions = ["source_collection = $collection"]
-    parameters: dict[str, object] = {"collection": COLLECTION}
+    parameters: dict[str, object] = {"collection": _COLLECTION}
     for column, values in filters.items():
         if values:
             conditions.append(f"{column} IN (SELECT unnest(${column}))")
@@ -212,7 +211,7 @@ def _find(
     if query:
         if isinstance(query, Mapping):
             query = in_either_format(query)
-        records = matching_records(connection, COLLECTION, query, wanted=_IS_FIT)
+        records = matching_records(connection, _COLLECTION, query, wanted=_IS_FIT)
         connection.register("matching", records.to_frame().to_arrow())
         conditions.append("record_id IN (FROM matching)")
     found: pl.DataFrame = connection.sql(
@@ -346,7 +345,7 @@ def _note_nothing_found(
         rows = connection.execute(
             f"SELECT DISTINCT {column} FROM analyses WHERE source_collection = $collection "
             f"AND {column} IS NOT NULL AND {_IS_FIT}",
-            {"collection": COLLECTION},
+            {"collection": _COLLECTION},
         ).fetchall()
         known = {name for (name,) in rows}
         for value in filters[column]:

@@ -13,29 +13,30 @@ from mcp.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from worlds import Built
 
+from aind_etl.client import mcp_server
 from aind_etl.client.mcp_server import MOST_ROWS, create_server
 
 T = TypeVar("T")
 
 
-def ask(warehouse: Path, question: Callable[[Client], Awaitable[T]], seconds: float = 30) -> T:
+def ask(warehouse: Path, question: Callable[[Client], Awaitable[T]]) -> T:
     """Ask the server in this process."""
 
     async def run() -> T:
-        async with Client(create_server(warehouse, seconds=seconds)) as client:
+        async with Client(create_server(warehouse)) as client:
             return await question(client)
 
     return anyio.run(run)
 
 
-def call(warehouse: Path, tool: str, seconds: float = 30, **arguments: object) -> tuple[bool, str]:
+def call(warehouse: Path, tool: str, **arguments: object) -> tuple[bool, str]:
     """Return whether a tool failed, and what it said."""
 
     async def question(client: Client) -> tuple[bool, str]:
         answer = await client.call_tool(tool, arguments)
         return bool(answer.is_error), "\n".join(part.text for part in answer.content)  # type: ignore[union-attr]
 
-    return ask(warehouse, question, seconds)
+    return ask(warehouse, question)
 
 
 def query(warehouse: Path, sql: str, **options: int) -> dict[str, Any]:
@@ -122,9 +123,12 @@ def test_rows_are_limited_with_a_note(built: Built) -> None:
     assert str(MOST_ROWS) in text
 
 
-def test_a_query_that_takes_too_long_is_stopped_with_an_explanation(built: Built) -> None:
+def test_a_query_that_takes_too_long_is_stopped_with_an_explanation(
+    built: Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mcp_server, "SECONDS", 0.5)
     endless = "FROM range(100000000000) AS a, range(1000) AS b WHERE a.range + b.range = -1"
-    failed, text = call(built.warehouse, "query", seconds=0.5, sql=endless)
+    failed, text = call(built.warehouse, "query", sql=endless)
     assert failed
     assert "stopped after 0.5 s" in text
     assert query(built.warehouse, "SELECT 1 AS one")["rows"] == [[1]]
