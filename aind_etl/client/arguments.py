@@ -1,4 +1,7 @@
-"""Arguments of calls from notebooks: parsing, and errors that explain a wrong one."""
+"""Arguments of calls from notebooks, parsed.
+
+Each ``parse_`` function raises an ArgumentError that names a wrong value and what was expected.
+"""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -32,13 +35,7 @@ def explain_unknown_arguments(
 
 
 def parse_strings(argument: str, value: object) -> list[str]:
-    """Return one string or several as a list; integers, such as subject numbers, become strings.
-
-    Raises
-    ------
-    ArgumentError
-        The value is neither.
-    """
+    """Return one string or several as a list; integers, such as subject numbers, become strings."""
     if value is None:
         return []
     values = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
@@ -49,13 +46,7 @@ def parse_strings(argument: str, value: object) -> list[str]:
 
 
 def parse_day(argument: str, value: object) -> date:
-    """Return a day given as ``YYYY-MM-DD`` or as a date.
-
-    Raises
-    ------
-    ArgumentError
-        The value is not a day.
-    """
+    """Return a day given as ``YYYY-MM-DD`` or as a date."""
     if isinstance(value, datetime):
         return value.date()
     if isinstance(value, date):
@@ -70,13 +61,7 @@ def parse_day(argument: str, value: object) -> date:
 
 
 def parse_day_range(argument: str, value: object) -> tuple[date | None, date | None]:
-    """Return the first and the last day of one day, or of a range that may be open at either end.
-
-    Raises
-    ------
-    ArgumentError
-        The value is neither, or the range ends before it begins.
-    """
+    """Return the first and the last day of a day, or of a range that may be open at either end."""
     if not isinstance(value, tuple | list):
         day = parse_day(argument, value)
         return day, day

@@ -30,12 +30,7 @@ _COLUMNS_OF_ANSWER = {
 def in_either_format(query: Mapping[str, Any]) -> dict[str, Any]:
     """Return a MongoDB filter in which names without a path are replaced by both formats' paths.
 
-    What a server finds by the name itself is still found.
-
-    Raises
-    ------
-    ArgumentError
-        The filter is nested too deeply.
+    What a server finds by the name itself is still found. Too deep nesting is an ArgumentError.
     """
     refuse_deep_nesting(query)
     return _expand(query)

@@ -123,13 +123,7 @@ def parse_filter(query: Mapping[str, Any]) -> Condition:
 
 
 def refuse_deep_nesting(query: object) -> None:
-    """Raise an error for a filter whose nesting would exhaust the stack.
-
-    Raises
-    ------
-    ArgumentError
-        The filter has more than 100 levels of objects and lists.
-    """
+    """Raise an ArgumentError for a filter whose nesting would exhaust the stack."""
     level = [query]
     for _ in range(_MOST_LEVELS):
         level = [

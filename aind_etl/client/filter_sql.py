@@ -56,12 +56,7 @@ class DocumentSql:
     def meets(self, document: str, condition: Condition) -> str:
         """Return SQL that is true or false: whether a document meets a condition.
 
-        Parameters
-        ----------
-        document
-            SQL of the document, or of a list's entry, which has the path ``""``.
-        condition
-            The condition.
+        ``document`` is its SQL, or that of a list's entry, which has the path ``""``.
         """
         match condition:
             case At("", test):

@@ -48,22 +48,14 @@ _KEY = tables.RECORD_KEY
 def find_latents(
     connection: duckdb.DuckDBPyConnection, fits: pl.DataFrame, *, threads: int
 ) -> list[LatentsAndSpread | None]:
-    """Return the latent variables of fits from the warehouse, or else from S3.
+    """Return the latent variables of each fit from the warehouse, or else from S3.
 
     Parameters
     ----------
-    connection
-        A warehouse.
     fits
         The key and ``result_location`` of each.
     threads
         How many files are read from S3 at a time.
-
-    Returns
-    -------
-    list
-        The latent variables of each fit and the spread of its Q values; None where neither place
-        has them.
     """
     wanted = list(zip(fits.select(_KEY).iter_rows(), fits["result_location"], strict=True))
     found = dict(_from_warehouse(connection, fits.select(_KEY)))

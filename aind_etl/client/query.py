@@ -155,14 +155,7 @@ def read_relation(
 ) -> duckdb.DuckDBPyRelation:
     """Return the result of a single SELECT, whose rows are read on demand.
 
-    Parameters
-    ----------
-    connection
-        A warehouse.
-    text
-        The query.
-    parameters
-        Values for its ``?`` or ``$name``, if it has any.
+    ``parameters`` are the values of its ``?`` or ``$name``.
 
     Raises
     ------

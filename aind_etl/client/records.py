@@ -49,16 +49,12 @@ def matching_records(
     wanted: str = "TRUE",
     with_rejected: bool = False,
 ) -> pl.Series:
-    """Return the ids of the records of a collection that meet a filter.
+    """Return the ids of the records of a collection that meet a MongoDB filter.
 
     Parameters
     ----------
-    connection
-        A warehouse.
-    collection
-        The collection.
     query
-        A MongoDB filter of its documents, as :func:`parse_filter` takes it.
+        The filter, as :func:`parse_filter` takes it.
     wanted
         SQL over a row of `analyses`: only records with such a row are searched.
     with_rejected

@@ -18,17 +18,8 @@ KEY = ", ".join(tables.RECORD_KEY)
 class Selection:
     """The rows of `analyses` that meet every argument which is not None.
 
-    Attributes
-    ----------
-    source
-        The rows, as a subquery.
-    parameters
-        Values of its named parameters.
-
-    Raises
-    ------
-    ArgumentError
-        An argument is wrong.
+    ``source`` is a subquery, and ``parameters`` are the values of its named parameters. A wrong
+    argument is an ArgumentError.
     """
 
     def __init__(self, *, newest_only: bool = False, **arguments: Any) -> None:  # noqa: ANN401
@@ -69,13 +60,7 @@ class Selection:
 
 
 def select_columns(table: Table, columns: Sequence[str] | None) -> str:
-    """Return columns of a table in SQL; all by default.
-
-    Raises
-    ------
-    ArgumentError
-        The table has no such column.
-    """
+    """Return columns of a table in SQL, all by default; an unknown one is an ArgumentError."""
     if columns is None:
         return "*"
     names = parse_strings("columns", columns)

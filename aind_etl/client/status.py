@@ -58,15 +58,7 @@ class Verdict:
 
 
 def verdict(lake: Lake, warehouse: WarehouseLocation, failed_run: str = "") -> Verdict:
-    """Return the problems of a lake and its warehouse.
-
-    Parameters
-    ----------
-    lake, warehouse
-        What to check.
-    failed_run
-        The last run, in words, if it failed.
-    """
+    """Return the problems of a lake and its warehouse; ``failed_run`` names a failed last run."""
     now = datetime.now(UTC)
     health = lake.source_health()
     states = [lake.state(collection) for collection in lake.collections()]

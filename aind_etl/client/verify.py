@@ -8,7 +8,6 @@ again in a temporary folder to compare them value by value.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
 _EXAMPLES = 5
 _KEY = ("record_id", "process_index")
-_BATCH_DOCUMENTS = 10_000
 _Item = TypeVar("_Item")
 
 
@@ -82,8 +80,6 @@ def verify_collection(
 
     Parameters
     ----------
-    source, lake, collection
-        What to compare.
     deep
         Whether to read every document from the source and compare its content hash; otherwise the
         source's ids are listed and compared.
@@ -105,19 +101,17 @@ def verify_collection(
     with reading(f"the change log of the collection {collection!r}"):
         live = lake.change_log(collection).live_documents().select(identity)
     with reading(f"the tables of the collection {collection!r}"):
-        flattened = (
-            lake.tables.scan(tables.ANALYSES, collection).select(identity).unique().collect()
+        flattened, rejected = (
+            lake.tables.scan(table, collection).select(identity).unique().collect()
+            for table in (tables.ANALYSES, tables.REJECTED_DOCUMENTS)
         )
-        rejected = (
-            lake.tables.scan(tables.REJECTED_DOCUMENTS, collection).select(identity).collect()
-        )
+        misfiled = list(_misfiled(lake, collection))
     differences = [
         *_differences("source and lake", collection, in_source, live),
         *_differences("change log and tables", collection, live, pl.concat([flattened, rejected])),
         *_file_warnings(lake, collection),
+        *misfiled,
     ]
-    with reading(f"the tables of the collection {collection!r}"):
-        differences += _misfiled(lake, collection)
     both = flattened.join(rejected, on="record_id", how="semi")
     if not both.is_empty():
         differences.append(
@@ -292,16 +286,14 @@ def reading(what: str) -> Iterator[None]:
 
 def _read_hashes(source: Source, collection: str, progress: Callable[[int], None]) -> pl.DataFrame:
     schema = {"record_id": pl.String, "content_hash": pl.String}
-    batches = [pl.DataFrame(schema=schema)]
-    read = (
+    # A generator: polars reads it in chunks, and Python never holds all hashes.
+    rows = (
         (document.record_id, document.content_hash)
         for document in _counted(read_documents(source, collection), progress)
     )
-    # In batches: as Python objects, the hashes of all documents take several times the memory.
-    while rows := list(islice(read, _BATCH_DOCUMENTS)):
-        batches.append(pl.DataFrame(rows, schema=schema, orient="row"))
     # As in the extraction, the first of several documents with the same id counts.
-    return pl.concat(batches).unique("record_id", keep="first", maintain_order=True)
+    hashes = pl.DataFrame(rows, schema=schema, orient="row")
+    return hashes.unique("record_id", keep="first", maintain_order=True)
 
 
 def _counted(items: Iterable[_Item], progress: Callable[[int], None]) -> Iterator[_Item]:

@@ -95,11 +95,8 @@ def test_the_servers_instructions_are_the_page_of_context(built: Built) -> None:
     ("sql", "words"),
     [
         ("DROP TABLE analyses", "not one query that returns rows"),
-        ("SELECT 1; SELECT 2", "not one query that returns rows"),
-        ("COPY analyses TO '/tmp/x.csv'", "not one query that returns rows"),
         ("SELECT * FROM read_csv('/etc/passwd')", "file system operations are disabled"),
         ("SELECT * FROM read_parquet('s3://bucket/x')", "The query cannot be run"),
-        ("SELECT content FROM read_text('/etc/hostname')", "file system operations are disabled"),
         ("SET enable_external_access = true", "not one query that returns rows"),
         ("SELECT nothing FROM analyses", "nothing"),
     ],

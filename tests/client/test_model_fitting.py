@@ -24,7 +24,6 @@ from pymongo.collection import Collection
 from worlds import MAIN, Built, JsonDocument, read_dump
 
 from aind_etl import get_mle_model_fitting
-from aind_etl.errors import ConfigurationError
 
 FIRST = ["_id", "nwb_name", "session_date", "status", "subject_id", "analysis_time", "agent_alias"]
 FIRST += ["n_trials", "S3_location", "CO_asset_id", "analysis_tag", "pipeline_source"]
@@ -495,8 +494,3 @@ def test_the_examples_on_the_page_about_notebooks_run(warehouse, monkeypatch):
     result = doctest.testfile(str(page), module_relative=False, optionflags=options)
     assert result.attempted
     assert not result.failed
-
-
-def test_a_missing_warehouse_is_explained(tmp_path):
-    with pytest.raises(ConfigurationError, match="There is no warehouse"):
-        get_mle_model_fitting("652257", warehouse=tmp_path / "none.duckdb")

@@ -67,10 +67,10 @@ FIGURES = (
     Figure(
         "best",
         "Which agent wins",
-        "Sessions in which each agent is the best of those fitted, by the chosen criterion, of the "
-        "sessions in which it was fitted at all; an agent that wins none is not shown. "
-        "Sessions with a single agent are left out, and by AIC and BIC also those whose fits are "
-        "not to the same trials. Marts: best_models, model_comparison.",
+        "The sessions in which an agent is the best by the chosen criterion, out of those in which "
+        "it was fitted. Agents without such a session are not shown. Sessions with a single agent "
+        "are left out; for AIC and BIC, so are sessions whose fits are not to the same trials. "
+        "Marts: best_models, model_comparison.",
         """
         WITH compared AS (
             SELECT criterion, session_key, agent_alias AS best_agent
@@ -112,7 +112,7 @@ FIGURES = (
     Figure(
         "accuracy_sessions",
         "Session by session",
-        "Each circle is a group of fits with the same accuracies, to two hundredths; its area is "
+        "Each circle is a group of fits with the same accuracies, rounded to 0.02; its area is "
         "their number. Above the diagonal, the model predicts better than the bias alone. Mart: "
         "model_comparison, with analyses.",
         f"""
@@ -154,8 +154,8 @@ FIGURES = (
     Figure(
         "accuracy",
         "Better than the bias?",
-        "Cross-validated prediction accuracy (filled) beside that of an agent that knows nothing "
-        "but the side bias (open), medians over sessions; the line between them is what the model "
+        "Medians over sessions of the cross-validated prediction accuracy (filled), and of that of "
+        "an agent that knows only the side bias (open). The line between them is what the model "
         "adds. Only fits with both. Mart: model_comparison, with analyses.",
         f"""
         SELECT
@@ -174,7 +174,7 @@ FIGURES = (
         "coverage",
         "What is fitted, and what is missing",
         "The share of each month's sessions that have a successful fit of the agent. An empty "
-        "place is a month without fits of the agent. Mart: fit_coverage.",
+        "cell is a month without fits of the agent. Mart: fit_coverage.",
         """
         SELECT
             strftime(session_month, '%Y-%m') AS month,
@@ -276,8 +276,8 @@ FIGURES = (
     Figure(
         "lag",
         "How long results take to arrive",
-        "From the end of an analysis to the moment its record was first seen: the median of each "
-        "day and collection. History loaded at once is as late as it is old. Mart: "
+        "The time from the end of an analysis until its record was first extracted: the median of "
+        "each day and collection. It is long for records of the first load. Mart: "
         "collection_freshness.",
         """
         SELECT
@@ -291,7 +291,7 @@ FIGURES = (
         QUALIFY dense_rank() OVER (ORDER BY day DESC) <= 180
         ORDER BY day, collection
         """,
-        "No analysis that names its end has arrived yet.",
+        "No analysis with an end time has arrived yet.",
         charts.lag,
     ),
     Figure(
@@ -320,8 +320,8 @@ FIGURES = (
     Figure(
         "rejected",
         "Documents that did not fit",
-        "Documents of the sources that are not in the tables now, with the reason. They are tried "
-        "again whenever they or the code change. Table: rejected_documents.",
+        "Documents of the sources that are not in the tables, with the reason. They are retried "
+        "whenever they or the code change. Table: rejected_documents.",
         """
         SELECT
             source_collection AS "collection",

@@ -60,12 +60,7 @@ class ReportSummary:
 def write_report(warehouse: WarehouseLocation, output: Path) -> ReportSummary:
     """Write the report on a warehouse as one page that needs no network.
 
-    Parameters
-    ----------
-    warehouse
-        The DuckDB file; it is opened for reading only.
-    output
-        The page, in a folder that exists; an existing page is replaced in one step.
+    ``output`` is in a folder that exists; an existing page is replaced in one step.
 
     Raises
     ------
