@@ -44,47 +44,34 @@ WITH known AS (
         string_agg(DISTINCT pipeline_format, ' + ' ORDER BY pipeline_format) AS pipelines,
         max(finished_at) AS finished_at,
         max(first_seen_at) AS first_seen_at,
-        -- The writer's own words, where nothing was fitted.
+        -- The document's own status, if nothing was fitted.
         CASE WHEN count(*) FILTER (outcome = 'success') = 0 THEN min(status) END AS why_not
     FROM analyses
     WHERE analysis_name = 'MLE fitting' AND session_key IS NOT NULL
     GROUP BY session_key
 ),
-ranked AS (
-    SELECT
-        *,
-        row_number() OVER (ORDER BY session_date DESC NULLS LAST, session_key DESC) AS age_rank,
-        row_number() OVER (
+shown AS (
+    SELECT * FROM known
+    QUALIFY
+        row_number() OVER (ORDER BY session_date DESC NULLS LAST, session_key DESC)
+        <= {_SESSIONS_SHOWN}
+        OR row_number() OVER (
             PARTITION BY subject_id
             ORDER BY session_date DESC NULLS LAST, session_key DESC
-        ) AS age_rank_of_subject
-    FROM known
+        ) <= {_SESSIONS_PER_SUBJECT}
 )
-SELECT
-    ranked.session_key,
-    ranked.subject_id,
-    ranked.session_date,
-    ranked.agents_fitted,
-    ranked.agents_tried,
-    ranked.agents,
-    best.agent_alias AS best_agent,
-    fits.cv_accuracy,
-    ranked.pipelines,
-    ranked.finished_at,
-    ranked.first_seen_at,
-    ranked.why_not
-FROM ranked
+SELECT shown.*, best.agent_alias AS best_agent, fits.cv_accuracy
+FROM shown
 LEFT JOIN (SELECT * FROM best_models WHERE criterion = 'aic') AS best USING (session_key)
 LEFT JOIN model_comparison AS fits
     ON best.session_key = fits.session_key AND best.agent_alias = fits.agent_alias
-WHERE age_rank <= {_SESSIONS_SHOWN} OR age_rank_of_subject <= {_SESSIONS_PER_SUBJECT}
-ORDER BY ranked.session_date DESC NULLS LAST, ranked.session_key DESC
+ORDER BY shown.session_date DESC NULLS LAST, shown.session_key DESC
 LIMIT 5000
 """
 
 TRAJECTORY_AGENTS = 4
 TRAJECTORY_VALUES = 150_000
-"""The most values of parameters on the page; beyond, the subjects longest unseen are left out."""
+"""The most values of parameters on the page; the least recent subjects beyond it are left out."""
 _TRAJECTORIES = f"""
 WITH reference AS (
     SELECT DISTINCT reference_agent AS agent_alias FROM model_comparison
@@ -100,18 +87,10 @@ agents AS (
     QUALIFY place <= {TRAJECTORY_AGENTS}
 ),
 trajectories AS (
-    SELECT
-        trajectories.subject_id,
-        agents.place,
-        trajectories.agent_alias,
-        trajectories.parameter,
-        trajectories.session_number,
-        trajectories.session_date,
-        trajectories.value,
-        trajectories.at_bound
-    FROM parameter_trajectories AS trajectories
+    SELECT parameter_trajectories.*, agents.place
+    FROM parameter_trajectories
     INNER JOIN agents USING (agent_alias)
-    WHERE trajectories.is_fitted AND isfinite(trajectories.value)
+    WHERE is_fitted AND isfinite(value)
 ),
 subjects AS (
     SELECT
@@ -140,7 +119,7 @@ ORDER BY agent_alias, parameter
 """
 
 SESSIONS_BY_TRIAL = 8
-"""How many sessions the page shows trial by trial: the newest of as many subjects."""
+"""How many sessions the page shows trial by trial: each the newest of its subject."""
 _VALUE = "coalesce(isfinite(q_left) AND isfinite(q_right), false)"
 _TRIALS = f"""
 WITH newest AS (
@@ -148,7 +127,7 @@ WITH newest AS (
     FROM latest_analyses
     SEMI JOIN analyses_latents USING (source_collection, record_id, process_index)
     WHERE session_key IS NOT NULL AND starts_with(agent_alias, 'QLearning')
-    -- Of each session the best agent with values of both sides, of each subject the last session.
+    -- The best agent with values of both sides, in the last session of each subject.
     QUALIFY row_number() OVER (
         PARTITION BY subject_id
         ORDER BY session_date DESC NULLS LAST, session_key DESC, aic NULLS LAST, agent_alias
