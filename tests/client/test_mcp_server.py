@@ -92,17 +92,20 @@ def test_the_servers_instructions_are_the_page_of_context(built: Built) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sql", "words"),
+    ("tool", "arguments", "words"),
     [
-        ("DROP TABLE analyses", "not one query that returns rows"),
-        ("SELECT * FROM read_csv('/etc/passwd')", "file system operations are disabled"),
-        ("SELECT * FROM read_parquet('s3://bucket/x')", "The query cannot be run"),
-        ("SET enable_external_access = true", "not one query that returns rows"),
-        ("SELECT nothing FROM analyses", "nothing"),
+        ("query", {"sql": "DROP TABLE analyses"}, "not one query that returns rows"),
+        ("query", {"sql": "SET enable_external_access = true"}, "not one query that returns rows"),
+        ("query", {"sql": "FROM read_csv('/etc/passwd')"}, "file system operations are disabled"),
+        ("query", {"sql": "FROM read_parquet('s3://bucket/x')"}, "The query cannot be run"),
+        ("query", {"sql": "SELECT nothing FROM analyses"}, "nothing"),
+        ("describe_table", {"table": "best_model"}, "Did you mean 'best_models'"),
     ],
 )
-def test_only_a_select_on_the_warehouse_is_run(built: Built, sql: str, words: str) -> None:
-    failed, text = call(built.warehouse, "query", sql=sql)
+def test_an_error_is_explained(
+    built: Built, tool: str, arguments: dict[str, str], words: str
+) -> None:
+    failed, text = call(built.warehouse, tool, **arguments)
     assert failed
     assert words in text
     assert "Traceback" not in text
@@ -151,12 +154,6 @@ def test_values_of_every_type_are_returned_as_json(built: Built) -> None:
             0.1,
         ]
     ]
-
-
-def test_an_unknown_table_is_refused_with_a_suggestion(built: Built) -> None:
-    failed, text = call(built.warehouse, "describe_table", table="best_model")
-    assert failed
-    assert "Did you mean 'best_models'" in text
 
 
 def test_a_missing_warehouse_is_explained(tmp_path: Path) -> None:

@@ -12,15 +12,6 @@ from aind_etl.client.report import charts
 
 
 @dataclass(frozen=True, slots=True)
-class Picker:
-    """A select box that filters a figure's rows by a column; an option is a value and its text."""
-
-    column: str
-    label: str
-    options: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Figure:
     """A figure of the report.
 
@@ -34,6 +25,8 @@ class Figure:
         The text shown if there are no rows.
     chart
         Returns the Vega-Lite specification that draws the rows; without one they are a table.
+    criteria
+        Values of the rows' column ``criterion`` to choose from, each with its text.
     wide
         Whether it takes the page's whole width.
     """
@@ -44,7 +37,7 @@ class Figure:
     query: str
     empty: str
     chart: Callable[[], dict[str, Any]] | None = None
-    picker: Picker | None = None
+    criteria: tuple[tuple[str, str], ...] = ()
     wide: bool = False
 
 
@@ -98,15 +91,11 @@ FIGURES = (
         """,
         "No session has been fitted by more than one agent yet.",
         charts.best,
-        Picker(
-            "criterion",
-            "Criterion",
-            (
-                ("aic", "AIC"),
-                ("bic", "BIC"),
-                ("lpt_aic", "Likelihood per trial (AIC)"),
-                ("cv_accuracy", "Cross-validated accuracy"),
-            ),
+        (
+            ("aic", "AIC"),
+            ("bic", "BIC"),
+            ("lpt_aic", "Likelihood per trial (AIC)"),
+            ("cv_accuracy", "Cross-validated accuracy"),
         ),
     ),
     Figure(

@@ -76,7 +76,7 @@
     const picker = section.querySelector("select");
     const draw = async () => {
       (await views[section.id])?.finalize();
-      const chosen = picker ? rows.filter((row) => row[picker.dataset.column] === picker.value) : rows;
+      const chosen = picker ? rows.filter((row) => row.criterion === picker.value) : rows;
       views[section.id] = embed(chart, payload.specifications[section.id], { [section.id]: chosen });
     };
     picker?.addEventListener("change", draw);
