@@ -181,49 +181,55 @@ def _read_trials(
     """Return the trials of subjects: the columns asked for, and those to match by."""
     settings = load_settings()
     files, root = _open(connection, settings)
-    known: dict[str, None] = {}
 
-    def read(subject: str) -> list[pl.DataFrame]:
-        folder = f"{root}/trial_table/subject_id={subject}"
-        parts = []
-        for entry in files.get_file_info(pafs.FileSelector(folder, allow_not_found=True)):
-            if not entry.path.endswith(".parquet"):
-                continue
-            with files.open_input_file(entry.path) as opened, pq.ParquetFile(opened) as file:
-                names = file.schema_arrow.names
-                known.update(dict.fromkeys(names))
-                wanted = [
-                    name
-                    for name in names
-                    if name in _MATCHED or (name in columns if columns else _is_default(name))
-                ]
-                rows = pl.DataFrame(file.read(wanted))
-            parts.append(
-                rows.with_columns(
-                    pl.col(name).cast(dtype, strict=False)
-                    for name, dtype in _COLUMNS.items()
-                    if name in wanted
-                )
-            )
-        return parts
+    def read(subject: str) -> list[tuple[pl.DataFrame, list[str]]]:
+        return _read_folder(files, f"{root}/trial_table/subject_id={subject}", columns)
 
     try:
         with ThreadPoolExecutor(_FILES_AT_A_TIME, thread_name_prefix="behavior") as pool:
-            found = [part for parts in pool.map(read, subjects) for part in parts]
+            found = [file for folder in pool.map(read, subjects) for file in folder]
     except (OSError, pa.ArrowException) as error:
         raise DataError(
             f"The behaviour database {without_credentials(settings.behavior_database)} cannot be "
             f"read ({first_line(error)}). Check AIND_ETL_BEHAVIOR_DATABASE and the network."
         ) from None
+    known = {name for _, names in found for name in names}
     for name in columns or ():
         if found and name not in known:
             raise ArgumentError(
                 f"The trials of these subjects have no column {name!r} in the behaviour database. "
                 f"{suggest(name, known)}"
             )
-    names = (_SESSION_ID, *_COLUMNS, *(columns or ()))
-    schema = {name: _COLUMNS.get(name, pl.String()) for name in names}
-    return pl.concat([pl.DataFrame(schema=schema), *found], how="diagonal_relaxed")
+    schema = {
+        name: _COLUMNS.get(name, pl.String()) for name in (_SESSION_ID, *_COLUMNS, *(columns or ()))
+    }
+    empty = pl.DataFrame(schema=schema)
+    return pl.concat([empty, *(rows for rows, _ in found)], how="diagonal_relaxed")
+
+
+def _read_folder(
+    files: pafs.FileSystem, folder: str, columns: Sequence[str] | None
+) -> list[tuple[pl.DataFrame, list[str]]]:
+    """Return the trials of each file of a subject, with the names of all its columns."""
+    found = []
+    for entry in files.get_file_info(pafs.FileSelector(folder, allow_not_found=True)):
+        if not entry.path.endswith(".parquet"):
+            continue
+        with files.open_input_file(entry.path) as opened, pq.ParquetFile(opened) as file:
+            names = file.schema_arrow.names
+            wanted = [
+                name
+                for name in names
+                if name in _MATCHED or (name in columns if columns else _is_default(name))
+            ]
+            rows = pl.DataFrame(file.read(wanted))
+        typed = rows.with_columns(
+            pl.col(name).cast(dtype, strict=False)
+            for name, dtype in _COLUMNS.items()
+            if name in wanted
+        )
+        found.append((typed, names))
+    return found
 
 
 def _is_default(name: str) -> bool:
