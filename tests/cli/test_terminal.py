@@ -109,7 +109,7 @@ def test_the_interrupt_key_ends_a_run_with_one_sentence(tmp_path):
         "dynamic-foraging-analysis: 11 new",
         "dynamic-foraging-lifetime: 4 new",
         "dynamic-foraging-model-fitting: 340 new",
-        "Interrupted. What was written is whole; run again to go on.",
+        "Interrupted. Everything written is complete; run again to continue.",
     ]
 
 

@@ -45,7 +45,7 @@ from aind_etl.lake.resharding import reshard
 from aind_etl.lake.storage import leases
 from aind_etl.lake.storage import object_store as object_storage
 from aind_etl.lake.storage.object_store import ObjectStorage
-from aind_etl.orchestration.metadata import Timer, partition_metadata
+from aind_etl.orchestration.metadata import partition_metadata
 from aind_etl.warehouse.build import build_warehouse
 from aind_etl.warehouse.connection import connect
 
@@ -456,7 +456,7 @@ def test_a_run_asks_each_file_of_its_own_part_once_how_many_rows_it_has(
         own = part.tables.files(table, MAIN)
         assert 0 < len(own) < len(files)
         with counted() as requests:
-            found = partition_metadata(part, table, MAIN, Timer())
+            found = partition_metadata(part, table, MAIN)
         # A preview reads one of them besides.
         assert requests["get_object"] <= len(own) + 3
         assert requests["head_object"] <= 3

@@ -110,7 +110,7 @@ def fail(instance, error="The source does not answer.", **tags):
 
 def test_a_run_that_failed_is_told_of_once_with_its_error_and_a_link(instance, look, room):
     run = fail(instance, **{"dagster/partition": "a-collection"})
-    assert look(1) == "Told of 1 failures."
+    assert look(1) == "Reported 1 failures."
     (posted,) = room.posted
     assert posted["text"].splitlines() == [
         "aind-etl: refresh_collection of a-collection failed",
@@ -129,10 +129,10 @@ def test_a_source_that_is_away_is_told_of_once_and_so_is_its_return(instance, se
     began = datetime.now(UTC)
     lake.update_source_health({"failing_since": began, "error": f"No answer to {SECRET}."})
     assert look(14 * 60) == "Nothing has failed."
-    assert look(15 * 60 + 1) == "Told of 1 failures."
+    assert look(15 * 60 + 1) == "Reported 1 failures."
     assert look(40 * 60) == "Nothing has failed."
     lake.update_source_health({"failing_since": None})
-    assert look(50 * 60) == "Told of 1 failures."
+    assert look(50 * 60) == "Reported 1 failures."
     assert look(60 * 60) == "Nothing has failed."
     titles = [one["text"].splitlines()[0] for one in room.posted]
     assert titles == ["aind-etl: the source failed", "aind-etl: the source is back"]
@@ -146,10 +146,10 @@ def test_many_failures_become_one_message_and_those_that_follow_wait(instance, l
     for _ in range(11):
         run = instance.create_run_for_job(dg.GraphDefinition("empty").to_job())
         instance.report_run_failed(run)
-    assert look(1) == "Told of 12 failures."
+    assert look(1) == "Reported 12 failures."
     assert room.posted[0]["text"].endswith("… and 2 more")
     fail(instance)
-    assert "waits for the next" in look(2)
+    assert "wait for the next" in look(2)
     assert len(room.posted) == 1
 
 
@@ -190,7 +190,7 @@ def fail_tick(instance, kind, name, error):
 def test_a_tick_that_failed_is_told_of_once_with_its_error_and_a_link(instance, look, room):
     fail_tick(instance, InstigatorType.SENSOR, "newly_finished_analyses", f"{SECRET}: a defect")
     fail_tick(instance, InstigatorType.SCHEDULE, "nightly_full_pass", "another defect")
-    assert look(1) == "Told of 2 failures."
+    assert look(1) == "Reported 2 failures."
     (posted,) = room.posted
     assert sorted(posted["text"].split("\n\n")[1:]) == [
         "schedule nightly_full_pass: another defect\nhttps://dagster.example/automation",
@@ -203,16 +203,16 @@ def test_a_tick_that_failed_is_told_of_once_with_its_error_and_a_link(instance, 
 def test_a_message_that_was_not_taken_is_sent_again(instance, look, room, status):
     fail(instance)
     room.status = status
-    assert look(1) == f"The webhook answered with {status}; it is tried again."
+    assert look(1) == f"The webhook answered with {status}; the next tick retries."
     room.status = 200
-    assert look(2) == "Told of 1 failures."
+    assert look(2) == "Reported 1 failures."
 
 
 def test_a_webhook_that_cannot_be_reached_is_said_without_its_address(instance, look, room):
     fail(instance)
     look._settings = load_settings(alert_webhook_url=f"http://127.0.0.1:9/{SECRET}")
     said = look(1)
-    assert said == "The webhook could not be reached (ConnectError); it is tried again."
+    assert said == "The webhook could not be reached (ConnectError); the next tick retries."
 
 
 def test_without_a_webhook_nothing_is_sent_and_that_is_said(instance):

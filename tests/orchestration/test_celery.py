@@ -22,9 +22,9 @@ from aind_etl.changelog.staleness import find_stale_collections
 from aind_etl.client.verify import verify_warehouse
 from aind_etl.orchestration.definitions import build_defs
 from aind_etl.orchestration.jobs import REFRESH_COLLECTION, pass_config
-from aind_etl.orchestration.lost_runs import UNFINISHED
 from aind_etl.orchestration.partitions import make_partitions
 from aind_etl.orchestration.resources import Etl
+from aind_etl.orchestration.runs import UNFINISHED
 from aind_etl.settings import load_settings
 from aind_etl.warehouse.build import is_current
 

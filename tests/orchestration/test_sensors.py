@@ -24,14 +24,12 @@ from aind_etl.orchestration.definitions import build_defs
 from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION, SESSIONS
 from aind_etl.orchestration.lost_runs import command_tags
 from aind_etl.orchestration.resources import Etl
+from aind_etl.orchestration.run_requests import ATTEMPT_TAG, BATCH_TAG, pause_after
 from aind_etl.orchestration.sensors import (
-    ATTEMPT_TAG,
-    BATCH_TAG,
     FULL_PASS_OVERDUE,
     evaluate_lake,
     evaluate_session_table,
     evaluate_source,
-    pause_after,
 )
 from aind_etl.orchestration.steps import run_lock
 from aind_etl.sample.calendar import plan_sessions
@@ -432,11 +430,11 @@ def test_the_session_table_is_asked_for_until_it_was_read_within_a_day(instance)
     assert "in flight" in evaluate_session_table(instance, now()).skip_message
     run = instance.get_runs(limit=1)[0]
     instance.report_run_failed(run)
-    assert "within a day" in evaluate_session_table(instance, now()).skip_message
+    assert "within the last day" in evaluate_session_table(instance, now()).skip_message
     later = now() + timedelta(hours=3)
     assert isinstance(evaluate_session_table(instance, later), dg.RunRequest)
     instance.create_run_for_job(job, status=SUCCESS)
-    assert "within a day" in evaluate_session_table(instance, later).skip_message
+    assert "within the last day" in evaluate_session_table(instance, later).skip_message
     tomorrow = now() + timedelta(hours=27)
     assert isinstance(evaluate_session_table(instance, tomorrow), dg.RunRequest)
 
@@ -610,7 +608,7 @@ def test_the_source_is_asked_as_often_as_it_bears_unless_set_otherwise(tmp_path,
     definitions = build_defs({"etl": Etl(load_settings(lake=tmp_path, **given))})
     sensor = definitions.resolve_sensor_def("newly_finished_analyses")
     assert sensor.minimum_interval_seconds == expected
-    assert sensors.ANSWER_WITHIN.total_seconds() == 30
+    assert sensors.CHECK_TIMEOUT.total_seconds() == 30
 
 
 def test_a_time_zone_that_there_is_not_is_refused():
@@ -635,7 +633,7 @@ def test_collections_that_arrive_together_become_one_publication(
     in_flight = record(instance, other, dg.DagsterRunStatus.STARTED, refresh)
     reason = look_to_publish(etl_loaded, instance)
     assert reason == f"Waiting for {other.partition_key} to be published with the rest."
-    assert "arrivals_are_in asks" in look_at_lake(etl_loaded, instance)
+    assert "arrivals_are_in requests" in look_at_lake(etl_loaded, instance)
     later = now() + sensors.PUBLISH_AT_LEAST_EVERY + timedelta(seconds=1)
     assert isinstance(look_to_publish(etl_loaded, instance, later), dg.RunRequest), (
         "what arrives without end must not keep the rest from being published"
@@ -662,4 +660,4 @@ def test_a_publication_in_flight_is_waited_for_and_one_that_failed_is_tried_agai
 
 
 def test_an_empty_lake_is_not_published(etl, instance):
-    assert look_to_publish(etl, instance) == "There is nothing in the lake yet."
+    assert look_to_publish(etl, instance) == "The lake is empty."
