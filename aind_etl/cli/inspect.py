@@ -78,7 +78,7 @@ def _last_failed_run(settings: "Settings") -> str:
     # The command also works in the base installation, which has no Dagster.
     if not (home / "dagster.yaml").is_file() or find_spec("dagster") is None:
         return ""
-    from aind_etl.orchestration.run_status import last_failed_run
+    from aind_etl.orchestration.runs import last_failed_run
 
     return last_failed_run(home)
 

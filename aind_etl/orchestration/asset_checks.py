@@ -23,24 +23,13 @@ _EXAMPLES = 20
 
 @dataclass(frozen=True, slots=True)
 class _Warning:
-    """A query that should return no rows.
-
-    Attributes
-    ----------
-    asset, name
-        The asset that the check belongs to, and its name.
-    description
-        What should be true, as a sentence.
-    query
-        Returns one row per violation.
-    depends_on_time
-        Whether the result can change although the warehouse does not.
-    """
+    """A check of an asset: a query that returns one row per violation."""
 
     asset: str
     name: str
     description: str
     query: str
+    # Whether the result can change although the warehouse does not.
     depends_on_time: bool = False
 
 

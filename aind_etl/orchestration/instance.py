@@ -23,12 +23,7 @@ from aind_etl.orchestration.assets import BY_COLLECTION, RESULTS
 from aind_etl.orchestration.assets.report import is_drawn
 from aind_etl.orchestration.definitions import build_defs
 from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION, SESSIONS, pass_config
-from aind_etl.orchestration.lost_runs import (
-    COMMAND_TAG,
-    command_lock,
-    command_tags,
-    fail_lost_runs,
-)
+from aind_etl.orchestration.lost_runs import COMMAND_TAG, command_tags, fail_lost_runs
 from aind_etl.orchestration.partitions import make_partitions, planned_partitions
 from aind_etl.orchestration.resources import Etl, ResultStoreError
 from aind_etl.settings import write_traceback
@@ -93,7 +88,7 @@ def run_everything(etl: Etl, pass_kind: Pass, *, with_results: bool = True) -> N
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     try:
         with (
-            command_lock(etl.lake),
+            etl.lake.storage.lock("run", f"the lake {etl.lake}"),
             etl.keeping_source_open() as with_source,
             dg.DagsterInstance.get() as instance,
         ):

@@ -6,7 +6,6 @@ for a while has lost its process. This works for every launcher: processes, Cele
 """
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -23,17 +22,6 @@ _LOST = (
     "What it wrote is complete; the next run continues from there."
 )
 _LONGEST_RETRY_PAUSE = timedelta(minutes=15)
-
-
-def command_lock(lake: Lake) -> AbstractContextManager[None]:
-    """Hold the lock that allows one command at a time on a lake.
-
-    Raises
-    ------
-    DataError
-        Another command holds it.
-    """
-    return lake.storage.lock("run", f"the lake {lake}")
 
 
 def command_tags(lake: Lake) -> dict[str, str]:

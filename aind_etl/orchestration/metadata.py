@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import dagster as dg
 import duckdb
-import numpy as np
 
 from aind_etl.contract import Table, tables
 from aind_etl.contract.ddl import describe, quote_identifier
@@ -87,12 +86,14 @@ def table_arguments(table: Table, group: str, kinds: set[str]) -> TableArguments
         )
         for column in table.columns
     ]
-    metadata: dict[str, object] = {"dagster/column_schema": dg.TableSchema(columns)}
+    schema = dg.MetadataValue.table_schema(dg.TableSchema(columns))
+    metadata: dict[str, dg.MetadataValue] = {"dagster/column_schema": schema}
     if table is not tables.DOCUMENTS:
         log = dg.AssetKey(tables.DOCUMENTS.name)
-        metadata["dagster/column_lineage"] = dg.TableColumnLineage(
+        lineage = dg.TableColumnLineage(
             {column.name: [dg.TableColumnDep(log, column.source)] for column in table.columns}
         )
+        metadata["dagster/column_lineage"] = dg.MetadataValue.column_lineage(lineage)
     return {
         "description": table.description,
         "group_name": group,
@@ -169,6 +170,15 @@ def partition_metadata(lake: Lake, table: Table, collection: str) -> Mapping[str
     if newest is not None:
         metadata["newest finished"] = dg.MetadataValue.timestamp(newest)
     return metadata
+
+
+def table_metadata(etl: Etl, table: Table, rows: int, timer: Timer) -> Mapping[str, Any]:
+    """Return the metadata of a table that is not partitioned."""
+    return {
+        "dagster/row_count": rows,
+        "dagster/uri": uri(etl.lake.storage.path(table.name)),
+        "seconds": timer.seconds,
+    }
 
 
 def data_version(lake: Lake, table: Table, collection: str) -> dg.DataVersion:
@@ -264,8 +274,7 @@ def _picture(
     axes.set_yscale(scale)
     for name, days, values in series:
         label = name if len(name) <= _LEGEND_LENGTH else f"{name[:_LEGEND_LENGTH]}…"
-        dates = np.array(days, dtype="datetime64[D]")
-        axes.plot(dates, values, marker="o", markersize=3, linewidth=1, label=label)
+        axes.plot(days, values, marker="o", markersize=3, linewidth=1, label=label)
     locator = AutoDateLocator(minticks=1)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(

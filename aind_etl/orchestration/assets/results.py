@@ -15,8 +15,8 @@ from aind_etl.orchestration.metadata import (
     Timer,
     figures_preview,
     table_arguments,
+    table_metadata,
     table_results,
-    uri,
 )
 from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH
 from aind_etl.orchestration.resources import Etl, ResultStoreError
@@ -156,10 +156,5 @@ def unclaimed_folders(etl: dg.ResourceParam[Etl]) -> dg.MaterializeResult[Any]:
 
     timer = Timer()
     rows = refresh_unclaimed_folders(etl.lake)
-    return dg.MaterializeResult(
-        metadata={
-            "dagster/row_count": rows,
-            "dagster/uri": uri(etl.lake.storage.path(tables.UNCLAIMED_FOLDERS.name)),
-            "seconds": timer.seconds,
-        }
-    )
+    metadata = table_metadata(etl, tables.UNCLAIMED_FOLDERS, rows, timer)
+    return dg.MaterializeResult(metadata=metadata)

@@ -8,12 +8,11 @@ import dagster as dg
 
 from aind_etl.contract import tables
 from aind_etl.orchestration.assets.results import open_store
-from aind_etl.orchestration.metadata import Timer, table_arguments, uri
+from aind_etl.orchestration.metadata import Timer, table_arguments, table_metadata
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.steps import step
 
-CAN_BE_READ = "session_table_can_be_read"
-"""The name of the check on the session table."""
+_CHECK = "session_table_can_be_read"
 
 
 @dg.asset(
@@ -21,7 +20,7 @@ CAN_BE_READ = "session_table_can_be_read"
     **table_arguments(tables.SESSIONS, "results", {"s3", "parquet"}),
     check_specs=[
         dg.AssetCheckSpec(
-            CAN_BE_READ,
+            _CHECK,
             asset=tables.SESSIONS.name,
             description="The session table in the store, if there is one, can be read.",
         )
@@ -44,13 +43,11 @@ def sessions(
     yield dg.MaterializeResult(
         metadata={
             **asdict(report),
-            "dagster/row_count": report.rows,
-            "dagster/uri": uri(etl.lake.storage.path(tables.SESSIONS.name)),
-            "seconds": timer.seconds,
+            **table_metadata(etl, tables.SESSIONS, report.rows, timer),
         }
     )
     yield dg.AssetCheckResult(
-        check_name=CAN_BE_READ,
+        check_name=_CHECK,
         passed=not report.is_refused,
         severity=dg.AssetCheckSeverity.WARN,
         description=report.note or "It was read, or has not changed since.",
