@@ -586,7 +586,7 @@ def test_every_command_has_help(in_process, command):
 
 def test_the_help_of_options_names_their_environment_variables(in_process):
     _, output, _ = in_process("run", "--help")
-    for setting in ("SOURCE", "LAKE", "WAREHOUSE", "COLLECTIONS", "MAX_DELETED_SHARE"):
+    for setting in ("SOURCE", "LAKE", "WAREHOUSE", "COLLECTIONS"):
         assert f"AIND_ETL_{setting}" in sentence(output)
 
 
