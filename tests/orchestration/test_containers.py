@@ -496,63 +496,6 @@ def test_kubernetes_is_configured_like_containers():
     )
 
 
-POD = {"nodeSelector", "affinity", "tolerations", "podSecurityContext", "securityContext"}
-POD |= {"resources", "labels", "annotations", "volumes", "volumeMounts", "schedulerName"}
-POD |= {"env", "envConfigMaps", "envSecrets", "livenessProbe", "readinessProbe", "startupProbe"}
-CHART = {
-    # The names that each part of the values may have in Dagster's chart. The chart refuses unknown
-    # names in some parts, and ignores them in others.
-    "": {
-        *("additionalInstanceConfig", "busybox", "computeLogManager", "concurrency"),
-        *("dagster-user-deployments", "dagsterDaemon", "dagsterWebserver", "flower", "global"),
-        *("generateCeleryConfigSecret", "generatePostgresqlPasswordSecret", "imagePullSecrets"),
-        *("ingress", "migrate", "postgresql", "pythonLogs", "rabbitmq", "redis", "retention"),
-        *("runLauncher", "scheduler", "serviceAccount", "telemetry"),
-    },
-    "global": {"postgresqlSecretName", "dagsterHome", "serviceAccountName"},
-    "postgresql": {
-        *("enabled", "image", "postgresqlHost", "postgresqlUsername", "postgresqlPassword"),
-        *("postgresqlDatabase", "postgresqlParams", "postgresqlScheme", "service"),
-    },
-    "dagster-user-deployments": {"enabled", "enableSubchart", "imagePullSecrets", "deployments"},
-    "dagster-user-deployments.deployments.0": POD
-    | {"name", "image", "dagsterApiGrpcArgs", "codeServerArgs", "port"}
-    | {"includeConfigInLaunchedRuns"},
-    "dagsterWebserver": POD
-    | {"replicaCount", "image", "nameOverride", "pathPrefix", "service", "workspace"}
-    | {"deploymentLabels", "enableReadOnly", "dbStatementTimeout", "dbPoolRecycle", "logLevel"},
-    "dagsterWebserver.service": {"type", "port", "annotations"},
-    "dagsterDaemon": POD
-    | {"enabled", "image", "runCoordinator", "heartbeatTolerance", "deploymentLabels"}
-    | {"runMonitoring", "runRetries", "sensors", "schedules"},
-    "dagsterDaemon.runCoordinator": {"enabled", "type", "config"},
-    "dagsterDaemon.sensors": {"useThreads", "numWorkers", "numSubmitWorkers"},
-    "dagsterDaemon.schedules": {"useThreads", "numWorkers", "numSubmitWorkers"},
-    "runLauncher": {"type", "config"},
-    "runLauncher.config": {"celeryK8sRunLauncher", "k8sRunLauncher", "customRunLauncher"},
-    "runLauncher.config.k8sRunLauncher": {
-        *("image", "imagePullPolicy", "jobNamespace", "loadInclusterConfig", "kubeconfigFile"),
-        *("envConfigMaps", "envSecrets", "envVars", "volumeMounts", "volumes", "labels"),
-        *("failPodOnRunFailure", "resources", "schedulerName", "securityContext", "runK8sConfig"),
-    },
-    "runLauncher.config.k8sRunLauncher.runK8sConfig": {
-        *("containerConfig", "podSpecConfig", "podTemplateSpecMetadata", "jobSpecConfig"),
-        "jobMetadata",
-    },
-    "retention": {"enabled", "sensor", "schedule", "autoMaterialize"},
-    "retention.sensor.purgeAfterDays": {"skipped", "success", "failure", "started"},
-    "telemetry": {"enabled"},
-}
-
-
-@pytest.mark.parametrize("part", CHART)
-def test_the_chart_knows_all_names_of_the_values(part):
-    found = yaml.safe_load((DOCKER / "helm-values.yaml").read_text())
-    for name in filter(None, part.split(".")):
-        found = found[int(name) if name.isdigit() else name]
-    assert found.keys() <= CHART[part]
-
-
 def camel(name):
     first, *rest = name.split("_")
     return first + "".join(word.capitalize() for word in rest)
