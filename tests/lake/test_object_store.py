@@ -42,7 +42,7 @@ from aind_etl.lake.resharding import reshard
 from aind_etl.lake.storage import bucket, locks
 from aind_etl.lake.storage import object_store as object_storage
 from aind_etl.lake.storage.object_store import ObjectStorage
-from aind_etl.orchestration.metadata import Timer, partition_metadata
+from aind_etl.orchestration.metadata import partition_metadata
 from aind_etl.warehouse.build import build_warehouse
 from aind_etl.warehouse.connection import connect
 
@@ -311,7 +311,7 @@ def test_a_run_requests_the_row_count_of_each_file_of_its_shard_once(
         own = shard.tables.files(table, MAIN)
         assert 0 < len(own) < len(files)
         with counted() as requests:
-            found = partition_metadata(shard, table, MAIN, Timer())
+            found = partition_metadata(shard, table, MAIN)
         # A preview also reads one of them.
         assert requests["get_object"] <= len(own) + 3
         assert requests["head_object"] <= 3
