@@ -168,5 +168,5 @@ def test_the_runbook_says_how_dagster_is_configured():
     # A number in prose that is set elsewhere.
     instance = yaml.safe_load((CLONE / "dagster_home" / "dagster.yaml").read_text())
     assert instance["run_retries"]["max_retries"] == 2
-    assert "again by the daemon, twice" in RUNBOOK
+    assert "restarts a run that lost its process, up to twice" in RUNBOOK
     assert isinstance(build_defs(), dg.Definitions)
