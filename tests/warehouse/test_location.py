@@ -1,4 +1,4 @@
-"""A warehouse that is one object of a store: published whole, read by a copy that follows it."""
+"""A warehouse that is one object of a store: published whole, read from a local copy."""
 
 import logging
 import stat
@@ -46,14 +46,14 @@ WHICH = "SELECT value FROM warehouse_info WHERE name = 'version'"
 
 @pytest.fixture
 def url(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return where a warehouse may be published, with no copy of it on this machine."""
+    """Return the address of a warehouse that was not published yet."""
     on_another_machine(monkeypatch, tmp_path / "cache")
     return f"{new_prefix()}/warehouse.duckdb"
 
 
 @pytest.fixture
 def publish(tmp_path: Path) -> Callable[..., None]:
-    """Give a function that publishes a small warehouse of some version."""
+    """Return a function that publishes a tiny warehouse of some version."""
 
     def publish(url: str, version: str, **options: Any) -> None:
         put(url, version, locate_warehouse(url).current(), tmp_path)
@@ -62,7 +62,7 @@ def publish(tmp_path: Path) -> Callable[..., None]:
 
 
 def put(url: str, version: str, replacing: Any, folder: Path) -> None:
-    """Publish a small warehouse of some version in the place of another."""
+    """Publish a tiny warehouse of some version, replacing another."""
     facts = {"inputs": version, "built_at": "2026-05-01T12:00:00+00:00", "built_by": "a test"}
     building = folder / "building.duckdb"
     with duckdb.connect(building) as connection:
@@ -76,7 +76,7 @@ def put(url: str, version: str, replacing: Any, folder: Path) -> None:
 
 
 def on_another_machine(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    """Let everything that follows keep its copies elsewhere."""
+    """Use another cache folder, as another machine would."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
 
 
@@ -88,22 +88,22 @@ def version_read(url: str) -> str:
 
 
 def copies(cache: Path) -> list[Path]:
-    """Return the files of copies that lie in a folder for caches."""
+    """Return the copies of warehouses in a cache folder."""
     return [path for path in cache.rglob("*") if path.is_file() and path.name[0] != "."]
 
 
 @pytest.fixture
-def _asked_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def _check_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(object_file, "_RECHECK_SECONDS", 0.0)
 
 
 # --- published, and read by a copy ------------------------------------------------------------
 
 
-def test_a_warehouse_is_one_object_and_readers_find_in_it_what_was_built(
-    built: Built, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_warehouse_is_one_object_and_readers_get_its_tables(
+    small: Built, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publication = publish_warehouse(built.lake, url, max_lost_share=0.0)
+    publication = publish_warehouse(small.lake, url, max_lost_share=0.0)
     report = publication.report
     assert report.published
     assert all(outcome.holds for outcome in publication.outcomes)
@@ -111,32 +111,32 @@ def test_a_warehouse_is_one_object_and_readers_find_in_it_what_was_built(
     assert list(objects) == ["warehouse.duckdb"]
     assert s3fs.S3FileSystem().size(url) == report.size_bytes
     on_another_machine(monkeypatch, tmp_path / "another")
-    here, there = Warehouse(url), Warehouse(built.warehouse)
+    here, there = Warehouse(url), Warehouse(small.warehouse)
     for name in ("analyses", "best_models"):
         rows = there.table(name)
         assert here.table(name).sort(rows.columns).equals(rows.sort(rows.columns))
-    assert not publish_warehouse(built.lake, url, max_lost_share=0.0).report.published
+    assert not publish_warehouse(small.lake, url, max_lost_share=0.0).report.published
     path = here.sql("SELECT path FROM duckdb_databases() WHERE path IS NOT NULL").item()
     assert [Path(path)] == copies(tmp_path / "another")
 
 
-def test_whether_it_is_up_to_date_is_known_without_fetching_it(
-    built: Built, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_is_current_does_not_fetch_the_warehouse(
+    small: Built, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert not is_current(built.lake, url)
-    with connect(built.warehouse) as connection:
+    assert not is_current(small.lake, url)
+    with connect(small.warehouse) as connection:
         facts = dict(connection.execute("FROM warehouse_info").fetchall())
-    copyfile(built.warehouse, tmp_path / "building.duckdb")
+    copyfile(small.warehouse, tmp_path / "building.duckdb")
     locate_warehouse(url).publish(tmp_path / "building.duckdb", facts, replacing=None)
     on_another_machine(monkeypatch, tmp_path / "another")
     with counted() as requests:
-        assert is_current(built.lake, url)
+        assert is_current(small.lake, url)
         assert read_info(url) == facts
     assert set(requests) == {"head_object"}
     assert not copies(tmp_path / "another")
 
 
-def test_who_published_need_not_fetch_it(
+def test_the_publisher_does_not_fetch_it(
     url: str, publish: Callable[..., None], tmp_path: Path
 ) -> None:
     with counted() as requests:
@@ -146,8 +146,8 @@ def test_who_published_need_not_fetch_it(
     assert requests["put_object"] == 1
 
 
-@pytest.mark.usefixtures("_asked_each_time")
-def test_a_reader_sees_what_is_published_after_it_and_old_copies_go(
+@pytest.mark.usefixtures("_check_each_time")
+def test_a_reader_sees_a_newer_warehouse_and_old_copies_are_removed(
     url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(url, "first")
@@ -161,13 +161,13 @@ def test_a_reader_sees_what_is_published_after_it_and_old_copies_go(
         publish(url, version)
         on_another_machine(monkeypatch, mine)
         assert warehouse.sql(WHICH).item() == version
-        # Whoever opened the one before still has it, and nobody else can.
+        # A connection keeps the file that it opened.
         assert held.execute(WHICH).fetchall() == [(before,)]
         held.close()
         assert len(copies(mine)) == 1
 
 
-def test_the_store_is_asked_once_in_a_while_and_never_more_than_once_a_question(
+def test_the_store_is_checked_at_most_once_per_query_and_interval(
     url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(url, "first")
@@ -186,7 +186,7 @@ def test_the_store_is_asked_once_in_a_while_and_never_more_than_once_a_question(
     assert requests == {"head_object": 20}
 
 
-def test_a_copy_is_its_owner_s_alone(
+def test_only_the_owner_can_read_a_copy(
     url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(url, "first")
@@ -200,8 +200,8 @@ def test_a_copy_is_its_owner_s_alone(
 
 
 @pytest.mark.parametrize("damage", [b"", b"another file of the same name"])
-@pytest.mark.usefixtures("_asked_each_time")
-def test_a_copy_that_somebody_damaged_is_fetched_again(
+@pytest.mark.usefixtures("_check_each_time")
+def test_a_damaged_copy_is_fetched_again(
     url: str, publish: Callable[..., None], tmp_path: Path, damage: bytes
 ) -> None:
     publish(url, "first")
@@ -209,8 +209,8 @@ def test_a_copy_that_somebody_damaged_is_fetched_again(
     assert version_read(url) == "first"
 
 
-@pytest.mark.usefixtures("_asked_each_time")
-def test_what_is_replaced_while_it_is_fetched_is_fetched_as_it_stands_then(
+@pytest.mark.usefixtures("_check_each_time")
+def test_a_warehouse_replaced_during_a_fetch_is_fetched_again(
     url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(url, "first")
@@ -249,6 +249,7 @@ def test_many_readers_of_one_machine_fetch_it_once(
 READ = """\
 import sys
 from aind_etl.warehouse.location import locate_warehouse
+print("ready", flush=True)
 print(locate_warehouse(sys.argv[1]).file().stat().st_ino)
 """
 
@@ -258,15 +259,17 @@ def test_many_processes_of_one_machine_read_one_copy(
 ) -> None:
     publish(url, "first")
     on_another_machine(monkeypatch, tmp_path / "another")
-    readers = [
-        subprocess.Popen([sys.executable, "-c", READ, url], stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    said = {reader.communicate()[0] for reader in readers}
-    assert said == {f"{locate_warehouse(url).file().stat().st_ino}\n"}
+    with subprocess.Popen(
+        [sys.executable, "-c", READ, url], stdout=subprocess.PIPE, text=True
+    ) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "ready\n"
+        mine = locate_warehouse(url).file().stat().st_ino
+        printed, _ = reader.communicate()
+    assert printed == f"{mine}\n"
 
 
-def test_what_a_killed_reader_left_is_removed(
+def test_files_of_a_killed_reader_are_removed(
     url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(url, "first")
@@ -283,8 +286,8 @@ def test_what_a_killed_reader_left_is_removed(
 # --- a store that does not answer --------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("_asked_each_time")
-def test_without_the_store_the_copy_is_read_and_its_age_said(
+@pytest.mark.usefixtures("_check_each_time")
+def test_without_the_store_the_copy_is_read_and_a_warning_names_its_age(
     url: str, publish: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     publish(url, "first")
@@ -295,10 +298,10 @@ def test_without_the_store_the_copy_is_read_and_its_age_said(
     assert f"The store of the warehouse {url} cannot find 'warehouse.duckdb'" in said
     assert "Meanwhile the copy of it is read that was built" in said
     assert said.endswith("d ago.")
-    assert len(caplog.records) == 1, "it is not asked again, nor said again, at once"
+    assert len(caplog.records) == 1, "the store is not asked again at once"
 
 
-def test_without_the_store_and_without_a_copy_that_is_said(
+def test_without_the_store_and_a_copy_the_error_says_so(
     url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(url, "first")
@@ -311,14 +314,14 @@ def test_without_the_store_and_without_a_copy_that_is_said(
         assert "no copy of the warehouse on this machine" in warehouse_status(url)
 
 
-def test_a_warehouse_that_was_never_published_is_asked_for_in_vain(url: str) -> None:
+def test_a_warehouse_that_was_never_published_is_an_error(url: str) -> None:
     with pytest.raises(ConfigurationError, match=f"There is no warehouse at '{url}'. Build it"):
         connect(url)
     assert read_info(url) == {}
     assert "There is no warehouse at" in warehouse_status(url)
 
 
-@pytest.mark.usefixtures("_asked_each_time")
+@pytest.mark.usefixtures("_check_each_time")
 def test_a_warehouse_that_was_removed_is_not_read_from_its_copy(
     url: str, publish: Callable[..., None]
 ) -> None:
@@ -334,7 +337,7 @@ def test_an_address_that_names_no_object_is_refused(wrong: str) -> None:
         locate_warehouse(parse_location(wrong))
 
 
-def test_a_folder_in_which_no_copy_can_be_kept_is_named(
+def test_a_cache_folder_that_cannot_be_written_is_named(
     url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(url, "first")
@@ -348,7 +351,7 @@ def test_a_folder_in_which_no_copy_can_be_kept_is_named(
 
 
 @pytest.mark.parametrize("before", [None, "first"])
-def test_of_two_publishers_the_second_does_not_overwrite_what_the_first_published(
+def test_a_second_publisher_does_not_overwrite_the_first(
     url: str, publish: Callable[..., None], tmp_path: Path, before: str | None
 ) -> None:
     if before is not None:
@@ -360,7 +363,7 @@ def test_of_two_publishers_the_second_does_not_overwrite_what_the_first_publishe
     assert version_read(url) == "of the first"
 
 
-def test_of_two_that_build_it_at_once_one_makes_way(built: Built, url: str) -> None:
+def test_two_builds_do_not_publish_to_a_store_at_the_same_time(small: Built, url: str) -> None:
     lake = Lake(url.rpartition("/")[0])
     with (
         lake.storage.lock("warehouse", f"the warehouse {url}"),
@@ -370,20 +373,20 @@ def test_of_two_that_build_it_at_once_one_makes_way(built: Built, url: str) -> N
 
 
 def test_a_build_that_was_overtaken_is_refused(
-    built: Built, url: str, publish: Callable[..., None]
+    small: Built, url: str, publish: Callable[..., None]
 ) -> None:
     def overtaken(_: duckdb.DuckDBPyConnection) -> None:
-        publish(url, "of another machine, whose lock was lost")
+        publish(url, "of another machine")
 
     with pytest.raises(DataError, match="was published by another run at the same time"):
-        build_warehouse(built.lake, url, validate=overtaken)
-    assert version_read(url) == "of another machine, whose lock was lost"
+        build_warehouse(small.lake, url, validate=overtaken)
+    assert version_read(url) == "of another machine"
     assert [
         path.name for path in locate_warehouse(url).file().parent.iterdir() if path.is_dir()
     ] == []
 
 
-def test_a_publication_whose_answer_was_lost_is_known_as_one_s_own(
+def test_a_publication_whose_reply_was_lost_counts_as_ours(
     url: str, publish: Callable[..., None]
 ) -> None:
     async def twice(name: str, send: Send) -> Any:
@@ -398,14 +401,14 @@ def test_a_publication_whose_answer_was_lost_is_known_as_one_s_own(
 
 
 @pytest.mark.parametrize("request_", [1, 2])
-def test_a_publisher_killed_before_or_after_its_request_leaves_the_old_or_the_new_one(
+def test_a_killed_publisher_leaves_the_old_or_the_new_warehouse(
     url: str, publish: Callable[..., None], request_: int
 ) -> None:
     publish(url, "first")
     requests = MortalRequests(request_)
     with requests.counted(), suppress(KilledError):
         publish(url, "second")
-        # The next that would be sent.
+        # The next request.
         s3fs.S3FileSystem().pipe_file(f"{url}.more", b"")
     assert requests.is_dead
     is_sent = request_ == 2
@@ -418,21 +421,21 @@ def test_a_publisher_killed_before_or_after_its_request_leaves_the_old_or_the_ne
 # --- a store that is no S3 ---------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("_asked_each_time")
-def test_any_store_that_fsspec_opens_will_do(
-    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, publish: Callable[..., None]
+@pytest.mark.usefixtures("_check_each_time")
+def test_any_store_that_fsspec_opens_works(
+    small: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, publish: Callable[..., None]
 ) -> None:
     url = f"memory://{uuid4().hex}/warehouse.duckdb"
     on_another_machine(monkeypatch, tmp_path / "publisher")
-    assert build_warehouse(built.lake, url).published
+    assert build_warehouse(small.lake, url).published
     on_another_machine(monkeypatch, tmp_path / "another")
     warehouse = Warehouse(url)
-    assert warehouse.table("analyses").height == built.lake.tables.count_rows(tables.ANALYSES)
-    assert is_current(built.lake, url)
+    assert warehouse.table("analyses").height == small.lake.tables.count_rows(tables.ANALYSES)
+    assert is_current(small.lake, url)
     seen = locate_warehouse(url).current()
     publish(url, "second")
     assert warehouse.sql(WHICH).item() == "second"
-    assert not is_current(built.lake, url)
+    assert not is_current(small.lake, url)
     with pytest.raises(DataError, match="was published by another run at the same time"):
         put(url, "third", seen, tmp_path)
 
@@ -440,7 +443,7 @@ def test_any_store_that_fsspec_opens_will_do(
 # --- files beside it ---------------------------------------------------------------------------
 
 
-def test_a_page_beside_it_is_an_object_that_browsers_open(url: str) -> None:
+def test_a_page_beside_the_warehouse_is_served_as_html(url: str) -> None:
     with file_beside(url, "report.html") as (place, path):
         path.write_text("<p>a page</p>")
     assert place == f"{url.rpartition('/')[0]}/report.html"

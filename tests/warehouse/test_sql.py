@@ -1,7 +1,6 @@
-"""What the views, marts, macros and checks of `sql/` say about small worlds of known rows."""
+"""The views, marts, macros and checks of `sql/`, on a few known rows."""
 
 import json
-import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from math import exp, log
@@ -16,16 +15,15 @@ from aind_etl.contract import ANALYSIS_TABLES, TABLES, DataType, Table, table_na
 from aind_etl.contract.ddl import create_table, quote_identifier
 from aind_etl.flatten import derived as deriving
 from aind_etl.warehouse.info import write_info
-from aind_etl.warehouse.sql_files import Kind, read_sql_files
+from aind_etl.warehouse.sql_files import Kind, SqlFile, in_order, read_sql_files, tables_read
 
 SQL = Path(__file__).parents[2] / "sql"
-STATEMENTS = {check.name: check.statement for check in read_sql_files(Kind.CHECK)}
 MACROS, VIEWS, MARTS, CHECKS = (
-    sorted((SQL / kind).glob("*.sql")) for kind in ("macros", "views", "marts", "checks")
+    read_sql_files(kind) for kind in (Kind.MACRO, Kind.VIEW, Kind.MART, Kind.CHECK)
 )
-ROWS_OF = [*VIEWS, *MARTS]
+STATEMENTS = {file.name: file.statement for file in (*MARTS, *CHECKS)}
 DYNAMIC = {"fit_parameters_wide"}
-"""Statements whose columns follow from the data, which no parser alone can serialise."""
+"""Statements whose columns depend on the data, which the parser cannot serialise."""
 
 COLLECTION = "dynamic-foraging-model-fitting"
 NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
@@ -58,33 +56,8 @@ MLE_COLUMNS = [
 ]
 
 
-def statement(file: Path) -> str:
-    """Return a file without its opening comment."""
-    return re.sub(r"\A(--.*\n)+", "", file.read_text())
-
-
-def in_order_of_dependency(files: list[Path]) -> list[Path]:
-    """Order files so that each stands after those whose names it uses."""
-    left = {file.stem: file for file in files}
-    ordered: list[Path] = []
-    while left:
-        ready = [
-            name
-            for name, file in left.items()
-            if not (left.keys() - {name}) & set(re.findall(r"\w+", statement(file)))
-        ]
-        assert ready, f"{sorted(left)} depend on each other"
-        ordered.extend(left.pop(name) for name in ready)
-    return ordered
-
-
-def reads_marts(file: Path) -> bool:
-    """Return whether a file uses the name of a mart."""
-    return bool({mart.stem for mart in MARTS} & set(re.findall(r"\w+", statement(file))))
-
-
 class World:
-    """The contract's tables in memory, a few rows at a time."""
+    """The contract's tables in memory with a few rows, and the views and marts on them."""
 
     def __init__(self) -> None:
         self.connection = duckdb.connect()
@@ -93,10 +66,14 @@ class World:
             self.connection.execute(create_table(table))
         write_info(self.connection, {"built_at": "2026-05-01T12:00:00+00:00"})
         for file in MACROS:
-            self.connection.execute(file.read_text())
-        for file in in_order_of_dependency(VIEWS):
-            if not reads_marts(file):
-                self.connection.execute(f"CREATE VIEW {file.stem} AS {file.read_text()}")
+            self.connection.execute(file.statement)
+        marts = {file.name for file in MARTS}
+        self._derived = []
+        for file in in_order([*VIEWS, *MARTS]):
+            if file.kind is Kind.MART or tables_read(file.statement, marts):
+                self._derived.append(file)
+            else:
+                self.connection.execute(f"CREATE VIEW {file.name} AS {file.statement}")
 
     def insert(self, table: str, **values: Any) -> None:
         """Insert one row; columns that are not given are NULL."""
@@ -206,7 +183,7 @@ class World:
                 is_fitted=number < k,
                 at_bound=value == 0,
             )
-        # Backwards, so that nothing comes in order by itself.
+        # Backwards, so that no result is in order by accident.
         for number, accuracy in reversed(list(enumerate(folds or []))):
             self.insert(
                 "cross_validation",
@@ -237,10 +214,9 @@ class World:
 
     def build_marts(self) -> None:
         """Create every mart, and the views that read one."""
-        for file in in_order_of_dependency(MARTS):
-            self.connection.execute(f"CREATE TABLE {file.stem} AS {file.read_text()}")
-        for file in filter(reads_marts, VIEWS):
-            self.connection.execute(f"CREATE VIEW {file.stem} AS {file.read_text()}")
+        for file in self._derived:
+            kind = "TABLE" if file.kind is Kind.MART else "VIEW"
+            self.connection.execute(f"CREATE {kind} {file.name} AS {file.statement}")
 
     def rows(self, query: str) -> list[dict[str, Any]]:
         """Return the rows of a query by column name."""
@@ -264,16 +240,24 @@ class World:
         return row[0]
 
 
-@pytest.fixture
-def world() -> Iterator[World]:
+@pytest.fixture(scope="module")
+def empty_world() -> Iterator[World]:
     world = World()
     yield world
     world.connection.close()
 
 
 @pytest.fixture
-def lived_in(world: World) -> World:
-    """Both pipelines, a skipped fit, another project's records, a deletion and a rejection."""
+def world(empty_world: World) -> Iterator[World]:
+    """Give a world whose changes are rolled back after the test."""
+    empty_world.connection.begin()
+    yield empty_world
+    empty_world.connection.rollback()
+
+
+@pytest.fixture
+def sound(world: World) -> World:
+    """Return a world with both pipelines, a skipped fit, other records, a deletion, a rejection."""
     parameters = {"learn_rate": 0.4, "biasL": 0.0, "choice_kernel_step_size": 1.0}
     world.fit("p1", parameters=parameters, folds=[0.6, 0.7], finished_at=None)
     world.fit("f1", pipeline_format="framework", parameters=parameters | {"learn_rate": 0.5})
@@ -338,74 +322,49 @@ def lived_in(world: World) -> World:
 # --- the files --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("file", ROWS_OF, ids=lambda file: file.stem)
-def test_a_view_or_mart_opens_by_saying_what_a_row_is(file: Path) -> None:
-    assert file.read_text().startswith("-- One row per")
+@pytest.mark.parametrize("path", sorted(SQL.rglob("*.sql")), ids=lambda path: path.stem)
+def test_lines_are_at_most_100_columns_wide(path: Path) -> None:
+    assert max(map(len, path.read_text().splitlines())) <= 100
 
 
-@pytest.mark.parametrize("file", [*MACROS, *CHECKS], ids=lambda file: file.stem)
-def test_a_macro_or_check_opens_with_a_comment(file: Path) -> None:
-    assert file.read_text().startswith("-- ")
-
-
-@pytest.mark.parametrize("file", [*MACROS, *ROWS_OF, *CHECKS], ids=lambda file: file.stem)
-def test_lines_are_at_most_100_columns_wide(file: Path) -> None:
-    assert max(map(len, file.read_text().splitlines())) <= 100
-
-
-@pytest.mark.parametrize("file", [*ROWS_OF, *CHECKS], ids=lambda file: file.stem)
-def test_a_statement_is_one_select_that_can_be_parsed(file: Path) -> None:
-    answer = duckdb.execute("SELECT json_serialize_sql(?::VARCHAR)", [file.read_text()]).fetchone()
+@pytest.mark.parametrize("file", [*VIEWS, *MARTS, *CHECKS], ids=lambda file: file.name)
+def test_a_statement_is_one_select_that_can_be_parsed(file: SqlFile) -> None:
+    answer = duckdb.execute("SELECT json_serialize_sql(?::VARCHAR)", [file.statement]).fetchone()
     assert answer is not None
     parsed = json.loads(answer[0])
-    if file.stem in DYNAMIC:
+    if file.name in DYNAMIC:
         assert parsed["error_type"] == "not implemented"
     else:
         assert len(parsed["statements"]) == 1
 
 
-@pytest.mark.parametrize("file", MACROS, ids=lambda file: file.stem)
-def test_a_macro_file_creates_the_macro_it_is_called_after(file: Path) -> None:
-    assert statement(file).startswith(f"CREATE MACRO {file.stem}(")
+@pytest.mark.parametrize("file", MACROS, ids=lambda file: file.name)
+def test_a_macro_file_creates_the_macro_of_its_name(file: SqlFile) -> None:
+    assert file.statement.startswith(f"CREATE MACRO {file.name}(")
 
 
-@pytest.mark.parametrize("file", ROWS_OF, ids=lambda file: file.stem)
-def test_a_view_or_mart_of_empty_tables_is_empty(world: World, file: Path) -> None:
-    world.build_marts()
-    # One row says of the warehouse itself that there is nothing in it.
-    expected = 1 if file.stem == "warehouse_status" else 0
-    assert len(world.rows(f"SELECT * FROM {file.stem}")) == expected
+def test_every_check_passes_on_a_sound_warehouse(sound: World) -> None:
+    assert [file.name for file in CHECKS if sound.offending(file.name)] == []
 
 
-@pytest.mark.parametrize("file", CHECKS, ids=lambda file: file.stem)
-def test_a_check_of_empty_tables_passes(world: World, file: Path) -> None:
-    assert world.offending(file.stem) == []
-
-
-@pytest.mark.parametrize("file", CHECKS, ids=lambda file: file.stem)
-def test_a_check_of_a_sound_warehouse_passes(lived_in: World, file: Path) -> None:
-    assert lived_in.offending(file.stem) == []
-
-
-@pytest.mark.parametrize(
-    "file", [file for file in MARTS if file.stem != "mle_fits"], ids=lambda file: file.stem
-)
-def test_a_mart_for_every_tool_has_no_nested_columns(lived_in: World, file: Path) -> None:
-    lived_in.build_marts()
-    types = {row["column_type"] for row in lived_in.rows(f"DESCRIBE {file.stem}")}
-    assert types <= {"VARCHAR", "BOOLEAN", "SMALLINT", "INTEGER", "BIGINT", "DOUBLE", "DATE"}
+def test_marts_have_only_types_that_every_tool_knows(sound: World) -> None:
+    sound.build_marts()
+    allowed = {"VARCHAR", "BOOLEAN", "SMALLINT", "INTEGER", "BIGINT", "DOUBLE", "DATE"}
+    for file in MARTS:
+        types = {row["column_type"] for row in sound.rows(f"DESCRIBE {file.name}")}
+        assert types <= allowed or file.name == "mle_fits", file.name
 
 
 @pytest.mark.parametrize("name", ["model_comparison", "best_models", "parameter_trajectories"])
-def test_a_mart_does_not_depend_on_the_order_of_the_rows(lived_in: World, name: str) -> None:
-    before = lived_in.mart(name)
+def test_a_mart_does_not_depend_on_the_order_of_the_rows(sound: World, name: str) -> None:
+    before = sound.mart(name)
     for table in ANALYSIS_TABLES:
-        lived_in.connection.execute(
+        sound.connection.execute(
             f"CREATE OR REPLACE TABLE {table.name} AS "
             f"SELECT * FROM {table.name} ORDER BY hash(record_id, 1)"
         )
     assert before
-    assert lived_in.rows(statement(SQL / "marts" / f"{name}.sql") + " ORDER BY ALL") == before
+    assert sound.rows(f"{STATEMENTS[name]} ORDER BY ALL") == before
 
 
 # --- macros -----------------------------------------------------------------------------------
@@ -478,7 +437,7 @@ def test_the_newest_successful_analysis_wins_whichever_pipeline_and_collection(
     assert latest(world) == ["new"]
 
 
-def test_an_analysis_without_a_time_of_finishing_comes_last(world: World) -> None:
+def test_an_analysis_without_finished_at_comes_last(world: World) -> None:
     world.fit("timeless", finished_at=None, changed_at=NOON + timedelta(days=9))
     world.fit("timed")
     assert latest(world) == ["timed"]
@@ -500,9 +459,7 @@ def test_other_sessions_agents_and_analyses_are_kept_apart(world: World) -> None
 
 
 @pytest.mark.parametrize("missing", ["session_key", "agent_alias", "analysis_name"])
-def test_records_that_nothing_identifies_do_not_replace_each_other(
-    world: World, missing: str
-) -> None:
+def test_records_without_an_identity_do_not_replace_each_other(world: World, missing: str) -> None:
     for record_id in ("a", "b"):
         world.fit(record_id, **{missing: None})
     assert latest(world) == ["a", "b"]
@@ -516,7 +473,7 @@ def test_latest_analyses_has_the_columns_of_analyses(world: World) -> None:
 # --- mle_fitting ------------------------------------------------------------------------------
 
 
-def test_mle_fitting_has_the_familiar_columns(world: World) -> None:
+def test_mle_fitting_has_the_columns_of_the_public_reader(world: World) -> None:
     world.build_marts()
     described = {
         row["column_name"]: row["column_type"] for row in world.rows("FROM (DESCRIBE mle_fitting)")
@@ -767,7 +724,7 @@ def test_a_session_fitted_twice_has_one_number_and_one_value(world: World) -> No
 # --- pipeline_agreement -----------------------------------------------------------------------
 
 
-def test_fits_of_both_pipelines_are_set_side_by_side(world: World) -> None:
+def test_fits_of_both_pipelines_are_compared(world: World) -> None:
     parameters = {"learn_rate": 0.4, "biasL": 0.0, "only_prototype": 9.0, "no_number": None}
     world.fit("old p", parameters={"learn_rate": 9.0}, finished_at=NOON - timedelta(days=9))
     world.fit("p", parameters=parameters)
@@ -901,16 +858,16 @@ def test_documents_without_times_have_no_lag(world: World) -> None:
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
-def test_every_table_is_checked_for_unique_keys(lived_in: World, table: Table) -> None:
+def test_every_table_is_checked_for_unique_keys(sound: World, table: Table) -> None:
     check = f"{table.name}_key_is_unique"
-    if not lived_in.rows(f"SELECT * FROM {table.name}"):
+    if not sound.rows(f"SELECT * FROM {table.name}"):
         row: dict[str, Any] = dict.fromkeys(table.column_names)
         for column in table.columns:
             if column.required:
                 row[column.name] = {"VARCHAR": "x", "TIMESTAMPTZ": NOON}.get(column.type.value, 0)
-        lived_in.insert(table.name, **row)
-    lived_in.connection.execute(f"INSERT INTO {table.name} SELECT * FROM {table.name} LIMIT 1")
-    (found,) = lived_in.offending(check)
+        sound.insert(table.name, **row)
+    sound.connection.execute(f"INSERT INTO {table.name} SELECT * FROM {table.name} LIMIT 1")
+    (found,) = sound.offending(check)
     assert tuple(found) == (*table.key, "n_rows")
     assert found["n_rows"] == 2
 
@@ -931,41 +888,41 @@ def test_every_child_is_checked_for_its_analysis(world: World, table: Table) -> 
     assert found["n_rows"] == 1
 
 
-def test_a_live_document_that_was_lost_is_found(lived_in: World) -> None:
-    lived_in.document("lost", 3, "upsert")
-    (row,) = lived_in.offending("live_documents_are_flattened_or_rejected")
+def test_a_live_document_that_was_lost_is_found(sound: World) -> None:
+    sound.document("lost", 3, "upsert")
+    (row,) = sound.offending("live_documents_are_flattened_or_rejected")
     assert (row["record_id"], row["problem"]) == ("lost", "neither flattened nor rejected")
 
 
-def test_a_document_both_flattened_and_rejected_is_found(lived_in: World) -> None:
-    lived_in.connection.execute("UPDATE rejected_documents SET record_id = 'p1'")
-    rows = lived_in.offending("live_documents_are_flattened_or_rejected")
+def test_a_document_both_flattened_and_rejected_is_found(sound: World) -> None:
+    sound.connection.execute("UPDATE rejected_documents SET record_id = 'p1'")
+    rows = sound.offending("live_documents_are_flattened_or_rejected")
     assert {row["record_id"]: row["problem"] for row in rows} == {
         "p1": "both flattened and rejected",
         "odd": "neither flattened nor rejected",
     }
 
 
-def test_what_stays_of_a_deleted_document_is_found(lived_in: World) -> None:
-    lived_in.document("p1", 9, "delete")
-    lived_in.document("odd", 9, "delete")
-    rows = lived_in.offending("live_documents_are_flattened_or_rejected")
+def test_rows_of_a_deleted_document_are_found(sound: World) -> None:
+    sound.document("p1", 9, "delete")
+    sound.document("odd", 9, "delete")
+    rows = sound.offending("live_documents_are_flattened_or_rejected")
     assert {row["record_id"]: row["problem"] for row in rows} == {
         "p1": "flattened, but not live",
         "odd": "rejected, but not live",
     }
 
 
-def test_a_document_that_came_back_is_live(lived_in: World) -> None:
-    lived_in.document("p1", 8, "delete")
-    lived_in.document("p1", 9, "upsert")
-    assert lived_in.offending("live_documents_are_flattened_or_rejected") == []
+def test_a_document_that_came_back_is_live(sound: World) -> None:
+    sound.document("p1", 8, "delete")
+    sound.document("p1", 9, "upsert")
+    assert sound.offending("live_documents_are_flattened_or_rejected") == []
 
 
-def test_what_was_made_from_an_older_version_is_found(lived_in: World) -> None:
-    lived_in.document("p1", 10, "upsert", content_hash="new")
-    lived_in.document("odd", 9, "upsert", content_hash="new")
-    rows = lived_in.offending("content_hashes_are_those_of_live_documents")
+def test_rows_of_an_older_version_are_found(sound: World) -> None:
+    sound.document("p1", 10, "upsert", content_hash="new")
+    sound.document("odd", 9, "upsert", content_hash="new")
+    rows = sound.offending("content_hashes_are_those_of_live_documents")
     assert {(row["made"], row["record_id"], row["live_content_hash"]) for row in rows} == {
         ("analyses", "p1", "new"),
         ("rejected_documents", "odd", "new"),
@@ -986,7 +943,7 @@ def test_a_criterion_that_does_not_follow_from_the_likelihood_is_found(
     assert (row["record_id"], row["criterion"]) == ("wrong", criterion)
 
 
-def test_criteria_that_cannot_be_computed_are_left_alone(world: World) -> None:
+def test_criteria_that_cannot_be_computed_pass(world: World) -> None:
     world.fit("a", k_model=2)
     world.connection.execute("UPDATE analyses SET n_trials = 0")
     world.fit("b", bic=None, lpt=None)
@@ -1020,9 +977,9 @@ def test_an_accuracy_outside_0_and_1_is_found(world: World, value: float) -> Non
         ("analyses_are_seen_before_they_change", "changed_at = first_seen_at - INTERVAL 1 DAY"),
     ],
 )
-def test_a_check_finds_what_it_speaks_of(lived_in: World, check: str, change: str) -> None:
-    lived_in.connection.execute(f"UPDATE analyses SET {change} WHERE record_id = 'p1'")
-    assert len(lived_in.offending(check)) == 1
+def test_a_check_finds_a_wrong_value(sound: World, check: str, change: str) -> None:
+    sound.connection.execute(f"UPDATE analyses SET {change} WHERE record_id = 'p1'")
+    assert len(sound.offending(check)) == 1
 
 
 def test_a_fit_of_a_file_without_a_session_in_its_name_needs_no_session(world: World) -> None:
@@ -1031,7 +988,7 @@ def test_a_fit_of_a_file_without_a_session_in_its_name_needs_no_session(world: W
     assert world.offending("successful_fits_have_session_agent_and_likelihood") == []
 
 
-def test_collections_that_do_not_add_up_are_found(lived_in: World) -> None:
-    lived_in.connection.execute("UPDATE collections SET live_documents = 7")
-    (row,) = lived_in.offending("collections_add_up")
+def test_collections_that_do_not_add_up_are_found(sound: World) -> None:
+    sound.connection.execute("UPDATE collections SET live_documents = 7")
+    (row,) = sound.offending("collections_add_up")
     assert row["source_collection"] == COLLECTION
