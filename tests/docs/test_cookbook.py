@@ -1,4 +1,4 @@
-"""The cookbook's answers are what the sample's warehouse returns, and adding a mart is a file."""
+"""The cookbook shows what the sample's warehouse returns; the examples in CONTRIBUTING work."""
 
 import os
 import re
@@ -44,7 +44,7 @@ def test_there_are_twenty_questions():
     assert [one.split(".", maxsplit=1)[0] for one in RECIPES] == [str(n) for n in range(1, 21)]
 
 
-def test_adding_a_mart_is_adding_a_file(built, tmp_path, monkeypatch):
+def test_a_mart_is_added_as_a_file(built, tmp_path, monkeypatch):
     from aind_etl.orchestration.assets import warehouse_asset
 
     folder = shutil.copytree(bundled("sql"), tmp_path / "sql")
@@ -70,7 +70,7 @@ def test_adding_a_mart_is_adding_a_file(built, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_adding_a_column_is_adding_it_to_the_contract(sample_dump, tmp_path):
+def test_a_column_is_added_in_the_contract(sample_dump, tmp_path):
     for name in ("aind_etl", "sql", "dagster_home"):
         shutil.copytree(DOCS.parent / name, tmp_path / name)
     contract = tmp_path / "aind_etl" / "contract" / "columns.py"

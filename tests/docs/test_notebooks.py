@@ -1,4 +1,4 @@
-"""The notebooks run on the sample, to the last cell, and show what is stored in them."""
+"""The notebooks run on the sample, and show what is stored in them."""
 
 import sys
 from pathlib import Path
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 
 def shown(notebook):
-    """Return what each cell shows: texts as they are, of pictures only that there is one."""
+    """Return the texts that each cell shows, and "picture" for a picture."""
     return [
         [
             "picture" if "image/svg+xml" in output["data"] else output["data"]["text/plain"]

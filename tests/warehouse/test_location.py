@@ -5,11 +5,9 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from shutil import copyfile
-from typing import Any
 from uuid import uuid4
 
 import duckdb
@@ -18,14 +16,12 @@ import s3fs
 from object_store import (
     KilledError,
     MortalRequests,
-    Send,
     counted,
     new_prefix,
     objects_of,
     out_of_reach,
     requests_go_through,
 )
-from worlds import Built
 
 from aind_etl import Warehouse
 from aind_etl.client.status import warehouse_status
@@ -45,23 +41,29 @@ WHICH = "SELECT value FROM warehouse_info WHERE name = 'version'"
 
 
 @pytest.fixture
-def url(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def machine(tmp_path, monkeypatch):
+    """Return a function that switches to the cache folder of another machine."""
+    return lambda name: monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
+
+
+@pytest.fixture
+def url(endpoint, machine):
     """Return the address of a warehouse that was not published yet."""
-    on_another_machine(monkeypatch, tmp_path / "cache")
+    machine("cache")
     return f"{new_prefix()}/warehouse.duckdb"
 
 
 @pytest.fixture
-def publish(tmp_path: Path) -> Callable[..., None]:
+def publish(tmp_path):
     """Return a function that publishes a tiny warehouse of some version."""
 
-    def publish(url: str, version: str, **options: Any) -> None:
+    def publish(url, version, **options):
         put(url, version, locate_warehouse(url).current(), tmp_path)
 
     return publish
 
 
-def put(url: str, version: str, replacing: Any, folder: Path) -> None:
+def put(url, version, replacing, folder):
     """Publish a tiny warehouse of some version, replacing another."""
     facts = {"inputs": version, "built_at": "2026-05-01T12:00:00+00:00", "built_by": "a test"}
     building = folder / "building.duckdb"
@@ -75,34 +77,27 @@ def put(url: str, version: str, replacing: Any, folder: Path) -> None:
         building.unlink(missing_ok=True)
 
 
-def on_another_machine(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    """Use another cache folder, as another machine would."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-
-
-def version_read(url: str) -> str:
+def version_read(url):
     """Return the version of the warehouse that a reader gets."""
     with opened(url) as connection:
         ((version,),) = connection.execute(WHICH).fetchall()
     return str(version)
 
 
-def copies(cache: Path) -> list[Path]:
+def copies(cache):
     """Return the copies of warehouses in a cache folder."""
     return [path for path in cache.rglob("*") if path.is_file() and path.name[0] != "."]
 
 
 @pytest.fixture
-def _check_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def _check_each_time(monkeypatch):
     monkeypatch.setattr(object_file, "_RECHECK_SECONDS", 0.0)
 
 
 # --- published, and read by a copy ------------------------------------------------------------
 
 
-def test_a_warehouse_is_one_object_and_readers_get_its_tables(
-    small: Built, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_warehouse_is_one_object_and_readers_get_its_tables(small, url, tmp_path, machine):
     publication = publish_warehouse(small.lake, url, max_lost_share=0.0)
     report = publication.report
     assert report.published
@@ -110,7 +105,7 @@ def test_a_warehouse_is_one_object_and_readers_get_its_tables(
     objects = objects_of(url.rpartition("/")[0])
     assert list(objects) == ["warehouse.duckdb"]
     assert s3fs.S3FileSystem().size(url) == report.size_bytes
-    on_another_machine(monkeypatch, tmp_path / "another")
+    machine("another")
     here, there = Warehouse(url), Warehouse(small.warehouse)
     for name in ("analyses", "best_models"):
         rows = there.table(name)
@@ -120,15 +115,13 @@ def test_a_warehouse_is_one_object_and_readers_get_its_tables(
     assert [Path(path)] == copies(tmp_path / "another")
 
 
-def test_is_current_does_not_fetch_the_warehouse(
-    small: Built, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_is_current_does_not_fetch_the_warehouse(small, url, tmp_path, machine):
     assert not is_current(small.lake, url)
     with connect(small.warehouse) as connection:
         facts = dict(connection.execute("FROM warehouse_info").fetchall())
     copyfile(small.warehouse, tmp_path / "building.duckdb")
     locate_warehouse(url).publish(tmp_path / "building.duckdb", facts, replacing=None)
-    on_another_machine(monkeypatch, tmp_path / "another")
+    machine("another")
     with counted() as requests:
         assert is_current(small.lake, url)
         assert read_info(url) == facts
@@ -136,9 +129,7 @@ def test_is_current_does_not_fetch_the_warehouse(
     assert not copies(tmp_path / "another")
 
 
-def test_the_publisher_does_not_fetch_it(
-    url: str, publish: Callable[..., None], tmp_path: Path
-) -> None:
+def test_the_publisher_does_not_fetch_it(url, publish):
     with counted() as requests:
         publish(url, "first")
         assert version_read(url) == "first"
@@ -147,38 +138,33 @@ def test_the_publisher_does_not_fetch_it(
 
 
 @pytest.mark.usefixtures("_check_each_time")
-def test_a_reader_sees_a_newer_warehouse_and_old_copies_are_removed(
-    url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reader_sees_newer_warehouses_and_old_copies_are_removed(url, publish, tmp_path, machine):
     publish(url, "first")
-    mine, another = tmp_path / "mine", tmp_path / "another"
     for version in ("second", "third"):
-        on_another_machine(monkeypatch, mine)
+        machine("mine")
         warehouse = Warehouse(url)
         before = warehouse.sql(WHICH).item()
         held = connect(url)
-        on_another_machine(monkeypatch, another)
+        machine("another")
         publish(url, version)
-        on_another_machine(monkeypatch, mine)
+        machine("mine")
         assert warehouse.sql(WHICH).item() == version
         # A connection keeps the file that it opened.
         assert held.execute(WHICH).fetchall() == [(before,)]
         held.close()
-        assert len(copies(mine)) == 1
+        assert len(copies(tmp_path / "mine")) == 1
 
 
-def test_the_store_is_checked_at_most_once_per_query_and_interval(
-    url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_store_is_checked_once_per_query_or_interval(url, publish, monkeypatch, machine):
     publish(url, "first")
-    on_another_machine(monkeypatch, tmp_path / "another")
+    machine("another")
     monkeypatch.setattr(object_file, "_RECHECK_SECONDS", 1000.0)
     with counted() as requests:
         for _ in range(20):
             version_read(url)
     assert requests == {"head_object": 2, "get_object": 1}, "once, and once after it was fetched"
     monkeypatch.setattr(object_file, "_RECHECK_SECONDS", 0.0)
-    on_another_machine(monkeypatch, tmp_path / "a third")
+    machine("a third")
     version_read(url)
     with counted() as requests:
         for _ in range(20):
@@ -186,11 +172,9 @@ def test_the_store_is_checked_at_most_once_per_query_and_interval(
     assert requests == {"head_object": 20}
 
 
-def test_only_the_owner_can_read_a_copy(
-    url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_owner_can_read_a_copy(url, publish, tmp_path, machine):
     publish(url, "first")
-    on_another_machine(monkeypatch, tmp_path / "another")
+    machine("another")
     version_read(url)
     for cache in (tmp_path / "cache", tmp_path / "another"):
         (copy,) = copies(cache)
@@ -201,42 +185,35 @@ def test_only_the_owner_can_read_a_copy(
 
 @pytest.mark.parametrize("damage", [b"", b"another file of the same name"])
 @pytest.mark.usefixtures("_check_each_time")
-def test_a_damaged_copy_is_fetched_again(
-    url: str, publish: Callable[..., None], tmp_path: Path, damage: bytes
-) -> None:
+def test_a_damaged_copy_is_fetched_again(url, publish, damage):
     publish(url, "first")
     locate_warehouse(url).file().write_bytes(damage)
     assert version_read(url) == "first"
 
 
 @pytest.mark.usefixtures("_check_each_time")
-def test_a_warehouse_replaced_during_a_fetch_is_fetched_again(
-    url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_warehouse_replaced_during_a_fetch_is_fetched_again(url, publish, monkeypatch, machine):
     publish(url, "first")
     fetch = ObjectStorage.fetch
     versions = iter(["second", "third"])
 
-    def overtaken(self: ObjectStorage, name: str, target: Path) -> None:
+    def overtaken(self, name, target):
         fetch(self, name, target)
-        for version in versions:
-            with monkeypatch.context() as patch:
-                on_another_machine(patch, tmp_path / "publisher")
-                publish(url, version)
-            break
+        if version := next(versions, None):
+            machine("publisher")
+            publish(url, version)
+            machine("another")
 
     monkeypatch.setattr(ObjectStorage, "fetch", overtaken)
-    on_another_machine(monkeypatch, tmp_path / "another")
+    machine("another")
     assert version_read(url) == "third"
     monkeypatch.setattr(ObjectStorage, "fetch", fetch)
     assert version_read(url) == "third"
 
 
-def test_many_readers_of_one_machine_fetch_it_once(
-    url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_readers_of_one_machine_fetch_it_once(url, publish, machine):
     publish(url, "first")
-    on_another_machine(monkeypatch, tmp_path / "another")
+    machine("another")
     with counted() as requests:
         readers = [threading.Thread(target=version_read, args=[url]) for _ in range(8)]
         for reader in readers:
@@ -254,11 +231,9 @@ print(locate_warehouse(sys.argv[1]).file().stat().st_ino)
 """
 
 
-def test_many_processes_of_one_machine_read_one_copy(
-    url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_processes_of_one_machine_read_one_copy(url, publish, machine):
     publish(url, "first")
-    on_another_machine(monkeypatch, tmp_path / "another")
+    machine("another")
     with subprocess.Popen(
         [sys.executable, "-c", READ, url], stdout=subprocess.PIPE, text=True
     ) as reader:
@@ -269,11 +244,9 @@ def test_many_processes_of_one_machine_read_one_copy(
     assert printed == f"{mine}\n"
 
 
-def test_files_of_a_killed_reader_are_removed(
-    url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_of_a_killed_reader_are_removed(url, publish, machine):
     publish(url, "first")
-    on_another_machine(monkeypatch, tmp_path / "another")
+    machine("another")
     folder = locate_warehouse(url).file().parent
     (folder / "warehouse.duckdb").unlink()
     left = folder / ".fetching-before"
@@ -287,9 +260,7 @@ def test_files_of_a_killed_reader_are_removed(
 
 
 @pytest.mark.usefixtures("_check_each_time")
-def test_without_the_store_the_copy_is_read_and_a_warning_names_its_age(
-    url: str, publish: Callable[..., None], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_without_the_store_the_copy_is_read_and_a_warning_names_its_age(url, publish, caplog):
     publish(url, "first")
     with out_of_reach(), caplog.at_level(logging.WARNING):
         assert version_read(url) == "first"
@@ -301,11 +272,9 @@ def test_without_the_store_the_copy_is_read_and_a_warning_names_its_age(
     assert len(caplog.records) == 1, "the store is not asked again at once"
 
 
-def test_without_the_store_and_a_copy_the_error_says_so(
-    url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_store_and_a_copy_the_error_says_so(url, publish, machine):
     publish(url, "first")
-    on_another_machine(monkeypatch, tmp_path / "another")
+    machine("another")
     with out_of_reach():
         with pytest.raises(ConfigurationError, match=r"Check the endpoint .* no copy of the"):
             Warehouse(url).table("analyses")
@@ -314,7 +283,7 @@ def test_without_the_store_and_a_copy_the_error_says_so(
         assert "no copy of the warehouse on this machine" in warehouse_status(url)
 
 
-def test_a_warehouse_that_was_never_published_is_an_error(url: str) -> None:
+def test_a_warehouse_that_was_never_published_is_an_error(url):
     with pytest.raises(ConfigurationError, match=f"There is no warehouse at '{url}'. Build it"):
         connect(url)
     assert read_info(url) == {}
@@ -322,9 +291,7 @@ def test_a_warehouse_that_was_never_published_is_an_error(url: str) -> None:
 
 
 @pytest.mark.usefixtures("_check_each_time")
-def test_a_warehouse_that_was_removed_is_not_read_from_its_copy(
-    url: str, publish: Callable[..., None]
-) -> None:
+def test_a_warehouse_that_was_removed_is_not_read_from_its_copy(url, publish):
     publish(url, "first")
     s3fs.S3FileSystem().rm_file(url)
     with pytest.raises(ConfigurationError, match="There is no warehouse at"):
@@ -332,17 +299,15 @@ def test_a_warehouse_that_was_removed_is_not_read_from_its_copy(
 
 
 @pytest.mark.parametrize("wrong", ["s3://warehouse.duckdb", "s3://bucket/lake/", "s3://"])
-def test_an_address_that_names_no_object_is_refused(wrong: str) -> None:
+def test_an_address_that_names_no_object_is_refused(wrong):
     with pytest.raises(ConfigurationError, match="names no object"):
         locate_warehouse(parse_location(wrong))
 
 
-def test_a_cache_folder_that_cannot_be_written_is_named(
-    url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cache_folder_that_cannot_be_written_is_named(url, publish, tmp_path, machine):
     publish(url, "first")
     (tmp_path / "a file").write_text("no folder")
-    on_another_machine(monkeypatch, tmp_path / "a file")
+    machine("a file")
     with pytest.raises(ConfigurationError, match=r"a file.*Name a folder for caches"):
         connect(url)
 
@@ -351,9 +316,7 @@ def test_a_cache_folder_that_cannot_be_written_is_named(
 
 
 @pytest.mark.parametrize("before", [None, "first"])
-def test_a_second_publisher_does_not_overwrite_the_first(
-    url: str, publish: Callable[..., None], tmp_path: Path, before: str | None
-) -> None:
+def test_a_second_publisher_does_not_overwrite_the_first(url, publish, tmp_path, before):
     if before is not None:
         publish(url, before)
     seen = locate_warehouse(url).current()
@@ -363,7 +326,7 @@ def test_a_second_publisher_does_not_overwrite_the_first(
     assert version_read(url) == "of the first"
 
 
-def test_two_builds_do_not_publish_to_a_store_at_the_same_time(small: Built, url: str) -> None:
+def test_two_builds_do_not_publish_to_a_store_at_the_same_time(small, url):
     lake = Lake(url.rpartition("/")[0])
     with (
         lake.storage.lock("warehouse", f"the warehouse {url}"),
@@ -372,10 +335,8 @@ def test_two_builds_do_not_publish_to_a_store_at_the_same_time(small: Built, url
         build_warehouse(Lake(str(lake)), url)
 
 
-def test_a_build_that_was_overtaken_is_refused(
-    small: Built, url: str, publish: Callable[..., None]
-) -> None:
-    def overtaken(_: duckdb.DuckDBPyConnection) -> None:
+def test_a_build_that_was_overtaken_is_refused(small, url, publish):
+    def overtaken(_):
         publish(url, "of another machine")
 
     with pytest.raises(DataError, match="was published by another run at the same time"):
@@ -386,10 +347,8 @@ def test_a_build_that_was_overtaken_is_refused(
     ] == []
 
 
-def test_a_publication_whose_reply_was_lost_counts_as_ours(
-    url: str, publish: Callable[..., None]
-) -> None:
-    async def twice(name: str, send: Send) -> Any:
+def test_a_publication_whose_reply_was_lost_counts_as_ours(url, publish):
+    async def twice(name, send):
         if name == "put_object":
             await send()
         return await send()
@@ -401,9 +360,7 @@ def test_a_publication_whose_reply_was_lost_counts_as_ours(
 
 
 @pytest.mark.parametrize("request_", [1, 2])
-def test_a_killed_publisher_leaves_the_old_or_the_new_warehouse(
-    url: str, publish: Callable[..., None], request_: int
-) -> None:
+def test_a_killed_publisher_leaves_the_old_or_the_new_warehouse(url, publish, request_):
     publish(url, "first")
     requests = MortalRequests(request_)
     with requests.counted(), suppress(KilledError):
@@ -422,13 +379,11 @@ def test_a_killed_publisher_leaves_the_old_or_the_new_warehouse(
 
 
 @pytest.mark.usefixtures("_check_each_time")
-def test_any_store_that_fsspec_opens_works(
-    small: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, publish: Callable[..., None]
-) -> None:
+def test_any_store_that_fsspec_opens_works(small, tmp_path, publish, machine):
     url = f"memory://{uuid4().hex}/warehouse.duckdb"
-    on_another_machine(monkeypatch, tmp_path / "publisher")
+    machine("publisher")
     assert build_warehouse(small.lake, url).published
-    on_another_machine(monkeypatch, tmp_path / "another")
+    machine("another")
     warehouse = Warehouse(url)
     assert warehouse.table("analyses").height == small.lake.tables.count_rows(tables.ANALYSES)
     assert is_current(small.lake, url)
@@ -443,7 +398,7 @@ def test_any_store_that_fsspec_opens_works(
 # --- files beside it ---------------------------------------------------------------------------
 
 
-def test_a_page_beside_the_warehouse_is_served_as_html(url: str) -> None:
+def test_a_page_beside_the_warehouse_is_served_as_html(url):
     with file_beside(url, "report.html") as (place, path):
         path.write_text("<p>a page</p>")
     assert place == f"{url.rpartition('/')[0]}/report.html"

@@ -6,19 +6,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from places import Places
-from worlds import SMALL, Built, load, read_dump, write_dump
+from worlds import SMALL, load, read_dump, write_dump
 
 from aind_etl import Warehouse
 from aind_etl.errors import ConfigurationError
-from aind_etl.lake import Lake
-from aind_etl.settings import WarehouseLocation
 from aind_etl.warehouse.build import build_warehouse
 from aind_etl.warehouse.snapshots import find_snapshot, list_snapshots, take_snapshot
 
 
 @pytest.fixture
-def warehouse(lake: Lake, places: Places) -> WarehouseLocation:
+def warehouse(lake, places):
     """Return the published warehouse of the lake, on a disk and on an object store in turn."""
     root = places.new().storage.root
     location = root / "warehouse.duckdb" if isinstance(root, Path) else f"{root}/warehouse.duckdb"
@@ -26,21 +23,19 @@ def warehouse(lake: Lake, places: Places) -> WarehouseLocation:
     return location
 
 
-def analyses(location: WarehouseLocation, snapshot: str | None = None) -> int:
+def analyses(location, snapshot=None):
     found = Warehouse(location, snapshot=snapshot).sql("SELECT count(*) FROM analyses")
     return int(found.item())
 
 
-def publish_fewer(lake: Lake, warehouse: WarehouseLocation, dump: Path) -> None:
+def publish_fewer(lake, warehouse, dump):
     """Publish a warehouse with fewer documents."""
     write_dump(dump, read_dump(dump, SMALL)[:5], SMALL)
     load(dump, lake)
     build_warehouse(lake, warehouse)
 
 
-def test_a_snapshot_stays_the_same_while_the_warehouse_changes(
-    lake: Lake, warehouse: WarehouseLocation, dump: Path
-) -> None:
+def test_a_snapshot_stays_the_same_while_the_warehouse_changes(lake, warehouse, dump):
     before = analyses(warehouse)
     began = datetime.now(UTC) - timedelta(seconds=2)
     taken = take_snapshot(warehouse, "paper-2026")
@@ -59,9 +54,7 @@ def test_a_snapshot_stays_the_same_while_the_warehouse_changes(
     assert [one.name for one in list_snapshots(warehouse)] == ["paper-2026"]
 
 
-def test_a_snapshot_is_never_overwritten(
-    lake: Lake, warehouse: WarehouseLocation, dump: Path
-) -> None:
+def test_a_snapshot_is_never_overwritten(lake, warehouse, dump):
     take_snapshot(warehouse, "paper")
     before = analyses(warehouse, "paper")
     publish_fewer(lake, warehouse, dump)
@@ -73,7 +66,7 @@ def test_a_snapshot_is_never_overwritten(
     assert analyses(warehouse, "revised") < before
 
 
-def test_a_snapshot_on_a_disk_is_read_only(small: Built, tmp_path: Path) -> None:
+def test_a_snapshot_on_a_disk_is_read_only(small, tmp_path):
     path = tmp_path / "warehouse.duckdb"
     shutil.copy(small.warehouse, path)
     location = take_snapshot(path, "kept").location
@@ -83,12 +76,12 @@ def test_a_snapshot_on_a_disk_is_read_only(small: Built, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../up", ".hidden", "a b", "x" * 101])
-def test_an_invalid_name_is_refused(small: Built, name: str) -> None:
+def test_an_invalid_name_is_refused(small, name):
     with pytest.raises(ConfigurationError, match="expected letters, digits"):
         take_snapshot(small.warehouse, name)
 
 
-def test_a_missing_snapshot_or_warehouse_is_explained(small: Built, tmp_path: Path) -> None:
+def test_a_missing_snapshot_or_warehouse_is_explained(small, tmp_path):
     path = tmp_path / "warehouse.duckdb"
     with pytest.raises(ConfigurationError, match="There is no warehouse at"):
         take_snapshot(path, "kept")

@@ -135,16 +135,6 @@ def test_a_view_or_mart_has_one_row_per_grain(warehouse, name):
     assert warehouse.execute(repeated).fetchall() == []
 
 
-def test_one_analysis_is_the_latest_of_a_session_analysis_and_agent(warehouse):
-    named = "session_key IS NOT NULL AND analysis_name IS NOT NULL AND agent_alias IS NOT NULL"
-    repeated = (
-        f"SELECT session_key, analysis_name, agent_alias FROM latest_analyses WHERE {named} "
-        "GROUP BY ALL HAVING count(*) > 1"
-    )
-    assert warehouse.execute(repeated).fetchall() == []
-    assert scalar(warehouse, f"SELECT count(*) FROM latest_analyses WHERE {named}")
-
-
 def test_a_column_of_analyses_keeps_its_comment_unless_the_file_has_another(warehouse):
     query = "SELECT comment FROM duckdb_columns() WHERE table_name = ? AND column_name = ?"
     taken = scalar(warehouse, query, "analyses", "agent_alias")
