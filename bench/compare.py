@@ -33,7 +33,7 @@ def main() -> None:
     console = Console(stderr=True)
 
     def say(text: str) -> None:
-        console.print(text, style="dim")
+        console.print(text, style="dim", markup=False)
 
     sizes = Sizes.of_share(given.share)
     say("Simulating a sample world …")
@@ -52,7 +52,6 @@ def main() -> None:
             chosen = [one for one in all_measures(worlds) if given.only in one.name]
             measure_all(chosen, worlds, record, given, say)
     plot_ratios(record, given.results / "results.png")
-    show(record)
     if any("failed" in one for one in record["measures"]):
         sys.exit(1)
 
@@ -82,8 +81,8 @@ def measure_all(
         try:
             found[measure.name] = names | compared(measure, worlds, given.runs, found)
         except FailedError as error:
-            say(f"Failed: {error}.")
             found[measure.name] = names | {"failed": str(error)}
+        say("    " + " | ".join(row(found[measure.name])[1:]).replace("<br>", "; "))
         record["measures"] = [found[one.name] for one in measures if one.name in found]
         path = write_record(record, given.results, record["sizes"]["large"])
         write_page(record, path.name, given.results / "RESULTS.md")
@@ -207,15 +206,6 @@ def write_page(record: dict[str, Any], name: str, page: Path) -> None:
     before, _, rest = present.partition(_BEGIN)
     _, _, after = rest.partition(_END)
     page.write_text(before + "\n".join(lines) + after, encoding="utf-8")
-
-
-def show(record: dict[str, Any]) -> None:
-    """Print the results."""
-    for one in record["measures"]:
-        name, mine, against, theirs, *reached = (cell.split("<br>") for cell in row(one))
-        print(f"\n{name[0]}\n    {mine[0]}\n  beside {against[0]}\n    {theirs[0]}")
-        for value, bound, whether in zip(*reached, strict=True):
-            print(f"  {value:30}{bound:30}{whether}")
 
 
 if __name__ == "__main__":

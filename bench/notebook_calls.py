@@ -10,6 +10,7 @@ import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent.parent / "tests" / "support"))
@@ -50,16 +51,10 @@ def measure(warehouse: Path) -> None:
     )["subject_id"].to_list()
     print(f"{records:,} records, {len(subjects):,} subjects, {CALLS} calls each\n")
     print(f"{'':42}{'fits':>7}{'median ms':>11}{'slowest ms':>12}{'cpu ms':>8}")
+    fits = partial(get_mle_model_fitting, if_include_latent_variables=False, warehouse=warehouse)
     for name, call in {
-        "get_mle_model_fitting(subject)": lambda subject: get_mle_model_fitting(
-            subject, if_include_latent_variables=False, warehouse=warehouse
-        ),
-        "get_mle_model_fitting(subject), no metrics": lambda subject: get_mle_model_fitting(
-            subject,
-            if_include_metrics=False,
-            if_include_latent_variables=False,
-            warehouse=warehouse,
-        ),
+        "get_mle_model_fitting(subject)": fits,
+        "get_mle_model_fitting(subject), no metrics": partial(fits, if_include_metrics=False),
         "Warehouse.analyses(subject)": lambda subject: tables.analyses(subject_id=subject),
     }.items():
         seconds, processor, rows = [], [], []

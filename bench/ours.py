@@ -122,8 +122,7 @@ def parquet_size(_source: str, folder: str, taken: Taken) -> Answer:
     """Measure the size of the analysis tables' files in the lake."""
     lake = Lake(Path(folder))
     paths = [Path(str(path)) for table in ANALYSIS_TABLES for path in lake.tables.files(table)]
-    with timed(taken):
-        taken["bytes"] = sum(path.stat().st_size for path in paths)
+    taken["bytes"] = sum(path.stat().st_size for path in paths)
     return 0, {"rows": sum(map(lake.tables.count_rows, ANALYSIS_TABLES))}
 
 
@@ -132,7 +131,7 @@ def csv_size(_source: str, folder: str, taken: Taken) -> Answer:
     lake = Lake(Path(folder))
     csv = Path(folder, "rows.csv")
     taken["bytes"] = rows = 0
-    with timed(taken), duckdb.connect() as connection:
+    with duckdb.connect() as connection:
         for table in ANALYSIS_TABLES:
             if files := [str(path) for path in lake.tables.files(table)]:
                 found = connection.read_parquet(files, hive_partitioning=False)
