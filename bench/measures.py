@@ -69,24 +69,21 @@ class World:
 
 @dataclass(frozen=True)
 class Target:
-    """A bound, ``least`` or ``most``, of a figure derived from those of both sides."""
+    """A bound, with ``sign`` ≥ or ≤, of a figure derived from those of both sides."""
 
     of: Callable[[Figures, Figures], float]
     unit: str
-    least: float | None = None
-    most: float | None = None
+    sign: str
+    number: float
 
     @property
     def bound(self) -> str:
         """The bound as text."""
-        number, sign = (self.most, "≤") if self.least is None else (self.least, "≥")
-        return f"{sign} {number:g}{self.unit}"
+        return f"{self.sign} {self.number:g}{self.unit}"
 
     def is_reached(self, value: float) -> bool:
         """Return whether a value is within the bound."""
-        if self.least is not None:
-            return value >= self.least
-        return self.most is not None and value <= self.most
+        return value >= self.number if self.sign == "≥" else value <= self.number
 
 
 @dataclass(frozen=True)
@@ -181,7 +178,7 @@ def all_measures(worlds: Worlds) -> list[Measure]:
             "dlt 1.31 into DuckDB, the same documents",
             "plain",
             lambda w: (ours("load", w.source, w.fresh), others("dlt", w.source, w.folder / "dlt")),
-            (Target(SPEED, DOCUMENTS, least=50), Target(MEMORY, " × peak memory", most=0.1)),
+            (Target(SPEED, DOCUMENTS, "≥", 50), Target(MEMORY, " × peak memory", "≤", 0.1)),
             World.empty,
             runs=(None, 1),
         ),
@@ -194,7 +191,7 @@ def all_measures(worlds: Worlds) -> list[Measure]:
                     ours("analyses", world.source, world.fresh),
                     others("project", world.source, world.folder / "project"),
                 ),
-                (Target(SPEED, DOCUMENTS, least=1),),
+                (Target(SPEED, DOCUMENTS, "≥", 1),),
                 World.empty,
             )
             for name, size in (("plain", small), ("histories", f"{small} with histories"))
@@ -205,8 +202,8 @@ def all_measures(worlds: Worlds) -> list[Measure]:
             "large",
             lambda w: (ours("load", w.source, w.fresh), others("raw", w.source, "-")),
             (
-                Target(PROCESSOR_TIME, " × processor time", most=4),
-                Target(lambda one, _: one["peak_megabytes"], " MB", most=1000),
+                Target(PROCESSOR_TIME, " × processor time", "≤", 4),
+                Target(lambda one, _: one["peak_megabytes"], " MB", "≤", 1000),
             ),
             World.empty,
         ),
@@ -216,8 +213,8 @@ def all_measures(worlds: Worlds) -> list[Measure]:
             "largest",
             lambda world: (ours("load", world.source, world.fresh), []),
             (
-                Target(MEMORY, " × peak memory", most=1.1),
-                Target(lambda one, _: one["peak_megabytes"], " MB", most=1000),
+                Target(MEMORY, " × peak memory", "≤", 1.1),
+                Target(lambda one, _: one["peak_megabytes"], " MB", "≤", 1000),
             ),
             worlds.grow,
             has_answers=False,
@@ -229,14 +226,14 @@ def all_measures(worlds: Worlds) -> list[Measure]:
             "listing the ids",
             "large",
             lambda w: (ours("new_pass", w.source, w.loaded), others("ids", w.source, "-")),
-            (Target(TIME, " × time", most=3),),
+            (Target(TIME, " × time", "≤", 3),),
         ),
         Measure(
             f"*new* pass, {sizes.added} new documents, {large}",
             f"the same, {sizes.large // 10:,}",
             "large",
             with_new_documents,
-            (Target(TIME, " × time", most=1.5), Target(PROCESSOR_TIME, " × processor", most=1.5)),
+            (Target(TIME, " × time", "≤", 1.5), Target(PROCESSOR_TIME, " × processor", "≤", 1.5)),
             worlds.add_documents,
             is_rehearsed=False,
         ),
@@ -245,7 +242,7 @@ def all_measures(worlds: Worlds) -> list[Measure]:
             "reading raw BSON batches, doing nothing",
             "large",
             lambda w: (ours("full_pass", w.source, w.loaded), others("raw", w.source, "-")),
-            (Target(TIME, " × time", most=3),),
+            (Target(TIME, " × time", "≤", 3),),
         ),
         *(
             Measure(
@@ -256,7 +253,7 @@ def all_measures(worlds: Worlds) -> list[Measure]:
                     ours("flatten", world.canonical, "-"),
                     others("normalize", world.canonical, "-"),
                 ),
-                (Target(PROCESSOR_SPEED, " × documents/s of a core", least=20),),
+                (Target(PROCESSOR_SPEED, " × documents/s of a core", "≥", 20),),
             )
             for name, size in (("plain", small), ("histories", f"{small} with histories"))
         ),
@@ -268,14 +265,14 @@ def all_measures(worlds: Worlds) -> list[Measure]:
                 ours("warehouse", "-", world.loaded),
                 others("copy", world.loaded, world.folder / "copy"),
             ),
-            (Target(TIME, " × time", most=3),),
+            (Target(TIME, " × time", "≤", 3),),
         ),
         Measure(
             f"fits by subject, warm, {large}, {SUBJECTS} subjects",
             "paging a REST gateway, parsed with pandas",
             "large",
             asking,
-            (Target(SPEED, " × calls/s", least=100),),
+            (Target(SPEED, " × calls/s", "≥", 100),),
         ),
         Measure(
             f"trials from S3, {1000 * LATENCY_SECONDS:.0f} ms a request, "
@@ -284,8 +281,8 @@ def all_measures(worlds: Worlds) -> list[Measure]:
             "files",
             reading,
             (
-                Target(SPEED, " × records/s", least=8),
-                Target(lambda one, _: 1e3 * one["cpu_seconds"] / one["documents"], " ms", most=5),
+                Target(SPEED, " × records/s", "≥", 8),
+                Target(lambda one, _: 1e3 * one["cpu_seconds"] / one["documents"], " ms", "≤", 5),
             ),
         ),
         _start("--help", lambda _: ["--help"]),
@@ -298,7 +295,7 @@ def all_measures(worlds: Worlds) -> list[Measure]:
             "the same rows as CSV",
             "plain",
             lambda w: (ours("parquet_size", "-", w.loaded), ours("csv_size", "-", w.loaded)),
-            (Target(lambda one, other: other["bytes"] / one["bytes"], " × smaller", least=10),),
+            (Target(lambda one, other: other["bytes"] / one["bytes"], " × smaller", "≥", 10),),
             runs=(1, 1),
         ),
     ]
@@ -316,7 +313,8 @@ def _start(shown: str, arguments: Callable[[World], list[str]]) -> Measure:
             Target(
                 lambda one, other: one["process_seconds"] - other["process_seconds"],
                 " s more",
-                most=0.3,
+                "≤",
+                0.3,
             ),
         ),
         has_answers=False,
