@@ -560,7 +560,7 @@ def test_every_parameter_of_the_data_is_a_column_of_the_wide_table(world):
     assert rows[0]["agent_alias"] == REFERENCE
 
 
-def test_odd_parameter_names_stay_columns_of_their_own(world):
+def test_odd_parameter_names_become_separate_columns(world):
     odd = {"a b": 1.0, 'quo"ted': 2.0, "it's; --": 3.0, "Agent_Alias": 4.0, "": 5.0, "A B": 6.0}
     world.fit("a", parameters=odd)
     (row,) = world.mart("fit_parameters_wide")
@@ -614,7 +614,7 @@ def test_equally_good_agents_are_ranked_by_parameters_then_by_name(world):
     assert ranks == {"A": 1, "B": 2, "C": 3}
 
 
-def test_a_value_that_is_no_number_is_never_the_best(world):
+def test_a_value_that_is_not_finite_is_never_the_best(world):
     world.fit("a", agent="A", lpt=float("nan"), aic=None)
     world.fit("b", agent="B")
     rows = world.mart("model_comparison")
@@ -739,7 +739,7 @@ def test_fits_of_both_pipelines_are_compared(world):
     assert row["largest_difference_parameter"] == "biasL"
 
 
-def test_of_equally_large_differences_the_first_parameter_is_named(world):
+def test_equal_differences_name_the_first_parameter(world):
     world.fit("p", parameters={"b": 1.0, "a": 1.0})
     world.fit("f", pipeline_format="framework", parameters={"b": 1.5, "a": 0.5})
     (row,) = world.mart("pipeline_agreement")
@@ -807,7 +807,7 @@ def test_a_session_known_from_another_analysis_is_missing_its_fits(world):
 # --- collection_freshness ---------------------------------------------------------------------
 
 
-def test_freshness_tells_arrived_from_changed_and_deleted(world):
+def test_freshness_distinguishes_arrived_changed_and_deleted(world):
     days = [NOON + timedelta(days=number) for number in range(4)]
     world.document("a", 1, "upsert", extracted_at=days[0])
     world.document("b", 1, "upsert", extracted_at=days[0])

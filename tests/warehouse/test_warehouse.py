@@ -371,7 +371,7 @@ def test_a_file_that_is_no_warehouse_is_replaced(lake, path):
     assert read_info(path)
 
 
-def test_a_folder_in_the_place_of_the_warehouse_is_left_alone(lake, path):
+def test_a_folder_at_the_path_of_the_warehouse_is_kept(lake, path):
     path.mkdir(parents=True)
     with pytest.raises(ConfigurationError, match="is a folder; name a file"):
         build_warehouse(lake, path)
@@ -493,7 +493,7 @@ def test_a_reader_keeps_its_file_while_new_ones_are_published(dump, lake, path):
 # --- opening ------------------------------------------------------------------------------------
 
 
-def test_it_is_opened_for_reading_only_and_in_utc(built):
+def test_it_is_opened_read_only_and_in_utc(built):
     with connect(built.warehouse) as connection:
         assert scalar(connection, "SELECT current_setting('TimeZone')") == "UTC"
         for statement in (
