@@ -21,6 +21,7 @@ from aind_etl.sources.protocol import Source
 JsonDocument = dict[str, Any]
 
 MAIN = "dynamic-foraging-model-fitting"
+SMALL = "dynamic-foraging-analysis"
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 ANY_SHARE = ExtractLimits(max_deleted_share=1.0)
 """Limits under which everything may be deleted."""
