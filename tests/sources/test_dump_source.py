@@ -436,7 +436,7 @@ def test_a_large_file_is_streamed_in_little_memory(sample_dump, tmp_path, format
     written = {"jsonl": as_lines, "json": as_array, "bson": as_bson}[format_name]
     block = written(read_dump(sample_dump)).strip(b"[]\n")
     between = {"jsonl": b"\n", "json": b",\n", "bson": b""}[format_name]
-    times = (100 << 20) // len(block)
+    times = (60 << 20) // len(block)
     with (tmp_path / f"large.{format_name}").open("wb") as file:
         for number in range(times):
             file.write(between * (number > 0) + block)
