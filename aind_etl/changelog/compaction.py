@@ -9,6 +9,7 @@ last removal, or find that a listed file is gone.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -70,9 +71,11 @@ def compact_change_log(
 
 def _remove_superseded(lake: Lake, collection: str) -> None:
     """Remove files that others supersede, after checking that those hold the same versions."""
+    # A compacted file supersedes many others, and is read only once.
+    kept_digests = cache(_digests)
     for name, file in lake.change_log(collection).superseded_files().items():
         superseded = _digests(lake.storage.path(name))
-        kept = _digests(file.path)
+        kept = kept_digests(file.path)
         different = [batch for batch in superseded if kept.get(batch) != superseded[batch]]
         if different:
             raise DataError(

@@ -8,7 +8,7 @@ import polars as pl
 from aind_etl.lake import Lake
 
 # An interruption loses at most one batch.
-_BATCH_BYTES = 16 << 20
+_BATCH_BYTES = 24 << 20
 _COLUMNS = ("record_id", "document", "content_hash", "operation", "extracted_at")
 
 

@@ -222,16 +222,6 @@ def running_mongod(program: Program, folder: Path, *arguments: str) -> Iterator[
                 process.wait()
 
 
-@contextmanager
-def mongod_or_skip(folder: Path, *arguments: str) -> Iterator[int]:
-    """Run a server as :func:`running_mongod` does, or skip the test if there is none to run."""
-    try:
-        with running_mongod(find_mongod(), folder, *arguments) as port:
-            yield port
-    except NoMongodError as error:
-        pytest.skip(str(error))
-
-
 def _await_port(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
     give_up = time.monotonic() + _START_SECONDS
     while time.monotonic() < give_up:
@@ -318,3 +308,13 @@ def failing(
         yield
     finally:
         client.admin.command("configureFailPoint", "failCommand", mode="off")
+
+
+@contextmanager
+def mongod_or_skip(folder: Path, *arguments: str) -> Iterator[int]:
+    """Run a server as :func:`running_mongod` does, or skip the test if there is none to run."""
+    try:
+        with running_mongod(find_mongod(), folder, *arguments) as port:
+            yield port
+    except NoMongodError as error:
+        pytest.skip(str(error))
