@@ -1,41 +1,41 @@
-# Everything a person runs. `make run` and `make test` need Python 3.11 or newer and nothing else.
+# `make run` and `make test` need only Python 3.11 or newer.
 
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 
-# One more than there are cores: many tests wait for a server.
+# One more than the number of cores, since many tests wait for a server.
 WORKERS := $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 
-# How large a world `make scale` loads, and how large a partition of it is.
+# The documents that `make scale` loads, and those of a partition.
 DOCUMENTS ?= 145000
 PARTITION_DOCUMENTS ?= 40000
 
 .PHONY: help run dev test test-all snapshot test-histories test-long test-image test-chart scale lint docs \
 	bench bench-scaling clean
 
-help:  ## Show what there is to run.
+help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
-run: .venv/installed  ## Load the built-in sample and show what was made.
+run: .venv/installed  ## Load the built-in sample and print the tables.
 	$(BIN)/aind-etl run
 
-dev: .venv/installed  ## Open Dagster's page on the assets.
+dev: .venv/installed  ## Start Dagster's page.
 	$(BIN)/aind-etl dev
 
-test: .venv/installed-dev  ## Run the tests that tell whether a change is sound.
+test: .venv/installed-dev  ## Run the tests for a change, a few minutes.
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not slow and not long"
 
 test-all: .venv/installed-dev  ## Run every test but the longest, with coverage.
 	AIND_ETL_TEST_FILTERS=100 $(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not long" --cov --cov-report=term-missing:skip-covered
 
-snapshot: .venv/installed-dev  ## Renew the file of names after an intended change.
+snapshot: .venv/installed-dev  ## Write tests/snapshot.json after an intended change of names.
 	AIND_ETL_WRITE_SNAPSHOT=1 $(BIN)/pytest -q tests/test_snapshot.py
 
 test-histories: .venv/installed-dev  ## Run thousands of steps of random histories, on MongoDB and on a gateway.
 	AIND_ETL_TEST_STEPS=2000 $(BIN)/pytest -n auto tests/changelog/test_any_history.py
 
-test-long: .venv/installed-dev  ## Run what takes minutes: long histories, a million ids, Dagster's page.
+test-long: .venv/installed-dev  ## Run the longest tests: long histories, a million ids, Dagster's page.
 	AIND_ETL_TEST_STEPS=5000 AIND_ETL_TEST_IDS=1000000 AIND_ETL_TEST_FILTERS=3000 \
 		AIND_ETL_TEST_PUBLISH_SECONDS=60 \
 		$(BIN)/pytest -n auto --dist loadgroup tests/changelog/test_any_history.py tests/changelog/test_many_ids.py \
@@ -44,12 +44,12 @@ test-long: .venv/installed-dev  ## Run what takes minutes: long histories, a mil
 	AIND_ETL_TEST_LONGER=50 $(BIN)/pytest -n auto --dist loadgroup tests/changelog/test_compaction.py
 	$(BIN)/pytest -n auto --dist loadgroup -m long tests/lake/test_crash_safety.py tests/lake/test_resharding.py
 
-scale: .venv/installed-dev  ## Load 145,000 documents by Celery's workers while servers are killed.
+scale: .venv/installed-dev  ## Load 145,000 documents with Celery workers while servers are killed.
 	AIND_ETL_TEST_DOCUMENTS=$(DOCUMENTS) AIND_ETL_TEST_PARTITION_DOCUMENTS=$(PARTITION_DOCUMENTS) \
 		$(BIN)/pytest -n 0 -m long -k whatever_goes_wrong --durations=3 tests/orchestration/test_celery.py
 
-test-image: .venv/installed-dev  ## Run, without containers, what the image is built by.
-	AIND_ETL_TEST_IMAGE=1 $(BIN)/pytest tests/orchestration/test_containers.py -k image_is_built_by
+test-image: .venv/installed-dev  ## Run the image's build steps without containers.
+	AIND_ETL_TEST_IMAGE=1 $(BIN)/pytest tests/orchestration/test_containers.py -k build_steps_of_the_image
 
 test-chart: .venv/installed-dev  ## Check the values for Kubernetes with helm and Dagster's own chart.
 	rm -rf .chart
@@ -68,24 +68,24 @@ lint: .venv/installed-dev  ## Run the linters and the type checker.
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/ci.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml
 
-docs: .venv/installed-dev  ## Renew the generated pages of docs/.
+docs: .venv/installed-dev  ## Write the generated pages of docs/.
 	$(BIN)/python docs/renew_dictionary.py
 	$(BIN)/python docs/renew_context.py
 	$(BIN)/python docs/renew_cookbook.py
 	$(BIN)/python docs/renew_notebooks.py
 
-bench: .venv/installed-dev bench/.venv/installed  ## Measure what people do beside what they would otherwise use.
+bench: .venv/installed-dev bench/.venv/installed  ## Compare aind-etl with the tools that people would otherwise use.
 	$(BIN)/python bench/compare.py $(BENCH)
 
 bench-scaling: .venv/installed-dev bench/.venv/installed  ## Measure how cost grows with size.
 	$(BIN)/python bench/scaling.py $(BENCH)
 
-clean:  ## Remove the environment, the lake and what Dagster kept of its runs.
+clean:  ## Remove the environment, the lake and Dagster's history.
 	rm -rf .venv .chart lake .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 	find dagster_home -mindepth 1 ! -name dagster.yaml -delete
 
 .venv/bin/python:
-	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer was found; name one: make PYTHON=/path/to/python3.11 ..." >&2; exit 2; }
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer was found. Name one: make PYTHON=/path/to/python3.11 ..." >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
 

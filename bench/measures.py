@@ -1,6 +1,6 @@
-"""The measures of ``make bench``: what is done, what beside, and what is to be reached.
+"""The measures of ``make bench``: what is run, what it is compared with, and the targets.
 
-Here belongs what is measured; how it is run and written down belongs to ``compare.py``.
+``compare.py`` runs them and writes the results down.
 """
 
 import os
@@ -8,45 +8,31 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import duckdb
-from measuring import others, ours, run
+from measuring import Figures, others, ours, run
 from serving import serving
 from trials import LATENCY_SECONDS, ResultFiles
 from world import Original, Sizes, insert, originals
 
-Figures = dict[str, float]
 Commands = tuple[list[str], list[str]]
 SUBJECTS = 5
-"""So many are asked for, one after the other, where calls of a notebook are measured."""
+"""Number of subjects that a notebook asks for, one after the other."""
 
 
 @dataclass(frozen=True)
 class World:
-    """A database, and what was made of it.
+    """A database, and what was made from it.
 
-    Attributes
-    ----------
-    source
-        Address of the database.
-    folder
-        Where everything of it lies.
-    smaller
-        A world a tenth the size, where there is one.
-    gateway
-        URL of a gateway to the database, where there is one.
-    result_files
-        Result files, where there are some.
-    store
-        URL of an S3 endpoint that has them.
+    ``gateway`` is the URL of a gateway to the database, and ``store`` that of an S3 endpoint with
+    the result files; each where a measure needs it.
     """
 
     source: str
     folder: Path
-    smaller: "World | None" = None
     gateway: str = ""
     result_files: ResultFiles | None = None
     store: str = ""
@@ -58,7 +44,7 @@ class World:
 
     @property
     def fresh(self) -> Path:
-        """Where a lake may be made, or a copy of the loaded one."""
+        """An empty place for a lake, or for a copy of the loaded one."""
         return self.folder / "fresh"
 
     @property
@@ -71,79 +57,43 @@ class World:
         """The warehouse of the loaded lake."""
         return self.loaded / "warehouse.duckdb"
 
-    def load(self) -> None:
-        """Fill the lake, and build its warehouse."""
-        run(ours("load", self.source, self.loaded))
-
     def empty(self) -> None:
-        """Leave no lake behind where one may be made."""
+        """Remove the fresh lake."""
         shutil.rmtree(self.fresh, ignore_errors=True)
 
     def copy(self) -> None:
-        """Make a copy of the loaded lake: of links, as no file of a lake is ever written to."""
+        """Copy the loaded lake as hard links, since no file of a lake is written in place."""
         self.empty()
         shutil.copytree(self.loaded, self.fresh, copy_function=os.link)
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be reached.
-
-    Attributes
-    ----------
-    of
-        From the figures of both sides to the one that counts.
-    least, most
-        Its bound; one of the two.
-    unit
-        What stands behind it.
-    """
+    """A bound, with ``sign`` ≥ or ≤, of a figure derived from those of both sides."""
 
     of: Callable[[Figures, Figures], float]
     unit: str
-    least: float | None = None
-    most: float | None = None
+    sign: str
+    number: float
 
     @property
     def bound(self) -> str:
-        """The bound for people."""
-        number, sign = (self.most, "≤") if self.least is None else (self.least, "≥")
-        return f"{sign} {number:g}{self.unit}"
+        """The bound as text."""
+        return f"{self.sign} {self.number:g}{self.unit}"
 
     def is_reached(self, value: float) -> bool:
         """Return whether a value is within the bound."""
-        if self.least is not None:
-            return value >= self.least
-        return self.most is not None and value <= self.most
-
-
-def _nothing(world: World) -> None:
-    pass
+        return value >= self.number if self.sign == "≥" else value <= self.number
 
 
 @dataclass(frozen=True)
 class Measure:
     """One comparison.
 
-    Attributes
-    ----------
-    name, against
-        What is done, and what it is compared with.
-    world
-        Name of the world it is measured on.
-    commands
-        Of both sides.
-    targets
-        What is to be reached.
-    prepare
-        Done before each run of both.
-    has_answers
-        Whether both sides must give the same answer.
-    is_rehearsed
-        Whether it is run on the smallest world first, where answers are compared before anything
-        is timed.
-    runs
-        How often each side is run, where it is not as often as others.
+    ``prepare`` runs before both sides. Where ``has_answers``, both sides must give the same
+    answer. Where ``is_rehearsed``, the measure first runs on the smallest world, and is timed only
+    if the answers agree there. ``runs`` are the runs of each side where they are not as many as
+    for other measures.
     """
 
     name: str
@@ -151,7 +101,7 @@ class Measure:
     world: str
     commands: Callable[[World], Commands]
     targets: tuple[Target, ...]
-    prepare: Callable[[World], object] = _nothing
+    prepare: Callable[[World], object] = lambda _: None
     has_answers: bool = True
     is_rehearsed: bool = True
     runs: tuple[int | None, int | None] = (None, None)
@@ -162,7 +112,7 @@ def _ratio(name: str) -> Callable[[Figures, Figures], float]:
 
 
 def _faster(name: str) -> Callable[[Figures, Figures], float]:
-    """Return how many times as many documents in a second, of the wall or of a processor."""
+    """Return the ratio of documents per second."""
     return lambda one, other: (one["documents"] / one[name]) / (other["documents"] / other[name])
 
 
@@ -172,33 +122,18 @@ MEMORY = _ratio("peak_megabytes")
 DOCUMENTS = " × documents/s"
 
 
-def _more(name: str) -> Callable[[Figures, Figures], float]:
-    return lambda one, other: one[name] - other[name]
-
-
 @dataclass(frozen=True)
 class Worlds:
-    """Everything that is measured on.
+    """The worlds by name, and the documents ``base`` of which theirs are copies."""
 
-    Attributes
-    ----------
-    by_name
-        ``plain``, ``histories``, ``large``, ``largest``, ``files`` and ``rehearsal``.
-    sizes
-        How much there is.
-    base
-        What documents are copies of.
-    """
-
-    by_name: dict[str, World] = field(default_factory=dict)
-    sizes: Sizes = field(default_factory=Sizes)
-    base: tuple[Original, ...] = ()
+    by_name: dict[str, World]
+    sizes: Sizes
+    base: Sequence[Original]
 
     def add_documents(self, world: World) -> None:
-        """Add new documents to a world and to the smaller one, where they are not there yet."""
+        """Add new documents to a world and to the tenth of it, unless they were added before."""
         first = self.sizes.largest
-        for one in (world, world.smaller):
-            assert one is not None
+        for one in (world, self.by_name["tenth"]):
             one.copy()
             mark = one.folder / "added"
             if not mark.exists():
@@ -206,35 +141,15 @@ class Worlds:
                 mark.touch()
 
     def grow(self, world: World) -> None:
-        """Make the large world the largest."""
+        """Fill the large world up to the size of the largest."""
         world.empty()
         insert(world.source, self.base, self.sizes.large, self.sizes.largest)
 
 
 def all_measures(worlds: Worlds) -> list[Measure]:
-    """Return all comparisons, in the order in which they are shown."""
+    """Return all comparisons, in the order of the table."""
     sizes = worlds.sizes
     small, large = f"{sizes.documents:,}", f"{sizes.large:,}"
-    etl = str(Path(sys.executable).with_name("aind-etl"))
-    import_duckdb = [sys.executable, "-c", "import duckdb"]
-
-    def starting(*arguments: str) -> Callable[[World], Commands]:
-        return lambda world: (
-            [etl, *(str(world.warehouse) if one == "FILE" else one for one in arguments)],
-            import_duckdb,
-        )
-
-    def loading(world: World) -> Commands:
-        return ours("load", world.source, world.fresh), others("raw", world.source, "-")
-
-    def tables_alone(world: World) -> Commands:
-        return (
-            ours("analyses", world.source, world.fresh),
-            others("project", world.source, world.folder / "project"),
-        )
-
-    def flattening(world: World) -> Commands:
-        return ours("flatten", world.canonical, "-"), others("normalize", world.canonical, "-")
 
     def asking(world: World) -> Commands:
         subjects = ",".join(_subjects(world.warehouse))
@@ -251,23 +166,19 @@ def all_measures(worlds: Worlds) -> list[Measure]:
         )
 
     def with_new_documents(world: World) -> Commands:
-        assert world.smaller is not None
+        tenth = worlds.by_name["tenth"]
         return (
             ours("new_documents", world.source, world.fresh),
-            ours("new_documents", world.smaller.source, world.smaller.fresh),
+            ours("new_documents", tenth.source, tenth.fresh),
         )
 
-    histories = f"{small} with histories"
     return [
         Measure(
             f"full load, mongod to parquet and warehouse, {small}",
             "dlt 1.31 into DuckDB, the same documents",
             "plain",
-            lambda world: (
-                ours("load", world.source, world.fresh),
-                others("dlt", world.source, world.folder / "dlt"),
-            ),
-            (Target(SPEED, DOCUMENTS, least=50), Target(MEMORY, " × peak memory", most=0.1)),
+            lambda w: (ours("load", w.source, w.fresh), others("dlt", w.source, w.folder / "dlt")),
+            (Target(SPEED, DOCUMENTS, "≥", 50), Target(MEMORY, " × peak memory", "≤", 0.1)),
             World.empty,
             runs=(None, 1),
         ),
@@ -275,21 +186,24 @@ def all_measures(worlds: Worlds) -> list[Measure]:
             Measure(
                 f"`analyses` and children, mongod to parquet, {size}",
                 "server-side `$project` and pymongoarrow, main columns",
-                world,
-                tables_alone,
-                (Target(SPEED, DOCUMENTS, least=1),),
+                name,
+                lambda world: (
+                    ours("analyses", world.source, world.fresh),
+                    others("project", world.source, world.folder / "project"),
+                ),
+                (Target(SPEED, DOCUMENTS, "≥", 1),),
                 World.empty,
             )
-            for world, size in (("plain", small), ("histories", histories))
+            for name, size in (("plain", small), ("histories", f"{small} with histories"))
         ),
         Measure(
             f"full load, {large}",
             "reading raw BSON batches, doing nothing",
             "large",
-            loading,
+            lambda w: (ours("load", w.source, w.fresh), others("raw", w.source, "-")),
             (
-                Target(PROCESSOR_TIME, " × processor time", most=4),
-                Target(lambda one, _: one["peak_megabytes"], " MB", most=1000),
+                Target(PROCESSOR_TIME, " × processor time", "≤", 4),
+                Target(lambda one, _: one["peak_megabytes"], " MB", "≤", 1000),
             ),
             World.empty,
         ),
@@ -299,8 +213,8 @@ def all_measures(worlds: Worlds) -> list[Measure]:
             "largest",
             lambda world: (ours("load", world.source, world.fresh), []),
             (
-                Target(MEMORY, " × peak memory", most=1.1),
-                Target(lambda one, _: one["peak_megabytes"], " MB", most=1000),
+                Target(MEMORY, " × peak memory", "≤", 1.1),
+                Target(lambda one, _: one["peak_megabytes"], " MB", "≤", 1000),
             ),
             worlds.grow,
             has_answers=False,
@@ -311,18 +225,15 @@ def all_measures(worlds: Worlds) -> list[Measure]:
             f"*new* pass, nothing new, {large}",
             "listing the ids",
             "large",
-            lambda world: (
-                ours("new_pass", world.source, world.loaded),
-                others("ids", world.source, "-"),
-            ),
-            (Target(TIME, " × time", most=3),),
+            lambda w: (ours("new_pass", w.source, w.loaded), others("ids", w.source, "-")),
+            (Target(TIME, " × time", "≤", 3),),
         ),
         Measure(
             f"*new* pass, {sizes.added} new documents, {large}",
             f"the same, {sizes.large // 10:,}",
             "large",
             with_new_documents,
-            (Target(TIME, " × time", most=1.5), Target(PROCESSOR_TIME, " × processor", most=1.5)),
+            (Target(TIME, " × time", "≤", 1.5), Target(PROCESSOR_TIME, " × processor", "≤", 1.5)),
             worlds.add_documents,
             is_rehearsed=False,
         ),
@@ -330,21 +241,21 @@ def all_measures(worlds: Worlds) -> list[Measure]:
             f"*full* pass, nothing changed, {large}",
             "reading raw BSON batches, doing nothing",
             "large",
-            lambda world: (
-                ours("full_pass", world.source, world.loaded),
-                others("raw", world.source, "-"),
-            ),
-            (Target(TIME, " × time", most=3),),
+            lambda w: (ours("full_pass", w.source, w.loaded), others("raw", w.source, "-")),
+            (Target(TIME, " × time", "≤", 3),),
         ),
         *(
             Measure(
                 f"flatten, from canonical JSON, {size}",
                 "`pandas.json_normalize`, parsing included",
-                world,
-                flattening,
-                (Target(PROCESSOR_SPEED, " × documents/s of a core", least=20),),
+                name,
+                lambda world: (
+                    ours("flatten", world.canonical, "-"),
+                    others("normalize", world.canonical, "-"),
+                ),
+                (Target(PROCESSOR_SPEED, " × documents/s of a core", "≥", 20),),
             )
-            for world, size in (("plain", small), ("histories", histories))
+            for name, size in (("plain", small), ("histories", f"{small} with histories"))
         ),
         Measure(
             f"warehouse build, with views and marts, {large}",
@@ -354,14 +265,14 @@ def all_measures(worlds: Worlds) -> list[Measure]:
                 ours("warehouse", "-", world.loaded),
                 others("copy", world.loaded, world.folder / "copy"),
             ),
-            (Target(TIME, " × time", most=3),),
+            (Target(TIME, " × time", "≤", 3),),
         ),
         Measure(
             f"fits by subject, warm, {large}, {SUBJECTS} subjects",
             "paging a REST gateway, parsed with pandas",
             "large",
             asking,
-            (Target(SPEED, " × calls/s", least=100),),
+            (Target(SPEED, " × calls/s", "≥", 100),),
         ),
         Measure(
             f"trials from S3, {1000 * LATENCY_SECONDS:.0f} ms a request, "
@@ -370,41 +281,49 @@ def all_measures(worlds: Worlds) -> list[Measure]:
             "files",
             reading,
             (
-                Target(SPEED, " × records/s", least=8),
-                Target(lambda one, _: 1e3 * one["cpu_seconds"] / one["documents"], " ms", most=5),
+                Target(SPEED, " × records/s", "≥", 8),
+                Target(lambda one, _: 1e3 * one["cpu_seconds"] / one["documents"], " ms", "≤", 5),
             ),
         ),
-        *(
-            Measure(
-                f"`aind-etl {shown}`, from start to end",
-                '`python -c "import duckdb"`',
-                "plain",
-                starting(*arguments),
-                (Target(_more("process_seconds"), " s more", most=0.3),),
-                has_answers=False,
-                runs=(7, 7),
-            )
-            for shown, arguments in (
-                ("--help", ["--help"]),
-                ('sql "select 1"', ["sql", "select 1", "--warehouse", "FILE"]),
-            )
+        _start("--help", lambda _: ["--help"]),
+        _start(
+            'sql "select 1"',
+            lambda world: ["sql", "select 1", "--warehouse", str(world.warehouse)],
         ),
         Measure(
             f"`analyses` and children as parquet, {small}",
             "the same rows as CSV",
             "plain",
-            lambda world: (
-                ours("parquet_size", "-", world.loaded),
-                ours("csv_size", "-", world.loaded),
-            ),
-            (Target(lambda one, other: other["bytes"] / one["bytes"], " × smaller", least=10),),
+            lambda w: (ours("parquet_size", "-", w.loaded), ours("csv_size", "-", w.loaded)),
+            (Target(lambda one, other: other["bytes"] / one["bytes"], " × smaller", "≥", 10),),
             runs=(1, 1),
         ),
     ]
 
 
+def _start(shown: str, arguments: Callable[[World], list[str]]) -> Measure:
+    """Return the measure of how long a command takes to start."""
+    etl = str(Path(sys.executable).with_name("aind-etl"))
+    return Measure(
+        f"`aind-etl {shown}`, from start to end",
+        '`python -c "import duckdb"`',
+        "plain",
+        lambda world: ([etl, *arguments(world)], [sys.executable, "-c", "import duckdb"]),
+        (
+            Target(
+                lambda one, other: one["process_seconds"] - other["process_seconds"],
+                " s more",
+                "≤",
+                0.3,
+            ),
+        ),
+        has_answers=False,
+        runs=(7, 7),
+    )
+
+
 def _subjects(warehouse: Path) -> list[str]:
-    """Return some subjects of a warehouse: neither those with the most fits nor the fewest."""
+    """Return subjects of a warehouse, spread over the numbers of fits that subjects have."""
     with duckdb.connect(str(warehouse), read_only=True) as connection:
         found = connection.execute(
             "SELECT subject_id FROM analyses WHERE subject_id IS NOT NULL AND "
@@ -423,21 +342,7 @@ def making_worlds(
     sizes: Sizes,
     say: Callable[[str], None],
 ) -> Iterator[Worlds]:
-    """Give the worlds, with the servers before them.
-
-    Parameters
-    ----------
-    address
-        Of the server.
-    folder
-        Where what is made of them lies.
-    documents
-        What their documents are copies of.
-    sizes
-        How much there is to be.
-    say
-        Told what is being made.
-    """
+    """Give the worlds, whose documents are copies of ``documents``, with their servers running."""
     base, with_histories = originals(documents), originals(documents, with_histories=True)
 
     def make(name: str, count: int, copied: Sequence[Original] = base) -> World:
@@ -454,9 +359,8 @@ def making_worlds(
         ),
         "plain": make("plain", sizes.documents),
         "histories": make("histories", sizes.documents, with_histories),
-        "large": replace(
-            make("large", sizes.large), smaller=make("tenth", max(sizes.large // 10, 50))
-        ),
+        "large": make("large", sizes.large),
+        "tenth": make("tenth", max(sizes.large // 10, 50)),
     }
     say(f"Making {sizes.result_files:,} result files …")
     made["files"] = replace(
@@ -464,9 +368,8 @@ def making_worlds(
         result_files=ResultFiles(folder / "many-files", sizes.result_files),
     )
     say("Loading the worlds …")
-    for world in (made["rehearsal"], made["plain"], made["large"], made["large"].smaller):
-        assert world is not None
-        world.load()
+    for name in ("rehearsal", "plain", "large", "tenth"):
+        run(ours("load", made[name].source, made[name].loaded))
     for name in ("rehearsal", "plain", "histories"):
         run(ours("canonical", made[name].source, made[name].canonical))
     with ExitStack() as servers:
@@ -479,4 +382,4 @@ def making_worlds(
             url = servers.enter_context(serving("s3", files.root, LATENCY_SECONDS))
             made[name] = replace(made[name], store=url)
         made["largest"] = made["large"]
-        yield Worlds(made, sizes, tuple(base))
+        yield Worlds(made, sizes, base)

@@ -1,23 +1,24 @@
-"""How long a call from a notebook takes, by subject, on a warehouse of some 145,000 records.
+"""Measures calls by subject, as a notebook makes them, on a warehouse of some 145,000 records.
 
     python bench/notebook_calls.py [WAREHOUSE]
 
-Without a warehouse, a world of 5,300 sessions is simulated and loaded first, without result
-folders, which takes some minutes. Latent variables are therefore not asked for.
+Without a warehouse, a world of 5,300 sessions is simulated and loaded first, which takes some
+minutes. It has no result folders, and the calls ask for no latent variables.
 """
 
 import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parent.parent / "tests" / "support"))
+
+from worlds import loaded_lake
+
 from aind_etl import Warehouse, get_mle_model_fitting
-from aind_etl.changelog.passes import Pass, extract_collection
-from aind_etl.flatten.refresh import refresh_analyses
-from aind_etl.lake import Lake
 from aind_etl.sample import write_world
-from aind_etl.sources.kinds import open_source
 from aind_etl.warehouse.build import build_warehouse
 
 SESSIONS = 5300
@@ -25,7 +26,7 @@ CALLS = 100
 
 
 def main() -> None:
-    """Measure, and print what was measured."""
+    """Measure, and print the figures."""
     if len(sys.argv) > 1:
         measure(Path(sys.argv[1]))
         return
@@ -36,18 +37,12 @@ def main() -> None:
 def build(folder: Path) -> Path:
     """Return the warehouse of a simulated world."""
     write_world(folder / "world", sessions=SESSIONS, seed=0, results=False)
-    lake = Lake(folder / "lake")
-    with open_source(str(folder / "world")) as source:
-        for collection in source.list_collections():
-            with lake.lock(collection):
-                extract_collection(source, lake, collection, Pass.NEW)
-                refresh_analyses(lake, collection)
-    build_warehouse(lake, folder / "warehouse.duckdb")
+    build_warehouse(loaded_lake(folder / "world", folder / "lake"), folder / "warehouse.duckdb")
     return folder / "warehouse.duckdb"
 
 
 def measure(warehouse: Path) -> None:
-    """Time calls for a hundred subjects, again and again where there are fewer."""
+    """Time a hundred calls; with fewer subjects, subjects repeat."""
     tables = Warehouse(warehouse)
     records = tables.sql("SELECT count(DISTINCT record_id) AS n FROM analyses").item()
     subjects = tables.sql(
@@ -56,16 +51,10 @@ def measure(warehouse: Path) -> None:
     )["subject_id"].to_list()
     print(f"{records:,} records, {len(subjects):,} subjects, {CALLS} calls each\n")
     print(f"{'':42}{'fits':>7}{'median ms':>11}{'slowest ms':>12}{'cpu ms':>8}")
+    fits = partial(get_mle_model_fitting, if_include_latent_variables=False, warehouse=warehouse)
     for name, call in {
-        "get_mle_model_fitting(subject)": lambda subject: get_mle_model_fitting(
-            subject, if_include_latent_variables=False, warehouse=warehouse
-        ),
-        "get_mle_model_fitting(subject), no metrics": lambda subject: get_mle_model_fitting(
-            subject,
-            if_include_metrics=False,
-            if_include_latent_variables=False,
-            warehouse=warehouse,
-        ),
+        "get_mle_model_fitting(subject)": fits,
+        "get_mle_model_fitting(subject), no metrics": partial(fits, if_include_metrics=False),
         "Warehouse.analyses(subject)": lambda subject: tables.analyses(subject_id=subject),
     }.items():
         seconds, processor, rows = [], [], []

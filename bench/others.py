@@ -1,4 +1,4 @@
-"""What aind-etl is compared with: one command each, run as a process of its own.
+"""The tools that aind-etl is compared with: one command each, run as a process of its own.
 
 Runs in the environment of ``requirements.txt``, and prints what ``ours.py`` prints. Each is
 written as somebody would who knows the tool well and has an afternoon.
@@ -7,14 +7,11 @@ written as somebody would who knows the tool well and has an afternoon.
 import json
 import os
 import resource
-import sys
-import time
-from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 
-COLLECTION = "dynamic-foraging-model-fitting"
-# What clients of the public gateway ask for at a time.
+from timing import COLLECTION, main, timed
+
+# The page size of the public gateway's clients.
 PAGE = 500
 DLT_BYTES = 20 << 30
 FIT = {
@@ -31,27 +28,11 @@ FIT = {
 }
 
 
-@contextmanager
-def timed(taken):
-    """Note the wall and processor seconds of a ``with`` block, and the memory until its end."""
-    wall, cpu = time.perf_counter(), sum(os.times()[:4])
-    yield
-    taken["wall_seconds"] = time.perf_counter() - wall
-    taken["cpu_seconds"] = sum(os.times()[:4]) - cpu
-    taken["peak_kilobytes"] = int(
-        next(
-            line.split()[1]
-            for line in Path("/proc/self/status").read_text().splitlines()
-            if line.startswith("VmHWM")
-        )
-    )
-
-
-def collection_at(source, **options):
+def collection_at(source):
     """Return the collection of a database."""
     from pymongo import MongoClient
 
-    return MongoClient(source).get_default_database()[COLLECTION].with_options(**options)
+    return MongoClient(source).get_default_database()[COLLECTION]
 
 
 def dlt(source, target, taken):
@@ -59,7 +40,7 @@ def dlt(source, target, taken):
     os.environ["RUNTIME__LOG_LEVEL"] = "ERROR"
     import dlt
 
-    # It takes most of a machine's memory; rather it than the machine.
+    # It takes most of a machine's memory. Let it fail before the machine does.
     resource.setrlimit(resource.RLIMIT_DATA, (DLT_BYTES, DLT_BYTES))
     collection = collection_at(source)
     pipeline = dlt.pipeline(
@@ -72,7 +53,7 @@ def dlt(source, target, taken):
         pipeline.run(collection.find(), table_name="analyses", write_disposition="replace")
     with pipeline.sql_client() as client:
         count = client.execute_sql("SELECT count(*) FROM analyses")[0][0]
-    return {"documents": count, "answer": {"documents": count}}
+    return count, {"documents": count}
 
 
 def project(source, target, taken):
@@ -120,14 +101,11 @@ def project(source, target, taken):
         )
         pq.write_table(table, f"{target}.parquet", compression="zstd")
     fitted = table.filter(pc.is_valid(table["aic"]))
-    return {
-        "documents": len(pc.unique(table["_id"])),
-        "answer": {
-            "rows": table.num_rows,
-            "fitted": fitted.num_rows,
-            "aic": round(pc.sum(fitted["aic"]).as_py(), 3),
-            "trials": pc.sum(fitted["n_trials"]).as_py(),
-        },
+    return len(pc.unique(table["_id"])), {
+        "rows": table.num_rows,
+        "fitted": fitted.num_rows,
+        "aic": round(pc.sum(fitted["aic"]).as_py(), 3),
+        "trials": pc.sum(fitted["n_trials"]).as_py(),
     }
 
 
@@ -138,7 +116,7 @@ def raw(source, target, taken):
         for _ in collection.find_raw_batches():
             pass
     count = collection.count_documents({})
-    return {"documents": count, "answer": {"documents": count}}
+    return count, {"documents": count}
 
 
 def ids(source, target, taken):
@@ -146,11 +124,11 @@ def ids(source, target, taken):
     collection = collection_at(source)
     with timed(taken):
         count = sum(1 for _ in collection.find({}, {"_id": 1}))
-    return {"documents": count, "answer": {"documents": count}}
+    return count, {"documents": count}
 
 
 def normalize(source, target, taken):
-    """Flatten documents with pandas; parsing them is timed as it is on the other side."""
+    """Flatten documents with pandas; parsing is part of the time, as on the other side."""
     import orjson
     import pandas as pd
     import pyarrow.parquet as pq
@@ -159,10 +137,7 @@ def normalize(source, target, taken):
     with timed(taken):
         table = pd.json_normalize([orjson.loads(text) for text in texts])
     aic = table["analysis_results.AIC"].sum()
-    return {
-        "documents": len(table),
-        "answer": {"documents": len(table), "aic": round(float(aic), 3)},
-    }
+    return len(table), {"documents": len(table), "aic": round(float(aic), 3)}
 
 
 def paging(source, target, taken):
@@ -206,8 +181,7 @@ def paging(source, target, taken):
     with timed(taken):
         found = [ask(subject) for subject in subjects]
     aic = sum(float(one["AIC"].sum()) for one in found if len(one))
-    count = sum(map(len, found))
-    return {"documents": len(subjects), "answer": {"fits": count, "aic": round(aic, 3)}}
+    return len(subjects), {"fits": sum(map(len, found)), "aic": round(aic, 3)}
 
 
 def _fits(rows, status, prefix):
@@ -217,7 +191,7 @@ def _fits(rows, status, prefix):
 
 
 def threads(source, target, taken):
-    """Read the trials of every result file with ten threads, and keep their number."""
+    """Read the trials of every result file with ten threads, and count them."""
     from concurrent.futures import ThreadPoolExecutor
 
     from s3fs import S3FileSystem
@@ -237,11 +211,11 @@ def threads(source, target, taken):
 
     with timed(taken), ThreadPoolExecutor(10) as pool:
         found = [trials for trials in pool.map(read, locations) if trials is not None]
-    return {"documents": len(found), "answer": {"records": len(found), "trials": sum(found)}}
+    return len(found), {"records": len(found), "trials": sum(found)}
 
 
 def copy(source, target, taken):
-    """Copy the tables of a lake into a DuckDB file, and no more."""
+    """Copy the tables of a lake into a DuckDB file."""
     import duckdb
 
     names = ["analyses", "fit_parameters", "cross_validation", "input_assets", "attributes"]
@@ -259,17 +233,8 @@ def copy(source, target, taken):
                 f"CREATE TABLE {name} AS FROM read_parquet('{files}', hive_partitioning = false)"
             )
             rows[name] = connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0]
-    return {"documents": rows["documents"], "answer": rows}
-
-
-MEASURES: dict[str, Callable] = {
-    function.__name__: function
-    for function in (dlt, project, raw, ids, normalize, copy, paging, threads)
-}
+    return rows["documents"], rows
 
 
 if __name__ == "__main__":
-    _, measure, source, target = sys.argv
-    taken = {}
-    answer = MEASURES[measure](source, target, taken)
-    os.write(1, json.dumps(answer | taken).encode() + b"\n")
+    main(dlt, project, raw, ids, normalize, copy, paging, threads)

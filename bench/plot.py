@@ -1,28 +1,27 @@
-"""Plots of records; runs in the environment of ``requirements.txt``."""
+"""Plots of records."""
 
-import json
-import sys
 from pathlib import Path
+from typing import Any
 
 import altair as alt
 
 
-def ratios(record):
-    """Return wall seconds of both sides of each measure."""
+def plot_ratios(record: dict[str, Any], target: Path) -> None:
+    """Plot the wall seconds of both sides of each measure."""
     rows = [
         {"measure": one["name"].replace("`", ""), "side": side, "seconds": one[key]["wall_seconds"]}
         for one in record["measures"]
         if "failed" not in one and not one["ours"]["bytes"]
         for side, key in (("aind-etl", "ours"), ("compared with", "theirs"))
     ]
-    return (
+    chart = (
         alt.Chart(alt.Data(values=rows))
         .mark_bar()
         .encode(
             x=alt.X(
                 "seconds:Q",
                 scale=alt.Scale(type="symlog", constant=0.05),
-                # By itself it names the upper end alone.
+                # The default labels only the upper end.
                 axis=alt.Axis(values=[0, 0.1, 0.3, 1, 3, 10, 30, 100], labelExpr="datum.value"),
             ),
             y=alt.Y("side:N", title=None),
@@ -36,21 +35,17 @@ def ratios(record):
         )
         .properties(width=420, height=36)
     )
+    chart.save(target, ppi=110)
 
 
-def scaling(record):
-    """Return time and memory of each step against the number of documents."""
+def plot_scaling(record: dict[str, Any], target: Path) -> None:
+    """Plot time and memory of each step against the number of documents."""
     rows = [one for one in record["sizes"] if "failed" not in one]
     base = alt.Chart(alt.Data(values=rows)).mark_line(point=True)
     x = alt.X("documents:Q", scale=alt.Scale(type="log"), title="documents")
     log = alt.Scale(type="log")
-    return alt.hconcat(
+    chart = alt.hconcat(
         base.encode(x=x, y=alt.Y("seconds:Q", scale=log), color="step:N"),
         base.encode(x=x, y=alt.Y("peak_megabytes:Q", title="peak memory, MB"), color="step:N"),
     )
-
-
-if __name__ == "__main__":
-    _, kind, source, target = sys.argv
-    chart = {"ratios": ratios, "scaling": scaling}[kind](json.loads(Path(source).read_text()))
     chart.save(target, ppi=110)

@@ -1,8 +1,8 @@
-"""The servers that are measured against, each a process of its own that ends with its caller.
+"""The servers of the measurements, each a process of its own that ends with its caller.
 
-Here belong the REST gateway, and the S3 endpoint behind a relay that holds every request back. The
-relay neither reads nor copies what passes, so that it takes little of the processors that it shares
-with whoever is measured.
+These are the REST gateway, and the S3 endpoint behind a relay that delays every request. The relay
+passes answers on within the kernel, so that it takes little of the processors that it shares with
+the measured process.
 """
 
 import os
@@ -32,11 +32,8 @@ _PIECE_BYTES = 1 << 20
 def serving(*what: object) -> Iterator[str]:
     """Run a server, and give its URL.
 
-    Parameters
-    ----------
-    *what
-        ``"gateway"`` and the address of a database, or ``"s3"``, a folder and the seconds that
-        every request is held back.
+    ``what`` is ``"gateway"`` and the address of a database, or ``"s3"``, a folder and the seconds
+    by which requests are delayed.
     """
     command = [sys.executable, __file__, *map(str, what)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -53,7 +50,7 @@ def serving(*what: object) -> Iterator[str]:
 
 @contextmanager
 def relay(upstream: str, seconds: float) -> Iterator[str]:
-    """Pass connections on to a server, each request held back; give the URL to ask instead."""
+    """Pass connections on to a server, with every request delayed; give the URL to use."""
     host = urlsplit(upstream)
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
 
@@ -66,7 +63,7 @@ def relay(upstream: str, seconds: float) -> Iterator[str]:
                 server = socket.create_connection((host.hostname, host.port))
                 for one in (client, server):
                     one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                for work, *ends in ((_hold_back, client, server), (_pass, server, client)):
+                for work, *ends in ((_delay, client, server), (_pass, server, client)):
                     arguments = (*ends, seconds)
                     threading.Thread(target=work, args=arguments, daemon=True).start()
 
@@ -74,8 +71,8 @@ def relay(upstream: str, seconds: float) -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-def _hold_back(client: socket.socket, server: socket.socket, seconds: float) -> None:
-    """Pass requests on, each some seconds after it came."""
+def _delay(client: socket.socket, server: socket.socket, seconds: float) -> None:
+    """Pass each request on some seconds after it arrived."""
     with suppress(OSError):
         while request := client.recv(_PIECE_BYTES):
             time.sleep(seconds)
@@ -95,7 +92,7 @@ def _pass(server: socket.socket, client: socket.socket, _seconds: float) -> None
         finally:
             os.close(out)
             os.close(into)
-            # It wakes whoever waits for another request.
+            # Wakes the thread that waits for another request.
             client.shutdown(socket.SHUT_RDWR)
 
 
@@ -118,5 +115,5 @@ def _server(kind: str, *what: str) -> Iterator[str]:
 if __name__ == "__main__":
     with _server(*sys.argv[1:]) as served:
         print(served, flush=True)
-        # Until whoever started it closes its end, or ends itself.
+        # Ends when the caller closes the pipe or dies.
         sys.stdin.buffer.read()

@@ -1,7 +1,7 @@
-"""Result files to read trials from, and the lake that knows of them.
+"""Result files with trials, and a lake that has them in its inventory.
 
-``python bench/trials.py`` measures the trials alone: the same rows as ``make bench`` has, and
-besides how long it takes without an object store.
+``python bench/trials.py`` measures reading them: the row of ``make bench``, and the same from a
+folder.
 """
 
 import argparse
@@ -14,24 +14,28 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import orjson
-from measuring import others, ours, run
+from measuring import HERE, others, ours, run
 from serving import serving
+from timing import COLLECTION
+
+sys.path.append(str(HERE.parent / "tests" / "support"))
+
+from worlds import loaded_lake
 
 from aind_etl.results import open_result_store, refresh_result_files
 from aind_etl.settings import load_settings
 
-COLLECTION = "dynamic-foraging-model-fitting"
 BUCKET = "aind-dynamic-foraging-analysis-prod-o5171v"
 RESULT_JSON = "docDB_mle_fitting.json"
 LATENCY_SECONDS = 0.03
-# Of so many different files the others are links: what is measured does not look at them twice.
+# The other files are links to these.
 DIFFERENT_FILES = 20
 TRIALS = 450
 MONTHS = 12
 
 
 def main() -> None:
-    """Make the files, measure, and show what was measured."""
+    """Make the files, read them, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--records", type=int, default=2000, help="number of result files")
     given = parser.parse_args()
@@ -44,34 +48,17 @@ def main() -> None:
                 "trials": lambda: ours("trials", url, files.fresh_lake()),
                 "trials, from a folder": lambda: ours("trials", files.root, files.fresh_lake()),
             }.items():
-                taken, _ = run(command())
-                speed = given.records / taken.wall_seconds
-                cpu = 1e3 * taken.cpu_seconds / given.records
+                figures, _ = run(command())
+                seconds = figures["wall_seconds"]
+                cpu = 1e3 * figures["cpu_seconds"] / given.records
                 print(
-                    f"{name:40}{taken.wall_seconds:7.1f} s{speed:7.0f} records/s"
-                    f"{cpu:7.2f} cpu ms a record{taken.peak_megabytes:6.0f} MB"
+                    f"{name:40}{seconds:7.1f} s{given.records / seconds:7.0f} records/s"
+                    f"{cpu:7.2f} cpu ms per record{figures['peak_megabytes']:6.0f} MB"
                 )
 
 
 class ResultFiles:
-    """Result files with the documents they belong to, and a lake that has both but no trials.
-
-    Parameters
-    ----------
-    folder
-        Where they are made.
-    records
-        How many.
-
-    Attributes
-    ----------
-    root
-        The folder that stands in for ``s3://``.
-    dump
-        The documents, one a line.
-    size_bytes
-        Size of a file.
-    """
+    """Result files below ``root``, their documents in ``dump``, and a lake without their trials."""
 
     def __init__(self, folder: Path, records: int) -> None:
         self.root, dump = folder / "root", folder / "dump"
@@ -81,7 +68,7 @@ class ResultFiles:
         load(dump, self._lake, self.root)
 
     def fresh_lake(self) -> Path:
-        """Return a lake in which no file was read yet."""
+        """Return a lake into which no file was read yet."""
         shutil.rmtree(self._fresh, ignore_errors=True)
         return Path(shutil.copytree(self._lake, self._fresh))
 
@@ -108,7 +95,7 @@ def make_results(root: Path, dump: Path, records: int) -> int:
 
 
 def a_document(record_id: str, number: int) -> dict[str, object]:
-    """Return a prototype document, as far as it is needed."""
+    """Return a small prototype document."""
     date = f"2024-{number % MONTHS + 1:02d}-15"
     return {
         "_id": record_id,
@@ -124,7 +111,7 @@ def a_document(record_id: str, number: int) -> dict[str, object]:
 
 
 def a_fit(random: np.random.Generator) -> dict[str, object]:
-    """Return fitting results as a result file tells them: mostly the optimizer's population."""
+    """Return the fitting results of a result file, mostly the optimizer's population."""
     nothing = [0.0, *[float("nan")] * TRIALS]
     return {
         "n_trials": TRIALS,
@@ -144,10 +131,7 @@ def a_fit(random: np.random.Generator) -> dict[str, object]:
 
 def load(dump: Path, lake: Path, root: Path) -> None:
     """Load the documents and the inventory of their folders into a lake."""
-    sys.path.append(str(Path(__file__).parent.parent / "tests" / "support"))
-    from worlds import loaded_lake  # noqa: PLC0415 - the tests' helpers are found by then
-
-    # The inventory is taken from the disk: rclone reads a file whole each time it lists it.
+    # The inventory is taken from the disk, since rclone reads each file in full to list it.
     with open_result_store(load_settings(results_root=str(root))) as store:
         refresh_result_files(loaded_lake(dump, lake), store, COLLECTION)
 

@@ -1,8 +1,8 @@
-"""How much quicker two of Celery's workers are than one, on a source that is 20 ms away.
+"""Measures two Celery workers against one, on a source that is 20 ms away.
 
-``python bench/workers.py`` loads the same divided collection with one worker and with two: real
-workers, Redis, PostgreSQL, a lake on an S3 endpoint, and a mongod behind a relay that holds every
-question back. Here belongs only the measuring; ``tests/cluster.py`` starts the shards.
+``python bench/workers.py`` loads the same sharded collection with one worker and with two: real
+workers, Redis, PostgreSQL, a lake on an S3 endpoint, and a mongod behind a relay that delays every
+request. ``tests/support/cluster.py`` starts them.
 """
 
 import argparse
@@ -15,10 +15,12 @@ from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 import dagster as dg
-from measuring import conditions
+from measuring import HERE, conditions
 from serving import relay
+from timing import COLLECTION
+from world import DOCUMENTS_PER_SESSION
 
-sys.path.append(str(Path(__file__).parent.parent / "tests" / "support"))
+sys.path.append(str(HERE.parent / "tests" / "support"))
 
 from cluster import WORKERS, Cluster, running_cluster
 
@@ -27,48 +29,49 @@ from aind_etl.lake.resharding import plan_shards
 from aind_etl.orchestration.jobs import REFRESH_COLLECTION
 from aind_etl.orchestration.partitions import make_partitions, planned_partitions
 
-COLLECTION = "dynamic-foraging-model-fitting"
-DOCUMENTS_A_SESSION = 20
-PARTS = 8
+SHARDS = 8
 A_DAY = 86_400
 
 
 def main() -> None:
-    """Load with one worker and with two, and show what was measured."""
+    """Load with one worker and with two, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--documents", type=int, default=16_000, help="about how many")
-    parser.add_argument("--latency", type=float, default=0.02, help="seconds a question waits")
+    parser.add_argument("--documents", type=int, default=16_000, help="approximate number")
+    parser.add_argument(
+        "--latency", type=float, default=0.02, help="seconds by which requests are delayed"
+    )
     given = parser.parse_args()
-    sessions = max(2, given.documents // DOCUMENTS_A_SESSION)
+    sessions = max(2, given.documents // DOCUMENTS_PER_SESSION)
     with (
         TemporaryDirectory(prefix="aind-etl-bench-") as scratch,
         running_cluster(Path(scratch), sessions=sessions) as cluster,
     ):
         documents = cluster.client["analysis"][COLLECTION].estimated_document_count()
         source = f"http://127.0.0.1:{cluster.client.address[1]}"
-        taken = {}
         with relay(source, given.latency) as url:
-            for number in (1, 2):
-                taken[number] = load(cluster, number, documents, urlsplit(url).netloc)
-                print(f"{number} workers: {taken[number]:6.1f} s, {documents:,} documents")
+            taken = {
+                number: load(cluster, number, documents, urlsplit(url).netloc) for number in (1, 2)
+            }
     found = {
         "documents": documents,
         "latency_seconds": given.latency,
-        "shards": PARTS,
+        "shards": SHARDS,
         "seconds": taken,
         "speed_up": taken[1] / taken[2],
+        "conditions": conditions(),
     }
-    print(json.dumps(found | {"conditions": conditions()}, indent=1))
+    print(json.dumps(found, indent=1))
 
 
 def load(cluster: Cluster, number: int, documents: int, source: str) -> float:
-    """Load the collection with so many workers into a lake of its own; return the seconds.
+    """Load the collection with this many workers into a lake of its own.
 
-    From the first run asked for to the last one's end: workers that are started already.
+    Returns the seconds from the launch of the first run to the end of the last one. The workers
+    are up by then.
     """
     lake = f"{cluster.lake}-{number}"
     for service in cluster.containers.services.values():
-        # Directly: a server names the hosts of its set, and those are not behind the relay.
+        # The hosts of a replica set, which a server names, are not behind the relay.
         service.setdefault("environment", {}).update(
             AIND_ETL_LAKE=lake,
             AIND_ETL_SOURCE=f"mongodb://{source}/analysis?directConnection=true",
@@ -78,7 +81,7 @@ def load(cluster: Cluster, number: int, documents: int, source: str) -> float:
     for name in workers:
         cluster.start(name)
     cluster.wait_for_workers(workers)
-    plan_shards(Lake(lake), COLLECTION, documents, -(-documents // PARTS))
+    plan_shards(Lake(lake), COLLECTION, documents, -(-documents // SHARDS))
     planned = planned_partitions(Lake(lake), [COLLECTION])
     with dg.DagsterInstance.get() as instance:
         make_partitions(instance, planned)
@@ -89,7 +92,7 @@ def load(cluster: Cluster, number: int, documents: int, source: str) -> float:
     for name in workers:
         cluster.end(name)
     if set(ended) != {"SUCCESS"}:
-        raise SystemExit(f"Of the runs of {number} workers some failed: {ended}.\n{cluster.said()}")
+        raise SystemExit(f"Runs of {number} workers failed: {ended}.\n{cluster.said()}")
     return seconds
 
 

@@ -1,8 +1,8 @@
 """Write the sample world to a folder, and its documents into a MongoDB.
 
-The demonstration's one-shot container: ``demo.py FOLDER mongodb://host:port/database SESSIONS``. It
-waits for the server. What is there already is left as it is, so that what a user changed outlives
-the next start.
+The one-shot container of the demonstration: ``demo.py FOLDER mongodb://host:port/database
+SESSIONS``. It waits for the server, and leaves existing data unchanged, so that a user's changes
+survive the next start.
 """
 
 import sys
@@ -18,7 +18,7 @@ _SERVER_MAY_NEED_MS = 120_000
 folder, address, sessions = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 world = folder / "world"
 if not world.exists():
-    # It appears whole: one that was interrupted is written again.
+    # Renamed when complete: an interrupted one is written again.
     unfinished = folder / "unfinished"
     write_world(unfinished, sessions=sessions, seed=0, formats=("bson",))
     unfinished.rename(world)

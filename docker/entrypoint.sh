@@ -1,9 +1,9 @@
 #!/bin/sh
-# Reads secrets from the files they are mounted as, then becomes the command it is given.
+# Reads secrets from mounted files, then executes its arguments as a command.
 #
-# For a variable NAME of the list below, NAME_FILE may name a file instead; a password then stands
-# neither in the compose file nor in what `docker inspect` shows. The password of MongoDB is not
-# here: the software itself reads AIND_ETL_MONGODB_PASSWORD_FILE.
+# For each variable NAME of the list below, NAME_FILE may name a file instead, so that neither the
+# compose file nor `docker inspect` shows the secret. aind-etl itself reads
+# AIND_ETL_MONGODB_PASSWORD_FILE.
 set -eu
 
 refuse() {
@@ -22,7 +22,7 @@ by user $(id -u). Mount the secret there with rights to read it, or unset ${name
     export "$name=$value"
 done
 
-# The states of Celery's tasks are kept where the tasks are, unless something else is named.
+# Celery keeps the states of tasks in the broker, unless another backend is set.
 export CELERY_RESULT_BACKEND="${CELERY_RESULT_BACKEND:-${CELERY_BROKER_URL:-}}"
 
 exec "$@"

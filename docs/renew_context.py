@@ -1,6 +1,6 @@
 """Writes ``docs/context.md`` and the skill for coding agents, as ``aind-etl context`` prints them.
 
-``make docs`` calls it; the tests compare.
+``make docs`` runs it; the tests compare.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""Runs the queries of ``docs/cookbook.md`` on the sample, and writes below each what it returned.
+"""Runs the queries of ``docs/cookbook.md`` on the sample, and writes their results below them.
 
-``make docs`` calls it; the tests compare. The questions are in the cookbook alone.
+``make docs`` runs it; the tests compare.
 """
 
 import re
@@ -27,14 +27,14 @@ from aind_etl.warehouse.build import build_warehouse
 COOKBOOK = Path(__file__).parent / "cookbook.md"
 ROWS_SHOWN = 12
 _WIDTH = 56
-# The sample's results arrive at a fixed hour, so that the page does not change by the day.
+# A fixed time, so that the page does not depend on the day.
 _NOW = datetime(2026, 8, 1, 12, tzinfo=UTC)
 _RECIPE = re.compile(r"```sql\n(?P<query>.*?)```\n(?P<shown>\n```text\n.*?```\n)?", re.DOTALL)
 
 
 def build_sample(folder: Path) -> Path:
     """Build the sample's warehouse with its trials and sessions, and return its path."""
-    # Whatever source and store the environment names.
+    # Explicit, so that the environment has no influence.
     settings = Settings(
         source="sample:", lake=folder / "lake", warehouse=None, collections=(), results_root=None
     )
@@ -57,7 +57,7 @@ def queries(text: str) -> Iterator[str]:
 
 
 def renewed(text: str, warehouse: Path) -> str:
-    """Return a cookbook with below each query what it returns on a warehouse."""
+    """Return a cookbook with the results of its queries on a warehouse."""
 
     def answer(recipe: re.Match[str]) -> str:
         with Query(warehouse, recipe["query"]) as query:

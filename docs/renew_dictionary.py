@@ -1,7 +1,7 @@
-"""Writes ``docs/data_dictionary.md``: the contract's tables, and what ``sql/`` makes of them.
+"""Writes ``docs/data_dictionary.md``: the contract's tables, and the views and marts of ``sql/``.
 
-``make docs`` calls it; the tests compare. Descriptions of columns are in the contract or at the
-head of the file in ``sql/``; its type is that of a warehouse built from an empty lake.
+``make docs`` runs it; the tests compare. Columns are described in the contract or at the top of the
+file in ``sql/``; types are those of a warehouse built from an empty lake.
 """
 
 import re
@@ -21,9 +21,9 @@ from aind_etl.warehouse.sql_files import Kind, SqlFile, read_sql_files
 DICTIONARY = Path(__file__).parent / "data_dictionary.md"
 
 _INTRODUCTIONS = {
-    Kind.VIEW: "Queries with a name: they cost what they ask for, and are never behind the tables.",
-    Kind.MART: "Tables made when the warehouse is built, quick to read.",
-    Kind.MACRO: "Functions of SQL.",
+    Kind.VIEW: "Named queries, which run whenever they are read.",
+    Kind.MART: "Tables that are built with the warehouse, so they are fast to read.",
+    Kind.MACRO: "SQL functions.",
 }
 
 
@@ -33,10 +33,10 @@ def dictionary() -> str:
         path = Path(temporary) / "warehouse.duckdb"
         build_warehouse(Lake(Path(temporary) / "lake"), path)
         with connect(path) as connection:
-            return "\n".join([data_dictionary(), *_made(connection)])
+            return "\n".join([data_dictionary(), *_views_and_marts(connection)])
 
 
-def _made(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
+def _views_and_marts(connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
     for kind, introduction in _INTRODUCTIONS.items():
         files = read_sql_files(kind)
         yield f"## {kind.capitalize()}\n\n{introduction}\n"
@@ -66,7 +66,7 @@ def _rows(connection: duckdb.DuckDBPyConnection, file: SqlFile) -> Iterator[str]
 
 
 def _escaped(text: str) -> str:
-    """Return a text that Markdown shows as it is; what is marked as code stays so."""
+    """Return a text with Markdown's characters escaped, except in code."""
     parts = re.split(r"(`[^`]*`)", text)
     return "".join(
         part if part.startswith("`") else re.sub(r"[*<|]", r"\\\g<0>", part) for part in parts

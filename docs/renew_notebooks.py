@@ -1,6 +1,6 @@
-"""Runs the notebooks of ``docs/notebooks`` on the sample, and stores what they show.
+"""Runs the notebooks of ``docs/notebooks`` on the sample, and stores their output.
 
-``make docs`` calls it; the tests run them the same way.
+``make docs`` runs it; the tests run them the same way.
 """
 
 import os
@@ -16,7 +16,7 @@ NOTEBOOKS = sorted((Path(__file__).parent / "notebooks").glob("*.ipynb"))
 
 
 def executed(path: Path, warehouse: Path) -> nbformat.NotebookNode:
-    """Return a notebook with what its cells show on a warehouse.
+    """Return a notebook with the output of its cells on a warehouse.
 
     Raises
     ------
@@ -25,7 +25,7 @@ def executed(path: Path, warehouse: Path) -> nbformat.NotebookNode:
     """
     notebook = nbformat.read(path, as_version=4)
     environment = os.environ | {"AIND_ETL_WAREHOUSE": str(warehouse)}
-    # The Python that runs this, whatever kernels the user has installed.
+    # The kernel of this Python, whatever kernels the user has installed.
     client = NotebookClient(notebook, timeout=300, kernel_name="python3", record_timing=False)
     client.execute(env=environment)
     notebook.metadata.pop("widgets", None)

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import object_store
@@ -18,7 +19,7 @@ from worlds import Built, flatten_otherwise, load
 
 import aind_etl.flatten.refresh
 from aind_etl.lake import Lake
-from aind_etl.lake.storage import leases
+from aind_etl.lake.storage import locks
 from aind_etl.results import open_result_store, refresh_result_files, refresh_trials
 from aind_etl.sample import write_world
 from aind_etl.sessions import refresh_sessions
@@ -152,16 +153,22 @@ def endpoint(_endpoint_address: str, tmp_path_factory: pytest.TempPathFactory) -
         yield _endpoint_address
 
 
+@pytest.fixture
+def quick_folder() -> Iterator[Path]:
+    """Return a folder in memory, if there can be one, for tests that write thousands of files."""
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        yield Path(folder)
+
+
 @pytest.fixture(params=["disk", "object store"])
-def places(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Places:
+def places(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Places:
     """Return places for lakes of each kind in turn: what a lake promises, it promises on both."""
     if request.param == "disk":
-        return OnDisk(tmp_path / "places")
+        return OnDisk(request.getfixturevalue("quick_folder"))
     request.getfixturevalue("endpoint")
     # Whoever is killed in a test need not be waited for.
-    monkeypatch.setattr(leases, "CLOCKS_DIFFER_SECONDS", -leases.LEASE_SECONDS)
+    monkeypatch.setattr(locks, "CLOCKS_DIFFER_SECONDS", -locks.LEASE_SECONDS)
     return OnStore()
 
 

@@ -21,7 +21,7 @@ from aind_etl.lake.change_log import LogFile, read_log_file
 from aind_etl.lake.parquet import write_parquet
 
 if TYPE_CHECKING:
-    from aind_etl.lake.storage.local import Location
+    from aind_etl.lake.storage.protocol import Location
 
 # Readers gain nothing if a larger file is rewritten.
 _LARGE_BYTES = 4 << 20
@@ -71,11 +71,11 @@ def compact_change_log(
 
 def _remove_superseded(lake: Lake, collection: str) -> None:
     """Remove files that others supersede, after checking that those hold the same versions."""
-    # A compacted file supersedes many others, and is read only once.
-    kept_digests = cache(_digests)
+    # A compacted file supersedes many: it is read once.
+    digests = cache(_digests)
     for name, file in lake.change_log(collection).superseded_files().items():
         superseded = _digests(lake.storage.path(name))
-        kept = kept_digests(file.path)
+        kept = digests(file.path)
         different = [batch for batch in superseded if kept.get(batch) != superseded[batch]]
         if different:
             raise DataError(

@@ -1,4 +1,4 @@
--- No analysis has its present content from before it was first seen.
+-- No analysis changed before it was first seen.
 SELECT
     source_collection,
     record_id,

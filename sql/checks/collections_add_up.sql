@@ -1,4 +1,4 @@
--- In every collection the live documents are those of either format and the rejected ones.
+-- The live documents of a collection are those of the two formats plus the rejected ones.
 SELECT
     source_collection,
     live_documents,

@@ -1,5 +1,5 @@
--- Analyses, rejected values and rejected documents carry the content hash of the live document they
--- result from. Another hash means that they result from an older version.
+-- Analyses, rejected values and rejected documents have the content hash of their live document.
+-- Another hash means that they result from an older version.
 WITH live_documents AS (
     SELECT
         source_collection,

@@ -1,4 +1,4 @@
--- cv_folds of an analysis is the number of its rows in cross_validation; NULL means none.
+-- cv_folds of an analysis is the number of its rows in cross_validation, NULL if there are none.
 WITH counted AS (
     SELECT
         source_collection,

@@ -1,6 +1,6 @@
 -- AIC, BIC and the likelihoods per trial of successful analyses follow from log_likelihood, k_model
 -- and n_trials, within a relative 1e-6.
--- Where a document leaves one of them out there is nothing to compare.
+-- Values that a document lacks are not compared.
 -- A warning: it concerns the documents, not the tables derived from them.
 WITH fits AS (
     SELECT
@@ -17,7 +17,7 @@ WITH fits AS (
         log_likelihood / n_trials AS log_lpt,
         n_trials
     FROM (
-        -- No logarithm of 0 trials, and nothing is per trial of none.
+        -- Neither the logarithm of 0 trials nor a value per trial is defined.
         SELECT * REPLACE (CASE WHEN n_trials > 0 THEN n_trials END AS n_trials)
         FROM analyses
         WHERE outcome = 'success'

@@ -1,5 +1,5 @@
 -- k_model of an analysis is the number of its fitted, not clamped, parameters.
--- Only where it has parameters, and each says whether it was fitted.
+-- Only for analyses with parameters that all say whether they were fitted.
 -- A warning: it concerns the documents, not the tables derived from them.
 WITH counted AS (
     SELECT

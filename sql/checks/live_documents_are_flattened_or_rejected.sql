@@ -1,5 +1,5 @@
--- Every live document is flattened or rejected and never both, and nothing else is.
--- A document is live when its version of the highest batch is an upsert.
+-- Every live document is either flattened or rejected, and no other document is.
+-- A document is live if its version with the highest batch is an upsert.
 WITH live_documents AS (
     SELECT
         source_collection,

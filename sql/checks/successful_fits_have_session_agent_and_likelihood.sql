@@ -1,6 +1,5 @@
--- Every successful MLE fit says which session and agent it is of, and how likely the choices were.
--- A session can only be known where the NWB name holds one, or subject and date are given. Other
--- analyses need none of the three.
+-- Every successful MLE fit names its session, agent and log-likelihood.
+-- The session is only required if the NWB name contains one, or subject and date are given.
 -- A warning: it concerns the documents, not the tables derived from them.
 SELECT
     source_collection,

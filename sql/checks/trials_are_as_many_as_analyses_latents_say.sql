@@ -1,5 +1,5 @@
--- Every analysis of analyses_latents has one row of trials a trial, and one for the state after the
--- last.
+-- Every analysis in analyses_latents has one row in trials per trial, and one for the state after
+-- the last trial.
 SELECT
     source_collection,
     record_id,

@@ -1,5 +1,4 @@
--- Columns that hold one of a few words hold no other: outcome, pipeline_format, section and
--- operation.
+-- outcome, pipeline_format, section and operation only have their known values.
 SELECT DISTINCT 'analyses' AS table_name, 'outcome' AS column_name, outcome AS word
 FROM analyses
 WHERE outcome NOT IN ('success', 'skipped', 'failed', 'unknown')

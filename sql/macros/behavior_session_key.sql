@@ -1,8 +1,6 @@
--- The session key of a session of the institute's behaviour database, NULL where the text is no
--- such name.
--- The database names a session <subject>_<date>_<suffix>. The suffix is the start time as a number,
--- without leading zeros (92026 is 09:20:26), or 0, 1, 2 … for old files, whose sessions have no
--- time here.
+-- The session key for a session name of the institute's behaviour database, NULL for other texts.
+-- The name is <subject>_<date>_<suffix>. The suffix is the start time as a number without leading
+-- zeros (92026 is 09:20:26), or 0, 1, 2 … for old files; their session key has no time.
 CREATE MACRO behavior_session_key(session_id) AS
     nullif(regexp_extract(session_id, '^([^_]+_\d{4}-\d{2}-\d{2})_\d+$', 1), '')
     || CASE

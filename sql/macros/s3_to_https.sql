@@ -1,4 +1,4 @@
--- The https:// address of an s3:// address, for links that a browser opens.
+-- The https:// address for an s3:// address, which a browser can open.
 -- s3://bucket/key becomes https://bucket.s3.amazonaws.com/key; any other text becomes NULL.
 CREATE MACRO s3_to_https(path) AS
     CASE

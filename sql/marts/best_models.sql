@@ -1,19 +1,19 @@
 -- One row per session and criterion: the agent that is best by it.
--- Count the agents with SELECT criterion, agent_alias, count(*) … GROUP BY ALL; join sessions on
--- session_key to count by curriculum or stage. n_sessions_won is that count, over all sessions.
 -- The criteria are aic and bic (lower is better), lpt, lpt_aic, lpt_bic and cv_accuracy (higher is
--- better). margin is the distance to the second best, 0 for a tie, NULL where one agent was fitted.
--- Ties go to the agent with fewer parameters, then by name. By aic and bic only sessions with
--- n_trials_differ false are fair.
+-- better). Ties go to the agent with fewer parameters, then to the first by name. Compare aic and
+-- bic only in sessions with n_trials_differ false. Count the agents with SELECT criterion,
+-- agent_alias, count(*) … GROUP BY ALL; join sessions on session_key to count by curriculum or
+-- stage. n_sessions_won is that count over all sessions.
 --
 --   criterion: `aic`, `bic`, `lpt`, `lpt_aic`, `lpt_bic` or `cv_accuracy`.
 --   agent_alias: The best agent.
 --   value: The best agent's value of the criterion.
 --   second_agent_alias: The second best agent.
 --   second_value: The second best agent's value of the criterion.
---   margin: How much better the best agent is, from 0 upwards whichever way is better.
+--   margin: Absolute difference between the best and the second best value; 0 for a tie, NULL if
+--     one agent was fitted.
 --   n_agents: Agents compared.
---   n_trials_differ: Whether the session's fits are to different numbers of trials.
+--   n_trials_differ: Whether the session's fits have different numbers of trials.
 --   n_sessions_won: Sessions of all subjects in which this agent is the best by this criterion.
 WITH scores AS (
     UNPIVOT (

@@ -1,15 +1,13 @@
 -- One row per collection and day (UTC) on which documents arrived, changed or were deleted.
--- Arrived are documents seen for the first time or again after a deletion, changed those that had
--- another content before. n_live is the number of documents at the end of the day. The lag is from
--- the end of an analysis to the moment its record was first seen, over the records first seen on
--- that day that name both.
+-- The lag is the time from the end of an analysis to when its record was first seen. It covers the
+-- records first seen on that day that have both times.
 --
 --   day: The day, in UTC.
 --   n_arrived: Documents seen for the first time, or again after a deletion.
 --   n_changed: Documents whose content changed.
 --   n_deleted: Documents that were deleted.
 --   n_live: Documents in the collection at the end of the day.
---   n_lags: Records the lag is known of.
+--   n_lags: Records with a lag.
 --   median_lag_hours: Median lag of these records [hours].
 --   max_lag_hours: Longest lag of these records [hours].
 WITH versions AS (

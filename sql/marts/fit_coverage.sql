@@ -1,19 +1,19 @@
 -- One row per subject, month of sessions and agent: how many of the subject's sessions have it.
--- A session counts once, as fitted if any of its MLE fits by the agent was successful, else as
--- skipped, failed or unknown, in that order. Missing are the sessions known from any analysis that
--- have no record of the agent. Expected of a subject in a month is every agent that an MLE fit of
--- any subject's session of that month names, so an agent that came into use later is not missing
--- from earlier months. The counts add up to n_sessions.
+-- A session counts once: as fitted if any of its MLE fits by the agent was successful, else as
+-- skipped, failed or unknown, in that order. It is missing if it is known from any analysis but has
+-- no record of the agent. The agents of a month are those of the MLE fits of any subject's sessions
+-- in that month, so a new agent is not missing from earlier months. The counts add up to
+-- n_sessions.
 --
 --   session_month: First day of the month.
---   n_sessions: The subject's sessions of the month.
+--   n_sessions: The subject's sessions in the month.
 --   n_fitted: Of these, fitted successfully by the agent.
 --   n_skipped: Of these, skipped.
 --   n_failed: Of these, failed.
---   n_unknown: Of these, with an outcome that is not known.
+--   n_unknown: Of these, with an unknown outcome.
 --   n_missing: Of these, without a record of the agent.
 WITH known_sessions AS (
-    -- One analysis may know what another of the same session leaves out.
+    -- One analysis may have a value that another of the same session lacks.
     SELECT
         session_key,
         min(subject_id) AS subject_id,

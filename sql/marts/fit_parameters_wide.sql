@@ -1,6 +1,7 @@
 -- One row per fit with parameters, one column per parameter found in the data.
--- A parameter that the fit's agent does not have is NULL. Should a parameter be called like
--- another column, but for case, its column ends in _1. Long form, with bounds: fit_parameters.
+-- A parameter that the fit's agent does not have is NULL. If a parameter has the same name as
+-- another column, ignoring case, its column ends in _1. fit_parameters is the long form, with
+-- bounds.
 WITH named_values AS (
     SELECT
         analyses.source_collection,

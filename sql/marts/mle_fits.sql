@@ -1,17 +1,17 @@
 -- One row per MLE fit of either pipeline, with its parameters, folds and inputs as lists.
--- What mle_fitting and get_mle_model_fitting give, gathered and sorted by subject and date, so that
--- the fits of a subject are found at once. Exports leave this table out: analyses, fit_parameters,
--- cross_validation and input_assets have the same without lists.
+-- mle_fitting and get_mle_model_fitting read this table. It is sorted by subject and date, so that
+-- the fits of a subject are found quickly. Exports leave it out by default: analyses,
+-- fit_parameters, cross_validation and input_assets have the same values without lists.
 --
---   input_urls: The addresses of the data assets analysed, in order.
+--   input_urls: The addresses of the analysed data assets, in order.
 --   parameter_names: The agent's parameters, sorted by name.
 --   parameter_values: Their values, in the same order.
---   prediction_accuracy_test: Prediction accuracy on held-out trials, from 0 to 1, one value a
---     fold; NULL where no fold has one.
---   prediction_accuracy_fit: Prediction accuracy on the trials fitted to, one value per fold; NULL
---     where no fold has one.
---   prediction_accuracy_test_bias_only: Accuracy on the held-out trials of always predicting the
---     side chosen more often, one value per fold; NULL where no fold has one.
+--   prediction_accuracy_test: Prediction accuracy on held-out trials, from 0 to 1, one value per
+--     fold; NULL if no fold has one.
+--   prediction_accuracy_fit: Prediction accuracy on the fitted trials, one value per fold; NULL if
+--     no fold has one.
+--   prediction_accuracy_test_bias_only: Accuracy on held-out trials of always predicting the side
+--     chosen more often, one value per fold; NULL if no fold has one.
 WITH inputs AS (
     SELECT
         source_collection,

@@ -1,31 +1,31 @@
 -- One row per session and agent: the newest successful MLE fit, compared with the session's other
 -- agents.
--- delta_* is the difference from the session's best agent by that criterion: from 0 upwards for AIC
--- and BIC, where lower is better, from 0 downwards for the others. delta_*_to_reference is the
--- difference from the reference agent's fit of the session, NULL where there is none. Ranks begin
--- at 1 with the best; ties go to the agent with fewer parameters, then by name. AIC and BIC only
--- compare fits to the same trials: n_trials_differ says that the session's fits are not.
+-- delta_* is the difference from the session's best agent by that criterion: at least 0 for AIC and
+-- BIC, where lower is better, at most 0 for the others. delta_*_to_reference is the difference from
+-- the reference agent's fit of the session, NULL if there is none. Rank 1 is the best; ties go to
+-- the agent with fewer parameters, then to the first by name. AIC and BIC compare only fits to the
+-- same trials: leave out sessions with n_trials_differ.
 --
 --   n_agents: Agents with a successful fit of the session.
---   n_trials_differ: Whether the session's fits are to different numbers of trials.
+--   n_trials_differ: Whether the session's fits have different numbers of trials.
 --   cv_accuracy: Mean prediction accuracy on held-out trials over the folds.
---   aic_rank: Rank by AIC among the session's agents, from 1, the best.
---   bic_rank: Rank by BIC among the session's agents, from 1, the best.
---   delta_aic: AIC less that of the session's best agent.
---   delta_bic: BIC less that of the session's best agent.
---   delta_lpt: Likelihood per trial less that of the session's best agent.
---   delta_lpt_aic: Likelihood per trial, penalized as AIC, less that of the session's best agent.
---   delta_lpt_bic: Likelihood per trial, penalized as BIC, less that of the session's best agent.
---   delta_cv_accuracy: Cross-validated accuracy less that of the session's best agent.
---   reference_agent: The agent that every agent is compared with.
---   delta_aic_to_reference: AIC less that of the reference agent.
---   delta_bic_to_reference: BIC less that of the reference agent.
---   delta_lpt_to_reference: Likelihood per trial less that of the reference agent.
---   delta_lpt_aic_to_reference: Likelihood per trial, penalized as AIC, less that of the reference
+--   aic_rank: Rank by AIC among the session's agents; 1 is the best.
+--   bic_rank: Rank by BIC among the session's agents; 1 is the best.
+--   delta_aic: AIC minus that of the session's best agent.
+--   delta_bic: BIC minus that of the session's best agent.
+--   delta_lpt: Likelihood per trial minus that of the session's best agent.
+--   delta_lpt_aic: Likelihood per trial with AIC's penalty minus that of the session's best agent.
+--   delta_lpt_bic: Likelihood per trial with BIC's penalty minus that of the session's best agent.
+--   delta_cv_accuracy: Cross-validated accuracy minus that of the session's best agent.
+--   reference_agent: The agent of the delta_*_to_reference columns.
+--   delta_aic_to_reference: AIC minus that of the reference agent.
+--   delta_bic_to_reference: BIC minus that of the reference agent.
+--   delta_lpt_to_reference: Likelihood per trial minus that of the reference agent.
+--   delta_lpt_aic_to_reference: Likelihood per trial with AIC's penalty minus that of the reference
 --     agent.
---   delta_lpt_bic_to_reference: Likelihood per trial, penalized as BIC, less that of the reference
+--   delta_lpt_bic_to_reference: Likelihood per trial with BIC's penalty minus that of the reference
 --     agent.
---   delta_cv_accuracy_to_reference: Cross-validated accuracy less that of the reference agent.
+--   delta_cv_accuracy_to_reference: Cross-validated accuracy minus that of the reference agent.
 WITH reference AS (
     -- The plain reinforcement-learning model of the field (Hattori et al. 2019), without a choice
     -- kernel: it is fitted to nearly every session and most other agents add to it or take away.
@@ -43,7 +43,7 @@ fits AS (
         n_trials,
         k_model,
         log_likelihood,
-        -- A value that is no number would be the best of all.
+        -- NaN and infinities must not rank first.
         CASE WHEN isfinite(aic) THEN aic END AS aic,
         CASE WHEN isfinite(bic) THEN bic END AS bic,
         CASE WHEN isfinite(lpt) THEN lpt END AS lpt,

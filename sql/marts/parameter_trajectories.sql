@@ -1,17 +1,15 @@
 -- One row per subject, session number, agent and parameter: the value in the newest successful MLE
 -- fit.
--- session_number counts all of the subject's sessions with an analysis of whatever kind and outcome
--- in time, from 1, so the same session has the same number for every agent. change is the
--- difference from the subject's previous session with a fit of this agent, whose number is
--- previous_session_number: the two numbers tell how far apart they are.
+-- session_number counts all sessions of the subject with an analysis of any kind and outcome, so a
+-- session has the same number for every agent.
 --
---   session_number: The session's number among the subject's sessions in time, from 1.
+--   session_number: Number of the session among the subject's sessions in time, from 1.
 --   parameter: Name of the parameter.
 --   value: Value of the parameter in the newest successful fit.
 --   is_fitted: As in fit_parameters.
 --   at_bound: As in fit_parameters.
 --   previous_session_number: Number of the subject's previous session with a fit by this agent.
---   change: The value less that of this previous session.
+--   change: The value minus that of this previous session.
 WITH sessions_in_time AS (
     SELECT
         session_key,
@@ -21,7 +19,7 @@ WITH sessions_in_time AS (
             ORDER BY session_date NULLS LAST, session_time NULLS FIRST, session_key
         ) AS session_number
     FROM (
-        -- One analysis may know what another of the same session leaves out.
+        -- One analysis may have a value that another of the same session lacks.
         SELECT
             session_key,
             min(subject_id) AS subject_id,

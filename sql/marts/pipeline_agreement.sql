@@ -1,7 +1,6 @@
 -- One row per session and agent fitted successfully by both pipelines: how far the fits differ.
--- Of each pipeline the newest fit counts. Differences are framework − prototype. Where n_trials
--- differ, the pipelines did not fit the same trials, and likelihoods and AIC differ for that
--- reason. largest_parameter_difference is absolute, over the n_parameters both fits have.
+-- The newest fit of each pipeline is compared. Differences are framework − prototype. If n_trials
+-- differ, the pipelines fitted different trials, and likelihoods and AIC differ for that reason.
 --
 --   prototype_collection: `source_collection` of the prototype's fit.
 --   prototype_record_id: `record_id` of the prototype's fit.
@@ -9,15 +8,15 @@
 --   framework_collection: `source_collection` of the framework's fit.
 --   framework_record_id: `record_id` of the framework's fit.
 --   framework_process_index: `process_index` of the framework's fit.
---   prototype_n_trials: Trials the prototype fitted.
---   framework_n_trials: Trials the framework fitted.
---   n_trials_difference: Trials, framework less prototype.
+--   prototype_n_trials: Trials fitted by the prototype.
+--   framework_n_trials: Trials fitted by the framework.
+--   n_trials_difference: Trials, framework minus prototype.
 --   prototype_log_likelihood: Log-likelihood of the prototype's fit.
 --   framework_log_likelihood: Log-likelihood of the framework's fit.
---   log_likelihood_difference: Log-likelihood, framework less prototype.
+--   log_likelihood_difference: Log-likelihood, framework minus prototype.
 --   prototype_aic: AIC of the prototype's fit.
 --   framework_aic: AIC of the framework's fit.
---   aic_difference: AIC, framework less prototype.
+--   aic_difference: AIC, framework minus prototype.
 --   n_parameters: Parameters that both fits have.
 --   largest_parameter_difference: Largest absolute difference of a parameter's value between the
 --     fits.

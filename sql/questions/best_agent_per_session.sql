@@ -1,4 +1,4 @@
--- Which agent wins most sessions? By AIC only among fits to the same trials.
+-- Which agent wins most sessions by AIC? Only sessions whose fits are to the same trials.
 SELECT agent_alias, count(*) AS sessions_won
 FROM best_models
 WHERE criterion = 'aic' AND n_agents > 1 AND NOT n_trials_differ

@@ -1,4 +1,4 @@
--- What do documents say that no column holds? Names and how many records have them.
+-- Which values of documents have no column? Their paths, and how many records have them.
 SELECT source_collection, section, path, count(*) AS records, any_value(value_text) AS example
 FROM attributes
 GROUP BY source_collection, section, path

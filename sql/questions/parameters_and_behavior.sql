@@ -1,4 +1,4 @@
--- Do mice that forage well learn fast? Sessions beside a parameter of their newest fit.
+-- Do mice that forage well learn fast? Sessions with a parameter of their newest fit.
 SELECT session_key, foraging_eff, finished_rate, value AS learn_rate_rew
 FROM sessions
 INNER JOIN latest_analyses USING (session_key)

@@ -1,4 +1,4 @@
--- Does a choice kernel help? One agent's AIC less another's, session by session.
+-- Does a choice kernel help? One agent's AIC minus another's, session by session.
 SELECT one.session_key, one.aic - other.aic AS aic_difference
 FROM model_comparison AS one
 INNER JOIN model_comparison AS other USING (session_key)

@@ -1,18 +1,17 @@
 -- One row per analysis, with what lies in its result folder: the addresses of its result file and
 -- figure, how many files there are, and whether its trials were read.
 --
---   result_folder_status: What was found at `result_location`, as `status` of result_folders; NULL
---     where the folder was not checked.
+--   result_folder_status: Status of the folder at `result_location`, as in result_folders; NULL if
+--     it was not checked.
 --   n_result_files: Files in the result folder.
---   result_size_bytes: Size of these files together [bytes].
+--   result_size_bytes: Total size of these files [bytes].
 --   result_checked_at: When the result folder was last checked.
---   result_json_url: Address of the file with the trial-by-trial variables, the fullest where there
---     are several.
+--   result_json_url: Address of the file with the trial-by-trial variables; the most complete one
+--     if there are several.
 --   figure_url: Address of the figure of the fitted session.
 --   has_trials: Whether the result file was read, so that `trials` has this analysis.
 --   q_value_spread: As in analyses_latents.
---   result_rejected_because: Why the result file could not be taken, as `reason` of
---     rejected_results.
+--   result_rejected_because: Why the result file was rejected, as `reason` of rejected_results.
 SELECT
     analyses.*,
     result_folders.status AS result_folder_status,

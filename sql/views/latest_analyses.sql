@@ -1,8 +1,8 @@
 -- One row per session, analysis and agent: the newest successful analysis, whichever pipeline and
 -- collection it came from.
--- Newest is by finished_at, then by changed_at; an analysis without a time of finishing comes last.
--- One that lacks a session_key, an analysis_name or an agent_alias, as other projects' records do,
--- counts by itself: nothing says that another record replaces it.
+-- The newest has the latest finished_at, then the latest changed_at; an analysis without
+-- finished_at comes last. An analysis without a session_key, an analysis_name or an agent_alias, as
+-- in other projects' records, is always included: nothing shows that another one replaces it.
 WITH ranked AS (
     SELECT
         source_collection,
@@ -13,7 +13,7 @@ WITH ranked AS (
                 session_key,
                 analysis_name,
                 agent_alias,
-                -- Equal for all that can replace each other, the record itself for the others.
+                -- NULL for analyses that can replace each other, else the key of the record.
                 CASE
                     WHEN session_key IS NULL OR analysis_name IS NULL OR agent_alias IS NULL
                         THEN [source_collection, record_id, process_index::VARCHAR]

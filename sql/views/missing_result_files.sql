@@ -1,9 +1,9 @@
 -- One row per file that should lie in the result folder of a successful fit and does not:
--- `result_json`, `figure`, or both where the folder is missing. What was never checked is not
--- missing.
+-- `result_json`, `figure`, or both if the folder is missing. Folders that were never checked are
+-- left out.
 --
 --   missing: `result_json` or `figure`.
---   folder_status: What was found at the location, as `status` of result_folders.
+--   folder_status: Status of the folder, as in result_folders.
 --   message: Why the folder could not be listed.
 --   location: The result folder.
 --   checked_at: When the folder was last checked.

@@ -1,32 +1,30 @@
 -- One row per MLE fit of either pipeline, successful or not, with the names that model-fitting
 -- users know.
--- status is `success` or the writer's own words. params maps each parameter to its value.
--- prediction_accuracy_test, prediction_accuracy_fit and prediction_accuracy_test_bias_only are the
--- lists of the document's cross_validation, one value per fold, NULL where none was done. All fits
--- of every collection are here, repeated ones too: latest_analyses has the newest of each session
--- and agent. mle_fits, from which it is made, is sorted by subject and date.
+-- It has every fit of all collections, also repeated ones; latest_analyses has the newest per
+-- session and agent. The values come from mle_fits, which is sorted by subject and date.
 --
 --   _id: The document's `_id`.
---   status: `success`, or how the fit ended in the writer's own words.
+--   status: `success`, or the writer's own description of how the fit ended.
 --   AIC: Akaike's information criterion, lower is better.
 --   BIC: The Bayesian information criterion, lower is better.
 --   LPT: Likelihood per trial.
---   LPT_AIC: Likelihood per trial, penalized as AIC.
---   LPT_BIC: Likelihood per trial, penalized as BIC.
+--   LPT_AIC: Likelihood per trial with AIC's penalty.
+--   LPT_BIC: Likelihood per trial with BIC's penalty.
 --   params: Each parameter of the agent with its value.
---   prediction_accuracy_test: Prediction accuracy on held-out trials, from 0 to 1, one value a
---     fold.
---   prediction_accuracy_fit: Prediction accuracy on the trials fitted to, one value per fold.
---   prediction_accuracy_test_bias_only: Accuracy on the held-out trials of always predicting the
---     side chosen more often, one value per fold.
+--   prediction_accuracy_test: Prediction accuracy on held-out trials, from 0 to 1, one value per
+--     fold; NULL without cross-validation.
+--   prediction_accuracy_fit: Prediction accuracy on the fitted trials, one value per fold; NULL
+--     without cross-validation.
+--   prediction_accuracy_test_bias_only: Accuracy on held-out trials of always predicting the side
+--     chosen more often, one value per fold; NULL without cross-validation.
 --   analysis_time: When the analysis was done.
 --   S3_location: The result folder.
---   CO_asset_id: The addresses of the data assets analysed; NULL for the prototype.
+--   CO_asset_id: The addresses of the analysed data assets; NULL for the prototype.
 --   analysis_tag: The framework's tag of the analysis, else its version; NULL for the prototype.
 --   pipeline_source: The pipeline that wrote the record, `aind analysis framework` or `han's
 --     analysis pipeline`.
 WITH gathered AS (
-    -- Through this, DESCRIBE shows the names in capitals as well.
+    -- Without this, DESCRIBE would not show the names in capitals.
     SELECT * FROM mle_fits
 )
 SELECT

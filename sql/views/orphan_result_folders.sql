@@ -1,9 +1,9 @@
 -- One row per result folder that belongs to no record of any collection: a job that ended before it
--- wrote its record, or a record that was deleted. As of the last listing of everything.
+-- wrote its record, or a record that was deleted. As of the last complete listing.
 --
 --   location: The folder.
 --   n_files: Files in the folder.
---   size_bytes: Size of these files together [bytes].
+--   size_bytes: Total size of these files [bytes].
 --   last_modified: When the newest of these files was written.
 --   checked_at: When the folder was last listed.
 SELECT
@@ -19,7 +19,7 @@ WHERE
         FROM analyses
         WHERE rtrim(analyses.result_location, '/') = unclaimed_folders.location
     )
-    -- What holds the folders of records is no folder of one.
+    -- The parent of record folders is not a record's folder.
     AND location NOT IN (
         SELECT regexp_replace(rtrim(result_location, '/'), '/[^/]*$', '')
         FROM analyses

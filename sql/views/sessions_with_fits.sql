@@ -1,18 +1,16 @@
 -- One row per session of the session table: every column of it, and how far it is fitted.
--- Sessions without a fit are here too, with n_fits 0. n_fits counts successful fits of all
--- pipelines and collections, re-fits included, n_fitted_agents the agents among them; n_skipped and
--- n_failed count the other analyses. The best agents are those of best_models, among the newest fit
--- of each agent; NULL where nothing was fitted. Sessions that were analysed and are not in the
--- session table are not here: analyses has them.
+-- Sessions without a fit are included, with n_fits 0. Sessions that were analysed but are not in
+-- the session table are only in analyses. Fits are counted over all pipelines and collections.
 --
 --   n_fits: Successful fits of the session, re-fits included.
 --   n_fitted_agents: Different agents among these.
 --   n_skipped: Analyses of the session that were skipped.
 --   n_failed: Analyses of the session that failed.
 --   newest_fit_at: When the newest successful fit was done.
---   best_agent_by_aic: The best agent by AIC, as in best_models.
---   best_agent_by_bic: The best agent by BIC, as in best_models.
---   best_agent_by_cv_accuracy: The best agent by cross-validated accuracy, as in best_models.
+--   best_agent_by_aic: The best agent by AIC, as in best_models; NULL if there is none.
+--   best_agent_by_bic: The best agent by BIC, as in best_models; NULL if there is none.
+--   best_agent_by_cv_accuracy: The best agent by cross-validated accuracy, as in best_models; NULL
+--     if there is none.
 WITH analysed AS (
     SELECT
         session_key,

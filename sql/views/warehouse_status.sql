@@ -2,16 +2,16 @@
 -- warehouse_info has the same facts as rows of names and values.
 --
 --   built_at: When the warehouse was built.
---   as_of: The moment whose documents it shows; NULL where it shows the newest.
+--   as_of: The time whose documents it shows; NULL if it shows the newest.
 --   lake: The lake it was built from.
 --   built_by: The versions that built it.
 --   collections: Number of collections.
 --   live_documents: Documents in the sources at the last extraction.
 --   successful_analyses: Analyses with the outcome success.
---   rejected_documents: Documents without a row of analyses.
+--   rejected_documents: Documents without a row in analyses.
 --   newest_finished_at: When the newest analysis was done.
 --   newest_extracted_at: When the newest version of a document was extracted.
---   least_recent_pass_at: When the collection that was read longest ago was last read.
+--   least_recent_pass_at: When the least recently read collection was last read.
 --   newest_session_date: The newest day in the session table.
 SELECT
     facts.built_at,

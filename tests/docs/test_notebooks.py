@@ -1,22 +1,14 @@
-"""The notebooks run on the sample, to the last cell, and show what is stored in them."""
-
-import sys
-from pathlib import Path
+"""The notebooks run on the sample, and show what is stored in them."""
 
 import nbformat
 import pytest
-
-DOCS = Path(__file__).parents[2] / "docs"
-sys.path.insert(0, str(DOCS))
-
-from renew_cookbook import build_sample  # noqa: E402 - a script of docs
-from renew_notebooks import NOTEBOOKS, executed  # noqa: E402 - a script of docs
+from renew_notebooks import NOTEBOOKS, executed
 
 pytestmark = pytest.mark.slow
 
 
 def shown(notebook):
-    """Return what each cell shows: texts as they are, of pictures only that there is one."""
+    """Return the texts that each cell shows, and "picture" for a picture."""
     return [
         [
             "picture" if "image/svg+xml" in output["data"] else output["data"]["text/plain"]
@@ -29,8 +21,8 @@ def shown(notebook):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
-def test_a_notebook_shows_what_is_stored_in_it(path, tmp_path):
+def test_a_notebook_shows_what_is_stored_in_it(path, sample_warehouse):
     stored = nbformat.read(path, as_version=4)
-    ran = executed(path, build_sample(tmp_path))
+    ran = executed(path, sample_warehouse)
     assert shown(ran) == shown(stored), "make docs renews it"
     assert sum(cell == ["picture"] for cell in shown(ran)) >= 2

@@ -1,4 +1,4 @@
-"""What BI tools and catalogues open the warehouse and the lake with."""
+"""Drivers and libraries with which BI tools and catalogues open the warehouse and the lake."""
 
 import csv
 import json
@@ -21,8 +21,8 @@ from aind_etl.warehouse.sql_files import Kind, read_sql_files
 
 pytestmark = pytest.mark.slow
 
-# Superset's own driver, with the SQLAlchemy that Superset pins: the driver's reflection asks newer
-# ones for catalogues that DuckDB does not have.
+# Superset's driver, with the SQLAlchemy that Superset pins: with newer ones the driver queries
+# catalogues that DuckDB does not have.
 PACKAGES = ["duckdb-engine==0.17.0", "duckdb==1.3.2", "sqlalchemy==1.4.54", "pytz"]
 
 SUPERSET = """
@@ -81,7 +81,7 @@ def test_supersets_driver_lists_and_reads_every_table_and_view(built, tmp_path):
     )
 
 
-def test_frictionless_finds_no_fault_in_the_data_package(sample_lake):
+def test_frictionless_accepts_the_data_package(sample_lake):
     path = write_data_package(sample_lake)
     package = Package.from_descriptor(str(path))
     assert [fault.message for fault in Package.metadata_validate(package.to_descriptor())] == []
@@ -89,15 +89,15 @@ def test_frictionless_finds_no_fault_in_the_data_package(sample_lake):
     assert [one.title for one in package.resources] == [one["title"] for one in described]
 
 
-def test_frictionless_finds_a_fault_in_a_data_package_that_has_one(sample_lake):
+def test_frictionless_rejects_a_wrong_data_package(sample_lake):
     package = data_package(sample_lake)
     package["resources"][0]["schema"]["fields"][0]["type"] = "varchar"
     with pytest.raises(FrictionlessException, match='type "varchar" is not supported'):
         list(Package.metadata_validate(package))
 
 
-def test_arrow_opens_a_table_of_the_lake_as_one_data_set(built):
-    # What R's arrow::open_dataset and Python's pyarrow.dataset do is one C++ library.
+def test_arrow_opens_a_table_of_the_lake_as_one_dataset(built):
+    # R's arrow::open_dataset and Python's pyarrow.dataset share a C++ library.
     root = built.lake.storage.root
     data = ds.dataset(root / "analyses", partitioning="hive")
     assert data.count_rows() == built.lake.tables.count_rows(tables.ANALYSES)
@@ -105,7 +105,7 @@ def test_arrow_opens_a_table_of_the_lake_as_one_data_set(built):
     assert set(month["session_key"].to_pylist()) == {"652324_2026-03-10_15-33-11"}
 
 
-def test_pandas_reads_a_table_of_the_lake_with_the_paths_keys_as_categories(built):
+def test_pandas_reads_the_keys_of_the_path_as_categories(built):
     frame = pd.read_parquet(built.lake.storage.root / "analyses")
     assert len(frame) == built.lake.tables.count_rows(tables.ANALYSES)
     added = ["collection", "session_month"]

@@ -1,15 +1,13 @@
-"""A warehouse that is one object of a store: published whole, read by a copy that follows it."""
+"""A warehouse that is one object of a store: published whole, read from a local copy."""
 
 import logging
 import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from shutil import copyfile
-from typing import Any
 from uuid import uuid4
 
 import duckdb
@@ -18,14 +16,12 @@ import s3fs
 from object_store import (
     KilledError,
     MortalRequests,
-    Send,
     counted,
     new_prefix,
     objects_of,
     out_of_reach,
     requests_go_through,
 )
-from worlds import Built
 
 from aind_etl import Warehouse
 from aind_etl.client.status import warehouse_status
@@ -45,24 +41,30 @@ WHICH = "SELECT value FROM warehouse_info WHERE name = 'version'"
 
 
 @pytest.fixture
-def url(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return where a warehouse may be published, with no copy of it on this machine."""
-    on_another_machine(monkeypatch, tmp_path / "cache")
+def machine(tmp_path, monkeypatch):
+    """Return a function that switches to the cache folder of another machine."""
+    return lambda name: monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
+
+
+@pytest.fixture
+def url(endpoint, machine):
+    """Return the address of a warehouse that was not published yet."""
+    machine("cache")
     return f"{new_prefix()}/warehouse.duckdb"
 
 
 @pytest.fixture
-def publish(tmp_path: Path) -> Callable[..., None]:
-    """Give a function that publishes a small warehouse of some version."""
+def publish(tmp_path):
+    """Return a function that publishes a tiny warehouse of some version."""
 
-    def publish(url: str, version: str, **options: Any) -> None:
+    def publish(url, version, **options):
         put(url, version, locate_warehouse(url).current(), tmp_path)
 
     return publish
 
 
-def put(url: str, version: str, replacing: Any, folder: Path) -> None:
-    """Publish a small warehouse of some version in the place of another."""
+def put(url, version, replacing, folder):
+    """Publish a tiny warehouse of some version, replacing another."""
     facts = {"inputs": version, "built_at": "2026-05-01T12:00:00+00:00", "built_by": "a test"}
     building = folder / "building.duckdb"
     with duckdb.connect(building) as connection:
@@ -75,70 +77,59 @@ def put(url: str, version: str, replacing: Any, folder: Path) -> None:
         building.unlink(missing_ok=True)
 
 
-def on_another_machine(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    """Let everything that follows keep its copies elsewhere."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-
-
-def version_read(url: str) -> str:
+def version_read(url):
     """Return the version of the warehouse that a reader gets."""
     with opened(url) as connection:
         ((version,),) = connection.execute(WHICH).fetchall()
     return str(version)
 
 
-def copies(cache: Path) -> list[Path]:
-    """Return the files of copies that lie in a folder for caches."""
+def copies(cache):
+    """Return the copies of warehouses in a cache folder."""
     return [path for path in cache.rglob("*") if path.is_file() and path.name[0] != "."]
 
 
 @pytest.fixture
-def _asked_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def _check_each_time(monkeypatch):
     monkeypatch.setattr(object_file, "_RECHECK_SECONDS", 0.0)
 
 
 # --- published, and read by a copy ------------------------------------------------------------
 
 
-def test_a_warehouse_is_one_object_and_readers_find_in_it_what_was_built(
-    built: Built, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    publication = publish_warehouse(built.lake, url, max_lost_share=0.0)
+def test_a_warehouse_is_one_object_and_readers_get_its_tables(small, url, tmp_path, machine):
+    publication = publish_warehouse(small.lake, url, max_lost_share=0.0)
     report = publication.report
     assert report.published
     assert all(outcome.holds for outcome in publication.outcomes)
     objects = objects_of(url.rpartition("/")[0])
     assert list(objects) == ["warehouse.duckdb"]
     assert s3fs.S3FileSystem().size(url) == report.size_bytes
-    on_another_machine(monkeypatch, tmp_path / "another")
-    here, there = Warehouse(url), Warehouse(built.warehouse)
+    machine("another")
+    here, there = Warehouse(url), Warehouse(small.warehouse)
     for name in ("analyses", "best_models"):
         rows = there.table(name)
         assert here.table(name).sort(rows.columns).equals(rows.sort(rows.columns))
-    assert not publish_warehouse(built.lake, url, max_lost_share=0.0).report.published
+    assert not publish_warehouse(small.lake, url, max_lost_share=0.0).report.published
     path = here.sql("SELECT path FROM duckdb_databases() WHERE path IS NOT NULL").item()
     assert [Path(path)] == copies(tmp_path / "another")
 
 
-def test_whether_it_is_up_to_date_is_known_without_fetching_it(
-    built: Built, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert not is_current(built.lake, url)
-    with connect(built.warehouse) as connection:
+def test_is_current_does_not_fetch_the_warehouse(small, url, tmp_path, machine):
+    assert not is_current(small.lake, url)
+    with connect(small.warehouse) as connection:
         facts = dict(connection.execute("FROM warehouse_info").fetchall())
-    copyfile(built.warehouse, tmp_path / "building.duckdb")
+    copyfile(small.warehouse, tmp_path / "building.duckdb")
     locate_warehouse(url).publish(tmp_path / "building.duckdb", facts, replacing=None)
-    on_another_machine(monkeypatch, tmp_path / "another")
+    machine("another")
     with counted() as requests:
-        assert is_current(built.lake, url)
+        assert is_current(small.lake, url)
         assert read_info(url) == facts
     assert set(requests) == {"head_object"}
     assert not copies(tmp_path / "another")
 
 
-def test_who_published_need_not_fetch_it(
-    url: str, publish: Callable[..., None], tmp_path: Path
-) -> None:
+def test_the_publisher_does_not_fetch_it(url, publish):
     with counted() as requests:
         publish(url, "first")
         assert version_read(url) == "first"
@@ -146,39 +137,34 @@ def test_who_published_need_not_fetch_it(
     assert requests["put_object"] == 1
 
 
-@pytest.mark.usefixtures("_asked_each_time")
-def test_a_reader_sees_what_is_published_after_it_and_old_copies_go(
-    url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("_check_each_time")
+def test_a_reader_sees_newer_warehouses_and_old_copies_are_removed(url, publish, tmp_path, machine):
     publish(url, "first")
-    mine, another = tmp_path / "mine", tmp_path / "another"
     for version in ("second", "third"):
-        on_another_machine(monkeypatch, mine)
+        machine("mine")
         warehouse = Warehouse(url)
         before = warehouse.sql(WHICH).item()
         held = connect(url)
-        on_another_machine(monkeypatch, another)
+        machine("another")
         publish(url, version)
-        on_another_machine(monkeypatch, mine)
+        machine("mine")
         assert warehouse.sql(WHICH).item() == version
-        # Whoever opened the one before still has it, and nobody else can.
+        # A connection keeps the file that it opened.
         assert held.execute(WHICH).fetchall() == [(before,)]
         held.close()
-        assert len(copies(mine)) == 1
+        assert len(copies(tmp_path / "mine")) == 1
 
 
-def test_the_store_is_asked_once_in_a_while_and_never_more_than_once_a_question(
-    url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_store_is_checked_once_per_query_or_interval(url, publish, monkeypatch, machine):
     publish(url, "first")
-    on_another_machine(monkeypatch, tmp_path / "another")
+    machine("another")
     monkeypatch.setattr(object_file, "_RECHECK_SECONDS", 1000.0)
     with counted() as requests:
         for _ in range(20):
             version_read(url)
     assert requests == {"head_object": 2, "get_object": 1}, "once, and once after it was fetched"
     monkeypatch.setattr(object_file, "_RECHECK_SECONDS", 0.0)
-    on_another_machine(monkeypatch, tmp_path / "a third")
+    machine("a third")
     version_read(url)
     with counted() as requests:
         for _ in range(20):
@@ -186,11 +172,9 @@ def test_the_store_is_asked_once_in_a_while_and_never_more_than_once_a_question(
     assert requests == {"head_object": 20}
 
 
-def test_a_copy_is_its_owner_s_alone(
-    url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_owner_can_read_a_copy(url, publish, tmp_path, machine):
     publish(url, "first")
-    on_another_machine(monkeypatch, tmp_path / "another")
+    machine("another")
     version_read(url)
     for cache in (tmp_path / "cache", tmp_path / "another"):
         (copy,) = copies(cache)
@@ -200,43 +184,36 @@ def test_a_copy_is_its_owner_s_alone(
 
 
 @pytest.mark.parametrize("damage", [b"", b"another file of the same name"])
-@pytest.mark.usefixtures("_asked_each_time")
-def test_a_copy_that_somebody_damaged_is_fetched_again(
-    url: str, publish: Callable[..., None], tmp_path: Path, damage: bytes
-) -> None:
+@pytest.mark.usefixtures("_check_each_time")
+def test_a_damaged_copy_is_fetched_again(url, publish, damage):
     publish(url, "first")
     locate_warehouse(url).file().write_bytes(damage)
     assert version_read(url) == "first"
 
 
-@pytest.mark.usefixtures("_asked_each_time")
-def test_what_is_replaced_while_it_is_fetched_is_fetched_as_it_stands_then(
-    url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("_check_each_time")
+def test_a_warehouse_replaced_during_a_fetch_is_fetched_again(url, publish, monkeypatch, machine):
     publish(url, "first")
     fetch = ObjectStorage.fetch
     versions = iter(["second", "third"])
 
-    def overtaken(self: ObjectStorage, name: str, target: Path) -> None:
+    def overtaken(self, name, target):
         fetch(self, name, target)
-        for version in versions:
-            with monkeypatch.context() as patch:
-                on_another_machine(patch, tmp_path / "publisher")
-                publish(url, version)
-            break
+        if version := next(versions, None):
+            machine("publisher")
+            publish(url, version)
+            machine("another")
 
     monkeypatch.setattr(ObjectStorage, "fetch", overtaken)
-    on_another_machine(monkeypatch, tmp_path / "another")
+    machine("another")
     assert version_read(url) == "third"
     monkeypatch.setattr(ObjectStorage, "fetch", fetch)
     assert version_read(url) == "third"
 
 
-def test_many_readers_of_one_machine_fetch_it_once(
-    url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_readers_of_one_machine_fetch_it_once(url, publish, machine):
     publish(url, "first")
-    on_another_machine(monkeypatch, tmp_path / "another")
+    machine("another")
     with counted() as requests:
         readers = [threading.Thread(target=version_read, args=[url]) for _ in range(8)]
         for reader in readers:
@@ -249,28 +226,27 @@ def test_many_readers_of_one_machine_fetch_it_once(
 READ = """\
 import sys
 from aind_etl.warehouse.location import locate_warehouse
+print("ready", flush=True)
 print(locate_warehouse(sys.argv[1]).file().stat().st_ino)
 """
 
 
-def test_many_processes_of_one_machine_read_one_copy(
-    url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_processes_of_one_machine_read_one_copy(url, publish, machine):
     publish(url, "first")
-    on_another_machine(monkeypatch, tmp_path / "another")
-    readers = [
-        subprocess.Popen([sys.executable, "-c", READ, url], stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    said = {reader.communicate()[0] for reader in readers}
-    assert said == {f"{locate_warehouse(url).file().stat().st_ino}\n"}
+    machine("another")
+    with subprocess.Popen(
+        [sys.executable, "-c", READ, url], stdout=subprocess.PIPE, text=True
+    ) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "ready\n"
+        mine = locate_warehouse(url).file().stat().st_ino
+        printed, _ = reader.communicate()
+    assert printed == f"{mine}\n"
 
 
-def test_what_a_killed_reader_left_is_removed(
-    url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_of_a_killed_reader_are_removed(url, publish, machine):
     publish(url, "first")
-    on_another_machine(monkeypatch, tmp_path / "another")
+    machine("another")
     folder = locate_warehouse(url).file().parent
     (folder / "warehouse.duckdb").unlink()
     left = folder / ".fetching-before"
@@ -283,26 +259,22 @@ def test_what_a_killed_reader_left_is_removed(
 # --- a store that does not answer --------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("_asked_each_time")
-def test_without_the_store_the_copy_is_read_and_its_age_said(
-    url: str, publish: Callable[..., None], caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.usefixtures("_check_each_time")
+def test_without_the_store_the_copy_is_read_and_a_warning_names_its_age(url, publish, caplog):
     publish(url, "first")
     with out_of_reach(), caplog.at_level(logging.WARNING):
         assert version_read(url) == "first"
         assert version_read(url) == "first"
     (said,) = {record.message for record in caplog.records}
     assert f"The store of the warehouse {url} cannot find 'warehouse.duckdb'" in said
-    assert "Meanwhile the copy of it is read that was built" in said
+    assert "Reading the local copy, built" in said
     assert said.endswith("d ago.")
-    assert len(caplog.records) == 1, "it is not asked again, nor said again, at once"
+    assert len(caplog.records) == 1, "the store is not asked again at once"
 
 
-def test_without_the_store_and_without_a_copy_that_is_said(
-    url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_store_and_a_copy_the_error_says_so(url, publish, machine):
     publish(url, "first")
-    on_another_machine(monkeypatch, tmp_path / "another")
+    machine("another")
     with out_of_reach():
         with pytest.raises(ConfigurationError, match=r"Check the endpoint .* no copy of the"):
             Warehouse(url).table("analyses")
@@ -311,17 +283,15 @@ def test_without_the_store_and_without_a_copy_that_is_said(
         assert "no copy of the warehouse on this machine" in warehouse_status(url)
 
 
-def test_a_warehouse_that_was_never_published_is_asked_for_in_vain(url: str) -> None:
+def test_a_warehouse_that_was_never_published_is_an_error(url):
     with pytest.raises(ConfigurationError, match=f"There is no warehouse at '{url}'. Build it"):
         connect(url)
     assert read_info(url) == {}
     assert "There is no warehouse at" in warehouse_status(url)
 
 
-@pytest.mark.usefixtures("_asked_each_time")
-def test_a_warehouse_that_was_removed_is_not_read_from_its_copy(
-    url: str, publish: Callable[..., None]
-) -> None:
+@pytest.mark.usefixtures("_check_each_time")
+def test_a_warehouse_that_was_removed_is_not_read_from_its_copy(url, publish):
     publish(url, "first")
     s3fs.S3FileSystem().rm_file(url)
     with pytest.raises(ConfigurationError, match="There is no warehouse at"):
@@ -329,17 +299,15 @@ def test_a_warehouse_that_was_removed_is_not_read_from_its_copy(
 
 
 @pytest.mark.parametrize("wrong", ["s3://warehouse.duckdb", "s3://bucket/lake/", "s3://"])
-def test_an_address_that_names_no_object_is_refused(wrong: str) -> None:
+def test_an_address_that_names_no_object_is_refused(wrong):
     with pytest.raises(ConfigurationError, match="names no object"):
         locate_warehouse(parse_location(wrong))
 
 
-def test_a_folder_in_which_no_copy_can_be_kept_is_named(
-    url: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cache_folder_that_cannot_be_written_is_named(url, publish, tmp_path, machine):
     publish(url, "first")
     (tmp_path / "a file").write_text("no folder")
-    on_another_machine(monkeypatch, tmp_path / "a file")
+    machine("a file")
     with pytest.raises(ConfigurationError, match=r"a file.*Name a folder for caches"):
         connect(url)
 
@@ -348,9 +316,7 @@ def test_a_folder_in_which_no_copy_can_be_kept_is_named(
 
 
 @pytest.mark.parametrize("before", [None, "first"])
-def test_of_two_publishers_the_second_does_not_overwrite_what_the_first_published(
-    url: str, publish: Callable[..., None], tmp_path: Path, before: str | None
-) -> None:
+def test_a_second_publisher_does_not_overwrite_the_first(url, publish, tmp_path, before):
     if before is not None:
         publish(url, before)
     seen = locate_warehouse(url).current()
@@ -360,7 +326,7 @@ def test_of_two_publishers_the_second_does_not_overwrite_what_the_first_publishe
     assert version_read(url) == "of the first"
 
 
-def test_of_two_that_build_it_at_once_one_makes_way(built: Built, url: str) -> None:
+def test_two_builds_do_not_publish_to_a_store_at_the_same_time(small, url):
     lake = Lake(url.rpartition("/")[0])
     with (
         lake.storage.lock("warehouse", f"the warehouse {url}"),
@@ -369,24 +335,20 @@ def test_of_two_that_build_it_at_once_one_makes_way(built: Built, url: str) -> N
         build_warehouse(Lake(str(lake)), url)
 
 
-def test_a_build_that_was_overtaken_is_refused(
-    built: Built, url: str, publish: Callable[..., None]
-) -> None:
-    def overtaken(_: duckdb.DuckDBPyConnection) -> None:
-        publish(url, "of another machine, whose lock was lost")
+def test_a_build_that_was_overtaken_is_refused(small, url, publish):
+    def overtaken(_):
+        publish(url, "of another machine")
 
     with pytest.raises(DataError, match="was published by another run at the same time"):
-        build_warehouse(built.lake, url, validate=overtaken)
-    assert version_read(url) == "of another machine, whose lock was lost"
+        build_warehouse(small.lake, url, validate=overtaken)
+    assert version_read(url) == "of another machine"
     assert [
         path.name for path in locate_warehouse(url).file().parent.iterdir() if path.is_dir()
     ] == []
 
 
-def test_a_publication_whose_answer_was_lost_is_known_as_one_s_own(
-    url: str, publish: Callable[..., None]
-) -> None:
-    async def twice(name: str, send: Send) -> Any:
+def test_a_publication_whose_reply_was_lost_counts_as_ours(url, publish):
+    async def twice(name, send):
         if name == "put_object":
             await send()
         return await send()
@@ -398,14 +360,12 @@ def test_a_publication_whose_answer_was_lost_is_known_as_one_s_own(
 
 
 @pytest.mark.parametrize("request_", [1, 2])
-def test_a_publisher_killed_before_or_after_its_request_leaves_the_old_or_the_new_one(
-    url: str, publish: Callable[..., None], request_: int
-) -> None:
+def test_a_killed_publisher_leaves_the_old_or_the_new_warehouse(url, publish, request_):
     publish(url, "first")
     requests = MortalRequests(request_)
     with requests.counted(), suppress(KilledError):
         publish(url, "second")
-        # The next that would be sent.
+        # The next request.
         s3fs.S3FileSystem().pipe_file(f"{url}.more", b"")
     assert requests.is_dead
     is_sent = request_ == 2
@@ -418,21 +378,19 @@ def test_a_publisher_killed_before_or_after_its_request_leaves_the_old_or_the_ne
 # --- a store that is no S3 ---------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("_asked_each_time")
-def test_any_store_that_fsspec_opens_will_do(
-    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, publish: Callable[..., None]
-) -> None:
+@pytest.mark.usefixtures("_check_each_time")
+def test_any_store_that_fsspec_opens_works(small, tmp_path, publish, machine):
     url = f"memory://{uuid4().hex}/warehouse.duckdb"
-    on_another_machine(monkeypatch, tmp_path / "publisher")
-    assert build_warehouse(built.lake, url).published
-    on_another_machine(monkeypatch, tmp_path / "another")
+    machine("publisher")
+    assert build_warehouse(small.lake, url).published
+    machine("another")
     warehouse = Warehouse(url)
-    assert warehouse.table("analyses").height == built.lake.tables.count_rows(tables.ANALYSES)
-    assert is_current(built.lake, url)
+    assert warehouse.table("analyses").height == small.lake.tables.count_rows(tables.ANALYSES)
+    assert is_current(small.lake, url)
     seen = locate_warehouse(url).current()
     publish(url, "second")
     assert warehouse.sql(WHICH).item() == "second"
-    assert not is_current(built.lake, url)
+    assert not is_current(small.lake, url)
     with pytest.raises(DataError, match="was published by another run at the same time"):
         put(url, "third", seen, tmp_path)
 
@@ -440,7 +398,7 @@ def test_any_store_that_fsspec_opens_will_do(
 # --- files beside it ---------------------------------------------------------------------------
 
 
-def test_a_page_beside_it_is_an_object_that_browsers_open(url: str) -> None:
+def test_a_page_beside_the_warehouse_is_served_as_html(url):
     with file_beside(url, "report.html") as (place, path):
         path.write_text("<p>a page</p>")
     assert place == f"{url.rpartition('/')[0]}/report.html"

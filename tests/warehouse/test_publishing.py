@@ -1,4 +1,4 @@
-"""A warehouse is published only if its checks hold; readers keep the one before."""
+"""A warehouse is published only if its checks pass; otherwise readers keep the previous one."""
 
 import shutil
 from datetime import UTC, datetime, timedelta
@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import polars as pl
 import pytest
-from worlds import MAIN, Clock, load, read_dump, write_dump
+from worlds import MAIN, SMALL, Clock, load, read_dump, write_dump
 
 from aind_etl.contract import tables
 from aind_etl.lake import Lake
@@ -30,20 +30,20 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 @pytest.fixture(scope="module")
-def made(built, tmp_path_factory):
-    """Return a folder with the sample's lake and a warehouse published from it, and a copy."""
+def made(small, tmp_path_factory):
+    """Return a folder with a lake and a warehouse published from it, and where it was made."""
     folder = tmp_path_factory.mktemp("publishing")
-    shutil.copytree(built.lake.storage.root, folder / "work" / "lake")
-    lake = Lake(folder / "work" / "lake")
-    publish_warehouse(lake, folder / "work" / "warehouse.duckdb", max_lost_share=0.2)
-    return shutil.move(folder / "work", folder / "made"), folder / "work"
+    work = folder / "work"
+    shutil.copytree(str(small.lake), work / "lake")
+    publish_warehouse(Lake(work / "lake"), work / "warehouse.duckdb", max_lost_share=0.2)
+    return shutil.move(work, folder / "made"), work
 
 
 @pytest.fixture
 def published(made):
-    """Return the sample's lake, and a warehouse published from it, for a test to spoil.
+    """Return a lake and a warehouse published from it, for a test to spoil.
 
-    They lie where they were made: a warehouse knows its lake by its place.
+    They are where they were made, since a warehouse knows the path of its lake.
     """
     kept, work = made
     shutil.copytree(kept, work)
@@ -56,37 +56,37 @@ def rows_of(path):
         return connection.execute("SELECT count(*) FROM analyses").fetchall()[0][0]
 
 
-def twice(lake):
-    """Put the first row of a partition of `analyses` in it a second time."""
-    (path, *_) = lake.tables.files(tables.ANALYSES, MAIN)
+def repeat_a_row(lake):
+    """Repeat the first row of a partition of `analyses`."""
+    (path, *_) = lake.tables.files(tables.ANALYSES, SMALL)
     rows = pl.read_parquet(path, hive_partitioning=False)
     pl.concat([rows, rows.head(1)]).write_parquet(path)
 
 
-def test_every_check_holds_for_the_sample(published):
+def test_every_check_runs_and_passes(published):
     lake, path = published
     found = publish_warehouse(lake, path, max_lost_share=0.2)
     assert [one.check for one in found.outcomes] == publish_checks()
     assert [one.check.name for one in found.outcomes if not one.holds] == []
 
 
-def test_what_a_check_refuses_is_not_published_and_readers_keep_what_they_have(published):
+def test_a_failed_check_leaves_the_previous_warehouse_in_place(published):
     lake, path = published
     before, count = path.stat().st_ino, rows_of(path)
-    twice(lake)
+    repeat_a_row(lake)
     with pytest.raises(ChecksFailedError, match="analyses_key_is_unique: 1 rows offend") as error:
         publish_warehouse(lake, path, max_lost_share=0.2)
     failed = {one.check.name: one for one in error.value.outcomes if not one.holds}
     assert "analyses_key_is_unique" in failed
-    assert MAIN in failed["analyses_key_is_unique"].details
+    assert SMALL in failed["analyses_key_is_unique"].details
     assert "left in place" in str(error.value)
     assert (path.stat().st_ino, rows_of(path)) == (before, count)
     assert [one for one in path.parent.iterdir() if "building" in one.name] == []
 
 
-def test_a_table_that_collapses_is_not_published_unless_it_is_meant_to(published):
+def test_a_table_that_collapses_is_published_only_if_that_is_allowed(published):
     lake, path = published
-    for file in lake.tables.files(tables.CROSS_VALIDATION, MAIN):
+    for file in lake.tables.files(tables.CROSS_VALIDATION, SMALL):
         file.unlink()
     with pytest.raises(ChecksFailedError, match=r"cross_validation from .* rows to") as error:
         publish_warehouse(lake, path, max_lost_share=0.2)
@@ -97,9 +97,9 @@ def test_a_table_that_collapses_is_not_published_unless_it_is_meant_to(published
     assert COLLAPSE_CHECK not in {one.check.name for one in error.value.outcomes if not one.holds}
 
 
-def test_a_file_with_another_type_than_the_contracts_is_named(published):
+def test_a_column_whose_type_differs_from_the_contract_is_named(published):
     lake, path = published
-    file = lake.tables.files(tables.ANALYSES, MAIN)[0]
+    file = lake.tables.files(tables.ANALYSES, SMALL)[0]
     rows = pl.read_parquet(file, hive_partitioning=False)
     rows.with_columns(pl.col("n_trials").cast(pl.Float64)).write_parquet(file)
     with pytest.raises(ChecksFailedError) as error:
@@ -108,11 +108,11 @@ def test_a_file_with_another_type_than_the_contracts_is_named(published):
     assert "| n_trials | int32 | double |" in found.details
 
 
-def test_documents_come_into_the_warehouse_with_their_analyses_and_never_before(published):
-    """As while another run stands between reading and flattening."""
+def test_a_document_is_published_only_with_its_analyses(published):
+    """A run may publish while another has read documents and not flattened them yet."""
     lake, path = published
-    row = lake.tables.scan(tables.DOCUMENTS, MAIN).head(1).collect()
-    lake.change_log(MAIN).append(row.with_columns(record_id=pl.lit("waiting")))
+    row = lake.tables.scan(tables.DOCUMENTS, SMALL).head(1).collect()
+    lake.change_log(SMALL).append(row.with_columns(record_id=pl.lit("waiting")))
     outcomes = publish_warehouse(lake, path, max_lost_share=0.2).outcomes
     assert [one.check.name for one in outcomes if not one.holds] == []
     assert AGREEMENT_CHECK in {one.check.name for one in outcomes}
@@ -121,23 +121,24 @@ def test_documents_come_into_the_warehouse_with_their_analyses_and_never_before(
     assert found == []
 
 
-def test_the_first_warehouse_is_not_published_either(sample_lake, tmp_path):
-    twice(sample_lake)
-    with pytest.raises(ChecksFailedError, match="there is none there yet"):
-        publish_warehouse(sample_lake, tmp_path / "new.duckdb", max_lost_share=0.2)
+def test_a_first_warehouse_that_fails_a_check_is_not_published(published, tmp_path):
+    lake, _ = published
+    repeat_a_row(lake)
+    with pytest.raises(ChecksFailedError, match="none exists yet"):
+        publish_warehouse(lake, tmp_path / "new.duckdb", max_lost_share=0.2)
     assert not (tmp_path / "new.duckdb").exists()
 
 
-def test_dagster_shows_each_check_and_the_run_that_was_refused_fails(published, tmp_path):
+def test_dagster_shows_each_check_and_the_run_fails(published, tmp_path):
     lake, path = published
-    twice(lake)
+    repeat_a_row(lake)
     settings = load_settings(lake=lake.storage.root, warehouse=path)
     job = build_defs({"etl": Etl(settings)}).resolve_job_def(PUBLISH)
     with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
         result = job.execute_in_process(instance=instance, run_config=QUIET, raise_on_error=False)
         assert not result.success
         made = {one.asset_key.to_user_string() for one in result.get_asset_materialization_events()}
-        assert made == {"unclaimed_folders"}, "of the warehouse, nothing"
+        assert made == {"unclaimed_folders"}, "nothing of the warehouse"
         found = {one.check_name: one for one in result.get_asset_check_evaluations()}
     assert found.keys() >= {check.name for check in publish_checks()}
     failed = found["analyses_key_is_unique"]
@@ -146,10 +147,10 @@ def test_dagster_shows_each_check_and_the_run_that_was_refused_fails(published, 
         True,
         dg.AssetCheckSeverity.ERROR,
     )
-    assert MAIN in failed.metadata["what offends"].value
+    assert SMALL in failed.metadata["what offends"].value
 
 
-def test_examples_are_shown_as_a_table_that_no_value_can_break():
+def test_no_value_can_break_the_table_of_examples():
     assert markdown_table(("a", "b"), [("x|y\nz", None), ("w" * 100, 1)]).splitlines() == [
         "| a | b |",
         "| --- | --- |",
@@ -159,7 +160,7 @@ def test_examples_are_shown_as_a_table_that_no_value_can_break():
 
 
 WARNINGS = {
-    # What is amiss: where, and what the check shows of it.
+    # The check: its table, and a part of what it shows.
     "collections_are_fresh": ("documents", MAIN),
     "no_document_is_rejected": ("rejected_documents", "unknown_format"),
     "no_value_is_rejected": ("rejected_values", "analysis_results"),
@@ -170,14 +171,14 @@ WARNINGS = {
 
 @pytest.fixture(scope="module")
 def warned(sample_dump, tmp_path_factory):
-    """Return how each check went on a lake of which everything may be said that is a warning."""
+    """Return the checks of a publication from a lake for which every check warns."""
     folder = tmp_path_factory.mktemp("warned")
     lake = Lake(folder / "lake")
     documents = read_dump(sample_dump)[:20]
     clock = Clock(datetime.now(UTC) - timedelta(days=4))
     write_dump(folder / "dump", documents)
     load(folder / "dump", lake, now=clock)
-    # A day ago somebody began to write something new, and something broken; then nobody looked.
+    # Then something new and something broken is written, and no pass follows for a day.
     clock.move(hours=66)
     documents[0]["analysis_results"] = "none"
     documents[1]["a_new_attribute"] = 1
@@ -195,7 +196,7 @@ def warned(sample_dump, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", WARNINGS)
-def test_what_should_be_looked_at_is_a_warning_and_keeps_nothing_from_being_published(warned, name):
+def test_a_warning_does_not_stop_a_publication(warned, name):
     asset, shown = WARNINGS[name]
     found = warned[name]
     assert found.asset_key == dg.AssetKey(asset)

@@ -1,8 +1,6 @@
-"""What the views, marts, macros and checks of `sql/` say about small worlds of known rows."""
+"""The views, marts, macros and checks of `sql/`, on a few known rows."""
 
 import json
-import re
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from math import exp, log
 from pathlib import Path
@@ -12,20 +10,19 @@ import duckdb
 import polars as pl
 import pytest
 
-from aind_etl.contract import ANALYSIS_TABLES, TABLES, DataType, Table, table_named
+from aind_etl.contract import ANALYSIS_TABLES, TABLES, DataType, table_named
 from aind_etl.contract.ddl import create_table, quote_identifier
 from aind_etl.flatten import derived as deriving
 from aind_etl.warehouse.info import write_info
-from aind_etl.warehouse.sql_files import Kind, read_sql_files
+from aind_etl.warehouse.sql_files import Kind, in_order, read_sql_files, tables_read
 
 SQL = Path(__file__).parents[2] / "sql"
-STATEMENTS = {check.name: check.statement for check in read_sql_files(Kind.CHECK)}
 MACROS, VIEWS, MARTS, CHECKS = (
-    sorted((SQL / kind).glob("*.sql")) for kind in ("macros", "views", "marts", "checks")
+    read_sql_files(kind) for kind in (Kind.MACRO, Kind.VIEW, Kind.MART, Kind.CHECK)
 )
-ROWS_OF = [*VIEWS, *MARTS]
+STATEMENTS = {file.name: file.statement for file in (*MARTS, *CHECKS)}
 DYNAMIC = {"fit_parameters_wide"}
-"""Statements whose columns follow from the data, which no parser alone can serialise."""
+"""Statements whose columns depend on the data, which the parser cannot serialise."""
 
 COLLECTION = "dynamic-foraging-model-fitting"
 NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
@@ -58,47 +55,26 @@ MLE_COLUMNS = [
 ]
 
 
-def statement(file: Path) -> str:
-    """Return a file without its opening comment."""
-    return re.sub(r"\A(--.*\n)+", "", file.read_text())
-
-
-def in_order_of_dependency(files: list[Path]) -> list[Path]:
-    """Order files so that each stands after those whose names it uses."""
-    left = {file.stem: file for file in files}
-    ordered: list[Path] = []
-    while left:
-        ready = [
-            name
-            for name, file in left.items()
-            if not (left.keys() - {name}) & set(re.findall(r"\w+", statement(file)))
-        ]
-        assert ready, f"{sorted(left)} depend on each other"
-        ordered.extend(left.pop(name) for name in ready)
-    return ordered
-
-
-def reads_marts(file: Path) -> bool:
-    """Return whether a file uses the name of a mart."""
-    return bool({mart.stem for mart in MARTS} & set(re.findall(r"\w+", statement(file))))
-
-
 class World:
-    """The contract's tables in memory, a few rows at a time."""
+    """The contract's tables in memory with a few rows, and the views and marts on them."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.connection = duckdb.connect()
         self.connection.execute("SET TimeZone = 'America/Los_Angeles'")
         for table in TABLES:
             self.connection.execute(create_table(table))
         write_info(self.connection, {"built_at": "2026-05-01T12:00:00+00:00"})
         for file in MACROS:
-            self.connection.execute(file.read_text())
-        for file in in_order_of_dependency(VIEWS):
-            if not reads_marts(file):
-                self.connection.execute(f"CREATE VIEW {file.stem} AS {file.read_text()}")
+            self.connection.execute(file.statement)
+        marts = {file.name for file in MARTS}
+        self._derived = []
+        for file in in_order([*VIEWS, *MARTS]):
+            if file.kind is Kind.MART or tables_read(file.statement, marts):
+                self._derived.append(file)
+            else:
+                self.connection.execute(f"CREATE VIEW {file.name} AS {file.statement}")
 
-    def insert(self, table: str, **values: Any) -> None:
+    def insert(self, table, **values):
         """Insert one row; columns that are not given are NULL."""
         assert values.keys() <= set(table_named(table).column_names)
         names = ", ".join(map(quote_identifier, values))
@@ -107,7 +83,7 @@ class World:
             f"INSERT INTO {table} ({names}) VALUES ({marks})", list(values.values())
         )
 
-    def document(self, record_id: str, batch_id: int, operation: str, **values: Any) -> None:
+    def document(self, record_id, batch_id, operation, **values):
         """Insert one version of a document."""
         defaults: dict[str, Any] = {
             "source_collection": COLLECTION,
@@ -123,7 +99,7 @@ class World:
             operation=operation,
         )
 
-    def analysis(self, record_id: str, **values: Any) -> None:
+    def analysis(self, record_id, **values):
         """Insert an analysis as it is flattened from a live document, and that document."""
         defaults: dict[str, Any] = {
             "source_collection": COLLECTION,
@@ -151,14 +127,14 @@ class World:
 
     def fit(
         self,
-        record_id: str,
-        session: str = "730945_2024-10-24_10-00-00",
-        agent: str = REFERENCE,
+        record_id,
+        session="730945_2024-10-24_10-00-00",
+        agent=REFERENCE,
         *,
-        parameters: dict[str, float | None] | None = None,
-        folds: list[float] | None = None,
-        **values: Any,
-    ) -> None:
+        parameters=None,
+        folds=None,
+        **values,
+    ):
         """Insert a successful MLE fit whose criteria follow from its likelihood."""
         subject, day, *clock = session.split("_")
         framework = values.get("pipeline_format") == "framework"
@@ -206,7 +182,7 @@ class World:
                 is_fitted=number < k,
                 at_bound=value == 0,
             )
-        # Backwards, so that nothing comes in order by itself.
+        # Backwards, so that no result is in order by accident.
         for number, accuracy in reversed(list(enumerate(folds or []))):
             self.insert(
                 "cross_validation",
@@ -217,7 +193,7 @@ class World:
                 prediction_accuracy_test_bias_only=0.5,
             )
 
-    def skipped(self, record_id: str, session: str, agent: str | None, **values: Any) -> None:
+    def skipped(self, record_id, session, agent, **values):
         """Insert an MLE fit that was not done."""
         subject, day, *_ = session.split("_")
         self.analysis(
@@ -235,45 +211,52 @@ class World:
             | values,
         )
 
-    def build_marts(self) -> None:
+    def build_marts(self):
         """Create every mart, and the views that read one."""
-        for file in in_order_of_dependency(MARTS):
-            self.connection.execute(f"CREATE TABLE {file.stem} AS {file.read_text()}")
-        for file in filter(reads_marts, VIEWS):
-            self.connection.execute(f"CREATE VIEW {file.stem} AS {file.read_text()}")
+        for file in self._derived:
+            kind = "TABLE" if file.kind is Kind.MART else "VIEW"
+            self.connection.execute(f"CREATE {kind} {file.name} AS {file.statement}")
 
-    def rows(self, query: str) -> list[dict[str, Any]]:
+    def rows(self, query):
         """Return the rows of a query by column name."""
         result = self.connection.execute(query)
         names = [column[0] for column in result.description]
         return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
 
-    def mart(self, name: str) -> list[dict[str, Any]]:
+    def mart(self, name):
         """Build the marts and return the rows of one."""
         self.build_marts()
         return self.rows(f"SELECT * FROM {name} ORDER BY ALL")
 
-    def offending(self, check: str) -> list[dict[str, Any]]:
+    def offending(self, check):
         """Return the rows that a check finds."""
         return self.rows(STATEMENTS[check])
 
-    def one(self, expression: str, argument: str | None) -> Any:
+    def one(self, expression, argument):
         """Return the value of an expression of one argument."""
         row = self.connection.execute(f"SELECT {expression}", [argument]).fetchone()
         assert row is not None
         return row[0]
 
 
-@pytest.fixture
-def world() -> Iterator[World]:
+@pytest.fixture(scope="module")
+def empty_world():
     world = World()
     yield world
     world.connection.close()
 
 
 @pytest.fixture
-def lived_in(world: World) -> World:
-    """Both pipelines, a skipped fit, another project's records, a deletion and a rejection."""
+def world(empty_world):
+    """Give a world whose changes are rolled back after the test."""
+    empty_world.connection.begin()
+    yield empty_world
+    empty_world.connection.rollback()
+
+
+@pytest.fixture
+def sound(world):
+    """Return a world with both pipelines, a skipped fit, other records, a deletion, a rejection."""
     parameters = {"learn_rate": 0.4, "biasL": 0.0, "choice_kernel_step_size": 1.0}
     world.fit("p1", parameters=parameters, folds=[0.6, 0.7], finished_at=None)
     world.fit("f1", pipeline_format="framework", parameters=parameters | {"learn_rate": 0.5})
@@ -338,74 +321,49 @@ def lived_in(world: World) -> World:
 # --- the files --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("file", ROWS_OF, ids=lambda file: file.stem)
-def test_a_view_or_mart_opens_by_saying_what_a_row_is(file: Path) -> None:
-    assert file.read_text().startswith("-- One row per")
+@pytest.mark.parametrize("path", sorted(SQL.rglob("*.sql")), ids=lambda path: path.stem)
+def test_lines_are_at_most_100_columns_wide(path):
+    assert max(map(len, path.read_text().splitlines())) <= 100
 
 
-@pytest.mark.parametrize("file", [*MACROS, *CHECKS], ids=lambda file: file.stem)
-def test_a_macro_or_check_opens_with_a_comment(file: Path) -> None:
-    assert file.read_text().startswith("-- ")
-
-
-@pytest.mark.parametrize("file", [*MACROS, *ROWS_OF, *CHECKS], ids=lambda file: file.stem)
-def test_lines_are_at_most_100_columns_wide(file: Path) -> None:
-    assert max(map(len, file.read_text().splitlines())) <= 100
-
-
-@pytest.mark.parametrize("file", [*ROWS_OF, *CHECKS], ids=lambda file: file.stem)
-def test_a_statement_is_one_select_that_can_be_parsed(file: Path) -> None:
-    answer = duckdb.execute("SELECT json_serialize_sql(?::VARCHAR)", [file.read_text()]).fetchone()
+@pytest.mark.parametrize("file", [*VIEWS, *MARTS, *CHECKS], ids=lambda file: file.name)
+def test_a_statement_is_one_select_that_can_be_parsed(file):
+    answer = duckdb.execute("SELECT json_serialize_sql(?::VARCHAR)", [file.statement]).fetchone()
     assert answer is not None
     parsed = json.loads(answer[0])
-    if file.stem in DYNAMIC:
+    if file.name in DYNAMIC:
         assert parsed["error_type"] == "not implemented"
     else:
         assert len(parsed["statements"]) == 1
 
 
-@pytest.mark.parametrize("file", MACROS, ids=lambda file: file.stem)
-def test_a_macro_file_creates_the_macro_it_is_called_after(file: Path) -> None:
-    assert statement(file).startswith(f"CREATE MACRO {file.stem}(")
+@pytest.mark.parametrize("file", MACROS, ids=lambda file: file.name)
+def test_a_macro_file_creates_the_macro_of_its_name(file):
+    assert file.statement.startswith(f"CREATE MACRO {file.name}(")
 
 
-@pytest.mark.parametrize("file", ROWS_OF, ids=lambda file: file.stem)
-def test_a_view_or_mart_of_empty_tables_is_empty(world: World, file: Path) -> None:
-    world.build_marts()
-    # One row says of the warehouse itself that there is nothing in it.
-    expected = 1 if file.stem == "warehouse_status" else 0
-    assert len(world.rows(f"SELECT * FROM {file.stem}")) == expected
+def test_every_check_passes_on_a_sound_warehouse(sound):
+    assert [file.name for file in CHECKS if sound.offending(file.name)] == []
 
 
-@pytest.mark.parametrize("file", CHECKS, ids=lambda file: file.stem)
-def test_a_check_of_empty_tables_passes(world: World, file: Path) -> None:
-    assert world.offending(file.stem) == []
-
-
-@pytest.mark.parametrize("file", CHECKS, ids=lambda file: file.stem)
-def test_a_check_of_a_sound_warehouse_passes(lived_in: World, file: Path) -> None:
-    assert lived_in.offending(file.stem) == []
-
-
-@pytest.mark.parametrize(
-    "file", [file for file in MARTS if file.stem != "mle_fits"], ids=lambda file: file.stem
-)
-def test_a_mart_for_every_tool_has_no_nested_columns(lived_in: World, file: Path) -> None:
-    lived_in.build_marts()
-    types = {row["column_type"] for row in lived_in.rows(f"DESCRIBE {file.stem}")}
-    assert types <= {"VARCHAR", "BOOLEAN", "SMALLINT", "INTEGER", "BIGINT", "DOUBLE", "DATE"}
+def test_marts_have_only_types_that_every_tool_knows(sound):
+    sound.build_marts()
+    allowed = {"VARCHAR", "BOOLEAN", "SMALLINT", "INTEGER", "BIGINT", "DOUBLE", "DATE"}
+    for file in MARTS:
+        types = {row["column_type"] for row in sound.rows(f"DESCRIBE {file.name}")}
+        assert types <= allowed or file.name == "mle_fits", file.name
 
 
 @pytest.mark.parametrize("name", ["model_comparison", "best_models", "parameter_trajectories"])
-def test_a_mart_does_not_depend_on_the_order_of_the_rows(lived_in: World, name: str) -> None:
-    before = lived_in.mart(name)
+def test_a_mart_does_not_depend_on_the_order_of_the_rows(sound, name):
+    before = sound.mart(name)
     for table in ANALYSIS_TABLES:
-        lived_in.connection.execute(
+        sound.connection.execute(
             f"CREATE OR REPLACE TABLE {table.name} AS "
             f"SELECT * FROM {table.name} ORDER BY hash(record_id, 1)"
         )
     assert before
-    assert lived_in.rows(statement(SQL / "marts" / f"{name}.sql") + " ORDER BY ALL") == before
+    assert sound.rows(f"{STATEMENTS[name]} ORDER BY ALL") == before
 
 
 # --- macros -----------------------------------------------------------------------------------
@@ -422,9 +380,7 @@ def test_a_mart_does_not_depend_on_the_order_of_the_rows(lived_in: World, name: 
         (None, None),
     ],
 )
-def test_an_s3_address_becomes_an_https_one(
-    world: World, path: str | None, address: str | None
-) -> None:
+def test_an_s3_address_becomes_an_https_one(world, path, address):
     assert world.one("s3_to_https(?::VARCHAR)", path) == address
     flattened = pl.DataFrame({"path": [path]}, {"path": pl.String}).select(
         deriving.s3_to_https(pl.col("path"))
@@ -445,9 +401,7 @@ def test_an_s3_address_becomes_an_https_one(
         (None, None),
     ],
 )
-def test_the_session_key_of_an_nwb_name_is_that_of_the_analyses(
-    world: World, nwb_name: str | None, key: str | None
-) -> None:
+def test_the_session_key_of_an_nwb_name_is_that_of_the_analyses(world, nwb_name, key):
     assert world.one("session_key(?::VARCHAR)", nwb_name) == key
     nothing = pl.lit(None, pl.String)
     flattened = pl.DataFrame({"name": [nwb_name]}, {"name": pl.String}).select(
@@ -459,14 +413,12 @@ def test_the_session_key_of_an_nwb_name_is_that_of_the_analyses(
 # --- latest_analyses --------------------------------------------------------------------------
 
 
-def latest(world: World) -> list[str]:
+def latest(world):
     rows = world.rows("SELECT record_id FROM latest_analyses ORDER BY record_id")
     return [row["record_id"] for row in rows]
 
 
-def test_the_newest_successful_analysis_wins_whichever_pipeline_and_collection(
-    world: World,
-) -> None:
+def test_the_newest_successful_analysis_of_any_pipeline_and_collection_wins(world):
     world.fit("old", finished_at=NOON - timedelta(days=3))
     world.fit(
         "new",
@@ -478,20 +430,19 @@ def test_the_newest_successful_analysis_wins_whichever_pipeline_and_collection(
     assert latest(world) == ["new"]
 
 
-def test_an_analysis_without_a_time_of_finishing_comes_last(world: World) -> None:
+def test_an_analysis_without_finished_at_comes_last(world):
     world.fit("timeless", finished_at=None, changed_at=NOON + timedelta(days=9))
     world.fit("timed")
     assert latest(world) == ["timed"]
 
 
-def test_ties_in_time_go_to_the_later_change_then_to_the_first_id(world: World) -> None:
-    world.fit("c", changed_at=NOON + timedelta(days=1))
-    world.fit("b", changed_at=NOON + timedelta(days=1))
-    world.fit("a")
+def test_ties_in_time_go_to_the_later_change_then_to_the_first_id(world):
+    for record_id, days in (("c", 1), ("b", 1), ("a", 0)):
+        world.fit(record_id, changed_at=NOON + timedelta(days=days))
     assert latest(world) == ["b"]
 
 
-def test_other_sessions_agents_and_analyses_are_kept_apart(world: World) -> None:
+def test_other_sessions_agents_and_analyses_are_independent(world):
     world.fit("a")
     world.fit("b", agent="WSLS")
     world.fit("c", session="730945_2024-10-25_10-00-00")
@@ -500,15 +451,13 @@ def test_other_sessions_agents_and_analyses_are_kept_apart(world: World) -> None
 
 
 @pytest.mark.parametrize("missing", ["session_key", "agent_alias", "analysis_name"])
-def test_records_that_nothing_identifies_do_not_replace_each_other(
-    world: World, missing: str
-) -> None:
+def test_records_without_an_identity_do_not_replace_each_other(world, missing):
     for record_id in ("a", "b"):
         world.fit(record_id, **{missing: None})
     assert latest(world) == ["a", "b"]
 
 
-def test_latest_analyses_has_the_columns_of_analyses(world: World) -> None:
+def test_latest_analyses_has_the_columns_of_analyses(world):
     columns = [row["column_name"] for row in world.rows("DESCRIBE latest_analyses")]
     assert columns == list(table_named("analyses").column_names)
 
@@ -516,7 +465,7 @@ def test_latest_analyses_has_the_columns_of_analyses(world: World) -> None:
 # --- mle_fitting ------------------------------------------------------------------------------
 
 
-def test_mle_fitting_has_the_familiar_columns(world: World) -> None:
+def test_mle_fitting_has_the_columns_of_the_public_reader(world):
     world.build_marts()
     described = {
         row["column_name"]: row["column_type"] for row in world.rows("FROM (DESCRIBE mle_fitting)")
@@ -526,7 +475,7 @@ def test_mle_fitting_has_the_familiar_columns(world: World) -> None:
     assert described["prediction_accuracy_test"] == "DOUBLE[]"
 
 
-def test_mle_fitting_shows_a_prototype_fit(world: World) -> None:
+def test_mle_fitting_shows_a_prototype_fit(world):
     world.fit("p", parameters={"learn_rate": 0.4, "biasL": None}, folds=[0.6, 0.7, 0.5])
     (row,) = world.mart("mle_fitting")
     assert row["_id"] == "p"
@@ -541,7 +490,7 @@ def test_mle_fitting_shows_a_prototype_fit(world: World) -> None:
     assert row["pipeline_source"] == "han's analysis pipeline"
 
 
-def test_mle_fitting_shows_a_framework_fit(world: World) -> None:
+def test_mle_fitting_shows_a_framework_fit(world):
     world.fit(
         "f",
         pipeline_format="framework",
@@ -563,7 +512,7 @@ def test_mle_fitting_shows_a_framework_fit(world: World) -> None:
     assert row["nwb_name"] == "behavior_730945_2024-10-24_10-00-00.nwb"
 
 
-def test_mle_fitting_has_fits_of_every_outcome_and_no_other_analyses(world: World) -> None:
+def test_mle_fitting_has_fits_of_every_outcome_and_no_other_analyses(world):
     world.fit("a", pipeline_format="framework", status="Success!")
     world.skipped("b", "685641_2023-10-04", "WSLS")
     world.fit("c", analysis_name="Bayesian fitting")
@@ -574,7 +523,7 @@ def test_mle_fitting_has_fits_of_every_outcome_and_no_other_analyses(world: Worl
     assert rows[1]["prediction_accuracy_test"] is None
 
 
-def test_mle_fitting_has_no_list_where_a_measure_is_missing_in_all_folds(world: World) -> None:
+def test_mle_fitting_has_no_list_where_a_measure_is_missing_in_all_folds(world):
     world.fit("a", folds=[0.5, 0.6])
     world.connection.execute(
         "UPDATE cross_validation SET prediction_accuracy_test_bias_only = NULL,"
@@ -585,7 +534,7 @@ def test_mle_fitting_has_no_list_where_a_measure_is_missing_in_all_folds(world: 
     assert row["prediction_accuracy_fit"] == [None, 0.7]
 
 
-def test_processes_of_one_document_keep_their_own_parameters(world: World) -> None:
+def test_processes_of_one_document_keep_their_own_parameters(world):
     world.fit("a", parameters={"learn_rate": 0.1})
     world.fit("a", agent="WSLS", process_index=1, parameters={"biasL": 0.2})
     world.fit("a", source_collection="dynamic-foraging-analysis", parameters={"biasL": 0.3})
@@ -600,7 +549,7 @@ def test_processes_of_one_document_keep_their_own_parameters(world: World) -> No
 # --- fit_parameters_wide ----------------------------------------------------------------------
 
 
-def test_every_parameter_of_the_data_is_a_column_of_the_wide_table(world: World) -> None:
+def test_every_parameter_of_the_data_is_a_column_of_the_wide_table(world):
     world.fit("a", parameters={"learn_rate": 0.1, "biasL": 0.2})
     world.fit("b", parameters={"threshold": 0.3})
     rows = world.mart("fit_parameters_wide")
@@ -611,7 +560,7 @@ def test_every_parameter_of_the_data_is_a_column_of_the_wide_table(world: World)
     assert rows[0]["agent_alias"] == REFERENCE
 
 
-def test_odd_parameter_names_stay_columns_of_their_own(world: World) -> None:
+def test_odd_parameter_names_become_separate_columns(world):
     odd = {"a b": 1.0, 'quo"ted': 2.0, "it's; --": 3.0, "Agent_Alias": 4.0, "": 5.0, "A B": 6.0}
     world.fit("a", parameters=odd)
     (row,) = world.mart("fit_parameters_wide")
@@ -624,7 +573,7 @@ def test_odd_parameter_names_stay_columns_of_their_own(world: World) -> None:
 # --- model_comparison and best_models ---------------------------------------------------------
 
 
-def test_agents_of_a_session_are_compared_with_the_best_and_the_reference(world: World) -> None:
+def test_agents_of_a_session_are_compared_with_the_best_and_the_reference(world):
     world.fit("a", log_likelihood=-200.0, k_model=4, folds=[0.6, 0.8])
     world.fit("b", agent="WSLS", log_likelihood=-210.0, k_model=1)
     world.fit("c", agent="QLearning_L1F0_epsi", log_likelihood=-190.0, k_model=3, folds=[0.9, 0.8])
@@ -649,7 +598,7 @@ def test_agents_of_a_session_are_compared_with_the_best_and_the_reference(world:
     assert alone["delta_aic_to_reference"] is None
 
 
-def test_only_the_newest_fit_of_an_agent_is_compared(world: World) -> None:
+def test_only_the_newest_fit_of_an_agent_is_compared(world):
     world.fit("old", finished_at=NOON - timedelta(days=3))
     world.fit("new", pipeline_format="framework", finished_at=NOON)
     world.skipped("skipped", "730945_2024-10-24_10-00-00", "WSLS")
@@ -658,14 +607,14 @@ def test_only_the_newest_fit_of_an_agent_is_compared(world: World) -> None:
     assert (row["record_id"], row["n_agents"]) == ("new", 1)
 
 
-def test_equally_good_agents_are_ranked_by_parameters_then_by_name(world: World) -> None:
+def test_equally_good_agents_are_ranked_by_parameters_then_by_name(world):
     for agent, k in (("C", 3), ("B", 2), ("A", 2)):
         world.fit(agent, agent=agent, k_model=k, aic=400.0, bic=410.0)
     ranks = {row["agent_alias"]: row["bic_rank"] for row in world.mart("model_comparison")}
     assert ranks == {"A": 1, "B": 2, "C": 3}
 
 
-def test_a_value_that_is_no_number_is_never_the_best(world: World) -> None:
+def test_a_value_that_is_not_finite_is_never_the_best(world):
     world.fit("a", agent="A", lpt=float("nan"), aic=None)
     world.fit("b", agent="B")
     rows = world.mart("model_comparison")
@@ -675,13 +624,13 @@ def test_a_value_that_is_no_number_is_never_the_best(world: World) -> None:
 
 
 @pytest.mark.parametrize(("n_trials", "differ"), [(400, False), (401, True)])
-def test_fits_to_different_trials_are_marked(world: World, n_trials: int, differ: bool) -> None:
+def test_fits_to_different_trials_are_marked(world, n_trials, differ):
     world.fit("a")
     world.fit("b", agent="WSLS", n_trials=n_trials)
     assert {row["n_trials_differ"] for row in world.mart("model_comparison")} == {differ}
 
 
-def test_the_best_agent_is_the_lowest_by_aic_and_the_highest_by_likelihood(world: World) -> None:
+def test_the_best_agent_is_the_lowest_by_aic_and_the_highest_by_likelihood(world):
     world.fit("a", agent="A", log_likelihood=-200.0, k_model=1, folds=[0.6])
     world.fit("b", agent="B", log_likelihood=-198.0, k_model=9, folds=[0.7])
     rows = {row["criterion"]: row for row in world.mart("best_models")}
@@ -701,7 +650,7 @@ def test_the_best_agent_is_the_lowest_by_aic_and_the_highest_by_likelihood(world
     assert rows["cv_accuracy"]["second_agent_alias"] == "A"
 
 
-def test_sessions_won_are_counted_by_criterion_and_agent(world: World) -> None:
+def test_sessions_won_are_counted_by_criterion_and_agent(world):
     for day in (24, 25, 26):
         session = f"730945_2024-10-{day}_10-00-00"
         world.fit(f"a{day}", session, "A", log_likelihood=-190.0 if day < 26 else -210.0)
@@ -714,7 +663,7 @@ def test_sessions_won_are_counted_by_criterion_and_agent(world: World) -> None:
     ]
 
 
-def test_a_tie_has_no_margin_and_a_lone_agent_none_at_all(world: World) -> None:
+def test_a_tie_has_no_margin_and_a_lone_agent_none_at_all(world):
     world.fit("a", agent="A")
     world.fit("b", agent="B")
     world.fit("c", session="730945_2024-10-25_10-00-00", agent="B")
@@ -726,7 +675,7 @@ def test_a_tie_has_no_margin_and_a_lone_agent_none_at_all(world: World) -> None:
 # --- parameter_trajectories -------------------------------------------------------------------
 
 
-def test_sessions_are_numbered_in_time_over_all_agents(world: World) -> None:
+def test_sessions_are_numbered_in_time_over_all_agents(world):
     world.skipped("a", "730945_2024-10-01_09-00-00", None)
     world.fit("b", "730945_2024-10-02_15-00-00", parameters={"learn_rate": 0.1})
     world.fit("c", "730945_2024-10-02_09-00-00", parameters={"learn_rate": 0.4, "biasL": 0.0})
@@ -757,7 +706,7 @@ def test_sessions_are_numbered_in_time_over_all_agents(world: World) -> None:
     ] == [(2, True, True), (4, False, True)]
 
 
-def test_a_session_fitted_twice_has_one_number_and_one_value(world: World) -> None:
+def test_a_session_fitted_twice_has_one_number_and_one_value(world):
     world.fit("a", parameters={"learn_rate": 0.1}, finished_at=NOON - timedelta(days=1))
     world.fit("b", pipeline_format="framework", parameters={"learn_rate": 0.2}, subject_id=None)
     (row,) = world.mart("parameter_trajectories")
@@ -767,7 +716,7 @@ def test_a_session_fitted_twice_has_one_number_and_one_value(world: World) -> No
 # --- pipeline_agreement -----------------------------------------------------------------------
 
 
-def test_fits_of_both_pipelines_are_set_side_by_side(world: World) -> None:
+def test_fits_of_both_pipelines_are_compared(world):
     parameters = {"learn_rate": 0.4, "biasL": 0.0, "only_prototype": 9.0, "no_number": None}
     world.fit("old p", parameters={"learn_rate": 9.0}, finished_at=NOON - timedelta(days=9))
     world.fit("p", parameters=parameters)
@@ -790,14 +739,14 @@ def test_fits_of_both_pipelines_are_set_side_by_side(world: World) -> None:
     assert row["largest_difference_parameter"] == "biasL"
 
 
-def test_of_equally_large_differences_the_first_parameter_is_named(world: World) -> None:
+def test_equal_differences_name_the_first_parameter(world):
     world.fit("p", parameters={"b": 1.0, "a": 1.0})
     world.fit("f", pipeline_format="framework", parameters={"b": 1.5, "a": 0.5})
     (row,) = world.mart("pipeline_agreement")
     assert row["largest_difference_parameter"] == "a"
 
 
-def test_fits_without_parameters_can_still_be_compared(world: World) -> None:
+def test_fits_without_parameters_can_still_be_compared(world):
     world.fit("p")
     world.fit("f", pipeline_format="framework")
     (row,) = world.mart("pipeline_agreement")
@@ -808,12 +757,12 @@ def test_fits_without_parameters_can_still_be_compared(world: World) -> None:
 # --- fit_coverage -----------------------------------------------------------------------------
 
 
-def counts(row: dict[str, Any]) -> tuple[int, ...]:
+def counts(row):
     names = ("sessions", "fitted", "skipped", "failed", "unknown", "missing")
     return tuple(row[f"n_{name}"] for name in names)
 
 
-def test_coverage_counts_every_session_once_by_its_best_outcome(world: World) -> None:
+def test_coverage_counts_every_session_once_by_its_best_outcome(world):
     world.fit("a", "730945_2024-10-01", "A")
     world.skipped("b", "730945_2024-10-01", "A")
     world.skipped("c", "730945_2024-10-02", "A")
@@ -830,7 +779,7 @@ def test_coverage_counts_every_session_once_by_its_best_outcome(world: World) ->
     assert counts(row) == (5, 1, 1, 1, 1, 1)
 
 
-def test_an_agent_of_any_subject_in_the_month_is_expected_of_every_subject(world: World) -> None:
+def test_an_agent_of_any_subject_in_the_month_is_expected_of_every_subject(world):
     world.fit("a", "730945_2024-10-31", "A")
     world.fit("b", "999999_2024-10-01", "B")
     world.fit("c", "999999_2024-11-01", "A")
@@ -847,7 +796,7 @@ def test_an_agent_of_any_subject_in_the_month_is_expected_of_every_subject(world
     ]
 
 
-def test_a_session_known_from_another_analysis_is_missing_its_fits(world: World) -> None:
+def test_a_session_known_from_another_analysis_is_missing_its_fits(world):
     world.fit("a", "730945_2024-10-01", "A")
     world.fit("b", "730945_2024-10-02", "A", analysis_name="Bayesian fitting")
     world.analysis("c")
@@ -858,7 +807,7 @@ def test_a_session_known_from_another_analysis_is_missing_its_fits(world: World)
 # --- collection_freshness ---------------------------------------------------------------------
 
 
-def test_freshness_tells_arrived_from_changed_and_deleted(world: World) -> None:
+def test_freshness_distinguishes_arrived_changed_and_deleted(world):
     days = [NOON + timedelta(days=number) for number in range(4)]
     world.document("a", 1, "upsert", extracted_at=days[0])
     world.document("b", 1, "upsert", extracted_at=days[0])
@@ -876,41 +825,39 @@ def test_freshness_tells_arrived_from_changed_and_deleted(world: World) -> None:
     assert sum(row["source_collection"] == "other" for row in rows) == 1
 
 
-def test_days_begin_and_end_in_utc(world: World) -> None:
+def test_days_begin_and_end_in_utc(world):
     late = datetime(2025, 3, 1, 23, 59, tzinfo=UTC)
     world.document("a", 1, "upsert", extracted_at=late)
     world.document("b", 2, "upsert", extracted_at=late + timedelta(minutes=1))
     assert [row["day"].day for row in world.mart("collection_freshness")] == [1, 2]
 
 
-def test_the_lag_is_from_the_end_of_the_analysis_to_its_first_sight(world: World) -> None:
-    for hours in (1, 2, 9):
-        world.fit(f"{hours}", finished_at=NOON - timedelta(hours=hours))
+@pytest.mark.parametrize(
+    ("hours", "expected"), [((1, 2, 9), (3, 2, 9)), ((), (0, None, None))], ids=["some", "none"]
+)
+def test_the_lag_is_from_the_end_of_an_analysis_until_it_is_seen(world, hours, expected):
+    for number in hours:
+        world.fit(f"{number}", finished_at=NOON - timedelta(hours=number))
     world.fit("timeless", finished_at=None)
     (row,) = world.mart("collection_freshness")
-    assert (row["n_lags"], row["median_lag_hours"], row["max_lag_hours"]) == (3, 2, 9)
-
-
-def test_documents_without_times_have_no_lag(world: World) -> None:
-    world.fit("timeless", finished_at=None)
-    (row,) = world.mart("collection_freshness")
-    assert (row["n_arrived"], row["n_lags"], row["median_lag_hours"]) == (1, 0, None)
+    assert row["n_arrived"] == len(hours) + 1
+    assert (row["n_lags"], row["median_lag_hours"], row["max_lag_hours"]) == expected
 
 
 # --- checks -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
-def test_every_table_is_checked_for_unique_keys(lived_in: World, table: Table) -> None:
+def test_every_table_is_checked_for_unique_keys(sound, table):
     check = f"{table.name}_key_is_unique"
-    if not lived_in.rows(f"SELECT * FROM {table.name}"):
+    if not sound.rows(f"SELECT * FROM {table.name}"):
         row: dict[str, Any] = dict.fromkeys(table.column_names)
         for column in table.columns:
             if column.required:
                 row[column.name] = {"VARCHAR": "x", "TIMESTAMPTZ": NOON}.get(column.type.value, 0)
-        lived_in.insert(table.name, **row)
-    lived_in.connection.execute(f"INSERT INTO {table.name} SELECT * FROM {table.name} LIMIT 1")
-    (found,) = lived_in.offending(check)
+        sound.insert(table.name, **row)
+    sound.connection.execute(f"INSERT INTO {table.name} SELECT * FROM {table.name} LIMIT 1")
+    (found,) = sound.offending(check)
     assert tuple(found) == (*table.key, "n_rows")
     assert found["n_rows"] == 2
 
@@ -920,7 +867,7 @@ def test_every_table_is_checked_for_unique_keys(lived_in: World, table: Table) -
     [table for table in TABLES if "process_index" in table.key and table.name != "analyses"],
     ids=lambda table: table.name,
 )
-def test_every_child_is_checked_for_its_analysis(world: World, table: Table) -> None:
+def test_every_child_is_checked_for_its_analysis(world, table):
     row = {
         column.name: NOON if column.type is DataType.TIMESTAMPTZ else 0
         for column in table.columns
@@ -931,41 +878,38 @@ def test_every_child_is_checked_for_its_analysis(world: World, table: Table) -> 
     assert found["n_rows"] == 1
 
 
-def test_a_live_document_that_was_lost_is_found(lived_in: World) -> None:
-    lived_in.document("lost", 3, "upsert")
-    (row,) = lived_in.offending("live_documents_are_flattened_or_rejected")
-    assert (row["record_id"], row["problem"]) == ("lost", "neither flattened nor rejected")
+@pytest.mark.parametrize(
+    ("versions", "problems"),
+    [
+        ([("lost", 3, "upsert")], {"lost": "neither flattened nor rejected"}),
+        (
+            [("p1", 9, "delete"), ("odd", 9, "delete")],
+            {"p1": "flattened, but not live", "odd": "rejected, but not live"},
+        ),
+        ([("p1", 8, "delete"), ("p1", 9, "upsert")], {}),
+    ],
+    ids=["lost", "deleted", "deleted and restored"],
+)
+def test_a_document_that_is_not_in_its_tables_is_found(sound, versions, problems):
+    for version in versions:
+        sound.document(*version)
+    rows = sound.offending("live_documents_are_flattened_or_rejected")
+    assert {row["record_id"]: row["problem"] for row in rows} == problems
 
 
-def test_a_document_both_flattened_and_rejected_is_found(lived_in: World) -> None:
-    lived_in.connection.execute("UPDATE rejected_documents SET record_id = 'p1'")
-    rows = lived_in.offending("live_documents_are_flattened_or_rejected")
+def test_a_document_both_flattened_and_rejected_is_found(sound):
+    sound.connection.execute("UPDATE rejected_documents SET record_id = 'p1'")
+    rows = sound.offending("live_documents_are_flattened_or_rejected")
     assert {row["record_id"]: row["problem"] for row in rows} == {
         "p1": "both flattened and rejected",
         "odd": "neither flattened nor rejected",
     }
 
 
-def test_what_stays_of_a_deleted_document_is_found(lived_in: World) -> None:
-    lived_in.document("p1", 9, "delete")
-    lived_in.document("odd", 9, "delete")
-    rows = lived_in.offending("live_documents_are_flattened_or_rejected")
-    assert {row["record_id"]: row["problem"] for row in rows} == {
-        "p1": "flattened, but not live",
-        "odd": "rejected, but not live",
-    }
-
-
-def test_a_document_that_came_back_is_live(lived_in: World) -> None:
-    lived_in.document("p1", 8, "delete")
-    lived_in.document("p1", 9, "upsert")
-    assert lived_in.offending("live_documents_are_flattened_or_rejected") == []
-
-
-def test_what_was_made_from_an_older_version_is_found(lived_in: World) -> None:
-    lived_in.document("p1", 10, "upsert", content_hash="new")
-    lived_in.document("odd", 9, "upsert", content_hash="new")
-    rows = lived_in.offending("content_hashes_are_those_of_live_documents")
+def test_rows_of_an_older_version_are_found(sound):
+    sound.document("p1", 10, "upsert", content_hash="new")
+    sound.document("odd", 9, "upsert", content_hash="new")
+    rows = sound.offending("content_hashes_are_those_of_live_documents")
     assert {(row["made"], row["record_id"], row["live_content_hash"]) for row in rows} == {
         ("analyses", "p1", "new"),
         ("rejected_documents", "odd", "new"),
@@ -973,9 +917,7 @@ def test_what_was_made_from_an_older_version_is_found(lived_in: World) -> None:
 
 
 @pytest.mark.parametrize("criterion", ["aic", "bic", "lpt", "lpt_aic", "lpt_bic"])
-def test_a_criterion_that_does_not_follow_from_the_likelihood_is_found(
-    world: World, criterion: str
-) -> None:
+def test_a_criterion_that_does_not_follow_from_the_likelihood_is_found(world, criterion):
     world.fit("rounded")
     world.fit("wrong")
     world.connection.execute(
@@ -986,7 +928,7 @@ def test_a_criterion_that_does_not_follow_from_the_likelihood_is_found(
     assert (row["record_id"], row["criterion"]) == ("wrong", criterion)
 
 
-def test_criteria_that_cannot_be_computed_are_left_alone(world: World) -> None:
+def test_criteria_that_cannot_be_computed_pass(world):
     world.fit("a", k_model=2)
     world.connection.execute("UPDATE analyses SET n_trials = 0")
     world.fit("b", bic=None, lpt=None)
@@ -995,7 +937,7 @@ def test_criteria_that_cannot_be_computed_are_left_alone(world: World) -> None:
 
 
 @pytest.mark.parametrize("value", [-0.01, 1.01, float("nan")])
-def test_an_accuracy_outside_0_and_1_is_found(world: World, value: float) -> None:
+def test_an_accuracy_outside_0_and_1_is_found(world, value):
     world.fit("a", prediction_accuracy=value, folds=[0.0, 0.9])
     world.connection.execute("UPDATE cross_validation SET lpt_test = ? WHERE fold = 1", [value])
     rows = world.offending("accuracies_and_likelihoods_lie_between_0_and_1")
@@ -1020,18 +962,18 @@ def test_an_accuracy_outside_0_and_1_is_found(world: World, value: float) -> Non
         ("analyses_are_seen_before_they_change", "changed_at = first_seen_at - INTERVAL 1 DAY"),
     ],
 )
-def test_a_check_finds_what_it_speaks_of(lived_in: World, check: str, change: str) -> None:
-    lived_in.connection.execute(f"UPDATE analyses SET {change} WHERE record_id = 'p1'")
-    assert len(lived_in.offending(check)) == 1
+def test_a_check_finds_a_wrong_value(sound, check, change):
+    sound.connection.execute(f"UPDATE analyses SET {change} WHERE record_id = 'p1'")
+    assert len(sound.offending(check)) == 1
 
 
-def test_a_fit_of_a_file_without_a_session_in_its_name_needs_no_session(world: World) -> None:
+def test_a_fit_of_a_file_without_a_session_in_its_name_needs_no_session(world):
     nothing = dict.fromkeys(("session_key", "subject_id", "session_date"))
     world.fit("a", nwb_name="demo.nwb", **nothing)
     assert world.offending("successful_fits_have_session_agent_and_likelihood") == []
 
 
-def test_collections_that_do_not_add_up_are_found(lived_in: World) -> None:
-    lived_in.connection.execute("UPDATE collections SET live_documents = 7")
-    (row,) = lived_in.offending("collections_add_up")
+def test_collections_that_do_not_add_up_are_found(sound):
+    sound.connection.execute("UPDATE collections SET live_documents = 7")
+    (row,) = sound.offending("collections_add_up")
     assert row["source_collection"] == COLLECTION

@@ -1,4 +1,4 @@
-"""The files of ``sql/``: what stands in them, and the order in which they are run."""
+"""Reading the files of ``sql/``, and the order in which they run."""
 
 import shutil
 
@@ -6,7 +6,7 @@ import pytest
 
 from aind_etl.bundle import bundled
 from aind_etl.errors import ConfigurationError
-from aind_etl.warehouse.sql_files import Kind, SqlFile, in_order, read_sql_files, tables_read
+from aind_etl.warehouse.sql_files import Kind, SqlFile, dependencies, read_sql_files, tables_read
 
 LAKE = {"analyses", "fit_parameters", "documents"}
 
@@ -37,7 +37,7 @@ def test_every_file_has_a_comment_a_statement_and_a_summary(kind):
         assert not file.statement.endswith(";")
 
 
-def test_the_comment_is_one_text_and_the_statement_what_follows(folder):
+def test_the_opening_comment_is_one_text_and_the_rest_is_the_statement(folder):
     (folder / "views" / "trial_counts.sql").write_text(
         "-- One row per session: how many\n-- trials. More of it.\n\n-- Not of the opening.\n"
         "SELECT 1 AS one;\n"
@@ -48,7 +48,7 @@ def test_the_comment_is_one_text_and_the_statement_what_follows(folder):
     assert file.statement == "-- Not of the opening.\nSELECT 1 AS one"
 
 
-def test_what_the_opening_says_of_columns_is_not_of_the_comment_on_rows(folder):
+def test_descriptions_of_columns_are_not_part_of_the_comment(folder):
     (folder / "marts" / "trial_counts.sql").write_text(
         "-- One row per session.\n--\n--   n_trials: Trials of the\n--     session.\n"
         "--   _id: Its id: a text.\nSELECT 1 AS n_trials, '' AS _id\n"
@@ -59,7 +59,7 @@ def test_what_the_opening_says_of_columns_is_not_of_the_comment_on_rows(folder):
     assert file.statement == "SELECT 1 AS n_trials, '' AS _id"
 
 
-def test_a_check_says_whether_it_speaks_of_what_writers_wrote():
+def test_a_check_is_a_warning_if_its_comment_says_so():
     warnings = {file.name for file in read_sql_files(Kind.CHECK) if file.is_warning}
     assert "k_model_counts_fitted_parameters" in warnings
     assert "analyses_key_is_unique" not in warnings
@@ -68,14 +68,14 @@ def test_a_check_says_whether_it_speaks_of_what_writers_wrote():
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("without_comment", "SELECT 1", "must open with a comment that says what a row is"),
+        ("without_comment", "SELECT 1", "must begin with a comment that says what a row is"),
         ("only_comment", "-- One row per thing.\n", "followed by SQL"),
-        ("empty", "", "must open with a comment"),
+        ("empty", "", "must begin with a comment"),
         ("two words", "-- One row per thing.\nSELECT 1", "use letters, digits and _"),
         ("1st", "-- One row per thing.\nSELECT 1", "use letters, digits and _"),
     ],
 )
-def test_a_file_that_is_not_as_it_should_be_is_named(folder, name, text, words):
+def test_an_invalid_file_is_named(folder, name, text, words):
     path = folder / "marts" / f"{name}.sql"
     path.write_text(text)
     with pytest.raises(ConfigurationError, match=words) as caught:
@@ -113,40 +113,31 @@ def test_the_tables_a_query_reads_are_found(query, expected):
 # --- the order ------------------------------------------------------------------------------
 
 
-def test_each_file_comes_after_those_it_builds_on():
+def test_each_file_comes_after_those_it_reads():
     files = [
         view("a", "SELECT * FROM b JOIN c USING (x)"),
         view("b", "SELECT * FROM c"),
         view("c", "SELECT * FROM analyses"),
         view("d", "SELECT 1"),
     ]
-    names = [file.name for file in in_order(files)]
-    assert sorted(names) == ["a", "b", "c", "d"]
+    found = dependencies(files)
+    assert found == {"a": {"b", "c"}, "b": {"c"}, "c": {"analyses"}, "d": set()}
+    names = list(found)
     assert names.index("c") < names.index("b") < names.index("a")
 
 
-def test_the_files_of_the_project_are_ordered_by_what_they_read():
-    files = [*read_sql_files(Kind.VIEW), *read_sql_files(Kind.MART)]
-    names = [file.name for file in in_order(files)]
-    assert sorted(names) == sorted(file.name for file in files)
-    for file in files:
-        for read in tables_read(file.statement, set(names)) - {file.name}:
-            assert names.index(read) < names.index(file.name)
-    assert names.index("latest_analyses") < names.index("model_comparison")
-
-
-def test_files_that_build_on_each_other_in_a_circle_are_named():
+def test_files_that_read_each_other_in_a_circle_are_named():
     files = [
         view("hen", "SELECT * FROM egg"),
         view("egg", "SELECT * FROM hen"),
         view("farmer", "SELECT 1"),
     ]
-    with pytest.raises(ConfigurationError, match="in a circle") as caught:
-        in_order(files)
+    with pytest.raises(ConfigurationError, match="in a cycle") as caught:
+        dependencies(files)
     assert "hen → egg" in str(caught.value) or "egg → hen" in str(caught.value)
     assert "farmer" not in str(caught.value)
 
 
-def test_a_file_may_be_called_like_a_table_within_it():
-    (only,) = in_order([view("counts", "WITH counts AS (SELECT 1) SELECT * FROM counts")])
-    assert only.name == "counts"
+def test_a_file_may_have_the_name_of_a_table_within_it():
+    file = view("counts", "WITH counts AS (SELECT 1) SELECT * FROM counts")
+    assert dependencies([file]) == {"counts": set()}

@@ -1,4 +1,4 @@
-"""The warehouse: built aside from the lake and ``sql/``, published at once, opened by anybody."""
+"""The warehouse: its contents, ``sql/``, publishing and opening."""
 
 import shutil
 import signal
@@ -8,49 +8,28 @@ from contextlib import contextmanager
 
 import duckdb
 import pytest
-from worlds import ANY_SHARE, Clock, load, read_dump, write_dump
+from worlds import ANY_SHARE, SMALL, Clock, load, read_dump, write_dump
 
 from aind_etl.bundle import bundled
 from aind_etl.contract import TABLES, Partitioning
 from aind_etl.contract.ddl import describe
 from aind_etl.errors import ConfigurationError, DataError
 from aind_etl.lake import Lake
-from aind_etl.warehouse.build import build_warehouse, run_checks
+from aind_etl.warehouse.build import build_warehouse
+from aind_etl.warehouse.checks import run_checks
 from aind_etl.warehouse.connection import connect
 from aind_etl.warehouse.info import read_info
 from aind_etl.warehouse.sql_files import Kind, read_sql_files
 
-SMALL = "dynamic-foraging-analysis"
 MADE = [*read_sql_files(Kind.VIEW), *read_sql_files(Kind.MART)]
 # The sample's dump is loaded without result folders and without a session table.
 NEED_RESULTS = {"missing_result_files", "orphan_result_folders", "sessions_with_fits"}
 
 
 @pytest.fixture
-def dump(sample_dump, tmp_path):
-    """Return a dump of a small collection that a test may change."""
-    folder = tmp_path / "dump"
-    folder.mkdir()
-    shutil.copy(sample_dump / f"{SMALL}.jsonl", folder)
-    return folder
-
-
-@pytest.fixture
-def lake(dump, lake):
-    """Return a lake with a small collection in it."""
-    load(dump, lake)
-    return lake
-
-
-@pytest.fixture
 def path(tmp_path):
     """Return where to publish."""
     return tmp_path / "out" / "warehouse.duckdb"
-
-
-@pytest.fixture
-def lake_and_path(lake, path):
-    return lake, path
 
 
 @pytest.fixture
@@ -75,7 +54,7 @@ def inode(path):
 
 
 def left_beside(path):
-    """Return what stands beside a warehouse."""
+    """Return the names of the files beside a warehouse."""
     return sorted(one.name for one in path.parent.iterdir() if one != path)
 
 
@@ -110,7 +89,7 @@ def test_every_view_and_mart_can_be_read_and_says_what_a_row_is(warehouse, file)
     listed = "duckdb_views()" if file.kind is Kind.VIEW else "duckdb_tables()"
     comment = scalar(warehouse, f"SELECT comment FROM {listed} {view}", file.name)
     assert comment == file.comment
-    assert comment.startswith("One row")
+    assert comment.startswith("One row per ")
     n_rows = scalar(warehouse, f"SELECT count(*) FROM {file.name}")
     assert (n_rows > 0) == (file.name not in NEED_RESULTS)
 
@@ -149,29 +128,15 @@ GRAINS = {
 """The columns that identify a row of a view or mart."""
 
 
-def test_every_view_and_mart_that_was_reviewed_has_a_grain():
-    reviewed = {file.name for file in MADE} - {"mle_fitting"}
-    assert GRAINS.keys() == reviewed, "name the columns that identify a row in GRAINS"
-
-
-@pytest.mark.parametrize("name", GRAINS)
-def test_a_view_or_mart_has_one_row_of_what_it_says_a_row_is(warehouse, name):
+@pytest.mark.parametrize("name", [file.name for file in MADE if file.name != "mle_fitting"])
+def test_a_view_or_mart_has_one_row_per_grain(warehouse, name):
+    assert name in GRAINS, "name the columns that identify a row in GRAINS"
     grain = ", ".join(GRAINS[name])
     repeated = f"SELECT {grain} FROM {name} GROUP BY ALL HAVING count(*) > 1"
     assert warehouse.execute(repeated).fetchall() == []
 
 
-def test_one_analysis_is_the_latest_of_a_session_analysis_and_agent(warehouse):
-    named = "session_key IS NOT NULL AND analysis_name IS NOT NULL AND agent_alias IS NOT NULL"
-    repeated = (
-        f"SELECT session_key, analysis_name, agent_alias FROM latest_analyses WHERE {named} "
-        "GROUP BY ALL HAVING count(*) > 1"
-    )
-    assert warehouse.execute(repeated).fetchall() == []
-    assert scalar(warehouse, f"SELECT count(*) FROM latest_analyses WHERE {named}")
-
-
-def test_a_column_means_what_it_means_in_analyses_unless_its_file_says_otherwise(warehouse):
+def test_a_column_of_analyses_keeps_its_comment_unless_the_file_has_another(warehouse):
     query = "SELECT comment FROM duckdb_columns() WHERE table_name = ? AND column_name = ?"
     taken = scalar(warehouse, query, "analyses", "agent_alias")
     assert scalar(warehouse, query, "model_comparison", "agent_alias") == taken
@@ -189,7 +154,7 @@ def test_every_table_holds_the_rows_of_the_lake(built, warehouse, table):
     assert rows.sort(rows.columns).equals(expected.sort(expected.columns))
 
 
-def test_nothing_is_in_it_that_nobody_described(warehouse):
+def test_every_table_is_described(warehouse):
     found = {
         name for (name,) in warehouse.execute("SELECT table_name FROM duckdb_tables()").fetchall()
     }
@@ -199,23 +164,13 @@ def test_nothing_is_in_it_that_nobody_described(warehouse):
     assert warehouse.execute(uncommented).fetchall() == []
 
 
-def test_macros_can_be_called(warehouse):
-    calls = "SELECT session_key('behavior_1_2024-01-02.nwb'), s3_to_https('s3://bucket/key')"
-    assert warehouse.execute(calls).fetchall() == [
-        ("1_2024-01-02", "https://bucket.s3.amazonaws.com/key")
-    ]
-
-
-def test_macros_agree_with_what_was_flattened(warehouse):
-    assert (
-        scalar(
-            warehouse,
-            "SELECT count(*) FROM analyses WHERE result_url IS DISTINCT FROM "
-            "s3_to_https(result_location) OR (session_key(nwb_name) IS NOT NULL AND "
-            "session_key IS DISTINCT FROM session_key(nwb_name))",
-        )
-        == 0
+def test_macros_agree_with_the_flattened_columns(warehouse):
+    differ = (
+        "SELECT count(*) FROM analyses WHERE result_url IS DISTINCT FROM "
+        "s3_to_https(result_location) OR (session_key(nwb_name) IS NOT NULL AND "
+        "session_key IS DISTINCT FROM session_key(nwb_name))"
     )
+    assert scalar(warehouse, differ) == 0
 
 
 def test_the_collections_add_up(built, warehouse):
@@ -273,7 +228,7 @@ def test_all_checks_are_run_with_the_number_of_offending_rows(lake, path, sql_fo
     assert set(found.values()) == {0}
 
 
-def test_it_tells_by_what_and_from_what_it_was_built(built):
+def test_warehouse_info_names_lake_and_versions(built):
     info = read_info(built.warehouse)
     assert info["lake"] == str(built.lake)
     assert f"DuckDB {duckdb.__version__}" in info["built_by"]
@@ -344,22 +299,20 @@ def test_a_mart_added_as_a_file_is_in_the_next_warehouse(lake, path, sql_folder)
         ("marts", "-- One row per mistake.\nSELECT * FROM no_such_table", "no_such_table"),
         ("views", "-- One row per mistake.\nSELEC 1", "syntax error"),
         ("macros", "-- A mistake.\nCREATE MACRO nothing AS", "syntax error"),
-        ("marts", "-- One row per mistake.\nSELECT * FROM mistaken2", "in a circle"),
-        ("views", "SELECT 1", "must open with a comment"),
+        ("marts", "-- One row per mistake.\nSELECT * FROM reads_mistaken", "in a cycle"),
+        ("views", "SELECT 1", "must begin with a comment"),
     ],
 )
 def test_a_file_that_cannot_be_run_is_named_and_leaves_the_old_warehouse(
-    built, lake_and_path, sql_folder, broken
+    small, lake, path, sql_folder, broken
 ):
-    lake, path = lake_and_path
     folder, text, words = broken
     path.parent.mkdir()
-    shutil.copy(built.warehouse, path)
+    shutil.copy(small.warehouse, path)
     before = inode(path), path.read_bytes()
     (sql_folder / folder / "mistaken.sql").write_text(text)
-    (sql_folder / "views" / "mistaken2.sql").write_text("-- One row per thing.\nSELECT 1 AS x")
-    if "circle" in words:
-        (sql_folder / "views" / "mistaken2.sql").write_text(
+    if "cycle" in words:
+        (sql_folder / "views" / "reads_mistaken.sql").write_text(
             "-- One row per thing.\nSELECT * FROM mistaken"
         )
     with pytest.raises(ConfigurationError, match=words) as caught:
@@ -369,20 +322,18 @@ def test_a_file_that_cannot_be_run_is_named_and_leaves_the_old_warehouse(
     assert left_beside(path) == []
 
 
-def test_a_view_and_a_mart_of_one_name_are_refused(lake, path, sql_folder):
-    (sql_folder / "marts" / "latest_analyses.sql").write_text(
-        "-- One row per thing.\nSELECT 1 AS x"
-    )
-    words = r"sql/views/latest_analyses\.sql and sql/marts/latest_analyses\.sql"
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("latest_analyses", r"sql/views/latest_analyses\.sql and sql/marts/latest_analyses\.sql"),
+        ("analyses", r"sql/marts/analyses\.sql"),
+    ],
+)
+def test_a_mart_with_the_name_of_a_view_or_table_is_refused(lake, path, sql_folder, name, words):
+    (sql_folder / "marts" / f"{name}.sql").write_text("-- One row per thing.\nSELECT 1 AS x")
     with pytest.raises(ConfigurationError, match=words):
         build_warehouse(lake, path, sql_folder=sql_folder)
     assert not path.exists()
-
-
-def test_a_mart_called_like_a_table_is_refused(lake, path, sql_folder):
-    (sql_folder / "marts" / "analyses.sql").write_text("-- One row per thing.\nSELECT 1 AS x")
-    with pytest.raises(ConfigurationError, match=r"sql/marts/analyses\.sql"):
-        build_warehouse(lake, path, sql_folder=sql_folder)
 
 
 # --- publishing -------------------------------------------------------------------------------
@@ -421,7 +372,7 @@ def test_a_file_that_is_no_warehouse_is_replaced(lake, path):
     assert read_info(path)
 
 
-def test_a_folder_in_the_place_of_the_warehouse_is_left_alone(lake, path):
+def test_a_folder_at_the_path_of_the_warehouse_is_kept(lake, path):
     path.mkdir(parents=True)
     with pytest.raises(ConfigurationError, match="is a folder; name a file"):
         build_warehouse(lake, path)
@@ -455,9 +406,7 @@ build_warehouse(Lake(Path(sys.argv[1])), Path(sys.argv[2]), progress=die)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", ["analyses", "best_models"])
-def test_a_build_that_was_killed_leaves_the_old_warehouse_and_nothing_that_stays(
-    dump, lake, path, step
-):
+def test_a_killed_build_leaves_the_old_warehouse_and_the_next_cleans_up(dump, lake, path, step):
     build_warehouse(lake, path)
     before = inode(path)
     write_dump(dump, read_dump(dump, SMALL)[1:], SMALL)
@@ -522,9 +471,7 @@ def ask(process, words):
 
 
 @pytest.mark.slow
-def test_a_reader_keeps_the_old_file_through_every_publish_and_never_sees_an_error(
-    dump, lake, path
-):
+def test_a_reader_keeps_its_file_while_new_ones_are_published(dump, lake, path):
     build_warehouse(lake, path)
     with reader(READER, path) as holding, reader(RESTLESS, path) as restless:
         before = ask(holding, "ask")
@@ -547,7 +494,7 @@ def test_a_reader_keeps_the_old_file_through_every_publish_and_never_sees_an_err
 # --- opening ------------------------------------------------------------------------------------
 
 
-def test_it_is_opened_for_reading_only_and_in_utc(built):
+def test_it_is_opened_read_only_and_in_utc(built):
     with connect(built.warehouse) as connection:
         assert scalar(connection, "SELECT current_setting('TimeZone')") == "UTC"
         for statement in (
@@ -588,7 +535,7 @@ def test_it_works_under_another_name_and_attached_to_another_database(built, tmp
             assert holds_rows == (file.name not in NEED_RESULTS)
 
 
-def test_the_lake_alone_is_enough_for_whoever_has_no_warehouse(built):
+def test_the_lake_alone_answers_the_same(built):
     query = (
         f"SELECT count(*) FROM read_parquet('{built.lake}/analyses/**/*.parquet') "
         "WHERE collection = 'dynamic-foraging-model-fitting' AND session_month <> 'unknown'"
@@ -601,10 +548,9 @@ def test_the_lake_alone_is_enough_for_whoever_has_no_warehouse(built):
         )
 
 
-def test_marts_and_tables_have_columns_that_every_tool_understands(warehouse):
+def test_only_model_fitting_users_get_nested_columns(warehouse):
     nested = warehouse.execute(
         "SELECT DISTINCT table_name FROM duckdb_columns() "
         "WHERE regexp_matches(data_type, 'STRUCT|MAP|UNION|\\[') AND NOT internal ORDER BY ALL"
     ).fetchall()
-    # The view for model-fitting users has the map and the lists that they know, made of the other.
     assert nested == [("mle_fits",), ("mle_fitting",)]
