@@ -77,7 +77,7 @@ def all_sensors(settings: Settings) -> Sequence[dg.SensorDefinition]:
 
     @_sensor(
         job=refresh_collection,
-        minimum_interval_seconds=settings.sensor_interval_seconds or kind.seconds_between_looks,
+        minimum_interval_seconds=settings.sensor_interval_seconds or kind.seconds_between_checks,
         description="Requests a pass over each collection of which the lake is out of date.",
     )
     def newly_finished_analyses(
@@ -163,7 +163,7 @@ def evaluate_source(
         return dg.SkipReason(str(error))
     _record_health(lake, now, "")
     planned = planned_partitions(lake, arrivals.present)
-    stale = _passes_needed(instance, lake, arrivals.behind, planned, now)
+    stale = _passes_needed(instance, lake, arrivals.stale, planned, now)
     busy = partitions_in_flight(instance)
     requests: list[dg.RunRequest] = []
     notes = [f"{name}: {problem}" for name, problem in arrivals.unanswered.items()]
