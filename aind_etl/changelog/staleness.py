@@ -54,14 +54,14 @@ class StalenessReport:
     ----------
     present
         Every collection of the source and of the lake, sorted.
-    stale
+    behind
         The stale collections, or shards of them.
     unanswered
         Why a collection could not be checked, by its name.
     """
 
     present: list[str]
-    stale: list[StaleCollection] = field(default_factory=list)
+    behind: list[StaleCollection] = field(default_factory=list)
     unanswered: dict[str, str] = field(default_factory=dict)
 
 
@@ -116,7 +116,7 @@ def find_stale_collections(
         for shard, reason in reasons.items():
             name = lake.for_shard(shard).name_of(collection)
             identity = _hash(name, source.name, fingerprint, flattener_version())
-            report.stale.append(StaleCollection(collection, identity, reason, shard))
+            report.behind.append(StaleCollection(collection, identity, reason, shard))
     return report
 
 

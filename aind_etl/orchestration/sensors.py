@@ -163,7 +163,7 @@ def evaluate_source(
         return dg.SkipReason(str(error))
     _record_health(lake, now, "")
     planned = planned_partitions(lake, arrivals.present)
-    stale = _passes_needed(instance, lake, arrivals.stale, planned, now)
+    stale = _passes_needed(instance, lake, arrivals.behind, planned, now)
     busy = partitions_in_flight(instance)
     requests: list[dg.RunRequest] = []
     notes = [f"{name}: {problem}" for name, problem in arrivals.unanswered.items()]
