@@ -77,7 +77,7 @@ def all_sensors(settings: Settings) -> Sequence[dg.SensorDefinition]:
 
     @_sensor(
         job=refresh_collection,
-        minimum_interval_seconds=settings.sensor_interval_seconds or kind.seconds_between_looks,
+        minimum_interval_seconds=settings.sensor_interval_seconds or kind.seconds_between_checks,
         description="Requests a pass over each collection of which the lake is out of date.",
     )
     def newly_finished_analyses(
