@@ -68,7 +68,6 @@ def list_results(
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """List the result folders of a collection's new records, and recent ones again."""
     from aind_etl.results import (  # noqa: PLC0415 - slow to import
-        ResultLimits,
         newest_figures,
         refresh_result_files,
     )
@@ -81,7 +80,7 @@ def list_results(
             lake,
             store,
             collection,
-            limits=ResultLimits(look_back=timedelta(days=etl.settings.results_look_back_days)),
+            look_back=timedelta(days=etl.settings.results_look_back_days),
             progress=etl.progress.advance,
             expect=partial(etl.progress.expect, unit="folders"),
         )
