@@ -62,7 +62,6 @@ def list_results(
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """List the result folders of a collection's new and recent records."""
     from aind_etl.results import (  # noqa: PLC0415 - slow to import
-        ResultLimits,
         newest_figures,
         refresh_result_files,
     )
@@ -75,7 +74,7 @@ def list_results(
             lake,
             store,
             collection,
-            limits=ResultLimits(look_back=timedelta(days=etl.settings.results_look_back_days)),
+            look_back=timedelta(days=etl.settings.results_look_back_days),
             progress=etl.progress.advance,
             expect=partial(etl.progress.expect, unit="folders"),
         )
