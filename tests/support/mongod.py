@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from filelock import FileLock
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
@@ -219,6 +220,16 @@ def running_mongod(program: Program, folder: Path, *arguments: str) -> Iterator[
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+@contextmanager
+def mongod_or_skip(folder: Path, *arguments: str) -> Iterator[int]:
+    """Run a server as :func:`running_mongod` does, or skip the test if there is none to run."""
+    try:
+        with running_mongod(find_mongod(), folder, *arguments) as port:
+            yield port
+    except NoMongodError as error:
+        pytest.skip(str(error))
 
 
 def _await_port(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
