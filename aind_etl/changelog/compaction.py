@@ -10,6 +10,7 @@ the rename and the last removal, see a version twice or find that a listed file 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -92,9 +93,11 @@ def compact_change_log(
 
 def _remove_superseded(lake: Lake, collection: str) -> None:
     """Remove the files that others replace, once these were seen to hold the same."""
+    # One compacted file replaces many: it is read once.
+    digests = cache(_digests)
     for name, file in lake.change_log(collection).superseded_files().items():
         replaced = _digests(lake.storage.path(name))
-        held = _digests(file.path)
+        held = digests(file.path)
         different = [batch for batch in replaced if held.get(batch) != replaced[batch]]
         if different:
             raise DataError(

@@ -9,7 +9,7 @@ from aind_etl.changelog.comparison import VERSION_COLUMNS
 from aind_etl.lake import Lake
 
 # How much is written at a time. A batch is the most that an interruption can lose.
-_BATCH_BYTES = 16 << 20
+_BATCH_BYTES = 24 << 20
 
 
 class LogWriter:

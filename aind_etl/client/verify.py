@@ -25,7 +25,7 @@ from aind_etl.lake.change_log import record_ids
 from aind_etl.lake.paths import UNKNOWN_MONTH
 from aind_etl.settings import WarehouseLocation
 from aind_etl.sources import Source, read_documents
-from aind_etl.warehouse.build import run_checks
+from aind_etl.warehouse.checks import run_checks
 from aind_etl.warehouse.connection import connect, register_filesystem
 from aind_etl.warehouse.sql_files import Kind, read_sql_files
 

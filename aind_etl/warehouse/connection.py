@@ -1,4 +1,4 @@
-"""Connections to a warehouse: read-only, and never to a file that was replaced."""
+"""Read-only connections to a warehouse, always to the file that is published now."""
 
 import os
 from collections.abc import Iterator
@@ -16,16 +16,16 @@ from aind_etl.settings import WarehouseLocation
 from aind_etl.warehouse.location import locate_warehouse
 
 if TYPE_CHECKING:
-    # The lake is passed in: readers of a warehouse need not load its libraries.
+    # Readers of a warehouse need not load the lake's libraries.
     from aind_etl.lake import Lake
 from aind_etl.text import first_line
 
 INFO_TABLE = "warehouse_info"
 
-# What a warehouse is attached as.
+# The name under which a warehouse is attached.
 LAYOUT_NAME = "warehouse"
 LAYOUT_VERSION = 1
-# Extensions are never fetched while a query runs: an error that names what is missing is clearer.
+# Extensions are not downloaded during a query: an error that names the missing one is clearer.
 READ_CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
@@ -33,14 +33,14 @@ READ_CONFIG: dict[str, str | bool | int | float | list[str]] = {
 
 
 def register_filesystem(connection: duckdb.DuckDBPyConnection, lake: "Lake") -> None:
-    """Let a connection read the files of a lake, also where that is on an object store."""
+    """Register the file system of a lake on an object store; a local lake needs none."""
     file_system = lake.storage.file_system()
     if file_system is not None:
         connection.register_filesystem(file_system)
 
 
 def is_whole(path: Path) -> bool:
-    """Return whether a DuckDB file can be opened, and is not cut off."""
+    """Return whether a DuckDB file can be opened and is not truncated."""
     try:
         with open_alone(path) as connection:
             size = "SELECT block_size * total_blocks FROM pragma_database_size() "
@@ -50,20 +50,19 @@ def is_whole(path: Path) -> bool:
     return found is not None and path.stat().st_size >= found[0]
 
 
-def connect(place: WarehouseLocation) -> duckdb.DuckDBPyConnection:
-    """Open the warehouse for reading.
+def connect(location: WarehouseLocation) -> duckdb.DuckDBPyConnection:
+    """Open the warehouse read-only.
 
-    The present file is opened, even if this process still has the previous file of that path open
-    before.
+    The current file is opened, even if this process still has a previous file of that path open.
 
     Raises
     ------
     ConfigurationError
-        There is none, it cannot be read, or it is of a later layout than this version knows.
+        There is no warehouse, it cannot be read, or its layout is later than this version knows.
     """
     connection = duckdb.connect(":memory:", config=READ_CONFIG)
     try:
-        _attach(connection, locate_warehouse(place).file())
+        _attach(connection, locate_warehouse(location).file())
     except BaseException:
         connection.close()
         raise
@@ -71,32 +70,32 @@ def connect(place: WarehouseLocation) -> duckdb.DuckDBPyConnection:
 
 
 @contextmanager
-def opened(place: WarehouseLocation) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Give the warehouse for one question, and let go of the file after it.
+def opened(location: WarehouseLocation) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open the warehouse for a ``with`` block, and close the file afterwards.
 
-    The same as :func:`connect`, but quicker from the second time on: the database in memory, which
-    takes longer to make than a file to attach, is kept for the next question. It is of one question
-    at a time, so that several threads may ask.
+    Like :func:`connect`, but faster from the second call on: the in-memory database, which takes
+    longer to create than a file takes to attach, is reused. Several threads may call it at once;
+    each gets a database of its own.
 
     Raises
     ------
     ConfigurationError
-        There is none, it cannot be read, or it is of a later layout than this version knows.
+        There is no warehouse, it cannot be read, or its layout is later than this version knows.
     """
-    path = locate_warehouse(place).file()
+    path = locate_warehouse(location).file()
     try:
         memory = idle_connections.pop()
     except IndexError:
         memory = duckdb.connect(":memory:", config=READ_CONFIG)
     try:
-        # What a question leaves behind ends with a connection of its own.
+        # Temporary tables and settings end with the cursor.
         with memory.cursor() as connection:
             _attach(connection, path)
             yield connection
             connection.execute("USE memory")
             connection.execute(f"DETACH {LAYOUT_NAME}")
     except BaseException:
-        # Whatever state it is in.
+        # Its state is unknown.
         memory.close()
         raise
     if len(idle_connections) < _IDLE_AT_MOST:
@@ -107,15 +106,15 @@ idle_connections: list[duckdb.DuckDBPyConnection] = []
 _IDLE_AT_MOST = 4
 
 if hasattr(os, "register_at_fork"):
-    # A process does not take the threads of a database with it when it forks.
+    # The threads of a database do not survive a fork.
     os.register_at_fork(before=idle_connections.clear)
 
 
 def _attach(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Make the warehouse at a path the one that a database in memory reads.
+    """Attach the warehouse at a path to an in-memory database.
 
-    Within a process, DuckDB connects to the file that is open under a path, even if it has been
-    it replaced since. A file attached to a database of one's own is the one at the path.
+    Within a process, `duckdb.connect(path)` returns the file that is already open under the path,
+    even if it has been replaced since. A file attached to a separate database is the current one.
     """
     try:
         _use(connection, path)
@@ -129,14 +128,14 @@ def _attach(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
 
 def _use(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     connection.execute("SET TimeZone = 'UTC'")
-    # Under a name of our own: a file may be called after a database that DuckDB has itself.
+    # A fixed name: a file may be called like one of DuckDB's own databases.
     connection.execute(f"ATTACH {quote_text(str(path))} AS {LAYOUT_NAME} (READ_ONLY)")
     connection.execute(f"USE {LAYOUT_NAME}")
 
 
 @contextmanager
 def open_alone(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Yield a connection to a file that no other connection of the process shares."""
+    """Open a file read-only in a database that no other connection of the process shares."""
     with duckdb.connect(":memory:", config=READ_CONFIG) as connection:
         _use(connection, path)
         yield connection

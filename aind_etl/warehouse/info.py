@@ -16,20 +16,20 @@ from aind_etl.warehouse.location import locate_warehouse
 _INFO_COMMENT = "One row per fact about this file: when, from what and by what it was built."
 
 
-def read_info(place: WarehouseLocation) -> dict[str, str]:
-    """Return the facts a warehouse holds about itself; none where it cannot be read."""
-    target = locate_warehouse(place)
-    told: dict[str, str] = {}
-    with suppress(DataError):  # The copy there is says it too.
-        told = target.metadata()
+def read_info(location: WarehouseLocation) -> dict[str, str]:
+    """Return the rows of ``warehouse_info``; empty if the warehouse cannot be read."""
+    target = locate_warehouse(location)
+    facts: dict[str, str] = {}
+    with suppress(DataError):  # The local copy has them too.
+        facts = target.metadata()
     try:
-        return told or read_info_of_file(target.file())
+        return facts or read_info_of_file(target.file())
     except ConfigurationError:
         return {}
 
 
 def read_info_of_file(path: Path) -> dict[str, str]:
-    """Return the rows of ``warehouse_info`` of a file; empty where it has none."""
+    """Return the rows of ``warehouse_info`` of a file; empty if it has no such table."""
     try:
         with open_alone(path) as connection:
             return dict(connection.execute(f"SELECT name, value FROM {INFO_TABLE}").fetchall())
@@ -38,7 +38,7 @@ def read_info_of_file(path: Path) -> dict[str, str]:
 
 
 def read_sources(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """Return the sources that the warehouse's documents were read from, sorted."""
+    """Return the sources of the warehouse's documents, sorted."""
     found = connection.execute(
         "SELECT DISTINCT source FROM collections WHERE source <> '' ORDER BY source"
     ).fetchall()

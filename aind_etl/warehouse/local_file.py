@@ -1,4 +1,4 @@
-"""A warehouse that is a file on a disk, and what both kinds of places share."""
+"""A warehouse that is a file on a local disk, and the protocol of both kinds of warehouse."""
 
 import os
 import shutil
@@ -16,14 +16,14 @@ from aind_etl.settings import WarehouseLocation
 
 
 class WarehouseFile(Protocol):
-    """A place for a warehouse, whether or not there is one."""
+    """The file or object of a warehouse, which may not exist yet."""
 
     def exists(self) -> bool:
-        """Return whether there is one."""
+        """Return whether the warehouse exists."""
         ...
 
     def file(self) -> Path:
-        """Return the file that a reader opens.
+        """Return the local file that a reader opens.
 
         Raises
         ------
@@ -33,26 +33,26 @@ class WarehouseFile(Protocol):
         ...
 
     def metadata(self) -> dict[str, str]:
-        """Return the metadata of the warehouse without opening it; empty where there are none."""
+        """Return the metadata of the warehouse without opening it; empty if it has none."""
         ...
 
     def current(self) -> "ObjectFacts | None":
-        """Return the object that :meth:`publish` replaces: the present one."""
+        """Return the current object, which :meth:`publish` is to replace."""
         ...
 
     def scratch_file(self) -> AbstractContextManager[Path]:
-        """Give, for the duration of a ``with`` block, the path of a file to build."""
+        """Return a context that gives the path of a file to build."""
         ...
 
     def publish(
         self, building: Path, facts: Mapping[str, str], *, replacing: "ObjectFacts | None"
     ) -> int:
-        """Put a finished file in its place, where it appears whole or not at all.
+        """Publish a finished file atomically.
 
         Parameters
         ----------
         building
-            The file; it is gone afterwards.
+            The file; it no longer exists afterwards.
         facts
             Its metadata.
         replacing
@@ -61,18 +61,18 @@ class WarehouseFile(Protocol):
         Returns
         -------
         int
-            Its size in bytes.
+            Size of the file in bytes.
 
         Raises
         ------
         DataError
-            The object was replaced meanwhile; it is left in place.
+            The object was replaced in the meantime; it is left in place.
         """
         ...
 
 
 class LocalWarehouse:
-    """A warehouse that is a file on a disk.
+    """A warehouse that is a file on a local disk.
 
     Parameters
     ----------
@@ -84,25 +84,25 @@ class LocalWarehouse:
         self._path = path
 
     def exists(self) -> bool:
-        """Return whether there is one."""
+        """Return whether the file exists."""
         return self._path.is_file()
 
     def file(self) -> Path:
-        """Return the file that a reader opens: itself."""
+        """Return the file itself."""
         if not self.exists():
             raise no_warehouse(self._path)
         return self._path
 
     def metadata(self) -> dict[str, str]:
-        """Return nothing: a file on a disk is quickly opened."""
+        """Return nothing: a local file is quick to open."""
         return {}
 
     def current(self) -> None:
-        """Return nothing: the lock of the lake keeps others away."""
+        """Return nothing: the lake's lock excludes other publishers."""
 
     @contextmanager
     def scratch_file(self) -> Iterator[Path]:
-        """Give the path of a file to build, in a folder of its own beside the warehouse."""
+        """Give the path of a file to build, in a scratch folder beside the warehouse."""
         with building_folder(self._path.parent, self._path.name) as folder:
             yield folder / self._path.name
 
@@ -111,29 +111,29 @@ class LocalWarehouse:
         building: Path,
         facts: Mapping[str, str],  # noqa: ARG002 - the file itself holds them
         *,
-        replacing: "ObjectFacts | None",  # noqa: ARG002 - the lock of the lake keeps others away
+        replacing: "ObjectFacts | None",  # noqa: ARG002 - the lake's lock excludes others
     ) -> int:
-        """Put a finished file in its place, for good."""
+        """Publish a finished file by a rename that survives a power cut."""
         sync(building)
         building.replace(self._path)
         sync(self._path.parent)
         return self._path.stat().st_size
 
 
-def no_warehouse(place: WarehouseLocation) -> ConfigurationError:
-    """Return the error for a place at which there is no warehouse."""
+def no_warehouse(location: WarehouseLocation) -> ConfigurationError:
+    """Return the error for a location without a warehouse."""
     return ConfigurationError(
-        f"There is no warehouse at {str(place)!r}. Build it with 'aind-etl run', or name another "
-        "with --warehouse or AIND_ETL_WAREHOUSE."
+        f"There is no warehouse at {str(location)!r}. Build it with 'aind-etl run', or name "
+        "another with --warehouse or AIND_ETL_WAREHOUSE."
     )
 
 
 @contextmanager
 def building_folder(parent: Path, name: str) -> Iterator[Path]:
-    """Give, for the duration of a ``with`` block, a folder to build a file in."""
+    """Give a scratch folder for a ``with`` block."""
     parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{name}-building-"
-    # The lock is held: a folder like this was left by a build that was killed.
+    # The lock is held, so any such folder was left by a killed build.
     for left in parent.glob(f"{prefix}*"):
         shutil.rmtree(left, ignore_errors=True)
     folder = parent / f"{prefix}{os.getpid()}"

@@ -1,4 +1,4 @@
-"""The location of a warehouse: a file on a disk, or one object of a store."""
+"""From a location to its warehouse: a local file, or an object of a store."""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from aind_etl.warehouse.object_file import ObjectWarehouse, cache_folder, endpoi
 _BEGINNING_BYTES = 4096
 
 
-def locate_warehouse(place: WarehouseLocation) -> WarehouseFile:
+def locate_warehouse(location: WarehouseLocation) -> WarehouseFile:
     """Return the warehouse at a location.
 
     Raises
@@ -23,65 +23,65 @@ def locate_warehouse(place: WarehouseLocation) -> WarehouseFile:
     ConfigurationError
         The URL names no object.
     """
-    if isinstance(place, Path):
-        return LocalWarehouse(place)
-    # What is known of a copy is known to every reader of this process.
-    key = (place, endpoint(), cache_folder())
-    return _OBJECTS.get(key) or _OBJECTS.setdefault(key, ObjectWarehouse(place))
+    if isinstance(location, Path):
+        return LocalWarehouse(location)
+    # All readers of this process share the local copy of an object.
+    key = (location, endpoint(), cache_folder())
+    return _OBJECTS.get(key) or _OBJECTS.setdefault(key, ObjectWarehouse(location))
 
 
 @contextmanager
-def file_beside(place: WarehouseLocation, name: str) -> Iterator[tuple[WarehouseLocation, Path]]:
-    """Give, for the duration of a ``with`` block, where a file beside a warehouse is to be written.
+def file_beside(location: WarehouseLocation, name: str) -> Iterator[tuple[WarehouseLocation, Path]]:
+    """Write a file beside a warehouse in a ``with`` block.
 
     Yields
     ------
     tuple of (WarehouseLocation, Path)
-        Its final location, and the path to write it to.
+        Its final location, and the local path to write it to; it is uploaded after the block.
 
     Raises
     ------
     DataError
-        The store of the warehouse cannot be asked.
+        The store of the warehouse does not answer.
     """
-    if isinstance(place, Path):
-        path = place.with_name(name)
+    if isinstance(location, Path):
+        path = location.with_name(name)
         yield path, path
         return
     from aind_etl.lake.storage.object_store import ObjectStorage  # noqa: PLC0415 - slow to import
 
-    root = place.rpartition("/")[0]
+    root = location.rpartition("/")[0]
     with TemporaryDirectory(prefix="aind-etl-") as folder:
         written = Path(folder) / name
         yield f"{root}/{name}", written
-        store = ObjectStorage(root, name=f"The store of the warehouse {place}")
+        store = ObjectStorage(root, name=f"The store of the warehouse {location}")
         store.write(name, partial(_write, written.read_bytes()))
 
 
-def beginning_beside(place: WarehouseLocation, name: str) -> bytes:
-    """Return how a file beside a warehouse begins; empty where there is none.
+def beginning_beside(location: WarehouseLocation, name: str) -> bytes:
+    """Return the first bytes of a file beside a warehouse; empty if there is none.
 
     Raises
     ------
     DataError
-        The store of the warehouse cannot be asked.
+        The store of the warehouse does not answer.
     """
-    if isinstance(place, Path):
-        path = place.with_name(name)
+    if isinstance(location, Path):
+        path = location.with_name(name)
         if not path.is_file():
             return b""
         with path.open("rb") as file:
             return file.read(_BEGINNING_BYTES)
     from aind_etl.lake.storage.object_store import ObjectStorage  # noqa: PLC0415 - slow to import
 
-    root = place.rpartition("/")[0]
-    store = ObjectStorage(root, name=f"The store of the warehouse {place}")
+    root = location.rpartition("/")[0]
+    store = ObjectStorage(root, name=f"The store of the warehouse {location}")
     return (store.read(name) or b"")[:_BEGINNING_BYTES]
 
 
 _OBJECTS: dict[tuple[str, str, Path], ObjectWarehouse] = {}
 if hasattr(os, "register_at_fork"):
-    # A process takes locks with it when it forks, and not the threads that would release them.
+    # Locks survive a fork, but not the threads that would release them.
     os.register_at_fork(after_in_child=_OBJECTS.clear)
 
 

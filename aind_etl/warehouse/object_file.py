@@ -1,8 +1,8 @@
 """A warehouse that is one object of a store.
 
-DuckDB reads a file in small pieces, so readers of an object open a copy in the user's cache folder,
-which is downloaded again when the object has another etag. A copy is replaced by a rename: readers
-that have the previous copy open keep reading it.
+DuckDB reads a file in small pieces, so readers of an object open a copy in the user's cache folder.
+The copy is downloaded again when the object's etag changes, and replaced by a rename: readers that
+have the previous copy open keep reading it.
 """
 
 import json
@@ -31,9 +31,9 @@ from aind_etl.warehouse.local_file import building_folder, no_warehouse, sync
 
 _log = logging.getLogger(__name__)
 
-# A notebook asks many questions a second: the store is not asked about each.
+# A notebook runs many queries per second; the store is not asked before each.
 _RECHECK_SECONDS = 3.0
-# One that does not answer keeps a question waiting.
+# A store that does not answer delays every query that asks it.
 _RECHECK_AFTER_FAILURE_SECONDS = 30.0
 # Readers have a copy to fall back on.
 _SHORT_TIMEOUTS = {
@@ -52,14 +52,14 @@ _OWNER_READS = 0o600
 
 @dataclass(frozen=True, slots=True)
 class _Copy:
-    """What is known of the copy of an object.
+    """A description of the local copy of an object.
 
     Attributes
     ----------
     etag
-        Of the object it is a copy of.
+        Etag of the copied object.
     size, modified, inode
-        Of the file this was written about: a file that is another one is not that copy.
+        Identity of the copied file; the description does not apply to any other file.
     built_at
         When the warehouse was built, in ISO 8601.
     """
@@ -72,13 +72,13 @@ class _Copy:
 
     @classmethod
     def of(cls, path: Path, facts: "ObjectFacts") -> "_Copy":
-        """Return what is to be known of a file that was fetched."""
+        """Describe a downloaded file."""
         stat = path.stat()
         built_at = _read_facts(facts).get("built_at") or _isoformat(stat.st_mtime)
         return cls(facts.etag, stat.st_size, stat.st_mtime_ns, stat.st_ino, built_at)
 
     def is_at(self, path: Path) -> bool:
-        """Return whether the file at a path is the one meant."""
+        """Return whether the file at a path is the described one."""
         try:
             stat = path.stat()
         except OSError:
@@ -91,7 +91,7 @@ class _Copy:
 
 
 class ObjectWarehouse:
-    """A warehouse that is an object of a store, which readers read by a copy.
+    """A warehouse that is an object of a store, read through a local copy.
 
     Parameters
     ----------
@@ -121,19 +121,20 @@ class ObjectWarehouse:
         self._ask_at = 0.0
 
     def exists(self) -> bool:
-        """Return whether there is one.
+        """Return whether the object exists.
 
         Raises
         ------
         DataError
-            The store cannot be asked.
+            The store does not answer.
         """
         return self._ask() is not None
 
     def file(self) -> Path:
-        """Return the copy that a reader opens, as new as the object.
+        """Return an up-to-date local copy.
 
-        Where the store does not answer, that is the copy there is, and a warning says how old.
+        If the store does not answer, the existing copy is returned, and a warning says how old it
+        is.
 
         Raises
         ------
@@ -157,34 +158,34 @@ class ObjectWarehouse:
                         f"{error} There is no copy of the warehouse on this machine yet."
                     ) from None
                 age = time_ago(datetime.now(UTC), datetime.fromisoformat(copy.built_at))
-                _log.warning("%s Meanwhile the copy of it is read that was built %s.", error, age)
+                _log.warning("%s Reading the local copy, built %s.", error, age)
                 self._ask_at = time.monotonic() + _RECHECK_AFTER_FAILURE_SECONDS
             return self._path
 
     def metadata(self) -> dict[str, str]:
-        """Return the metadata of the warehouse without opening it; empty where there are none.
+        """Return the metadata of the warehouse without opening it; empty if it has none.
 
         Raises
         ------
         DataError
-            The store cannot be asked.
+            The store does not answer.
         """
         facts = self._ask()
         return {} if facts is None else _read_facts(facts)
 
     def current(self) -> "ObjectFacts | None":
-        """Return what :meth:`publish` is to replace.
+        """Return the current object, which :meth:`publish` is to replace.
 
         Raises
         ------
         DataError
-            The store cannot be asked.
+            The store does not answer.
         """
         return self._ask()
 
     @contextmanager
     def scratch_file(self) -> Iterator[Path]:
-        """Give the path of a file to build, where the copy is kept."""
+        """Give the path of a file to build, in the folder of the local copy."""
         self._make_folder()
         with building_folder(self._folder, self._name) as folder:
             yield folder / self._name
@@ -192,16 +193,16 @@ class ObjectWarehouse:
     def publish(
         self, building: Path, facts: Mapping[str, str], *, replacing: "ObjectFacts | None"
     ) -> int:
-        """Put a finished file in its place in one request, or not at all.
+        """Publish a finished file in one conditional request.
 
         Raises
         ------
         DataError
-            Another publisher was quicker, or the store cannot be asked.
+            Another publisher was faster, or the store does not answer.
         """
         metadata = {name.replace("_", "-"): value for name, value in facts.items()}
         store = self._open_store()
-        # Whether this succeeds or not, the cached answer of the store is out of date.
+        # Whether this succeeds or not, the store must be asked again.
         self._ask_at = 0.0
         if not store.put_file(self._name, building, metadata, replacing=replacing):
             raise DataError(
@@ -233,7 +234,7 @@ class ObjectWarehouse:
         return self._store.facts(self._name)
 
     def _known_copy(self) -> _Copy | None:
-        """Return what is known of the copy that lies there now; None where it is none."""
+        """Return the description of the existing copy; None if there is no valid one."""
         if self._copy is None or not self._copy.is_at(self._path):
             self._copy = None
             with suppress(OSError, ValueError, TypeError):
@@ -244,7 +245,7 @@ class ObjectWarehouse:
     def _make_folder(self) -> None:
         try:
             self._folder.parent.parent.mkdir(parents=True, exist_ok=True)
-            # What is in a store is not for everybody who has an account on this machine.
+            # Not every user of this machine may be allowed to read the store.
             self._folder.parent.mkdir(mode=_OWNER_ALONE, exist_ok=True)
             self._folder.mkdir(mode=_OWNER_ALONE, exist_ok=True)
         except OSError as error:
@@ -255,7 +256,7 @@ class ObjectWarehouse:
 
     @contextmanager
     def _fetching(self) -> Iterator[None]:
-        """Keep other processes from fetching the same; not for ever, if one of them hangs."""
+        """Hold the download lock, but wait for it a limited time: its holder may hang."""
         import filelock  # noqa: PLC0415 - not needed to read a file on a disk
 
         self._make_folder()
@@ -266,7 +267,7 @@ class ObjectWarehouse:
             yield
             return
         try:
-            # The lock is held: a folder like this was left by a process that was killed.
+            # The lock is held, so any such folder was left by a killed process.
             for left in self._folder.glob(f"{_FETCHING}*"):
                 shutil.rmtree(left, ignore_errors=True)
             yield
@@ -274,7 +275,7 @@ class ObjectWarehouse:
             lock.release()
 
     def _fetch(self, facts: "ObjectFacts") -> None:
-        """Fetch the object, unless another process has done so meanwhile."""
+        """Download the object, unless another process has just done so."""
         with self._fetching():
             copy = self._known_copy()
             if copy is not None and copy.etag == facts.etag:
@@ -283,7 +284,7 @@ class ObjectWarehouse:
                 fetched = Path(folder) / self._name
                 for _ in range(_FETCHES):
                     self._store.fetch(self._name, fetched)
-                    # It may have been replaced while it was read, in several pieces.
+                    # It may have been replaced during the download, which takes several requests.
                     now = self._ask()
                     if now == facts:
                         break
@@ -292,13 +293,13 @@ class ObjectWarehouse:
                     facts = now
                 else:
                     raise DataError(
-                        f"The warehouse {self._url} is replaced more quickly than it can be "
-                        "fetched."
+                        f"The warehouse {self._url} was replaced during each of {_FETCHES} "
+                        "downloads. Try again when fewer runs publish it."
                     )
                 self._replace_copy(fetched, facts)
 
     def _replace_copy(self, path: Path, facts: "ObjectFacts") -> None:
-        """Replace the copy; its description counts only once the file is in place."""
+        """Replace the copy. Its description becomes valid only when the file is in place."""
         path.chmod(_OWNER_READS)
         sync(path)
         copy = _Copy.of(path, facts)
@@ -310,21 +311,21 @@ class ObjectWarehouse:
 
 
 def endpoint() -> str:
-    """Return which store is meant, where that is not AWS: they may have buckets of one name."""
+    """Return the endpoint if it is not AWS: two stores may have buckets of the same name."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
 
 
 def cache_folder() -> Path:
-    """Return the user's folder for copies."""
+    """Return the user's cache folder."""
     from platformdirs import user_cache_path  # noqa: PLC0415 - as above
 
     return user_cache_path("aind-etl")
 
 
 def _read_facts(facts: "ObjectFacts") -> dict[str, str]:
-    """Return the metadata that the publisher attached; empty where another program wrote it."""
-    told = {name.replace("-", "_"): value for name, value in facts.metadata.items()}
-    return told if "inputs" in told else {}
+    """Return the metadata that a publication attached; empty for any other object."""
+    metadata = {name.replace("-", "_"): value for name, value in facts.metadata.items()}
+    return metadata if "inputs" in metadata else {}
 
 
 def _isoformat(seconds: float) -> str:

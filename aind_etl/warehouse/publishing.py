@@ -1,4 +1,4 @@
-"""Publishing a warehouse if its checks hold.
+"""Publishing a warehouse if its checks pass.
 
 A file that fails a check is discarded, and the published file is left in place. Checks in SQL are
 in ``sql/checks``.
@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING
 import duckdb
 import polars as pl
 
-from aind_etl.contract import ANALYSIS_TABLES, TABLES, Partitioning, Table, tables
+from aind_etl.contract import ANALYSIS_TABLES, TABLES, Table, tables
 from aind_etl.contract.ddl import quote_identifier
 from aind_etl.contract.schemas import arrow_schema
 from aind_etl.errors import DataError
 from aind_etl.lake import Lake
 from aind_etl.lake.parquet import read_metadata
 from aind_etl.settings import WarehouseLocation
-from aind_etl.warehouse.build import BuildReport, build_warehouse, run_checks
+from aind_etl.warehouse.build import BuildReport, build_warehouse
+from aind_etl.warehouse.checks import run_checks
 from aind_etl.warehouse.connection import connect, is_whole
+from aind_etl.warehouse.contents import LAKE_TABLES
 from aind_etl.warehouse.info import read_info
 from aind_etl.warehouse.location import locate_warehouse
 from aind_etl.warehouse.sql_files import Kind, read_sql_files
@@ -38,11 +40,8 @@ _SUMMARIES = {
     AGREEMENT_CHECK: "Every table has as many rows in the warehouse as in the lake.",
     COLLAPSE_CHECK: "No table has lost more than a set share of the rows last published.",
 }
-_LAKE_TABLES = tuple(
-    table for table in TABLES if table.partitioning is not Partitioning.WAREHOUSE_ONLY
-)
-# What may shrink to nothing for a good reason is left out: documents that are understood now are
-# no longer rejected, and a value that becomes a column leaves the attributes.
+# Tables that may shrink for a good reason are left out: a new version may accept documents that
+# were rejected, or give a value a column that was an attribute.
 _LASTING = tuple(
     table for table in (tables.DOCUMENTS, *ANALYSIS_TABLES) if table is not tables.ATTRIBUTES
 )
@@ -51,14 +50,14 @@ _EXAMPLES = 5
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Something that must hold of a warehouse.
+    """A condition that a warehouse must meet.
 
     Attributes
     ----------
     name
-        Its name.
+        Name of the check.
     summary
-        What must hold, as a sentence.
+        The condition, as a sentence.
     """
 
     name: str
@@ -67,18 +66,18 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a check went.
+    """Result of a check.
 
     Attributes
     ----------
     check
         The check.
     holds
-        Whether it holds.
+        Whether it passed.
     message
         What was found, as a sentence.
     details
-        Examples as a table in Markdown; empty where there are none.
+        Examples of offending rows as a table in Markdown, or empty.
     """
 
     check: Check
@@ -89,14 +88,14 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What publishing did.
+    """Result of a publication.
 
     Attributes
     ----------
     report
         What was built.
     outcomes
-        How the checks went, in the order of :func:`publish_checks`.
+        Results of the checks, in the order of :func:`publish_checks`.
     """
 
     report: BuildReport
@@ -104,12 +103,12 @@ class Publication:
 
 
 class ChecksFailedError(DataError):
-    """Checks that must hold failed, and the warehouse was not published.
+    """The warehouse was not published because checks failed.
 
     Attributes
     ----------
     outcomes
-        How every check went.
+        Results of all checks.
     """
 
     def __init__(self, message: str, outcomes: Sequence[Outcome]) -> None:
@@ -118,9 +117,9 @@ class ChecksFailedError(DataError):
 
 
 def publish_checks(sql_folder: Path | None = None) -> list[Check]:
-    """Return the checks that must hold for a warehouse to be published, ``sql/checks`` last.
+    """Return the checks that a warehouse must pass to be published, ``sql/checks`` last.
 
-    Those of ``sql/checks`` that warn speak of what writers wrote, and do not belong to these.
+    Checks of ``sql/checks`` that only warn are not among them.
 
     Raises
     ------
@@ -139,32 +138,31 @@ def publish_checks(sql_folder: Path | None = None) -> list[Check]:
 
 def publish_warehouse(
     lake: Lake,
-    place: WarehouseLocation,
+    location: WarehouseLocation,
     *,
     max_lost_share: float,
     sql_folder: Path | None = None,
     progress: Callable[[str], None] = lambda _step: None,
 ) -> Publication:
-    """Build the warehouse, check it, and publish it if every check holds.
+    """Build the warehouse, check it, and publish it if every check passes.
 
     Parameters
     ----------
-    lake, place, sql_folder, progress
+    lake, location, sql_folder, progress
         As for :func:`aind_etl.warehouse.build.build_warehouse`.
     max_lost_share
-        Largest share of a table's rows, from 0 to 1, that may be gone since it was last
-        published.
+        Largest share of a table's rows, from 0 to 1, that may be lost since the last publication.
 
     Returns
     -------
     Publication
-        What was built, and how the checks went; where nothing had changed, of the file that
-        stands there.
+        What was built and the results of the checks. If nothing has changed, they are those of the
+        published file.
 
     Raises
     ------
     ChecksFailedError
-        A check that must hold does not. The existing file is left in place.
+        A check failed. The existing file is left in place.
     ConfigurationError, DataError
         As for :func:`aind_etl.warehouse.build.build_warehouse`.
     """
@@ -173,17 +171,17 @@ def publish_warehouse(
     def validate(built: duckdb.DuckDBPyConnection) -> None:
         outcomes.append(_contract_outcome(built, lake))
         outcomes.append(_agreement_outcome(built, lake))
-        outcomes.append(_collapse_outcome(built, lake, place, max_lost_share))
+        outcomes.append(_collapse_outcome(built, lake, location, max_lost_share))
         outcomes.extend(_sql_outcomes(built, sql_folder))
         failed = [one for one in outcomes if not one.holds]
         if failed:
-            raise ChecksFailedError(_refusal(failed, place), outcomes)
+            raise ChecksFailedError(_refusal(failed, location), outcomes)
 
     report = build_warehouse(
-        lake, place, sql_folder=sql_folder, progress=progress, validate=validate
+        lake, location, sql_folder=sql_folder, progress=progress, validate=validate
     )
     if not report.published:
-        # It was published because every check held.
+        # It was published because every check passed.
         outcomes = [
             Outcome(check, holds=True, message="Nothing has changed since it was published.")
             for check in publish_checks(sql_folder)
@@ -191,20 +189,20 @@ def publish_warehouse(
     return Publication(report, tuple(outcomes))
 
 
-def _refusal(failed: Sequence[Outcome], place: WarehouseLocation) -> str:
+def _refusal(failed: Sequence[Outcome], location: WarehouseLocation) -> str:
     lines = [f"  {one.check.name}: {one.message} {one.check.summary}" for one in failed]
     stays = (
         "the existing one was left in place"
-        if locate_warehouse(place).exists()
-        else "there is none there yet"
+        if locate_warehouse(location).exists()
+        else "none exists yet"
     )
     return "\n".join(
         [
-            f"The warehouse {str(place)!r} was not published, {stays}, because checks failed:",
+            f"The warehouse {str(location)!r} was not published, {stays}, because checks failed:",
             *lines,
             (
-                "What offends is shown by the queries of sql/checks; 'aind-etl rebuild' makes the "
-                "tables again from the change log."
+                "Run the queries of sql/checks to see the offending rows. 'aind-etl rebuild' "
+                "derives the tables again from the change log."
             ),
         ]
     )
@@ -227,17 +225,17 @@ def _contract_outcome(built: duckdb.DuckDBPyConnection, lake: Lake) -> Outcome:
             (table.name, name, expected.get(name, "no such column"), actual.get(name, "missing"))
             for name in dict.fromkeys([*expected, *actual])
             if expected.get(name) != actual.get(name)
-            # The session table has columns of its own, whatever they are.
+            # The session table may have further columns.
             and (name in expected or table is not tables.SESSIONS)
         ]
-    differing += [row for table in _LAKE_TABLES for row in _differing_files(lake, table)]
+    differing += [row for table in LAKE_TABLES for row in _differing_files(lake, table)]
     columns = sum(len(table.columns) for table in TABLES)
     return Outcome(
         Check(CONTRACT_CHECK, _SUMMARIES[CONTRACT_CHECK]),
         not differing,
         f"{len(differing):,} columns differ."
         if differing
-        else f"All {columns:,} columns of {len(TABLES)} tables are as the contract has them.",
+        else f"All {columns:,} columns of {len(TABLES)} tables follow the contract.",
         markdown_table(("table or file", "column", "expected", "actual"), differing)
         if differing
         else "",
@@ -249,9 +247,9 @@ def _short_type(kind: str) -> str:
 
 
 def _differing_files(lake: Lake, table: Table) -> Iterator[tuple[str, str, str, str]]:
-    """Yield the columns of files that have another type than the contract's.
+    """Yield the columns of files whose type differs from the contract's.
 
-    A file may lack a column that the contract got after it was written, or hold one it had.
+    A file may lack columns that are newer than it, and hold columns that were removed since.
     """
     expected = arrow_schema(table)
     known: set[pa.Schema] = {expected}
@@ -261,16 +259,16 @@ def _differing_files(lake: Lake, table: Table) -> Iterator[tuple[str, str, str, 
             continue
         known.add(actual)
         for field in actual:
-            place = expected.get_field_index(field.name)
-            if place >= 0 and expected.field(place).type != field.type:
-                wanted = expected.field(place).type
+            location = expected.get_field_index(field.name)
+            if location >= 0 and expected.field(location).type != field.type:
+                wanted = expected.field(location).type
                 yield str(path), field.name, str(wanted), str(field.type)
 
 
 def _agreement_outcome(built: duckdb.DuckDBPyConnection, lake: Lake) -> Outcome:
     differing = []
     total = 0
-    for table in _LAKE_TABLES:
+    for table in LAKE_TABLES:
         expected = _lake_rows(lake) if table is tables.DOCUMENTS else lake.tables.count_rows(table)
         actual = _count(built, table)
         total += actual
@@ -281,7 +279,7 @@ def _agreement_outcome(built: duckdb.DuckDBPyConnection, lake: Lake) -> Outcome:
         not differing,
         f"{len(differing)} tables differ."
         if differing
-        else f"{total:,} rows of {len(_LAKE_TABLES)} tables are in both.",
+        else f"{total:,} rows of {len(LAKE_TABLES)} tables are in both.",
         markdown_table(("table", "rows in the lake", "rows in the warehouse"), differing)
         if differing
         else "",
@@ -303,15 +301,15 @@ def _lake_rows(lake: Lake) -> int:
 
 
 def _collapse_outcome(
-    built: duckdb.DuckDBPyConnection, lake: Lake, place: WarehouseLocation, max_lost_share: float
+    built: duckdb.DuckDBPyConnection, lake: Lake, location: WarehouseLocation, max_lost_share: float
 ) -> Outcome:
     check = Check(COLLAPSE_CHECK, _SUMMARIES[COLLAPSE_CHECK])
-    target = locate_warehouse(place)
-    is_ours = read_info(place).get("lake") == str(lake)
+    target = locate_warehouse(location)
+    is_ours = read_info(location).get("lake") == str(lake)
     if not is_ours or not is_whole(target.file()):
-        return Outcome(check, holds=True, message="There is none of this lake to compare with.")
+        return Outcome(check, holds=True, message="No warehouse of this lake was published before.")
     lost = []
-    with connect(place) as current:
+    with connect(location) as current:
         for table in _LASTING:
             before, now = _count(current, table), _count(built, table)
             if before - now > max_lost_share * before:
@@ -322,8 +320,8 @@ def _collapse_outcome(
     return Outcome(
         check,
         holds=False,
-        message=f"Fallen by more than the share of {max_lost_share:g}: {names}. If they are meant "
-        "to be gone, run once with --max-deleted-share 1.",
+        message=f"More than a share of {max_lost_share:g} was lost: {names}. If these rows were "
+        "deleted on purpose, run once with --max-deleted-share 1.",
         details=markdown_table(("table", "rows published", "rows now"), lost),
     )
 
@@ -332,7 +330,7 @@ def _count(connection: duckdb.DuckDBPyConnection, table: Table) -> int:
     try:
         rows = connection.execute(f"SELECT count(*) FROM {quote_identifier(table.name)}").fetchall()
     except duckdb.CatalogException:
-        return 0  # WarehouseFile before there was such a table.
+        return 0  # The published file is older than this table.
     return int(rows[0][0])
 
 

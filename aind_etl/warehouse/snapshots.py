@@ -1,7 +1,7 @@
-"""Snapshots: copies of a published warehouse that are kept, under names, for papers and reports.
+"""Snapshots: named copies of a published warehouse, kept for papers and reports.
 
-They lie in the folder ``snapshots`` beside the warehouse. Nothing overwrites or removes them but
-their owner.
+They are in the folder ``snapshots`` beside the warehouse. The software never overwrites or removes
+one.
 """
 
 import os
@@ -29,13 +29,13 @@ _FOLDER = "snapshots"
 _SUFFIX = ".duckdb"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _READ_ONLY = 0o444
-# Metadata of an object have hyphens.
+# Keys of object metadata use hyphens.
 _TAKEN_AT = "snapshot-at"
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A warehouse that was kept.
+    """A named copy of a warehouse.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Snapshot:
     size_bytes
         Size of the file.
     facts
-        What the warehouse says about itself: ``built_at``, ``built_by``, ``lake`` and more.
+        Its ``warehouse_info``: ``built_at``, ``built_by``, ``lake`` and more.
     """
 
     name: str
@@ -59,14 +59,14 @@ class Snapshot:
 
 
 def take_snapshot(warehouse: WarehouseLocation, name: str) -> Snapshot:
-    """Keep the warehouse as it is published now.
+    """Copy the published warehouse under a name.
 
     Raises
     ------
     ConfigurationError
-        There is no warehouse, the name cannot be one, or there is a snapshot of that name.
+        There is no warehouse, the name is not valid, or a snapshot has that name.
     DataError
-        The store of the warehouse cannot be asked.
+        The store of the warehouse does not answer.
     """
     if not _NAME.fullmatch(name):
         raise ConfigurationError(
@@ -81,8 +81,8 @@ def take_snapshot(warehouse: WarehouseLocation, name: str) -> Snapshot:
         is_new = _keep_object(published, location)
     if not is_new:
         raise ConfigurationError(
-            f"There is a snapshot {name!r} already, at {str(location)!r}. Snapshots are never "
-            "overwritten; give another name."
+            f"The snapshot {name!r} already exists, at {str(location)!r}. Snapshots are never "
+            "overwritten; choose another name."
         )
     return next(one for one in list_snapshots(warehouse) if one.name == name)
 
@@ -93,21 +93,21 @@ def list_snapshots(warehouse: WarehouseLocation) -> list[Snapshot]:
     Raises
     ------
     DataError
-        The store of the warehouse cannot be asked.
+        The store of the warehouse does not answer.
     """
     found = _files(warehouse) if isinstance(warehouse, Path) else _objects(warehouse)
     return sorted(found, key=lambda one: (one.taken_at, one.name))
 
 
 def find_snapshot(warehouse: WarehouseLocation, name: str) -> WarehouseLocation:
-    """Return where a snapshot lies.
+    """Return the location of a snapshot.
 
     Raises
     ------
     ConfigurationError
-        There is none of that name.
+        No snapshot has that name.
     DataError
-        The store of the warehouse cannot be asked.
+        The store of the warehouse does not answer.
     """
     known = {one.name: one.location for one in list_snapshots(warehouse)}
     if name not in known:
@@ -128,12 +128,12 @@ def _keep_file(published: Path, location: Path) -> bool:
     location.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=location.parent, prefix=".taking-") as folder:
         copy = Path(folder) / location.name
-        # Opened once: the published file may be replaced while it is copied.
+        # The published file may be replaced during the copy, which reads the file it opened.
         shutil.copyfile(published, copy)
         copy.chmod(_READ_ONLY)
         sync(copy)
         try:
-            # Unlike a rename, it fails where there is one.
+            # Unlike a rename, a link fails if the name exists.
             os.link(copy, location)
         except FileExistsError:
             return False
@@ -143,7 +143,7 @@ def _keep_file(published: Path, location: Path) -> bool:
 
 def _keep_object(published: Path, location: str) -> bool:
     store, name = _store(location)
-    # A copy of its own: the reader's copy may be replaced while it is sent.
+    # The local copy of the warehouse may be replaced during the upload.
     with TemporaryDirectory(prefix="aind-etl-") as folder:
         copy = Path(folder) / name
         shutil.copyfile(published, copy)
@@ -156,25 +156,25 @@ def _files(warehouse: Path) -> Iterator[Snapshot]:
     for path in (warehouse.parent / _FOLDER).glob(f"*{_SUFFIX}"):
         facts = path.stat()
         taken_at = datetime.fromtimestamp(facts.st_mtime, UTC)
-        told = read_info_of_file(path)
-        yield Snapshot(path.name.removesuffix(_SUFFIX), path, taken_at, facts.st_size, told)
+        info = read_info_of_file(path)
+        yield Snapshot(path.name.removesuffix(_SUFFIX), path, taken_at, facts.st_size, info)
 
 
 def _objects(warehouse: str) -> Iterator[Snapshot]:
     store, _ = _store(f"{warehouse.rpartition('/')[0]}/{_FOLDER}/")
     for name in store.files("", _SUFFIX):
         facts = store.facts(name)
-        # Whatever has no time was put there by somebody else.
+        # An object without this time was uploaded by something else.
         if facts is None or "/" in name or _TAKEN_AT not in facts.metadata:
             continue
         taken_at = datetime.fromisoformat(facts.metadata[_TAKEN_AT])
-        told = {key.replace("-", "_"): value for key, value in facts.metadata.items()}
+        info = {key.replace("-", "_"): value for key, value in facts.metadata.items()}
         location = f"{store.root}/{name}"
-        yield Snapshot(name.removesuffix(_SUFFIX), location, taken_at, facts.size, told)
+        yield Snapshot(name.removesuffix(_SUFFIX), location, taken_at, facts.size, info)
 
 
 def _store(location: str) -> "tuple[ObjectStorage, str]":
-    """Return the store that holds a snapshot, and the snapshot's name there."""
+    """Return the store of a snapshot, and the snapshot's name in it."""
     root, _, name = location.rpartition("/")
     with needs_pipeline(f"The snapshot {location}"):
         from aind_etl.lake.storage.object_store import ObjectStorage  # noqa: PLC0415 - as above

@@ -1,12 +1,12 @@
-"""The files of ``sql/``: their contents, and the order in which they depend on each other.
+"""The files of ``sql/``: their contents and dependencies.
 
-A file of views or marts holds one SELECT and is named after it. Questions are SELECTs that show how
-to ask. Its opening comment says what a row
-is, and further lines, ``--   name: meaning``, describe columns. Macros are whole statements; checks
-are SELECTs that return offending rows.
+The file of a view or mart is named after it and holds one SELECT. Its opening comment says what a
+row is; the comment's lines ``--   name: meaning`` describe columns. A macro is a whole statement. A
+check is a SELECT of offending rows, and a question a SELECT that shows how to use the tables.
 """
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -30,7 +30,7 @@ _COLUMN = re.compile(r"--   (\w+): (\S.*)")
 
 
 class Kind(StrEnum):
-    """What a file of ``sql/`` makes; the value is its folder."""
+    """The kinds of files in ``sql/``; the value is the folder."""
 
     MACRO = "macros"
     VIEW = "views"
@@ -46,15 +46,15 @@ class SqlFile:
     Attributes
     ----------
     kind, name
-        What it makes, and its name.
+        Its kind, and the name of what it defines.
     comment
         What a row is, or what must hold.
     statement
         The SQL without the opening comment and a closing semicolon.
     columns
-        What columns mean, by name: those that the opening comment explains.
+        Descriptions of columns, by name.
     origin
-        Where it comes from, for people; its file where nothing is given.
+        The source of the SQL for messages; by default the file.
     """
 
     kind: Kind
@@ -75,24 +75,24 @@ class SqlFile:
 
     @property
     def is_warning(self) -> bool:
-        """Whether a check concerns the documents rather than the tables derived from them."""
+        """Whether a failure of this check is a warning: the cause is in the documents."""
         return _WARNING in self.comment
 
 
 def read_sql_files(kind: Kind, folder: Path | None = None) -> list[SqlFile]:
-    """Return the files of a kind, sorted by name; of checks, those of the contract's keys too.
+    """Return the files of a kind, sorted by name; checks include those derived from keys.
 
     Parameters
     ----------
     kind
-        Which files.
+        The kind of file.
     folder
-        The folder ``sql``; the one that travels with the package where none is given.
+        The folder ``sql``; by default the one installed with the package.
 
     Raises
     ------
     ConfigurationError
-        A file does not open with a comment, or its name is no SQL name.
+        A file does not begin with a comment, or its name is not an SQL name.
     """
     files = [_read(kind, path) for path in ((folder or bundled("sql")) / kind).glob("*.sql")]
     if kind is Kind.CHECK:
@@ -101,11 +101,11 @@ def read_sql_files(kind: Kind, folder: Path | None = None) -> list[SqlFile]:
 
 
 def _key_checks() -> Iterator[SqlFile]:
-    """Yield the checks that follow from the keys of the contract."""
+    """Yield the checks derived from the contract's keys."""
     parent = tables.ANALYSES
     for table in TABLES:
         key = ", ".join(table.key)
-        # Rows whose key is not known are not the same row.
+        # Two rows without a key are not duplicates.
         known = [
             f"{column.name} IS NOT NULL"
             for column in table.columns
@@ -133,13 +133,15 @@ def _key_checks() -> Iterator[SqlFile]:
             )
 
 
-def in_order(files: Sequence[SqlFile]) -> list[SqlFile]:
-    """Return files so that each comes after those whose tables it reads.
+def dependencies(files: Sequence[SqlFile]) -> dict[str, set[str]]:
+    """Return, for each view or mart, the names of the views, marts and tables that it reads.
+
+    Each comes after those it reads.
 
     Raises
     ------
     ConfigurationError
-        Files build on each other in a circle, or have the same name.
+        Files depend on each other in a cycle, or have the same name.
     """
     by_name: dict[str, SqlFile] = {}
     for file in files:
@@ -149,34 +151,47 @@ def in_order(files: Sequence[SqlFile]) -> list[SqlFile]:
                 f"sql/{other.kind}/{file.name}.sql and sql/{file.kind}/{file.name}.sql make tables "
                 "of the same name; rename one."
             )
-    graph = {file.name: tables_read(file.statement, by_name.keys()) - {file.name} for file in files}
+    names = by_name.keys() | {table.name for table in TABLES}
+    graph = {file.name: tables_read(file.statement, names) - {file.name} for file in files}
     try:
-        return [by_name[name] for name in TopologicalSorter(graph).static_order()]
+        order = [*TopologicalSorter(graph).static_order()]
     except CycleError as error:
         circle = " → ".join(error.args[1])
         raise ConfigurationError(
-            f"Files of sql/ build on each other in a circle: {circle}."
+            f"Files of sql/ depend on each other in a cycle: {circle}. Break it."
         ) from None
+    return {name: graph[name] for name in order if name in graph}
 
 
 def tables_read(query: str, names: AbstractSet[str]) -> set[str]:
     """Return which of ``names`` a query reads as tables.
 
-    DuckDB's own parser says so for every SELECT. What it does not take apart without running
-    it, a PIVOT over the values found or a malformed query, is searched for the names as words.
+    DuckDB's parser finds the tables of a SELECT. A query that it cannot parse without running it,
+    such as a dynamic PIVOT, is searched for the names as words.
     """
     return set(_tables_or_words(query)).intersection(names)
 
 
 @cache
 def _tables_or_words(query: str) -> frozenset[str]:
-    with duckdb.connect(":memory:") as connection:
+    with _parser().cursor() as connection:
         row = connection.execute("SELECT json_serialize_sql(?)", [query]).fetchone()
     parsed = json.loads(row[0]) if row else {"error": True}
     if parsed.get("error"):
         code = re.sub(r"--.*|'[^']*'", " ", query)
         return frozenset(re.findall(r"\w+", code))
     return frozenset(_table_names(parsed))
+
+
+@cache
+def _parser() -> duckdb.DuckDBPyConnection:
+    """Return a database to parse with: creating one takes ten times as long as parsing a file."""
+    return duckdb.connect(":memory:")
+
+
+if hasattr(os, "register_at_fork"):
+    # The threads of a database do not survive a fork.
+    os.register_at_fork(before=_parser.cache_clear)
 
 
 def _read(kind: Kind, path: Path) -> SqlFile:
@@ -186,7 +201,7 @@ def _read(kind: Kind, path: Path) -> SqlFile:
     statement = "\n".join(lines[len(opening) :]).strip().rstrip(";")
     if not comment or not statement:
         raise ConfigurationError(
-            f"{path} must open with a comment that says what a row is, followed by SQL."
+            f"{path} must begin with a comment that says what a row is, followed by SQL."
         )
     if not path.stem.isidentifier():
         raise ConfigurationError(
@@ -196,7 +211,7 @@ def _read(kind: Kind, path: Path) -> SqlFile:
 
 
 def _parse_file(opening: Sequence[str]) -> tuple[str, dict[str, str]]:
-    """Return what an opening comment says of rows, and of columns."""
+    """Return the description of rows, and those of columns, from an opening comment."""
     rows: list[str] = []
     columns: dict[str, list[str]] = {}
     part = rows

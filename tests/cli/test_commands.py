@@ -488,7 +488,7 @@ def test_a_snapshot_is_kept_and_listed_and_read(copy):
     output, _ = copy.run(
         "sql", "SELECT count(*) FROM analyses", "--warehouse", "lake/snapshots/paper.duckdb"
     )
-    assert "There is a snapshot 'paper' already" in copy.fails(WRONG_USE, "snapshot", "paper")
+    assert "The snapshot 'paper' already exists" in copy.fails(WRONG_USE, "snapshot", "paper")
 
 
 @pytest.mark.slow

@@ -432,9 +432,9 @@ def test_a_warehouse_is_built_from_it_and_agrees(
             ).fetchall()
         )
     assert report.rows == {name: expected[name] for name in report.rows}
-    errors = [one for one in verify_warehouse(lake, report.place) if not one.is_warning]
+    errors = [one for one in verify_warehouse(lake, report.location) if not one.is_warning]
     assert errors == []
-    assert not build_warehouse(lake, report.place).published
+    assert not build_warehouse(lake, report.location).published
 
 
 def test_a_second_load_writes_nothing(sample_dump: Path, lake_url: str) -> None:

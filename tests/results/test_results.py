@@ -46,7 +46,8 @@ from aind_etl.results import store as results_store
 from aind_etl.results.folders import FileRequest
 from aind_etl.results.store import ResultStore
 from aind_etl.settings import load_settings
-from aind_etl.warehouse.build import build_warehouse, run_checks
+from aind_etl.warehouse.build import build_warehouse
+from aind_etl.warehouse.checks import run_checks
 from aind_etl.warehouse.connection import connect
 from aind_etl.warehouse.sql_files import Kind, read_sql_files
 

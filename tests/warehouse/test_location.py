@@ -267,7 +267,7 @@ def test_without_the_store_the_copy_is_read_and_a_warning_names_its_age(url, pub
         assert version_read(url) == "first"
     (said,) = {record.message for record in caplog.records}
     assert f"The store of the warehouse {url} cannot find 'warehouse.duckdb'" in said
-    assert "Meanwhile the copy of it is read that was built" in said
+    assert "Reading the local copy, built" in said
     assert said.endswith("d ago.")
     assert len(caplog.records) == 1, "the store is not asked again at once"
 

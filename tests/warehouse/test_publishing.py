@@ -124,7 +124,7 @@ def test_a_document_is_published_only_with_its_analyses(published):
 def test_a_first_warehouse_that_fails_a_check_is_not_published(published, tmp_path):
     lake, _ = published
     repeat_a_row(lake)
-    with pytest.raises(ChecksFailedError, match="there is none there yet"):
+    with pytest.raises(ChecksFailedError, match="none exists yet"):
         publish_warehouse(lake, tmp_path / "new.duckdb", max_lost_share=0.2)
     assert not (tmp_path / "new.duckdb").exists()
 

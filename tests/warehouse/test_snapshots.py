@@ -58,7 +58,7 @@ def test_a_snapshot_is_never_overwritten(lake, warehouse, dump):
     take_snapshot(warehouse, "paper")
     before = analyses(warehouse, "paper")
     publish_fewer(lake, warehouse, dump)
-    with pytest.raises(ConfigurationError, match="There is a snapshot 'paper' already"):
+    with pytest.raises(ConfigurationError, match="The snapshot 'paper' already exists"):
         take_snapshot(warehouse, "paper")
     assert analyses(warehouse, "paper") == before
     take_snapshot(warehouse, "revised")

@@ -6,7 +6,7 @@ import pytest
 
 from aind_etl.bundle import bundled
 from aind_etl.errors import ConfigurationError
-from aind_etl.warehouse.sql_files import Kind, SqlFile, in_order, read_sql_files, tables_read
+from aind_etl.warehouse.sql_files import Kind, SqlFile, dependencies, read_sql_files, tables_read
 
 LAKE = {"analyses", "fit_parameters", "documents"}
 
@@ -68,9 +68,9 @@ def test_a_check_is_a_warning_if_its_comment_says_so():
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("without_comment", "SELECT 1", "must open with a comment that says what a row is"),
+        ("without_comment", "SELECT 1", "must begin with a comment that says what a row is"),
         ("only_comment", "-- One row per thing.\n", "followed by SQL"),
-        ("empty", "", "must open with a comment"),
+        ("empty", "", "must begin with a comment"),
         ("two words", "-- One row per thing.\nSELECT 1", "use letters, digits and _"),
         ("1st", "-- One row per thing.\nSELECT 1", "use letters, digits and _"),
     ],
@@ -113,30 +113,31 @@ def test_the_tables_a_query_reads_are_found(query, expected):
 # --- the order ------------------------------------------------------------------------------
 
 
-def test_each_file_comes_after_those_it_reads():
+def test_each_file_depends_on_those_it_reads_and_on_tables_of_the_contract():
     files = [
         view("a", "SELECT * FROM b JOIN c USING (x)"),
         view("b", "SELECT * FROM c"),
         view("c", "SELECT * FROM analyses"),
         view("d", "SELECT 1"),
     ]
-    names = [file.name for file in in_order(files)]
-    assert sorted(names) == ["a", "b", "c", "d"]
+    found = dependencies(files)
+    assert found == {"a": {"b", "c"}, "b": {"c"}, "c": {"analyses"}, "d": set()}
+    names = list(found)
     assert names.index("c") < names.index("b") < names.index("a")
 
 
-def test_files_that_read_each_other_in_a_circle_are_named():
+def test_files_that_depend_on_each_other_in_a_cycle_are_named():
     files = [
         view("hen", "SELECT * FROM egg"),
         view("egg", "SELECT * FROM hen"),
         view("farmer", "SELECT 1"),
     ]
-    with pytest.raises(ConfigurationError, match="in a circle") as caught:
-        in_order(files)
+    with pytest.raises(ConfigurationError, match="in a cycle") as caught:
+        dependencies(files)
     assert "hen → egg" in str(caught.value) or "egg → hen" in str(caught.value)
     assert "farmer" not in str(caught.value)
 
 
 def test_a_file_may_have_the_name_of_a_table_within_it():
-    (only,) = in_order([view("counts", "WITH counts AS (SELECT 1) SELECT * FROM counts")])
-    assert only.name == "counts"
+    file = view("counts", "WITH counts AS (SELECT 1) SELECT * FROM counts")
+    assert dependencies([file]) == {"counts": set()}

@@ -15,7 +15,8 @@ from aind_etl.contract import TABLES, Partitioning
 from aind_etl.contract.ddl import describe
 from aind_etl.errors import ConfigurationError, DataError
 from aind_etl.lake import Lake
-from aind_etl.warehouse.build import build_warehouse, run_checks
+from aind_etl.warehouse.build import build_warehouse
+from aind_etl.warehouse.checks import run_checks
 from aind_etl.warehouse.connection import connect
 from aind_etl.warehouse.info import read_info
 from aind_etl.warehouse.sql_files import Kind, read_sql_files
@@ -298,8 +299,8 @@ def test_a_mart_added_as_a_file_is_in_the_next_warehouse(lake, path, sql_folder)
         ("marts", "-- One row per mistake.\nSELECT * FROM no_such_table", "no_such_table"),
         ("views", "-- One row per mistake.\nSELEC 1", "syntax error"),
         ("macros", "-- A mistake.\nCREATE MACRO nothing AS", "syntax error"),
-        ("marts", "-- One row per mistake.\nSELECT * FROM reads_mistaken", "in a circle"),
-        ("views", "SELECT 1", "must open with a comment"),
+        ("marts", "-- One row per mistake.\nSELECT * FROM reads_mistaken", "in a cycle"),
+        ("views", "SELECT 1", "must begin with a comment"),
     ],
 )
 def test_a_file_that_cannot_be_run_is_named_and_leaves_the_old_warehouse(
@@ -310,7 +311,7 @@ def test_a_file_that_cannot_be_run_is_named_and_leaves_the_old_warehouse(
     shutil.copy(small.warehouse, path)
     before = inode(path), path.read_bytes()
     (sql_folder / folder / "mistaken.sql").write_text(text)
-    if "circle" in words:
+    if "cycle" in words:
         (sql_folder / "views" / "reads_mistaken.sql").write_text(
             "-- One row per thing.\nSELECT * FROM mistaken"
         )

@@ -29,7 +29,7 @@ from aind_etl.warehouse.publishing import (
     publish_checks,
     publish_warehouse,
 )
-from aind_etl.warehouse.sql_files import Kind, SqlFile, in_order, read_sql_files, tables_read
+from aind_etl.warehouse.sql_files import Kind, SqlFile, dependencies, read_sql_files, tables_read
 
 WAREHOUSE = dg.AssetKey("warehouse")
 PUBLISHER_POOL = "publisher"
@@ -55,7 +55,8 @@ def warehouse_asset() -> dg.AssetsDefinition:
     ConfigurationError
         A file of ``sql/`` does not begin with a comment.
     """
-    made = in_order([*read_sql_files(Kind.VIEW), *read_sql_files(Kind.MART)])
+    files = {file.name: file for kind in (Kind.VIEW, Kind.MART) for file in read_sql_files(kind)}
+    made = [files[name] for name in dependencies([*files.values()])]
     names = {table.name for table in TABLES} | {file.name for file in made}
 
     @dg.multi_asset(
@@ -113,7 +114,9 @@ def warehouse_asset() -> dg.AssetsDefinition:
             yield from map(_check_result, error.outcomes)
             raise
         report = publication.report
-        context.log.info("%s: %s", "published" if report.published else "unchanged", report.place)
+        context.log.info(
+            "%s: %s", "published" if report.published else "unchanged", report.location
+        )
         yield from map(_check_result, publication.outcomes)
         yield _materialization(report, watch)
         if report.published:
@@ -134,7 +137,7 @@ def _materialization(report: BuildReport, watch: Timer) -> dg.MaterializeResult[
     return dg.MaterializeResult(
         asset_key=WAREHOUSE,
         metadata={
-            "dagster/uri": uri(report.place),
+            "dagster/uri": uri(report.location),
             _PUBLISHED: report.published,
             "bytes": report.size_bytes,
             "seconds": watch.seconds,
@@ -151,7 +154,7 @@ def _materialization(report: BuildReport, watch: Timer) -> dg.MaterializeResult[
 def _views_and_marts(
     report: BuildReport, made: Sequence[SqlFile]
 ) -> Iterator[dg.MaterializeResult[Any]]:
-    with connect(report.place) as connection:
+    with connect(report.location) as connection:
         for file in made:
             metadata: dict[str, Any] = {
                 "dagster/column_schema": view_column_schema(connection, file.name),

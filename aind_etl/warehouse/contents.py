@@ -1,0 +1,270 @@
+"""The contents of a warehouse: the lake's tables, `collections`, and what ``sql/`` defines.
+
+Tables, views and marts that do not depend on each other are made at the same time.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from aind_etl.contract import TABLES, Partitioning, Table, tables
+from aind_etl.contract.ddl import comments, create_table, quote_identifier, quote_text
+from aind_etl.contract.id_ranges import Split
+from aind_etl.errors import ConfigurationError, DataError
+from aind_etl.text import first_line
+from aind_etl.warehouse.connection import MADE_AGAIN, REMEDY
+from aind_etl.warehouse.parallel import run_parallel
+from aind_etl.warehouse.sql_files import Kind, SqlFile, dependencies, tables_read
+
+if TYPE_CHECKING:
+    # Readers of a warehouse need not load the lake's libraries.
+    from aind_etl.lake import Lake
+    from aind_etl.lake.storage.local import Location
+
+_Step = Callable[[duckdb.DuckDBPyConnection], None]
+
+LAKE_TABLES = tuple(
+    table for table in TABLES if table.partitioning is not Partitioning.WAREHOUSE_ONLY
+)
+"""The tables that are parquet files in the lake."""
+
+COLLECTIONS_QUERY = """
+WITH last_versions AS (
+    SELECT source_collection, arg_max(operation, batch_id) AS operation
+    FROM documents
+    GROUP BY source_collection, record_id
+),
+documents_counted AS (
+    SELECT
+        source_collection,
+        count(*) FILTER (operation = 'upsert') AS live,
+        count(*) FILTER (operation = 'delete') AS deleted
+    FROM last_versions
+    GROUP BY source_collection
+),
+rejected_counted AS (
+    SELECT source_collection, count(*) AS rejected
+    FROM rejected_documents
+    GROUP BY source_collection
+),
+analyses_counted AS (
+    SELECT
+        source_collection,
+        count(*) FILTER (process_index = 0 AND pipeline_format = 'prototype') AS prototype,
+        count(*) FILTER (process_index = 0 AND pipeline_format = 'framework') AS framework,
+        count(*) FILTER (outcome = 'success') AS success,
+        count(*) FILTER (outcome = 'skipped') AS skipped,
+        count(*) FILTER (outcome = 'failed') AS failed,
+        count(*) FILTER (outcome = 'unknown') AS unknown,
+        max(finished_at) AS newest
+    FROM analyses
+    GROUP BY source_collection
+)
+SELECT
+    source_collection,
+    states.source,
+    coalesce(live, 0),
+    coalesce(rejected, 0),
+    coalesce(deleted, 0),
+    coalesce(prototype, 0),
+    coalesce(framework, 0),
+    coalesce(success, 0),
+    coalesce(skipped, 0),
+    coalesce(failed, 0),
+    coalesce(unknown, 0),
+    newest,
+    states.last_new_pass_at,
+    states.last_full_pass_at
+FROM states
+LEFT JOIN documents_counted USING (source_collection)
+LEFT JOIN rejected_counted USING (source_collection)
+LEFT JOIN analyses_counted USING (source_collection)
+ORDER BY source_collection
+"""
+"""Rows of `collections`, from the state files and the other tables."""
+
+
+def fill(
+    connection: duckdb.DuckDBPyConnection,
+    lake: "Lake",
+    sql: Mapping[Kind, Sequence[SqlFile]],
+    progress: Callable[[str], None],
+) -> None:
+    """Make every table, view and mart in an empty database.
+
+    Parameters
+    ----------
+    connection
+        A connection whose current database is the new file.
+    lake
+        The lake that holds the tables.
+    sql
+        The files of ``sql/``.
+    progress
+        Called with the name of each table, view and mart as work on it begins.
+
+    Raises
+    ------
+    ConfigurationError
+        A file of ``sql/`` cannot be run.
+    DataError
+        A file of the lake is damaged.
+    """
+    # Together: a transaction each would be a write to the disk each.
+    connection.begin()
+    for table in written_tables(lake):
+        for statement in (create_table(table), *comments(table)):
+            connection.execute(statement)
+    for macro in sql[Kind.MACRO]:
+        _run_file(macro, connection)
+    connection.commit()
+    known = {
+        (name, kind): comment
+        for table in (tables.SESSIONS, tables.ANALYSES)
+        for name, kind, comment in _columns(connection, table.name)
+        if comment
+    }
+    steps: dict[str, _Step] = {
+        table.name: partial(_load, table, lake.tables.files(table), _unflattened(lake, table))
+        for table in written_tables(lake)
+        if table in LAKE_TABLES
+    }
+    steps[tables.COLLECTIONS.name] = partial(_load_collections, _states(lake))
+    files = [*sql[Kind.VIEW], *sql[Kind.MART]]
+    steps |= {file.name: partial(_run_file, file, known=known) for file in files}
+    reads = dependencies(files)
+    reads[tables.COLLECTIONS.name] = tables_read(COLLECTIONS_QUERY, steps.keys())
+    run_parallel(connection, steps, reads, progress)
+
+
+def written_tables(lake: "Lake") -> list[Table]:
+    """Return every table, with the columns that its files have beyond the contract's."""
+    return [lake.tables.as_written(table) for table in TABLES]
+
+
+def unflattened_batches(lake: "Lake") -> list[tuple[str, Split, int]]:
+    """Return the collections and splits with batches that are not flattened yet.
+
+    Their documents enter the warehouse together with their analyses, never before.
+
+    Returns
+    -------
+    list of (str, Split, int)
+        Collection, split of its ids, and the last flattened batch.
+    """
+    flattened = [
+        (name, shard, shard.state(name).flattened_through)
+        for name in lake.collections()
+        for shard in lake.shards(name)
+    ]
+    return [
+        (name, shard.shard.ids, batch)
+        for name, shard, batch in flattened
+        if batch < shard.change_log(name).last_batch()
+    ]
+
+
+def _load(
+    table: Table,
+    files: Sequence["Location"],
+    left_out: str,
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    if not files:
+        return
+    columns = ", ".join(quote_identifier(name) for name in table.column_names)
+    listed = ", ".join(quote_text(str(path)) for path in files)
+    try:
+        connection.execute(
+            f"INSERT INTO {quote_identifier(table.name)} ({columns}) SELECT {columns} "
+            f"FROM read_parquet([{listed}], hive_partitioning = false, union_by_name = true) "
+            f"WHERE NOT ({left_out})"
+        )
+    except duckdb.Error as error:
+        raise DataError(
+            f"The table {table.name!r} of the lake cannot be read ({first_line(error)}). "
+            f"{REMEDY.get(table, MADE_AGAIN)}"
+        ) from None
+
+
+def _unflattened(lake: "Lake", table: Table) -> str:
+    """Return the SQL condition for documents that are not flattened yet."""
+    waiting = unflattened_batches(lake) if table is tables.DOCUMENTS else []
+    return " OR ".join(_is_unflattened(*one) for one in waiting) or "false"
+
+
+def _is_unflattened(collection: str, split: Split, through: int) -> str:
+    condition = (
+        f"source_collection = {quote_text(collection)} AND batch_id > {through} "
+        f"AND record_id >= {quote_text(split.lower)}"
+    )
+    upper = "" if split.upper is None else f" AND record_id < {quote_text(split.upper)}"
+    return f"({condition}{upper})"
+
+
+def _states(lake: "Lake") -> list[tuple[object, ...]]:
+    """Return the rows of the temporary table ``states``, from the state files."""
+    states = [lake.state(name) for name in lake.collections()]
+    return [
+        (state.collection, state.source, state.last_new_pass_at, state.last_full_pass_at)
+        for state in states
+    ]
+
+
+def _load_collections(
+    states: Sequence[tuple[object, ...]], connection: duckdb.DuckDBPyConnection
+) -> None:
+    connection.execute(
+        "CREATE TEMP TABLE states (source_collection VARCHAR, source VARCHAR, "
+        "last_new_pass_at TIMESTAMPTZ, last_full_pass_at TIMESTAMPTZ)"
+    )
+    if states:
+        connection.executemany("INSERT INTO states VALUES (?, ?, ?, ?)", states)
+    names = ", ".join(tables.COLLECTIONS.column_names)
+    connection.execute(f"INSERT INTO collections ({names}) {COLLECTIONS_QUERY}")
+
+
+def _run_file(
+    file: SqlFile,
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    known: Mapping[tuple[str, str], str] | None = None,
+) -> None:
+    """Create the macro, view or mart of a file, with its comments.
+
+    A column that the file does not describe gets the comment of the column of `analyses` or
+    `sessions` with the same name and type (``known``).
+    """
+    name, comment = quote_identifier(file.name), quote_text(file.comment)
+    try:
+        if file.kind is Kind.MACRO:
+            connection.execute(file.statement)
+            return
+        kind = "VIEW" if file.kind is Kind.VIEW else "TABLE"
+        connection.begin()
+        connection.execute(f"CREATE {kind} {name} AS {file.statement}")
+        connection.execute(f"COMMENT ON {kind} {name} IS {comment}")
+        for column, data_type, _ in _columns(connection, file.name):
+            meaning = file.columns.get(column) or (known or {}).get((column, data_type))
+            if meaning:
+                path = f"{name}.{quote_identifier(column)}"
+                connection.execute(f"COMMENT ON COLUMN {path} IS {quote_text(meaning)}")
+        connection.commit()
+    except duckdb.Error as error:
+        raise ConfigurationError(
+            f"sql/{file.kind}/{file.name}.sql cannot be run: {error}. The existing "
+            "warehouse was left in place."
+        ) from None
+
+
+def _columns(
+    connection: duckdb.DuckDBPyConnection, table: str
+) -> list[tuple[str, str, str | None]]:
+    """Return name, type and comment of each column of a table or view."""
+    return connection.execute(
+        "SELECT column_name, data_type, comment FROM duckdb_columns() WHERE table_name = ? "
+        "ORDER BY column_index",
+        [table],
+    ).fetchall()

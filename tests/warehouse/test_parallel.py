@@ -1,0 +1,61 @@
+"""Statements that run two at a time."""
+
+import time
+from threading import Barrier
+
+import duckdb
+import pytest
+
+from aind_etl.warehouse.parallel import run_parallel
+
+
+@pytest.fixture
+def connection(tmp_path):
+    with duckdb.connect(":memory:") as connection:
+        connection.execute(f"ATTACH '{tmp_path / 'other.duckdb'}' AS other")
+        connection.execute("USE other")
+        yield connection
+
+
+def test_steps_run_at_the_same_time_on_the_current_database(connection):
+    both_run = Barrier(2, timeout=30)
+
+    def make(table):
+        def step(cursor):
+            both_run.wait()
+            cursor.execute(f"CREATE TABLE {table} AS SELECT 1 AS n")
+            return table
+
+        return step
+
+    assert run_parallel(connection, {"a": make("a"), "b": make("b")}) == {"a": "a", "b": "b"}
+    assert connection.sql("SELECT a.n + b.n FROM other.a, other.b").fetchall() == [(2,)]
+
+
+def test_a_step_begins_when_all_that_it_reads_have_ended(connection):
+    ended = []
+
+    def step(name, seconds):
+        def run(_cursor):
+            time.sleep(seconds)
+            ended.append(name)
+            return tuple(ended)
+
+        return run
+
+    steps = {"last": step("last", 0), "slow": step("slow", 0.1), "quick": step("quick", 0)}
+    begun = []
+    results = run_parallel(connection, steps, {"last": {"slow", "quick"}}, begun.append)
+    assert begun[-1] == "last"
+    assert set(results["last"]) == {"slow", "quick", "last"}
+
+
+def test_an_error_is_raised_and_nothing_is_begun_after_it(connection):
+    begun = []
+    steps = {
+        "wrong": lambda cursor: cursor.execute("FROM nowhere"),
+        "next": lambda cursor: cursor.execute("SELECT 1"),
+    }
+    with pytest.raises(duckdb.CatalogException, match="nowhere"):
+        run_parallel(connection, steps, {"next": {"wrong"}}, begun.append)
+    assert begun == ["wrong"]
