@@ -49,7 +49,7 @@ scale: .venv/installed-dev  ## Load 145,000 documents with Celery workers while 
 		$(BIN)/pytest -n 0 -m long -k whatever_goes_wrong --durations=3 tests/orchestration/test_celery.py
 
 test-image: .venv/installed-dev  ## Run the image's build steps without containers.
-	AIND_ETL_TEST_IMAGE=1 $(BIN)/pytest tests/orchestration/test_containers.py -k image_is_built_by
+	AIND_ETL_TEST_IMAGE=1 $(BIN)/pytest tests/orchestration/test_containers.py -k build_steps_of_the_image
 
 test-chart: .venv/installed-dev  ## Check the values for Kubernetes with helm and Dagster's own chart.
 	rm -rf .chart

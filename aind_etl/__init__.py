@@ -1,7 +1,7 @@
 """aind-etl: AIND's analysis results as parquet and a DuckDB warehouse.
 
 In a notebook, ``from aind_etl import Warehouse, get_mle_model_fitting, get_session_table``.
-Everything else belongs to the command.
+Everything else is for the command ``aind-etl``.
 """
 
 from importlib import import_module
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Warehouse", "get_mle_model_fitting", "get_session_table", "replace_public_reader"]
 
-
 _MODULES = {
     "Warehouse": "warehouse",
     "get_mle_model_fitting": "model_fitting",
@@ -24,8 +23,8 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
-    # Loaded when asked for: the command's help need not wait for DuckDB and polars.
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - depends on the name
+    # Imported on first use, so that the command's help does not wait for DuckDB and polars.
     if name in _MODULES:
         return getattr(import_module(f"aind_etl.client.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,6 @@
-"""Where the files are that travel with the package but are no Python.
+"""The location of the package's files that are not Python.
 
-In a wheel they stand in ``aind_etl/_bundled``; in a clone, at the top of the repository.
+In a wheel they are in ``aind_etl/_bundled``, in a clone at the top of the repository.
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""The errors a user may see, each with the exit code of the command it ends.
+"""The errors that users see, each with the exit code of the command.
 
-An error here is a sentence for people: it names the value, what was expected and what to do
-next. Anything else that is raised is a defect of this package.
+Their messages name the value, what was expected and what to do next. Any other exception is a
+defect of this package.
 """
 
 from collections.abc import Iterator
@@ -13,29 +13,27 @@ from aind_etl.text import without_credentials
 class AindEtlError(Exception):
     """An error whose message is meant for the user.
 
-    Credentials in addresses are left out of it, also where a library wrote the text.
+    Credentials in URLs are removed from the message, since libraries write some of the text.
     """
 
     exit_code = 1
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(
-            *(without_credentials(one) if isinstance(one, str) else one for one in arguments)
+            *(without_credentials(text) if isinstance(text, str) else text for text in arguments)
         )
 
 
 class DataError(AindEtlError):
     """Data differ, or a check failed."""
 
-    exit_code = 1
-
 
 class UnexpectedError(AindEtlError):
-    """A defect stopped one piece of work; the others were done."""
+    """A defect stopped one part of the work; the other parts were completed."""
 
 
 class DamagedTableError(DataError):
-    """A file of the lake's tables cannot be read; it can be made again from the change log."""
+    """A file of a lake table cannot be read; it can be rebuilt from the change log."""
 
 
 class ConfigurationError(AindEtlError):
@@ -45,45 +43,38 @@ class ConfigurationError(AindEtlError):
 
 
 class ArgumentError(AindEtlError, ValueError):
-    """An argument of a call from Python is wrong."""
+    """An argument of a Python function is wrong."""
 
     exit_code = 2
-
-
-class MissingPackageError(ConfigurationError):
-    """A package is not installed that the base installation lacks."""
-
-    def __init__(self, what: str, package: str | None, extra: str) -> None:
-        brings = "the whole pipeline" if extra == "pipeline" else "it"
-        super().__init__(
-            f"{what} needs the package {package!r}, which is not installed. Install {brings} with: "
-            f"pip install 'aind-etl[{extra}]'."
-        )
-
-
-@contextmanager
-def needs_pipeline(what: str, *, extra: str = "pipeline") -> Iterator[None]:
-    """Turn the absence of a package into a sentence, for the duration of a ``with`` block.
-
-    Parameters
-    ----------
-    what
-        What needs the package, as the subject of the sentence.
-    extra
-        The extra that brings it.
-
-    Raises
-    ------
-    MissingPackageError
-        A package is not installed.
-    """
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(what, error.name, extra) from None
 
 
 class SourceError(AindEtlError):
     """The source cannot be reached or read."""
 
     exit_code = 3
+
+
+@contextmanager
+def needs_pipeline(what: str, *, extra: str = "pipeline") -> Iterator[None]:
+    """Explain how to install a missing package, for the duration of a ``with`` block.
+
+    Parameters
+    ----------
+    what
+        What needs the package, as the subject of the error's first sentence.
+    extra
+        The extra of this distribution that contains the package.
+
+    Raises
+    ------
+    ConfigurationError
+        A package is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        brings = "the whole pipeline" if extra == "pipeline" else "it"
+        raise ConfigurationError(
+            f"{what} needs the package {error.name!r}, which is not installed. Install {brings} "
+            f"with: pip install 'aind-etl[{extra}]'."
+        ) from None

@@ -1,8 +1,4 @@
-"""How far long work has come.
-
-On a terminal one live area shows what is under way, and messages appear above it. Anywhere else
-only the messages are printed.
-"""
+"""The interface through which long work reports its progress."""
 
 from typing import Protocol
 
@@ -11,40 +7,20 @@ class Progress(Protocol):
     """Receives the progress of a run."""
 
     def stage(self, number: int, total: int) -> None:
-        """Begin collection ``number`` of ``total``; both 0 for work on all of them."""
-        ...
+        """Begin collection ``number`` of ``total``; both are 0 for work on all collections."""
 
     def step(self, name: str) -> None:
-        """Begin a step; the one before is done."""
-        ...
+        """Begin a step, which ends the one before."""
 
     def expect(self, total: int, unit: str) -> None:
-        """Set how many of what ``unit`` names the step consists of."""
-        ...
+        """Set the size of the step, in units such as documents."""
 
     def advance(self, documents: int) -> None:
-        """Move the step ``documents`` further."""
-        ...
+        """Advance the step by a number of documents."""
 
     def say(self, message: str) -> None:
-        """Show a message that a person should read."""
-        ...
+        """Show a message to the user."""
 
 
-class NoProgress:
+class NoProgress(Progress):
     """Shows nothing."""
-
-    def stage(self, number: int, total: int) -> None:
-        """Ignore it."""
-
-    def step(self, name: str) -> None:
-        """Ignore it."""
-
-    def expect(self, total: int, unit: str) -> None:
-        """Ignore it."""
-
-    def advance(self, documents: int) -> None:
-        """Ignore it."""
-
-    def say(self, message: str) -> None:
-        """Ignore it."""

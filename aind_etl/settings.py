@@ -1,4 +1,4 @@
-"""The one settings model: every choice a user has, from the environment or the command line."""
+"""The settings, from the environment or the command line."""
 
 import os
 import traceback
@@ -7,6 +7,7 @@ from datetime import UTC, datetime, time
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
+from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
@@ -18,7 +19,6 @@ WarehouseLocation: TypeAlias = Path | str
 """The location of a warehouse: the path of a file, or the URL of an object."""
 
 _PREFIX = "AIND_ETL_"
-_FOR_CONTAINERS = f"{_PREFIX}IMAGE"
 _FOR_TESTS = tuple(f"{_PREFIX}{name}" for name in ("TEST_", "WRITE_", "REAL_RECORDS"))
 OPTIONS = {
     "source": "--source",
@@ -27,7 +27,7 @@ OPTIONS = {
     "collections": "--collection",
     "max_deleted_share": "--max-deleted-share",
 }
-"""The settings that the command line has an option for too, for messages that name it."""
+"""The command-line options of settings, which error messages mention."""
 
 
 class Settings(BaseModel):
@@ -36,61 +36,55 @@ class Settings(BaseModel):
     Attributes
     ----------
     source
-        Address of the source; may hold a password, and is never shown.
+        Address of the source. It may contain a password and is never shown.
     lake
-        Folder of the lake, or its prefix on an object store (``s3://bucket/lake``).
+        Folder of the lake, or its prefix in an object store (``s3://bucket/lake``).
     warehouse
-        The DuckDB file, or the URL of the object that is to be one;
-        ``<lake>/warehouse.duckdb`` where none is given.
+        Path or URL of the DuckDB file; default ``<lake>/warehouse.duckdb``.
     collections
-        The collections to work on; all where none is given. In the environment, separated by
-        commas.
+        The collections to process, separated by commas in the environment; default all.
     include, exclude
-        Patterns (``*``, ``?``, ``[…]``) of the collections to work on where none is named: those
-        that match one of ``include``, or all where none is given, and none of ``exclude``.
+        Patterns (``*``, ``?``, ``[…]``) that select the collections if ``collections`` is empty:
+        those that match any of ``include`` (default all) and none of ``exclude``.
     connections
-        The most questions that the source is asked at a time.
+        Largest number of concurrent requests to the source.
     requests_per_second
-        The most requests that a gateway gets in a second.
+        Largest number of requests per second to a gateway.
     shard_documents
-        A collection of more documents than this is read in splits of about so many, several at a
-        time.
+        Larger collections are read in splits of about this many documents, several at a time.
     partition_documents
-        A collection of more documents than this is divided into parts of at most so many, each a
-        partition of Dagster with files, history and retries of its own.
+        Larger collections are divided into shards of at most this many documents. Each is a Dagster
+        partition with files, history and retries of its own.
     look_back_days
-        A *new* pass reads again what arrived no longer ago than this.
+        A *new* pass reads documents again that arrived within this time.
     max_deleted_share
-        Largest share of a collection, from 0 to 1, that one pass may find gone, and of a table
-        that may be missing from one publication to the next.
+        Largest share, from 0 to 1, of a collection that may be missing from one pass, and of a
+        table that may be missing from one publication to the next.
     results_root
         A folder, or an ``s3://bucket/prefix``, that replaces ``s3://`` in the addresses of
         result folders.
     s3_anon
-        Whether the object store is asked without credentials.
+        Whether requests to the object store are sent without credentials.
     s3_endpoint_url
         Address of an object store other than AWS.
     s3_concurrency
-        Largest number of requests under way at a time.
+        Largest number of concurrent requests to the object store.
     results_look_back_days
-        An empty or incomplete result folder is checked again until its record arrived
-        longer ago than this.
+        Empty and incomplete result folders are checked again while their record is younger.
     behavior_database
         Folder or address of the institute's behaviour database.
     session_table
         Address of the session table: a parquet file, or a folder with the older pickle;
-        ``<behavior_database>/session_table.parquet`` where none is given.
+        default ``<behavior_database>/session_table.parquet``.
     frames
-        What ``Warehouse()`` answers with in Python.
+        The kind of data frame that ``Warehouse()`` returns in Python.
     sensor_interval_seconds
-        How often Dagster asks the source for what is new; as often as its kind of source bears,
-        where none is given.
+        How often Dagster checks the source for changes; the default depends on the kind of source.
     nightly_at, time_zone
-        When every collection is read in full, as ``HH:MM`` on the clocks of a zone of the IANA
-        database.
+        When every collection is read in full: ``HH:MM`` in a time zone of the IANA database.
     alert_webhook_url
         Where alerts are sent: an incoming webhook of Slack or Teams, or anything else that
-        takes JSON. A secret.
+        accepts JSON. A secret.
     dagster_url
         Address of Dagster's page, for links in alerts.
     """
@@ -146,21 +140,17 @@ class Settings(BaseModel):
 
     @field_validator("lake", "warehouse", mode="before")
     @classmethod
-    def _place(cls, value: object) -> object:
-        return parse_location(value) if isinstance(value, str) else value
-
-    @field_validator("lake", "warehouse")
-    @classmethod
-    def _expand(cls, value: Path | str | None) -> Path | str | None:
-        return value.expanduser() if isinstance(value, Path) else value
+    def _parse_location(cls, value: object) -> object:
+        location = parse_location(value) if isinstance(value, str) else value
+        return location.expanduser() if isinstance(location, Path) else location
 
     def choose(self, present: Collection[str]) -> list[str]:
-        """Return the collections to work on, out of those there are, sorted.
+        """Return the collections to process out of those present, sorted.
 
         Raises
         ------
         ConfigurationError
-            One that was asked for is not there.
+            A collection of the settings is not present.
         """
         unknown = sorted(set(self.collections) - set(present))
         if unknown:
@@ -177,25 +167,29 @@ class Settings(BaseModel):
             and not any(fnmatchcase(name, pattern) for pattern in self.exclude)
         )
 
-    @property
-    def secrets(self) -> tuple[SecretStr, ...]:
-        """What must never be shown, besides credentials in the source's address."""
-        return tuple(
-            filter(
-                None,
-                (self.alert_webhook_url,),
-            )
-        )
-
     def without_secrets(self, text: str) -> str:
-        """Return a text without the settings' secrets and without credentials in addresses."""
-        for secret in self.secrets:
-            text = text.replace(secret.get_secret_value(), "…")
+        """Return a text without the settings' secrets and without credentials in URLs."""
+        for secret in self._secrets():
+            text = text.replace(secret, "…")
         return without_credentials(text)
+
+    def _secrets(self) -> list[str]:
+        """Return the webhook's address, and the passwords of addresses; the longest first."""
+        webhook = self.alert_webhook_url.get_secret_value() if self.alert_webhook_url else ""
+        secrets = [webhook]
+        for address in (self.source, webhook):
+            try:
+                password = urlsplit(address).password
+            except ValueError:
+                secrets.append(address)
+                continue
+            if password:
+                secrets += [address, password, unquote(password)]
+        return sorted(filter(None, secrets), key=len, reverse=True)
 
     @property
     def warehouse_path(self) -> WarehouseLocation:
-        """Where the warehouse is published: a path, or the URL of an object."""
+        """The location of the published warehouse."""
         if self.warehouse is not None:
             return self.warehouse
         if isinstance(self.lake, Path):
@@ -204,43 +198,43 @@ class Settings(BaseModel):
 
     @property
     def session_table_location(self) -> str:
-        """Where the session table is read from."""
+        """The address of the session table."""
         return self.session_table or f"{self.behavior_database}/session_table.parquet"
 
     @property
     def folder(self) -> Path:
-        """The folder for what lies beside the lake's tables.
+        """The folder for logs and Dagster's history.
 
-        The lake's, if that is on a disk; else a folder of the lake's own in the user's cache.
+        It is the lake itself if that is on a disk, otherwise a folder in the user's cache.
         """
         if isinstance(self.lake, Path):
             return self.lake
-        from platformdirs import user_cache_path  # noqa: PLC0415 - most lakes are on a disk
+        from platformdirs import user_cache_path  # noqa: PLC0415 - rarely needed
 
         return user_cache_path("aind-etl") / "lakes" / folder_name(self.lake, self.lake)
 
 
-def load_settings(**given: Any) -> Settings:  # noqa: ANN401 - the fields' types are checked by the model
-    """Return the settings: what is given, else the environment, else the defaults.
+def load_settings(**given: Any) -> Settings:  # noqa: ANN401 - the model checks the types
+    """Return the settings: the given values, then the environment, then the defaults.
 
     Parameters
     ----------
     **given
-        Fields of :class:`Settings`; those that are None or empty count as not given.
+        Fields of :class:`Settings`; None and empty values are ignored.
 
     Raises
     ------
     ConfigurationError
-        A value does not fit.
+        A value is not valid.
     """
-    # By three lines of our own: pydantic-settings adds 40 ms to the start of every command.
+    # Without pydantic-settings, which adds 40 ms to the start of every command.
     names = {name: f"{_PREFIX}{name.upper()}" for name in Settings.model_fields}
-    set_outside = {
+    environment = {
         name: os.environ[variable] for name, variable in names.items() if variable in os.environ
     }
     chosen = {name: value for name, value in given.items() if value not in (None, ())}
     try:
-        return Settings(**set_outside | chosen)
+        return Settings(**environment | chosen)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
@@ -261,16 +255,16 @@ def write_traceback(folder: Path, error: Exception, settings: Settings) -> Path:
     return file
 
 
-def unknown_variables(read_elsewhere: Collection[str]) -> dict[str, str]:
-    """Return the environment variables that look like settings and are none, each with a hint.
+def unknown_variables(known_elsewhere: Collection[str]) -> dict[str, str]:
+    """Return the variables ``AIND_ETL_…`` that are not settings, each with a suggestion.
 
     Parameters
     ----------
-    read_elsewhere
-        Variables that are no settings, but read by somebody.
+    known_elsewhere
+        Variables that are not settings but are read by another part of the package.
     """
     known = {f"{_PREFIX}{name.upper()}" for name in Settings.model_fields}
-    known |= {_FOR_CONTAINERS, *read_elsewhere}
+    known |= {f"{_PREFIX}IMAGE", *known_elsewhere}  # The image is read by docker/compose.yaml.
     return {
         name: suggest(name, known)
         for name in sorted(os.environ)
@@ -280,6 +274,6 @@ def unknown_variables(read_elsewhere: Collection[str]) -> dict[str, str]:
     }
 
 
-def parse_location(place: Path | str) -> WarehouseLocation:
-    """Return a place from what somebody wrote: a URL, or else a path."""
-    return place if isinstance(place, Path) or "://" in place else Path(place)
+def parse_location(text: Path | str) -> WarehouseLocation:
+    """Return a URL as a string, and anything else as a path."""
+    return text if isinstance(text, Path) or "://" in text else Path(text)

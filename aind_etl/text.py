@@ -1,4 +1,4 @@
-"""Text for people: lists of names, ages, Markdown tables; without credentials or control codes."""
+"""Text for users: lists of names, ages, Markdown tables, and removal of credentials."""
 
 import re
 import unicodedata
@@ -9,25 +9,22 @@ from hashlib import sha256
 
 _SHOWN = 12
 _CREDENTIALS = re.compile(r"(?<=[a-z0-9+])://[^/\s'\"]*@")
-_CLOSE_ENOUGH = 0.6
 _CELL_WIDTH = 60
-_MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 def without_credentials(text: str) -> str:
-    """Return a text in which addresses have no user and no password."""
+    """Return a text without the user names and passwords of URLs."""
     return _CREDENTIALS.sub("://…@", text)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Return a sentence with the known names nearest to one that is not known.
+    """Return a sentence that suggests known names similar to an unknown one.
 
-    Where none is near, the sentence lists the names there are, if they are few.
+    If none is similar, the sentence lists the known names, or three of them if there are many.
     """
     names = sorted(set(known))
-    near = get_close_matches(name, names, n=3, cutoff=_CLOSE_ENOUGH)
+    near = get_close_matches(name, names)
     if not near:
-        # Capitals alone do not make a name a different one.
         near = [one for one in names if one.lower() == name.lower()]
     if near:
         return f"Did you mean {in_words(near, 'or')}?"
@@ -39,24 +36,24 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def in_words(names: Collection[str], conjunction: str) -> str:
-    """Return names in quotes, as a sentence lists them."""
+    """Return names in quotes, separated by commas and a conjunction."""
     *others, last = map(repr, names)
     return f"{', '.join(others)} {conjunction} {last}" if others else last
 
 
 def time_ago(now: datetime, moment: datetime | None) -> str:
-    """Return how long ago a moment was, for people."""
+    """Return how long ago a moment was, such as ``3 h ago``."""
     if moment is None:
         return "never"
     seconds = max(0, int((now - moment).total_seconds()))
-    for size, unit in ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min")):
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds // size} {unit} ago"
     return "just now"
 
 
 def markdown_table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return rows as a table in Markdown, each value shortened to what a page can show."""
+    """Return rows as a Markdown table, with long values cut off."""
     lines = [_line(names), _line(["---"] * len(names)), *(_line(row) for row in rows)]
     return "\n".join(lines)
 
@@ -71,15 +68,7 @@ def _line(values: Iterable[object]) -> str:
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    r"""Return a text with its control characters escaped, such as ``\x1b``.
-
-    Parameters
-    ----------
-    text
-        Any text.
-    keep
-        Control characters that stay as they are.
-    """
+    r"""Return a text with its control characters escaped, such as ``\x1b``, except ``keep``."""
     if text.isprintable():
         return text
     return "".join(
@@ -91,14 +80,14 @@ def printable(text: str, *, keep: str = "") -> str:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an error."""
-    return str(error).splitlines()[0]
+    """Return the first line of an error's message."""
+    return (str(error).splitlines() or [""])[0]
 
 
 def folder_name(url: str, identity: str) -> str:
-    """Return a name for a folder that belongs to a URL: readable, and one per ``identity``.
+    """Return a readable folder name for a URL, unique per ``identity``.
 
-    It has only letters, digits, points and dashes: SQLAlchemy decodes percent signs in paths.
+    It has only letters, digits, periods and dashes: SQLAlchemy decodes percent signs in paths.
     """
     readable = re.sub(r"[^A-Za-z0-9.]+", "-", url.partition("://")[2])[:80]
     return f"{readable}-{sha256(identity.encode()).hexdigest()[:12]}"

@@ -21,7 +21,8 @@ from aind_etl.lake import Lake
 from aind_etl.lake.paths import UNKNOWN_MONTH
 from aind_etl.results import open_result_store, refresh_trials
 from aind_etl.settings import load_settings
-from aind_etl.sources import open_source, read_documents
+from aind_etl.sources.kinds import open_source
+from aind_etl.sources.protocol import read_documents
 from aind_etl.warehouse.build import build_warehouse
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from aind_etl.results import (
 )
 from aind_etl.sessions import refresh_sessions
 from aind_etl.settings import Settings
-from aind_etl.sources import open_source
+from aind_etl.sources.kinds import open_source
 from aind_etl.warehouse.build import build_warehouse
 
 COOKBOOK = Path(__file__).parent / "cookbook.md"

@@ -3,9 +3,12 @@
 import gc
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import object_store
 import pytest
@@ -16,7 +19,7 @@ from worlds import Built, flatten_otherwise, load
 
 import aind_etl.flatten.refresh
 from aind_etl.lake import Lake
-from aind_etl.lake.storage import leases
+from aind_etl.lake.storage import locks
 from aind_etl.results import open_result_store, refresh_result_files, refresh_trials
 from aind_etl.sample import write_world
 from aind_etl.sessions import refresh_sessions
@@ -38,6 +41,14 @@ def _nowhere_but_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     """Keep tests that name no store of result folders from asking the public one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIND_ETL_RESULTS_ROOT", str(tmp_path_factory.mktemp("no-results")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_fsync() -> Iterator[None]:
+    """Do not wait for the disk: tests kill processes, never the machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
         yield
 
 
@@ -142,16 +153,22 @@ def endpoint(_endpoint_address: str, tmp_path_factory: pytest.TempPathFactory) -
         yield _endpoint_address
 
 
+@pytest.fixture
+def quick_folder() -> Iterator[Path]:
+    """Return a folder in memory, if there can be one, for tests that write thousands of files."""
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        yield Path(folder)
+
+
 @pytest.fixture(params=["disk", "object store"])
-def places(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Places:
+def places(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Places:
     """Return places for lakes of each kind in turn: what a lake promises, it promises on both."""
     if request.param == "disk":
-        return OnDisk(tmp_path / "places")
+        return OnDisk(request.getfixturevalue("quick_folder"))
     request.getfixturevalue("endpoint")
     # Whoever is killed in a test need not be waited for.
-    monkeypatch.setattr(leases, "CLOCKS_DIFFER_SECONDS", -leases.LEASE_SECONDS)
+    monkeypatch.setattr(locks, "CLOCKS_DIFFER_SECONDS", -locks.LEASE_SECONDS)
     return OnStore()
 
 
@@ -179,6 +196,15 @@ def _made_history(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def new_history(_made_history: Path, tmp_path: Path) -> Path:
+def new_history(_made_history: Path, tmp_path: Path) -> Iterator[Path]:
     """Return a folder for a Dagster instance, its databases made: that takes longer than a run."""
-    return shutil.copytree(_made_history, tmp_path / "history-of-runs")
+    from sqlalchemy import Engine, event
+
+    def skip_fsync(connection: Any, _record: object) -> None:
+        # Dagster commits hundreds of times per run, and nobody needs this history after a crash.
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous=OFF")
+
+    event.listen(Engine, "connect", skip_fsync)
+    yield shutil.copytree(_made_history, tmp_path / "history-of-runs")
+    event.remove(Engine, "connect", skip_fsync)

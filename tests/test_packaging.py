@@ -1,4 +1,4 @@
-"""What ``pip install .`` installs works outside the clone, with everything it needs."""
+"""The installed wheel works outside the clone."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from aind_etl.bundle import bundled
 
 CLONE = Path(__file__).parent.parent
 
-# The interpreter's packages, without the clone that is installed in place among them.
+# The interpreter's packages, without the editable installation of the clone.
 RUN = """
 import sys
 sys.path[:] = [path for path in sys.path if path != {clone!r}]
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """Return the wheel that pip builds of the clone."""
+    """Return the wheel of the clone."""
     folder = tmp_path_factory.mktemp("wheel")
     built = subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, CLONE],
@@ -76,7 +76,7 @@ def run(installed, folder, *arguments):
     )
 
 
-def test_the_wheel_holds_the_package_and_everything_it_needs(wheel):
+def test_the_wheel_contains_the_package_and_its_files(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     package = {
         path.relative_to(CLONE).as_posix()
@@ -95,7 +95,7 @@ def test_the_wheel_holds_the_package_and_everything_it_needs(wheel):
     assert any(name.endswith("/licenses/LICENSE") for name in information)
 
 
-def test_the_wheel_offers_the_command_and_says_what_it_depends_on(wheel):
+def test_the_wheel_declares_the_command_and_its_dependencies(wheel):
     archive = zipfile.ZipFile(wheel)
     (entry,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
     assert "aind-etl = aind_etl.cli:main" in archive.read(entry).decode()
@@ -107,7 +107,7 @@ def test_the_wheel_offers_the_command_and_says_what_it_depends_on(wheel):
     assert not {"pytest", "hypothesis", "moto"} & required
 
 
-def test_the_installed_command_loads_the_sample_and_answers_outside_the_clone(installed, tmp_path):
+def test_the_installed_command_loads_and_queries_the_sample(installed, tmp_path):
     ended = run(installed, tmp_path, "run", "--source", "sample:?sessions=1")
     assert ended.returncode == 0, ended.stderr
     assert "fit_parameters_wide" in ended.stdout
@@ -135,12 +135,12 @@ def test_the_bundled_files_are_those_of_the_clone(installed):
         assert copy.read_bytes() == path.read_bytes()
 
 
-# --- only for reading ---------------------------------------------------------------------------
+# --- base installation ---------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def light(wheel, tmp_path_factory):
-    """Return the folder with the commands of an environment that has only readers' packages."""
+    """Return the folder with the commands of a base installation."""
     folder = tmp_path_factory.mktemp("light")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     install = [folder / "bin" / "pip", "install", "--quiet"]
@@ -157,7 +157,7 @@ def light(wheel, tmp_path_factory):
 
 
 def ask(light, sample, *command, **variables):
-    """Run a command of the light environment on the sample, outside the clone."""
+    """Run a command of the base installation on the sample, outside the clone."""
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -206,13 +206,13 @@ def test_the_base_installation_serves_notebooks(light, built):
     assert done.stdout == "True\n", done.stderr
 
 
-DOORS = {
+INTERFACES = {
     "the public reader's functions": (
         "from aind_etl import get_mle_model_fitting, get_session_table\n"
         "fits = get_mle_model_fitting(subject_id='652257')\n"
         "print(len(fits), 'latent_variables' in fits, len(get_session_table()))"
     ),
-    "trials beside what the animal did": (
+    "trials with the behaviour of the animal": (
         "from aind_etl import Warehouse\n"
         "trials = Warehouse().trials(subject_id='652257', behavior=True)\n"
         "print(trials.height, trials['behavior_session_id'].null_count(), "
@@ -231,18 +231,28 @@ DOORS = {
 }
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_every_door_for_readers_opens_in_the_base_installation(light, world, door):
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_every_interface_for_readers_works_in_the_base_installation(light, world, interface):
     sample = SimpleNamespace(lake=world / "lake", warehouse=world / "warehouse.duckdb")
     database = world / "results" / "aind-scratch-data" / "aind-dynamic-foraging-cache"
-    done = ask(light, sample, "python", "-c", DOORS[door], AIND_ETL_BEHAVIOR_DATABASE=str(database))
+    done = ask(
+        light,
+        sample,
+        "python",
+        "-c",
+        INTERFACES[interface],
+        AIND_ETL_BEHAVIOR_DATABASE=str(database),
+    )
     assert done.returncode == 0, done.stderr
-    assert not {"0", "False"} & {*done.stdout.split()} or door.startswith("trials")
+    assert not {"0", "False"} & {*done.stdout.split()} or interface.startswith("trials")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("AIND_ETL_WAREHOUSE", str(sample.warehouse))
         environment.setenv("AIND_ETL_BEHAVIOR_DATABASE", str(database))
         whole = subprocess.run(
-            [sys.executable, "-c", DOORS[door]], capture_output=True, text=True, check=True
+            [sys.executable, "-c", INTERFACES[interface]],
+            capture_output=True,
+            text=True,
+            check=True,
         )
     assert done.stdout == whole.stdout
 
@@ -262,7 +272,7 @@ def test_the_server_for_language_models_names_the_extra_that_it_needs(light, bui
 
 
 @pytest.mark.parametrize("command", ["run", "dev", "report"])
-def test_what_needs_the_pipeline_says_so_in_one_sentence(light, built, command):
+def test_commands_that_need_the_pipeline_say_so(light, built, command):
     done = ask(light, built, "aind-etl", command)
     assert done.returncode == 2
     assert "pip install 'aind-etl[pipeline]'" in " ".join(done.stderr.split())

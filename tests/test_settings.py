@@ -1,4 +1,4 @@
-"""The settings: from the command line, else the environment, else the defaults."""
+"""The settings: the command line, then the environment, then the defaults."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from typer.main import get_command
 
 from aind_etl.cli.app import app
 from aind_etl.errors import ConfigurationError
-from aind_etl.settings import OPTIONS, Settings, load_settings
+from aind_etl.settings import OPTIONS, Settings, load_settings, unknown_variables
 
 SECRET = "mongodb://reader:s3cret@db.example/analysis"
 
@@ -18,7 +18,7 @@ def empty_environment(monkeypatch):
         monkeypatch.delenv(f"AIND_ETL_{name.upper()}", raising=False)
 
 
-def test_without_any_choice_the_sample_is_loaded_to_a_lake_in_the_working_folder():
+def test_by_default_the_sample_is_loaded_to_a_lake_in_the_working_folder():
     settings = load_settings()
     assert settings.source == "sample:"
     assert settings.lake == Path("lake")
@@ -52,25 +52,26 @@ def test_every_setting_can_be_set_in_the_environment(monkeypatch, name, text, ex
     assert getattr(load_settings(), name) == expected
 
 
-@pytest.mark.parametrize("lake", ["s3://bucket/lake", "s3://bucket/lake/"])
-def test_the_warehouse_lies_in_the_lake_wherever_that_is(lake):
-    assert load_settings(lake=lake).warehouse_path == "s3://bucket/lake/warehouse.duckdb"
+@pytest.mark.parametrize(
+    ("lake", "warehouse"),
+    [
+        ("s3://bucket/lake", "s3://bucket/lake/warehouse.duckdb"),
+        ("s3://bucket/lake/", "s3://bucket/lake/warehouse.duckdb"),
+        (Path("/l"), Path("/l/warehouse.duckdb")),
+    ],
+)
+def test_the_warehouse_is_in_the_lake_unless_it_is_named(lake, warehouse):
+    assert load_settings(lake=lake).warehouse_path == warehouse
     assert load_settings(lake=lake, warehouse="w.duckdb").warehouse_path == Path("w.duckdb")
 
 
-def test_what_is_given_counts_more_than_the_environment(monkeypatch):
+def test_given_values_take_precedence_over_the_environment(monkeypatch):
     monkeypatch.setenv("AIND_ETL_LAKE", "/from/the/environment")
     monkeypatch.setenv("AIND_ETL_COLLECTIONS", "theirs")
     given = load_settings(lake=Path("/given"), collections=("mine", "yours"))
     assert (given.lake, given.collections) == (Path("/given"), ("mine", "yours"))
     not_given = load_settings(lake=None, collections=())
     assert (not_given.lake, not_given.collections) == (Path("/from/the/environment"), ("theirs",))
-
-
-def test_the_warehouse_stands_in_the_lake_unless_it_is_named():
-    assert load_settings(lake=Path("/l")).warehouse_path == Path("/l/warehouse.duckdb")
-    named = load_settings(lake=Path("/l"), warehouse=Path("/w.duckdb"))
-    assert named.warehouse_path == Path("/w.duckdb")
 
 
 @pytest.mark.parametrize(
@@ -89,9 +90,7 @@ def test_the_warehouse_stands_in_the_lake_unless_it_is_named():
         ("look_back_days", "nan"),
     ],
 )
-def test_a_value_that_does_not_fit_is_named_with_its_setting_and_any_option(
-    monkeypatch, name, text
-):
+def test_an_error_names_an_invalid_value_with_its_setting_and_option(monkeypatch, name, text):
     monkeypatch.setenv(f"AIND_ETL_{name.upper()}", text)
     with pytest.raises(ConfigurationError) as caught:
         load_settings()
@@ -101,16 +100,27 @@ def test_a_value_that_does_not_fit_is_named_with_its_setting_and_any_option(
     assert "\n" not in message
 
 
-def test_an_option_that_a_message_names_is_one_of_the_command():
+def test_the_options_that_messages_name_exist():
     command = get_command(app).commands["run"]
     taken = {text for parameter in command.params for text in parameter.opts}
     assert set(OPTIONS.values()) <= taken
     assert set(OPTIONS) <= set(Settings.model_fields)
 
 
-def test_other_variables_with_the_prefix_do_no_harm(monkeypatch):
+def test_other_variables_with_the_prefix_are_ignored(monkeypatch):
     monkeypatch.setenv("AIND_ETL_REAL_RECORDS", "/somewhere")
     assert load_settings().source == "sample:"
+
+
+def test_an_unknown_variable_is_named_with_a_suggestion(monkeypatch):
+    monkeypatch.setenv("AIND_ETL_SORCE", "x")
+    assert "AIND_ETL_SOURCE" in unknown_variables([])["AIND_ETL_SORCE"]
+
+
+def test_tracebacks_and_alerts_show_no_secret():
+    settings = load_settings(source=SECRET, alert_webhook_url="https://hooks.example/T0/s3cret-2")
+    shown = settings.without_secrets(f"{SECRET} with s3cret at https://hooks.example/T0/s3cret-2")
+    assert "s3cret" not in shown
 
 
 def test_no_setting_shows_a_password(monkeypatch):
@@ -121,12 +131,6 @@ def test_no_setting_shows_a_password(monkeypatch):
         assert "s3cret" not in shown
 
 
-def test_collections_are_chosen_out_of_those_there_are():
-    assert load_settings().choose({"b", "a"}) == ["a", "b"]
-    assert load_settings(collections=("b",)).choose({"b", "a"}) == ["b"]
-    assert load_settings().choose([]) == []
-
-
 @pytest.mark.parametrize(
     ("given", "chosen"),
     [
@@ -135,13 +139,15 @@ def test_collections_are_chosen_out_of_those_there_are():
         ({"exclude": ("*-b", "n?")}, ["fits-a"]),
         ({"include": ("fits-*", "nm"), "exclude": ("*-a",)}, ["fits-b", "nm"]),
         ({"collections": ("nm",), "exclude": ("*",)}, ["nm"]),
+        ({"collections": ("nm", "fits-a")}, ["fits-a", "nm"]),
         ({"include": ("other",)}, []),
     ],
 )
-def test_patterns_choose_collections_unless_they_are_named(given, chosen):
+def test_names_or_else_patterns_choose_the_collections(given, chosen):
     assert load_settings(**given).choose({"nm", "fits-b", "fits-a"}) == chosen
+    assert load_settings(include=("fits-*",)).choose([]) == []
 
 
-def test_a_collection_that_is_not_there_is_named_beside_those_that_are():
+def test_an_unknown_collection_is_an_error_that_lists_the_known_ones():
     with pytest.raises(ConfigurationError, match="no collection 'c'; there are 'a', 'b'"):
         load_settings(collections=("a", "c")).choose({"b", "a"})

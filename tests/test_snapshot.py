@@ -1,4 +1,4 @@
-"""Names that users rely on do not change unnoticed: columns, views, marts, macros and assets.
+"""The names of columns, views, marts, macros and assets do not change unnoticed.
 
 After an intended change, ``make snapshot`` renews the file, and a review shows the difference.
 """
@@ -50,7 +50,7 @@ def names():
     }
 
 
-def test_names_are_those_of_the_last_review():
+def test_names_are_those_of_the_snapshot():
     found = names()
     if os.environ.get("AIND_ETL_WRITE_SNAPSHOT"):
         SNAPSHOT.write_text(json.dumps(found, indent=1) + "\n")

@@ -1,100 +1,97 @@
-"""Comparison of documents with the current versions of the change log."""
+"""Comparison of documents with the current versions in the change log."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 
 import polars as pl
 
-from aind_etl.changelog.raw_hashes import Known, raw_hash
-from aind_etl.sources import Document, RawDocument
-from aind_etl.sources.canonical import canonical_document
+from aind_etl.changelog.raw_hashes import KnownHashes, raw_hash
+from aind_etl.sources.canonical import Document, RawDocument, canonical_document
 
-# How many documents are compared at a time: enough to make a comparison by columns pay.
+# The most documents compared at a time: enough for columnar operations to pay off.
 COMPARED_DOCUMENTS = 2_500
 COMPARED_BYTES = 32 << 20
 
-VERSION_COLUMNS = ("record_id", "document", "content_hash", "operation", "extracted_at")
-
-
-NO_IDS = pl.DataFrame(schema={"record_id": pl.String})
-NOTHING_PARSED = pl.DataFrame(
-    schema={"record_id": pl.String, "content_hash": pl.String, "raw_hash": pl.Binary}
+_NO_IDS = pl.DataFrame(schema={"record_id": pl.String})
+_NO_VERSIONS = pl.DataFrame(
+    schema=dict.fromkeys(("record_id", "document", "content_hash", "operation"), pl.String)
 )
-NO_VERSIONS = pl.DataFrame(
-    schema={
-        "record_id": pl.String,
-        "document": pl.String,
-        "content_hash": pl.String,
-        "operation": pl.String,
-    }
+_NOTHING_PARSED = pl.DataFrame(
+    schema={"record_id": pl.String, "content_hash": pl.String, "raw_hash": pl.Binary}
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What comparing a portion of a split found, or, with no documents, a whole one.
+    """The result of comparing a portion of a split, or, without documents, at the split's end.
 
     Attributes
     ----------
     versions
-        What is to be appended to the log.
+        What to append to the change log.
     read, new, changed, unchanged, repeated
-        As for :class:`ExtractReport`.
+        As in :class:`~aind_etl.changelog.passes.ExtractReport`.
     known
-        Number of live documents that the log held of the split.
+        Number of live documents of the split in the change log.
     gone
-        Column ``record_id``: those of them that the source has no more.
+        Column ``record_id``: those of them that the source no longer has.
     """
 
-    versions: pl.DataFrame = field(default_factory=NO_VERSIONS.clear)
+    versions: pl.DataFrame = field(default_factory=_NO_VERSIONS.clear)
     read: int = 0
     new: int = 0
     changed: int = 0
     unchanged: int = 0
     repeated: int = 0
     known: int = 0
-    gone: pl.DataFrame = field(default_factory=NO_IDS.clear)
+    gone: pl.DataFrame = field(default_factory=_NO_IDS.clear)
 
 
 class Comparison:
-    """Compares documents with what the log holds of a split.
+    """Compares documents with the live documents of a split.
 
     Parameters
     ----------
-    known
+    live
         Columns ``record_id`` and ``content_hash``: the live documents.
+    most_bytes
+        The most bytes of documents compared at a time.
+
+    Attributes
+    ----------
+    seen
+        Column ``record_id``: the records compared so far.
     """
 
-    def __init__(self, known: pl.DataFrame) -> None:
-        self._known = known
-        # The records that the pass has come across.
-        self._met = NO_IDS
-        self._looked_into: list[pl.DataFrame] = [NOTHING_PARSED]
+    def __init__(self, live: pl.DataFrame, most_bytes: int) -> None:
+        self._live = live.select("record_id", "content_hash")
+        self._most_bytes = most_bytes
+        self.seen = _NO_IDS
+        self._parsed: list[pl.DataFrame] = [_NOTHING_PARSED]
 
-    def compare(self, portions: Iterable[pl.DataFrame]) -> Iterator[Found]:
-        """Yield what is new or changed of each portion."""
-        for read in portions:
-            first_met = (
+    def compare(
+        self, documents: Iterable[RawDocument | Document], known: KnownHashes
+    ) -> Iterator[Found]:
+        """Yield what is new or changed among documents; those with known hashes are not parsed."""
+        for read in _in_portions(documents, known, self._most_bytes):
+            first_seen = (
                 read.unique("record_id", keep="first", maintain_order=True)
-                .join(self._met, on="record_id", how="anti", maintain_order="left")
+                .join(self.seen, on="record_id", how="anti", maintain_order="left")
                 .join(
-                    self._known,
+                    self._live,
                     on="record_id",
                     how="left",
-                    suffix="_known",
+                    suffix="_live",
                     maintain_order="left",
                 )
             )
-            is_new = pl.col("content_hash_known").is_null()
-            is_changed = pl.col("content_hash_known") != pl.col("content_hash")
-            differing = first_met.filter(is_new | is_changed)
+            is_new = pl.col("content_hash_live").is_null()
+            is_changed = pl.col("content_hash_live") != pl.col("content_hash")
+            differing = first_seen.filter(is_new | is_changed)
             new = differing.select(is_new.sum()).item()
-            self._met = pl.concat([self._met, first_met.select("record_id")])
-            self._looked_into.append(
-                first_met.filter(
-                    pl.col("raw_hash").is_not_null() & pl.col("document").is_not_null()
-                ).select(NOTHING_PARSED.columns)
+            self.seen = pl.concat([self.seen, first_seen.select("record_id")])
+            self._parsed.append(
+                first_seen.drop_nulls(["raw_hash", "document"]).select(_NOTHING_PARSED.columns)
             )
             yield Found(
                 differing.select(
@@ -103,71 +100,61 @@ class Comparison:
                 read=read.height,
                 new=new,
                 changed=differing.height - new,
-                unchanged=first_met.height - differing.height,
-                repeated=read.height - first_met.height,
+                unchanged=first_seen.height - differing.height,
+                repeated=read.height - first_seen.height,
             )
 
-    def met(self) -> pl.DataFrame:
-        """Return the records that the pass has seen."""
-        return self._met
+    def parsed(self) -> pl.DataFrame:
+        """Return ``record_id``, ``content_hash`` and ``raw_hash`` of the documents parsed."""
+        return pl.concat(self._parsed)
 
-    def looked_into(self) -> pl.DataFrame:
-        """Return the documents that were parsed, with their raw hashes.
-
-        Returns
-        -------
-        polars.DataFrame
-            Columns ``record_id``, ``content_hash`` and ``raw_hash``.
-        """
-        return pl.concat(self._looked_into)
-
-    def not_met(self) -> pl.DataFrame:
-        """Return the known records that the pass has not seen."""
-        return self._known.select("record_id").join(self._met, on="record_id", how="anti")
+    def not_seen(self) -> pl.DataFrame:
+        """Return the ids of the live records that have not been compared."""
+        return self._live.select("record_id").join(self.seen, on="record_id", how="anti")
 
 
-def in_portions(
-    documents: Iterable[RawDocument | Document], known: Known, most_bytes: int
+def _in_portions(
+    documents: Iterable[RawDocument | Document], known: KnownHashes, most_bytes: int
 ) -> Iterator[pl.DataFrame]:
-    """Yield documents as frames of a bounded number and size; see :func:`_compared`."""
-    iterator = iter(documents)
-    while portion := list(islice(_until_full(iterator, most_bytes), COMPARED_DOCUMENTS)):
-        yield _compared(portion, known)
+    """Yield documents as frames of a bounded number and size; see :func:`_as_frame`."""
+    portion: list[RawDocument | Document] = []
+    size = 0
+    for document in documents:
+        portion.append(document)
+        size += len(document.raw if isinstance(document, RawDocument) else document.text)
+        if len(portion) >= COMPARED_DOCUMENTS or size > most_bytes:
+            yield _as_frame(portion, known)
+            size = 0
+    if portion:
+        yield _as_frame(portion, known)
 
 
-def _compared(portion: list[RawDocument | Document], known: Known) -> pl.DataFrame:
-    """Return documents as the frame that is compared, looking into those not recognised.
-
-    Parameters
-    ----------
-    portion
-        The documents. It is empty afterwards: their bytes are not held any longer.
-    known
-        What is known of bytes.
+def _as_frame(portion: list[RawDocument | Document], known: KnownHashes) -> pl.DataFrame:
+    """Return documents as a frame, parsing only those with unknown bytes, and empty the list.
 
     Returns
     -------
     polars.DataFrame
         Columns ``record_id``, ``document``, ``content_hash`` and ``raw_hash``, in the same order.
-        There is no ``document`` of one that was recognised, and no ``raw_hash`` of one that
-        cannot be.
+        ``document`` is null if the bytes are known, ``raw_hash`` if they must not be cached.
     """
     hashes = [raw_hash(one.raw) if isinstance(one, RawDocument) else None for one in portion]
     looked_up = known.look_up(hashes).with_row_index("position")
-    is_recognised = pl.col("record_id").is_not_null()
-    positions = looked_up.filter(~is_recognised)["position"].to_list()
-    made = [canonical_document(portion[position]) for position in positions]
+    is_known = pl.col("record_id").is_not_null()
+    positions = looked_up.filter(~is_known)["position"].to_list()
+    documents = [canonical_document(portion[position]) for position in positions]
+    # The raw bytes are not held any longer.
     portion.clear()
-    looked_into = pl.DataFrame(
+    parsed = pl.DataFrame(
         {
             "position": positions,
-            "record_id": [one.record_id for one in made],
-            "document": [one.text for one in made],
-            "content_hash": [one.content_hash for one in made],
-            # The source may have created this placeholder of an unreadable document.
+            "record_id": [one.record_id for one in documents],
+            "document": [one.text for one in documents],
+            "content_hash": [one.content_hash for one in documents],
+            # The id of an unreadable document may come from its source, not from its bytes.
             "raw_hash": [
                 hashes[position] if one.is_readable else None
-                for position, one in zip(positions, made, strict=True)
+                for position, one in zip(positions, documents, strict=True)
             ],
         },
         schema={
@@ -178,16 +165,5 @@ def _compared(portion: list[RawDocument | Document], known: Known) -> pl.DataFra
             "raw_hash": pl.Binary,
         },
     )
-    recognised = looked_up.filter(is_recognised).with_columns(document=pl.lit(None, pl.String))
-    return pl.concat([looked_into, recognised.select(looked_into.columns)]).sort("position")
-
-
-def _until_full(
-    documents: Iterator[RawDocument | Document], most_bytes: int
-) -> Iterator[RawDocument | Document]:
-    size = 0
-    for document in documents:
-        yield document
-        size += len(document.raw if isinstance(document, RawDocument) else document.text)
-        if size > most_bytes:
-            return
+    unparsed = looked_up.filter(is_known).with_columns(document=pl.lit(None, pl.String))
+    return pl.concat([parsed, unparsed.select(parsed.columns)]).sort("position")

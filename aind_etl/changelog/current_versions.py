@@ -1,8 +1,8 @@
 """The current versions of a collection's documents, one split at a time.
 
-A version may lie in any file of the change log, and reading the whole log once per split would be
-slow. The log is therefore read once, without the documents, and its rows are written to one
-temporary file per split.
+A version may be in any file of the change log, and reading the whole log for each split would be
+slow. The log is therefore read once, without the documents, and its rows are written to temporary
+files by split.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,73 +12,53 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
+from aind_etl.contract import tables
 from aind_etl.contract.id_ranges import Split
+from aind_etl.contract.schemas import polars_schema
 from aind_etl.lake import Lake
 from aind_etl.lake.change_log import LIVENESS_COLUMNS, current_versions, read_log_file
 from aind_etl.lake.parquet import read_arrow
 
-# How much is gathered before it is divided: few files, little memory.
-_GATHERED_BYTES = 8 << 20
+# Rows collected before they are partitioned: a compromise between many files and much memory.
+_PORTION_BYTES = 8 << 20
 
 
 @contextmanager
 def current_versions_by_split(
-    lake: Lake, collection: str, divided: Sequence[Split]
+    lake: Lake, collection: str, splits: Sequence[Split]
 ) -> Iterator[Callable[[Split], pl.DataFrame]]:
-    """Give, for the duration of a ``with`` block, a function that returns a split's live documents.
+    """Provide a function that returns the live documents of a split.
 
     Parameters
     ----------
     lake, collection
-        Which change log. It is read at once: what is appended later is not seen.
-    divided
-        All the splits the collection is divided into, in order.
+        The lake and the collection. Versions appended later are not seen.
+    splits
+        All splits of the collection, in order.
 
     Yields
     ------
     Callable
-        Takes one of the splits, and returns what
-        :meth:`~aind_etl.lake.Lake.live_documents` returns of it. Several threads may call it.
+        Takes one of the splits, and returns the columns of
+        :meth:`~aind_etl.lake.change_log.ChangeLog.live_documents`. Threads may share it.
     """
-    if len(divided) == 1:
+    if len(splits) == 1:
         yield lambda _: lake.change_log(collection).live_documents()
         return
     with lake.scratch("extract", collection) as folder:
-        files = _reshard_log(lake, collection, [split.lower for split in divided], folder)
-
-        def live(split: Split) -> pl.DataFrame:
-            versions = [read_arrow(path) for path in files.get(split.lower, ())]
-            # Without any, the lake says which columns there would be.
-            return current_versions(pl.concat(versions)) if versions else _none_of(lake, collection)
-
-        yield live
+        files = _partition_log(lake, collection, [split.lower for split in splits], folder)
+        none = pl.DataFrame(schema=polars_schema(tables.DOCUMENTS)).select(LIVENESS_COLUMNS)
+        yield lambda split: current_versions(
+            pl.concat([none, *map(read_arrow, files.get(split.lower, ()))])
+        )
 
 
-def _none_of(lake: Lake, collection: str) -> pl.DataFrame:
-    return current_versions(
-        lake.change_log(collection).versions().select(LIVENESS_COLUMNS).head(0).collect()
-    )
-
-
-def _reshard_log(
+def _partition_log(
     lake: Lake, collection: str, lowers: Sequence[str], folder: Path
 ) -> dict[str, list[Path]]:
-    """Write the versions of a log to files of one split each, and return those of each split.
-
-    Parameters
-    ----------
-    lowers
-        Where the splits begin, sorted; the first begins at the empty text.
-    folder
-        An empty folder.
-
-    Returns
-    -------
-    dict
-        The files of a split, by where it begins, in the order of the log.
-    """
+    """Write the versions to files by split; return the files by the split's lower bound."""
     files: dict[str, list[Path]] = {}
-    for versions in _gathered(lake, collection):
+    for versions in _portions(lake, collection):
         split = pl.Series(lowers).search_sorted(versions["record_id"], side="right") - 1
         parts = versions.with_columns(split=split).partition_by(
             "split", as_dict=True, include_key=False
@@ -88,20 +68,20 @@ def _reshard_log(
             path = folder / f"{number}-{len(of_split)}.arrow"
             part.write_ipc(path)
             of_split.append(path)
-    # Arrow keeps what it took for reading, though nothing more is read for as long as a pass lasts.
+    # Arrow would keep the memory it read with for as long as the pass lasts.
     pa.default_memory_pool().release_unused()
     return files
 
 
-def _gathered(lake: Lake, collection: str) -> Iterator[pl.DataFrame]:
-    """Yield the versions of a log, in order, so many at a time that dividing them pays."""
+def _portions(lake: Lake, collection: str) -> Iterator[pl.DataFrame]:
+    """Yield the versions of a log, in order, in portions large enough to partition."""
     held: list[pl.DataFrame] = []
     size = 0
     for file in lake.change_log(collection).files():
         for versions in read_log_file(file.path, LIVENESS_COLUMNS):
             held.append(versions)
             size += int(versions.estimated_size())
-            if size > _GATHERED_BYTES:
+            if size > _PORTION_BYTES:
                 yield pl.concat(held)
                 held, size = [], 0
     if held:

@@ -1,4 +1,4 @@
-"""What a record said when: its versions in the change log, and what changed between them."""
+"""The history of a record: its versions in the change log, and the changes between them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ class Change:
     Attributes
     ----------
     path
-        The way to the value in the document, dotted, with list positions in brackets.
+        The path of the value in the document, dotted, with list positions in brackets.
     before, after
-        The values as JSON; None where there was, or is, none.
+        The values as JSON; None if absent.
     """
 
     path: str
@@ -37,9 +37,9 @@ class Version:
     Attributes
     ----------
     batch_id, extracted_at, operation, content_hash
-        As the change log has them.
+        As in the change log.
     changes
-        What differs from the version before; nothing for the first, and for a deletion.
+        Differences from the previous document; empty for the first version and for a deletion.
     """
 
     batch_id: int
@@ -55,25 +55,19 @@ def record_history(lake: Lake, collection: str, record_id: str) -> list[Version]
     Raises
     ------
     DataError
-        A file of the change log is damaged, or it never held such a record.
+        A file of the change log is damaged, or the log never held such a record.
     """
-    with lake.change_log(collection).reporting_damage():
-        found = (
-            lake.change_log(collection)
-            .versions()
-            .filter(pl.col("record_id") == record_id)
-            .sort("batch_id")
-            .collect()
-        )
-    rows = found.iter_rows(named=True)
+    log = lake.change_log(collection)
+    with log.reporting_damage():
+        rows = log.versions().filter(pl.col("record_id") == record_id).sort("batch_id").collect()
     versions: list[Version] = []
     before: dict[str, str] | None = None
-    for row in rows:
-        after = None
+    for row in rows.iter_rows(named=True):
         changes: tuple[Change, ...] = ()
         if row["document"] is not None:
             after = dict(_leaves(orjson.loads(row["document"]), ""))
             changes = () if before is None else tuple(_changes(before, after))
+            before = after
         versions.append(
             Version(
                 row["batch_id"],
@@ -83,7 +77,6 @@ def record_history(lake: Lake, collection: str, record_id: str) -> list[Version]
                 changes,
             )
         )
-        before = after if after is not None else before
     if not versions:
         collections = lake.collections()
         if collection not in collections:

@@ -2,88 +2,75 @@
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from queue import Full, Queue
-from threading import Event
-from typing import Generic, TypeVar
+from queue import SimpleQueue
+from threading import Event, Semaphore
+from typing import TypeVar
 
 _Result = TypeVar("_Result")
-_LOOK_SECONDS = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    """The end of an iterator, perhaps by an error."""
-
-    error: BaseException | None = None
 
 
 def in_parallel(
     work: Sequence[Callable[[], Iterator[_Result]]], workers: int
 ) -> Generator[_Result, None, None]:
-    """Yield what several iterators give, in the order in which it comes.
+    """Yield the results of several iterators as they arrive.
 
-    A slow consumer holds the work back: at most ``workers`` results wait. Where
-    there is only one thing to do, it is done without threads.
+    A slow consumer slows the threads down: at most ``workers`` results wait. A single iterator, or
+    a single worker, runs without threads.
 
     Parameters
     ----------
     work
-        Functions that return the iterators; each is called, and read, in a thread of its own.
+        Functions that return the iterators; each runs in a thread.
     workers
-        How many are under way at a time.
+        The number of threads.
 
     Raises
     ------
     Exception
-        The first error of an iterator; the others are left as soon as they give something.
+        The first error of an iterator; the others are abandoned after their next result.
     """
     if min(workers, len(work)) <= 1:
         for begin in work:
             yield from begin()
         return
-    hand_over = _ResultQueue[_Result](workers)
+    yield from _in_threads(work, workers)
+
+
+def _in_threads(
+    work: Sequence[Callable[[], Iterator[_Result]]], workers: int
+) -> Generator[_Result, None, None]:
+    # An entry is a result, the error that ended an iterator, or neither at its end.
+    queue: SimpleQueue[tuple[list[_Result], BaseException | None]] = SimpleQueue()
+    slots = Semaphore(workers)
+    is_over = Event()
+
+    def run(begin: Callable[[], Iterator[_Result]]) -> None:
+        try:
+            for result in begin():
+                slots.acquire()
+                if is_over.is_set():
+                    return
+                queue.put(([result], None))
+            queue.put(([], None))
+        except BaseException as error:  # noqa: BLE001 - raised in the consumer's thread
+            queue.put(([], error))
+
     with ThreadPoolExecutor(workers, thread_name_prefix="split") as pool:
         try:
             for begin in work:
-                pool.submit(hand_over.put_all, begin)
-            under_way = len(work)
-            while under_way:
-                result = hand_over.results.get()
-                if not isinstance(result, _End):
-                    yield result
-                elif result.error:
-                    raise result.error
+                pool.submit(run, begin)
+            running = len(work)
+            while running:
+                results, error = queue.get()
+                if error:
+                    raise error
+                if results:
+                    slots.release()
+                    yield from results
                 else:
-                    under_way -= 1
+                    running -= 1
         finally:
-            hand_over.is_over.set()
+            is_over.set()
+            # Threads that wait for a slot notice that it is over.
+            slots.release(len(work))
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-class _ResultQueue(Generic[_Result]):
-    """Takes results from threads, and holds the threads back until they are fetched."""
-
-    def __init__(self, most: int) -> None:
-        self.results: Queue[_Result | _End] = Queue(most)
-        self.is_over = Event()
-
-    def put_all(self, begin: Callable[[], Iterator[_Result]]) -> None:
-        """Give what an iterator gives, and its end."""
-        try:
-            for result in begin():
-                self._give(result)
-                if self.is_over.is_set():
-                    return
-        except BaseException as error:  # noqa: BLE001 - raised again in the consumer's thread
-            self._give(_End(error))
-        else:
-            self._give(_End())
-
-    def _give(self, result: "_Result | _End") -> None:
-        while not self.is_over.is_set():
-            try:
-                self.results.put(result, timeout=_LOOK_SECONDS)
-            except Full:
-                continue
-            break

@@ -1,14 +1,15 @@
 """Staleness: which collections, or shards, have changes that the lake does not have.
 
-The fingerprints of a source are compared with the lake's state files. That is cheap enough for
-every minute, and does not depend on anything but the lake.
+The fingerprints of a source are compared with the lake's state files. That is cheap enough to run
+every minute, and depends on nothing but the source and the lake.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from hashlib import sha256
 from time import monotonic
 from typing import TypeVar
@@ -19,7 +20,7 @@ from aind_etl.flatten import flattener_version
 from aind_etl.lake import Lake
 from aind_etl.lake.resharding import plan_shards
 from aind_etl.lake.state import CollectionState
-from aind_etl.sources import Source
+from aind_etl.sources.protocol import Source
 
 _T = TypeVar("_T")
 _THREADS = 8
@@ -27,16 +28,16 @@ _THREADS = 8
 
 @dataclass(frozen=True, slots=True)
 class StaleCollection:
-    """A collection, or a shard of one, that the lake is behind of.
+    """A collection, or a shard of one, that needs a pass.
 
     Attributes
     ----------
     collection, shard
-        The collection, and which shard of it.
+        The collection, and the shard of it.
     identity
-        The same text as long as the same content waits, another one as soon as more does.
+        A text that stays the same until the content that waits to be read changes.
     reason
-        Why, for people.
+        Why it is stale, for people.
     """
 
     collection: str
@@ -47,14 +48,14 @@ class StaleCollection:
 
 @dataclass(slots=True)
 class StalenessReport:
-    """What a look at a source found.
+    """The result of comparing a source with the lake.
 
     Attributes
     ----------
     present
         Every collection of the source and of the lake, sorted.
     behind
-        The collections, or their shards, that the lake is behind of.
+        The stale collections, or shards of them.
     unanswered
         Why a collection could not be checked, by its name.
     """
@@ -72,68 +73,65 @@ def find_stale_collections(
     most_documents: int,
     within: timedelta,
 ) -> StalenessReport:
-    """Return which collections the lake is behind of, and plan the shards of those.
+    """Return the collections that need a pass, and plan how many shards they have.
 
     Parameters
     ----------
     source, lake
-        What is compared.
+        The source and the lake.
     choose
-        Returns which collections to look at, out of those there are.
+        Returns which of the existing collections to check.
     most_documents
-        How many documents a shard of a collection may have.
+        The most documents in a shard of a collection.
     within
-        How long all of it may take. A collection that has not answered by then is left to the
-        next look; the others are not held up by it.
+        The most time for all requests. A collection without a reply by then is left to the next
+        check and does not delay the others.
 
     Raises
     ------
     SourceError
-        The source cannot list its collections, or not in time.
+        The source cannot list its collections in time.
     ConfigurationError
-        A collection that was asked for is not there.
+        A collection that the settings name does not exist.
     """
-    give_up = monotonic() + within.total_seconds()
-    (listed,) = _in_threads([source.list_collections], give_up, within)
-    present = choose({*listed.result(), *lake.collections()})
-    arrivals = StalenessReport(present)
-    asked = _in_threads(
-        [lambda name=name: source.fingerprint(name) for name in present],  # type: ignore[misc]
-        give_up,
-        within,
+    deadline = monotonic() + within.total_seconds()
+    (listed,) = _in_threads([source.list_collections], deadline, within)
+    report = StalenessReport(choose({*listed.result(), *lake.collections()}))
+    fingerprints = _in_threads(
+        [partial(source.fingerprint, name) for name in report.present], deadline, within
     )
-    for collection, answer in zip(present, asked, strict=True):
+    for collection, reply in zip(report.present, fingerprints, strict=True):
         try:
-            fingerprint = answer.result()
+            fingerprint = reply.result()
         except AindEtlError as error:
-            arrivals.unanswered[collection] = str(error)
+            report.unanswered[collection] = str(error)
             continue
         reasons: Mapping[Shard, str] = {
-            shard.shard: reason
-            for shard in lake.shards(collection)
-            if (reason := _reason(source, shard, shard.state(collection), fingerprint))
+            seen.shard: reason
+            for seen in lake.shards(collection)
+            if (reason := _reason(source, seen, seen.state(collection), fingerprint))
         }
         if reasons:
-            reasons = _planned(source, lake, collection, reasons, most_documents)
+            reasons = _plan_shards(source, lake, collection, reasons, most_documents)
         for shard, reason in reasons.items():
             name = lake.for_shard(shard).name_of(collection)
             identity = _hash(name, source.name, fingerprint, flattener_version())
-            arrivals.behind.append(StaleCollection(collection, identity, reason, shard))
-    return arrivals
+            report.behind.append(StaleCollection(collection, identity, reason, shard))
+    return report
 
 
-def _planned(
+def _plan_shards(
     source: Source,
     lake: Lake,
     collection: str,
     reasons: Mapping[Shard, str],
     most_documents: int,
 ) -> Mapping[Shard, str]:
-    """Return the shards that are to be read, once it is planned how many there are to be."""
+    """Plan the number of shards; return those to read, and why."""
     try:
         documents = source.count_documents(collection)
     except AindEtlError:
-        documents = None  # The pass itself will say what is wrong.
+        documents = None  # The pass itself will report the error.
     of = plan_shards(lake, collection, documents, most_documents)
     if of == lake.layout(collection).shards:
         return reasons
@@ -143,33 +141,21 @@ def _planned(
 def overdue_full_pass(
     lake: Lake, collection: str, now: datetime, age: timedelta
 ) -> Iterator[StaleCollection]:
-    """Yield the shards of a collection that were not read in full for longer than ``age``.
+    """Yield the shards of a collection that have not been read in full for longer than ``age``.
 
-    The first pass counts: it reads everything.
+    The first pass counts, because it reads everything.
     """
-    for shard in lake.shards(collection):
-        overdue = _overdue(shard, shard.state(collection), now, age)
-        if overdue is not None:
-            yield overdue
-
-
-def _overdue(
-    lake: Lake, state: CollectionState, now: datetime, age: timedelta
-) -> StaleCollection | None:
-    read = [
-        moment
-        for moment in (state.last_full_pass_at, state.first_pass_ended_at)
-        if moment is not None
-    ]
-    if not read or now - max(read) <= age:
-        return None
-    last = max(read)
-    return StaleCollection(
-        state.collection,
-        _hash(lake.name_of(state.collection), "full", last.isoformat()),
-        f"last read in full on {last:%Y-%m-%d at %H:%M} UTC",
-        lake.shard,
-    )
+    for seen in lake.shards(collection):
+        state = seen.state(collection)
+        ended = list(filter(None, (state.last_full_pass_at, state.first_pass_ended_at)))
+        if ended and now - max(ended) > age:
+            last = max(ended)
+            yield StaleCollection(
+                collection,
+                _hash(seen.name_of(collection), "full", last.isoformat()),
+                f"last read in full on {last:%Y-%m-%d at %H:%M} UTC",
+                seen.shard,
+            )
 
 
 def _reason(source: Source, lake: Lake, state: CollectionState, fingerprint: str) -> str | None:
@@ -187,48 +173,38 @@ def _reason(source: Source, lake: Lake, state: CollectionState, fingerprint: str
 
 
 def _in_threads(
-    calls: list[Callable[[], _T]], give_up: float, within: timedelta
+    calls: Sequence[Callable[[], _T]], deadline: float, within: timedelta
 ) -> list["Future[_T]"]:
-    """Call functions side by side, and return their answers as of a moment.
+    """Call functions in threads; return their results, or an error for those not in time.
 
-    The threads are not waited for any longer than that: a server that never answers holds up
-    nothing but its own thread.
+    A server that never replies blocks only daemon threads, which do not keep the process alive.
     """
-    answers: list[Future[_T]] = [Future() for _ in calls]
-    waiting = iter(list(zip(calls, answers, strict=True)))
-    taking = threading.Lock()
+    slots = threading.BoundedSemaphore(_THREADS)
+    results: list[Future[_T]] = [Future() for _ in calls]
 
-    def work() -> None:
-        while True:
-            with taking:
-                call, answer = next(waiting, (None, None))
-            if call is None or answer is None:
-                return
-            if not answer.set_running_or_notify_cancel():
-                continue
+    def run(call: Callable[[], _T], result: "Future[_T]") -> None:
+        with slots:
             try:
-                result = call()
+                result.set_result(call())
             except Exception as error:  # noqa: BLE001 - passed to the caller
-                answer.set_exception(error)
-            else:
-                answer.set_result(result)
+                result.set_exception(error)
 
-    for _ in range(min(_THREADS, len(calls))):
-        threading.Thread(target=work, daemon=True).start()
-    done, _ = wait(answers, max(0, give_up - monotonic()))
-    return [answer if answer in done else _late(within) for answer in answers]
+    for call, result in zip(calls, results, strict=True):
+        threading.Thread(target=run, args=(call, result), daemon=True).start()
+    done, _ = wait(results, max(0, deadline - monotonic()))
+    return [result if result in done else _too_late(within) for result in results]
 
 
-def _late(within: timedelta) -> "Future[_T]":
-    late: Future[_T] = Future()
-    late.set_exception(
+def _too_late(within: timedelta) -> "Future[_T]":
+    result: Future[_T] = Future()
+    result.set_exception(
         SourceError(
-            f"The source did not answer within {within.total_seconds():g} seconds. Look at the "
+            f"The source did not answer within {within.total_seconds():g} seconds. Check the "
             "server and the network; the next check tries again."
         )
     )
-    return late
+    return result
 
 
-def _hash(*shards: str) -> str:
-    return sha256("\0".join(shards).encode()).hexdigest()[:16]
+def _hash(*texts: str) -> str:
+    return sha256("\0".join(texts).encode()).hexdigest()[:16]

@@ -1,8 +1,6 @@
-"""The command line application: its options, and what every command needs."""
+"""The command-line application: options and functions that several commands share."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
 from importlib.metadata import version
@@ -33,15 +31,15 @@ class Panel(StrEnum):
 
 
 class _Command(TyperCommand):
-    """A command whose help says nothing of the type of its --help."""
+    """A command whose help shows no type for ``--help`` and no trailing blanks."""
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - as Typer's own
+    def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - Typer's types
         """Print the help."""
         with without_trailing_blanks():
             super().format_help(ctx, formatter)
 
-    def get_help_option(self, ctx: Any) -> TyperOption | None:  # noqa: ANN401 - as Typer's own
-        """Return the option --help."""
+    def get_help_option(self, ctx: Any) -> TyperOption | None:  # noqa: ANN401 - Typer's types
+        """Return the option ``--help``."""
         option = super().get_help_option(ctx)
         if option is not None:
             option.metavar = ""
@@ -49,20 +47,17 @@ class _Command(TyperCommand):
 
 
 class _Group(TyperGroup):
-    """The command with its subcommands, in the order in which a newcomer needs them."""
+    """The command with its subcommands, in the order of the panels."""
 
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 - as Typer's own
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 - Typer's types
         """Return the names of the subcommands, panel by panel."""
         panels: list[str | None] = [*Panel]
-        names = super().list_commands(ctx)
-        place = {
-            name: panels.index(command.rich_help_panel)
-            for name, command in self.commands.items()
-            if isinstance(command, TyperCommand)
-        }
-        return sorted(names, key=lambda name: place[name])
+        return sorted(
+            super().list_commands(ctx),
+            key=lambda name: panels.index(getattr(self.commands[name], "rich_help_panel", None)),
+        )
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - as Typer's own
+    def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - Typer's types
         """Print the help."""
         with without_trailing_blanks():
             super().format_help(ctx, formatter)
@@ -81,12 +76,12 @@ app = typer.Typer(
 Documents of both pipeline formats are read from a **source**, kept in a change log, flattened to
 the tables of a **lake** (partitioned parquet), and published as a **warehouse** (one DuckDB file).
 
-Begin with `aind-etl run`: without a source it loads a built-in sample. Then ask:
+Start with `aind-etl run`: without a source it loads a built-in sample. Then query it:
 `aind-etl sql "SELECT * FROM best_models LIMIT 10"`.
 
 Source, lake, warehouse and collections can also be set by environment variables
-(`AIND_ETL_SOURCE`, …); the command line wins. Exit codes: 0 done, 1 data differ or a check failed,
-2 wrong use or configuration, 3 the source cannot be read.
+(`AIND_ETL_SOURCE`, …); the command line takes precedence. Exit codes: 0 done, 1 data differ or a
+check failed, 2 wrong use or configuration, 3 the source cannot be read.
 """,
 )
 
@@ -99,7 +94,7 @@ SourceOption = Annotated[
     typer.Option(
         "--source",
         metavar="URL",
-        help=f"Where documents come from: {', '.join(kind.help for kind in KINDS)}. "
+        help=f"Source of the documents: {', '.join(kind.help for kind in KINDS)}. "
         "Environment: `AIND_ETL_SOURCE`.",
     ),
 ]
@@ -117,7 +112,7 @@ WarehouseOption = Annotated[
     typer.Option(
         "--warehouse",
         metavar="FILE",
-        help="The DuckDB file, or `s3://bucket/name`, which is read by a copy. Environment: "
+        help="The DuckDB file, or `s3://bucket/name`, of which a copy is read. Environment: "
         "`AIND_ETL_WAREHOUSE`; default `<lake>/warehouse.duckdb`.",
     ),
 ]
@@ -155,19 +150,18 @@ def _options(
 
 
 def make_settings(
-    source: str | None,
-    lake: str | None,
-    warehouse: str | None,
-    collections: list[str] | None,
-    *,
+    source: str | None = None,
+    lake: str | None = None,
+    warehouse: str | None = None,
+    collections: list[str] | None = None,
     max_deleted_share: float | None = None,
 ) -> "Settings":
-    """Return the settings of a command: its options, the environment, or the defaults."""
+    """Return the settings of a command: its options, then the environment, then the defaults."""
     from aind_etl.settings import load_settings, unknown_variables
 
     credentials = [name for kind in KINDS for name in kind.credentials]
     for name, hint in unknown_variables(credentials).items():
-        say(err, ("Warning:", "yellow"), f" {name} is set, and is no setting. {hint}")
+        say(err, ("Warning:", "yellow"), f" {name} is set but is not a setting. {hint}")
     return load_settings(
         source=source,
         lake=lake,
@@ -177,38 +171,35 @@ def make_settings(
     )
 
 
-@contextmanager
-def progress_bars() -> Iterator["TerminalProgress"]:
-    """Show progress on the terminal for the duration of a ``with`` block."""
+def progress_bars() -> "TerminalProgress":
+    """Return the progress on the terminal, shown for the duration of a ``with`` block."""
     from aind_etl.cli.progress_bars import TerminalProgress
 
-    with TerminalProgress(err) as progress:
-        yield progress
+    return TerminalProgress(err)
 
 
-def show_rows(asked: "Query") -> None:
-    """Print the rows of a query, at most :data:`SHOWN_ROWS` of them."""
-    columns, rows, more = asked.head(SHOWN_ROWS)
+def show_rows(query: "Query") -> None:
+    """Print the first :data:`SHOWN_ROWS` rows of a query."""
+    columns, rows, more = query.head(SHOWN_ROWS)
     show_table(columns, rows)
     if more:
         say(out, f"The first {SHOWN_ROWS:,} rows; --format csv writes all.")
 
 
 def command_line() -> str:
-    """Return how this command was called, so that it can be typed again."""
+    """Return the name by which this command was called."""
     called = Path(sys.argv[0])
     return relative(called) if relative(called) != str(called.absolute()) else "aind-etl"
 
 
-def absolute(place: Path | str) -> str:
-    """Return where something lies, whatever the working folder is."""
-    return str(place.absolute()) if isinstance(place, Path) else place
+def absolute(location: Path | str) -> str:
+    """Return a path as an absolute path, and a URL as it is."""
+    return str(location.absolute()) if isinstance(location, Path) else location
 
 
-def relative(path: Path | str) -> str:
-    """Return a path relative to the working folder where that is shorter."""
-    if isinstance(path, str):
-        return path
-    absolute = path.absolute()
-    here = Path.cwd()
-    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)
+def relative(location: Path | str) -> str:
+    """Return a path, relative if it is below the working folder; a URL as it is."""
+    if isinstance(location, str):
+        return location
+    path, here = location.absolute(), Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

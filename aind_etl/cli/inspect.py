@@ -8,11 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from aind_etl.cli.terminal import err, out, say, show_table
-from aind_etl.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from aind_etl.settings import Settings
 from aind_etl.cli.app import (
     CollectionOption,
     LakeOption,
@@ -25,16 +20,21 @@ from aind_etl.cli.app import (
     progress_bars,
     show_rows,
 )
+from aind_etl.cli.terminal import err, out, say, show_table
+from aind_etl.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from aind_etl.settings import Settings
 
 
 @command(rich_help_panel=Panel.ASK)
 def status(lake: LakeOption = None, warehouse: WarehouseOption = None) -> None:
-    """Show what the lake and the warehouse hold, how fresh they are, and whether all is well.
+    """Show the contents of lake and warehouse, how fresh they are, and any problems.
 
-    Ends with exit code 1 when something is wrong: the source cannot be read, the last run of
-    something failed, or there is no lake or no warehouse.
+    The exit code is 1 if there is a problem: the source cannot be read, the last run of a job
+    failed, or there is no lake or no warehouse.
     """
-    settings = make_settings(None, lake, warehouse, None)
+    settings = make_settings(lake=lake, warehouse=warehouse)
     from aind_etl.client.status import collection_statuses, verdict, warehouse_status
     from aind_etl.lake import Lake
 
@@ -42,32 +42,23 @@ def status(lake: LakeOption = None, warehouse: WarehouseOption = None) -> None:
     if not statuses:
         say(out, f"The lake {str(settings.lake)!r} is empty. Run 'aind-etl run' to load it.")
         raise typer.Exit(1)
+    numbers = ("live", "rejected", "rejected values", "waiting")
+    texts = ("newest finished", "last new pass", "last full pass", "source")
+    rows = [
+        [
+            one.collection,
+            *(f"{n:,}" for n in (one.live, one.rejected, one.rejected_values, one.waiting)),
+            *(one.newest_finished, one.last_new_pass, one.last_full_pass, one.source),
+        ]
+        for one in statuses
+    ]
     show_table(
         [
             ("collection", False),
-            ("live", True),
-            ("rejected", True),
-            ("rejected values", True),
-            ("waiting", True),
-            ("newest finished", False),
-            ("last new pass", False),
-            ("last full pass", False),
-            ("source", False),
+            *((name, True) for name in numbers),
+            *((name, False) for name in texts),
         ],
-        [
-            [
-                one.collection,
-                f"{one.live:,}",
-                f"{one.rejected:,}",
-                f"{one.rejected_values:,}",
-                f"{one.waiting:,}",
-                one.newest_finished,
-                one.last_new_pass,
-                one.last_full_pass,
-                one.source,
-            ]
-            for one in statuses
-        ],
+        rows,
         f"Lake {absolute(settings.lake)}",
         folds=True,
     )
@@ -82,12 +73,12 @@ def status(lake: LakeOption = None, warehouse: WarehouseOption = None) -> None:
 
 
 def _last_failed_run(settings: "Settings") -> str:
-    """Return which run failed last; nothing where there is no history."""
+    """Return the run that failed last, or an empty string if there is none or no history."""
     home = Path(os.environ.get("DAGSTER_HOME") or settings.folder / "_dagster")
-    # The command is of use where only readers' packages are installed.
+    # The command also works in the base installation, which has no Dagster.
     if not (home / "dagster.yaml").is_file() or find_spec("dagster") is None:
         return ""
-    from aind_etl.orchestration.run_status import last_failed_run
+    from aind_etl.orchestration.runs import last_failed_run
 
     return last_failed_run(home)
 
@@ -104,7 +95,7 @@ def sql(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="FILE", help="Write to a file; standard output otherwise."
+            "--output", "-o", metavar="FILE", help="The file to write; default standard output."
         ),
     ] = None,
     sandbox: Annotated[
@@ -112,28 +103,28 @@ def sql(
         typer.Option(
             "--sandbox",
             metavar="",
-            help="Keep the query from other files, from the network and from DuckDB's settings: "
-            "for SQL that somebody else wrote.",
+            help="For untrusted SQL: the query can read no other file, use no network and change "
+            "no setting of DuckDB.",
         ),
     ] = False,
 ) -> None:
-    """Ask the warehouse; it is opened for reading only.
+    """Query the warehouse, which is opened read-only.
 
-    What there is: `aind-etl sql "SHOW TABLES"`.
-    What columns mean: `aind-etl sql "SELECT column_name, comment FROM duckdb_columns() WHERE
+    List the tables: `aind-etl sql "SHOW TABLES"`.
+    Describe the columns: `aind-etl sql "SELECT column_name, comment FROM duckdb_columns() WHERE
     table_name = 'analyses'"`.
-    For a spreadsheet: `aind-etl sql "FROM best_models" --format csv --output best.csv`.
+    Write a spreadsheet: `aind-etl sql "FROM best_models" --format csv --output best.csv`.
     """
     from aind_etl.client.query import Query
 
-    settings = make_settings(None, lake, warehouse, None)
-    with Query(settings.warehouse_path, query, sandbox=sandbox) as asked:
+    settings = make_settings(lake=lake, warehouse=warehouse)
+    with Query(settings.warehouse_path, query, sandbox=sandbox) as result:
         if output_format == "table" and output is None:
-            show_rows(asked)
+            show_rows(result)
         elif output_format == "table":
             raise ConfigurationError("--output needs --format csv, json or parquet.")
         elif output is not None:
-            asked.write(output, output_format)
+            result.write(output, output_format)
             say(err, f"Wrote {output}")
         elif output_format == "parquet" and sys.stdout.isatty():
             raise ConfigurationError(
@@ -141,7 +132,7 @@ def sql(
                 "redirect the output."
             )
         else:
-            asked.stream(sys.stdout.buffer, output_format)
+            result.stream(sys.stdout.buffer, output_format)
 
 
 @command(rich_help_panel=Panel.OPERATE)
@@ -151,14 +142,14 @@ def ddl(
     ],
     lake: LakeOption = None,
 ) -> None:
-    """Show the statements that make the lake's tables known to another engine.
+    """Show the statements that create the lake's tables in another engine.
 
-    For Amazon Athena on a lake in S3: `aind-etl ddl --dialect athena --lake s3://bucket/lake`.
-    Run the statements that search for partitions again when a month or a collection has come.
+    For Amazon Athena and a lake in S3: `aind-etl ddl --dialect athena --lake s3://bucket/lake`.
+    Run the statements that search for partitions again after a new month or collection.
     """
     from aind_etl.contract.engines import Dialect, external_tables
 
-    settings = make_settings(None, lake, None, None)
+    settings = make_settings(lake=lake)
     for statement in external_tables(Dialect(dialect), str(settings.lake)):
         typer.echo(f"{statement};\n")
 
@@ -174,25 +165,25 @@ def verify(
         typer.Option(
             "--deep",
             metavar="",
-            help="Read every document of the source again and compare its hash; make the tables "
-            "again from the change log in a temporary folder, and compare every value.",
+            help="Read every document of the source and compare its hash; derive the tables "
+            "from the change log in a temporary folder, and compare every value.",
         ),
     ] = False,
 ) -> None:
     """Compare source, lake and warehouse: counts and contents.
 
-    Without `--deep` the source's ids are listed and compared with the lake's, the hashes in the
-    change log with those in the tables, every table with the warehouse's, and the checks of
-    `sql/checks` are run: documents changed at the source, and values edited in a table's file,
-    are for `--deep` to find. Ends with exit code 1 and the differences if there are any; what is
-    odd in the documents themselves is a warning.
+    Without `--deep`, compares the ids of source and lake, the hashes of change log and tables, and
+    every table with the warehouse, and runs the checks of `sql/checks`. Only `--deep` finds
+    documents that changed at the source and values edited in a table's file. The exit code is 1 if
+    there are differences. Oddities in the documents themselves are warnings.
     """
     settings = make_settings(source, lake, warehouse, collection)
     from aind_etl.client.verify import verify_collection, verify_tables, verify_warehouse
     from aind_etl.lake import Lake
-    from aind_etl.sources import open_configured_source
+    from aind_etl.sources.kinds import open_configured_source
 
     store = Lake(settings.lake)
+    counts = ("source", "lake", "flattened", "rejected")
     rows = []
     differences = []
     with progress_bars() as progress, open_configured_source(settings) as opened:
@@ -205,21 +196,15 @@ def verify(
             if deep:
                 progress.step(f"derive {name} again")
                 differences += verify_tables(store, name, progress=progress.advance)
-            counts = (
-                comparison.source,
-                comparison.lake,
-                comparison.flattened,
-                comparison.rejected,
-            )
-            rows.append([name, *(f"{count:,}" for count in counts)])
+            rows.append([name, *(f"{getattr(comparison, count):,}" for count in counts)])
         progress.step("compare the warehouse")
         differences += verify_warehouse(store, settings.warehouse_path)
-    numbers = [(name, True) for name in ("source", "lake", "flattened", "rejected")]
-    show_table([("collection", False), *numbers], rows, "Documents", folds=True)
-    for difference in differences:
-        style = "yellow" if difference.is_warning else "bold red"
-        say(out, (difference.between, style), f" · {difference.subject}: {difference.message}")
-    errors = sum(not difference.is_warning for difference in differences)
+    columns = [("collection", False), *((name, True) for name in counts)]
+    show_table(columns, rows, "Documents", folds=True)
+    for one in differences:
+        style = "yellow" if one.is_warning else "bold red"
+        say(out, (one.between, style), f" · {one.subject}: {one.message}")
+    errors = sum(not one.is_warning for one in differences)
     if errors:
         say(out, f"\n{errors:,} {'difference' if errors == 1 else 'differences'}.")
         raise typer.Exit(1)
@@ -232,18 +217,17 @@ def history(
     record_id: Annotated[str, typer.Argument(metavar="ID", help="The record's `_id`.")],
     lake: LakeOption = None,
 ) -> None:
-    """Show a record's versions, and what changed from one to the next."""
-    settings = make_settings(None, lake, None, None)
+    """Show the versions of a record, and what changed between them."""
+    settings = make_settings(lake=lake)
     from aind_etl.changelog.history import record_history
     from aind_etl.lake import Lake
 
-    for one in record_history(Lake(settings.lake), collection, record_id):
-        say(
-            out,
-            (f"{one.extracted_at:%Y-%m-%d %H:%M:%S}", "bold"),
-            f" UTC  {one.operation}  batch {one.batch_id}  {one.content_hash or ''}".rstrip(),
-        )
-        for change in one.changes:
-            before = "(none)" if change.before is None else change.before
-            after = "(none)" if change.after is None else change.after
+    for version in record_history(Lake(settings.lake), collection, record_id):
+        extracted = f"{version.extracted_at:%Y-%m-%d %H:%M:%S}"
+        text = f" UTC  {version.operation}  batch {version.batch_id}  {version.content_hash or ''}"
+        say(out, (extracted, "bold"), text.rstrip())
+        for change in version.changes:
+            before, after = (
+                "(none)" if value is None else value for value in (change.before, change.after)
+            )
             say(out, f"  {change.path}: {before} → {after}")

@@ -1,49 +1,51 @@
 """The entry point of the command ``aind-etl``.
 
-Commands import what they need when they run, so that help and queries do not wait for Dagster.
+Commands import packages when they run, so that help and queries do not wait for Dagster.
 """
 
 import sys
+from typing import NoReturn
 
-from aind_etl.cli import inspect, models, outputs, past, pipeline  # noqa: F401 - each adds its commands
+from aind_etl.cli import inspect, models, outputs, past, pipeline  # noqa: F401 - each registers its commands
 from aind_etl.cli.app import INTERRUPTED, app
 from aind_etl.cli.terminal import err, say
 from aind_etl.errors import AindEtlError, ConfigurationError, needs_pipeline
 
 
 def main() -> None:
-    """Run the command, and end with an exit code that says how it went."""
+    """Run the command, and exit with its exit code."""
     try:
         with needs_pipeline("This command"):
             app()
     except AindEtlError as error:
-        say(err, ("Error:", "bold red"), f" {error}")
-        sys.exit(error.exit_code)
+        _fail(str(error), error.exit_code)
     except OSError as error:
         what = f"{error.filename!r}: {error.strerror}" if error.filename else str(error)
-        say(
-            err,
-            ("Error:", "bold red"),
-            f" {what}. Check the path, the rights to it and the free space; what was written is "
-            "whole.",
+        _fail(
+            f"{what}. Check the path, its permissions and the free space; everything written is "
+            "complete.",
+            ConfigurationError.exit_code,
         )
-        sys.exit(ConfigurationError.exit_code)
     except KeyboardInterrupt:
-        say(err, "Interrupted. What was written is whole; run again to go on.")
+        say(err, "Interrupted. Everything written is complete; run again to continue.")
         sys.exit(INTERRUPTED)
-    except Exception as error:  # noqa: BLE001 - users are shown no traceback
-        say(err, ("Error:", "bold red"), f" {_report_of(error)}")
-        sys.exit(AindEtlError.exit_code)
+    except Exception as error:  # noqa: BLE001 - users see no traceback
+        _fail(_write_report(error), AindEtlError.exit_code)
 
 
-def _report_of(error: Exception) -> str:
-    """Write the traceback of a defect to a file, and return a sentence that names it."""
+def _fail(message: str, exit_code: int) -> NoReturn:
+    say(err, ("Error:", "bold red"), f" {message}")
+    sys.exit(exit_code)
+
+
+def _write_report(error: Exception) -> str:
+    """Write the traceback of a defect to a file, and return a message that names it."""
     from platformdirs import user_cache_path
 
     from aind_etl.settings import load_settings, write_traceback
 
     file = write_traceback(user_cache_path("aind-etl") / "errors", error, load_settings())
     return (
-        f"An unexpected error ended the command ({type(error).__name__}). What was written is "
-        f"whole. Report it with the file {str(file)!r}."
+        f"An unexpected error ended the command ({type(error).__name__}). Everything written is "
+        f"complete. Report it with the file {str(file)!r}."
     )

@@ -1,4 +1,4 @@
-"""Commands for language models: a page of context, and a server of their protocol."""
+"""Commands for language models: a page of context, and an MCP server."""
 
 import typer
 
@@ -8,7 +8,7 @@ from aind_etl.errors import needs_pipeline
 
 @command(rich_help_panel=Panel.MODELS)
 def context() -> None:
-    """Print one page about the warehouse, for a language model that is to write SQL.
+    """Print a page about the warehouse for a language model that writes SQL.
 
     Paste it into a conversation: tables, columns, joins, traps and ten worked questions.
     """
@@ -21,13 +21,13 @@ def context() -> None:
 def mcp(warehouse: WarehouseOption = None, lake: LakeOption = None) -> None:
     """Serve the warehouse to a language model, by the Model Context Protocol over stdio.
 
-    The model can list and describe tables, and run one SELECT at a time: no other file, no network,
-    at most 1,000 rows and 30 seconds. Needs `pip install 'aind-etl[mcp]'`.
+    The model can list and describe tables, and run one SELECT at a time, for at most 30 seconds and
+    1,000 rows, without access to other files or the network. Needs `pip install 'aind-etl[mcp]'`.
 
     In the configuration of an assistant:
     `{"command": "aind-etl", "args": ["mcp", "--warehouse", "/path/warehouse.duckdb"]}`.
     """
-    settings = make_settings(None, lake, warehouse, None)
+    settings = make_settings(lake=lake, warehouse=warehouse)
     with needs_pipeline("'aind-etl mcp'", extra="mcp"):
         from aind_etl.client.mcp_server import create_server
 

@@ -1,4 +1,4 @@
-"""Commands that write files for people: exports, the report and figures."""
+"""Commands that write files: exports, the report and figures."""
 
 from datetime import datetime
 from pathlib import Path
@@ -24,8 +24,8 @@ def export(
         Path | None,
         typer.Argument(
             metavar="[FILE|DIR]",
-            help="The workbook, or the folder of the other formats; `analyses.xlsx` or `export` "
-            "where none is given.",
+            help="The workbook, or the folder for other formats; default `analyses.xlsx` or "
+            "`export`.",
         ),
     ] = None,
     export_format: Annotated[
@@ -33,7 +33,8 @@ def export(
         typer.Option(
             "--format",
             "-f",
-            help="`xlsx` is one workbook, a sheet per table; the others are one file per table.",
+            help="`xlsx` writes a workbook with one sheet per table; the others write one file per "
+            "table.",
         ),
     ] = None,
     xlsx: Annotated[
@@ -44,8 +45,8 @@ def export(
         typer.Option(
             "--datapackage",
             metavar="",
-            help="Write `datapackage.json` into the lake: its files and columns, described after "
-            "the Frictionless standard. Alone, nothing else is written.",
+            help="Write `datapackage.json` into the lake, which describes its files and columns by "
+            "the Frictionless standard. Without other options, write nothing else.",
         ),
     ] = False,
     table: Annotated[
@@ -59,12 +60,12 @@ def export(
     warehouse: WarehouseOption = None,
     lake: LakeOption = None,
 ) -> None:
-    """Write the marts for Excel, or as CSV, Arrow or parquet files.
+    """Write the marts as an Excel workbook, or as CSV, Arrow or parquet files.
 
-    A workbook: `aind-etl export --xlsx`. Some tables: `aind-etl export rates --format csv
-    --table parameter_trajectories --table analyses`.
+    Write a workbook: `aind-etl export --xlsx`. Write some tables: `aind-etl export rates --format
+    csv --table parameter_trajectories --table analyses`.
     """
-    settings = make_settings(None, lake, warehouse, None)
+    settings = make_settings(lake=lake, warehouse=warehouse)
     if datapackage:
         from aind_etl.client.data_package import write_data_package
         from aind_etl.lake import Lake
@@ -75,13 +76,13 @@ def export(
     chosen = export_format or ("xlsx" if xlsx or target is None else _format_of(target))
     if xlsx and chosen != "xlsx":
         raise ConfigurationError(f"--xlsx and --format {chosen} exclude each other; give one.")
-    where = target or Path("analyses.xlsx" if chosen == "xlsx" else "export")
+    destination = target or Path("analyses.xlsx" if chosen == "xlsx" else "export")
     with progress_bars() as progress:
         from aind_etl.client.export import export as write_export
 
         written = write_export(
             settings.warehouse_path,
-            where,
+            destination,
             chosen,
             tuple(table or ()),
             progress=lambda name: progress.step(f"write {name}"),
@@ -91,26 +92,25 @@ def export(
         if one.left_out:
             say(
                 err,
-                f"{one.name}: the last {one.left_out:,} rows were left out, because a sheet of "
-                "Excel ends at 1,048,576 rows; --format csv or parquet has them all.",
+                f"{one.name}: the last {one.left_out:,} rows were left out, because an Excel sheet "
+                "holds 1,048,576 rows; --format csv or parquet writes all.",
             )
-    say(out, f"\nWrote {where}")
+    say(out, f"\nWrote {destination}")
 
 
 @command(rich_help_panel=Panel.WRITE)
 def report(
     output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="FILE", help="The page."),
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write.")
     ] = Path("report.html"),
     warehouse: WarehouseOption = None,
     lake: LakeOption = None,
 ) -> None:
-    """Draw the warehouse as one page: who wins, how sure, what is missing, what arrived.
+    """Draw a report on the warehouse: best models, certainty, missing results, new records.
 
-    The page needs no network and no server: open it, put it on a screen, send it, print it.
+    The report is one HTML file that needs no network and no server.
     """
-    settings = make_settings(None, lake, warehouse, None)
+    settings = make_settings(lake=lake, warehouse=warehouse)
     with progress_bars() as progress:
         progress.step("draw the report")
         from aind_etl.client.report import write_report
@@ -126,36 +126,37 @@ def report(
 @command(rich_help_panel=Panel.WRITE)
 def figures(
     directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Where to; the folder is made if need be.")
+        Path, typer.Argument(metavar="DIR", help="The folder; created if it does not exist.")
     ],
     subject: Annotated[
-        str | None, typer.Option("--subject", metavar="ID", help="Only this subject's.")
+        str | None, typer.Option("--subject", metavar="ID", help="Only this subject.")
     ] = None,
     date: Annotated[
         datetime | None,
         typer.Option(
-            "--date", metavar="YYYY-MM-DD", formats=["%Y-%m-%d"], help="Only this day's sessions."
+            "--date", metavar="YYYY-MM-DD", formats=["%Y-%m-%d"], help="Only sessions of this day."
         ),
     ] = None,
     agent: Annotated[
-        str | None, typer.Option("--agent", metavar="ALIAS", help="Only this agent's fits.")
+        str | None, typer.Option("--agent", metavar="ALIAS", help="Only fits of this agent.")
     ] = None,
     record: Annotated[
-        str | None, typer.Option("--record", metavar="ID", help="Only records whose id begins so.")
+        str | None,
+        typer.Option("--record", metavar="ID", help="Only ids that start with this."),
     ] = None,
     lake: LakeOption = None,
     warehouse: WarehouseOption = None,
 ) -> None:
     """Download the figures of fitted sessions, named after session, agent and record.
 
-    Which there are is asked of the warehouse. Figures that are there already are not downloaded
-    again; interrupted, run it again to go on. Those that could not be downloaded are listed.
+    The warehouse says which figures exist. Figures already in the folder are not downloaded again,
+    so an interrupted download can be continued. Failed downloads are listed.
 
-    One mouse's: `aind-etl figures figures --subject 652324`.
-    One model's of a day: `aind-etl figures figures --date 2026-04-15 --agent
+    Figures of a mouse: `aind-etl figures figures --subject 652324`.
+    Figures of a model and day: `aind-etl figures figures --date 2026-04-15 --agent
     QLearning_L2F1_CK1_softmax`.
     """
-    settings = make_settings(None, lake, warehouse, None)
+    settings = make_settings(lake=lake, warehouse=warehouse)
     from aind_etl.results import open_result_store
     from aind_etl.results.figures import Selection, choose_figures, download_figures
     from aind_etl.warehouse.connection import connect
@@ -166,15 +167,14 @@ def figures(
         chosen = choose_figures(connection, selection)
         sources = read_sources(connection)
     if not chosen:
-        where = str(settings.warehouse_path)
-        what = f" of {selection}" if str(selection) else ""
+        criteria = f" of {selection}" if str(selection) else ""
         say(
             out,
-            f"No successful fit{what} in {where}. What there is: 'aind-etl sql \"SELECT DISTINCT "
-            "subject_id, session_date, agent_alias FROM analyses\"'.",
+            f"No successful fit{criteria} in {settings.warehouse_path}. To list all, run 'aind-etl "
+            'sql "SELECT DISTINCT subject_id, session_date, agent_alias FROM analyses"\'.',
         )
         return
-    # The documents' own source says whether the sample's folders stand in for s3://.
+    # The source of the documents decides whether the sample's folders replace s3://.
     if sources:
         settings = settings.model_copy(update={"source": sources[0]})
     with progress_bars() as progress, open_result_store(settings) as store:
@@ -190,10 +190,9 @@ def figures(
 
 
 def _format_of(target: Path) -> Literal["xlsx"]:
-    """Return the format that a target's name says; only a workbook has one."""
+    """Return the format that a file name implies, which only a workbook's does."""
     if target.suffix.lower() == ".xlsx":
         return "xlsx"
     raise ConfigurationError(
-        f"{str(target)!r} does not say which format is meant; give --format xlsx, csv, arrow or "
-        "parquet."
+        f"{str(target)!r} does not imply a format; give --format xlsx, csv, arrow or parquet."
     )

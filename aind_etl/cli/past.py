@@ -1,4 +1,4 @@
-"""Commands for the past: the warehouse of an earlier moment, and snapshots."""
+"""Commands for the past: the warehouse at an earlier time, and snapshots."""
 
 from pathlib import Path
 from typing import Annotated
@@ -24,8 +24,8 @@ def as_of(
         str,
         typer.Argument(
             metavar="MOMENT",
-            help="A day, whose beginning in UTC is meant, or a time such as "
-            "`2026-06-01T12:00:00-07:00`.",
+            help="A time such as `2026-06-01T12:00:00-07:00`, or a day, which means its start in "
+            "UTC.",
         ),
     ],
     output: Annotated[
@@ -34,12 +34,12 @@ def as_of(
     lake: LakeOption = None,
     warehouse: WarehouseOption = None,
 ) -> None:
-    """Build the warehouse as it was: from the documents known at a moment.
+    """Build the warehouse from the documents that were known at an earlier time.
 
-    Result files, trials and sessions are as they are now, for the analyses known then; the table
-    `warehouse_info` says so. `aind-etl as-of 2026-06-01 --output june.duckdb`.
+    Result files, trials and sessions are the present ones of the analyses known then, as noted in
+    the table `warehouse_info`. `aind-etl as-of 2026-06-01 --output june.duckdb`.
     """
-    settings = make_settings(None, lake, warehouse, None)
+    settings = make_settings(lake=lake, warehouse=warehouse)
     if str(output.absolute()) == absolute(settings.warehouse_path):
         raise ConfigurationError(
             f"{str(output)!r} is the published warehouse; name another file with --output."
@@ -72,12 +72,12 @@ def snapshot(
     warehouse: WarehouseOption = None,
     lake: LakeOption = None,
 ) -> None:
-    """Keep the warehouse as it is published now, for a paper.
+    """Keep a copy of the published warehouse, for a paper.
 
-    It lies in `snapshots/` beside the warehouse, and nothing overwrites or removes it. Read it in a
-    notebook by `Warehouse(snapshot="NAME")`, or by `--warehouse` and its path.
+    It is written to `snapshots/` beside the warehouse, and never overwritten or removed. Read it in
+    a notebook with `Warehouse(snapshot="NAME")`, or with `--warehouse` and its path.
     """
-    settings = make_settings(None, lake, warehouse, None)
+    settings = make_settings(lake=lake, warehouse=warehouse)
     from aind_etl.warehouse.snapshots import take_snapshot
 
     taken = take_snapshot(settings.warehouse_path, name)
@@ -90,8 +90,8 @@ def snapshot(
 
 @command(rich_help_panel=Panel.PAST)
 def snapshots(warehouse: WarehouseOption = None, lake: LakeOption = None) -> None:
-    """List the snapshots: when each was taken, and from what it was built."""
-    settings = make_settings(None, lake, warehouse, None)
+    """List the snapshots with the times they were taken and built."""
+    settings = make_settings(lake=lake, warehouse=warehouse)
     from aind_etl.warehouse.snapshots import list_snapshots
 
     found = list_snapshots(settings.warehouse_path)
@@ -100,11 +100,7 @@ def snapshots(warehouse: WarehouseOption = None, lake: LakeOption = None) -> Non
         return
     show_table(
         [
-            ("snapshot", False),
-            ("taken", False),
-            ("built", False),
-            ("by", False),
-            ("lake", False),
+            *((name, False) for name in ("snapshot", "taken", "built", "by", "lake")),
             ("MB", True),
             ("file", False),
         ],
@@ -112,9 +108,7 @@ def snapshots(warehouse: WarehouseOption = None, lake: LakeOption = None) -> Non
             [
                 one.name,
                 f"{one.taken_at:%Y-%m-%d %H:%M}",
-                one.facts.get("built_at", ""),
-                one.facts.get("built_by", ""),
-                one.facts.get("lake", ""),
+                *(one.facts.get(name, "") for name in ("built_at", "built_by", "lake")),
                 f"{one.size_bytes / 1e6:,.1f}",
                 str(one.location),
             ]

@@ -1,4 +1,4 @@
-"""Commands that write: run the pipeline, rebuild tables, open Dagster's page, write the sample."""
+"""Commands that run the pipeline, rebuild tables, open Dagster's page and write the sample."""
 
 import os
 import shlex
@@ -10,12 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from aind_etl.cli.terminal import err, out, say, show_table
-from aind_etl.errors import ConfigurationError
-from aind_etl.sources.kinds import kind_of
-
-if TYPE_CHECKING:
-    from aind_etl.settings import Settings
 from aind_etl.cli.app import (
     INTERRUPTED,
     SHOWN_ROWS,
@@ -31,6 +25,12 @@ from aind_etl.cli.app import (
     progress_bars,
     relative,
 )
+from aind_etl.cli.terminal import err, out, say, show_table
+from aind_etl.errors import ConfigurationError
+from aind_etl.sources.kinds import kind_of
+
+if TYPE_CHECKING:
+    from aind_etl.settings import Settings
 
 
 @command(rich_help_panel=Panel.LOAD)
@@ -43,8 +43,8 @@ def run(
         Literal["new", "full"],
         typer.Option(
             "--pass",
-            help="`new` compares ids and reads what is missing or recent; `full` reads everything "
-            "and compares contents.",
+            help="`new` compares ids and reads missing and recent documents; `full` reads every "
+            "document and compares contents.",
         ),
     ] = "new",
     max_deleted_share: Annotated[
@@ -52,8 +52,9 @@ def run(
         typer.Option(
             "--max-deleted-share",
             metavar="SHARE",
-            help="Largest share of a collection, 0 to 1, that a pass may find gone before it stops "
-            "and deletes nothing. Environment: `AIND_ETL_MAX_DELETED_SHARE`; default 0.2.",
+            help="Largest share of a collection, 0 to 1, that may be missing from a pass; if more "
+            "is missing, nothing is deleted. Environment: `AIND_ETL_MAX_DELETED_SHARE`; default "
+            "0.2.",
         ),
     ] = None,
     results: Annotated[
@@ -61,18 +62,18 @@ def run(
         typer.Option(
             "--results/--no-results",
             metavar="",
-            help="Look into the result folders beside the records: which files there are, and the "
-            "trial-by-trial variables.",
+            help="Also read the result folders: their list of files, and the trial-by-trial "
+            "variables.",
         ),
     ] = True,
 ) -> None:
     """Bring lake and warehouse up to date with the source.
 
-    Runs the same Dagster assets as Dagster's page, in this process. Run again, it writes only
-    what is new; interrupted, it goes on where it was.
+    Runs the same assets as Dagster's page, in this process. A second run writes only changes; after
+    an interruption, the next run continues.
 
     Load a dump: `aind-etl run --source dump/analysis --lake my-lake`.
-    Compare every content, not only ids: `aind-etl run --pass full`.
+    Compare contents, not only ids: `aind-etl run --pass full`.
     """
     settings = make_settings(
         source, lake, warehouse, collection, max_deleted_share=max_deleted_share
@@ -86,9 +87,9 @@ def run(
         try:
             run_everything(Etl(settings, progress), Pass(pass_kind), with_results=results)
         except ResultStoreError as error:
-            failure = error  # Everything else was read and published.
+            failure = error  # Everything else was published.
         except KeyboardInterrupt:
-            progress.say("Interrupted. What was written is whole; run again to go on.")
+            progress.say("Interrupted. Everything written is complete; run again to continue.")
             raise typer.Exit(INTERRUPTED) from None
     _show_result(settings)
     if failure is not None:
@@ -97,26 +98,20 @@ def run(
 
 @command(rich_help_panel=Panel.LOAD)
 def sample(
-    directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="An empty or new folder for the world.")
-    ],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="An empty or new folder.")],
     sessions: Annotated[
         int, typer.Option("--sessions", min=1, help="Number of behaviour sessions.")
     ] = 24,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the simulation.")] = 0,
     formats: Annotated[
         list[str] | None,
-        typer.Option(
-            "--format",
-            metavar="jsonl|bson",
-            help="Dump format; may be given twice.",
-        ),
+        typer.Option("--format", metavar="jsonl|bson", help="Dump format; may be given twice."),
     ] = None,
     results: Annotated[
-        bool, typer.Option(metavar="", help="Write the result folders (JSON, figures) as well.")
+        bool, typer.Option(metavar="", help="Also write the result folders (JSON, figures).")
     ] = True,
 ) -> None:
-    """Write the sample world: a dump to load, and the result folders beside it.
+    """Write the sample world: a dump that can be loaded, and its result folders.
 
     Subjects, sessions, choices, fits and documents are simulated; the same seed gives the same
     files.
@@ -140,10 +135,10 @@ def sample(
         )
     for collection, count in summary.documents.items():
         say(out, f"{count:>9,}  {collection}")
-    where = shlex.quote(str(directory.absolute()))
-    beside = f"AIND_ETL_RESULTS_ROOT={where}/results " if results else ""
-    without = "" if results else " --no-results"
-    say(out, f"\nLoad it with: {beside}{command_line()} run --source {where}{without}")
+    folder = shlex.quote(str(directory.absolute()))
+    variable = f"AIND_ETL_RESULTS_ROOT={folder}/results " if results else ""
+    option = "" if results else " --no-results"
+    say(out, f"\nLoad it with: {variable}{command_line()} run --source {folder}{option}")
 
 
 @command(rich_help_panel=Panel.OPERATE)
@@ -154,10 +149,10 @@ def rebuild(
 ) -> None:
     """Derive every table and the warehouse again from the change log.
 
-    The source is not read. For a lake with damaged or missing files; a changed flattener needs no
-    rebuild, the next run sees it by itself.
+    Repairs a lake with damaged or missing files, without reading the source. After a change of the
+    flattener no rebuild is needed: the next run detects it.
     """
-    settings = make_settings(None, lake, warehouse, collection)
+    settings = make_settings(lake=lake, warehouse=warehouse, collections=collection)
     from aind_etl.client.status import warehouse_status
     from aind_etl.flatten.refresh import refresh_analyses
     from aind_etl.lake import Lake
@@ -167,7 +162,7 @@ def rebuild(
     if not store.collections():
         raise ConfigurationError(
             f"There is nothing in the lake {str(settings.lake)!r} to rebuild. Name another with "
-            "--lake, or fill it with 'aind-etl run'."
+            "--lake, or load it with 'aind-etl run'."
         )
     with progress_bars() as progress:
         for name in settings.choose(store.collections()):
@@ -178,17 +173,16 @@ def rebuild(
                 progress.say(
                     f"{shard.name_of(name)}: {report.flattened:,} documents flattened, "
                     f"{report.rejected:,} rejected, {report.rejected_values:,} values rejected; "
-                    f"{files_written(report.partitions_written)}"
+                    f"{_files_written(report.partitions_written)}"
                 )
         progress.step("build the warehouse")
         build_warehouse(store, settings.warehouse_path)
     say(out, warehouse_status(settings.warehouse_path))
 
 
-def files_written(files: int) -> str:
-    """Return a number of files in words."""
+def _files_written(files: int) -> str:
     if not files:
-        return "every file was right already"
+        return "all files were already correct"
     return f"{files:,} {'file' if files == 1 else 'files'} written"
 
 
@@ -200,25 +194,25 @@ def dev(
     collection: CollectionOption = None,
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the page.")] = 3000,
     verbose: Annotated[
-        bool, typer.Option("--verbose", metavar="", help="Print all that Dagster logs.")
+        bool, typer.Option("--verbose", metavar="", help="Print Dagster's whole log.")
     ] = False,
 ) -> None:
-    """Open Dagster's page on the assets, on this machine.
+    """Serve Dagster's page and daemon on this machine.
 
-    Prints which runs start and how they end, and Dagster's warnings and errors.
+    Prints the start and end of runs, and Dagster's warnings and errors.
     """
     settings = make_settings(source, lake, warehouse, collection)
     _require_free(port)
     if "://" not in settings.source:
-        from aind_etl.sources import open_source
+        from aind_etl.sources.kinds import open_source
 
         with open_source(settings.source):
-            pass  # A wrong address is an error here, rather than in every run.
+            pass  # A wrong address is an error here, not in every run.
     from aind_etl.orchestration.dev import serve
     from aind_etl.orchestration.instance import dagster_home
 
     environment = os.environ | {
-        # Dagster warns of its own command's successor, which is a package of its own.
+        # Dagster warns of the command that replaces `dagster dev`, which is a separate package.
         "PYTHONWARNINGS": "ignore",
         "DAGSTER_HOME": str(dagster_home(settings.folder)),
         "AIND_ETL_SOURCE": settings.source,
@@ -226,15 +220,15 @@ def dev(
         "AIND_ETL_WAREHOUSE": absolute(settings.warehouse_path),
         "AIND_ETL_COLLECTIONS": ",".join(settings.collections),
     }
-    say(err, f"Dagster's page: http://127.0.0.1:{port} (Ctrl-C ends it)")
+    say(err, f"Dagster's page: http://127.0.0.1:{port} (Ctrl-C to stop)")
     code = serve(port, environment, partial(say, err), verbose=verbose)
     if code:
         raise ConfigurationError(f"Dagster ended with exit code {code}; its output says why.")
-    say(err, "Dagster has ended. What runs had written is whole.")
+    say(err, "Dagster has ended. Everything that runs wrote is complete.")
 
 
 def _require_free(port: int) -> None:
-    """Refuse a port that another program uses."""
+    """Raise an error if another program uses a port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -247,7 +241,7 @@ def _require_free(port: int) -> None:
 
 
 def _show_result(settings: "Settings") -> None:
-    """Show what was built, and what to do with it."""
+    """Show the tables that were built, and useful next commands."""
     from aind_etl.client.query import Query
 
     path = settings.warehouse_path
@@ -266,7 +260,7 @@ def _show_result(settings: "Settings") -> None:
 
 
 def _next_steps(settings: "Settings") -> Iterator[tuple[str, str]]:
-    """Yield arguments of commands that go on from a run, and what they do."""
+    """Yield the arguments of useful commands after a run, each with a description."""
     from aind_etl.settings import load_settings
 
     environment = load_settings()

@@ -1,4 +1,4 @@
-"""Progress on a terminal: one live area with messages above it; elsewhere only the messages."""
+"""Progress on a terminal: a live line with messages above it; elsewhere only the messages."""
 
 from typing import Self
 
@@ -9,6 +9,7 @@ from rich.progress import (
     SpinnerColumn,
     Task,
     TaskID,
+    TextColumn,
     TimeElapsedColumn,
 )
 from rich.progress import Progress as Bars
@@ -19,16 +20,8 @@ from aind_etl.cli.terminal import say
 from aind_etl.text import printable
 
 
-class _Description(ProgressColumn):
-    """What is under way, cut where the terminal is too narrow."""
-
-    def render(self, task: Task) -> Text:
-        """Return the name of a step."""
-        return Text(task.description, no_wrap=True, overflow="ellipsis")
-
-
 class _Bar(BarColumn):
-    """A bar, where the total is known."""
+    """A bar, shown only if the total is known."""
 
     def render(self, task: Task) -> Text:  # type: ignore[override]
         """Return the bar of a step."""
@@ -36,10 +29,10 @@ class _Bar(BarColumn):
 
 
 class _Done(ProgressColumn):
-    """How much is done, of how much where that is known, and how much per second."""
+    """The amount done, the total if known, and the rate per second."""
 
     def render(self, task: Task) -> Text:
-        """Return the numbers of a step; nothing before there are any."""
+        """Return the numbers of a step."""
         unit, done, rate = task.fields["unit"], f"{task.completed:,.0f}", task.speed
         if task.total:
             text = f"{done} of {task.total:,.0f} {unit}"
@@ -49,20 +42,14 @@ class _Done(ProgressColumn):
 
 
 class TerminalProgress:
-    """Shows progress on a console.
-
-    Parameters
-    ----------
-    console
-        Where to; nothing moves unless it is a terminal.
-    """
+    """Shows progress on a console; only messages if that is not a terminal."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        whole = Column(no_wrap=True)
+        whole, cut = Column(no_wrap=True), Column(no_wrap=True, overflow="ellipsis")
         self._bars = Bars(
             SpinnerColumn(table_column=whole),
-            _Description(),
+            TextColumn("{task.description}", markup=False, table_column=cut),
             _Bar(bar_width=10, table_column=whole),
             _Done(table_column=whole),
             TimeElapsedColumn(table_column=whole),
@@ -74,40 +61,40 @@ class TerminalProgress:
         self._stage = ""
 
     def stage(self, number: int, total: int) -> None:
-        """Begin collection ``number`` of ``total``; both 0 for work on all of them."""
+        """Begin collection ``number`` of ``total``; both are 0 for work on all collections."""
         self._stage = f"{number} of {total}: " if number else ""
 
     def step(self, name: str, *, total: int | None = None, unit: str = "documents") -> None:
-        """Begin a step; the one before is done."""
+        """Begin a step, which ends the one before."""
         if self._task is not None:
             self._bars.remove_task(self._task)
         description = printable(self._stage + name)
         self._task = self._bars.add_task(description, total=total, unit=unit)
 
     def expect(self, total: int, unit: str) -> None:
-        """Set how many of what ``unit`` names the step consists of."""
+        """Set the size of the step, in units such as documents."""
         if self._task is not None:
             self._bars.update(self._task, total=total, unit=unit)
 
     def advance(self, documents: int) -> None:
-        """Move the step ``documents`` further."""
+        """Advance the step by a number of documents."""
         if self._task is not None:
             self._bars.advance(self._task, documents)
 
     def reach(self, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` are done."""
+        """Set how much of the step is done."""
         if self._task is not None:
             self._bars.update(self._task, completed=done, total=total)
 
     def say(self, message: str) -> None:
-        """Print a message above the live area."""
+        """Print a message above the live line."""
         say(self._console, message)
 
     def __enter__(self) -> Self:
-        """Begin to show."""
+        """Start the display."""
         self._bars.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Leave nothing behind on the terminal."""
+        """Remove the live line from the terminal."""
         self._bars.stop()

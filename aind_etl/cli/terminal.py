@@ -1,7 +1,7 @@
-"""Printing for people, on a terminal or into a file.
+"""Printing to a terminal or a file.
 
-Data are printed exactly as they are: nothing in them is taken for markup, an emoji's name or
-something to highlight, and control characters are shown escaped.
+Data are printed literally, without markup, emoji codes and highlighting. Control characters are
+escaped.
 """
 
 import io
@@ -23,21 +23,13 @@ _ANY_WIDTH = 1_000_000
 out = Console(**_LITERAL)  # type: ignore[arg-type]
 """For results."""
 err = Console(stderr=True, **_LITERAL)  # type: ignore[arg-type]
-"""For everything that is said about the work."""
+"""For messages about the work."""
 
 
 def say(console: Console, *parts: str | tuple[str, str]) -> None:
-    """Print a line, which the terminal folds where it is too long.
-
-    Parameters
-    ----------
-    console
-        :data:`out` or :data:`err`.
-    *parts
-        Texts, or pairs of a text and its style.
-    """
-    pieces = [(part, "") if isinstance(part, str) else part for part in parts]
-    line = Text.assemble(*((printable(text, keep="\n\t"), style) for text, style in pieces))
+    """Print a line made of texts, or of pairs of a text and its style."""
+    styled = [(part, "") if isinstance(part, str) else part for part in parts]
+    line = Text.assemble(*((printable(text, keep="\n\t"), style) for text, style in styled))
     console.print(line, soft_wrap=True)
 
 
@@ -48,18 +40,18 @@ def show_table(
     *,
     folds: bool = False,
 ) -> None:
-    """Print a table; rows that are too wide for the terminal are printed one value per line.
+    """Print a table; if rows are too wide for the terminal, print one value per line.
 
     Parameters
     ----------
     columns
-        Names, and whether the column holds numbers.
+        The name of each column, and whether it holds numbers.
     rows
-        Their cells.
+        The cells of each row.
     title
-        A heading.
+        The heading of the table.
     folds
-        Whether columns are folded instead, where rows are too wide.
+        Whether to fold the columns instead if rows are too wide.
     """
     table = _table(title)
     for name, is_number in columns:
@@ -80,11 +72,11 @@ def show_table(
         _print(table)
         return
     for number, row in enumerate(rows, start=1):
-        upright = _table(f"Row {number:,}", Column(), Column(overflow="fold"))
-        upright.show_header = False
+        vertical = _table(f"Row {number:,}", Column(), Column(overflow="fold"))
+        vertical.show_header = False
         for (name, _), cell in zip(columns, row, strict=True):
-            upright.add_row(printable(name), printable(cell))
-        _print(upright)
+            vertical.add_row(printable(name), printable(cell))
+        _print(vertical)
 
 
 def _table(title: str | None, *columns: Column) -> Table:
@@ -108,11 +100,11 @@ def _print(table: Table) -> None:
 
 @contextmanager
 def without_trailing_blanks() -> Iterator[None]:
-    """Remove blanks at the ends of lines that are written to something other than a terminal."""
+    """Remove trailing blanks from lines on standard output, unless that is a terminal."""
     if sys.stdout.isatty():
         yield
         return
-    page = io.StringIO()
-    with redirect_stdout(page):
+    captured = io.StringIO()
+    with redirect_stdout(captured):
         yield
-    sys.stdout.write("\n".join(line.rstrip() for line in page.getvalue().split("\n")))
+    sys.stdout.write("\n".join(line.rstrip() for line in captured.getvalue().split("\n")))

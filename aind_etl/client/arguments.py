@@ -1,4 +1,7 @@
-"""The arguments of calls from notebooks: validation, and messages for wrong ones."""
+"""Arguments of calls from notebooks, parsed.
+
+Each ``parse_`` function raises an ArgumentError that names a wrong value and what was expected.
+"""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -16,11 +19,11 @@ _Result = TypeVar("_Result")
 def explain_unknown_arguments(
     function: Callable[_Arguments, _Result],
 ) -> Callable[_Arguments, _Result]:
-    """Make a function say which argument was probably meant by a name it does not know."""
+    """Make a function suggest the nearest names when it is given an argument it does not have."""
     names = [name for name in inspect.signature(function).parameters if name != "self"]
 
     @wraps(function)
-    def explained(*values: _Arguments.args, **named: _Arguments.kwargs) -> _Result:
+    def wrapper(*values: _Arguments.args, **named: _Arguments.kwargs) -> _Result:
         for name in named:
             if name not in names:
                 raise TypeError(
@@ -28,64 +31,48 @@ def explain_unknown_arguments(
                 )
         return function(*values, **named)
 
-    return explained
+    return wrapper
 
 
-def as_texts(argument: str, value: object) -> list[str]:
-    """Return one text or several as a list; whole numbers, as subjects have, become texts.
-
-    Raises
-    ------
-    ArgumentError
-        It is neither.
-    """
+def parse_strings(argument: str, value: object) -> list[str]:
+    """Return one string or several as a list; integers, such as subject numbers, become strings."""
     if value is None:
         return []
     values = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
     for one in values:
         if not isinstance(one, str | int) or isinstance(one, bool):
-            raise ArgumentError(f"{argument} is a text or a list of texts; {one!r} is none.")
+            raise ArgumentError(f"{argument} is {one!r}; expected a string or a list of strings.")
     return [str(one) for one in values]
 
 
 def parse_day(argument: str, value: object) -> date:
-    """Return a day that is given as ``YYYY-MM-DD`` or as a date.
-
-    Raises
-    ------
-    ArgumentError
-        It is no day.
-    """
+    """Return a day given as ``YYYY-MM-DD`` or as a date."""
     if isinstance(value, datetime):
         return value.date()
     if isinstance(value, date):
         return value
     try:
-        # Python takes other spellings, in which a slip of the pen would be another day.
+        # date.fromisoformat() accepts other spellings, in which a typing error is another day.
         return datetime.strptime(str(value), "%Y-%m-%d").date()  # noqa: DTZ007 - a day has no zone
     except ValueError:
         raise ArgumentError(
-            f"{argument} is a day such as '2024-10-24'; {value!r} is none."
+            f"{argument} is {value!r}; expected a day such as '2024-10-24'."
         ) from None
 
 
-def as_days(argument: str, value: object) -> tuple[date | None, date | None]:
-    """Return the first and the last day of a day, or of a range whose ends may be open.
-
-    Raises
-    ------
-    ArgumentError
-        It is neither, or the range ends before it begins.
-    """
+def parse_day_range(argument: str, value: object) -> tuple[date | None, date | None]:
+    """Return the first and the last day of a day, or of a range that may be open at either end."""
     if not isinstance(value, tuple | list):
         day = parse_day(argument, value)
         return day, day
     if len(value) != 2:  # noqa: PLR2004 - a range has two ends
         raise ArgumentError(
-            f"{argument} is a day, or the first and the last of a range such as "
-            f"('2024-10-01', '2024-10-31'); {value!r} is neither."
+            f"{argument} is {value!r}; expected a day, or the first and the last day of a range "
+            "such as ('2024-10-01', '2024-10-31')."
         )
     first, last = (None if one is None else parse_day(argument, one) for one in value)
     if first and last and last < first:
-        raise ArgumentError(f"{argument} is a range that ends on {last}, before it begins.")
+        raise ArgumentError(
+            f"{argument} ends on {last}, before it begins; expected a first day before {last}."
+        )
     return first, last

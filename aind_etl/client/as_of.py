@@ -1,17 +1,17 @@
 """The warehouse as it would have been at an earlier moment.
 
-The change log has every version of every document, and when it was extracted. The versions known at
-the moment are flattened again in a temporary lake, and a warehouse is built from that.
+The change log holds every version of every document with its time of extraction. The versions
+known at the moment are flattened again in a temporary lake, from which a warehouse is built.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import polars as pl
 
-from aind_etl.contract import FLATTENED_TABLES, TABLES, Partitioning, Table, tables
+from aind_etl.contract import FLATTENED_TABLES, TABLES, Partitioning, tables
 from aind_etl.errors import ArgumentError, ConfigurationError
 from aind_etl.flatten.refresh import refresh_analyses
 from aind_etl.lake import Lake
@@ -28,14 +28,12 @@ _RESULTS = "result files, trials and sessions are as of built_at, for the analys
 
 
 def parse_moment(text: str) -> datetime:
-    """Return a moment given as ``YYYY-MM-DD`` or in ISO 8601; UTC where no zone is given.
-
-    A day is its beginning.
+    """Return a moment given as ``YYYY-MM-DD``, its beginning, or in ISO 8601; UTC by default.
 
     Raises
     ------
     ArgumentError
-        It is none.
+        The text is neither.
     """
     try:
         moment = datetime.fromisoformat(text)
@@ -57,17 +55,17 @@ def build_as_of(
 ) -> BuildReport:
     """Build the warehouse as it would have been from the documents known at a moment.
 
-    Result files, trials and sessions are as they are now; those of analyses that were not known are
-    left out. `warehouse_info` says both.
+    Result files, trials and sessions are the current ones, without those of analyses that were not
+    known. `warehouse_info` says both.
 
     Parameters
     ----------
     lake
         The lake; it is only read.
     moment
-        Versions of documents extracted later do not count.
+        Versions of documents that were extracted later are left out.
     output
-        The file; one that is there is replaced.
+        The DuckDB file; an existing file is replaced.
     step
         Called with the name of each step.
     progress
@@ -76,7 +74,7 @@ def build_as_of(
     Raises
     ------
     ConfigurationError
-        Nothing was known at the moment.
+        No document was known at the moment.
     DataError
         A file of the lake is damaged.
     """
@@ -104,7 +102,7 @@ def build_as_of(
 
 
 def _copy_versions(lake: Lake, past: Lake, collection: str, moment: datetime) -> bool:
-    """Copy the versions known at a moment to a lake; return whether there are any."""
+    """Copy the versions known at a moment to another lake; return whether there are any."""
     log = lake.change_log(collection)
 
     def known() -> Iterator[pl.DataFrame]:
@@ -125,30 +123,28 @@ def _copy_state(lake: Lake, past: Lake, collection: str, moment: datetime) -> No
     passes = {
         name: at
         for name in ("last_new_pass_at", "last_full_pass_at")
-        # Of later passes only the last is known: when the one before was is not.
+        # Only the last pass is recorded; of an earlier one nothing is known.
         if (at := getattr(state, name)) is not None and at <= moment
     }
     past.update_state(collection, {"source": state.source, **passes})
 
 
 def _copy_results(lake: Lake, past: Lake, collection: str) -> None:
-    """Copy what was read of the result folders, for the analyses of a lake."""
+    """Copy the rows read from result folders, of the analyses in the other lake."""
     records = past.tables.scan(tables.ANALYSES, collection).select("record_id").unique()
     for table in _RESULT_TABLES:
-        months: Sequence[str | None] = [None]
+        partitions: dict[str | None, pl.LazyFrame]
         if table.partitioning is Partitioning.COLLECTION_AND_MONTH:
-            months = lake.tables.months(table, collection)
-        for month in months:
-            rows = _rows_of(lake, table, collection, month)
-            if "record_id" in table.column_names:
-                rows = rows.join(records, on="record_id", how="semi")
-            past.tables.replace_rows(table, collection, month, without=None, rows=rows.collect())
-
-
-def _rows_of(lake: Lake, table: Table, collection: str, month: str | None) -> pl.LazyFrame:
-    if month is None:
-        return lake.tables.scan(table, collection)
-    return lake.tables.scan_month(table, collection, month)
+            partitions = {
+                month: lake.tables.scan_month(table, collection, month)
+                for month in lake.tables.months(table, collection)
+            }
+        else:
+            partitions = {None: lake.tables.scan(table, collection)}
+        for month, rows in partitions.items():
+            has_records = "record_id" in table.column_names
+            known = rows.join(records, on="record_id", how="semi") if has_records else rows
+            past.tables.replace_rows(table, collection, month, without=None, rows=known.collect())
 
 
 def _copy_sessions(lake: Lake, past: Lake) -> None:
@@ -159,10 +155,9 @@ def _copy_sessions(lake: Lake, past: Lake) -> None:
 
 
 def _first_extraction(lake: Lake) -> str:
-    """Return when the first document of a lake was extracted, in words."""
-    first = [
-        lake.change_log(collection).versions().select(pl.col("extracted_at").min()).collect().item()
-        for collection in lake.collections()
+    """Return when the first document of a lake was extracted, for a message."""
+    extractions = [
+        lake.change_log(name).versions().select("extracted_at") for name in lake.collections()
     ]
-    known = [one for one in first if one is not None]
-    return f"at {min(known).isoformat(timespec='seconds')}" if known else "never"
+    first = pl.concat(extractions).min().collect().item() if extractions else None
+    return f"at {first.isoformat(timespec='seconds')}" if first else "never"

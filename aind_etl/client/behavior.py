@@ -1,13 +1,12 @@
-"""What the animal did beside what the model says: trials of the institute's behaviour database.
+"""Trials of fits joined with what the animal did: the institute's behaviour database.
 
-The database has a folder per subject, whose files have columns of their own. Those of the asked
-subjects are read by name; matching them to the trials of fits is SQL.
+The database has a folder per subject, and its files differ in their columns. The columns asked for
+are read for the subjects concerned; SQL matches them to the trials of fits.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
@@ -28,12 +27,11 @@ from aind_etl.warehouse.info import read_sources
 _log = logging.getLogger(__name__)
 
 _S3 = "s3://"
-_REGION = "us-west-2"
 _PREFIX = "behavior_"
-SESSION_ID = f"{_PREFIX}session_id"
-"""The column that names the session in the behaviour database; NULL where none agrees."""
+_SESSION_ID = "session_id"
+"""The column that names a session in the behaviour database."""
 
-# Readers of the NWB files write them in different types.
+# The files' types differ with the reader of the NWB files.
 _COLUMNS: Mapping[str, pl.DataType] = {
     "trial": pl.Int32(),
     "animal_response": pl.Int8(),
@@ -44,28 +42,29 @@ _COLUMNS: Mapping[str, pl.DataType] = {
     "auto_waterL": pl.Boolean(),
     "auto_waterR": pl.Boolean(),
 }
-"""The columns given where none are named, besides every ``laser_`` column there is."""
-_LASER = "laser_"
-_IDENTITY = "session_id"
-_MATCHED = (_IDENTITY, "trial", "animal_response", "earned_reward")
+"""The columns returned by default, besides every ``laser_`` column."""
+_MATCHED = (_SESSION_ID, "trial", "animal_response", "earned_reward")
 _FILES_AT_A_TIME = 8
 _NAMED_SESSIONS = 5
 
 _KEY = ", ".join(tables.RECORD_KEY)
-# The k-th trial with a response is trial k of the fits. A session agrees with a fit when all
-# choices and rewards are the same. A key without a time of day may be any session of that day.
+# Trial k of a fit is the k-th trial with a response. A session agrees with a fit when all choices
+# and rewards are equal. A session key without a time of day may be any session of that day.
 _AGREEMENT = f"""
-WITH ours AS (
-    SELECT {_KEY}, list((choice, reward) ORDER BY trial) AS played
+WITH fits AS (
+    SELECT DISTINCT {_KEY}, session_key FROM selected_trials
+),
+fitted AS (
+    SELECT {_KEY}, list((choice, reward) ORDER BY trial) AS outcomes
     FROM trials SEMI JOIN fits USING ({_KEY})
     WHERE choice IS NOT NULL
     GROUP BY ALL
 ),
-theirs AS (
+recorded AS (
     SELECT
         session_id,
         behavior_session_key(session_id) AS session_key,
-        list((animal_response, earned_reward) ORDER BY trial) AS played
+        list((animal_response, earned_reward) ORDER BY trial) AS outcomes
     FROM behavior_trials
     WHERE animal_response IN (0, 1)
     GROUP BY session_id
@@ -74,99 +73,92 @@ SELECT
     fits.session_key,
     {_KEY},
     session_id,
-    ours.played = theirs.played AS agrees,
-    len(ours.played) AS n_ours,
-    len(theirs.played) AS n_theirs,
+    fitted.outcomes = recorded.outcomes AS agrees,
+    len(fitted.outcomes) AS n_fitted,
+    len(recorded.outcomes) AS n_recorded,
     list_position(
-        list_transform(list_zip(ours.played, theirs.played), lambda one: one[1] = one[2]), false
+        list_transform(
+            list_zip(fitted.outcomes, recorded.outcomes), lambda pair: pair[1] = pair[2]
+        ),
+        false
     ) - 1 AS first_difference
 FROM fits
-JOIN ours USING ({_KEY})
-LEFT JOIN theirs
-    ON theirs.session_key = fits.session_key
-    OR starts_with(theirs.session_key, fits.session_key || '_')
+JOIN fitted USING ({_KEY})
+LEFT JOIN recorded
+    ON recorded.session_key = fits.session_key
+    OR starts_with(recorded.session_key, fits.session_key || '_')
 """
 
 
-@contextmanager
-def with_behavior(
+def join_behavior(
     connection: duckdb.DuckDBPyConnection,
-    trials: pa.Table,
-    fits: pl.DataFrame,
+    trials: duckdb.DuckDBPyRelation,
     columns: Sequence[str] | None,
-) -> Iterator[duckdb.DuckDBPyRelation]:
-    """Give trials of fits with what the animal did in each, for a ``with`` block.
+) -> duckdb.DuckDBPyRelation:
+    """Return trials of fits with columns that say what the animal did in each.
 
-    Sessions of which the behaviour database has no trials, or other ones, are reported, and their
-    columns are NULL.
+    Sessions that the behaviour database lacks, or whose trials differ there, are reported, and have
+    NULL in these columns.
 
     Parameters
     ----------
     connection
-        A warehouse.
+        A warehouse; the result can be read while it is open.
     trials
-        The trials, with the key of their fit and ``trial``.
-    fits
-        Key, ``session_key`` and ``subject_id`` of the fits.
+        The trials, with ``trial``, the key of their fit, ``session_key`` and ``subject_id``.
     columns
-        Names of columns of the behaviour database's trials, or None.
+        Names of columns of the behaviour database's trials, or None for the default.
 
     Raises
     ------
     ArgumentError
-        No asked subject has such a column.
+        No trial of the subjects has such a column.
     DataError
         The behaviour database cannot be read.
     """
-    key = list(tables.RECORD_KEY)
-    # A limit may leave few of the fits.
-    fits = fits.join(pl.DataFrame(trials.select(key)).unique(), on=key, how="semi")
-    found = _read_trials(connection, fits["subject_id"].drop_nulls().unique().sort(), columns)
-    connection.register("fits", fits.to_arrow())
-    connection.register("behavior_trials", found.to_arrow())
-    connection.register("asked_trials", trials)
-    try:
-        compared = connection.sql(_AGREEMENT).pl()
-        _report_disagreement(compared)
-        agreeing = compared.filter("agrees").unique(key, keep="first")
-        connection.register("agreeing", agreeing.to_arrow())
-        wanted = columns or [name for name in found.columns if _is_wanted(name, None)]
-        given = ", ".join(
-            f"played.{quote_identifier(name)} AS "
-            + quote_identifier(f"{_PREFIX}{name}" if name in trials.column_names else name)
-            for name in dict.fromkeys(wanted)
-            if name != _IDENTITY
-        )
-        yield connection.sql(
-            f"SELECT asked.* EXCLUDE (position), agreeing.session_id AS {SESSION_ID}, {given} "
-            "FROM (SELECT *, row_number() OVER () AS position FROM asked_trials) AS asked "
-            f"LEFT JOIN agreeing USING ({_KEY}) "
-            "LEFT JOIN (SELECT *, row_number() OVER (PARTITION BY session_id ORDER BY trial) - 1 "
-            "AS valid_trial FROM behavior_trials WHERE animal_response IN (0, 1)) AS played "
-            "ON played.session_id = agreeing.session_id AND valid_trial = asked.trial "
-            "ORDER BY position"
-        )
-    finally:
-        for view in ("fits", "behavior_trials", "asked_trials", "agreeing"):
-            connection.unregister(view)
+    connection.register("selected_trials", trials.to_arrow_table())
+    subjects = connection.execute(
+        "SELECT DISTINCT subject_id FROM selected_trials WHERE subject_id IS NOT NULL"
+    ).fetchall()
+    recorded = _read_trials(connection, sorted(subject for (subject,) in subjects), columns)
+    connection.register("behavior_trials", recorded.to_arrow())
+    compared = connection.sql(_AGREEMENT).pl()
+    _report_disagreement(compared)
+    agreeing = compared.filter("agrees").unique(tables.RECORD_KEY, keep="first")
+    connection.register("agreeing", agreeing.to_arrow())
+    added = ", ".join(
+        f"recorded.{quote_identifier(name)} AS "
+        + quote_identifier(f"{_PREFIX}{name}" if name in trials.columns else name)
+        for name in dict.fromkeys(columns or filter(_is_default, recorded.columns))
+        if name != _SESSION_ID
+    )
+    return connection.sql(
+        "SELECT selected.* EXCLUDE (position), "
+        f"agreeing.session_id AS {_PREFIX}{_SESSION_ID}, {added} "
+        "FROM (SELECT *, row_number() OVER () AS position FROM selected_trials) AS selected "
+        f"LEFT JOIN agreeing USING ({_KEY}) "
+        "LEFT JOIN (SELECT *, row_number() OVER (PARTITION BY session_id ORDER BY trial) - 1 "
+        "AS valid_trial FROM behavior_trials WHERE animal_response IN (0, 1)) AS recorded "
+        "ON recorded.session_id = agreeing.session_id AND valid_trial = selected.trial "
+        "ORDER BY position"
+    )
 
 
 def _report_disagreement(compared: pl.DataFrame) -> None:
-    """Warn of every session that has no trials in the behaviour database, or other ones."""
+    """Warn of every session that the behaviour database lacks, or whose trials differ there."""
     sessions = compared.group_by("session_key", maintain_order=True).agg(
         pl.col("agrees").fill_null(value=False).any(), pl.all().exclude("agrees").first()
     )
     differing = sessions.filter(~pl.col("agrees")).to_dicts()
     if not differing:
         return
-    shown = "; ".join(map(_difference, differing[:_NAMED_SESSIONS]))
     more = len(differing) - _NAMED_SESSIONS
     _log.warning(
         "%d of %d sessions do not agree with the behaviour database, and have no columns of it: "
         "%s%s",
         len(differing),
         sessions.height,
-        shown,
+        "; ".join(map(_difference, differing[:_NAMED_SESSIONS])),
         f"; and {more} more" if more > 0 else "",
     )
 
@@ -175,72 +167,77 @@ def _difference(session: Mapping[str, object]) -> str:
     key, name = session["session_key"], session["session_id"]
     if name is None:
         return f"{key} is not there"
-    if session["n_ours"] != session["n_theirs"]:
+    if session["n_fitted"] != session["n_recorded"]:
         return (
-            f"{key} has {session['n_theirs']} valid trials there as {name}, and "
-            f"{session['n_ours']} here"
+            f"{key} has {session['n_recorded']} valid trials there as {name}, and "
+            f"{session['n_fitted']} here"
         )
     return f"{key} differs from {name} at trial {session['first_difference']}"
 
 
 def _read_trials(
-    connection: duckdb.DuckDBPyConnection, subjects: Iterable[str], asked: Sequence[str] | None
+    connection: duckdb.DuckDBPyConnection, subjects: Iterable[str], columns: Sequence[str] | None
 ) -> pl.DataFrame:
-    """Return the trials of subjects, with the columns to match by and those that are wanted."""
+    """Return the trials of subjects: the columns asked for, and those to match by."""
     settings = load_settings()
     files, root = _open(connection, settings)
-    known: dict[str, None] = {}
 
-    def read(subject: str) -> pl.DataFrame | None:
-        folder = f"{root}/trial_table/subject_id={subject}"
-        parts = []
-        for one in files.get_file_info(pafs.FileSelector(folder, allow_not_found=True)):
-            if not one.path.endswith(".parquet"):
-                continue
-            with files.open_input_file(one.path) as opened, pq.ParquetFile(opened) as file:
-                names = file.schema_arrow.names
-                known.update(dict.fromkeys(names))
-                wanted = [name for name in names if _is_wanted(name, asked)]
-                parts.append(_typed(pl.DataFrame(file.read(wanted))))
-        return pl.concat(parts, how="diagonal_relaxed") if parts else None
+    def read(subject: str) -> list[tuple[pl.DataFrame, list[str]]]:
+        return _read_folder(files, f"{root}/trial_table/subject_id={subject}", columns)
 
     try:
         with ThreadPoolExecutor(_FILES_AT_A_TIME, thread_name_prefix="behavior") as pool:
-            found = [one for one in pool.map(read, subjects) if one is not None]
+            found = [file for folder in pool.map(read, subjects) for file in folder]
     except (OSError, pa.ArrowException) as error:
         raise DataError(
             f"The behaviour database {without_credentials(settings.behavior_database)} cannot be "
             f"read ({first_line(error)}). Check AIND_ETL_BEHAVIOR_DATABASE and the network."
         ) from None
-    for name in asked or ():
+    known = {name for _, names in found for name in names}
+    for name in columns or ():
         if found and name not in known:
             raise ArgumentError(
                 f"The trials of these subjects have no column {name!r} in the behaviour database. "
                 f"{suggest(name, known)}"
             )
-    names = [_IDENTITY, *_COLUMNS, *(asked or ())]
-    empty = pl.DataFrame(
-        schema={name: _COLUMNS.get(name, pl.String()) for name in dict.fromkeys(names)}
-    )
-    return pl.concat([empty, *found], how="diagonal_relaxed") if found else empty
+    schema = {
+        name: _COLUMNS.get(name, pl.String()) for name in (_SESSION_ID, *_COLUMNS, *(columns or ()))
+    }
+    empty = pl.DataFrame(schema=schema)
+    return pl.concat([empty, *(rows for rows, _ in found)], how="diagonal_relaxed")
 
 
-def _is_wanted(name: str, asked: Sequence[str] | None) -> bool:
-    if name in _MATCHED:
-        return True
-    return name in asked if asked is not None else name in _COLUMNS or name.startswith(_LASER)
+def _read_folder(
+    files: pafs.FileSystem, folder: str, columns: Sequence[str] | None
+) -> list[tuple[pl.DataFrame, list[str]]]:
+    """Return the trials of each file of a subject, with the names of all its columns."""
+    found = []
+    for entry in files.get_file_info(pafs.FileSelector(folder, allow_not_found=True)):
+        if not entry.path.endswith(".parquet"):
+            continue
+        with files.open_input_file(entry.path) as opened, pq.ParquetFile(opened) as file:
+            names = file.schema_arrow.names
+            wanted = [
+                name
+                for name in names
+                if name in _MATCHED or (name in columns if columns else _is_default(name))
+            ]
+            rows = pl.DataFrame(file.read(wanted))
+        typed = rows.with_columns(
+            pl.col(name).cast(dtype, strict=False)
+            for name, dtype in _COLUMNS.items()
+            if name in wanted
+        )
+        found.append((typed, names))
+    return found
 
 
-def _typed(trials: pl.DataFrame) -> pl.DataFrame:
-    return trials.with_columns(
-        pl.col(name).cast(dtype, strict=False)
-        for name, dtype in _COLUMNS.items()
-        if name in trials.columns
-    )
+def _is_default(name: str) -> bool:
+    return name in _COLUMNS or name.startswith("laser_")
 
 
 def _open(connection: duckdb.DuckDBPyConnection, settings: Settings) -> tuple[pafs.FileSystem, str]:
-    """Return the file system of the behaviour database, and its path there."""
+    """Return the file system of the behaviour database, and its path in it."""
     address = settings.behavior_database
     if "://" not in address:
         return pafs.LocalFileSystem(), str(Path(address).expanduser().absolute())
@@ -258,14 +255,14 @@ def _open(connection: duckdb.DuckDBPyConnection, settings: Settings) -> tuple[pa
     store = pafs.S3FileSystem(
         anonymous=settings.s3_anon,
         endpoint_override=settings.s3_endpoint_url,
-        region=_REGION,
+        region="us-west-2",  # that of the institute's buckets
         connect_timeout=10,
     )
     return store, f"{bucket}/{path}" if bucket else path
 
 
 def _sample_root(connection: duckdb.DuckDBPyConnection, settings: Settings) -> str | None:
-    """Return the folder of the sample's files, where the warehouse is the sample's."""
+    """Return the folder of the sample's files if the warehouse holds the sample."""
     sources = read_sources(connection)
     if not sources or not kind_of(sources[0]).is_simulated:
         return None
@@ -275,6 +272,6 @@ def _sample_root(connection: duckdb.DuckDBPyConnection, settings: Settings) -> s
     with needs_pipeline("The sample's behaviour database"):
         from aind_etl.sources.sample import write_results  # noqa: PLC0415 - most are not the sample
 
-        # The lake's name may be one of another folder, or of an object store.
+        # The lake may be named relative to another folder, or be in an object store.
         folder = Path(lake) if Path(lake).is_absolute() else settings.folder
         return str(write_results(sources[0], folder))

@@ -1,13 +1,13 @@
 """One page about the warehouse for language models that write SQL, and for people in a hurry.
 
-It is made from the contract and from ``sql/``: tables with their grain, key and the columns that
-matter, joins, traps, and worked questions. Short enough to be pasted into a conversation.
+It is generated from the contract and from ``sql/``: tables with their grain, key and most important
+columns, joins, traps, and worked questions. It is short enough to be pasted into a conversation.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from aind_etl.contract import TABLES, Column
+from aind_etl.contract import Column, tables
 from aind_etl.contract.columns import SESSIONS_MADE
 from aind_etl.warehouse.sql_files import Kind, SqlFile, read_sql_files
 
@@ -73,11 +73,11 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "warehouse_status": ("built_at", "newest_finished_at"),
     "documents": ("record_id", "document", "operation", "extracted_at"),
 }
-"""The relations of the page, and the columns that matter in each."""
+"""The relations of the page, and the columns that it describes of each."""
 
 # Longer descriptions are cut to their first sentence.
-_LONG = 110
-_OF_SESSIONS = (
+_LONGEST_DESCRIPTION = 110
+_MORE_OF_SESSIONS = (
     "task, rig, curriculum_name, current_stage_actual ('None' is off-curriculum, NULL unknown), "
     "total_trials, finished_trials, finished_rate, reward_rate, foraging_eff, "
     "foraging_performance, bias_naive, reaction_time_median [s], weight_after [g], "
@@ -123,7 +123,7 @@ _TRAPS = """\
 
 def context_page() -> str:
     """Return the page as Markdown."""
-    files = _made_by_sql()
+    files = _views_and_marts()
     relations = "\n".join(_relation(name, names, files) for name, names in COLUMNS.items())
     questions = "\n".join(
         f"{number}. {file.comment}\n\n```sql\n{file.statement}\n```\n"
@@ -150,51 +150,42 @@ def skill_page() -> str:
     )
 
 
-def _made_by_sql() -> dict[str, SqlFile]:
-    """Return the files of the views and marts, by name."""
+def relation_lines() -> list[str]:
+    """Return a line for each relation of the page: its name and what a row is."""
+    files = _views_and_marts()
+    return [_relation(name, (), files) for name in COLUMNS]
+
+
+def _views_and_marts() -> dict[str, SqlFile]:
     return {file.name: file for kind in (Kind.VIEW, Kind.MART) for file in read_sql_files(kind)}
 
 
 def _relation(name: str, names: tuple[str, ...], files: Mapping[str, SqlFile]) -> str:
-    columns = "; ".join(_column(name, one, files) for one in names)
     if name in files:
-        grain = files[name].summary
-        every = "Every column of analyses" if name == "latest_analyses" else ""
-        of_analyses = [one for one in (every, columns) if one]
-        return f"- `{name}`: {grain}" + (f" {'; '.join(of_analyses)}." if of_analyses else "")
-    table = next(one for one in TABLES if one.name == name)
-    key = ", ".join(table.key)
-    more = f"; and of the session table {_OF_SESSIONS}" if name == "sessions" else ""
-    return f"- `{name}`: {_first_sentence(table.description)} Key: {key}. {columns}{more}."
+        file = files[name]
+        every = ["Every column of analyses"] if name == "latest_analyses" else []
+        columns = [*every, *(_described(f"`{one}`", file.columns.get(one, "")) for one in names)]
+        return f"- `{name}`: {file.summary}" + (f" {'; '.join(columns)}." if columns else "")
+    table = tables.table_named(name)
+    known = {column.name: column for column in (*table.columns, *SESSIONS_MADE)}
+    columns = [_column(known[one]) for one in names]
+    more = f"; and of the session table {_MORE_OF_SESSIONS}" if name == "sessions" else ""
+    line = f"- `{name}`: {_first_sentence(table.description)} Key: {', '.join(table.key)}."
+    return line + (f" {'; '.join(columns)}{more}." if columns else "")
 
 
-def _column(relation: str, name: str, files: Mapping[str, SqlFile]) -> str:
-    """Return a column with its type and meaning, in few words."""
-    if relation in files:
-        meaning = files[relation].columns.get(name, "")
-        shown = f"`{name}`"
-    else:
-        column = _contract_column(relation, name)
-        unit = f" [{column.unit}]" if column.unit else ""
-        shown, meaning = f"`{name}` {column.type}{unit}", column.description
+def _column(column: Column) -> str:
+    unit = f" [{column.unit}]" if column.unit else ""
+    return _described(f"`{column.name}` {column.type}{unit}", column.description)
+
+
+def _described(column: str, meaning: str) -> str:
     text = meaning.replace("\n", " ")
-    if len(text) > _LONG:
+    if len(text) > _LONGEST_DESCRIPTION:
         text = _first_sentence(text)
-    return f"{shown} ({text.rstrip('.')})" if text else shown
-
-
-def _contract_column(relation: str, name: str) -> Column:
-    table = next(one for one in TABLES if one.name == relation)
-    return next(one for one in (*table.columns, *SESSIONS_MADE) if one.name == name)
+    return f"{column} ({text.rstrip('.')})" if text else column
 
 
 def _first_sentence(text: str) -> str:
     found = re.match(r"(.+?[.:])(?=\s|$)", text.replace("\n", " "))
     return (found[1] if found else text).rstrip(":.") + "."
-
-
-def relation_lines() -> Iterator[str]:
-    """Yield a line for each relation of the page: its name and what a row is."""
-    files = _made_by_sql()
-    for name in COLUMNS:
-        yield _relation(name, (), files)

@@ -1,7 +1,6 @@
 """The lake described as a data package: ``datapackage.json``, after the Frictionless standard.
 
-Catalogues and other languages read from it which files make a table, and what the columns mean.
-Everything in it follows from the contract and from the files there are.
+It tells catalogues and other languages which files a table consists of and what its columns mean.
 """
 
 import json
@@ -14,16 +13,15 @@ from aind_etl.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from aind_etl.lake import Lake
-    from aind_etl.lake.storage.local import Location
+    from aind_etl.lake.storage.protocol import Location
 
 FILE_NAME = "datapackage.json"
 _TYPES = {
     DataType.VARCHAR: "string",
     DataType.BOOLEAN: "boolean",
-    DataType.TINYINT: "integer",
-    DataType.SMALLINT: "integer",
-    DataType.INTEGER: "integer",
-    DataType.BIGINT: "integer",
+    **dict.fromkeys(
+        (DataType.TINYINT, DataType.SMALLINT, DataType.INTEGER, DataType.BIGINT), "integer"
+    ),
     DataType.DOUBLE: "number",
     DataType.DATE: "date",
     DataType.TIME: "time",
@@ -33,22 +31,14 @@ _TYPES = {
 
 
 def data_package(lake: "Lake") -> dict[str, Any]:
-    """Return the description of the lake's files.
+    """Return the description of the lake's files: a Data Package descriptor, version 1.
 
-    Parameters
-    ----------
-    lake
-        The lake; tables without a file are left out.
-
-    Returns
-    -------
-    dict
-        A Data Package descriptor, version 1: one resource per table, its partitions as parts.
+    It has one resource per table that has files, with its partitions as parts.
 
     Raises
     ------
     ConfigurationError
-        There is nothing in the lake.
+        The lake is empty.
     """
     resources = [
         _resource(lake, table)
@@ -57,8 +47,8 @@ def data_package(lake: "Lake") -> dict[str, Any]:
     ]
     if not resources:
         raise ConfigurationError(
-            f"There is nothing in the lake {str(lake)!r} to describe. Name another with --lake, or "
-            "fill it with 'aind-etl run'."
+            f"The lake {str(lake)!r} is empty. Name another with --lake, or run 'aind-etl run' to "
+            "load it."
         )
     return {
         "profile": "data-package",
@@ -83,7 +73,7 @@ def write_data_package(lake: "Lake") -> "Location":
 
 def _resource(lake: "Lake", table: Table) -> dict[str, Any]:
     paths = sorted(str(path).removeprefix(f"{lake}/") for path in lake.tables.files(table))
-    # The table as its files have it: those of the session table have more columns.
+    # The files of the session table have more columns than the contract.
     columns = lake.tables.as_written(table).columns
     return {
         "profile": "tabular-data-resource",

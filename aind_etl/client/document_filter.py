@@ -1,86 +1,53 @@
-"""Filters of documents as MongoDB writes them, understood and checked.
+"""MongoDB filters of documents, parsed and checked.
 
-A filter becomes a tree of conditions in which only the simplest operators are left: ``$ne`` is a
-negation, ``$in`` an alternative. What conditions mean is said in
-:mod:`aind_etl.client.document_matching`, which asks a document, and in
-:mod:`aind_etl.client.filter_sql`, which asks the warehouse's columns.
+:func:`parse_filter` turns a filter into a tree of conditions with few operators: ``$ne`` becomes a
+negation, ``$in`` an alternative. :mod:`aind_etl.client.filter_sql` translates the tree to SQL.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import date
-from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from aind_etl.errors import ArgumentError
 from aind_etl.text import in_words, suggest
 
 Scalar: TypeAlias = str | int | float | bool
+Sign: TypeAlias = Literal["=", ">", ">=", "<", "<="]
 
 
-class Order(StrEnum):
-    """A comparison of two values of the same type; the value is its sign in SQL."""
+class Compare(NamedTuple):
+    """The value has the type of another value, and compares with it as the sign says."""
 
-    EQUAL = "="
-    GREATER = ">"
-    GREATER_OR_EQUAL = ">="
-    LESS = "<"
-    LESS_OR_EQUAL = "<="
-
-
-@dataclass(frozen=True, slots=True)
-class Compare:
-    """The value has the type of another, and compares to it as the order says."""
-
-    order: Order
+    sign: Sign
     value: Scalar
 
 
-@dataclass(frozen=True, slots=True)
-class OneOf:
-    """The value is one of several texts."""
+class OneOf(NamedTuple):
+    """The value is one of several strings."""
 
     values: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class IsNull:
-    """The value is null, or there is none."""
+class IsNull(NamedTuple):
+    """The value is null or missing."""
 
 
-@dataclass(frozen=True, slots=True)
-class IsPresent:
-    """There is a value, be it null."""
+class IsPresent(NamedTuple):
+    """There is a value, which may be null."""
 
 
-@dataclass(frozen=True, slots=True)
-class Matches:
-    """The value is a text in which a regular expression is found.
+class Matches(NamedTuple):
+    """The value is a string in which a regular expression is found."""
 
-    Attributes
-    ----------
-    pattern
-        The expression.
-    options
-        Any of ``i``, ``m``, ``s`` and ``x``, as in MongoDB's ``$options``.
-    """
-
-    pattern: str
-    options: str = ""
+    pattern: re.Pattern[str]
 
 
-@dataclass(frozen=True, slots=True)
-class HasEntry:
+class HasEntry(NamedTuple):
     """The value is a list with an entry that meets a condition.
 
-    Attributes
-    ----------
-    condition
-        What the entry must meet.
-    of_values
-        Whether the condition speaks of the entry itself, by the path ``""``, rather than of an
-        object's fields.
+    The condition is about the entry itself, by the path ``""``, if ``of_values``, and otherwise
+    about the fields of an object.
     """
 
     condition: "Condition"
@@ -90,30 +57,26 @@ class HasEntry:
 Test: TypeAlias = Compare | OneOf | IsNull | IsPresent | Matches | HasEntry
 
 
-@dataclass(frozen=True, slots=True)
-class At:
+class At(NamedTuple):
     """Any value at a dotted path passes a test."""
 
     path: str
     test: Test
 
 
-@dataclass(frozen=True, slots=True)
-class AllOf:
-    """Every condition holds; of none, too."""
+class AllOf(NamedTuple):
+    """Every condition holds; true without any."""
 
     conditions: "tuple[Condition, ...]"
 
 
-@dataclass(frozen=True, slots=True)
-class AnyOf:
-    """One of the conditions holds; of none, none."""
+class AnyOf(NamedTuple):
+    """One of the conditions holds; false without any."""
 
     conditions: "tuple[Condition, ...]"
 
 
-@dataclass(frozen=True, slots=True)
-class Not:
+class Not(NamedTuple):
     """A condition does not hold."""
 
     condition: "Condition"
@@ -121,16 +84,11 @@ class Not:
 
 Condition: TypeAlias = At | AllOf | AnyOf | Not
 
-_ORDERS = {
-    "$eq": Order.EQUAL,
-    "$gt": Order.GREATER,
-    "$gte": Order.GREATER_OR_EQUAL,
-    "$lt": Order.LESS,
-    "$lte": Order.LESS_OR_EQUAL,
-}
-_COMBINING = ("$and", "$or", "$nor")
-_TESTING = (
-    *_ORDERS,
+LOGICAL = ("$and", "$or", "$nor")
+"""Operators that combine filters."""
+_SIGNS: dict[str, Sign] = {"$eq": "=", "$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
+_TESTS = (
+    *_SIGNS,
     "$ne",
     "$in",
     "$nin",
@@ -141,10 +99,12 @@ _TESTING = (
     "$elemMatch",
 )
 _PATTERN_OPTIONS = {"i": re.IGNORECASE, "m": re.MULTILINE, "s": re.DOTALL, "x": re.VERBOSE}
+_MOST_LEVELS = 100
+_SMALLEST, _LARGEST = -(2**63), 2**63 - 1
 
 
 def parse_filter(query: Mapping[str, Any]) -> Condition:
-    """Return what a MongoDB filter asks for.
+    """Return the condition that a MongoDB filter expresses.
 
     Parameters
     ----------
@@ -156,8 +116,30 @@ def parse_filter(query: Mapping[str, Any]) -> Condition:
     Raises
     ------
     ArgumentError
-        It is no filter, or holds something that is not understood, which is named.
+        It is not a filter, or has a part that is not supported, which is named.
     """
+    refuse_deep_nesting(query)
+    return _parse(query)
+
+
+def refuse_deep_nesting(query: object) -> None:
+    """Raise an ArgumentError for a filter whose nesting would exhaust the stack."""
+    level = [query]
+    for _ in range(_MOST_LEVELS):
+        level = [
+            inner
+            for one in level
+            if isinstance(one, Mapping | list | tuple)
+            for inner in (one.values() if isinstance(one, Mapping) else one)
+        ]
+        if not level:
+            return
+    raise ArgumentError(
+        f"The filter is nested more than {_MOST_LEVELS} levels deep; give a flatter one."
+    )
+
+
+def _parse(query: Mapping[str, Any]) -> Condition:
     if not isinstance(query, Mapping):
         raise ArgumentError(
             f"A filter is a dictionary such as {{'subject_id': '730945'}}, not {query!r}."
@@ -165,39 +147,20 @@ def parse_filter(query: Mapping[str, Any]) -> Condition:
     conditions = []
     for key, value in query.items():
         if not isinstance(key, str):
-            raise ArgumentError(f"The keys of a filter are texts; {key!r} is none.")
-        if key in _COMBINING:
+            raise ArgumentError(f"The filter has the key {key!r}; expected a string.")
+        if key in LOGICAL:
             conditions.append(_combine(key, value))
         elif key.startswith("$"):
-            raise _unknown_operator(key, "the filter", _COMBINING)
+            raise _unknown_operator(key, "the filter", LOGICAL)
         else:
-            conditions.append(_at(_checked_path(key), value))
+            conditions.append(_at(key, value))
     return _all_of(conditions)
-
-
-def compile_pattern(test: Matches) -> re.Pattern[str]:
-    """Return a regular expression for Python, whose classes mean ASCII, as the server's do.
-
-    Raises
-    ------
-    ArgumentError
-        It is none.
-    """
-    flags = re.ASCII
-    for option in test.options:
-        flags |= _PATTERN_OPTIONS[option]
-    try:
-        return re.compile(test.pattern, flags)
-    except re.error as error:
-        raise ArgumentError(
-            f"The regular expression {test.pattern!r} cannot be read: {error}."
-        ) from None
 
 
 def _combine(operator: str, value: object) -> Condition:
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
         raise ArgumentError(f"'{operator}' takes a list of filters, not {value!r}.")
-    conditions = tuple(parse_filter(one) for one in value)
+    conditions = tuple(_parse(one) for one in value)
     if operator == "$and":
         return _all_of(conditions)
     either = conditions[0] if len(conditions) == 1 else AnyOf(conditions)
@@ -208,70 +171,73 @@ def _all_of(conditions: Sequence[Condition]) -> Condition:
     return conditions[0] if len(conditions) == 1 else AllOf(tuple(conditions))
 
 
-def _checked_path(path: str) -> str:
+def _at(path: str, value: object) -> Condition:
     steps = path.split(".")
     if not all(steps) or any(step.startswith("$") for step in steps):
         raise ArgumentError(
-            f"{path!r} is no path: give names with single dots between them, such as "
+            f"{path!r} is not a path; expected names with single dots between them, such as "
             "'analysis_results.n_trials'."
         )
-    return path
+    if not isinstance(value, Mapping):
+        return _equal(path, value)
+    if value and all(isinstance(key, str) and key.startswith("$") for key in value):
+        return _all_tests(path, value)
+    raise ArgumentError(
+        f"The filter compares '{path}' with a whole object, {_short(value)}. Name its fields "
+        f"instead, each by its path, such as '{path}.{next(iter(value), 'name')}'."
+    )
 
 
-def _at(path: str, value: object) -> Condition:
-    """Return the condition of a path and the value beside it."""
-    if isinstance(value, Mapping):
-        operators = [key for key in value if isinstance(key, str) and key.startswith("$")]
-        if operators and len(operators) == len(value):
-            return _tests(path, value)
-        raise ArgumentError(
-            f"The filter compares '{path}' with a whole object, {_short(value)}. Name its fields "
-            f"instead, each by its path, such as '{path}.{next(iter(value), 'name')}'."
-        )
-    return _equal(path, value)
-
-
-def _tests(path: str, tests: Mapping[str, Any]) -> Condition:
+def _all_tests(path: str, tests: Mapping[str, Any]) -> Condition:
     if "$options" in tests and "$regex" not in tests:
         raise ArgumentError(f"'$options' at '{path}' needs a '$regex' beside it.")
     return _all_of(
         [
-            _test(path, operator, value, tests)
+            _test(path, operator, value, tests.get("$options"))
             for operator, value in tests.items()
             if operator != "$options"
         ]
     )
 
 
-def _test(path: str, operator: str, value: object, beside: Mapping[str, Any]) -> Condition:
-    """Return the condition that one operator makes."""
-    if operator == "$eq":
-        return _equal(path, value)
-    if operator in _ORDERS:
-        return At(path, Compare(_ORDERS[operator], _scalar(path, operator, value)))
-    if operator == "$regex":
-        return At(path, _pattern(path, value, beside.get("$options")))
-    made = _MADE.get(operator)
-    if made is None:
-        raise _unknown_operator(operator, f"'{path}'", _TESTING)
-    return made(path, value)
+def _test(path: str, operator: str, value: object, options: object) -> Condition:  # noqa: PLR0911 - one for each operator
+    match operator:
+        case "$eq":
+            return _equal(path, value)
+        case "$ne":
+            return Not(_equal(path, value))
+        case "$in":
+            return _in(path, value)
+        case "$nin":
+            return Not(_in(path, value))
+        case "$exists":
+            return _exists(path, value)
+        case "$regex":
+            return At(path, _matches(path, value, options))
+        case "$not":
+            return _not(path, value)
+        case "$elemMatch":
+            return _element_match(path, value)
+        case "$gt" | "$gte" | "$lt" | "$lte":
+            return At(path, Compare(_SIGNS[operator], _scalar(path, operator, value)))
+    raise _unknown_operator(operator, f"'{path}'", _TESTS)
 
 
-def _not_equal(path: str, value: object) -> Condition:
-    return Not(_equal(path, value))
+def _equal(path: str, value: object) -> Condition:
+    if value is None:
+        return At(path, IsNull())
+    if isinstance(value, re.Pattern):
+        return At(path, _matches(path, value))
+    return At(path, Compare("=", _scalar(path, "$eq", value)))
 
 
 def _in(path: str, value: object) -> Condition:
     if not isinstance(value, Sequence | set | frozenset) or isinstance(value, str):
         raise ArgumentError(f"At '{path}', '$in' and '$nin' take a list of values, not {value!r}.")
-    # Thousands of texts are asked for at once.
-    texts = frozenset(one for one in value if isinstance(one, str))
+    # One test for all strings: there may be thousands.
+    strings = frozenset(one for one in value if isinstance(one, str))
     others = [_equal(path, one) for one in value if not isinstance(one, str)]
-    return AnyOf((*([At(path, OneOf(texts))] if texts else []), *others))
-
-
-def _not_in(path: str, value: object) -> Condition:
-    return Not(_in(path, value))
+    return AnyOf((*([At(path, OneOf(strings))] if strings else []), *others))
 
 
 def _exists(path: str, value: object) -> Condition:
@@ -283,12 +249,12 @@ def _exists(path: str, value: object) -> Condition:
 
 def _not(path: str, value: object) -> Condition:
     if isinstance(value, re.Pattern):
-        return Not(At(path, _pattern(path, value, None)))
+        return Not(At(path, _matches(path, value)))
     if not isinstance(value, Mapping) or not value:
         raise ArgumentError(
             f"At '{path}', '$not' takes operators such as {{'$gt': 5}}, not {value!r}."
         )
-    return Not(_tests(path, value))
+    return Not(_all_tests(path, value))
 
 
 def _element_match(path: str, value: object) -> Condition:
@@ -296,37 +262,16 @@ def _element_match(path: str, value: object) -> Condition:
         raise ArgumentError(
             f"At '{path}', '$elemMatch' takes what an entry must meet, not {value!r}."
         )
-    if all(key in _TESTING for key in value):
-        return At(path, HasEntry(_tests("", value), of_values=True))
-    return At(path, HasEntry(parse_filter(value), of_values=False))
-
-
-_MADE: dict[str, Callable[[str, object], Condition]] = {
-    "$ne": _not_equal,
-    "$in": _in,
-    "$nin": _not_in,
-    "$exists": _exists,
-    "$not": _not,
-    "$elemMatch": _element_match,
-}
-
-
-def _equal(path: str, value: object) -> Condition:
-    if value is None:
-        return At(path, IsNull())
-    if isinstance(value, re.Pattern):
-        return At(path, _pattern(path, value, None))
-    return At(path, Compare(Order.EQUAL, _scalar(path, "$eq", value)))
-
-
-_SMALLEST, _LARGEST = -(2**63), 2**63 - 1
+    if all(key in _TESTS for key in value):
+        return At(path, HasEntry(_all_tests("", value), of_values=True))
+    return At(path, HasEntry(_parse(value), of_values=False))
 
 
 def _scalar(path: str, operator: str, value: object) -> Scalar:
     if isinstance(value, date):
         raise ArgumentError(
             f"At '{path}' the filter compares with the date {value.isoformat()!r}. Dates in the "
-            "documents are texts, and compare as texts: give the text."
+            "documents are strings, and compare as strings: give a string."
         )
     if isinstance(value, int) and not _SMALLEST <= value <= _LARGEST:
         raise ArgumentError(
@@ -336,44 +281,47 @@ def _scalar(path: str, operator: str, value: object) -> Scalar:
     if isinstance(value, str | bool | int | float):
         return value
     raise ArgumentError(
-        f"At '{path}', '{operator}' with {_short(value)} is not understood: give a text, a number, "
-        "or True or False."
+        f"At '{path}', '{operator}' compares with {_short(value)}; expected a string, a number, "
+        "True or False."
     )
 
 
-def _pattern(path: str, value: object, options: object) -> Matches:
+def _matches(path: str, value: object, options: object = None) -> Matches:
+    # As on a server, classes such as \w are those of ASCII.
+    flags = int(re.ASCII)
     if isinstance(value, re.Pattern):
-        if not isinstance(value.pattern, str):
-            raise ArgumentError(f"The regular expression at '{path}' is of bytes; give a text.")
-        given = "".join(name for name, flag in _PATTERN_OPTIONS.items() if value.flags & flag)
-        value, options = value.pattern, options or given
-    options = "" if options is None else options
+        flags |= 0 if options else value.flags & sum(_PATTERN_OPTIONS.values())
+        value = value.pattern
+    options = options or ""
     if not isinstance(value, str):
-        raise ArgumentError(f"At '{path}', '$regex' takes a text, not {_short(value)}.")
+        raise ArgumentError(f"At '{path}', '$regex' takes a string, not {_short(value)}.")
     if not isinstance(options, str) or not set(options) <= _PATTERN_OPTIONS.keys():
         raise ArgumentError(
             f"At '{path}', '$options' takes letters out of {in_words(_PATTERN_OPTIONS, 'and')}, "
             f"not {options!r}."
         )
-    test = Matches(value, "".join(sorted(set(options))))
-    compile_pattern(test)
-    return test
+    for option in options:
+        flags |= _PATTERN_OPTIONS[option]
+    try:
+        return Matches(re.compile(value, flags))
+    except re.error as error:
+        raise ArgumentError(f"The regular expression {value!r} cannot be read: {error}.") from None
 
 
 def _unknown_operator(operator: str, place: str, known: Sequence[str]) -> ArgumentError:
-    others = _COMBINING if known is _TESTING else _TESTING
-    if operator in others:
-        where = "at a path" if operator in _TESTING else "outside of paths"
-        hint = f"It belongs {where}."
+    if operator in _TESTS:
+        hint = "It belongs at a path."
+    elif operator in LOGICAL:
+        hint = "It belongs outside of paths."
     else:
         hint = suggest(operator, known)
-    return ArgumentError(f"The operator '{operator}' at {place} is not understood. {hint}")
+    return ArgumentError(f"The operator '{operator}' at {place} is not supported. {hint}")
 
 
 def _short(value: object) -> str:
     try:
         text = repr(value)
     except ValueError:
-        # Python does not write out whole numbers of more than some thousand digits.
+        # Python refuses to write out integers of more than some thousand digits.
         return f"a value of the type {type(value).__name__} that is too long to show"
     return text if len(text) <= 60 else f"{text[:60]}…"  # noqa: PLR2004 - as messages show it

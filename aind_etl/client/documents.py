@@ -1,4 +1,4 @@
-"""Whole documents of a collection, as the database's API gives them."""
+"""Whole documents of a collection, as the database's API returns them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,9 +12,9 @@ from aind_etl.client.records import matching_records
 from aind_etl.errors import ArgumentError
 from aind_etl.text import suggest
 
-# What is neither of these is a document with an _id.
-_NO_DOCUMENTS = "starts_with(record_id, '_unreadable:') OR starts_with(record_id, '_without-id:')"
-_CHUNK = 1_000
+# Rows of the change log that are not a document with an _id.
+_NO_DOCUMENT = "starts_with(record_id, '_unreadable:') OR starts_with(record_id, '_without-id:')"
+_CHUNK_ROWS = 1_000
 
 
 def find_documents(
@@ -38,29 +38,28 @@ def find_documents(
     known = [name for (name,) in rows]
     if collection not in known:
         raise ArgumentError(f"There is no collection {collection!r}. {suggest(collection, known)}")
-    statement = (
-        "SELECT arg_max(document, batch_id) FROM documents WHERE source_collection = $collection "
-        f"AND NOT ({_NO_DOCUMENTS})"
-    )
+    is_matching = "TRUE"
     if query:
         found = matching_records(connection, collection, query, with_rejected=True)
         connection.register("matching", found.to_frame().to_arrow())
-        statement += " AND record_id IN (FROM matching)"
-    # A document that was deleted ends with a version without a text.
-    statement += (
-        " GROUP BY record_id HAVING arg_max(operation, batch_id) = 'upsert' ORDER BY record_id"
+        is_matching = "record_id IN (FROM matching)"
+    # The last version of a deleted document has no text.
+    answer = connection.execute(
+        "SELECT arg_max(document, batch_id) FROM documents "
+        f"WHERE source_collection = $collection AND NOT ({_NO_DOCUMENT}) AND {is_matching} "
+        "GROUP BY record_id HAVING arg_max(operation, batch_id) = 'upsert' "
+        f"ORDER BY record_id LIMIT {'NULL' if limit is None else limit}",
+        {"collection": collection},
     )
-    if limit is not None:
-        statement += f" LIMIT {limit}"
     documents: list[JsonDocument] = []
-    answer = connection.execute(statement, {"collection": collection})
-    while texts := answer.fetchmany(_CHUNK):
+    while texts := answer.fetchmany(_CHUNK_ROWS):
         documents.extend(project(_parse(text)) for (text,) in texts)
     return documents
 
 
 def _parse(text: str) -> JsonDocument:
     """Return a document as pymongo would, from its canonical JSON."""
-    # What JSON cannot say is an object with one key that begins with $: few documents have one.
-    found: JsonDocument = json_util.loads(text) if '{"$' in text else orjson.loads(text)
-    return found
+    # In extended JSON, values without a JSON type are objects with a key that begins with $. Few
+    # documents have one, and json_util is slow.
+    document: JsonDocument = json_util.loads(text) if '{"$' in text else orjson.loads(text)
+    return document

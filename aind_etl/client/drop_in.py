@@ -1,7 +1,7 @@
-"""Programs written for the public reader, answered by the warehouse without a change to them.
+"""Programs written for the public reader, answered by the warehouse without changes to them.
 
-:func:`replace_public_reader` registers modules under the names of the packages that they import:
-the public reader of analysis results, and the client of the documents' database.
+:func:`replace_public_reader` registers modules under the names of the packages that such programs
+import: the public reader of analysis results, and the client of the document database.
 """
 
 import sys
@@ -20,33 +20,24 @@ _DATABASE = "analysis"
 
 
 class MetadataDbClient:
-    """The client of the documents' database, reading the warehouse.
-
-    Parameters
-    ----------
-    host
-        Ignored: the warehouse is asked.
-    database
-        The database; the warehouse holds ``analysis``.
-    collection
-        The collection.
+    """The client of the document database, reading from the warehouse; ``host`` is ignored.
 
     Raises
     ------
     ConfigurationError
-        It is another database.
+        The database is not ``analysis``, which the warehouse holds.
     """
 
     def __init__(
         self,
-        host: str = "",  # noqa: ARG002 - as the client's
+        host: str = "",  # noqa: ARG002 - the client has it
         database: str = _DATABASE,
         collection: str = "",
         **_options: object,
     ) -> None:
         if database != _DATABASE:
             raise ConfigurationError(
-                f"The warehouse holds the database {_DATABASE!r}, not {database!r}. Ask the "
+                f"The warehouse holds the database {_DATABASE!r}, not {database!r}. Use the "
                 "database itself, in a program that does not call replace_public_reader()."
             )
         self._collection = collection
@@ -67,27 +58,21 @@ class MetadataDbClient:
             An argument is wrong, or ``sort`` is given.
         """
         if sort:
-            raise ArgumentError("sort is not understood: documents come in the order of their ids.")
+            raise ArgumentError("sort is not supported: documents come in the order of their ids.")
         return Warehouse().documents(self._collection, filter_query, projection, limit or None)
 
 
 def get_logistic_regression(*_arguments: object, **_named: object) -> NoReturn:
-    """Say that the warehouse holds no logistic regressions.
-
-    Raises
-    ------
-    ConfigurationError
-        Always.
-    """
+    """Raise a ConfigurationError: the warehouse holds no logistic regressions."""
     raise ConfigurationError(
-        "The warehouse holds no logistic regressions of single sessions. Ask the public reader, in "
+        "The warehouse holds no logistic regressions of single sessions. Use the public reader, in "
         "a program that does not call replace_public_reader(); columns named logistic_… of "
         "`sessions` have the coefficients."
     )
 
 
 def replace_public_reader() -> None:
-    """Let the warehouse answer imports of the public reader and of the database's client.
+    """Make imports of the public reader and of the database's client use the warehouse.
 
     Call it before the first such import. The warehouse is the one that ``AIND_ETL_WAREHOUSE`` or
     ``AIND_ETL_LAKE`` name.
@@ -111,10 +96,10 @@ def replace_public_reader() -> None:
 
 
 def _register(name: str, members: Mapping[str, object]) -> ModuleType:
-    module = ModuleType(name, "The warehouse in place of a package; see aind_etl.client.drop_in.")
+    module = ModuleType(name, "Answered by the warehouse; see aind_etl.client.drop_in.")
     vars(module).update(members)
     if "." not in name:
-        # A package, so that its modules can be imported.
+        # Makes it a package, whose modules can be imported.
         module.__path__ = []
     sys.modules[name] = module
     return module

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from datetime import date, datetime, time
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import duckdb
 
-from aind_etl.client.query import NESTED, explained, for_spreadsheets
-from aind_etl.contract.ddl import quote_identifier, quote_text
+from aind_etl.client.query import NESTED, query_error, write_rows
+from aind_etl.contract.ddl import quote_identifier
 from aind_etl.errors import ConfigurationError
 from aind_etl.settings import WarehouseLocation
 from aind_etl.warehouse.connection import connect
@@ -26,13 +26,12 @@ from aind_etl.warehouse.sql_files import Kind, read_sql_files
 
 if TYPE_CHECKING:
     import xlsxwriter
-    import xlsxwriter.format
     import xlsxwriter.worksheet
 
 ExportFormat = Literal["xlsx", "csv", "arrow", "parquet"]
 
 SHEET_ROWS = 1_048_576
-"""The rows of an Excel sheet, the header among them."""
+"""The rows of an Excel sheet, including the header."""
 _SHEET_NAME_CHARACTERS = 31
 _CELL_CHARACTERS = 32_767
 _CONTENTS = "contents"
@@ -43,19 +42,7 @@ _BATCH_ROWS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """An exported table.
-
-    Attributes
-    ----------
-    name
-        The table, view or mart.
-    rows
-        Rows written.
-    left_out
-        Rows that did not fit a sheet of Excel.
-    path
-        The file they were written to.
-    """
+    """A table in a file: how many rows were written, and how many did not fit an Excel sheet."""
 
     name: str
     rows: int
@@ -64,9 +51,7 @@ class Exported:
 
 
 @dataclass(frozen=True, slots=True)
-class _Described:
-    """A table of the warehouse with its comment."""
-
+class _Table:
     name: str
     comment: str
     n_rows: int
@@ -87,25 +72,25 @@ def export(
     warehouse
         The DuckDB file; it is opened for reading only.
     target
-        The workbook for ``xlsx``; for the other formats a folder, where each table becomes a file.
+        The workbook for ``xlsx``; for the other formats a folder, with one file per table.
         Existing files are replaced, each in one step.
     export_format
-        ``xlsx`` has a sheet per table, and a first one that says what the others are; ``arrow`` is
-        Arrow's file format, also called Feather.
+        ``xlsx`` has a sheet per table after a sheet of contents; ``arrow`` is Arrow's file format,
+        also called Feather.
     tables
-        Tables, views or marts; the marts without nested columns where none are given.
+        Tables, views or marts; by default the marts without nested columns.
     progress
-        Called with the name of each table as it is begun.
+        Called with the name of each table before it is written.
 
     Returns
     -------
     list of Exported
-        What was written, in order.
+        The written tables, in order.
 
     Raises
     ------
     ConfigurationError
-        There is no warehouse or no such table, the target is of the other kind, or cannot be
+        There is no warehouse or no such table, or the target is of the other kind or cannot be
         written.
     """
     if export_format == "xlsx" and target.is_dir():
@@ -115,147 +100,126 @@ def export(
         )
     if export_format != "xlsx" and target.exists() and not target.is_dir():
         raise ConfigurationError(
-            f"{str(target)!r} is a file; {export_format} files are written to a folder, one a "
+            f"{str(target)!r} is a file; {export_format} files are written to a folder, one per "
             "table. Name a folder."
         )
     folder = target.parent if export_format == "xlsx" else target
     with connect(warehouse) as connection:
-        described = _described(connection, tables)
+        chosen = _find_tables(connection, tables)
         folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=folder, prefix=".export-") as aside:
+        with TemporaryDirectory(dir=folder, prefix=".export-") as scratch:
             if export_format == "xlsx":
-                return _write_workbook(
-                    connection, read_info(warehouse), described, target, Path(aside), progress
-                )
-            try:
+                path = Path(scratch) / target.name
+                rows = _write_workbook(connection, read_info(warehouse), chosen, path, progress)
+                path.replace(target)
                 return [
-                    _write_file(connection, one, target, Path(aside), export_format, progress)
-                    for one in described
+                    Exported(table.name, count, table.n_rows - count, target)
+                    for table, count in zip(chosen, rows, strict=True)
                 ]
-            except duckdb.IOException as error:
-                raise explained(error, writing=True) from None
+            written = []
+            for table in chosen:
+                progress(table.name)
+                path = Path(scratch) / f"{table.name}.{export_format}"
+                _write_file(connection, table.name, path, export_format)
+                path.replace(target / path.name)
+                written.append(Exported(table.name, table.n_rows, 0, target / path.name))
+            return written
 
 
-def _described(connection: duckdb.DuckDBPyConnection, wanted: Sequence[str]) -> list[_Described]:
+def _find_tables(connection: duckdb.DuckDBPyConnection, wanted: Sequence[str]) -> list[_Table]:
     comments = dict(
         connection.execute(
             "SELECT table_name, comment FROM duckdb_tables() UNION ALL "
             "SELECT view_name, comment FROM duckdb_views() WHERE NOT internal"
         ).fetchall()
     )
-    marts = [
-        file.name
-        for file in read_sql_files(Kind.MART)
-        if file.name in comments and not _is_nested(connection, file.name)
-    ]
     for name in wanted:
         if name not in comments:
             raise ConfigurationError(
                 f"There is no table {name!r} in the warehouse; there are "
                 f"{', '.join(sorted(comments))}."
             )
-    return [
-        _Described(name, comments[name] or "", _count(connection, name)) for name in wanted or marts
+    # Few programs can show nested columns.
+    marts = [
+        file.name
+        for file in read_sql_files(Kind.MART)
+        if file.name in comments
+        and not any(kind.id in NESTED for kind in connection.table(file.name).types)
     ]
+    found = []
+    for name in wanted or marts:
+        ((n_rows,),) = connection.table(name).count("*").fetchall()
+        found.append(_Table(name, comments[name] or "", n_rows))
+    return found
 
 
-def _is_nested(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
-    """Return whether a table has lists, which few programs can show."""
-    return any(kind.id in NESTED for kind in connection.table(name).types)
-
-
-def _with_json(connection: duckdb.DuckDBPyConnection, name: str) -> str:
-    """Return the columns of a table in SQL, those that are nested as JSON."""
-    relation = connection.table(name)
-    columns = []
-    for column, kind in zip(relation.columns, relation.types, strict=True):
-        quoted = quote_identifier(column)
-        columns.append(f"to_json({quoted}) AS {quoted}" if kind.id in NESTED else quoted)
-    return ", ".join(columns)
-
-
-def _count(connection: duckdb.DuckDBPyConnection, name: str) -> int:
-    ((n_rows,),) = connection.execute(f"SELECT count(*) FROM {quote_identifier(name)}").fetchall()
-    return int(n_rows)
-
-
-def _write_file(  # noqa: PLR0913, PLR0917 - one call, for each table
+def _write_file(
     connection: duckdb.DuckDBPyConnection,
-    table: _Described,
-    folder: Path,
-    aside: Path,
-    export_format: ExportFormat,
-    progress: Callable[[str], None],
-) -> Exported:
-    progress(table.name)
-    name = f"{table.name}.{export_format}"
-    if export_format == "arrow":
-        _write_arrow(connection, table.name, aside / name)
-    else:
-        options = (
-            "FORMAT csv, HEADER" if export_format == "csv" else ("FORMAT parquet, COMPRESSION zstd")
-        )
-        rows = f"(FROM {quote_identifier(table.name)})"
-        if export_format == "csv":
-            rows = for_spreadsheets(connection.table(table.name), rows)
-        connection.execute(f"COPY {rows} TO {quote_text(str(aside / name))} ({options})").fetchall()
-    (aside / name).replace(folder / name)
-    return Exported(table.name, table.n_rows, 0, folder / name)
+    table: str,
+    path: Path,
+    export_format: Literal["csv", "arrow", "parquet"],
+) -> None:
+    query = f"FROM {quote_identifier(table)}"
+    try:
+        if export_format == "arrow":
+            _write_arrow(connection.sql(query), path)
+        else:
+            write_rows(connection, connection.table(table), f"({query})", path, export_format)
+    except duckdb.IOException as error:
+        raise query_error(error, writing=True) from None
 
 
-def _write_arrow(connection: duckdb.DuckDBPyConnection, table: str, path: Path) -> None:
+def _write_arrow(relation: duckdb.DuckDBPyRelation, path: Path) -> None:
     import pyarrow as pa  # noqa: PLC0415 - needed for this format only
 
-    batches = connection.sql(f"FROM {quote_identifier(table)}").to_arrow_reader(_BATCH_ROWS)
+    batches = relation.to_arrow_reader(_BATCH_ROWS)
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, batches.schema) as writer:
         for batch in batches:
             writer.write_batch(batch)
 
 
-def _write_workbook(  # noqa: PLR0913, PLR0917 - one call
+def _write_workbook(
     connection: duckdb.DuckDBPyConnection,
     info: dict[str, str],
-    tables: Sequence[_Described],
-    target: Path,
-    aside: Path,
+    tables: Sequence[_Table],
+    path: Path,
     progress: Callable[[str], None],
-) -> list[Exported]:
-    names = _sheet_names([table.name for table in tables])
-    written = []
-    with _workbook(aside / target.name) as workbook:
+) -> list[int]:
+    """Write a workbook; return how many rows of each table it has."""
+    sheets = _sheet_names([table.name for table in tables])
+    rows = []
+    with _workbook(path) as workbook:
         contents = workbook.add_worksheet(_CONTENTS)
-        for table in tables:
+        for table, sheet in zip(tables, sheets, strict=True):
             progress(table.name)
-            sheet = workbook.add_worksheet(names[table.name])
-            rows = _write_sheet(connection, workbook, sheet, table)
-            written.append(Exported(table.name, rows, table.n_rows - rows, target))
-        _write_contents(workbook, contents, info, tables, written, names)
-    (aside / target.name).replace(target)
-    return written
+            worksheet = workbook.add_worksheet(sheet)
+            rows.append(_write_sheet(connection, workbook, worksheet, table.name))
+        lines = list(zip(sheets, tables, rows, strict=True))
+        _write_contents(workbook, contents, info, lines)
+    return rows
 
 
 @contextmanager
 def _workbook(path: Path) -> Iterator["xlsxwriter.Workbook"]:
     import xlsxwriter  # noqa: PLC0415 - needed for this format only
 
-    # Row by row to disk: memory does not grow with the table. Texts of documents stay texts.
     options = {
+        # Row by row to disk: memory does not grow with the table.
         "constant_memory": True,
-        "strings_to_formulas": False,
-        "strings_to_urls": False,
         "tmpdir": str(path.parent),
+        # Excel has no time zones. The times are UTC, as the first sheet says.
+        "remove_timezone": True,
     }
     packed = BytesIO()
     try:
         with xlsxwriter.Workbook(packed, options) as workbook:
             yield workbook
     except xlsxwriter.exceptions.FileCreateError as error:
-        # It holds what the operating system said.
         raise ConfigurationError(
             f"The workbook {path.name!r} could not be written: {error}. Check the path, the rights "
-            "to it and the free space; what was there before is as it was."
+            "to it and the free space; an existing file is left unchanged."
         ) from None
-    # Written here: an archive on a full disk would print a traceback when it is thrown away.
+    # Not written by xlsxwriter: on a full disk, its archive prints a traceback when it is deleted.
     path.write_bytes(packed.getvalue())
 
 
@@ -263,78 +227,77 @@ def _write_sheet(
     connection: duckdb.DuckDBPyConnection,
     workbook: "xlsxwriter.Workbook",
     sheet: "xlsxwriter.worksheet.Worksheet",
-    table: _Described,
+    table: str,
 ) -> int:
     """Write a table's rows; return how many fitted."""
-    relation = connection.execute(
-        f"SELECT {_with_json(connection, table.name)} FROM {quote_identifier(table.name)}"
-    )
-    names = [column[0] for column in relation.description or ()]
-    first = relation.fetchmany(_ROWS_MEASURED)
+    relation = connection.table(table)
+    columns = [
+        f"to_json({quoted}) AS {quoted}" if kind.id in NESTED else quoted
+        for name, kind in zip(relation.columns, relation.types, strict=True)
+        for quoted in [quote_identifier(name)]
+    ]
+    result = connection.execute(f"SELECT {', '.join(columns)} FROM {quote_identifier(table)}")
+    batch = result.fetchmany(_ROWS_MEASURED)
+    _write_header(workbook, sheet, relation.columns, batch)
     formats = {
         datetime: workbook.add_format({"num_format": "yyyy-mm-dd hh:mm:ss"}),
         date: workbook.add_format({"num_format": "yyyy-mm-dd"}),
         time: workbook.add_format({"num_format": "hh:mm:ss"}),
     }
-    header = workbook.add_format({"bold": True, "bottom": 1, "valign": "top"})
-    for place, name in enumerate(names):
-        longest = max((len(str(row[place])) for row in first if row[place] is not None), default=0)
-        sheet.set_column(place, place, min(max(len(name) + 3, longest + 1, _WIDTHS[0]), _WIDTHS[1]))
-    sheet.freeze_panes(1, 0)
-    sheet.write_row(0, 0, names, header)
     n_rows = 0
-    while first and n_rows < SHEET_ROWS - 1:
-        for row in first[: SHEET_ROWS - 1 - n_rows]:
+    while batch and n_rows < SHEET_ROWS - 1:
+        for row in batch[: SHEET_ROWS - 1 - n_rows]:
             n_rows += 1
-            for place, value in enumerate(row):
-                _write_cell(sheet, n_rows, place, value, formats)
-        first = relation.fetchmany(_BATCH_ROWS)
-    sheet.autofilter(0, 0, n_rows, len(names) - 1)
+            for column, value in enumerate(map(_cell_value, row)):
+                if isinstance(value, str):
+                    sheet.write_string(n_rows, column, value)
+                elif value is not None:
+                    sheet.write(n_rows, column, value, formats.get(type(value)))
+        batch = result.fetchmany(_BATCH_ROWS)
+    sheet.autofilter(0, 0, n_rows, len(columns) - 1)
     return n_rows
 
 
-def _write_cell(
+def _write_header(
+    workbook: "xlsxwriter.Workbook",
     sheet: "xlsxwriter.worksheet.Worksheet",
-    row: int,
-    place: int,
-    value: Any,  # noqa: ANN401 - any value of a table
-    formats: dict[type, "xlsxwriter.format.Format"],
+    names: Sequence[str],
+    rows: Sequence[tuple[Any, ...]],
 ) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool):
-        sheet.write_boolean(row, place, value)
-    elif isinstance(value, (int, float)):
-        # Excel knows no infinity: as a text it is seen, and left out of sums.
-        if math.isfinite(value):
-            sheet.write_number(row, place, value)
-        else:
-            sheet.write_string(row, place, str(value))
-    elif isinstance(value, datetime):
-        # Nor time zones: times are UTC, as the first sheet says.
-        moment = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
-        sheet.write_datetime(row, place, moment, formats[datetime])
-    elif isinstance(value, (date, time)):
-        sheet.write_datetime(row, place, value, formats[type(value)])
-    else:
-        sheet.write_string(row, place, str(value)[:_CELL_CHARACTERS])
+    """Write the names of the columns, and set their widths by the first rows."""
+    bold = workbook.add_format({"bold": True, "bottom": 1, "valign": "top"})
+    narrowest, widest = _WIDTHS
+    for column, name in enumerate(names):
+        values = [str(row[column]) for row in rows if row[column] is not None]
+        width = max(len(name) + 3, *(len(value) + 1 for value in values), narrowest)
+        sheet.set_column(column, column, min(width, widest))
+        sheet.write_string(0, column, name, bold)
+    sheet.freeze_panes(1, 0)
 
 
-def _write_contents(  # noqa: PLR0913, PLR0917 - one call
+def _cell_value(value: Any) -> Any:  # noqa: ANN401 - any value of a table
+    """Return a value as a cell can hold it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        # Excel has no infinity. A string is visible, and is left out of sums.
+        return str(value)
+    if value is None or isinstance(value, bool | int | float | date | time):
+        return value
+    return str(value)[:_CELL_CHARACTERS]
+
+
+def _write_contents(
     workbook: "xlsxwriter.Workbook",
     sheet: "xlsxwriter.worksheet.Worksheet",
     info: dict[str, str],
-    tables: Sequence[_Described],
-    written: Sequence[Exported],
-    names: dict[str, str],
+    lines: Sequence[tuple[str, _Table, int]],
 ) -> None:
+    """Write the first sheet; a line is a sheet's name, its table and the number of its rows."""
     bold = workbook.add_format({"bold": True})
     wrapped = workbook.add_format({"text_wrap": True, "valign": "top"})
     link = workbook.add_format({"font_color": "#0563C1", "underline": 1, "valign": "top"})
-    top = workbook.add_format({"valign": "top", "num_format": "#,##0"})
-    sheet.set_column(0, 0, 30)
-    sheet.set_column(1, 1, 12)
-    sheet.set_column(2, 2, 110)
+    number = workbook.add_format({"valign": "top", "num_format": "#,##0"})
+    for column, width in enumerate((30, 12, 110)):
+        sheet.set_column(column, column, width)
     sheet.write_string(0, 0, "Tables of the analysis warehouse", bold)
     sheet.write_string(
         1,
@@ -343,21 +306,21 @@ def _write_contents(  # noqa: PLR0913, PLR0917 - one call
         f"{info.get('built_by', 'aind-etl')}. All times are UTC; empty cells have no value.",
     )
     sheet.write_row(3, 0, ["sheet", "rows", "what a row is"], bold)
-    for row, (table, done) in enumerate(zip(tables, written, strict=True), start=4):
-        sheet.write_url(row, 0, f"internal:'{names[table.name]}'!A1", link, table.name)
-        sheet.write_number(row, 1, done.rows, top)
-        left_out = (
-            f"THE LAST {done.left_out:,} OF {table.n_rows:,} ROWS ARE NOT HERE: a sheet of Excel "
-            "ends at 1,048,576 rows. "
-            if done.left_out
-            else ""
-        )
-        sheet.write_string(row, 2, left_out + table.comment, wrapped)
+    for row, (name, table, n_rows) in enumerate(lines, start=4):
+        sheet.write_url(row, 0, f"internal:'{name}'!A1", link, table.name)
+        sheet.write_number(row, 1, n_rows, number)
+        comment = table.comment
+        if n_rows < table.n_rows:
+            comment = (
+                f"THE LAST {table.n_rows - n_rows:,} OF {table.n_rows:,} ROWS ARE NOT HERE: a "
+                f"sheet of Excel ends at 1,048,576 rows. {comment}"
+            )
+        sheet.write_string(row, 2, comment, wrapped)
 
 
-def _sheet_names(tables: Sequence[str]) -> dict[str, str]:
-    """Return a sheet's name for each table: short enough for Excel, and no two alike."""
-    names: dict[str, str] = {}
+def _sheet_names(tables: Sequence[str]) -> list[str]:
+    """Return a sheet's name for each table: short enough for Excel, and unique."""
+    names: list[str] = []
     taken = {_CONTENTS}
     for table in tables:
         name, number = table[:_SHEET_NAME_CHARACTERS], 1
@@ -366,5 +329,5 @@ def _sheet_names(tables: Sequence[str]) -> dict[str, str]:
             ending = f"~{number}"
             name = table[: _SHEET_NAME_CHARACTERS - len(ending)] + ending
         taken.add(name.lower())
-        names[table] = name
+        names.append(name)
     return names

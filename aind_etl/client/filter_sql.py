@@ -1,11 +1,11 @@
 """Filters of documents as SQL over their JSON, with the semantics of a MongoDB server.
 
-Paths go through arrays as on the server: a path continues through every object of an array, a
-number in it is a position as well as a key, and an array at its end matches as a whole and by each
-of its elements. Values compare only with values of their type.
+Paths go through arrays as on a server: a path continues through every object of an array, a number
+in it is a position as well as a key, and an array at its end matches as a whole and by each of its
+elements. Values compare only with values of their type.
 
-In the SQL, the values at a path are a list of JSON; SQL's NULL in it is a value that is missing,
-JSON's null one that is there.
+In the SQL, the values at a path are a list of JSON. SQL's NULL in it is a missing value, JSON's
+null a value that is null.
 """
 
 import math
@@ -27,16 +27,14 @@ from aind_etl.client.document_filter import (
     Matches,
     Not,
     OneOf,
-    Order,
+    Sign,
     Test,
-    compile_pattern,
 )
 from aind_etl.contract.ddl import quote_text
 
-# Below it, a float holds every whole number.
+# Up to here, floats hold every integer.
 _FIRST_INEXACT = 2**53
 _IS_OBJECT = "json_type({}) = 'OBJECT'"
-_IS_WHOLE = "json_type({}) IN ('BIGINT', 'UBIGINT')"
 
 
 class DocumentSql:
@@ -45,9 +43,9 @@ class DocumentSql:
     Attributes
     ----------
     parameters
-        Values of the named parameters in what was translated so far.
+        Values of the named parameters in the SQL translated so far.
     functions
-        Functions from a text to a truth value that it calls, by name.
+        The functions that the SQL calls, by name: each takes a string and returns a boolean.
     """
 
     def __init__(self) -> None:
@@ -58,12 +56,7 @@ class DocumentSql:
     def meets(self, document: str, condition: Condition) -> str:
         """Return SQL that is true or false: whether a document meets a condition.
 
-        Parameters
-        ----------
-        document
-            SQL of the document; or of an entry of a list, which conditions name by the path ``""``.
-        condition
-            What to meet.
+        ``document`` is its SQL, or that of a list's entry, which has the path ``""``.
         """
         match condition:
             case At("", test):
@@ -73,19 +66,24 @@ class DocumentSql:
                 values = self.values_at(document, path, is_whole=is_whole)
                 return self._any(values, lambda value: self._passes(value, test))
             case AllOf(conditions):
-                return self._joined("AND", [self.meets(document, one) for one in conditions])
+                met = " AND ".join(self.meets(document, one) for one in conditions)
+                return f"({met or 'TRUE'})"
             case AnyOf(conditions):
-                return self._joined("OR", [self.meets(document, one) for one in conditions])
+                met = " OR ".join(self.meets(document, one) for one in conditions)
+                return f"({met or 'FALSE'})"
             case Not(denied):
                 return f"NOT {self.meets(document, denied)}"
 
     def values_at(self, document: str, path: str, *, is_whole: bool) -> str:
-        """Return SQL of the list of values at a path; ``is_whole`` leaves arrays together."""
+        """Return SQL of the list of values at a path.
+
+        Arrays at its end are left whole if ``is_whole``, and otherwise followed by their elements.
+        """
         steps = path.split(".")
         # A number is a key, and a position in an array as well.
         choices = [
-            (False, True) if step.isdecimal() and place else (False,)
-            for place, step in enumerate(steps)
+            (False, True) if step.isdecimal() and depth else (False,)
+            for depth, step in enumerate(steps)
         ]
         lists = [
             self._follow(document, list(zip(steps, positions, strict=True)), is_whole=is_whole)
@@ -96,46 +94,41 @@ class DocumentSql:
     def _follow(self, document: str, steps: list[tuple[str, bool]], *, is_whole: bool) -> str:
         """Return the values at the end of steps, each a name and whether it is a position."""
         values = f"[{document}]"
-        for place, (step, is_position) in enumerate(steps):
-            is_last = place + 1 == len(steps)
+        for depth, (step, is_position) in enumerate(steps):
+            is_last = depth + 1 == len(steps)
             if is_position:
                 entry = self._each(values, partial(_at_position, step))
                 values = f"list_filter({entry}, lambda v: v IS NOT NULL)"
             else:
                 values = self._each(values, partial(_at_key, step))
-            if not is_last and steps[place + 1][1]:
+            if not is_last and steps[depth + 1][1]:
                 continue
             if not is_last:
                 alone = _IS_OBJECT if is_position else "TRUE"
-                values = self._spread(values, "{objects}", alone)
+                values = self._replace_arrays(values, "{objects}", alone)
             elif not is_position and not is_whole:
-                values = self._spread(values, "list_append({entries}, {value})", "TRUE")
+                values = self._replace_arrays(values, "list_append({entries}, {value})", "TRUE")
         return values
 
     def _each(self, values: str, make: Callable[[str], str]) -> str:
         name = self._name("v")
         return f"list_transform({values}, lambda {name}: {make(name)})"
 
-    def _spread(self, values: str, array: str, alone: str) -> str:
-        """Return values with something else in place of arrays, and others if ``alone``."""
+    def _replace_arrays(self, values: str, by: str, alone: str) -> str:
+        """Return values in which a list replaces each array; others are kept if ``alone`` holds."""
         value = self._name("v")
         entries = f"json_extract({value}, '$[*]')"
         objects = f"list_filter({entries}, lambda e: {_IS_OBJECT.format('e')})"
         return (
             f"flatten(list_transform({values}, lambda {value}: CASE "
             f"WHEN json_type({value}) = 'ARRAY' "
-            f"THEN {array.format(entries=entries, objects=objects, value=value)} "
+            f"THEN {by.format(entries=entries, objects=objects, value=value)} "
             f"WHEN {alone.format(value)} THEN [{value}] ELSE [] END))"
         )
 
     def _any(self, values: str, test: Callable[[str], str]) -> str:
         name = self._name("v")
         return f"len(list_filter({values}, lambda {name}: {test(name)})) > 0"
-
-    @staticmethod
-    def _joined(operator: str, conditions: list[str]) -> str:
-        nothing = "TRUE" if operator == "AND" else "FALSE"
-        return f"({f' {operator} '.join(conditions) or nothing})"
 
     def _name(self, kind: str) -> str:
         return f"{kind}{next(self._numbers)}"
@@ -153,34 +146,34 @@ class DocumentSql:
                 return f"{value} IS NOT NULL"
             case IsNull():
                 return f"({value} IS NULL OR json_type({value}) = 'NULL')"
-            case Matches():
-                return f"{self._function(compile_pattern(test))}({text})"
+            case Matches(pattern):
+                return f"{self._function(pattern)}({text})"
             case OneOf(values):
                 return f"list_contains({self._bind(sorted(values))}, {text})"
             case HasEntry(condition, of_values):
                 entries = (
                     f"CASE WHEN json_type({value}) = 'ARRAY' THEN json_extract({value}, '$[*]') END"
                 )
-                is_asked = "TRUE" if of_values else _IS_OBJECT
+                is_tested = "TRUE" if of_values else _IS_OBJECT
                 return self._any(
                     entries,
-                    lambda entry: f"{is_asked.format(entry)} AND {self.meets(entry, condition)}",
+                    lambda entry: f"{is_tested.format(entry)} AND {self.meets(entry, condition)}",
                 )
-            case Compare(order, str() as other):
-                return f"{text} {order} {self._bind(other)}"
-            case Compare(order, bool() as other):
-                truth = f"CASE WHEN json_type({value}) = 'BOOLEAN' THEN {value}::BOOLEAN END"
-                return f"{truth} {order} {self._bind(other)}"
-            case Compare(order, other):
-                return self._compares(value, order, cast("float", other))
+            case Compare(sign, str() as other):
+                return f"{text} {sign} {self._bind(other)}"
+            case Compare(sign, bool() as other):
+                boolean = f"CASE WHEN json_type({value}) = 'BOOLEAN' THEN {value}::BOOLEAN END"
+                return f"{boolean} {sign} {self._bind(other)}"
+            case Compare(sign, other):
+                return self._compares(value, sign, cast("float", other))
 
     def _function(self, pattern: re.Pattern[str]) -> str:
         name = f"matches_{len(self.functions)}"
         self.functions[name] = lambda text: pattern.search(text) is not None
         return name
 
-    def _compares(self, value: str, order: Order, other: float) -> str:
-        """Return SQL that is true where a value is a number that compares so to another."""
+    def _compares(self, value: str, sign: Sign, other: float) -> str:
+        """Return SQL that is true where a value is a number that compares with another so."""
         extended = f"coalesce({value}->>'/$numberDouble', {value}->>'/$numberDecimal')"
         number = (
             f"CASE WHEN json_type({value}) IN ('DOUBLE', 'BIGINT', 'UBIGINT') "
@@ -188,20 +181,18 @@ class DocumentSql:
             f"THEN TRY_CAST({extended} AS DOUBLE) END"
         )
         if math.isnan(other):
-            # What is no number equals only its like.
-            is_strict = order in {Order.GREATER, Order.LESS}
-            return "FALSE" if is_strict else f"isnan({number})"
+            # To a server, NaN equals NaN and is neither less nor greater.
+            return "FALSE" if sign in {">", "<"} else f"isnan({number})"
         if math.isfinite(other) and other == int(other):
-            # Integers are compared exactly, as floats are not.
-            bound = f"{self._bind(int(other))}::HUGEINT"
-            as_whole = _IS_WHOLE.format(value)
+            # Integers are compared as integers: as floats, large ones would be equal.
+            is_integer = f"json_type({value}) IN ('BIGINT', 'UBIGINT')"
             if abs(other) > _FIRST_INEXACT:
-                as_whole = f"({as_whole} OR abs({number}) < 1e30)"
-            whole = f"{value}::HUGEINT {order} {bound}"
-            plain = f"{number} {order} {self._bind(float(other))}"
-            compares = f"CASE WHEN {as_whole} THEN {whole} ELSE {plain} END"
+                is_integer = f"({is_integer} OR abs({number}) < 1e30)"
+            as_integers = f"{value}::HUGEINT {sign} {self._bind(int(other))}::HUGEINT"
+            as_floats = f"{number} {sign} {self._bind(float(other))}"
+            compares = f"CASE WHEN {is_integer} THEN {as_integers} ELSE {as_floats} END"
         else:
-            compares = f"{number} {order} {self._bind(other)}"
+            compares = f"{number} {sign} {self._bind(other)}"
         return f"NOT isnan({number}) AND {compares}"
 
 
@@ -211,7 +202,7 @@ def _at_key(key: str, value: str) -> str:
 
 
 def _at_position(position: str, value: str) -> str:
-    # A position with leading zeros is none.
+    # A number with leading zeros is a key only.
     if position != str(int(position)):
         return "NULL::JSON"
     is_array = f"json_type({value}) = 'ARRAY'"

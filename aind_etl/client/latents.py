@@ -1,13 +1,12 @@
-"""Trial-by-trial variables of fits, as arrays.
+"""Trial-by-trial variables of fits, as the arrays that the fit wrote.
 
-The warehouse's `trials` and `other_latents` hold them a row per trial, the result files in S3 as
-lists; either way they become the arrays that were written at the fit, and the reward-prediction
-error with them.
+They are read from the warehouse's tables `trials` and `other_latents`, which have a row per trial,
+or from the result files in S3. The reward-prediction error is added.
 """
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import duckdb
 import numpy as np
@@ -26,7 +25,7 @@ _log = logging.getLogger(__name__)
 FloatArray: TypeAlias = NDArray[np.float64]
 Latents: TypeAlias = dict[str, FloatArray | NDArray[np.bool_]]
 """Name of a latent variable to its values; the last axis is trials."""
-Found: TypeAlias = tuple[Latents, float | None]
+LatentsAndSpread: TypeAlias = tuple[Latents, float | None]
 """Latent variables, and the spread of the Q values among them."""
 
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -41,43 +40,28 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "rpe": ("rpe",),
 }
 """Name of a latent variable to the columns of `trials` that hold its rows."""
-# These end with the last trial; the others have the state after it as well.
-_OF_TRIALS_ALONE = frozenset({"choice_prob", "exploiting", "rpe"})
+# These end with the last trial; the others include the state after it.
+_WITHOUT_FINAL_STATE = frozenset({"choice_prob", "exploiting", "rpe"})
 _KEY = tables.RECORD_KEY
 
 
 def find_latents(
     connection: duckdb.DuckDBPyConnection, fits: pl.DataFrame, *, threads: int
-) -> list[Found | None]:
-    """Return the latent variables of fits: of the warehouse or, failing that, of S3.
+) -> list[LatentsAndSpread | None]:
+    """Return the latent variables of each fit from the warehouse, or else from S3.
 
     Parameters
     ----------
-    connection
-        A warehouse.
     fits
         The key and ``result_location`` of each.
     threads
         How many files are read from S3 at a time.
-
-    Returns
-    -------
-    list
-        For each fit its latent variables with the spread of its Q values, None where neither
-        place has them.
     """
-    keys = list(fits.select(_KEY).iter_rows())
+    wanted = list(zip(fits.select(_KEY).iter_rows(), fits["result_location"], strict=True))
     found = dict(_from_warehouse(connection, fits.select(_KEY)))
-    missing = [
-        location
-        for key, location in zip(keys, fits["result_location"], strict=True)
-        if key not in found and location
-    ]
+    missing = [location for key, location in wanted if key not in found and location]
     from_store = _from_store([*dict.fromkeys(missing)], threads) if missing else {}
-    result = [
-        found.get(key) or from_store.get(location)
-        for key, location in zip(keys, fits["result_location"], strict=True)
-    ]
+    result = [found.get(key) or from_store.get(location) for key, location in wanted]
     without = sum(one is None for one in result)
     _log.info(
         "Latent variables: %s from the warehouse, %s from S3, %s missing",
@@ -88,26 +72,49 @@ def find_latents(
     return result
 
 
-def as_arrays(
+def _from_warehouse(
+    connection: duckdb.DuckDBPyConnection, keys: pl.DataFrame
+) -> Iterator[tuple[tuple[Any, ...], LatentsAndSpread]]:
+    """Yield the key and the latent variables of each fit whose trials the warehouse has."""
+    connection.register("wanted", keys.to_arrow())
+    key = ", ".join(_KEY)
+    names = [name for columns in _COLUMNS.values() for name in columns]
+    values = ", ".join(f"coalesce({name}::DOUBLE, 'nan') AS {name}" for name in names)
+    trials: pl.DataFrame = connection.sql(
+        f"SELECT {key}, trial, n_trials, q_value_spread, {values} FROM trials "
+        f"JOIN analyses_latents USING ({key}) SEMI JOIN wanted USING ({key})"
+    ).pl()
+    others: pl.DataFrame = connection.sql(
+        f"SELECT {key}, name, position, trial, coalesce(value, 'nan') AS value FROM other_latents "
+        f"SEMI JOIN wanted USING ({key})"
+    ).pl()
+    others_of = others.sort("name", "position", "trial").partition_by(_KEY, as_dict=True)
+    for fit, rows in trials.sort("trial").partition_by(_KEY, as_dict=True).items():
+        columns = {name: rows[name].to_numpy() for name in names}
+        stacked = dict(_stacked(others_of[fit])) if fit in others_of else {}
+        yield fit, (_as_arrays(rows["n_trials"][0], columns, stacked), rows["q_value_spread"][0])
+
+
+def _stacked(rows: pl.DataFrame) -> Iterator[tuple[str, FloatArray]]:
+    for (name,), variable in rows.group_by(["name"], maintain_order=True):
+        positions = variable["position"].n_unique()
+        yield str(name), variable["value"].to_numpy().reshape(positions, -1)
+
+
+def _as_arrays(
     n_trials: int, columns: Mapping[str, FloatArray], others: Mapping[str, FloatArray]
 ) -> Latents:
-    """Return latent variables in the shapes they were written in.
+    """Return latent variables in the shapes that the fit wrote.
 
-    Parameters
-    ----------
-    n_trials
-        The number n of valid trials.
-    columns
-        Column of the table `trials` to its values, shape [n + 1]; NaN where there is none.
-    others
-        Variables the table does not know: name to values, shape [rows, n] or [rows, n + 1].
+    Columns of the table `trials` have the shape [n + 1], with NaN for missing values; variables
+    that the table lacks have the shape [rows, n] or [rows, n + 1].
     """
     latents: Latents = {}
     for name, parts in _COLUMNS.items():
         rows = [columns[part] for part in parts if part in columns]
         if len(rows) < len(parts) or all(np.isnan(row).all() for row in rows):
             continue
-        values = np.stack(rows)[:, : n_trials if name in _OF_TRIALS_ALONE else None]
+        values = np.stack(rows)[:, : n_trials if name in _WITHOUT_FINAL_STATE else None]
         latents[name] = values if len(parts) > 1 else values[0]
     if "exploiting" in latents:
         latents["exploiting"] = latents["exploiting"].astype(bool)
@@ -116,58 +123,8 @@ def as_arrays(
     }
 
 
-def _from_warehouse(
-    connection: duckdb.DuckDBPyConnection, keys: pl.DataFrame
-) -> Iterator[tuple[tuple[str, str, int], Found]]:
-    """Yield the key and the latent variables of each fit that the warehouse has trials of."""
-    connection.register("wanted", keys.to_arrow())
-    using = f"USING ({', '.join(_KEY)})"
-    names = [part for parts in _COLUMNS.values() for part in parts]
-    columns = ", ".join(f"{name}::DOUBLE AS {name}" for name in names)
-    trials: pl.DataFrame = connection.sql(
-        f"SELECT {', '.join(_KEY)}, trial, {columns} FROM trials SEMI JOIN wanted {using}"
-    ).pl()
-    others: pl.DataFrame = connection.sql(
-        f"SELECT {', '.join(_KEY)}, name, position, trial, value FROM other_latents "
-        f"SEMI JOIN wanted {using}"
-    ).pl()
-    facts = {
-        key: (n_trials, spread)
-        for *key_parts, n_trials, spread in connection.sql(
-            f"SELECT {', '.join(_KEY)}, n_trials, q_value_spread FROM analyses_latents "
-            f"SEMI JOIN wanted {using}"
-        ).fetchall()
-        if (key := tuple(key_parts))
-    }
-    connection.unregister("wanted")
-    others_of = dict(_by_key(others.sort(*_KEY, "name", "position", "trial")))
-    for key, rows in _by_key(trials.sort(*_KEY, "trial")):
-        if key not in facts:
-            continue
-        n_trials, spread = facts[key]
-        values = {name: rows[name].fill_null(float("nan")).to_numpy() for name in names}
-        other = others_of.get(key)
-        stacked = {} if other is None else dict(_stacked(other))
-        yield key, (as_arrays(n_trials, values, stacked), spread)
-
-
-def _by_key(rows: pl.DataFrame) -> Iterator[tuple[tuple[str, str, int], pl.DataFrame]]:
-    """Yield the rows of each key; the rows are sorted by it."""
-    start = 0
-    for *key, count in rows.group_by(_KEY, maintain_order=True).len().iter_rows():
-        yield tuple(key), rows.slice(start, count)
-        start += count
-
-
-def _stacked(rows: pl.DataFrame) -> Iterator[tuple[str, FloatArray]]:
-    for (name,), variable in rows.group_by(["name"], maintain_order=True):
-        positions = variable["position"].n_unique()
-        values = variable["value"].fill_null(float("nan")).to_numpy()
-        yield str(name), values.reshape(positions, -1)
-
-
-def _from_store(locations: Sequence[str], threads: int) -> dict[str, Found]:
-    """Return the latent variables of result folders, as far as they can be read."""
+def _from_store(locations: Sequence[str], threads: int) -> dict[str, LatentsAndSpread]:
+    """Return the latent variables of those result folders that can be read."""
     _log.info("Reading %s result folders: the warehouse has no trials", f"{len(locations):,}")
     try:
         with needs_pipeline("Reading result files"):
@@ -180,7 +137,9 @@ def _from_store(locations: Sequence[str], threads: int) -> dict[str, Found]:
         return {}
 
 
-def _read_folders(store: "ResultStore", locations: Iterable[str]) -> Iterator[tuple[str, Found]]:
+def _read_folders(
+    store: "ResultStore", locations: Iterable[str]
+) -> Iterator[tuple[str, LatentsAndSpread]]:
     from aind_etl.results.folders import FileRequest  # noqa: PLC0415
     from aind_etl.results.inventory import RESULT_JSONS  # noqa: PLC0415
     from aind_etl.results.result_json import ResultError, read_result  # noqa: PLC0415
@@ -203,7 +162,7 @@ def _read_folders(store: "ResultStore", locations: Iterable[str]) -> Iterator[tu
         try:
             trials = read_result(file.content)
         except ResultError as error:
-            _log.warning("%s cannot be taken: %s", place, error)
+            _log.warning("%s is rejected: %s", place, error)
             continue
-        arrays = as_arrays(trials.n_trials, trials.columns, trials.others)
+        arrays = _as_arrays(trials.n_trials, trials.columns, trials.others)
         yield folders[file.request.location], (arrays, trials.q_value_spread)

@@ -1,18 +1,17 @@
-"""A server of the Model Context Protocol, by which a language model asks the warehouse.
+"""A server of the Model Context Protocol, by which a language model queries the warehouse.
 
 Queries run in a sandbox: only SELECT, no file but the warehouse, no network, no setting. Rows and
 time are limited, and an answer says when a limit was reached.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
-from functools import wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Timer
-from typing import Annotated, Any, ParamSpec
+from typing import Annotated, Any
 
 import duckdb
 from mcp.server.mcpserver import MCPServer
@@ -20,38 +19,28 @@ from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import Field
 
 from aind_etl.client.context import context_page, relation_lines
-from aind_etl.client.query import explained, read_relation, restrict
+from aind_etl.client.query import query_error, read_relation, restrict
+from aind_etl.contract.ddl import quote_identifier
 from aind_etl.errors import AindEtlError
 from aind_etl.settings import WarehouseLocation
 from aind_etl.text import suggest
 from aind_etl.warehouse.connection import connect
 
 MOST_ROWS = 1_000
-"""The most rows that an answer has."""
+"""The most rows of an answer."""
 SECONDS = 30.0
 """How long a query may take."""
-_USUAL_ROWS = 100
-
-_Arguments = ParamSpec("_Arguments")
+_DEFAULT_ROWS = 100
 
 
-def create_server(warehouse: WarehouseLocation, *, seconds: float = SECONDS) -> MCPServer[Any]:
-    """Return the server for a warehouse.
-
-    Parameters
-    ----------
-    warehouse
-        The DuckDB file, or the URL of an object.
-    seconds
-        How long a query may take.
-    """
+def create_server(warehouse: WarehouseLocation) -> MCPServer[Any]:
+    """Return the server for a warehouse: a DuckDB file, or the URL of an object."""
     server: MCPServer[Any] = MCPServer("aind-etl", instructions=context_page(), log_level="WARNING")
 
     @server.tool()
-    @_explaining
     def list_tables() -> str:
         """List the tables, views and marts of the warehouse, and what a row of each is."""
-        with _sandbox(warehouse, seconds) as connection:
+        with _sandbox(warehouse) as connection:
             rows = connection.execute(
                 "SELECT table_name, comment FROM duckdb_tables() WHERE NOT internal "
                 "UNION ALL SELECT view_name, comment FROM duckdb_views() WHERE NOT internal "
@@ -63,15 +52,14 @@ def create_server(warehouse: WarehouseLocation, *, seconds: float = SECONDS) -> 
             for name, comment in rows
             if comment and f"`{name}`" not in known
         ]
-        return "\n".join(["People ask these most:", known, "", "The others:", *others])
+        return "\n".join(["Most queries need these:", known, "", "The others:", *others])
 
     @server.tool()
-    @_explaining
     def describe_table(
         table: Annotated[str, Field(description="The name of a table, view or mart.")],
     ) -> str:
         """Describe the columns of a table, view or mart: types, units and meaning."""
-        with _sandbox(warehouse, seconds) as connection:
+        with _sandbox(warehouse) as connection:
             columns = connection.execute(
                 "SELECT column_name, data_type, comment FROM duckdb_columns() "
                 "WHERE table_name = ? AND NOT internal ORDER BY column_index",
@@ -84,23 +72,23 @@ def create_server(warehouse: WarehouseLocation, *, seconds: float = SECONDS) -> 
                 raise ToolError(
                     f"There is no table {table!r}. {suggest(table, [name for (name,) in names])}"
                 )
-            quoted = table.replace('"', '""')
-            ((rows,),) = connection.execute(f'SELECT count(*) FROM "{quoted}"').fetchall()
+            ((rows,),) = connection.execute(
+                f"SELECT count(*) FROM {quote_identifier(table)}"
+            ).fetchall()
         lines = [
             f"- `{name}` {kind}: {comment or ''}".rstrip(": ") for name, kind, comment in columns
         ]
         return "\n".join([f"`{table}` has {rows:,} rows.", *lines])
 
     @server.tool()
-    @_explaining
     def query(
         sql: Annotated[str, Field(description="One SELECT, in DuckDB's SQL.")],
         max_rows: Annotated[
             int, Field(description="The most rows to return.", ge=1, le=MOST_ROWS)
-        ] = _USUAL_ROWS,
+        ] = _DEFAULT_ROWS,
     ) -> dict[str, Any]:
         """Run one SELECT on the warehouse; return its columns and rows."""
-        with _sandbox(warehouse, seconds) as connection:
+        with _sandbox(warehouse) as connection:
             relation = read_relation(connection, sql.strip().rstrip(";"))
             columns = relation.columns
             rows = relation.limit(max_rows + 1).fetchall()
@@ -118,42 +106,32 @@ def create_server(warehouse: WarehouseLocation, *, seconds: float = SECONDS) -> 
     return server
 
 
-def _explaining(tool: Callable[_Arguments, Any]) -> Callable[_Arguments, Any]:
-    """Give a tool's errors to the client as sentences."""
-
-    @wraps(tool)
-    def explaining(*values: _Arguments.args, **named: _Arguments.kwargs) -> Any:  # noqa: ANN401 - the tool's own
-        try:
-            return tool(*values, **named)
-        except AindEtlError as error:
-            raise ToolError(str(error)) from None
-
-    return explaining
-
-
 @contextmanager
-def _sandbox(warehouse: WarehouseLocation, seconds: float) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Give the warehouse for one question, with nothing else in reach and for a limited time."""
-    with TemporaryDirectory(prefix="aind-etl-") as scratch, connect(warehouse) as connection:
-        restrict(connection, Path(scratch))
-        stop = Timer(seconds, connection.interrupt)
-        stop.daemon = True
-        stop.start()
-        try:
-            yield connection
-        except duckdb.InterruptException:
-            raise ToolError(
-                f"The query was stopped after {seconds:g} s. Ask for less: filter by subject_id or "
-                "session_key, or use a mart instead of trials and attributes."
-            ) from None
-        except duckdb.Error as error:
-            raise explained(error) from None
-        finally:
-            stop.cancel()
+def _sandbox(warehouse: WarehouseLocation) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a restricted connection for a limited time; errors are messages for the client."""
+    try:
+        with TemporaryDirectory(prefix="aind-etl-") as scratch, connect(warehouse) as connection:
+            restrict(connection, Path(scratch))
+            timer = Timer(SECONDS, connection.interrupt)
+            timer.daemon = True
+            timer.start()
+            try:
+                yield connection
+            finally:
+                timer.cancel()
+    except duckdb.InterruptException:
+        raise ToolError(
+            f"The query was stopped after {SECONDS:g} s. Ask for less: filter by subject_id or "
+            "session_key, or use a mart instead of trials and attributes."
+        ) from None
+    except duckdb.Error as error:
+        raise ToolError(str(query_error(error))) from None
+    except AindEtlError as error:
+        raise ToolError(str(error)) from None
 
 
 def _as_json(value: object) -> object:
-    """Return a value of DuckDB as JSON has it."""
+    """Return a DuckDB value as JSON represents it."""
     if isinstance(value, Decimal):
         return float(value)
     if isinstance(value, float) and not math.isfinite(value):

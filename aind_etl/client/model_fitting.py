@@ -1,4 +1,4 @@
-"""The model-fitting query that notebooks know, answered by the warehouse.
+"""The model-fitting query of the public reader, answered by the warehouse.
 
 :func:`get_mle_model_fitting` keeps the arguments, columns and messages of the public reader.
 Trial-by-trial variables come from :mod:`aind_etl.client.latents`.
@@ -16,24 +16,23 @@ import pandas as pd
 import polars as pl
 
 from aind_etl.client.arguments import (
-    as_texts,
     explain_unknown_arguments,
     parse_day,
+    parse_strings,
 )
 from aind_etl.client.bare_names import in_either_format
 from aind_etl.client.latents import find_latents
+from aind_etl.client.query import open_warehouse
 from aind_etl.client.records import matching_records
-from aind_etl.client.warehouse import opened
 from aind_etl.contract import tables
 from aind_etl.errors import ArgumentError, SourceError, needs_pipeline
-from aind_etl.settings import load_settings, parse_location
+from aind_etl.settings import load_settings
 from aind_etl.text import suggest
 
 _log = logging.getLogger(__name__)
 
-COLLECTION = "dynamic-foraging-model-fitting"
-"""The collection that is asked: where both pipelines write the fits."""
-
+_COLLECTION = "dynamic-foraging-model-fitting"
+"""The collection to which both pipelines write fits."""
 _KEY = tables.RECORD_KEY
 _SOURCES = {
     "framework": "aind analysis framework",
@@ -58,7 +57,7 @@ _IS_FIT = "analysis_name = 'MLE fitting'"
 
 
 @explain_unknown_arguments
-def get_mle_model_fitting(  # noqa: PLR0913, PLR0917 - the arguments people know
+def get_mle_model_fitting(  # noqa: PLR0913, PLR0917 - the public reader's arguments
     subject_id: str | int | None = None,
     session_date: str | None = None,
     agent_alias: str | None = None,
@@ -74,10 +73,9 @@ def get_mle_model_fitting(  # noqa: PLR0913, PLR0917 - the arguments people know
     *,
     warehouse: str | Path | None = None,
 ) -> pd.DataFrame | None:
-    """Return the successful fits of either pipeline, with what was fitted.
+    """Return the successful fits of either pipeline that meet every given filter.
 
-    The answer comes from the warehouse, without a network. At least one of the first five
-    arguments is needed; a fit returned meets all that are given.
+    At least one of the first five arguments is required. No network is needed.
 
     Parameters
     ----------
@@ -88,43 +86,43 @@ def get_mle_model_fitting(  # noqa: PLR0913, PLR0917 - the arguments people know
     agent_alias
         The fitted agent, such as ``"QLearning_L2F1_CK1_softmax"``, of either pipeline.
     from_custom_query
-        A MongoDB filter of the documents, by the paths of either format: ``$eq``, ``$ne``,
-        ``$gt``, ``$gte``, ``$lt``, ``$lte``, ``$in``, ``$nin``, ``$exists``, ``$regex``,
-        ``$and``, ``$or``, ``$nor``, ``$not`` and ``$elemMatch``. A dotted path means what it
-        means to a server, so a path of one format finds documents of that format. A name that is
-        a column of the answer or of `analyses` (``subject_id``, ``session_date``, ``AIC`` …)
-        means that value in either format, wherever it is in the document.
+        A MongoDB filter of the documents: ``$eq``, ``$ne``, ``$gt``, ``$gte``, ``$lt``, ``$lte``,
+        ``$in``, ``$nin``, ``$exists``, ``$regex``, ``$and``, ``$or``, ``$nor``, ``$not`` and
+        ``$elemMatch``. As on a server, a dotted path of one format finds documents of that format
+        only. A name that is a column of the answer or of `analyses` (``subject_id``,
+        ``session_date``, ``AIC`` …) means that value in either format, wherever it is in the
+        document.
     analysis_tag
-        One tag of the framework's analyses, or several. Only framework records have one: the
-        prototype's are left out.
+        One tag of the framework's analyses, or several. The prototype's records have no tag, and
+        are left out.
     only_recent_version
-        Whether only the newest fit of each NWB name and agent is returned.
+        Whether to return only the newest fit of each NWB name and agent.
     if_include_metrics
-        Whether the columns of the second group are returned.
+        Whether to return the columns of the second group.
     if_include_latent_variables
-        Whether the columns of the third group are returned. What the warehouse does not hold is
-        read from the result folders in S3.
+        Whether to return the columns of the third group. Those that the warehouse lacks are read
+        from the result folders in S3.
     if_download_figures
-        Whether the figure of each fit is downloaded.
+        Whether to download the figure of each fit.
     download_path
-        The folder for the figures; it is made where it does not exist.
+        The folder for the figures; it is created if it does not exist.
     paginate_settings
-        Ignored: nothing is paged through. Calls of the public reader have it.
+        Ignored; calls of the public reader have it.
     max_threads_for_s3
         How many files are read from S3 at a time.
     warehouse
-        The DuckDB file, or the URL of an object; the one that ``AIND_ETL_WAREHOUSE`` or
-        ``AIND_ETL_LAKE`` name where none is given.
+        The DuckDB file, or the URL of an object; by default the one that ``AIND_ETL_WAREHOUSE`` or
+        ``AIND_ETL_LAKE`` name.
 
     Returns
     -------
     pandas.DataFrame or None
-        One row per fit, the newest first; None where there is none. Its columns:
+        One row per fit, the newest first; None if there are none. The columns:
 
         1. ``_id``, ``nwb_name``, ``session_date`` (text), ``status``, ``subject_id``,
            ``analysis_time`` (UTC), ``agent_alias``, ``n_trials``, ``S3_location``,
-           ``CO_asset_id`` (the list of the addresses in ``code.input_data``; None for the
-           prototype), ``analysis_tag``, ``pipeline_source``;
+           ``CO_asset_id`` (a list of the URLs in ``code.input_data``; None for the prototype),
+           ``analysis_tag``, ``pipeline_source``;
         2. ``log_likelihood``, ``prediction_accuracy``, ``k_model``, ``AIC``, ``BIC``, ``LPT``,
            ``LPT_AIC``, ``LPT_BIC``, ``params`` (parameter to value), and the lists
            ``prediction_accuracy_test``, ``prediction_accuracy_fit`` and
@@ -133,7 +131,7 @@ def get_mle_model_fitting(  # noqa: PLR0913, PLR0917 - the arguments people know
         3. ``latent_variables`` (name to array) and ``qvalue_spread``. For n trials, ``q_value``
            and ``choice_kernel`` are [2, n + 1], ``choice_prob`` [2, n], ``loss_count``,
            ``value``, ``threshold`` and ``p_exploit`` [n + 1], ``exploiting`` and ``rpe`` [n];
-           row 0 is left.
+           row 0 is the left side.
 
     Raises
     ------
@@ -163,18 +161,17 @@ def get_mle_model_fitting(  # noqa: PLR0913, PLR0917 - the arguments people know
     ... )
     """
     filters: dict[str, Sequence[object]] = {
-        "subject_id": as_texts("subject_id", subject_id),
+        "subject_id": parse_strings("subject_id", subject_id),
         "session_date": [parse_day("session_date", session_date)] if session_date else [],
-        "agent_alias": as_texts("agent_alias", agent_alias),
-        "analysis_version": as_texts("analysis_tag", analysis_tag),
+        "agent_alias": parse_strings("agent_alias", agent_alias),
+        "analysis_version": parse_strings("analysis_tag", analysis_tag),
     }
     if not any(filters.values()) and not from_custom_query:
         raise ArgumentError(
-            "Give at least one of subject_id, session_date, agent_alias, from_custom_query and "
-            "analysis_tag: without any, every fit there is would be returned."
+            "There is no filter, which would return every fit. Give at least one of subject_id, "
+            "session_date, agent_alias, from_custom_query and analysis_tag."
         )
-    place = load_settings().warehouse_path if warehouse is None else parse_location(warehouse)
-    with opened(place) as connection:
+    with open_warehouse(warehouse) as connection:
         fits = _find(connection, filters, from_custom_query)
         if fits.is_empty():
             _note_nothing_found(connection, filters)
@@ -183,7 +180,7 @@ def get_mle_model_fitting(  # noqa: PLR0913, PLR0917 - the arguments people know
         if fits.is_empty():
             return None
         _note_repeated_agents(fits, filters)
-        columns = _first_columns(fits)
+        columns = _identity(fits)
         if if_include_metrics:
             columns |= _metrics(fits)
         if if_include_latent_variables:
@@ -204,7 +201,7 @@ def _find(
 ) -> pl.DataFrame:
     """Return the fits that meet the filters, successful or not."""
     conditions = ["source_collection = $collection"]
-    parameters: dict[str, object] = {"collection": COLLECTION}
+    parameters: dict[str, object] = {"collection": _COLLECTION}
     for column, values in filters.items():
         if values:
             conditions.append(f"{column} IN (SELECT unnest(${column}))")
@@ -214,7 +211,7 @@ def _find(
     if query:
         if isinstance(query, Mapping):
             query = in_either_format(query)
-        records = matching_records(connection, COLLECTION, query, wanted=_IS_FIT)
+        records = matching_records(connection, _COLLECTION, query, wanted=_IS_FIT)
         connection.register("matching", records.to_frame().to_arrow())
         conditions.append("record_id IN (FROM matching)")
     found: pl.DataFrame = connection.sql(
@@ -226,7 +223,7 @@ def _find(
 
 
 def _choose(fits: pl.DataFrame, *, only_recent_version: bool) -> pl.DataFrame:
-    """Return the successful fits, the newest first, and say what is left out."""
+    """Return the successful fits, the newest first, and log what is left out."""
     for pipeline_format, source in _SOURCES.items():
         count = fits.filter(pl.col("pipeline_format") == pipeline_format).height
         _log.info("%s: %s", source, _counted(count, "record"))
@@ -243,14 +240,14 @@ def _choose(fits: pl.DataFrame, *, only_recent_version: bool) -> pl.DataFrame:
         return successful
     is_named = pl.all_horizontal(pl.col("nwb_name", "agent_alias").is_not_null())
     is_newest = pl.struct("nwb_name", "agent_alias").is_first_distinct()
-    # What lacks a name is replaced by nothing.
+    # A fit without an NWB name or an agent is never replaced by another.
     newest = successful.filter(~is_named | is_newest)
     older = successful.height - newest.height
     _log.info("%s of each NWB name and agent, %s older", f"{newest.height:,} newest", f"{older:,}")
     return newest
 
 
-def _first_columns(fits: pl.DataFrame) -> dict[str, Any]:
+def _identity(fits: pl.DataFrame) -> dict[str, Any]:
     is_framework = pl.col("pipeline_format") == "framework"
     columns = fits.select(
         pl.col("record_id").alias("_id"),
@@ -280,19 +277,18 @@ def _metrics(fits: pl.DataFrame) -> dict[str, Any]:
     ]
     is_framework = pl.col("pipeline_format") == "framework"
     for name in _FOLDS:
-        # The reader gives no list for the prototype, and an empty one for the framework.
-        told = pl.when(is_framework).then(pl.col(name).fill_null([])).otherwise(name)
-        columns[name] = fits.select(told.alias(name)).to_series().to_list()
+        # Without folds, the public reader has None for the prototype, and [] for the framework.
+        folds = pl.when(is_framework).then(pl.col(name).fill_null([])).otherwise(name)
+        columns[name] = fits.select(folds).to_series().to_list()
     return columns
 
 
 def _download_figures(
     connection: duckdb.DuckDBPyConnection, fits: pl.DataFrame, folder: Path, *, threads: int
 ) -> None:
-    """Write the figures of fits to a folder, and say what became of them."""
-    # Imported here: the store's libraries are needed by nothing else.
+    """Write the figures of fits to a folder, and log the outcome."""
     with needs_pipeline("Downloading figures"):
-        from aind_etl.results import open_result_store  # noqa: PLC0415
+        from aind_etl.results import open_result_store  # noqa: PLC0415 - needs the pipeline
         from aind_etl.results.figures import (  # noqa: PLC0415
             Selection,
             choose_figures,
@@ -302,7 +298,7 @@ def _download_figures(
     subjects = fits["subject_id"].unique()
     selection = Selection(subject_id=subjects.item() if subjects.len() == 1 else None)
     chosen = set(fits["record_id"])
-    # What the last inventory did not find may have come since.
+    # Figures that the last inventory did not find may have been written since.
     figures = [
         replace(one, size_bytes=one.size_bytes or 0)
         for one in choose_figures(connection, selection)
@@ -315,7 +311,7 @@ def _download_figures(
         _log.warning("Figures cannot be downloaded. %s", error)
         return
     _log.info(
-        "Figures in %s: %s downloaded, %s there already, %s missing",
+        "Figures in %s: %s downloaded, %s already there, %s missing",
         folder,
         f"{report.downloaded:,}",
         f"{report.present:,}",
@@ -341,19 +337,17 @@ def _note_repeated_agents(fits: pl.DataFrame, filters: Mapping[str, Sequence[obj
 def _note_nothing_found(
     connection: duckdb.DuckDBPyConnection, filters: Mapping[str, Sequence[object]]
 ) -> None:
-    """Say that nothing was found, and which of the filters' values the warehouse does not know."""
+    """Log that nothing was found, and which of the filters' values the warehouse lacks."""
     _log.warning("No fit of the model-fitting collection meets the filters")
     for column in ("subject_id", "agent_alias", "analysis_version"):
         if not filters[column]:
             continue
-        known = {
-            name
-            for (name,) in connection.execute(
-                f"SELECT DISTINCT {column} FROM analyses WHERE source_collection = $collection "
-                f"AND {column} IS NOT NULL AND {_IS_FIT}",
-                {"collection": COLLECTION},
-            ).fetchall()
-        }
+        rows = connection.execute(
+            f"SELECT DISTINCT {column} FROM analyses WHERE source_collection = $collection "
+            f"AND {column} IS NOT NULL AND {_IS_FIT}",
+            {"collection": _COLLECTION},
+        ).fetchall()
+        known = {name for (name,) in rows}
         for value in filters[column]:
             if value not in known:
                 _log.warning("There is no %s %r. %s", column, value, suggest(str(value), known))

@@ -20,14 +20,14 @@ def parse_projection(
     Parameters
     ----------
     projection
-        Dotted paths to 1, the fields that are returned, or to 0, the fields that are left out; in
-        the first case also new names to ``"$path"``, the value at a path. ``_id`` is returned
-        unless it is 0. Without a projection a document is returned whole.
+        Dotted paths to 1, the fields to return, or to 0, the fields to leave out. With fields to
+        return, new names may map to ``"$path"``, the value at a path. ``_id`` is returned unless it
+        is 0. Without a projection, documents are returned whole.
 
     Raises
     ------
     ArgumentError
-        It is no projection, or one that a server would refuse.
+        It is not a projection, or one that a server would refuse.
     """
     if projection is None or projection == {}:
         return lambda document: document
@@ -43,7 +43,7 @@ def parse_projection(
         else:
             raise ArgumentError(
                 f"The projection has {value!r} at {path!r}; expected 1, 0 or a path such as "
-                "'$name'. Operators are not understood."
+                "'$name'. Operators are not supported."
             )
     with_id = flags.pop(_ID, True)
     is_inclusion = bool(computed) or any(flags.values()) or (not flags and with_id)
@@ -59,17 +59,14 @@ def parse_projection(
 
     def project(document: JsonDocument) -> JsonDocument:
         result: JsonDocument = _only(document, included)
-        for name, steps in computed.items():
-            value = _value_at(document, steps)
-            if value is not _MISSING:
-                result[name] = value
-        return result
+        values = {name: _value_at(document, steps) for name, steps in computed.items()}
+        return result | {name: one for name, one in values.items() if one is not _MISSING}
 
     return project
 
 
 def _flattened(projection: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted paths of a projection, in which objects may be nested, and their values."""
+    """Yield the dotted paths and values of a projection, whose objects may be nested."""
     for name, value in projection.items():
         if not isinstance(name, str) or not all(name.split(".")) or name.startswith("$"):
             raise ArgumentError(f"The projection has the path {name!r}; expected a dotted path.")
@@ -106,7 +103,7 @@ def _tree(paths: list[str], computed: Mapping[str, object] | None = None) -> _Tr
 
 
 def _only(value: Any, tree: _Tree) -> Any:  # noqa: ANN401 - any JSON
-    """Return what a tree names of a value, also of each object in lists."""
+    """Return the parts of a value that a tree names, in each object of a list."""
     if isinstance(value, list):
         kept = (_only(one, tree) for one in value)
         return [one for one in kept if one is not _MISSING]
@@ -121,7 +118,7 @@ def _only(value: Any, tree: _Tree) -> Any:  # noqa: ANN401 - any JSON
 
 
 def _without(value: Any, tree: _Tree) -> Any:  # noqa: ANN401 - any JSON
-    """Return a value without what a tree names, also of each object in lists."""
+    """Return a value without the parts that a tree names, in each object of a list."""
     if isinstance(value, list):
         return [_without(one, tree) for one in value]
     if not isinstance(value, dict):
@@ -135,9 +132,9 @@ def _without(value: Any, tree: _Tree) -> Any:  # noqa: ANN401 - any JSON
 
 def _value_at(value: Any, steps: list[str]) -> Any:  # noqa: ANN401 - any JSON
     """Return the value at a path; of a list, those of the objects in it."""
-    for number, step in enumerate(steps):
+    for depth, step in enumerate(steps):
         if isinstance(value, list):
-            found = (_value_at(one, steps[number:]) for one in value if isinstance(one, dict))
+            found = (_value_at(one, steps[depth:]) for one in value if isinstance(one, dict))
             return [one for one in found if one is not _MISSING]
         if not isinstance(value, dict) or step not in value:
             return _MISSING

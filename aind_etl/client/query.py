@@ -1,10 +1,12 @@
 """One query on the warehouse: its rows as a frame, a file or a stream.
 
-The warehouse is opened read-only. Errors of a query are raised with a message for the user.
+The warehouse is opened read-only. DuckDB's errors become errors with a message for the user.
 """
 
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO, Literal, Self
@@ -13,12 +15,20 @@ import duckdb
 
 from aind_etl.contract.ddl import quote_identifier, quote_text
 from aind_etl.errors import ConfigurationError
-from aind_etl.settings import WarehouseLocation
-from aind_etl.warehouse.connection import connect
+from aind_etl.settings import WarehouseLocation, load_settings, parse_location
+from aind_etl.warehouse import connection as connections
 
 FileFormat = Literal["csv", "json", "parquet"]
-_WRAPPED = re.compile(r'"exception_message":"((?:[^"\\]|\\.)*)"')
-_OPTIONS: dict[FileFormat, str] = {
+
+NESTED = frozenset({"list", "array", "map", "struct", "union"})
+"""The ids of DuckDB's types whose values hold other values."""
+
+_NUMERIC = frozenset(
+    f"{sign}{kind}"
+    for sign in ("", "u")
+    for kind in ("tinyint", "smallint", "integer", "bigint", "hugeint")
+) | {"float", "double", "decimal"}
+_COPY_OPTIONS: dict[FileFormat, str] = {
     "csv": "FORMAT csv, HEADER",
     "json": "FORMAT json, ARRAY true",
     "parquet": "FORMAT parquet, COMPRESSION zstd",
@@ -26,11 +36,13 @@ _OPTIONS: dict[FileFormat, str] = {
 # A PIVOT over the values found counts as several statements. EXPLAIN is not here: with ANALYZE it
 # runs what it explains, which may write files.
 _READING = (duckdb.StatementType.SELECT, duckdb.StatementType.MULTI)
-_NUMBERS = ("INT", "DOUBLE", "FLOAT", "DECIMAL", "HUGE")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# DuckDB wraps the message of the operating system in JSON.
+_WRAPPED = re.compile(r'"exception_message":"((?:[^"\\]|\\.)*)"')
 
 
 class Query:
-    """A SELECT on a warehouse.
+    """A SELECT on a warehouse, to be used in a ``with`` block.
 
     Parameters
     ----------
@@ -39,8 +51,7 @@ class Query:
     text
         The query.
     sandbox
-        Whether the query is kept from every file but the warehouse, from the network, and from
-        DuckDB's settings.
+        Whether the query has no access to other files, the network and DuckDB's settings.
 
     Raises
     ------
@@ -49,7 +60,7 @@ class Query:
     """
 
     def __init__(self, warehouse: WarehouseLocation, text: str, *, sandbox: bool = False) -> None:
-        self._connection = connect(warehouse)
+        self._connection = connections.connect(warehouse)
         self._text = text.strip().rstrip(";")
         self._scratch = TemporaryDirectory(prefix="aind-etl-") if sandbox else None
         try:
@@ -61,7 +72,7 @@ class Query:
             raise
 
     def head(self, count: int) -> tuple[list[tuple[str, bool]], list[list[str]], bool]:
-        """Return the first rows, for people.
+        """Return the first rows, formatted for people.
 
         Returns
         -------
@@ -75,33 +86,26 @@ class Query:
         try:
             rows = self._relation.limit(count + 1).fetchall()
         except duckdb.Error as error:
-            raise explained(error) from None
+            raise query_error(error) from None
         columns = [
-            (name, str(kind).startswith(_NUMBERS) or "INT" in str(kind))
+            (name, kind.id in _NUMERIC)
             for name, kind in zip(self._relation.columns, self._relation.types, strict=True)
         ]
-        return (
-            columns,
-            [[_shown(value) for value in row] for row in rows[:count]],
-            len(rows) > count,
-        )
+        shown = [[_format(value) for value in row] for row in rows[:count]]
+        return columns, shown, len(rows) > count
 
     def write(self, path: Path, file_format: FileFormat) -> None:
         """Write all rows to a file."""
+        # A sandboxed query may write to one folder only.
+        target = Path(self._scratch.name) / "rows" if self._scratch is not None else path
         try:
-            # On lines of its own: the query may end in a comment.
+            # On lines of its own, because the query may end in a comment.
             rows = f"(\n{self._text}\n)"
-            if file_format == "csv":
-                rows = for_spreadsheets(self._relation, rows)
-            # From a sandbox, rows reach the file by way of the one folder it may write to.
-            target = Path(self._scratch.name) / "rows" if self._scratch is not None else path
-            self._connection.execute(
-                f"COPY {rows} TO {quote_text(str(target))} ({_OPTIONS[file_format]})"
-            ).fetchall()
-            if target != path:
-                shutil.copyfile(target, path)
+            write_rows(self._connection, self._relation, rows, target, file_format)
         except duckdb.Error as error:
-            raise explained(error, writing=True) from None
+            raise query_error(error, writing=True) from None
+        if target != path:
+            shutil.copyfile(target, path)
 
     def stream(self, target: BinaryIO, file_format: FileFormat) -> None:
         """Write all rows to an open file."""
@@ -122,60 +126,36 @@ class Query:
             self._scratch.cleanup()
 
 
+@contextmanager
+def open_warehouse(warehouse: Path | str | None) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a connection to a warehouse, by default the configured one, for one question.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no warehouse, it cannot be read, or a query cannot be run.
+    """
+    location = load_settings().warehouse_path if warehouse is None else parse_location(warehouse)
+    with connections.opened(location) as connection:
+        try:
+            yield connection
+        except duckdb.Error as error:
+            raise query_error(error) from None
+
+
 def restrict(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    """Keep all that follows on a connection from files, but those of a folder, and the network."""
+    """Close a connection's access to the network, and to files outside a folder."""
     connection.execute(f"SET allowed_directories = [{quote_text(f'{folder}/')}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
 
 
-def for_spreadsheets(relation: duckdb.DuckDBPyRelation, rows: str) -> str:
-    """Return a query for the same rows, such that no spreadsheet runs a text of theirs.
-
-    A text that a spreadsheet would take for a formula gets an apostrophe before it. Lists and maps
-    become JSON.
-
-    Parameters
-    ----------
-    relation
-        What is asked for.
-    rows
-        Its SQL, in parentheses.
-    """
-    columns = []
-    for number, (name, kind) in enumerate(zip(relation.columns, relation.types, strict=True)):
-        column = f"c{number}"
-        if kind.id in NESTED:
-            column = f"to_json({column})"
-        elif str(kind) == "VARCHAR":
-            is_formula = f"regexp_matches({column}, '^[=+@\\t\\r-]')"
-            column = f"CASE WHEN {is_formula} THEN '''' || {column} ELSE {column} END"
-        alias = f"'{name}" if name.startswith(_FORMULA) else name
-        columns.append(f"{column} AS {quote_identifier(alias)}")
-    # By position: two columns may have one name.
-    names = ", ".join(f"c{number}" for number in range(len(columns)))
-    return f"(SELECT {', '.join(columns)} FROM {rows} AS answer({names}))"
-
-
-NESTED = frozenset({"list", "array", "map", "struct", "union"})
-"""The kinds of types whose values hold others, as DuckDB names them."""
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
-
 def read_relation(
     connection: duckdb.DuckDBPyConnection, text: str, parameters: object = None
 ) -> duckdb.DuckDBPyRelation:
-    """Return what a single SELECT asks for; its rows are read when they are wanted.
+    """Return the result of a single SELECT, whose rows are read on demand.
 
-    Parameters
-    ----------
-    connection
-        A warehouse.
-    text
-        The query.
-    parameters
-        Values for its ``?`` or ``$name``, if it has any.
+    ``parameters`` are the values of its ``?`` or ``$name``.
 
     Raises
     ------
@@ -187,7 +167,7 @@ def read_relation(
         reads = len(statements) == 1 and statements[0].type in _READING
         relation = connection.sql(text, params=parameters) if reads else None
     except duckdb.Error as error:
-        raise explained(error) from None
+        raise query_error(error) from None
     if relation is None:
         raise ConfigurationError(
             f"{text!r} is not one query that returns rows. Give a single SELECT: the warehouse is "
@@ -196,10 +176,44 @@ def read_relation(
     return relation
 
 
-def explained(error: duckdb.Error, *, writing: bool = False) -> ConfigurationError:
-    """Return DuckDB's own message, which names the place and the nearest names.
+def write_rows(
+    connection: duckdb.DuckDBPyConnection,
+    relation: duckdb.DuckDBPyRelation,
+    rows: str,
+    path: Path,
+    file_format: FileFormat,
+) -> None:
+    """Write the rows of a relation to a file; ``rows`` is its SQL, in parentheses.
 
-    Unless a file was being written, trouble with a file is trouble with the warehouse.
+    In CSV, lists and maps become JSON, and a string that a spreadsheet would take for a formula
+    gets an apostrophe before it.
+    """
+    if file_format == "csv":
+        rows = _for_spreadsheets(relation, rows)
+    options = _COPY_OPTIONS[file_format]
+    connection.execute(f"COPY {rows} TO {quote_text(str(path))} ({options})").fetchall()
+
+
+def _for_spreadsheets(relation: duckdb.DuckDBPyRelation, rows: str) -> str:
+    columns = []
+    for number, (name, kind) in enumerate(zip(relation.columns, relation.types, strict=True)):
+        column = f"c{number}"
+        if kind.id in NESTED:
+            column = f"to_json({column})"
+        elif str(kind) == "VARCHAR":
+            is_formula = f"regexp_matches({column}, '^[=+@\\t\\r-]')"
+            column = f"CASE WHEN {is_formula} THEN '''' || {column} ELSE {column} END"
+        alias = f"'{name}" if name.startswith(_FORMULA) else name
+        columns.append(f"{column} AS {quote_identifier(alias)}")
+    # By position, because two columns may have the same name.
+    names = ", ".join(f"c{number}" for number in range(len(columns)))
+    return f"(SELECT {', '.join(columns)} FROM {rows} AS answer({names}))"
+
+
+def query_error(error: duckdb.Error, *, writing: bool = False) -> ConfigurationError:
+    """Return an error for the user: DuckDB's message names the place and the nearest names.
+
+    Unless a file was being written, an error of a file concerns the warehouse.
     """
     if not writing and isinstance(
         error, duckdb.IOException | duckdb.FatalException | duckdb.SerializationException
@@ -209,19 +223,16 @@ def explained(error: duckdb.Error, *, writing: bool = False) -> ConfigurationErr
             "run' builds it again."
         )
     if isinstance(error, duckdb.IOException):
-        # DuckDB wraps what the operating system says in JSON.
         wrapped = _WRAPPED.search(str(error))
         reason = wrapped[1].replace('\\"', "'") if wrapped else str(error)
         return ConfigurationError(
             f"The file could not be written: {reason}. Check the path, the rights to it and the "
-            "free space; what was there before is as it was."
+            "free space; an existing file is left unchanged."
         )
     return ConfigurationError(f"The query cannot be run. {error}")
 
 
-def _shown(value: object) -> str:
+def _format(value: object) -> str:
     if value is None:
         return ""
-    if isinstance(value, float):
-        return f"{value:.10g}"
-    return str(value)
+    return f"{value:.10g}" if isinstance(value, float) else str(value)

@@ -1,10 +1,10 @@
-"""Which records of a collection meet a filter of documents.
+"""The records of a collection that meet a MongoDB filter.
 
-The filter is evaluated on the JSON of documents; columns of `analyses` narrow them down first.
+The filter is evaluated on the JSON of documents, after columns of `analyses` have narrowed them
+down.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -20,7 +20,6 @@ from aind_etl.client.document_filter import (
     HasEntry,
     Not,
     OneOf,
-    Order,
     parse_filter,
 )
 from aind_etl.client.filter_sql import DocumentSql
@@ -35,7 +34,7 @@ _LIVE_DOCUMENTS = (
     "JOIN candidates USING (record_id, content_hash) "
     "WHERE source_collection = $collection AND operation = 'upsert'"
 )
-# Those without a row of `analyses`, but for what is no JSON.
+# Documents without a row of `analyses`, apart from rows that are not JSON.
 _REJECTED = (
     "SELECT record_id, content_hash FROM rejected_documents "
     "WHERE source_collection = $collection AND NOT starts_with(record_id, '_unreadable:')"
@@ -50,34 +49,30 @@ def matching_records(
     wanted: str = "TRUE",
     with_rejected: bool = False,
 ) -> pl.Series:
-    """Return the ids of the records of a collection that meet a filter.
+    """Return the ids of the records of a collection that meet a MongoDB filter.
 
     Parameters
     ----------
-    connection
-        A warehouse.
-    collection
-        The collection.
     query
-        A MongoDB filter of its documents, as :func:`parse_filter` takes it.
+        The filter, as :func:`parse_filter` takes it.
     wanted
-        SQL over a row of `analyses`: only records with such a row are looked for.
+        SQL over a row of `analyses`: only records with such a row are searched.
     with_rejected
-        Whether documents without a row of `analyses` are looked through as well.
+        Whether documents without a row of `analyses` are searched as well.
 
     Raises
     ------
     ArgumentError
-        The filter is none, names a path at which no document has a value, or holds something that
-        is not understood.
+        It is not a filter, names a path at which no document has a value, or has a part that is
+        not supported.
     """
     condition = parse_filter(query)
     for path in sorted(set(_paths(condition))):
-        _require(connection, collection, path)
+        _refuse_unknown_path(connection, collection, path)
     sql = DocumentSql()
     predicate = sql.meets("document", condition)
     parameters: dict[str, object] = {"collection": collection}
-    # Each by itself: one process of a document may meet one of them, and another the other.
+    # One aggregate each: different processes of a document may meet different conditions.
     narrowing = "".join(f" AND bool_or({one})" for one in _narrowing(condition, parameters))
     rejected = f" UNION ALL {_REJECTED}" if with_rejected else ""
     statement = (
@@ -87,23 +82,14 @@ def matching_records(
         f"live AS MATERIALIZED ({_LIVE_DOCUMENTS}) "
         f"SELECT DISTINCT record_id FROM live WHERE {predicate}"
     )
-    with _functions(connection, sql.functions):
-        found: pl.DataFrame = connection.sql(statement, params=parameters | sql.parameters).pl()
-    return found["record_id"]
-
-
-@contextmanager
-def _functions(
-    connection: duckdb.DuckDBPyConnection, functions: Mapping[str, Callable[[str], bool]]
-) -> Iterator[None]:
-    """Let SQL call functions for a while."""
-    for name, function in functions.items():
+    for name, function in sql.functions.items():
         connection.create_function(name, function, ["VARCHAR"], "BOOLEAN")
     try:
-        yield
+        found: pl.DataFrame = connection.sql(statement, params=parameters | sql.parameters).pl()
     finally:
-        for name in functions:
+        for name in sql.functions:
             connection.remove_function(name)
+    return found["record_id"]
 
 
 def _paths(condition: Condition, above: str = "") -> Iterator[str]:
@@ -121,14 +107,8 @@ def _paths(condition: Condition, above: str = "") -> Iterator[str]:
             yield from _paths(denied, above)
 
 
-def _require(connection: duckdb.DuckDBPyConnection, collection: str, path: str) -> None:
-    """Raise an error for a path at which no document has a value.
-
-    Raises
-    ------
-    ArgumentError
-        There is none.
-    """
+def _refuse_unknown_path(connection: duckdb.DuckDBPyConnection, collection: str, path: str) -> None:
+    """Raise an ArgumentError for a path at which no document has a value."""
     plain = ".".join(step for step in path.split(".") if not step.isdecimal())
     if any(known == plain or known.startswith(f"{plain}.") for known in _known_paths()):
         return
@@ -138,8 +118,8 @@ def _require(connection: duckdb.DuckDBPyConnection, collection: str, path: str) 
     )
     values = DocumentSql().values_at("document", path, is_whole=True)
     parameters = {"collection": collection}
-    is_there = f"len(list_filter({values}, lambda v: v IS NOT NULL)) > 0"
-    statement = f"SELECT 1 FROM ({documents}) WHERE {is_there} LIMIT 1"
+    has_value = f"len(list_filter({values}, lambda v: v IS NOT NULL)) > 0"
+    statement = f"SELECT 1 FROM ({documents}) WHERE {has_value} LIMIT 1"
     if connection.execute(statement, parameters).fetchall():
         return
     above, _, _ = path.rpartition(".")
@@ -167,12 +147,12 @@ def _known_paths() -> frozenset[str]:
 
 
 def _narrowing(condition: Condition, parameters: dict[str, object]) -> Iterator[str]:
-    """Yield SQL over `analyses`, each true of a row of every record that may meet a condition."""
+    """Yield predicates over `analyses` that some row of every matching record meets."""
     match condition:
         case AllOf(conditions):
             for one in conditions:
                 yield from _narrowing(one, parameters)
-        case At(path, Compare(Order.EQUAL, str() as text)):
+        case At(path, Compare("=", str() as text)):
             yield _has_text(path, [text], parameters)
         case At(path, OneOf(texts)):
             yield _has_text(path, sorted(texts), parameters)
@@ -191,7 +171,7 @@ def _has_text(path: str, texts: list[str], parameters: dict[str, object]) -> str
         return "TRUE"
     name = f"texts_{len(parameters)}"
     parameters[name] = texts
-    # A value that does not fit its column, and a field of the other format, stand elsewhere.
+    # Values that do not fit their column, and fields of the other format, are not in the column.
     begin, _, _ = path.partition(".")
     formats = ", ".join(map(quote_text, columns))
     elsewhere = (

@@ -1,4 +1,4 @@
-"""The session table as the public reader returns it, answered by the warehouse."""
+"""The session table as the public reader returns it, from the warehouse."""
 
 import json
 import logging
@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 
 from aind_etl.client.arguments import explain_unknown_arguments
-from aind_etl.client.warehouse import opened
+from aind_etl.client.query import open_warehouse
 from aind_etl.contract.session_labels import is_json, original_label
 from aind_etl.errors import ArgumentError
-from aind_etl.settings import load_settings, parse_location
 
 _log = logging.getLogger(__name__)
 
@@ -29,9 +28,9 @@ _FIRST_COLUMNS = (
     "task",
     "notes",
 )
-# What the behaviour database adds to the public reader's columns.
-_OF_DATABASE = ("_session_id", "co_asset_id", "co_s3_nwb_uri", "nwb_data_source")
-# What the public reader calls columns of the older pickle.
+# Columns of the behaviour database that the public reader does not return.
+_ONLY_IN_DATABASE = ("_session_id", "co_asset_id", "co_s3_nwb_uri", "nwb_data_source")
+# The public reader's names for columns of the older pickle.
 _RENAMED = {"user_name": "trainer", "h2o": "subject_alias"}
 
 
@@ -44,23 +43,23 @@ def get_session_table(
 ) -> pd.DataFrame:
     """Return the session table: one row per behaviour session, the newest first.
 
-    The answer comes from the warehouse, without a network. Sessions that only Code Ocean knows are
-    left out, as the public reader leaves them out; the table `sessions` has them.
+    No network is needed. As in the public reader, sessions that only Code Ocean knows are left out;
+    the table `sessions` has them.
 
     Parameters
     ----------
     if_load_bpod
-        Whether sessions on the older rigs are returned too.
+        Whether to return sessions on the older rigs too.
     only_recent_n_month
-        How many months to go back from today; all sessions where none are given.
+        How many months to go back from today; all sessions by default.
     warehouse
-        The DuckDB file, or the URL of an object; the one that ``AIND_ETL_WAREHOUSE`` or
-        ``AIND_ETL_LAKE`` name where none is given.
+        The DuckDB file, or the URL of an object; by default the one that ``AIND_ETL_WAREHOUSE`` or
+        ``AIND_ETL_LAKE`` name.
 
     Returns
     -------
     pandas.DataFrame
-        The columns of the public reader by their own names, such as ``abs(bias_naive)``; first
+        The columns of the public reader by its names, such as ``abs(bias_naive)``; first
         ``subject_id`` (text), ``session_date`` (datetime64), ``nwb_suffix``, ``session``, ``rig``,
         ``trainer``, ``PI``, ``curriculum_name``, ``curriculum_version``, ``current_stage_actual``,
         ``task`` and ``notes``.
@@ -84,8 +83,7 @@ def get_session_table(
         raise ArgumentError(
             f"only_recent_n_month is {only_recent_n_month!r}; expected a number of months."
         )
-    location = load_settings().warehouse_path if warehouse is None else parse_location(warehouse)
-    with opened(location) as connection:
+    with open_warehouse(warehouse) as connection:
         found = connection.execute("FROM sessions").df()
         comments = dict(
             connection.execute(
@@ -95,8 +93,8 @@ def get_session_table(
     table = _as_reader(found, comments)
     if table.empty:
         _log.warning(
-            "The warehouse holds no session table. AIND_ETL_BEHAVIOR_DATABASE and "
-            "AIND_ETL_SESSION_TABLE say where 'aind-etl run' reads it."
+            "The warehouse has no session table. Set AIND_ETL_BEHAVIOR_DATABASE or "
+            "AIND_ETL_SESSION_TABLE, from which 'aind-etl run' reads it."
         )
     if not if_load_bpod and "hardware" in table:
         table = table[table["hardware"] != "bpod"]
@@ -112,7 +110,7 @@ def _as_reader(found: pd.DataFrame, comments: dict[str, str | None]) -> pd.DataF
     for name in found.columns:
         comment = comments.get(name) or ""
         label = original_label(comment)
-        if name in columns or label is None or label in _OF_DATABASE:
+        if name in columns or label is None or label in _ONLY_IN_DATABASE:
             continue
         values = found[name]
         if is_json(comment):
@@ -128,7 +126,7 @@ def _as_reader(found: pd.DataFrame, comments: dict[str, str | None]) -> pd.DataF
     order = [*_FIRST_COLUMNS, *(name for name in table if name not in _FIRST_COLUMNS)]
     known = table[table["session"].notna()].copy()
     for name in known.columns[known.dtypes == "boolean"]:
-        # As the public reader has them: plain where no value is missing.
+        # The public reader's columns are plain booleans if no value is missing.
         kind = object if known[name].hasnans else bool
         known[name] = known[name].to_numpy(dtype=kind, na_value=np.nan)
     newest_first = known.sort_values(["session_date", "nwb_suffix"], ascending=False, kind="stable")

@@ -1,14 +1,13 @@
 """Verification: whether source, lake and warehouse agree, by counts and by contents.
 
-Nothing is changed. The usual verification lists the source's ids and checks everything in the lake.
-The deep one also reads every document of the source and compares its hash, and derives the tables
+It changes nothing. By default it lists the source's ids and checks everything in the lake. A deep
+verification also reads every document of the source and compares its hash, and derives the tables
 again in a temporary folder to compare them value by value.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
@@ -24,34 +23,32 @@ from aind_etl.lake import Lake
 from aind_etl.lake.change_log import record_ids
 from aind_etl.lake.paths import UNKNOWN_MONTH
 from aind_etl.settings import WarehouseLocation
-from aind_etl.sources import Source, read_documents
+from aind_etl.sources.protocol import Source, read_documents
+from aind_etl.text import first_line
 from aind_etl.warehouse.checks import run_checks
 from aind_etl.warehouse.connection import connect, register_filesystem
 from aind_etl.warehouse.sql_files import Kind, read_sql_files
 
 if TYPE_CHECKING:
-    from aind_etl.lake.storage.local import Location
+    from aind_etl.lake.storage.protocol import Location
 
 _EXAMPLES = 5
 _KEY = ("record_id", "process_index")
-_GATHERED = 10_000
-_Given = TypeVar("_Given")
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One way in which two places that should agree do not.
+    """A difference between two places, or a failed check.
 
     Attributes
     ----------
     between
-        The two places, or the check that failed.
+        The two places, or the check.
     subject
-        The collection or table concerned.
-    message
-        What differs, with examples.
+        The collection or table.
     is_warning
-        Whether only what writers wrote is odd: all places agree on it.
+        Whether all places agree, and only the contents of documents are odd.
     """
 
     between: str
@@ -62,13 +59,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What was compared, for the report.
-
-    Attributes
-    ----------
-    source, lake, flattened, rejected
-        Numbers of documents of the collection in each place.
-    """
+    """Numbers of a collection's documents in the source, and in the lake in each state."""
 
     collection: str
     source: int
@@ -89,13 +80,11 @@ def verify_collection(
 
     Parameters
     ----------
-    source, lake, collection
-        What is compared.
     deep
-        Read every document from the source again, and compare its content hash; otherwise the
+        Whether to read every document from the source and compare its content hash; otherwise the
         source's ids are listed and compared.
     progress
-        Called with the number of documents or ids handed over since the last call.
+        Called with the number of documents or ids read since the last call.
 
     Raises
     ------
@@ -105,26 +94,24 @@ def verify_collection(
         A file of the lake is damaged.
     """
     if deep:
-        there = _read_hashes(source, collection, progress)
+        in_source = _read_hashes(source, collection, progress)
     else:
-        there = record_ids(_counted(source.list_ids(collection), progress)).unique()
+        in_source = record_ids(_counted(source.list_ids(collection), progress)).unique()
     identity = ("record_id", "content_hash")
     with reading(f"the change log of the collection {collection!r}"):
         live = lake.change_log(collection).live_documents().select(identity)
     with reading(f"the tables of the collection {collection!r}"):
-        flattened = (
-            lake.tables.scan(tables.ANALYSES, collection).select(identity).unique().collect()
+        flattened, rejected = (
+            lake.tables.scan(table, collection).select(identity).unique().collect()
+            for table in (tables.ANALYSES, tables.REJECTED_DOCUMENTS)
         )
-        rejected = (
-            lake.tables.scan(tables.REJECTED_DOCUMENTS, collection).select(identity).collect()
-        )
+        misfiled = list(_misfiled(lake, collection))
     differences = [
-        *_differences("source and lake", collection, there, live),
+        *_differences("source and lake", collection, in_source, live),
         *_differences("change log and tables", collection, live, pl.concat([flattened, rejected])),
+        *_file_warnings(lake, collection),
+        *misfiled,
     ]
-    differences += _log_differences(lake, collection)
-    with reading(f"the tables of the collection {collection!r}"):
-        differences += _misfiled(lake, collection)
     both = flattened.join(rejected, on="record_id", how="semi")
     if not both.is_empty():
         differences.append(
@@ -134,14 +121,12 @@ def verify_collection(
                 f"{both.height:,} documents are both{_examples(both)}",
             )
         )
-    return (
-        Comparison(collection, there.height, live.height, flattened.height, rejected.height),
-        differences,
-    )
+    counts = (frame.height for frame in (in_source, live, flattened, rejected))
+    return Comparison(collection, *counts), differences
 
 
-def _log_differences(lake: Lake, collection: str) -> Iterator[Difference]:
-    """Yield what is odd about the files of a change log."""
+def _file_warnings(lake: Lake, collection: str) -> Iterator[Difference]:
+    """Yield warnings about missing batches of a change log, and about unknown files."""
     with reading(f"the change log of the collection {collection!r}"):
         missing = lake.change_log(collection).missing_batches()
     if missing:
@@ -150,54 +135,54 @@ def _log_differences(lake: Lake, collection: str) -> Iterator[Difference]:
             "change log",
             collection,
             f"{len(missing):,} batches are missing: {numbers}{', …' * (len(missing) > _EXAMPLES)}. "
-            "Put their files back from a backup if there is one: a full pass restores only what "
-            "the source still holds.",
+            "Restore their files from a backup if there is one: a full pass restores only what the "
+            "source still holds.",
             is_warning=True,
         )
     for name in lake.tables.foreign_files(collection):
         yield Difference(
             "lake",
             collection,
-            f"The file {name!r} is not one of the lake's, and is ignored. Remove it, or rename it "
-            "if it was one.",
+            f"The file {name!r} does not belong to the lake, and is ignored. Remove it; if it is "
+            "a file of the lake, restore its name.",
             is_warning=True,
         )
 
 
 def _misfiled(lake: Lake, collection: str) -> Iterator[Difference]:
-    """Yield the tables with rows in another partition than their analysis' session month."""
+    """Yield the tables with rows outside the partition of their analysis' session month."""
     month = pl.col("session_date").dt.to_string("%Y-%m").fill_null(UNKNOWN_MONTH)
-    right = lake.tables.scan(tables.ANALYSES, collection).select(*_KEY, month=month)
+    analyses = lake.tables.scan(tables.ANALYSES, collection).select(*_KEY, month=month)
     for table in TABLES:
         if table.partitioning is not Partitioning.COLLECTION_AND_MONTH:
             continue
-        shards = [
-            lake.tables.scan_month(table, collection, name)
-            .select(*_KEY, "source_collection")
-            .with_columns(filed=pl.lit(name))
+        partitions = [
+            lake.tables.scan_month(table, collection, name).select(
+                *_KEY, "source_collection", partition=pl.lit(name)
+            )
             for name in lake.tables.months(table, collection)
         ]
-        if not shards:
+        if not partitions:
             continue
-        rows = pl.concat(shards).unique().join(right, on=_KEY)
+        rows = pl.concat(partitions).unique().join(analyses, on=_KEY)
         wrong = rows.filter(
-            (pl.col("filed") != pl.col("month")) | (pl.col("source_collection") != collection)
+            (pl.col("partition") != pl.col("month")) | (pl.col("source_collection") != collection)
         ).collect()
         if not wrong.is_empty():
             yield Difference(
                 "lake",
                 f"{table.name} of {collection}",
                 f"{wrong.height:,} analyses have rows in the partition of another month"
-                f"{_examples(wrong)}. 'aind-etl rebuild' files them.",
+                f"{_examples(wrong)}. 'aind-etl rebuild' moves them.",
             )
 
 
 def verify_tables(
     lake: Lake, collection: str, *, progress: Callable[[int], None] = lambda _documents: None
 ) -> Iterator[Difference]:
-    """Derive a collection's tables again from the change log, and compare the lake's with them.
+    """Compare a collection's tables with those derived again from the change log.
 
-    The folder for temporary files needs space for them; ``TMPDIR`` names another one.
+    These need space in the folder for temporary files; ``TMPDIR`` names another one.
 
     Raises
     ------
@@ -222,35 +207,32 @@ def _verify_shard(
                 copy.write_bytes(file.path.read_bytes())
         refresh_analyses(derived, collection, rebuild=True, progress=progress)
         for table in FLATTENED_TABLES:
-            months: Sequence[str | None] = [None]
+            months: set[str | None] = {None}
             if table.partitioning is Partitioning.COLLECTION_AND_MONTH:
-                there = {
-                    *lake.tables.months(table, collection),
-                    *derived.tables.months(table, collection),
+                months = {
+                    month
+                    for one in (lake, derived)
+                    for month in one.tables.months(table, collection)
                 }
-                months = sorted(there)
-            for month in months:
-                difference = _compare_partition(lake, derived, table, collection, month)
-                if difference:
-                    yield difference
+            for month in sorted(months, key=str):
+                yield from _compare_partition(lake, derived, table, collection, month)
 
 
 def _compare_partition(
     lake: Lake, derived: Lake, table: Table, collection: str, month: str | None
-) -> Difference | None:
-    """Compare a partition with what the change log makes of it."""
-    there = lake.tables.read_partition(table, collection, month)
+) -> Iterator[Difference]:
+    """Compare a partition with the one derived from the change log."""
+    found = lake.tables.read_partition(table, collection, month)
     expected = derived.tables.read_partition(table, collection, month)
-    if there.equals(expected):
-        return None
-    wrong = there.join(expected, on=there.columns, how="anti", nulls_equal=True)
-    missing = expected.join(there, on=there.columns, how="anti", nulls_equal=True)
+    if found.equals(expected):
+        return
+    wrong = found.join(expected, on=found.columns, how="anti", nulls_equal=True)
+    missing = expected.join(found, on=found.columns, how="anti", nulls_equal=True)
     records = pl.concat([wrong, missing]).select("record_id").unique()
-    where = f"{table.name} of {lake.name_of(collection)}" + (f", {month}" if month else "")
-    return Difference(
+    yield Difference(
         "lake and change log",
-        where,
-        f"{wrong.height:,} rows are not what the change log makes, and {missing.height:,} are "
+        f"{table.name} of {lake.name_of(collection)}" + (f", {month}" if month else ""),
+        f"{wrong.height:,} rows do not follow from the change log, and {missing.height:,} are "
         f"missing{_examples(records)}. 'aind-etl rebuild' derives the tables again.",
     )
 
@@ -270,26 +252,23 @@ def verify_warehouse(lake: Lake, warehouse: WarehouseLocation) -> Iterator[Diffe
         for table in TABLES:
             if table.partitioning is not Partitioning.WAREHOUSE_ONLY:
                 with reading(f"the table {table.name!r}"):
-                    compared = list(
-                        _compare_table(
-                            connection, lake.tables.as_written(table), lake.tables.files(table)
-                        )
-                    )
+                    written, files = lake.tables.as_written(table), lake.tables.files(table)
+                    compared = list(_compare_table(connection, written, files))
                 yield from compared
         for check, offending in run_checks(connection, read_sql_files(Kind.CHECK)):
             if offending:
                 yield Difference(
                     f"check {check.name}",
                     "warehouse",
-                    f"{offending:,} rows offend (the query is {check.origin}). What "
-                    f"must hold: {check.summary}",
+                    f"{offending:,} rows offend (the query is {check.origin}). What must hold: "
+                    f"{check.summary}",
                     is_warning=check.is_warning,
                 )
 
 
 @contextmanager
 def reading(what: str) -> Iterator[None]:
-    """Turn what damaged files make of reading them into an error for people.
+    """Turn errors of reading a damaged file into one for people, in a ``with`` block.
 
     Raises
     ------
@@ -300,42 +279,41 @@ def reading(what: str) -> Iterator[None]:
         yield
     except (pl.exceptions.PolarsError, duckdb.Error) as error:
         raise DataError(
-            f"A file of {what} is damaged: {str(error).splitlines()[0]}. The next 'aind-etl run' "
-            "makes tables and warehouse again from the change log, or 'aind-etl rebuild' at once."
+            f"A file of {what} is damaged: {first_line(error)}. The next 'aind-etl run' derives "
+            "tables and warehouse again from the change log; 'aind-etl rebuild' does so at once."
         ) from None
 
 
 def _read_hashes(source: Source, collection: str, progress: Callable[[int], None]) -> pl.DataFrame:
     schema = {"record_id": pl.String, "content_hash": pl.String}
-    portions = [pl.DataFrame(schema=schema)]
-    read = (
+    # A generator: polars reads it in chunks, and Python never holds all hashes.
+    rows = (
         (document.record_id, document.content_hash)
         for document in _counted(read_documents(source, collection), progress)
     )
-    while some := list(islice(read, _GATHERED)):
-        portions.append(pl.DataFrame(some, schema=schema, orient="row"))
-    # Of documents with one id the first counts, as in the extraction.
-    return pl.concat(portions).unique("record_id", keep="first", maintain_order=True)
+    # As in the extraction, the first of several documents with the same id counts.
+    hashes = pl.DataFrame(rows, schema=schema, orient="row")
+    return hashes.unique("record_id", keep="first", maintain_order=True)
 
 
-def _counted(given: Iterable[_Given], progress: Callable[[int], None]) -> Iterator[_Given]:
-    for one in given:
-        yield one
+def _counted(items: Iterable[_Item], progress: Callable[[int], None]) -> Iterator[_Item]:
+    for item in items:
+        yield item
         progress(1)
 
 
 def _differences(
     between: str, collection: str, left: pl.DataFrame, right: pl.DataFrame
 ) -> Iterator[Difference]:
-    """Say what only one of two places has, and, where both know hashes, which differ."""
-    here, there = between.split(" and ")
+    """Yield documents that only one of two places has, and those whose known hashes differ."""
+    first, second = between.split(" and ")
     differing = left.clear()
     if "content_hash" in left.columns:
         is_other = pl.col("content_hash") != pl.col("content_hash_right")
         differing = left.join(right, on="record_id").filter(is_other)
     for found, words in (
-        (left.join(right, on="record_id", how="anti"), f"in the {here} but not in the {there}"),
-        (right.join(left, on="record_id", how="anti"), f"in the {there} but not in the {here}"),
+        (left.join(right, on="record_id", how="anti"), f"in the {first} but not in the {second}"),
+        (right.join(left, on="record_id", how="anti"), f"in the {second} but not in the {first}"),
         (differing, "with different contents"),
     ):
         if not found.is_empty():
@@ -357,25 +335,21 @@ def _compare_table(
     in_warehouse = _summary(connection, table, quote_identifier(table.name))
     in_lake = {}
     if files:
-        listed = ", ".join(quote_text(str(path)) for path in files)
-        in_lake = _summary(
-            connection,
-            table,
-            f"read_parquet([{listed}], hive_partitioning = false, union_by_name = true)",
-        )
+        paths = ", ".join(quote_text(str(path)) for path in files)
+        rows = f"read_parquet([{paths}], hive_partitioning = false, union_by_name = true)"
+        in_lake = _summary(connection, table, rows)
     for group in sorted(in_lake.keys() | in_warehouse.keys()):
         lake_rows, lake_sum = in_lake.get(group, (0, None))
         warehouse_rows, warehouse_sum = in_warehouse.get(group, (0, None))
-        place = f"{table.name} of {group}" if group else table.name
         if lake_rows != warehouse_rows:
             message = f"{lake_rows:,} rows in the lake, {warehouse_rows:,} in the warehouse"
         elif lake_sum != warehouse_sum:
             message = f"{lake_rows:,} rows in both, with different contents"
         else:
             continue
-        yield Difference(
-            "lake and warehouse", place, f"{message}. 'aind-etl run' publishes the lake's."
-        )
+        subject = f"{table.name} of {group}" if group else table.name
+        message += ". 'aind-etl run' publishes the lake's."
+        yield Difference("lake and warehouse", subject, message)
 
 
 def _summary(

@@ -1,12 +1,11 @@
 """The contract: every column and table of the lake and the warehouse, defined once.
 
-Types, units, descriptions and origins are in :mod:`.columns` and :mod:`.tables`. Derived from them:
-polars and Arrow schemas (:mod:`.schemas`), DuckDB DDL (:mod:`.ddl`), DDL for other engines
+:mod:`.columns` and :mod:`.tables` define types, units, descriptions and origins. Derived from
+them: polars and Arrow schemas (:mod:`.schemas`), DuckDB DDL (:mod:`.ddl`), DDL for other engines
 (:mod:`.engines`) and the data dictionary (:mod:`.dictionary`). :mod:`.id_ranges` defines ranges of
-record ids. The contract imports nothing else of the package.
+record ids. The contract imports no other package of `aind_etl`.
 """
 
-from aind_etl.contract.columns import FORMATS, Column, Origin
 from aind_etl.contract.tables import (
     ANALYSIS_TABLES,
     FLATTENED_TABLES,
@@ -15,7 +14,7 @@ from aind_etl.contract.tables import (
     Table,
     table_named,
 )
-from aind_etl.contract.types import DataType
+from aind_etl.contract.types import FORMATS, Column, DataType, Origin
 
 __all__ = [
     "ANALYSIS_TABLES",

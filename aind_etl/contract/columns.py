@@ -1,7 +1,7 @@
 """Every column: name, type, unit, description, and its origin in each document format.
 
-A column of several tables (the key, say) is one object. Which columns make up a table is defined in
-:mod:`aind_etl.contract.tables`.
+A column of several tables, such as the key, is one object. :mod:`aind_etl.contract.tables` says
+which columns make up a table.
 
 Paths
 -----
@@ -10,80 +10,19 @@ position of a list, ``*`` for every key of an object. ``processing.data_processe
 one list whose entries become rows of their own.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypedDict
 
-from aind_etl.contract.types import DataType
+from aind_etl.contract.types import Column, DataType, Origin
 
 PROCESS = "processing.data_processes[]"
 """Path of the entries of a framework document that become rows."""
 
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a column's value comes from in one document format.
-
-    Attributes
-    ----------
-    paths
-        Places in the document; the first that holds a value gives it.
-    note
-        How the value is made, where it is not simply read from ``paths``.
-    """
-
-    paths: tuple[str, ...] = ()
-    note: str = ""
-
-    def __str__(self) -> str:
-        """Describe the origin in one line, for the data dictionary."""
-        places = ", else ".join(f"`{path}`" for path in self.paths)
-        return f"{places}: {self.note}" if places and self.note else places or self.note or "–"
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column of the lake and the warehouse.
-
-    Attributes
-    ----------
-    name
-        The column's final name, in snake case.
-    type
-        Its type.
-    description
-        What the value means, in one or two sentences without a unit.
-    unit
-        The unit of a number that has one.
-    prototype, framework
-        Where the value comes from in a document of either format.
-    required
-        Whether the column may never be NULL.
-    source
-        The column of the change log the value follows from, where it is not the document itself.
-    """
-
-    name: str
-    type: DataType
-    description: str
-    unit: str = ""
-    prototype: Origin = Origin()
-    framework: Origin = Origin()
-    required: bool = False
-    source: str = "document"
-
-    @property
-    def origins(self) -> dict[str, Origin]:
-        """Where the value comes from, by the format of the document."""
-        return {"prototype": self.prototype, "framework": self.framework}
-
-    @property
-    def is_read(self) -> bool:
-        """Whether the value is read from documents of any format."""
-        return any(origin.paths for origin in self.origins.values())
-
-
-FORMATS = tuple(Column("", DataType.VARCHAR, "").origins)
-"""The formats of documents: the older flat one and the newer nested one."""
+FIT = {
+    "prototype": "analysis_results",
+    "framework": f"{PROCESS}.output_parameters.fitting_results",
+}
+"""Path of the fitting results in a document of each format."""
 
 
 class Origins(TypedDict):
@@ -94,47 +33,25 @@ class Origins(TypedDict):
 
 
 def at(*paths: str, note: str = "") -> Origin:
-    """Return the origin that reads the first of ``paths`` that holds a value."""
+    """Return the origin that reads the first of ``paths`` that has a value."""
     return Origin(paths, note)
 
 
 def derived(note: str) -> Origin:
-    """Return the origin of a value that is computed, described by ``note``."""
+    """Return the origin of a value that is computed as ``note`` describes."""
     return Origin((), note)
 
 
 def both(note: str) -> Origins:
-    """Return the origins of a value computed in the same way in both formats."""
+    """Return the origins of a value that is computed in the same way in both formats."""
     return {"prototype": derived(note), "framework": derived(note)}
 
 
-FIT = {
-    "prototype": "analysis_results",
-    "framework": f"{PROCESS}.output_parameters.fitting_results",
-}
-"""Where the fitting results stand in a document of each format."""
-
-
 def in_fit(path: str, note: str = "") -> Origins:
-    """Return the origins of a value of the fitting results, at ``path`` in either format."""
+    """Return the origins of a value at ``path`` in the fitting results of either format."""
     return {
         "prototype": at(f"{FIT['prototype']}.{path}", note=note),
         "framework": at(f"{FIT['framework']}.{path}", note=note),
-    }
-
-
-def in_fit_or_specification(fit_path: str, specification_path: str, note: str = "") -> Origins:
-    """Return the origins of a value of the fit or, where there is none, of its specification."""
-    fitted = in_fit(fit_path)
-    return {
-        "prototype": at(
-            *fitted["prototype"].paths,
-            f"analysis_spec.analysis_args.{specification_path}",
-            note=note,
-        ),
-        "framework": at(
-            *fitted["framework"].paths, f"{PROCESS}.code.parameters.{specification_path}", note=note
-        ),
     }
 
 
@@ -188,6 +105,17 @@ EXTRACTED_AT = Column(
 
 # --- analyses -------------------------------------------------------------------------------
 
+FOLD_MEASURES = {
+    "prediction_accuracy_test": "prediction accuracy on held-out trials",
+    "prediction_accuracy_fit": "prediction accuracy on the trials fitted to",
+    "prediction_accuracy_test_bias_only": (
+        "accuracy on held-out trials of always predicting the side chosen more often"
+    ),
+    "LPT_test": "likelihood per trial on held-out trials",
+    "LPT_fit": "likelihood per trial on the trials fitted to",
+}
+"""The lists with one value per fold of the cross-validation, and what the values mean."""
+
 ANALYSES = (
     *KEY,
     Column(
@@ -209,7 +137,7 @@ ANALYSES = (
     Column(
         "analysis_version",
         V,
-        "The analysis' version or tag. It grows with every release of a pipeline.",
+        "The version or tag of the analysis. It grows with every release of a pipeline.",
         prototype=at("analysis_spec.analysis_ver"),
         framework=at(
             f"{PROCESS}.code.parameters.analysis_tag", f"{PROCESS}.code.parameters.analysis_ver"
@@ -244,8 +172,8 @@ ANALYSES = (
     Column(
         "session_time",
         DataType.TIME,
-        "Time of day the behaviour session began, in the rig's local time. NULL where the NWB "
-        "name carries none.",
+        "Time of day the behaviour session began, in the rig's local time. NULL if the NWB name "
+        "has none.",
         **both("from `nwb_name`"),
     ),
     Column(
@@ -258,14 +186,14 @@ ANALYSES = (
     Column(
         "nwb_name",
         V,
-        "Name of the NWB file the analysis read, as the writer gave it.",
+        "Name of the NWB file that the analysis read, as the writer gave it.",
         prototype=at("nwb_name"),
         framework=at(f"{PROCESS}.output_parameters.nwb_name"),
     ),
     Column(
         "status",
         V,
-        "The writer's own words for how the analysis ended, as they stand.",
+        "How the analysis ended, in the writer's own words.",
         prototype=at("status"),
         framework=at(f"{PROCESS}.output_parameters.additional_info"),
     ),
@@ -285,7 +213,7 @@ ANALYSES = (
     Column(
         "finished_at",
         DataType.TIMESTAMPTZ,
-        "When the analysis was done. Times without a zone are UTC.",
+        "When the analysis ended. Times without a zone are UTC.",
         prototype=at("analysis_datetime"),
         framework=at(f"{PROCESS}.end_date_time"),
     ),
@@ -323,7 +251,14 @@ ANALYSES = (
         "agent_class",
         V,
         "Class of the agent in the model library, such as `ForagerQLearning`.",
-        **in_fit_or_specification("fit_settings.agent_class_name", "agent_class"),
+        prototype=at(
+            f"{FIT['prototype']}.fit_settings.agent_class_name",
+            "analysis_spec.analysis_args.agent_class",
+        ),
+        framework=at(
+            f"{FIT['framework']}.fit_settings.agent_class_name",
+            f"{PROCESS}.code.parameters.agent_class",
+        ),
     ),
     Column(
         "n_trials",
@@ -342,7 +277,7 @@ ANALYSES = (
         "log_likelihood",
         D,
         "Natural logarithm of the likelihood LL of all choices under the fitted agent. A choice "
-        "of probability zero counts ln(1e-16).",
+        "of probability zero counts as ln(1e-16).",
         unit="nat",
         **in_fit("log_likelihood"),
     ),
@@ -381,33 +316,23 @@ ANALYSES = (
     Column(
         "prediction_accuracy",
         D,
-        "Share of trials whose choice the fitted agent held the more probable, from 0 to 1.",
+        "Share of trials whose choice the fitted agent held more probable, from 0 to 1.",
         **in_fit("prediction_accuracy"),
     ),
     Column(
         "cv_folds",
         I,
-        "Number of folds of the cross-validation. NULL where none was done.",
+        "Number of folds of the cross-validation. NULL if there was none.",
         **both("length of the cross-validation lists"),
     ),
     *(
         Column(
-            f"{measure}_{part}_{statistic}",
+            f"{name.lower()}_{statistic}",
             D,
             f"{words} of the {meaning} over the folds.",
-            **both(f"from `cross_validation.{measure}_{part}`"),
+            **both(f"from `cross_validation.{name}`"),
         )
-        for measure, part, meaning in (
-            ("prediction_accuracy", "test", "prediction accuracy on held-out trials"),
-            ("prediction_accuracy", "fit", "prediction accuracy on the trials fitted to"),
-            (
-                "prediction_accuracy",
-                "test_bias_only",
-                "accuracy on held-out trials of always predicting the side chosen more often",
-            ),
-            ("lpt", "test", "likelihood per trial on held-out trials"),
-            ("lpt", "fit", "likelihood per trial on the trials fitted to"),
-        )
+        for name, meaning in FOLD_MEASURES.items()
         for statistic, words in (
             ("mean", "Mean"),
             ("std", "Standard deviation (n in the denominator)"),
@@ -458,8 +383,8 @@ ANALYSES = (
     Column(
         "input_asset_url",
         V,
-        "The data asset this record was computed from. Some writers accumulated the inputs of "
-        "earlier jobs in the list: the record's own is the last.",
+        "The data asset that the record was computed from. Some writers also list the inputs of "
+        "earlier jobs; the record's own is the last.",
         framework=derived(f"the last of `{PROCESS}.code.input_data`"),
     ),
     Column(
@@ -472,8 +397,8 @@ ANALYSES = (
     Column(
         "n_rejected_values",
         I,
-        "Number of rows with this key in `rejected_values`: values of the document that do not fit "
-        "their column, which is NULL. Those of the whole record count for its first process.",
+        "Number of rows with this key in `rejected_values`: values that do not fit their column, "
+        "which is NULL. Values outside the processes count for the first process.",
         **both("counted"),
         required=True,
     ),
@@ -489,8 +414,8 @@ ANALYSES = (
     Column(
         "changed_at",
         DataType.TIMESTAMPTZ,
-        "When the record's present content was first read from the source.",
-        **both("extraction of its present content"),
+        "When the record's current content was first read from the source.",
+        **both("extraction of its current content"),
         required=True,
         source="extracted_at",
     ),
@@ -534,8 +459,8 @@ FIT_PARAMETERS = (
     Column(
         "at_bound",
         DataType.BOOLEAN,
-        "Whether a fitted value lies at one of its bounds: no farther from it than a millionth "
-        "of the distance between them.",
+        "Whether a fitted value is at one of its bounds, within a millionth of the distance "
+        "between them.",
         **both("from value and bounds"),
     ),
     Column(
@@ -555,35 +480,14 @@ CROSS_VALIDATION = (
         **both("position in the cross-validation lists"),
         required=True,
     ),
-    Column(
-        "prediction_accuracy_test",
-        D,
-        "Prediction accuracy on the fold's held-out trials, from 0 to 1.",
-        **in_fit("cross_validation.prediction_accuracy_test[]"),
-    ),
-    Column(
-        "prediction_accuracy_fit",
-        D,
-        "Prediction accuracy on the trials fitted to, from 0 to 1.",
-        **in_fit("cross_validation.prediction_accuracy_fit[]"),
-    ),
-    Column(
-        "prediction_accuracy_test_bias_only",
-        D,
-        "Accuracy on the held-out trials of always predicting the side chosen more often.",
-        **in_fit("cross_validation.prediction_accuracy_test_bias_only[]"),
-    ),
-    Column(
-        "lpt_test",
-        D,
-        "Likelihood per trial on the held-out trials, from 0 to 1.",
-        **in_fit("cross_validation.LPT_test[]"),
-    ),
-    Column(
-        "lpt_fit",
-        D,
-        "Likelihood per trial on the trials fitted to, from 0 to 1.",
-        **in_fit("cross_validation.LPT_fit[]"),
+    *(
+        Column(
+            name.lower(),
+            D,
+            f"{meaning[0].upper()}{meaning[1:]}, from 0 to 1.",
+            **in_fit(f"cross_validation.{name}[]"),
+        )
+        for name, meaning in FOLD_MEASURES.items()
     ),
 )
 
@@ -599,7 +503,7 @@ INPUT_ASSETS = (
     Column(
         "url",
         V,
-        "Where the data asset lies.",
+        "Address of the data asset.",
         framework=at(f"{PROCESS}.code.input_data[].url"),
     ),
 )
@@ -623,28 +527,30 @@ ATTRIBUTES = (
     Column(
         "path",
         V,
-        "The way to the value within its section, dotted, with list positions in brackets.",
+        "The value's dotted path within its section, with list positions in brackets.",
         **both("of every scalar that no other column holds"),
         required=True,
     ),
     Column(
         "value_text",
         V,
-        "The value of a text; the digits of an integer beyond 2^53.",
+        "The value, if it is a text; the digits of an integer beyond 2^53.",
         **both("text, or an integer beyond 2^53"),
     ),
-    Column("value_number", D, "The value of a number.", **both("number")),
-    Column("value_boolean", DataType.BOOLEAN, "The value of a truth value.", **both("boolean")),
+    Column("value_number", D, "The value, if it is a number.", **both("number")),
+    Column("value_boolean", DataType.BOOLEAN, "The value, if it is a boolean.", **both("boolean")),
 )
 
 # --- from the result folders ----------------------------------------------------------------
 
-ETAG = Column("etag", V, "The store's mark of the file's content.", **both("from the store"))
+ETAG = Column(
+    "etag", V, "The store's ETag, which changes with the content.", **both("from the store")
+)
 
 LOCATION = Column(
     "location",
     V,
-    "The result folder's `s3://` address, without a slash at its end.",
+    "The result folder's `s3://` address, without a trailing slash.",
     required=True,
 )
 FOLDER_FILES = Column("n_files", I, "Number of files in the folder.", unit="files")
@@ -662,14 +568,14 @@ RESULT_FOLDERS = (
     Column(
         "status",
         V,
-        "`listed`: it holds files; `missing`: there is nothing at its address; `refused`: the "
-        "store does not let it be listed; `too_many_files`: more lie there than a record has; "
-        "`unreachable`: listing failed, and is tried again.",
+        "`listed`: it has files; `missing`: nothing is at its address; `refused`: the store denies "
+        "access; `too_many_files`: it has more files than a record can have; `unreachable`: "
+        "listing failed and will be retried.",
         required=True,
     ),
     FOLDER_FILES,
     FOLDER_SIZE,
-    Column("message", V, "What the store said, where the folder could not be listed."),
+    Column("message", V, "The store's error message, if the folder could not be listed."),
     FOLDER_CHECKED_AT,
 )
 
@@ -684,7 +590,7 @@ UNCLAIMED_FOLDERS = (
 
 RESULT_FILES = (
     *KEY,
-    Column("file_name", V, "Path of the file in the result folder.", required=True),
+    Column("file_name", V, "Path of the file within the result folder.", required=True),
     Column("size_bytes", DataType.BIGINT, "Size of the file.", unit="byte"),
     ETAG,
     Column("last_modified", DataType.TIMESTAMPTZ, "When the file was written."),
@@ -756,12 +662,12 @@ OTHER_LATENTS = (
 
 REJECTED_RESULTS = (
     *KEY,
-    Column("source_file", V, "The result file that could not be taken.", required=True),
+    Column("source_file", V, "The result file that could not be loaded.", required=True),
     ETAG,
-    Column("reason", V, "Why it could not be taken, as a short code.", required=True),
-    Column("path", V, "Where in the file the trouble is."),
+    Column("reason", V, "Why it could not be loaded, as a short code.", required=True),
+    Column("path", V, "Where in the file the problem is."),
     Column("message", V, "What was found, what was expected, and what to do.", required=True),
-    Column("checked_at", DataType.TIMESTAMPTZ, "When the file was last asked for.", required=True),
+    Column("checked_at", DataType.TIMESTAMPTZ, "When the file was last requested.", required=True),
 )
 
 # --- the change log, the rejected, the sessions, the collections ------------------------------
@@ -784,7 +690,7 @@ DOCUMENTS = (
     Column(
         "batch_id",
         DataType.BIGINT,
-        "Number of the batch that brought the version; later versions have higher numbers.",
+        "Number of the batch that added the version; later versions have higher numbers.",
         required=True,
     ),
     EXTRACTED_AT,
@@ -795,7 +701,7 @@ REJECTED_VALUES = (
     Column("path", V, "Where the value is in the document.", required=True),
     Column("reason", V, "Why the value does not fit, as a short code.", required=True),
     Column("value", V, "The value as JSON, at most 1,000 characters of it.", required=True),
-    Column("expected", V, "What the column holds, in words.", required=True),
+    Column("expected", V, "What fits the column, in words.", required=True),
     CONTENT_HASH,
     EXTRACTED_AT,
 )
@@ -804,7 +710,7 @@ REJECTED_DOCUMENTS = (
     SOURCE_COLLECTION,
     RECORD_ID,
     Column("reason", V, "Why the document has no row, as a short code.", required=True),
-    Column("path", V, "Where in the document the trouble is."),
+    Column("path", V, "Where in the document the problem is."),
     Column("message", V, "What was found, what was expected, and what to do.", required=True),
     CONTENT_HASH,
     EXTRACTED_AT,
@@ -822,28 +728,30 @@ SESSIONS = (
 )
 
 PRINCIPAL_INVESTIGATOR = Column("principal_investigator", V, "Who is responsible for the subject.")
-OTHER_ROWS = Column(
-    "other_rows",
-    V,
-    "The further rows that the session table has of this session, as a list in JSON; NULL where "
-    "there is one only. The row with the most finished trials is kept.",
+SESSIONS_MADE = (
+    PRINCIPAL_INVESTIGATOR,
+    Column(
+        "other_rows",
+        V,
+        "The further rows that the session table has of this session, as a list in JSON; NULL "
+        "where there is one only. The row with the most finished trials is kept.",
+    ),
 )
-SESSIONS_MADE = (PRINCIPAL_INVESTIGATOR, OTHER_ROWS)
-"""What `sessions` has beyond the columns of the session table, where there is one."""
+"""Columns that `sessions` has in addition to those of the session table."""
 
 COLLECTIONS = (
     SOURCE_COLLECTION,
-    Column("source", V, "The source last read, without credentials."),
+    Column("source", V, "The source that was last read, without credentials."),
     Column("live_documents", DataType.BIGINT, "Documents in the source at the last extraction."),
-    Column("rejected_documents", DataType.BIGINT, "Of these, without a row of `analyses`."),
-    Column("deleted_documents", DataType.BIGINT, "Documents seen once and gone since."),
+    Column("rejected_documents", DataType.BIGINT, "Those of them without a row of `analyses`."),
+    Column("deleted_documents", DataType.BIGINT, "Documents that were deleted from the source."),
     Column("prototype_documents", DataType.BIGINT, "Flattened documents of the prototype format."),
     Column("framework_documents", DataType.BIGINT, "Flattened documents of the framework format."),
     Column("successful_analyses", DataType.BIGINT, "Analyses with the outcome `success`."),
     Column("skipped_analyses", DataType.BIGINT, "Analyses with the outcome `skipped`."),
     Column("failed_analyses", DataType.BIGINT, "Analyses with the outcome `failed`."),
     Column("unknown_analyses", DataType.BIGINT, "Analyses with the outcome `unknown`."),
-    Column("newest_finished_at", DataType.TIMESTAMPTZ, "When the newest analysis was done."),
+    Column("newest_finished_at", DataType.TIMESTAMPTZ, "When the newest analysis ended."),
     Column(
         "last_new_pass_at",
         DataType.TIMESTAMPTZ,
@@ -856,7 +764,7 @@ COLLECTIONS = (
     ),
 )
 
-# --- known, and left where it is ------------------------------------------------------------
+# --- known, and left in the documents -------------------------------------------------------
 
 LEFT_IN_DOCUMENTS: dict[str, str] = {
     "fitted_latent_variables": "trial-by-trial variables; the table `trials` holds them",
@@ -865,6 +773,6 @@ LEFT_IN_DOCUMENTS: dict[str, str] = {
     "population": "the optimizer's last population of candidates",
     "population_energies": "the costs of the optimizer's last population",
 }
-"""Bulk of untrimmed fitting results that becomes no attribute, with the reason.
+"""Large parts of untrimmed fitting results that do not become attributes, with the reason.
 
 Paths are relative to the fitting results. The values stay in the change log."""

@@ -1,7 +1,7 @@
-"""The contract in the words of DuckDB: tables and their comments."""
+"""DuckDB statements that create the contract's tables and their comments."""
 
-from aind_etl.contract.columns import Column
 from aind_etl.contract.tables import Table
+from aind_etl.contract.types import Column
 
 
 def quote_identifier(name: str) -> str:
@@ -17,8 +17,8 @@ def quote_text(text: str) -> str:
 def create_table(table: Table) -> str:
     """Return the statement that creates a table.
 
-    Columns that are never empty are NOT NULL. Keys are not declared: an index would
-    cost every publish more than the checks that prove the same.
+    Keys are not declared: an index would cost every publication more than the checks that prove
+    the same.
     """
     columns = ",\n  ".join(
         f"{quote_identifier(column.name)} {column.type}{' NOT NULL' if column.required else ''}"

@@ -1,25 +1,26 @@
-"""The data dictionary: the contract as a page for people.
+"""The data dictionary: the contract as a Markdown page.
 
-``docs/renew_dictionary.py`` puts what ``sql/`` makes of the tables behind it.
+``docs/renew_dictionary.py`` appends the views, marts and macros of ``sql/``.
 """
 
 from collections.abc import Iterable
 
-from aind_etl.contract.columns import LEFT_IN_DOCUMENTS, Column
+from aind_etl.contract.columns import LEFT_IN_DOCUMENTS
 from aind_etl.contract.ddl import describe
 from aind_etl.contract.tables import TABLES, Partitioning, Table
+from aind_etl.contract.types import Column
 
 _INTRODUCTION = """\
 # Data dictionary
 
 Every table of the lake and of `warehouse.duckdb`, generated from the contract
-(`aind_etl/contract/`) by `make docs`. Types are DuckDB's; times are UTC. The *key* is what
-identifies a row. *Prototype* and *framework* say where a value comes from in a document of
-either format: `[]` is every position of a list, `*` every key of an object.
+(`aind_etl/contract/`) by `make docs`. Types are DuckDB's; times are UTC. The *key*
+identifies a row. *Prototype* and *framework* say where a value comes from in a document of each
+format: `[]` is every position of a list, `*` every key of an object.
 
-The [views](#views), [marts](#marts) and [macros](#macros) made from these tables stand after
-them, as the heads of their files in `sql/` describe them. The warehouse holds all descriptions as
-comments: `SELECT column_name, comment FROM duckdb_columns() WHERE table_name = 'model_comparison'`.
+The tables are followed by the [views](#views), [marts](#marts) and [macros](#macros) that are
+built on them. The warehouse has all descriptions as comments:
+`SELECT column_name, comment FROM duckdb_columns() WHERE table_name = 'model_comparison'`.
 """
 
 
@@ -36,9 +37,9 @@ def data_dictionary() -> str:
             contents,
             "",
             *(_section(table) for table in TABLES),
-            "## Known, and left in the documents\n",
-            "These parts of untrimmed fitting results become no attributes; their values stay in",
-            "`documents`.\n",
+            "## Left in the documents\n",
+            "These parts of untrimmed fitting results do not become attributes; their values stay",
+            "in `documents`.\n",
             left,
             "",
         ]

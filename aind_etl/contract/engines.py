@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from enum import StrEnum
 
-from aind_etl.contract.columns import Column
 from aind_etl.contract.ddl import describe, quote_identifier, quote_text
 from aind_etl.contract.tables import TABLES, Partitioning, Table
-from aind_etl.contract.types import DataType
+from aind_etl.contract.types import Column, DataType
 
 _HIVE_TYPES = {
     DataType.VARCHAR: "STRING",
@@ -19,8 +18,8 @@ _HIVE_TYPES = {
     DataType.DATE: "DATE",
     DataType.TIMESTAMPTZ: "TIMESTAMP",
 }
-# Hive tables, which Athena's and Trino's are, have no type for a time of day. Spark has since 4.1,
-# where it is switched on.
+# Hive tables, which Athena and Trino use, have no type for a time of day. Spark has one since 4.1,
+# if this setting is on.
 _SPARK_SETTING = "SET spark.sql.timeType.enabled = true"
 _SPARK_TYPES = _HIVE_TYPES | {DataType.TIME: "TIME(6)"}
 _TRINO_TYPES = _HIVE_TYPES | {
@@ -39,102 +38,97 @@ class Dialect(StrEnum):
 
 
 def external_tables(dialect: Dialect, lake: str) -> list[str]:
-    """Return the statements that make every table of the lake known to an engine.
+    """Return the statements that define every table of the lake in an engine.
 
     Parameters
     ----------
     dialect
         The engine.
     lake
-        Where the lake lies, as the engine names it: ``s3://bucket/prefix``, or a folder.
+        Address of the lake for the engine: ``s3://bucket/prefix``, or a folder.
 
     Returns
     -------
     list of str
-        For each table its creation and, where it has partitions, the search for them. The latter
-        is run again whenever a partition may have come.
+        For each table a CREATE statement and, if it has partitions, one that finds them, which is
+        to be run again whenever there may be new partitions.
     """
-    make = _MAKERS[dialect]
-    return [
-        *([_SPARK_SETTING] if dialect is Dialect.SPARK else []),
-        *(
-            statement
-            for table in TABLES
-            if table.partitioning is not Partitioning.WAREHOUSE_ONLY
-            for statement in make(table, f"{lake.rstrip('/')}/{table.name}")
-        ),
-    ]
+    create = _CREATE_TABLE[dialect]
+    statements = [_SPARK_SETTING] if dialect is Dialect.SPARK else []
+    for table in TABLES:
+        if table.partitioning is Partitioning.WAREHOUSE_ONLY:
+            continue
+        statements.append(create(table, f"{lake.rstrip('/')}/{table.name}"))
+        if table.partitioning.value:
+            statements.append(
+                "CALL system.sync_partition_metadata"
+                f"(CURRENT_SCHEMA, {quote_text(table.name)}, 'FULL')"
+                if dialect is Dialect.TRINO
+                else f"MSCK REPAIR TABLE `{table.name}`"
+            )
+    return statements
 
 
-def _athena(table: Table, location: str) -> list[str]:
+def _athena(table: Table, location: str) -> str:
     statement = f"CREATE EXTERNAL TABLE IF NOT EXISTS `{table.name}` (\n"
     statement += _hive_columns(table, _HIVE_TYPES) + f"\n)\nCOMMENT {_hive_text(table.description)}"
-    if _keys(table):
-        keys = ", ".join(f"`{key}` STRING" for key in _keys(table))
+    if table.partitioning.value:
+        keys = ", ".join(f"`{key}` STRING" for key in table.partitioning.value)
         statement += f"\nPARTITIONED BY ({keys})"
-    statement += f"\nSTORED AS PARQUET\nLOCATION {_hive_text(location + '/')}"
-    return [statement, *([f"MSCK REPAIR TABLE `{table.name}`"] if _keys(table) else [])]
+    return statement + f"\nSTORED AS PARQUET\nLOCATION {_hive_text(location + '/')}"
 
 
-def _spark(table: Table, location: str) -> list[str]:
+def _spark(table: Table, location: str) -> str:
+    keys = table.partitioning.value or ()
     columns = _hive_columns(table, _SPARK_TYPES)
-    if _keys(table):
-        columns += "".join(f",\n  `{key}` STRING" for key in _keys(table))
+    columns += "".join(f",\n  `{key}` STRING" for key in keys)
     statement = f"CREATE TABLE IF NOT EXISTS `{table.name}` (\n{columns}\n)\nUSING parquet"
-    if _keys(table):
-        statement += f"\nPARTITIONED BY ({', '.join(_keys(table))})"
-    statement += f"\nLOCATION {_hive_text(location)}\nCOMMENT {_hive_text(table.description)}"
-    return [statement, *([f"MSCK REPAIR TABLE `{table.name}`"] if _keys(table) else [])]
+    if keys:
+        statement += f"\nPARTITIONED BY ({', '.join(keys)})"
+    return statement + (
+        f"\nLOCATION {_hive_text(location)}\nCOMMENT {_hive_text(table.description)}"
+    )
 
 
-def _trino(table: Table, location: str) -> list[str]:
+def _trino(table: Table, location: str) -> str:
+    keys = table.partitioning.value or ()
     columns = [
         f"  {quote_identifier(column.name)} {_TRINO_TYPES[column.type]} "
         f"COMMENT {quote_text(describe(column))}"
-        for column in _known(table, _TRINO_TYPES)
+        for column in _supported_columns(table, _TRINO_TYPES)
     ]
-    # Trino wants the keys of partitions last among the columns.
-    columns += [f"  {quote_identifier(key)} VARCHAR" for key in _keys(table)]
-    properties = [
-        f"external_location = {quote_text(location + '/')}",
-        "format = 'PARQUET'",
-    ]
-    if _keys(table):
-        keys = ", ".join(quote_text(key) for key in _keys(table))
-        properties.append(f"partitioned_by = ARRAY[{keys}]")
-    listed = ",\n".join(columns)
-    statement = (
-        f"CREATE TABLE IF NOT EXISTS {quote_identifier(table.name)} (\n{listed}\n)\n"
-        f"COMMENT {quote_text(table.description)}\nWITH (\n  " + ",\n  ".join(properties) + "\n)"
+    # Trino requires the partition keys to be the last columns.
+    columns += [f"  {quote_identifier(key)} VARCHAR" for key in keys]
+    properties = [f"external_location = {quote_text(location + '/')}", "format = 'PARQUET'"]
+    if keys:
+        properties.append(f"partitioned_by = ARRAY[{', '.join(map(quote_text, keys))}]")
+    return (
+        f"CREATE TABLE IF NOT EXISTS {quote_identifier(table.name)} (\n"
+        + ",\n".join(columns)
+        + f"\n)\nCOMMENT {quote_text(table.description)}\nWITH (\n  "
+        + ",\n  ".join(properties)
+        + "\n)"
     )
-    search = (
-        f"CALL system.sync_partition_metadata(CURRENT_SCHEMA, {quote_text(table.name)}, 'FULL')"
-    )
-    return [statement, *([search] if _keys(table) else [])]
 
 
-_MAKERS: dict[Dialect, Callable[[Table, str], list[str]]] = {
+_CREATE_TABLE: dict[Dialect, Callable[[Table, str], str]] = {
     Dialect.ATHENA: _athena,
     Dialect.SPARK: _spark,
     Dialect.TRINO: _trino,
 }
 
 
-def _keys(table: Table) -> tuple[str, ...]:
-    return table.partitioning.value or ()
-
-
-def _known(table: Table, types: dict[DataType, str]) -> list[Column]:
+def _supported_columns(table: Table, types: dict[DataType, str]) -> list[Column]:
     return [column for column in table.columns if column.type in types]
 
 
 def _hive_columns(table: Table, types: dict[DataType, str]) -> str:
     return ",\n".join(
         f"  `{column.name}` {types[column.type]} COMMENT {_hive_text(describe(column))}"
-        for column in _known(table, types)
+        for column in _supported_columns(table, types)
     )
 
 
 def _hive_text(text: str) -> str:
-    """Return a text as Hive's dialects write it: with a backslash before what is special."""
+    """Return a string literal of Hive and Spark, which escape by backslashes."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

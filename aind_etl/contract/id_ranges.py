@@ -1,4 +1,4 @@
-"""Ranges of record ids: splits that are read in parallel, and shards that are stored.
+"""Ranges of record ids: splits that are read in parallel, and shards that are stored separately.
 
 Ids are hexadecimal digits of a hash or of a random number, so ranges of equal width hold about
 equally many documents.
@@ -9,64 +9,54 @@ from collections.abc import Iterator
 from typing import NamedTuple, Self
 
 _BOUND_DIGITS = 4
-_LABEL = re.compile(r"([0-9]+)-of-([0-9]+)")
 
 MOST_RANGES = 16**_BOUND_DIGITS
-"""The most splits, or shards, there can be."""
+"""The largest number of splits or shards."""
 
 
 class Split(NamedTuple):
-    """A range of record ids, compared as text, byte by byte.
+    """A range of record ids, which are compared as text, byte by byte.
 
-    Shards follow from nothing but their number, so one can be read on its own, in any order and
-    on any machine, and every record id there can be lies in exactly one of them.
+    The splits of a collection follow from their number alone, so each can be read on its own, in
+    any order and on any machine, and every possible record id is in exactly one of them.
 
     Attributes
     ----------
     lower
         The first record id of the range.
     upper
-        The first one behind the range; None where nothing is behind it.
+        The first record id after the range; None if there is none.
     """
 
     lower: str = ""
     upper: str | None = None
 
     def holds(self, record_id: str) -> bool:
-        """Return whether a record id lies in the range."""
+        """Return whether a record id is in the range."""
         return self.lower <= record_id and (self.upper is None or record_id < self.upper)
 
     def __str__(self) -> str:
-        """Return the range for people."""
+        """Describe the range in messages."""
         return f"{self.lower or 'the first'} to {self.upper or 'the last'}"
 
 
 ALL_IDS = Split()
-"""The one split of a collection that is not divided."""
+"""The only split of a collection that is not divided."""
 
 
 def splits(number: int) -> list[Split]:
-    """Return so many splits, which divide hexadecimal ids evenly.
-
-    Parameters
-    ----------
-    number
-        How many, from 1 to :data:`MOST_RANGES`.
-    """
-    return [_split_range(n, number) for n in range(number)]
+    """Return ``number`` splits, from 1 to :data:`MOST_RANGES`, of equal width."""
+    return [_split(n, number) for n in range(number)]
 
 
-def _split_range(number: int, of: int) -> Split:
-    """Return one of so many splits, counted from 0."""
+def _split(number: int, of: int) -> Split:
+    """Return one of ``of`` splits, counted from 0."""
     lower, upper = (f"{n * MOST_RANGES // of:0{_BOUND_DIGITS}x}" for n in (number, number + 1))
     return Split(lower if number else "", upper if number + 1 < of else None)
 
 
 class Shard(NamedTuple):
-    """One of the shards of a collection, which are worked on by themselves.
-
-    A shard is to the lake and to Dagster what a split is to a pass: a range of record ids, but one
-    that has files, a state, a lock and a partition of its own.
+    """A range of record ids with its own files, state, lock and Dagster partition.
 
     Attributes
     ----------
@@ -84,8 +74,8 @@ class Shard(NamedTuple):
 
     @classmethod
     def from_label(cls, label: str) -> Self | None:
-        """Return the shard of a label; None where the text is none."""
-        match = _LABEL.fullmatch(label)
+        """Return the shard with a label; None if there is no such shard."""
+        match = re.fullmatch(r"([0-9]+)-of-([0-9]+)", label)
         if match is None:
             return None
         shard = cls(int(match[1]), int(match[2]))
@@ -95,19 +85,19 @@ class Shard(NamedTuple):
     @property
     def ids(self) -> Split:
         """The record ids of the shard."""
-        return _split_range(self.number - 1, self.of)
+        return _split(self.number - 1, self.of)
 
     def splits(self, number: int) -> list[Split]:
-        """Return so many splits, or as many as there can be, that make up the shard."""
-        within = min(number, MOST_RANGES // self.of)
-        first = (self.number - 1) * within
-        return [_split_range(first + n, self.of * within) for n in range(within)]
+        """Return ``number`` splits of the shard, or fewer if it cannot be divided so often."""
+        count = min(number, MOST_RANGES // self.of)
+        first = (self.number - 1) * count
+        return [_split(first + n, self.of * count) for n in range(count)]
 
 
 UNSHARDED = Shard()
-"""The one shard of a collection that is not divided."""
+"""The only shard of a collection that is not divided."""
 
 
 def shards(of: int) -> Iterator[Shard]:
-    """Yield so many shards, in the order of the ids they hold."""
+    """Yield ``of`` shards in the order of their record ids."""
     return (Shard(number, of) for number in range(1, of + 1))

@@ -1,7 +1,6 @@
-"""The contract in the words of polars and arrow.
+"""The contract's types and tables as polars and Arrow schemas.
 
-Kept apart from the contract's own modules so that commands that need neither engine do not
-wait for their import.
+This is a module of its own because polars and pyarrow are slow to import.
 """
 
 from dataclasses import replace
@@ -9,40 +8,27 @@ from dataclasses import replace
 import polars as pl
 import pyarrow as pa
 
-from aind_etl.contract.columns import Column
 from aind_etl.contract.tables import Table
-from aind_etl.contract.types import DataType
+from aind_etl.contract.types import Column, DataType
 
-POLARS_TYPES: dict[DataType, pl.DataType] = {
-    DataType.VARCHAR: pl.String(),
-    DataType.BOOLEAN: pl.Boolean(),
-    DataType.TINYINT: pl.Int8(),
-    DataType.SMALLINT: pl.Int16(),
-    DataType.INTEGER: pl.Int32(),
-    DataType.BIGINT: pl.Int64(),
-    DataType.DOUBLE: pl.Float64(),
-    DataType.DATE: pl.Date(),
-    DataType.TIME: pl.Time(),
-    DataType.TIMESTAMP: pl.Datetime("us"),
-    DataType.TIMESTAMPTZ: pl.Datetime("us", "UTC"),
+# Microseconds everywhere: older readers of parquet do not support nanoseconds.
+_TYPES: dict[DataType, tuple[pl.DataType, pa.DataType]] = {
+    DataType.VARCHAR: (pl.String(), pa.string()),
+    DataType.BOOLEAN: (pl.Boolean(), pa.bool_()),
+    DataType.TINYINT: (pl.Int8(), pa.int8()),
+    DataType.SMALLINT: (pl.Int16(), pa.int16()),
+    DataType.INTEGER: (pl.Int32(), pa.int32()),
+    DataType.BIGINT: (pl.Int64(), pa.int64()),
+    DataType.DOUBLE: (pl.Float64(), pa.float64()),
+    DataType.DATE: (pl.Date(), pa.date32()),
+    DataType.TIME: (pl.Time(), pa.time64("us")),
+    DataType.TIMESTAMP: (pl.Datetime("us"), pa.timestamp("us")),
+    DataType.TIMESTAMPTZ: (pl.Datetime("us", "UTC"), pa.timestamp("us", "UTC")),
 }
-"""Each type of the contract in polars."""
+POLARS_TYPES = {data_type: polars for data_type, (polars, _) in _TYPES.items()}
+"""The polars type of each type of the contract."""
 
 _DESCRIPTION = b"description"
-# Microseconds everywhere: older readers of parquet know no nanoseconds.
-_ARROW_TYPES: dict[DataType, pa.DataType] = {
-    DataType.VARCHAR: pa.string(),
-    DataType.BOOLEAN: pa.bool_(),
-    DataType.TINYINT: pa.int8(),
-    DataType.SMALLINT: pa.int16(),
-    DataType.INTEGER: pa.int32(),
-    DataType.BIGINT: pa.int64(),
-    DataType.DOUBLE: pa.float64(),
-    DataType.DATE: pa.date32(),
-    DataType.TIME: pa.time64("us"),
-    DataType.TIMESTAMP: pa.timestamp("us"),
-    DataType.TIMESTAMPTZ: pa.timestamp("us", "UTC"),
-}
 
 
 def polars_schema(table: Table) -> pl.Schema:
@@ -51,40 +37,42 @@ def polars_schema(table: Table) -> pl.Schema:
 
 
 def arrow_schema(table: Table) -> pa.Schema:
-    """Return the arrow schema of a table, as its parquet files carry it.
+    """Return the Arrow schema of a table, as its parquet files have it.
 
-    Where further columns are data, the file is the only place that describes them.
+    A table with further columns carries their descriptions in the file, the only place that has
+    them.
     """
     return pa.schema(
-        [_arrow_field(column, described=table.has_further_columns) for column in table.columns]
+        [
+            pa.field(
+                column.name,
+                _TYPES[column.type][1],
+                nullable=not column.required,
+                metadata={_DESCRIPTION: column.description.encode()}
+                if table.has_further_columns
+                else None,
+            )
+            for column in table.columns
+        ]
     )
 
 
 def with_further_columns(table: Table, schema: pa.Schema) -> Table:
-    """Return a table with the columns that a file of it has beyond those of the contract.
+    """Return a table with the columns that its file has in addition to the contract's.
 
     Parameters
     ----------
     table
-        A table whose further columns are data.
+        A table that may have further columns.
     schema
         The schema of its file, written by :func:`arrow_schema`.
     """
-    types = {arrow: ours for ours, arrow in _ARROW_TYPES.items()}
+    types = {arrow: data_type for data_type, (_, arrow) in _TYPES.items()}
     further = (
         Column(
-            field.name, types[field.type], ((field.metadata or {}).get(_DESCRIPTION, b"")).decode()
+            field.name, types[field.type], (field.metadata or {}).get(_DESCRIPTION, b"").decode()
         )
         for field in schema
         if field.name not in table.column_names
     )
     return replace(table, columns=(*table.columns, *further))
-
-
-def _arrow_field(column: Column, *, described: bool) -> pa.Field:
-    return pa.field(
-        column.name,
-        _ARROW_TYPES[column.type],
-        nullable=not column.required,
-        metadata={_DESCRIPTION: column.description.encode()} if described else None,
-    )

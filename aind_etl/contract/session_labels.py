@@ -1,4 +1,4 @@
-"""Descriptions of the columns of `sessions` that come from the session table, with their labels."""
+"""Descriptions of the columns that `sessions` takes from the session table, with their labels."""
 
 import re
 from collections.abc import Sequence
@@ -12,8 +12,7 @@ def describe(labels: Sequence[str], *, is_json: bool) -> str:
     Parameters
     ----------
     labels
-        Its labels in the session table: several where that has levels of columns, the last one its
-        name.
+        Its label in the session table; several if that has levels of columns, the innermost last.
     is_json
         Whether its values are nested there.
     """
@@ -23,11 +22,11 @@ def describe(labels: Sequence[str], *, is_json: bool) -> str:
 
 
 def original_label(description: str) -> str | None:
-    """Return the label that a described column has in the session table; None of another column."""
+    """Return the session table's label of a column described so; None for any other column."""
     found = re.match(r"`(.*)` of the session table", description)
     return found and found[1]
 
 
 def is_json(description: str) -> bool:
-    """Return whether the values of a described column are nested in the session table."""
+    """Return whether the values of a column described so are nested in the session table."""
     return description.endswith(_AS_JSON)

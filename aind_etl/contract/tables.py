@@ -1,18 +1,17 @@
 """Every table: what a row is, its columns in order, its key and how it is partitioned.
 
-Columns themselves are said in :mod:`aind_etl.contract.columns`; views and marts are SQL files
-of their own under ``sql/``.
+The columns themselves are in :mod:`aind_etl.contract.columns`, views and marts in ``sql/``.
 """
 
 from dataclasses import dataclass
 from enum import Enum
 
 from aind_etl.contract import columns
-from aind_etl.contract.columns import Column
+from aind_etl.contract.types import Column
 
 
 class Partitioning(Enum):
-    """How a table's files lie in the lake."""
+    """How a table's files are arranged in the lake."""
 
     COLLECTION_AND_MONTH = ("collection", "session_month")
     """``<table>/collection=<name>/session_month=<YYYY-MM or unknown>/``"""
@@ -21,7 +20,7 @@ class Partitioning(Enum):
     WHOLE = ()
     """``<table>/``"""
     WAREHOUSE_ONLY = None
-    """Not in the lake: made when the warehouse is built."""
+    """Not in the lake: computed when the warehouse is built."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +29,16 @@ class Table:
 
     Attributes
     ----------
-    name
-        The table's final name.
     description
-        What a row is, as one sentence.
+        What a row is, in one sentence.
     columns
         The columns in order.
     key
         Names of the columns that together identify a row; rows are sorted by them.
     partitioning
-        How the files lie in the lake.
+        How the files are arranged in the lake.
     has_further_columns
-        Whether its file may have columns beyond these, which are data like its rows.
+        Whether its file may have columns that the contract does not list.
     """
 
     name: str
@@ -63,7 +60,7 @@ _MONTHLY = Partitioning.COLLECTION_AND_MONTH
 
 DOCUMENTS = Table(
     "documents",
-    "One row per version of a document: the change log, from which everything else is made.",
+    "One row per version of a document: the change log, from which everything else is derived.",
     columns.DOCUMENTS,
     ("source_collection", "record_id", "batch_id"),
     Partitioning.COLLECTION,
@@ -113,8 +110,8 @@ RESULT_FOLDERS = Table(
 )
 UNCLAIMED_FOLDERS = Table(
     "unclaimed_folders",
-    "One row per folder among the result folders that no record claims: as of when the folders of "
-    "a collection were last listed as a whole, and of the records of every collection now.",
+    "One row per result folder that no current record of any collection names, as of the last "
+    "complete listing of its collection's folders.",
     columns.UNCLAIMED_FOLDERS,
     ("source_collection", "location"),
     Partitioning.COLLECTION,
@@ -142,14 +139,14 @@ ANALYSES_LATENTS = Table(
 )
 OTHER_LATENTS = Table(
     "other_latents",
-    "One row per value of a trial-by-trial variable that `trials` does not know.",
+    "One row per value of a trial-by-trial variable that has no column in `trials`.",
     columns.OTHER_LATENTS,
     (*RECORD_KEY, "name", "position", "trial"),
     _MONTHLY,
 )
 REJECTED_RESULTS = Table(
     "rejected_results",
-    "One row per analysis whose result file could not be taken, with the reason.",
+    "One row per analysis whose result file could not be loaded, with the reason.",
     columns.REJECTED_RESULTS,
     RECORD_KEY,
     Partitioning.COLLECTION,
@@ -164,17 +161,17 @@ REJECTED_VALUES = Table(
 )
 REJECTED_DOCUMENTS = Table(
     "rejected_documents",
-    "One row per document of the source without a row of `analyses`, with the reason: it is no "
-    "JSON object with an `_id`, of neither format, or has no process.",
+    "One row per document of the source without a row of `analyses`, with the reason: it is not a "
+    "JSON object with an `_id`, is of neither format, or has no process.",
     columns.REJECTED_DOCUMENTS,
     ("source_collection", "record_id"),
     Partitioning.COLLECTION,
 )
 SESSIONS = Table(
     "sessions",
-    "One row per behaviour session of the session table. Beyond these columns it has those of that "
-    "table, whichever they are, in snake case, and `principal_investigator` and `other_rows` (the "
-    "further rows that the session table has of the session, as JSON).",
+    "One row per behaviour session of the session table. It also has every column of that table, "
+    "in snake case, and `principal_investigator` and `other_rows` (the further rows of the session "
+    "in the session table, as JSON).",
     columns.SESSIONS,
     ("session_key",),
     Partitioning.WHOLE,
@@ -207,13 +204,13 @@ TABLES = (
     SESSIONS,
     COLLECTIONS,
 )
-"""Every table, those people query first standing first."""
+"""Every table, in the order in which people are likely to need them."""
 
 ANALYSIS_TABLES = (ANALYSES, FIT_PARAMETERS, CROSS_VALIDATION, INPUT_ASSETS, ATTRIBUTES)
-"""The tables a document is flattened to."""
+"""The tables that documents are flattened to."""
 
 FLATTENED_TABLES = (*ANALYSIS_TABLES, REJECTED_VALUES, REJECTED_DOCUMENTS)
-"""These, and the tables of what does not fit them."""
+"""The tables that documents are flattened to, and those of what does not fit."""
 
 
 def table_named(name: str) -> Table:
@@ -227,4 +224,4 @@ def table_named(name: str) -> Table:
     for table in TABLES:
         if table.name == name:
             return table
-    raise KeyError(f"{name!r} is no table; there are {', '.join(t.name for t in TABLES)}")
+    raise KeyError(f"{name!r} is not a table; the tables are {', '.join(t.name for t in TABLES)}")

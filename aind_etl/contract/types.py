@@ -1,14 +1,14 @@
-"""The types of columns.
+"""Data types, columns, and where a column's value comes from in a document."""
 
-The value of each member is the type's name in DuckDB; :mod:`aind_etl.contract.schemas` has the
-names of other libraries.
-"""
-
+from dataclasses import dataclass
 from enum import StrEnum
 
 
 class DataType(StrEnum):
-    """A type of the contract, named as DuckDB names it."""
+    """The type of a column, by its name in DuckDB.
+
+    :mod:`aind_etl.contract.schemas` has the types of polars and Arrow.
+    """
 
     VARCHAR = "VARCHAR"
     BOOLEAN = "BOOLEAN"
@@ -24,17 +24,17 @@ class DataType(StrEnum):
 
     @property
     def is_integer(self) -> bool:
-        """Whether the type holds whole numbers."""
+        """Whether the type holds integers."""
         return self in _INTEGER_BITS
 
     @property
     def integer_range(self) -> tuple[int, int]:
-        """The smallest and the largest whole number that fits.
+        """The smallest and the largest integer of the type.
 
         Raises
         ------
         KeyError
-            The type holds no whole numbers.
+            The type holds no integers.
         """
         bits = _INTEGER_BITS[self]
         return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
@@ -46,3 +46,64 @@ _INTEGER_BITS = {
     DataType.INTEGER: 32,
     DataType.BIGINT: 64,
 }
+
+
+FORMATS = ("prototype", "framework")
+"""The formats of documents: the older, flat one and the newer, nested one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a column's value comes from in one document format.
+
+    Attributes
+    ----------
+    paths
+        Paths in the document; the first one with a value is used.
+    note
+        How the value is computed, unless it is simply read from ``paths``.
+    """
+
+    paths: tuple[str, ...] = ()
+    note: str = ""
+
+    def __str__(self) -> str:
+        """Describe the origin in one line, for the data dictionary."""
+        paths = ", else ".join(f"`{path}`" for path in self.paths)
+        return f"{paths}: {self.note}" if paths and self.note else paths or self.note or "–"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of the lake and the warehouse.
+
+    Attributes
+    ----------
+    description
+        What the value means, in one or two sentences without a unit.
+    prototype, framework
+        Where the value comes from in a document of each format.
+    required
+        Whether the column is never NULL.
+    source
+        The column of the change log that the value is derived from.
+    """
+
+    name: str
+    type: DataType
+    description: str
+    unit: str = ""
+    prototype: Origin = Origin()
+    framework: Origin = Origin()
+    required: bool = False
+    source: str = "document"
+
+    @property
+    def origins(self) -> dict[str, Origin]:
+        """The origin of the value by document format."""
+        return {"prototype": self.prototype, "framework": self.framework}
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the value is read from documents of at least one format."""
+        return any(origin.paths for origin in self.origins.values())

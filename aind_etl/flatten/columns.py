@@ -1,255 +1,230 @@
-"""From parsed processes to columns: the step from Python values to polars.
+"""Columns of parsed processes: the step from Python values to polars.
 
-Values go straight into one list per column, so that a batch holds few Python objects at a time.
-Values that fit only together with others (lists of the same length, bounds and their names) are
-checked here; nothing is derived here.
+Values that must agree with each other (lists of the same length, bounds and their names) are
+checked here. Nothing is derived here.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
-from aind_etl.contract import Column, DataType, tables
+from aind_etl.contract import Column, DataType, Table, tables
 from aind_etl.contract.columns import KEY
 from aind_etl.contract.schemas import POLARS_TYPES
-from aind_etl.flatten.derived import agent_alias
-from aind_etl.flatten.document_reader import (
-    LARGEST_EXACT,
-    LONGEST_LIST,
-    Attribute,
-    Process,
-    RejectedValue,
-)
+from aind_etl.flatten.conversion import LARGEST_EXACT
+from aind_etl.flatten.document_reader import LONGEST_LIST, Attribute, Process, RejectedValue
 
-_KEY_NAMES = frozenset(column.name for column in KEY)
-_MADE_OF_TEXT = frozenset({DataType.DATE, DataType.TIME, DataType.TIMESTAMPTZ})
+_READ_AS_TEXT = frozenset({DataType.DATE, DataType.TIME, DataType.TIMESTAMPTZ})
+
+
+def _columns_read(*of_tables: Table) -> list[Column]:
+    """Return the columns that are read from documents, but for the key."""
+    return [
+        column
+        for table in of_tables
+        for column in table.columns
+        if column.is_read and column not in KEY
+    ]
+
+
+_CHILD_COLUMNS = _columns_read(tables.FIT_PARAMETERS, tables.CROSS_VALIDATION, tables.INPUT_ASSETS)
 
 FITTED_NAMES = "parameter"
 BOUNDS = ("lower_bound", "upper_bound")
-FOLD_MEASURES = tuple(
-    column.name
-    for column in tables.CROSS_VALIDATION.columns
-    if column.name not in _KEY_NAMES and column.prototype.paths
-)
-"""The measures that cross-validation gives one value per fold of."""
-
+FOLD_MEASURES = tuple(column.name for column in _columns_read(tables.CROSS_VALIDATION))
+"""The measures with one value per fold of the cross-validation."""
 PARALLEL_LISTS = ((FITTED_NAMES, *BOUNDS), FOLD_MEASURES)
-"""Columns whose lists in one process are equally long."""
-
+"""Columns whose lists have the same length in a process."""
 MAPS = ("value", "value_without_polishing")
-"""Columns of numbers that have names, which a column ``<name>_name`` lists."""
+"""Columns whose numbers have names, which are in the column ``<name>_name``."""
 
-REJECTED: dict[str, pl.DataType] = {name: pl.String() for name in RejectedValue._fields}
-"""The columns of :meth:`Gathered.rejected_values` besides ``row``, and their types."""
-
-_CHILDREN = (tables.FIT_PARAMETERS, tables.CROSS_VALIDATION, tables.INPUT_ASSETS)
+SCALARS: dict[str, pl.DataType] = {
+    column.name: pl.String() if column.type in _READ_AS_TEXT else POLARS_TYPES[column.type]
+    for column in _columns_read(tables.ANALYSES)
+}
+"""The columns of `analyses` that are read, and their types; dates and times are still texts."""
+LISTS: dict[str, pl.DataType] = {
+    column.name: POLARS_TYPES[column.type] for column in _CHILD_COLUMNS
+} | {f"{name}_name": pl.String() for name in MAPS}
+"""The lists that are read, and the types of their entries."""
+REJECTED: dict[str, pl.DataType] = {
+    "row": pl.UInt32(),
+    **{name: pl.String() for name in RejectedValue._fields},
+}
+"""Schema of :meth:`ProcessColumns.rejected_values`."""
 
 
 @cache
-def scalar_columns(pipeline_format: str) -> tuple[tuple[Column, tuple[str, ...]], ...]:
-    """Return the columns of `analyses` that are read from a format, with their paths."""
-    return tuple(
-        (column, paths)
-        for column in tables.ANALYSES.columns
-        if column.name != "record_id" and (paths := column.origins[pipeline_format].paths)
-    )
+def scalar_paths(pipeline_format: str) -> dict[str, tuple[str, ...]]:
+    """Return the paths of each of :data:`SCALARS` in a format."""
+    return {
+        column.name: column.origins[pipeline_format].paths
+        for column in _columns_read(tables.ANALYSES)
+    }
 
 
 @cache
 def list_paths(pipeline_format: str) -> dict[str, str]:
-    """Return the columns of the children that are read, with their path in a format, or ""."""
+    """Return the path of each list in a format, "" if the format does not have it."""
     return {
         column.name: next(iter(column.origins[pipeline_format].paths), "")
-        for table in _CHILDREN
-        for column in table.columns
-        if column.name not in _KEY_NAMES and column.is_read
+        for column in _CHILD_COLUMNS
     }
 
 
-def read_types() -> dict[str, pl.DataType]:
-    """Return the scalar columns of :meth:`Gathered.frame` that are read, and their types there.
-
-    Dates and times are still texts.
-    """
-    return {
-        column.name: pl.String() if column.type in _MADE_OF_TEXT else POLARS_TYPES[column.type]
-        for column in tables.ANALYSES.columns
-        if column.is_read and column.name not in _KEY_NAMES
-    }
-
-
-def list_types() -> dict[str, pl.DataType]:
-    """Return the columns of lists of :meth:`Gathered.frame`, and the types of their entries."""
-    names = (*list_paths("prototype"), *(f"{name}_name" for name in MAPS))
-    return {name: _inner_type(name) for name in names}
-
-
-class Gathered:
-    """The processes of one format, column by column.
+class ProcessColumns:
+    """Processes of documents, column by column.
 
     Parameters
     ----------
-    pipeline_format
-        ``prototype`` or ``framework``.
+    first_row
+        The ``row`` of the first process.
     """
 
-    def __init__(self, pipeline_format: str) -> None:
-        self._format = pipeline_format
-        self._scalars: list[tuple[Column, tuple[str, ...], list[Any]]] = [
-            (column, paths, []) for column, paths in scalar_columns(pipeline_format)
-        ]
-        self._list_paths = list_paths(pipeline_format)
-        self._lists = {name: _Lists() for name in list_types()}
-        self._class_paths = next(
-            paths for column, paths, _ in self._scalars if column.name == "agent_class"
-        )
+    def __init__(self, first_row: int = 0) -> None:
+        self._first_row = first_row
+        self._formats: list[str] = []
+        self._scalars: dict[str, list[Any]] = {name: [] for name in SCALARS}
+        self._lists: dict[str, list[list[Any] | None]] = {name: [] for name in LISTS}
         self._numbers: list[int] = []
         self._indices: list[int] = []
-        self._aliases: list[str | None] = []
         self._attributes: list[Attribute] = []
         self._attribute_counts: list[int] = []
-        self._rejected: list[tuple[int, RejectedValue]] = []
+        self._rejected: list[tuple[int, str, str, str, str]] = []
 
-    def add(self, number: int, processes: Sequence[Process]) -> None:
-        """Take a document's processes.
+    def add(self, number: int, pipeline_format: str, processes: Iterable[Process]) -> None:
+        """Add the processes of a document, whose position in its batch is ``number``.
 
-        Lists that do not fit together, or are too long, are rejected as values of theirs.
-
-        Parameters
-        ----------
-        number
-            The document's position in its batch.
-        processes
-            All its processes.
+        Lists that do not agree with each other, or are too long, are rejected as values.
         """
+        paths_of_scalars, paths_of_lists = (
+            scalar_paths(pipeline_format),
+            list_paths(pipeline_format),
+        )
         for process in processes:
-            self._reject_lists(process)
-            self._reject_unnamed_bounds(process)
-            self._add_process(number, process)
+            _reject_lists(process, paths_of_lists)
+            _reject_unnamed_bounds(process, paths_of_lists)
+            row = self._first_row + len(self._numbers)
+            self._rejected += [(row, *value) for value in process.rejected]
+            self._numbers.append(number)
+            self._indices.append(process.index)
+            self._formats.append(pipeline_format)
+            for name, values in self._scalars.items():
+                values.append(_first_value(process.values, paths_of_scalars[name]))
+            for name, path in paths_of_lists.items():
+                self._add_list(name, process.values.get(path))
+            self._attributes += process.attributes
+            self._attribute_counts.append(len(process.attributes))
 
     def frame(self) -> pl.DataFrame:
         """Return one row per process: the scalars as they were read, and the lists.
 
-        Dates and times are still texts. Columns the format does not have are NULL.
+        Dates and times are still texts. NaN is NULL, as are columns that the format does not have.
         """
-        read = {column.name: (paths, values) for column, paths, values in self._scalars}
-        columns = [
-            pl.Series("number", self._numbers, pl.UInt32),
-            pl.Series("process_index", self._indices, pl.Int16),
-            pl.repeat(self._format, len(self._numbers), eager=True).alias("pipeline_format"),
-            pl.Series("derived_alias", self._aliases, pl.String),
-        ]
-        for name, data_type in read_types().items():
-            values = read[name][1] if name in read else [None] * len(self._numbers)
-            columns.append(pl.Series(name, values, data_type))
-        columns += [
-            lists.series(f"{name}_list", _inner_type(name)) for name, lists in self._lists.items()
-        ]
-        return pl.DataFrame(columns)
+        return pl.DataFrame(
+            [
+                pl.Series("number", self._numbers, pl.UInt32),
+                pl.Series("process_index", self._indices, pl.Int16),
+                pl.Series("pipeline_format", self._formats, pl.String),
+                *(
+                    pl.Series(name, self._scalars[name], data_type)
+                    for name, data_type in SCALARS.items()
+                ),
+                *(
+                    pl.Series(f"{name}_list", self._lists[name], pl.List(inner))
+                    for name, inner in LISTS.items()
+                ),
+            ]
+        ).with_columns(
+            pl.col(pl.Float64).fill_nan(None),
+            pl.col(pl.List(pl.Float64)).list.eval(pl.element().fill_nan(None)),
+        )
 
     def attributes(self) -> pl.DataFrame:
-        """Return one row per attribute, with the position of its process in :meth:`frame`."""
+        """Return one row per attribute, with the ``row`` of its process."""
         sections, paths, values = (
             zip(*self._attributes, strict=True) if self._attributes else ((), (), ())
         )
-        owners = np.repeat(np.arange(len(self._numbers)), self._attribute_counts)
+        rows = self._first_row + np.repeat(np.arange(len(self._numbers)), self._attribute_counts)
         texts = [
             str(value) if type(value) is int and abs(value) > LARGEST_EXACT else value
             for value in values
         ]
         return pl.DataFrame(
             {
-                "row": pl.Series(owners, dtype=pl.UInt32),
+                "row": pl.Series(rows, dtype=pl.UInt32),
                 "section": pl.Series(sections, dtype=pl.String),
                 "path": pl.Series(paths, dtype=pl.String),
-                "value_text": _only(texts, frozenset({str}), pl.String()),
-                "value_number": _only(values, frozenset({int, float}), pl.Float64()),
-                "value_boolean": _only(values, frozenset({bool}), pl.Boolean()),
+                "value_text": _values_of_types(texts, {str}, pl.String()),
+                "value_number": _values_of_types(values, {int, float}, pl.Float64()),
+                "value_boolean": _values_of_types(values, {bool}, pl.Boolean()),
             }
         )
 
     def rejected_values(self) -> pl.DataFrame:
-        """Return one row per rejected value, with the position of its process in :meth:`frame`."""
-        rows = [(row, *value) for row, value in self._rejected]
-        return pl.DataFrame(rows, schema={"row": pl.UInt32(), **REJECTED}, orient="row")
+        """Return one row per rejected value, with the ``row`` of its process."""
+        return pl.DataFrame(self._rejected, schema=REJECTED, orient="row")
 
-    def _reject_lists(self, process: Process) -> None:
-        """Reject lists of the same things that differ in length, and lists that are too long."""
-        values = process.values
-        for names in PARALLEL_LISTS:
-            paths = [path for name in names if (path := self._list_paths[name]) in values]
-            if len({len(values[path]) for path in paths}) > 1:
-                counts = ", ".join(f"{_last_key(path)} has {len(values[path])}" for path in paths)
-                for path in paths:
-                    _reject_list(
-                        process, path, "lengths_differ", f"lists of the same length; {counts}"
-                    )
-        for path in self._list_paths.values():
-            if len(values.get(path) or ()) > LONGEST_LIST:
-                _reject_list(process, path, "wrong_value", f"at most {LONGEST_LIST:,} entries")
+    def _add_list(self, name: str, entries: Any) -> None:  # noqa: ANN401 - a list or an object
+        if name in MAPS:
+            self._lists[f"{name}_name"].append(None if entries is None else list(entries))
+            entries = None if entries is None else list(entries.values())
+        self._lists[name].append(entries)
 
-    def _reject_unnamed_bounds(self, process: Process) -> None:
-        """Reject bounds that belong to no parameter, or to one that is named several times."""
-        path_of_names = self._list_paths[FITTED_NAMES]
-        names = process.values.get(path_of_names)
-        counts = Counter(names or ())
-        expected = f"bounds of a parameter that '{_last_key(path_of_names)}' names once"
-        for path in (self._list_paths[bound] for bound in BOUNDS):
-            bounds = process.values.get(path)
-            if not bounds:
-                continue
-            if names is None:
-                _reject_list(process, path, "unnamed_bounds", expected)
-                continue
-            place = _place(path, process.index)
-            is_named = [name is not None and counts[name] == 1 for name in names]
-            process.values[path] = [
-                bound if named else None for bound, named in zip(bounds, is_named, strict=True)
-            ]
-            for index, (bound, named) in enumerate(zip(bounds, is_named, strict=True)):
-                if bound is not None and not named:
-                    process.reject(f"{place}[{index}]", bound, "unnamed_bounds", expected)
 
-    def _add_process(self, number: int, process: Process) -> None:
-        values = process.values
-        self._rejected += [(len(self._numbers), value) for value in process.rejected]
-        self._numbers.append(number)
-        self._indices.append(process.index)
-        for _, paths, column in self._scalars:
-            value = values.get(paths[0])
-            if value is None and len(paths) > 1:
-                value = next((values[path] for path in paths[1:] if path in values), None)
-            column.append(value)
-        self._add_lists(values)
-        agent_class = next((values[path] for path in self._class_paths if path in values), None)
-        self._aliases.append(agent_alias(agent_class, process.agent_options))
-        self._attributes += process.attributes
-        self._attribute_counts.append(len(process.attributes))
+def _reject_lists(process: Process, list_paths: Mapping[str, str]) -> None:
+    """Reject parallel lists that differ in length, and lists that are too long."""
+    values = process.values
+    for names in PARALLEL_LISTS:
+        paths = [path for name in names if (path := list_paths[name]) in values]
+        if len({len(values[path]) for path in paths}) > 1:
+            counts = ", ".join(f"{_last_key(path)} has {len(values[path])}" for path in paths)
+            expected = f"lists of the same length; {counts}"
+            for path in paths:
+                _reject_list(process, path, "lengths_differ", expected)
+    for path in list_paths.values():
+        if len(values.get(path) or ()) > LONGEST_LIST:
+            _reject_list(process, path, "wrong_value", f"at most {LONGEST_LIST:,} entries")
 
-    def _add_lists(self, values: dict[str, Any]) -> None:
-        for names in PARALLEL_LISTS:
-            # A list that is missing beside others is one of nothing, as long as they are.
-            paths = [self._list_paths[name] for name in names]
-            length = next((len(values[path]) for path in paths if path in values), None)
-            absent = None if length is None else [None] * length
-            for name, path in zip(names, paths, strict=True):
-                self._lists[name].add(values.get(path, absent))
-        for name in MAPS:
-            entries = values.get(self._list_paths[name])
-            self._lists[name].add(None if entries is None else entries.values())
-            self._lists[f"{name}_name"].add(None if entries is None else entries.keys())
-        self._lists["url"].add(values.get(self._list_paths["url"]))
+
+def _reject_unnamed_bounds(process: Process, list_paths: Mapping[str, str]) -> None:
+    """Reject bounds of a parameter that has no name, or whose name is not unique."""
+    path_of_names = list_paths[FITTED_NAMES]
+    names = process.values.get(path_of_names)
+    counts = Counter(names or ())
+    expected = f"bounds of a parameter that '{_last_key(path_of_names)}' names once"
+    for path in (list_paths[bound] for bound in BOUNDS):
+        bounds = process.values.get(path)
+        if not bounds:
+            continue
+        if names is None:
+            _reject_list(process, path, "unnamed_bounds", expected)
+            continue
+        place = _place(path, process.index)
+        named_bounds = []
+        for index, (bound, name) in enumerate(zip(bounds, names, strict=True)):
+            is_named = name is not None and counts[name] == 1
+            named_bounds.append(bound if is_named else None)
+            if bound is not None and not is_named:
+                process.reject(f"{place}[{index}]", bound, "unnamed_bounds", expected)
+        process.values[path] = named_bounds
+
+
+def _first_value(values: dict[str, Any], paths: Iterable[str]) -> Any:  # noqa: ANN401
+    for path in paths:
+        if path in values:
+            return values[path]
+    return None
 
 
 def _place(path: str, index: int) -> str:
     """Return the path of a list or an object of the contract in the process at ``index``."""
     place = path.removesuffix("[]").removesuffix(".*").replace("[]", f"[{index}]", 1)
-    return place.partition("[]")[0]  # Of objects in a list, the list.
+    return place.partition("[]")[0]  # For a list of objects, the path of the list.
 
 
 def _reject_list(process: Process, path: str, reason: str, expected: str) -> None:
@@ -263,55 +238,8 @@ def _last_key(path: str) -> str:
     return path.removesuffix("[]").rpartition(".")[2]
 
 
-class _Lists:
-    """A column of lists: one flat list, where each ends, and which are missing."""
-
-    def __init__(self) -> None:
-        self._values: list[Any] = []
-        self._ends = [0]
-        self._missing: list[bool] = []
-
-    def add(self, values: Iterable[Any] | None) -> None:
-        self._missing.append(values is None)
-        self._values.extend(values or ())
-        self._ends.append(len(self._values))
-
-    def series(self, name: str, inner: pl.DataType) -> pl.Series:
-        flat = pl.Series(self._values, dtype=inner)
-        if inner.is_float():
-            # What is not a number is no value.
-            flat = flat.fill_nan(None)
-        return lists_of(
-            pl.Series(self._ends, dtype=pl.Int64), flat, pl.Series(self._missing)
-        ).alias(name)
-
-
-def lists_of(ends: pl.Series, values: pl.Series, is_missing: pl.Series) -> pl.Series:
-    """Return a column of lists.
-
-    Parameters
-    ----------
-    ends
-        0, and where each list ends among the values, shape (n + 1,).
-    values
-        The entries of all lists, one after the other.
-    is_missing
-        Which lists there are none of, shape (n,).
-    """
-    # Made of Python's or numpy's values by pyarrow, ends and mask would take pandas along, which
-    # is slow to import.
-    return pl.Series(
-        pa.LargeListArray.from_arrays(
-            ends.to_arrow(), values.to_arrow(), mask=is_missing.cast(pl.Boolean).to_arrow()
-        )
-    )
-
-
-def _inner_type(name: str) -> pl.DataType:
-    texts = name in {FITTED_NAMES, "url"} or name.endswith("_name")
-    return pl.String() if texts else pl.Float64()
-
-
-def _only(values: Sequence[Any], kinds: frozenset[type], data_type: pl.DataType) -> pl.Series:
-    """Return the values of some types, NULL in place of the others."""
-    return pl.Series([value if type(value) in kinds else None for value in values], dtype=data_type)
+def _values_of_types(
+    values: Sequence[Any], types: Collection[type], data_type: pl.DataType
+) -> pl.Series:
+    """Return the values of some Python types, and NULL in place of the others."""
+    return pl.Series([value if type(value) in types else None for value in values], dtype=data_type)

@@ -1,12 +1,10 @@
-"""Parsing a document along the paths of the contract.
+"""Parsing one document along the paths of the contract.
 
-The contract's paths are compiled to a tree once, and a document is walked along it once. A value
-at a path of the contract is converted to the type of its column, or rejected if it does not fit;
-a value anywhere else becomes an attribute. This module derives nothing from the values; see
+A value at a path of the contract is converted to the type of its column, or rejected if it does not
+fit; a value anywhere else becomes an attribute. Nothing is derived from the values here; see
 :mod:`aind_etl.flatten.derived`.
 """
 
-import math
 import re
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,38 +13,30 @@ from typing import Any, NamedTuple, TypeAlias
 import orjson
 
 from aind_etl.contract import ANALYSIS_TABLES, DataType
+from aind_etl.flatten.conversion import Scalar, convert, expected_values, json_types
 from aind_etl.flatten.paths import (
-    CONTAINERS,
-    NONE,
-    NUMBERS,
     PROCESSES,
     PROTOTYPE_SECTIONS,
     Leaf,
     Node,
     Sections,
+    path_key,
     process_tree,
     section_of,
-    step,
     tree,
 )
 from aind_etl.sources.canonical import UNREADABLE_PREFIX, canonical_json, explain_unreadable
 
-Scalar: TypeAlias = str | int | float | bool
-"""A value that is neither nothing, nor an object, nor a list."""
+LONGEST_VALUE = 1_000
+"""Characters kept of a rejected value's JSON."""
+LONGEST_LIST = DataType.SMALLINT.integer_range[1]
+"""Entries of the longest list whose positions fit their column."""
+_MESSAGE_LENGTH = 80
+_NULL = frozenset({type(None)})
 
 
 class Rejection(Exception):  # noqa: N818 - a verdict on a document, not an error of the program
-    """A document has no row in `analyses`: it is no document of either format.
-
-    Parameters
-    ----------
-    reason
-        A short code.
-    path
-        Where in the document the trouble is.
-    message
-        What was found and what was expected.
-    """
+    """A document has no row in `analyses`: the reason as a short code, and the path in question."""
 
     def __init__(self, reason: str, path: str, message: str) -> None:
         super().__init__(message)
@@ -56,22 +46,14 @@ class Rejection(Exception):  # noqa: N818 - a verdict on a document, not an erro
 
 
 Attribute: TypeAlias = tuple[str, str, Scalar]
-"""Section, path and value of a scalar that no column of the contract holds."""
+"""Section, path and value of a scalar that has no column in the contract."""
 
 
 class RejectedValue(NamedTuple):
     """A value that does not fit its column, which is NULL instead.
 
-    Attributes
-    ----------
-    path
-        Where the value is in the document.
-    reason
-        A short code: ``wrong_type``, ``wrong_value``, ``lengths_differ`` or ``unnamed_bounds``.
-    value
-        The value's JSON, at most :data:`LONGEST_VALUE` characters of it.
-    expected
-        What fits, in words.
+    The reason is ``wrong_type``, ``wrong_value``, ``lengths_differ`` or ``unnamed_bounds``; the
+    value is JSON, at most :data:`LONGEST_VALUE` characters of it.
     """
 
     path: str
@@ -82,7 +64,7 @@ class RejectedValue(NamedTuple):
 
 @dataclass(slots=True)
 class Process:
-    """One analysis process of a document, parsed.
+    """One parsed analysis process of a document.
 
     Attributes
     ----------
@@ -92,22 +74,20 @@ class Process:
         The value at each path of the contract: a scalar, a list for ``[]``, an object for ``*``.
     attributes
         The values at other paths.
-    agent_options
-        The agent's keyword arguments in the specification, which are attributes as well.
-    overruled
-        For the attributes, by position, that are there only because they differ from the value
-        at a path of the contract: that path.
+    conflicting
+        Attributes that exist because they differ from the value that their column has: position
+        in ``attributes``, and path of that value.
     rejected
-        What does not fit its column.
+        The values that do not fit their column.
     unconverted
-        The lists in ``values`` whose entries were converted or rejected, as the document has them.
+        The lists in ``values`` whose entries were converted or rejected, as in the document.
     """
 
     index: int
+    sections: Sections
     values: dict[str, Any] = field(default_factory=dict)
     attributes: list[Attribute] = field(default_factory=list)
-    agent_options: dict[str, Any] | None = None
-    overruled: dict[int, str] = field(default_factory=dict)
+    conflicting: dict[int, str] = field(default_factory=dict)
     rejected: list[RejectedValue] = field(default_factory=list)
     unconverted: dict[str, list[Any]] = field(default_factory=dict)
 
@@ -118,26 +98,8 @@ class Process:
         )
 
 
-_MESSAGE_LENGTH = 80
-_JSON_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-_INTEGER = re.compile(r"-?[0-9]+")
-LARGEST_EXACT = 2**53
-"""The largest number up to which every integer is a float of its own."""
-LONGEST_VALUE = 1_000
-"""Characters kept of a rejected value's JSON."""
-LONGEST_LIST = DataType.SMALLINT.integer_range[1]
-"""Entries of the longest list whose positions fit the contract."""
-
-
 def read_document(record_id: str, text: str) -> tuple[str, list[Process]]:
-    """Parse a document.
-
-    Parameters
-    ----------
-    record_id
-        Its record id.
-    text
-        Its canonical JSON.
+    """Parse a document from its canonical JSON.
 
     Returns
     -------
@@ -149,7 +111,7 @@ def read_document(record_id: str, text: str) -> tuple[str, list[Process]]:
     Raises
     ------
     Rejection
-        It is no JSON object with an ``_id``, is of neither format, or has no process.
+        It is not a JSON object with an ``_id``, is of neither format, or has no process.
     """
     document = _parse(record_id, text)
     if "processing" in document or document.get("object_type") == "Metadata":
@@ -170,26 +132,26 @@ def _parse(record_id: str, text: str) -> dict[str, Any]:
         raise Rejection(
             "not_json",
             "",
-            f"The source holds something that is no JSON document ({explain_unreadable(value)}): "
-            f"{_shorten(value)}. Mend it in the source.",
+            f"The document is not valid JSON ({explain_unreadable(value)}): {_shorten(value)}. "
+            "Correct it in the source.",
         )
     if not isinstance(value, dict):
         raise Rejection(
-            "not_an_object", "", f"A document is a JSON object; this is {_shorten(value)}."
+            "not_an_object", "", f"A document is a JSON object; this one is {_shorten(value)}."
         )
     if value.get("_id") is None:
         raise Rejection(
             "missing_id",
             "_id",
-            f"A document has an '_id'; this one has {_shorten(list(value))}. Mend it in the "
+            f"A document has an '_id'; this one has {_shorten(list(value))}. Correct it in the "
             "source.",
         )
-    # Only documents with something that plain JSON lacks carry keys that begin with a dollar.
+    # Only documents with a type that plain JSON lacks have keys that begin with a dollar sign.
     return _unwrap(value) if '{"$' in text else value
 
 
-def _unwrap(value: Any) -> Any:  # noqa: ANN401 - any JSON in, any value out
-    """Return a document with extended JSON replaced by the values it encodes."""
+def _unwrap(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """Replace extended JSON by the values that it encodes."""
     if isinstance(value, list):
         return [_unwrap(inner) for inner in value]
     if not isinstance(value, dict):
@@ -198,7 +160,7 @@ def _unwrap(value: Any) -> Any:  # noqa: ANN401 - any JSON in, any value out
         key, inner = next(iter(value.items()))
         if key in {"$numberDouble", "$numberDecimal"} and isinstance(inner, str):
             try:
-                return int(inner) if _INTEGER.fullmatch(inner) else float(inner)
+                return int(inner) if re.fullmatch(r"-?[0-9]+", inner) else float(inner)
             except ValueError:
                 return inner
         if key in {"$oid", "$date", "$symbol", "$uuid"} and isinstance(inner, str):
@@ -207,10 +169,9 @@ def _unwrap(value: Any) -> Any:  # noqa: ANN401 - any JSON in, any value out
 
 
 def _read_prototype(document: dict[str, Any]) -> Process:
-    process = Process(0)
-    _take(document, tree("prototype"), "", process, PROTOTYPE_SECTIONS)
-    _keep_overruled("prototype", process, PROTOTYPE_SECTIONS)
-    process.agent_options = _agent_options(document, "analysis_spec", "analysis_args")
+    process = Process(0, PROTOTYPE_SECTIONS)
+    _read_object(document, tree("prototype"), "", process)
+    _keep_conflicting("prototype", process)
     return process
 
 
@@ -224,16 +185,14 @@ def _read_framework(document: dict[str, Any]) -> list[Process]:
             f"A framework document has at least one object in '{PROCESSES}'; this one has "
             f"{_shorten(entries)}.",
         )
-    record = Process(0)
-    _take(document, tree("framework"), "", record, ())
+    record = Process(0, ())
+    _read_object(document, tree("framework"), "", record)
     processes = []
     for index, entry in enumerate(entries[:LONGEST_LIST]):
-        if not isinstance(entry, dict):
+        if isinstance(entry, dict):
+            processes.append(_read_process(entry, index, record.values))
+        else:
             record.reject(f"{PROCESSES}[{index}]", entry, "wrong_type", "an object")
-            continue
-        process = Process(index, values=dict(record.values))
-        _take_process(entry, process)
-        processes.append(process)
     if len(entries) > LONGEST_LIST:
         record.reject(
             PROCESSES, entries[LONGEST_LIST:], "wrong_value", f"at most {LONGEST_LIST:,} entries"
@@ -243,25 +202,26 @@ def _read_framework(document: dict[str, Any]) -> list[Process]:
     return processes
 
 
-def _take_process(entry: dict[str, Any], process: Process) -> None:
-    """Take the values of one entry of a framework document's processes."""
+def _read_process(entry: dict[str, Any], index: int, record_values: dict[str, Any]) -> Process:
+    """Read one entry of a framework document's processes."""
+    place, sections = _place_and_sections(index)
+    process = Process(index, sections, dict(record_values))
     outputs = entry.get("output_parameters")
     if isinstance(outputs, list):
-        # Early code wrote a list: empty, or of the one object.
+        # Early versions of the framework wrote a list: empty, or with one object.
         if len(outputs) == 1 and isinstance(outputs[0], dict):
             entry = {**entry, "output_parameters": outputs[0]}
         else:
             entry = {**entry, "output_parameters": None}
-            _keep(outputs, "outputs", "", process.attributes)
-    place, sections = _process_place(process.index)
-    _take(entry, process_tree(), place, process, sections)
-    _keep_overruled("framework", process, sections)
-    process.agent_options = _agent_options(entry, "code", "parameters")
+            _add_attributes(outputs, "outputs", "", process.attributes)
+    _read_object(entry, process_tree(), place, process)
+    _keep_conflicting("framework", process)
+    return process
 
 
 @cache
-def _process_place(index: int) -> tuple[str, Sections]:
-    """Return the path of a process in its document, and its sections."""
+def _place_and_sections(index: int) -> tuple[str, Sections]:
+    """Return the path of a process in its document, and the sections of its attributes."""
     place = f"{PROCESSES}[{index}]."
     return place, (
         (f"{place}code.parameters.", "parameters"),
@@ -269,18 +229,18 @@ def _process_place(index: int) -> tuple[str, Sections]:
     )
 
 
-def _keep_overruled(pipeline_format: str, process: Process, sections: Sections) -> None:
-    """Keep as attributes the values of second places that differ from those of the first."""
+def _keep_conflicting(pipeline_format: str, process: Process) -> None:
+    """Make attributes of the values that differ from the one that their column has."""
     for first, *others in _alternatives(pipeline_format):
         for other in others:
             if process.values.get(first) is None or other not in process.values:
                 continue
             value = process.values.pop(other)
             if value != process.values[first]:
-                place, _, key = other.replace("[]", f"[{process.index}]", 1).rpartition(".")
-                section, base = section_of(f"{place}.", sections)
-                process.overruled[len(process.attributes)] = first
-                _keep(value, section, base + key, process.attributes)
+                parent, _, key = other.replace("[]", f"[{process.index}]", 1).rpartition(".")
+                section, base = section_of(f"{parent}.", process.sections)
+                process.conflicting[len(process.attributes)] = first
+                _add_attributes(value, section, base + key, process.attributes)
 
 
 @cache
@@ -294,157 +254,107 @@ def _alternatives(pipeline_format: str) -> tuple[tuple[str, ...], ...]:
     )
 
 
-def _agent_options(section: Any, *way: str) -> dict[str, Any] | None:  # noqa: ANN401
-    """Return the agent's keyword arguments in the specification that ``way`` leads to."""
-    for key in (*way, "agent_kwargs"):
-        section = section.get(key) if isinstance(section, dict) else None
-    return section if isinstance(section, dict) else None
-
-
-def _take(
-    section: dict[str, Any],
-    tree: dict[str, Node],
-    place: str,
-    process: Process,
-    sections: Sections,
+def _read_object(
+    section: dict[str, Any], tree: dict[str, Node], place: str, process: Process
 ) -> None:
-    """Add the values of one object to those of a process, its attributes or its rejections."""
+    """Add the values of an object, whose path is ``place``, to a process."""
     values = process.values
-    kept_in, base = section_of(place, sections)
+    attributes_section, base = section_of(place, process.sections)
     for key, value in section.items():
         if value is None:
             continue
         if key not in tree:
-            _keep(value, kept_in, base + step(key), process.attributes)
+            _add_attributes(value, attributes_section, base + path_key(key), process.attributes)
             continue
         node = tree[key]
         if node is None:
             continue
         if isinstance(node, dict):
             if isinstance(value, dict):
-                _take(value, node, f"{place}{key}.", process, sections)
+                _read_object(value, node, f"{place}{key}.", process)
             else:
                 process.reject(place + key, value, "wrong_type", "an object")
             continue
-        # The commonest case, without a call.
-        if node.shape == "" and not node.data_type.is_integer and type(value) in node.types:
+        # The most common case, without a call.
+        if node.container is None and type(value) in node.stored_types:
             values[node.path] = value
             continue
-        fitting = _fitting(value, node, place + key, process, sections)
+        fitting = _read_value(value, node, place + key, process)
         if fitting is not None:
             values[node.path] = fitting
 
 
-def _fitting(
-    value: Any,  # noqa: ANN401
-    leaf: Leaf,
-    place: str,
-    process: Process,
-    sections: Sections,
-) -> Any:  # noqa: ANN401
-    """Return what the contract reads of a value that is not null, None where it does not fit.
+def _read_value(value: Any, leaf: Leaf, place: str, process: Process) -> Any:  # noqa: ANN401
+    """Return a value as its column stores it; reject it and return None if it does not fit.
 
-    Of a list or an object, an entry that does not fit is None. What does not fit is rejected.
+    An entry of a list or an object that does not fit is rejected by itself, and None.
     """
-    if leaf.shape == "":
-        return _scalar(value, leaf, place, process)
-    expected = dict if leaf.shape == "*" else list
-    if not isinstance(value, expected):
-        process.reject(place, value, "wrong_type", CONTAINERS[expected])
-        return None
-    if leaf.inner is not None:
-        return _values_of_entries(list(value), leaf, place, process, sections)
-    if isinstance(value, dict):
+    if leaf.container is None:
+        return _read_scalar(value, leaf, place, process)
+    if leaf.container is dict and isinstance(value, dict):
         return {
-            name: None if one is None else _scalar(one, leaf, f"{place}.{step(name)}", process)
-            for name, one in value.items()
+            name: _read_scalar(entry, leaf, f"{place}.{path_key(name)}", process)
+            for name, entry in value.items()
         }
-    if set(map(type, value)) <= leaf.types | NONE:
-        return value
-    process.unconverted[leaf.path] = value
-    return [
-        None if one is None else _scalar(one, leaf, f"{place}[{index}]", process)
-        for index, one in enumerate(value)
-    ]
-
-
-def _scalar(value: Any, leaf: Leaf, place: str, process: Process) -> Scalar | None:  # noqa: ANN401
-    converted = _converted(value, leaf.data_type)
-    if converted is None:
-        reason = "wrong_value" if type(value) in leaf.types else "wrong_type"
-        process.reject(place, value, reason, leaf.expected)
-    return converted
-
-
-def _converted(value: Any, data_type: DataType) -> Scalar | None:  # noqa: ANN401
-    """Return a value in a column's type, None where the conversion would lose something."""
-    if data_type is DataType.DOUBLE:
-        return _number(value)
-    if data_type.is_integer:
-        return _integer(_number(value), data_type)
-    if data_type is DataType.VARCHAR:
-        return _text(value)
-    if type(value) is (bool if data_type is DataType.BOOLEAN else str):
-        return value
+    if leaf.container is list and isinstance(value, list):
+        if leaf.inner is not None:
+            return _read_entries(value, leaf, leaf.inner, place, process)
+        if set(map(type, value)) <= leaf.stored_types | _NULL:
+            return value
+        process.unconverted[leaf.path] = value
+        return [
+            _read_scalar(entry, leaf, f"{place}[{index}]", process)
+            for index, entry in enumerate(value)
+        ]
+    expected = "an object" if leaf.container is dict else "a list"
+    process.reject(place, value, "wrong_type", expected)
     return None
 
 
-def _number(value: Any) -> float | None:  # noqa: ANN401
-    if type(value) is str:
-        value = float(value) if _JSON_NUMBER.fullmatch(value) else None
-        return value if value is not None and math.isfinite(value) else None
-    return value if type(value) in NUMBERS else None
-
-
-def _integer(number: float | None, data_type: DataType) -> int | None:
-    smallest, largest = data_type.integer_range
-    if number is None or not smallest <= number <= largest or int(number) != number:
+def _read_scalar(value: Any, leaf: Leaf, place: str, process: Process) -> Scalar | None:  # noqa: ANN401
+    if value is None:
         return None
-    return int(number)
+    converted = convert(value, leaf.data_type)
+    if converted is None:
+        is_of_type = type(value) in json_types(leaf.data_type)
+        reason = "wrong_value" if is_of_type else "wrong_type"
+        process.reject(place, value, reason, expected_values(leaf.data_type))
+    return converted
 
 
-def _text(value: Any) -> str | None:  # noqa: ANN401
-    if type(value) is str:
-        return value
-    if type(value) is bool:
-        return "true" if value else "false"
-    is_integral = type(value) is int or (
-        type(value) is float and abs(value) <= LARGEST_EXACT and value == int(value)
-    )
-    return str(int(value)) if is_integral else None
-
-
-def _values_of_entries(
-    entries: list[Any], leaf: Leaf, place: str, process: Process, sections: Sections
+def _read_entries(
+    entries: list[Any], leaf: Leaf, tree: dict[str, Node], place: str, process: Process
 ) -> list[Scalar | None]:
     """Return the one value that the contract reads from each object of a list."""
-    taken: list[Scalar | None] = []
+    found: list[Scalar | None] = []
     for index, entry in enumerate(entries):
-        inner = Process(process.index)
         if isinstance(entry, dict):
-            _take(entry, leaf.inner or {}, f"{place}[{index}].", inner, sections)
+            _read_object(entry, tree, f"{place}[{index}].", process)
         else:
-            inner.reject(f"{place}[{index}]", entry, "wrong_type", "an object")
-        taken.append(inner.values.get(leaf.path))
-        process.attributes.extend(inner.attributes)
-        process.rejected.extend(inner.rejected)
-    return taken
+            process.reject(f"{place}[{index}]", entry, "wrong_type", "an object")
+        found.append(process.values.pop(leaf.path, None))
+    return found
 
 
-def _keep(value: Any, section: str, path: str, kept: list[Attribute]) -> None:  # noqa: ANN401
-    """Add the scalars at and below a place that the contract does not know."""
+def _add_attributes(
+    value: Any,  # noqa: ANN401
+    section: str,
+    path: str,
+    attributes: list[Attribute],
+) -> None:
+    """Add the scalars at and below a path that the contract does not have."""
     kind = type(value)
     if kind is dict:
         for key, inner in value.items():
-            _keep(inner, section, f"{path}.{step(key)}", kept)
+            _add_attributes(inner, section, f"{path}.{path_key(key)}", attributes)
     elif kind is list:
         for index, inner in enumerate(value):
-            _keep(inner, section, f"{path}[{index}]", kept)
+            _add_attributes(inner, section, f"{path}[{index}]", attributes)
     elif value is not None:
-        kept.append((section, path, value))
+        attributes.append((section, path, value))
 
 
 def _shorten(value: object) -> str:
-    """Return a value for a message, cut where it is long."""
+    """Return a value's JSON for a message, cut if it is long."""
     quoted = canonical_json(value)
     return quoted if len(quoted) <= _MESSAGE_LENGTH else quoted[:_MESSAGE_LENGTH] + "…"

@@ -1,10 +1,11 @@
 """Keeping the analysis tables in step with the change log.
 
-Only batches since the last refresh are read, and only partitions that hold, or will hold, one of
-their records are rewritten. Memory is bounded by a batch of documents and by the largest partition.
+Only batches since the last refresh are read, and only partitions that contain, or will contain, one
+of their records are rewritten. Memory is bounded by a batch of documents and by the largest
+partition.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import polars as pl
@@ -16,8 +17,9 @@ from aind_etl.flatten import flatten_documents, flattener_version
 from aind_etl.lake import Lake
 from aind_etl.lake.paths import UNKNOWN_MONTH
 from aind_etl.lake.spill import Spill
+from aind_etl.lake.state import CollectionState
 
-# How many documents are flattened at a time, unless they are large.
+# The most documents that are flattened at a time, unless a single one is larger.
 _PORTION_DOCUMENTS = 10_000
 _PORTION_BYTES = 64 << 20
 _SPILL_BYTES = 128 << 20
@@ -25,18 +27,18 @@ _SPILL_BYTES = 128 << 20
 
 @dataclass(frozen=True, slots=True)
 class RefreshReport:
-    """What bringing the tables of one collection up to date did.
+    """What a refresh of the tables of one collection did.
 
     Attributes
     ----------
     flattened, rejected, removed
-        Numbers of documents: flattened, without a row of `analyses`, and gone.
+        Numbers of documents: flattened, without a row of `analyses`, and deleted.
     rejected_values
         Number of values of the flattened documents that do not fit their column.
     partitions_written
         Number of files written or removed.
     repaired
-        What was wrong with the tables' files, which were made again, in words.
+        What was wrong with the tables' files, if they were rebuilt for that reason.
     """
 
     collection: str
@@ -55,30 +57,25 @@ def refresh_analyses(
     rebuild: bool = False,
     progress: Callable[[int], None] = lambda _documents: None,
 ) -> RefreshReport:
-    """Bring `analyses`, its children and the tables of what is rejected up to date.
+    """Bring `analyses`, its child tables and the tables of what is rejected up to date.
 
-    Interrupted and run again, it gives the same tables: the state that says how far it came is
-    written last, and a record's rows are always replaced, never added to.
+    A refresh that is interrupted and repeated gives the same tables: the state is written last, and
+    the rows of a record are always replaced, never added to.
 
     Parameters
     ----------
     lake, collection
         Which tables.
     rebuild
-        Make every row of the collection from the change log, whatever the tables hold now.
+        Rebuild every row of the collection from the change log.
     progress
         Called with the number of documents flattened since the last call.
-
-    Returns
-    -------
-    RefreshReport
-        What was done.
 
     Raises
     ------
     DataError
-        The change log vanished meanwhile, or a file of it is damaged. Files of the tables that are
-        missing or damaged are made again.
+        The change log disappeared in the meantime, or a file of it is damaged. Missing or damaged
+        files of the tables are rebuilt.
     """
     try:
         return _refresh(lake, collection, rebuild=rebuild, progress=progress)
@@ -93,114 +90,145 @@ def _refresh(
     lake: Lake, collection: str, *, rebuild: bool, progress: Callable[[int], None]
 ) -> RefreshReport:
     state = lake.state(collection)
-    last_batch = lake.change_log(collection).last_batch()
-    gaps = lake.change_log(collection).gaps()
-    repaired = ""
-    if not rebuild and state.log_gaps not in {None, gaps}:
-        repaired = "Files of the change log were removed or restored"
-    elif not rebuild and state.table_sizes is not None:
-        repaired = _damage(state.table_sizes, lake.tables.table_sizes(collection))
-    rebuild = rebuild or bool(repaired)
-    is_current = state.flattener == flattener_version() and not rebuild
+    log = lake.change_log(collection)
+    last_batch, gaps = log.last_batch(), log.gaps()
+    repaired = "" if rebuild else _inconsistency(lake, collection, state, gaps)
+    is_current = state.flattener == flattener_version() and not rebuild and not repaired
     through = state.flattened_through if is_current else 0
-    if through >= last_batch and not rebuild:
+    if through >= last_batch and not rebuild and not repaired:
         if state.table_sizes is None and last_batch:
-            lake.update_state(
-                collection, {"table_sizes": lake.tables.table_sizes(collection), "log_gaps": gaps}
-            )
+            sizes = lake.tables.table_sizes(collection)
+            lake.update_state(collection, {"table_sizes": sizes, "log_gaps": gaps})
         return RefreshReport(collection)
-    # Where nothing is known to be flattened, rows without a document may be left.
-    rebuild = rebuild or through == 0
     changed = _changed_records(lake, collection, through)
-    removed = changed.filter(pl.col("operation") == "delete").height
-    live = changed.height - removed
-    rejected = {
-        table: [pl.DataFrame(schema=polars_schema(table))]
-        for table in (tables.REJECTED_DOCUMENTS, tables.REJECTED_VALUES)
-    }
+    n_changed = changed.height
+    n_removed = changed.filter(pl.col("operation") == "delete").height
     with lake.scratch("refresh", collection) as folder:
         spill = Spill(folder, _SPILL_BYTES)
-        for documents in _portions(lake, collection, through, changed):
-            flattened = flatten_documents(collection, documents, UNKNOWN_MONTH)
-            for table in ANALYSIS_TABLES:
-                spill.add(table, flattened.rows[table.name])
-            rejected[tables.REJECTED_DOCUMENTS].append(flattened.rejected)
-            rejected[tables.REJECTED_VALUES].append(flattened.rejected_values)
-            progress(documents.height)
-        records = None if rebuild else changed.select("record_id")
-        # In a first load it is as large as the collection, and partitions need the memory.
+        portions = _portions(lake, collection, through, changed)
+        rejected = _flatten(collection, portions, spill, progress)
+        # If nothing is known to be flattened, there may be rows of records that are gone.
+        records = None if through == 0 else changed.select("record_id")
+        # In a first load it is as large as the collection, and writing needs the memory.
         del changed
-        verdicts = {table: pl.concat(frames) for table, frames in rejected.items()}
         with lake.tables_lock(collection):
             if state.table_sizes is not None:
-                # Until the tables are whole again, their files are not what the state says.
+                # Until all tables are written, their files differ from what the state says.
                 lake.update_state(collection, {"table_sizes": None})
-            written = sum(
-                _replace_in_table(lake, table, collection, records, spill)
-                for table in ANALYSIS_TABLES
-            )
-            written += sum(
-                lake.tables.replace_rows(table, collection, None, without=records, rows=rows)
-                for table, rows in verdicts.items()
-            )
-            if lake.change_log(collection).last_batch() < last_batch:
-                raise DataError(
-                    f"The change log of the collection {collection!r} of {lake} vanished while it "
-                    "was flattened. Find out who removed it; the next run reads the source again."
-                )
-            lake.update_state(
-                collection,
-                {
-                    "flattened_through": last_batch,
-                    "flattener": flattener_version(),
-                    "table_sizes": lake.tables.table_sizes(collection),
-                    "log_gaps": gaps,
-                },
-            )
-    n_rejected = verdicts[tables.REJECTED_DOCUMENTS].height
+            written = _write(lake, collection, records, spill, rejected)
+            _finish(lake, collection, last_batch, gaps)
+    n_rejected = rejected[tables.REJECTED_DOCUMENTS].height
     return RefreshReport(
         collection,
-        flattened=live - n_rejected,
+        flattened=n_changed - n_removed - n_rejected,
         rejected=n_rejected,
-        rejected_values=verdicts[tables.REJECTED_VALUES].height,
-        removed=removed,
+        rejected_values=rejected[tables.REJECTED_VALUES].height,
+        removed=n_removed,
         partitions_written=written,
         repaired=repaired,
     )
 
 
-def _damage(expected: dict[str, int], found: dict[str, int]) -> str:
-    """Return what is wrong with the tables' files, in words; nothing where they are as written."""
+def _inconsistency(
+    lake: Lake, collection: str, state: CollectionState, gaps: tuple[str, ...]
+) -> str:
+    """Describe files that changed since the last refresh; "" if there are none."""
+    if state.log_gaps not in {None, gaps}:
+        return "Files of the change log were removed or restored"
+    if state.table_sizes is None:
+        return ""
+    expected, found = state.table_sizes, lake.tables.table_sizes(collection)
     wrong = sorted(
         name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
     )
     if not wrong:
         return ""
-    name, others = wrong[0], f" and {len(wrong) - 1:,} more" if wrong[1:] else ""
-    kind = "is missing" if name not in found else "is not as it was written"
-    return f"The file {name!r}{others} {kind}"
+    others = f" and {len(wrong) - 1:,} more" if wrong[1:] else ""
+    problem = "is missing" if wrong[0] not in found else "is not as it was written"
+    return f"The file {wrong[0]!r}{others} {problem}"
+
+
+def _flatten(
+    collection: str,
+    portions: Iterable[pl.DataFrame],
+    spill: Spill,
+    progress: Callable[[int], None],
+) -> dict[Table, pl.DataFrame]:
+    """Flatten documents to a spill, and return the rows of what is rejected."""
+    rejected = {
+        table: [pl.DataFrame(schema=polars_schema(table))]
+        for table in (tables.REJECTED_DOCUMENTS, tables.REJECTED_VALUES)
+    }
+    for documents in portions:
+        flattened = flatten_documents(collection, documents, UNKNOWN_MONTH)
+        for table in ANALYSIS_TABLES:
+            spill.add(table, flattened.rows[table.name])
+        rejected[tables.REJECTED_DOCUMENTS].append(flattened.rejected)
+        rejected[tables.REJECTED_VALUES].append(flattened.rejected_values)
+        progress(documents.height)
+    return {table: pl.concat(frames) for table, frames in rejected.items()}
+
+
+def _write(
+    lake: Lake,
+    collection: str,
+    records: pl.DataFrame | None,
+    spill: Spill,
+    rejected: dict[Table, pl.DataFrame],
+) -> int:
+    """Replace the rows of some records, or all; return the number of files written or removed."""
+    written = 0
+    for table in ANALYSIS_TABLES:
+        months = set(spill.months(table)) | set(
+            lake.tables.months(table, collection)
+            if records is None
+            else lake.tables.months_holding(table, collection, records)
+        )
+        for month in sorted(months):
+            rows = spill.rows(table, month)
+            written += lake.tables.replace_rows(
+                table, collection, month, without=records, rows=rows
+            )
+    for table, rows in rejected.items():
+        written += lake.tables.replace_rows(table, collection, None, without=records, rows=rows)
+    return written
+
+
+def _finish(lake: Lake, collection: str, last_batch: int, gaps: tuple[str, ...]) -> None:
+    """Record that the tables are current, unless the change log disappeared in the meantime."""
+    if lake.change_log(collection).last_batch() < last_batch:
+        raise DataError(
+            f"The change log of the collection {collection!r} of {lake} disappeared while it was "
+            "flattened. Find out what removed it; the next run reads the source again."
+        )
+    lake.update_state(
+        collection,
+        {
+            "flattened_through": last_batch,
+            "flattener": flattener_version(),
+            "table_sizes": lake.tables.table_sizes(collection),
+            "log_gaps": gaps,
+        },
+    )
 
 
 def _changed_records(lake: Lake, collection: str, through: int) -> pl.DataFrame:
-    """Return the records with versions later than batch ``through``, as of their last one.
+    """Return the last version of the records with versions later than batch ``through``.
 
-    Returns
-    -------
-    polars.DataFrame
-        Columns ``record_id``, ``batch_id``, ``operation``, ``changed_at`` and ``first_seen_at``.
+    Its columns are ``record_id``, ``batch_id``, ``operation``, ``changed_at`` and
+    ``first_seen_at``.
     """
-    with lake.change_log(collection).reporting_damage():
+    log = lake.change_log(collection)
+    with log.reporting_damage():
         last = (
-            lake.change_log(collection)
-            .versions(after=through)
+            log.versions(after=through)
             .select("record_id", "batch_id", "operation", changed_at="extracted_at")
             .collect()
             .sort("batch_id")
             .unique("record_id", keep="last", maintain_order=True)
         )
         first = (
-            lake.change_log(collection)
-            .versions()
+            log.versions()
             .select("record_id", "extracted_at")
             .join(last.lazy().select("record_id"), on="record_id", how="semi")
             .group_by("record_id")
@@ -213,7 +241,7 @@ def _changed_records(lake: Lake, collection: str, through: int) -> pl.DataFrame:
 def _portions(
     lake: Lake, collection: str, through: int, changed: pl.DataFrame
 ) -> Iterator[pl.DataFrame]:
-    """Yield the live documents among the changed ones, a bounded number at a time."""
+    """Yield the live documents of changed records, a bounded number at a time."""
     live = changed.filter(pl.col("operation") == "upsert").drop("operation")
     for batch in lake.change_log(collection).read_batches(after=through):
         documents = batch.select("record_id", "batch_id", "document", "content_hash").join(
@@ -233,19 +261,3 @@ def _slices(documents: pl.DataFrame) -> Iterator[pl.DataFrame]:
         size += length
     if start < len(sizes):
         yield documents.slice(start)
-
-
-def _replace_in_table(
-    lake: Lake, table: Table, collection: str, records: pl.DataFrame | None, spill: Spill
-) -> int:
-    """Replace the rows of some records, or all, in every partition they are or will be in."""
-    if records is None:
-        present = set(lake.tables.months(table, collection))
-    else:
-        present = lake.tables.months_holding(table, collection, records)
-    return sum(
-        lake.tables.replace_rows(
-            table, collection, month, without=records, rows=spill.rows(table, month)
-        )
-        for month in sorted(present | set(spill.months(table)))
-    )

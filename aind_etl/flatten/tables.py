@@ -1,35 +1,39 @@
-"""From documents to rows of `analyses`, its children, and what is rejected.
-
-Documents are parsed one by one, so that a bad one does not affect its neighbours; from then on
-all work is by columns. :func:`flatten_documents` is the one public function.
-"""
+"""From documents to rows of `analyses`, its child tables, and what is rejected."""
 
 import gc
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate
+from typing import NamedTuple
 
 import polars as pl
 
-from aind_etl.contract import FORMATS, DataType, Table, tables
+from aind_etl.contract import DataType, Table, tables
 from aind_etl.contract.schemas import polars_schema
-from aind_etl.flatten import derived as deriving
-from aind_etl.flatten.batch_reader import ShapeReader
-from aind_etl.flatten.columns import BOUNDS, FITTED_NAMES, FOLD_MEASURES, REJECTED, Gathered
+from aind_etl.flatten import derived
+from aind_etl.flatten.batch import BatchReader
+from aind_etl.flatten.columns import (
+    BOUNDS,
+    FITTED_NAMES,
+    FOLD_MEASURES,
+    LISTS,
+    PARALLEL_LISTS,
+    REJECTED,
+    ProcessColumns,
+)
+from aind_etl.flatten.conversion import expected_values
 from aind_etl.flatten.document_reader import LONGEST_VALUE, Rejection, read_document
-from aind_etl.flatten.paths import expected_of
 from aind_etl.sources.canonical import canonical_json
 
 _ROW = ("row", *tables.RECORD_KEY, "session_month")
-# A bound is reached where a value lies no farther from it than this share of the range.
+# A value is at a bound if it is within this share of the range from it.
 _BOUND_TOLERANCE = 1e-6
 # Remembers the shapes of documents from batch to batch.
-_SHAPES = ShapeReader()
-_PARSERS = {DataType.DATE: deriving.day, DataType.TIMESTAMPTZ: deriving.moment}
-# Columns that are read as texts and mean a day or a moment.
+_BATCH_READER = BatchReader()
+_PARSERS = {DataType.DATE: derived.day, DataType.TIMESTAMPTZ: derived.moment}
+# Columns that are read as texts and hold a date or a time.
 _DATED = {
-    column.name: _PARSERS[column.type]
+    column.name: column
     for column in tables.ANALYSES.columns
     if column.type in _PARSERS and column.is_read
 }
@@ -37,12 +41,12 @@ _DATED = {
 
 @dataclass(frozen=True, slots=True)
 class Flattened:
-    """The rows that a batch of documents results in.
+    """The rows of a batch of documents.
 
     Attributes
     ----------
     rows
-        For each analysis table, by name, its rows: its columns and ``session_month``.
+        The rows of each analysis table, by its name: its columns and ``session_month``.
     rejected
         Rows of `rejected_documents`.
     rejected_values
@@ -60,29 +64,32 @@ def flatten_documents(collection: str, documents: pl.DataFrame, unknown_month: s
     Parameters
     ----------
     collection
-        The collection they stand in.
+        Their collection.
     documents
         Columns ``record_id``, ``document`` (canonical JSON), ``content_hash``, ``first_seen_at``
         and ``changed_at``, one row per document.
     unknown_month
-        The month to file rows under that have no session date.
+        The ``session_month`` of rows without a session date.
 
     Returns
     -------
     Flattened
         Every document is either in ``rows["analyses"]``, once per process, or in ``rejected``.
     """
-    processes, attributes, rejected_values, rejections = _parse(documents)
-    rejected_values = pl.concat([rejected_values, *_undated(processes)])
+    parsed = _parse(documents)
+    processes = parsed.processes.join(
+        _derived_aliases(parsed), on="row", how="left", maintain_order="left"
+    )
+    rejected_values = pl.concat([parsed.rejected_values, *_undated(processes)])
     origins = documents.drop("document").with_row_index("number")
     origins = origins.with_columns(source_collection=pl.lit(collection))
     analyses = _derive(
         processes.with_columns(
-            parse(pl.col(name)).alias(name) for name, parse in _DATED.items()
+            _PARSERS[column.type](pl.col(name)).alias(name) for name, column in _DATED.items()
         ).join(origins, on="number", how="inner", maintain_order="left"),
         unknown_month,
     )
-    attributes = attributes.join(analyses.select(_ROW), on="row", how="inner")
+    attributes = parsed.attributes.join(analyses.select(_ROW), on="row", how="inner")
     analyses = _counted(analyses, n_attributes=attributes, n_rejected_values=rejected_values)
     frames = {
         tables.ANALYSES: analyses,
@@ -93,66 +100,64 @@ def flatten_documents(collection: str, documents: pl.DataFrame, unknown_month: s
     }
     return Flattened(
         {table.name: _conform(table, frame) for table, frame in frames.items()},
-        _rejected(origins, rejections),
-        rejected_values.join(
-            analyses.rename({"changed_at": "extracted_at"}),
-            on="row",
-            how="inner",
-            maintain_order="left",
-        ).select(polars_schema(tables.REJECTED_VALUES).names()),
+        _rejected_rows(tables.REJECTED_DOCUMENTS, parsed.rejected_documents, origins),
+        _rejected_rows(tables.REJECTED_VALUES, rejected_values, analyses),
     )
 
 
-def _parse(
-    documents: pl.DataFrame,
-) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, dict[int, Rejection]]:
-    """Parse documents.
+class _Parsed(NamedTuple):
+    """A batch of parsed documents; attributes and rejected values have the ``row`` of a process."""
 
-    Returns
-    -------
-    processes, attributes, rejected_values
-        One row each; the last two with the ``row`` of their process.
-    rejections
-        The documents without any process, by number.
-    """
-    together = _SHAPES.take(documents["document"])
-    gathered = {name: Gathered(name) for name in FORMATS}
-    rejections: dict[int, Rejection] = {}
-    left = documents.select("record_id", "document")[together.left]
+    processes: pl.DataFrame
+    attributes: pl.DataFrame
+    rejected_values: pl.DataFrame
+    rejected_documents: pl.DataFrame
+
+
+def _parse(documents: pl.DataFrame) -> _Parsed:
+    batch = _BATCH_READER.read(documents["document"])
+    rest = ProcessColumns(first_row=batch.processes.height)
+    rejected: list[tuple[int, str, str | None, str]] = []
+    unparsed = documents.select("record_id", "document")[batch.unparsed]
     with _without_garbage_collection():
-        for number, (record_id, text) in zip(together.left, left.iter_rows(), strict=True):
+        for number, (record_id, text) in zip(batch.unparsed, unparsed.iter_rows(), strict=True):
             try:
-                pipeline_format, processes = read_document(record_id, text)
-                gathered[pipeline_format].add(number, processes)
-            except Rejection as rejection:
-                rejections[number] = rejection
+                rest.add(number, *read_document(record_id, text))
+            except Rejection as error:
+                rejected.append((number, error.reason, error.path or None, error.message))
             except RecursionError:
-                rejections[number] = Rejection(
-                    "nested_too_deeply",
-                    "",
-                    "The document is nested too deeply to be read. Mend it in the source.",
-                )
-    parts = gathered.values()
-    frames = [together.frame, *(part.frame() for part in parts)]
-    begins = list(accumulate((frame.height for frame in frames[:-1]), initial=0))
-    return (
-        pl.concat(frames).with_row_index("row"),
-        _numbered([together.attributes, *(part.attributes() for part in parts)], begins),
-        _numbered([part.rejected_values() for part in parts], begins[1:]),
-        rejections,
+                message = "The document is nested too deeply to be read. Correct it in the source."
+                rejected.append((number, "nested_too_deeply", None, message))
+    processes = pl.concat([batch.processes, rest.frame()])
+    return _Parsed(
+        processes.with_columns(_padded_lists()).with_row_index("row"),
+        pl.concat([batch.attributes, rest.attributes()]),
+        rest.rejected_values(),
+        pl.DataFrame(
+            rejected,
+            schema={
+                "number": pl.UInt32,
+                "reason": pl.String,
+                "path": pl.String,
+                "message": pl.String,
+            },
+            orient="row",
+        ),
     )
 
 
-def _numbered(parts: list[pl.DataFrame], begins: list[int]) -> pl.DataFrame:
-    """Return parts as one, in which ``row`` counts from where the part's processes begin."""
-    return pl.concat(
-        part.with_columns(pl.col("row") + begin) for part, begin in zip(parts, begins, strict=True)
-    )
+def _padded_lists() -> Iterator[pl.Expr]:
+    """Yield the parallel lists, in which one that is missing beside others is a list of NULLs."""
+    for names in PARALLEL_LISTS:
+        length = pl.coalesce(pl.col(f"{name}_list").list.len() for name in names)
+        for name in names:
+            nulls = pl.lit(None, LISTS[name]).repeat_by(length)
+            yield pl.coalesce(f"{name}_list", nulls)
 
 
 @contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """Pause the search for cycles: millions of new values hold none, and it costs a fifth."""
+    """Pause the search for cycles, which takes a fifth of the time: parsed values have none."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -162,11 +167,35 @@ def _without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
+def _derived_aliases(parsed: _Parsed) -> pl.DataFrame:
+    """Return the agent's alias of the processes that have none, by their ``row``."""
+    prefix = "agent_kwargs."
+    value = pl.coalesce(
+        "value_text",
+        pl.col("value_boolean").cast(pl.String),
+        pl.col("value_number").cast(pl.String).str.strip_suffix(".0"),
+    )
+    unnamed = parsed.processes.filter(pl.col("agent_alias").is_null()).select("row", "agent_class")
+    agents = (
+        parsed.attributes.filter(
+            pl.col("section") == "parameters", pl.col("path").str.starts_with(prefix)
+        )
+        .join(unnamed.drop_nulls(), on="row")
+        .group_by("row", "agent_class")
+        .agg(keys=pl.col("path").str.strip_prefix(prefix), values=value)
+    )
+    aliases = [
+        derived.agent_alias(agent_class, dict(zip(keys, values, strict=True)))
+        for agent_class, keys, values in agents.drop("row").iter_rows()
+    ]
+    return agents.select("row", derived_alias=pl.Series(aliases, dtype=pl.String))
+
+
 def _undated(processes: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """Yield the texts that should be dates or times and are none, as rejected values."""
-    for name, parse in _DATED.items():
-        column = next(column for column in tables.ANALYSES.columns if column.name == name)
-        unfit = processes.filter(parse(pl.col(name)).is_null() & pl.col(name).is_not_null())
+    """Yield the texts that should be dates or times but are not, as rejected values."""
+    for name, column in _DATED.items():
+        parsed = _PARSERS[column.type](pl.col(name))
+        unfit = processes.filter(parsed.is_null() & pl.col(name).is_not_null())
         yield pl.DataFrame(
             [
                 (
@@ -174,19 +203,19 @@ def _undated(processes: pl.DataFrame) -> Iterator[pl.DataFrame]:
                     column.origins[pipeline_format].paths[0].replace("[]", f"[{index}]", 1),
                     "wrong_value",
                     canonical_json(text)[:LONGEST_VALUE],
-                    expected_of(column.type),
+                    expected_values(column.type),
                 )
                 for row, index, pipeline_format, text in unfit.select(
                     "row", "process_index", "pipeline_format", name
                 ).iter_rows()
             ],
-            schema={"row": pl.UInt32(), **REJECTED},
+            schema=REJECTED,
             orient="row",
         )
 
 
 def _counted(analyses: pl.DataFrame, **parts: pl.DataFrame) -> pl.DataFrame:
-    """Add the numbers of rows that other frames have per row of `analyses`."""
+    """Add the number of rows of other frames for each row of `analyses`."""
     for name, part in parts.items():
         analyses = analyses.join(
             part.group_by("row").len(name), on="row", how="left", maintain_order="left"
@@ -195,7 +224,7 @@ def _counted(analyses: pl.DataFrame, **parts: pl.DataFrame) -> pl.DataFrame:
 
 
 def _derive(read: pl.DataFrame, unknown_month: str) -> pl.DataFrame:
-    """Add the columns of `analyses` that follow from others, but for the count of attributes."""
+    """Add the columns of `analyses` that are derived from others, except for the counts."""
     nwb_name, date = pl.col("nwb_name"), pl.col("session_date")
     took = (pl.col("finished_at") - pl.col("started_at")).dt.total_microseconds() / 1e6
     statistics = {}
@@ -203,20 +232,14 @@ def _derive(read: pl.DataFrame, unknown_month: str) -> pl.DataFrame:
         folds = pl.col(f"{measure}_list")
         statistics[f"{measure}_mean"] = folds.list.mean()
         statistics[f"{measure}_std"] = folds.list.std(ddof=0)
-    numbers = [
-        column.name
-        for column in tables.ANALYSES.columns
-        if column.type is DataType.DOUBLE and column.name in read.columns
-    ]
-    # What is not a number is no value.
-    return read.with_columns(pl.col(numbers).fill_nan(None)).with_columns(
+    return read.with_columns(
         **statistics,
-        session_time=deriving.session_time(nwb_name),
-        session_key=deriving.session_key(nwb_name, pl.col("subject_id"), date),
-        session_month=deriving.session_month(date, unknown_month),
-        outcome=deriving.outcome(pl.col("status")),
+        session_time=derived.session_time(nwb_name),
+        session_key=derived.session_key(nwb_name, pl.col("subject_id"), date),
+        session_month=derived.session_month(date, unknown_month),
+        outcome=derived.outcome(pl.col("status")),
         duration_seconds=pl.coalesce("duration_seconds", took),
-        result_url=deriving.s3_to_https(pl.col("result_location")),
+        result_url=derived.s3_to_https(pl.col("result_location")),
         agent_alias=pl.coalesce("agent_alias", "derived_alias"),
         cv_folds=pl.col(f"{FOLD_MEASURES[0]}_list").list.len(),
         input_asset_url=pl.col("url_list").list.last(),
@@ -243,7 +266,7 @@ def _fit_parameters(analyses: pl.DataFrame) -> pl.DataFrame:
     )
     lower, upper, value = pl.col("lower_bound"), pl.col("upper_bound"), pl.col("value")
     tolerance = _BOUND_TOLERANCE * (upper - lower)
-    # Without a finite range there is nothing to measure a distance by: only equality counts.
+    # Without a finite range, only a value that equals a bound is at it.
     tolerance = pl.when(tolerance.is_finite()).then(tolerance).otherwise(0.0)
     return (
         entries("value_name_list", "value_list", "value")
@@ -254,7 +277,7 @@ def _fit_parameters(analyses: pl.DataFrame) -> pl.DataFrame:
             on="row",
         )
         .with_columns(
-            # Without a list of the fitted ones, it is unknown which were.
+            # Without a list of the fitted parameters, it is unknown which were fitted.
             is_fitted=pl.when("names_fitted").then(pl.col("is_named").fill_null(value=False)),
             at_bound=((value - lower).abs() <= tolerance) | ((upper - value).abs() <= tolerance),
         )
@@ -281,28 +304,15 @@ def _input_assets(analyses: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _rejected(origins: pl.DataFrame, rejections: Mapping[int, Rejection]) -> pl.DataFrame:
-    verdicts = pl.DataFrame(
-        [
-            (number, rejection.reason, rejection.path or None, rejection.message)
-            for number, rejection in sorted(rejections.items())
-        ],
-        schema={
-            "number": pl.UInt32,
-            "reason": pl.String,
-            "path": pl.String,
-            "message": pl.String,
-        },
-        orient="row",
-    )
-    rows = verdicts.join(origins, on="number", how="inner", maintain_order="left")
-    return rows.rename({"changed_at": "extracted_at"}).select(
-        polars_schema(tables.REJECTED_DOCUMENTS).names()
-    )
+def _rejected_rows(table: Table, rejected: pl.DataFrame, owners: pl.DataFrame) -> pl.DataFrame:
+    """Add to what is rejected the keys of its analyses, by ``row``, or documents, by ``number``."""
+    on = "row" if "row" in rejected.columns else "number"
+    rows = rejected.join(owners, on=on, how="inner", maintain_order="left")
+    return rows.rename({"changed_at": "extracted_at"}).select(polars_schema(table).names())
 
 
 def _conform(table: Table, frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the table's columns, in its types, and the month to file the rows under."""
+    """Return the table's columns, in its types, and ``session_month``."""
     schema = polars_schema(table)
     return frame.select(
         *(pl.col(name).cast(data_type) for name, data_type in schema.items()), "session_month"

@@ -9,17 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import ValidationError
 
-from aind_etl.contract import TABLES, Partitioning, Table
+from aind_etl.contract import Table
 from aind_etl.contract.id_ranges import UNSHARDED, Shard, shards
-from aind_etl.lake.storage.opening import open_storage
-
-if TYPE_CHECKING:
-    from aind_etl.lake.storage.local import Location
 from aind_etl.lake.change_log import ChangeLog
 from aind_etl.lake.live_files import LiveFiles, ReshardedError
 from aind_etl.lake.paths import (
-    RAW_HASHES,
-    SOURCE_HEALTH,
+    COLLECTION_TABLES,
     STATE_FOLDER,
     encode_name,
     layout_name,
@@ -34,11 +29,16 @@ from aind_etl.lake.state import (
     parse_layout,
     parse_state,
 )
+from aind_etl.lake.storage import open_storage
 from aind_etl.lake.tables import Tables
+
+if TYPE_CHECKING:
+    from aind_etl.lake.storage.protocol import Location
 
 Scratch = Literal["extract", "recognise", "refresh"]
 """What a run takes scratch space for."""
-# Longer than the largest collection takes to be replaced, or the warehouse to be loaded.
+_SOURCE_HEALTH = f"{STATE_FOLDER}/source.health"
+# Longer than replacing the largest collection, or loading the warehouse, takes.
 _TABLES_WAIT_SECONDS = 1800
 _LAYOUT_WAIT_SECONDS = 60
 
@@ -46,33 +46,48 @@ _LAYOUT_WAIT_SECONDS = 60
 class Lake:
     """The lake below one folder, or below one prefix of an object store.
 
-    A lake seen whole reads all of every collection, and writes collections that are not divided.
-    Seen for one shard (:meth:`for_shard`) it reads and writes the files and the state of that
-    shard, and everything else works on it as on a collection without shards.
+    The whole lake reads all of every collection, and writes collections that have no shards. A
+    lake for one shard (:meth:`for_shard`) reads and writes the files and the state of that shard,
+    and everything else works on it as on a collection without shards.
 
     Parameters
     ----------
     root
-        The folder, which is made when something is first written, or ``s3://bucket/prefix``.
-    shard
-        Which shard of a collection is seen.
+        The folder, which is created when something is first written, or ``s3://bucket/prefix``.
     """
 
-    def __init__(self, root: "Location | str", shard: Shard = UNSHARDED) -> None:
+    def __init__(self, root: "Location | str") -> None:
         self.storage = open_storage(root)
-        self._see(shard)
+        self._select(UNSHARDED)
 
-    def _see(self, shard: Shard) -> None:
+    def _select(self, shard: Shard) -> None:
         self.shard = shard
         self._files = LiveFiles(self.storage, shard)
         self.tables = Tables(self._files)
 
+    def for_shard(self, shard: Shard) -> "Lake":
+        """Return the lake for a shard of a collection."""
+        if shard == self.shard:
+            return self
+        lake = copy(self)
+        lake._select(shard)  # noqa: SLF001 - a copy of itself
+        return lake
+
+    @property
+    def whole(self) -> "Lake":
+        """The whole lake."""
+        return self.for_shard(UNSHARDED)
+
+    def shards(self, collection: str) -> list["Lake"]:
+        """Return the lake for each shard of a collection; the whole lake if it has only one."""
+        return [self.for_shard(shard) for shard in shards(self.layout(collection).shards)]
+
     def __str__(self) -> str:
-        """Return where the lake lies."""
+        """Return the folder or the address of the lake."""
         return str(self.storage.root)
 
     def collections(self) -> list[str]:
-        """Return the names of the collections that were ever extracted, sorted."""
+        """Return the names of all collections that were ever extracted, sorted."""
         prefix = f"{STATE_FOLDER}/collection="
         states = self._files.decode(
             name.removeprefix(prefix).removesuffix(".json")
@@ -81,46 +96,47 @@ class Lake:
         )
         return sorted(states.union(self._files.logged()))
 
-    def layout(self, collection: str) -> Layout:
-        """Return how many shards a collection has; one where nothing else is known."""
-        return self._files.layout(collection)
-
-    def change_log(self, collection: str) -> ChangeLog:
-        """Return the change log of a collection, or of this shard of it."""
-        return ChangeLog(self._files, collection)
-
-    def shards(self, collection: str) -> list["Lake"]:
-        """Return the lake as seen for each shard of a collection; itself where that has but one."""
-        of = self.layout(collection).shards
-        return [self.for_shard(shard) for shard in shards(of)]
-
-    def for_shard(self, shard: Shard) -> "Lake":
-        """Return the lake as seen for a shard of a collection."""
-        return self if shard == self.shard else self._seen_for(shard)
-
-    @property
-    def whole(self) -> "Lake":
-        """The lake seen whole."""
-        return self.for_shard(UNSHARDED)
-
     def name_of(self, collection: str) -> str:
-        """Return a collection's name for people, with the shard if it is seen for one."""
+        """Return a collection's name for people, with the shard."""
         return collection if self.shard == UNSHARDED else f"{collection}/{self.shard.label}"
 
-    def _seen_for(self, shard: Shard) -> "Lake":
-        seen = copy(self)
-        seen._see(shard)  # noqa: SLF001 - a copy of itself
-        return seen
+    def change_log(self, collection: str) -> ChangeLog:
+        """Return the change log of a collection, for this shard."""
+        return ChangeLog(self._files, collection)
+
+    def layout(self, collection: str) -> Layout:
+        """Return the layout of a collection; one shard where nothing else is known.
+
+        Raises
+        ------
+        DataError
+            The layout file is missing or damaged while the collection was being resharded.
+        """
+        return self._files.layout(collection)
+
+    def update_layout(self, collection: str, changes: Mapping[str, Any]) -> None:
+        """Write changed fields of a collection's layout; from then on, only its files count."""
+        with self.storage.lock(
+            f"layout-of={encode_name(collection)}",
+            f"how the collection {collection!r} of {self} is divided",
+            wait_seconds=_LAYOUT_WAIT_SECONDS,
+        ):
+            present = self.layout(collection)
+
+            def change(content: bytes | None) -> bytes:
+                layout = (parse_layout(content) or present).model_copy(update=dict(changes))
+                return json.dumps(layout.model_dump(by_alias=True), indent=1).encode()
+
+            self.storage.update(layout_name(collection), change)
 
     def names_by_shards(self, collection: str) -> dict[int, list[str]]:
-        """Return the names of all files of a collection, by how many shards they are one of."""
-        encoded = encode_name(collection)
+        """Return the names of all files of a collection, by the number of shards of a layout."""
         found: dict[int, list[str]] = {1: []}
-        for table in TABLES:
-            if table.partitioning not in {Partitioning.WHOLE, Partitioning.WAREHOUSE_ONLY}:
-                for name in self._files.names(table_folder(table, collection)):
-                    found.setdefault(shard_of(name).of, []).append(name)
-        for name in self.storage.files(f"{STATE_FOLDER}/parts-of={encoded}", ""):
+        for table in COLLECTION_TABLES:
+            for name in self._files.names(table_folder(table, collection)):
+                found.setdefault(shard_of(name).of, []).append(name)
+        folder = f"{STATE_FOLDER}/parts-of={encode_name(collection)}"
+        for name in self.storage.files(folder, ""):
             shard = Shard.from_label(name.rsplit("/", 1)[-1].partition(".")[0])
             found.setdefault(shard.of if shard else 0, []).append(name)
         of_whole = (self.whole.state_name(collection), self.whole.raw_hashes_name(collection))
@@ -128,9 +144,9 @@ class Lake:
         return found
 
     def state(self, collection: str) -> CollectionState:
-        """Return a collection's state; a fresh one where it is missing or cannot be read.
+        """Return a collection's state; an empty one if it is missing or invalid.
 
-        That of all shards merge_states says of each thing only what holds of every shard.
+        The state of a collection in several shards says only what is true of every shard.
         """
         if self.shard == UNSHARDED:
             layout = self._files.written_layout(collection)
@@ -154,9 +170,13 @@ class Lake:
 
         self.storage.update(self.state_name(collection), change)
 
+    def raw_hashes_name(self, collection: str) -> str:
+        """Return the name of the file with the hashes of a collection's raw documents."""
+        return self.state_name(collection).removesuffix(".json") + ".raw-hashes"
+
     def source_health(self) -> SourceHealth:
         """Return whether the source can be read."""
-        content = self.storage.read(SOURCE_HEALTH)
+        content = self.storage.read(_SOURCE_HEALTH)
         try:
             return SourceHealth.model_validate_json(content or b"{}")
         except ValidationError:
@@ -165,53 +185,33 @@ class Lake:
     def update_source_health(self, changes: Mapping[str, Any]) -> None:
         """Write changed fields of the source's health."""
         health = self.source_health().model_copy(update=dict(changes))
-        self.storage.update(SOURCE_HEALTH, lambda _: health.model_dump_json().encode())
-
-    def raw_hashes_name(self, collection: str) -> str:
-        """Return the name of the file that says what the bytes of a collection's documents were."""
-        return self.state_name(collection).removesuffix(".json") + RAW_HASHES
-
-    def update_layout(self, collection: str, changes: Mapping[str, Any]) -> None:
-        """Write changed fields of a collection's layout; only files of its shards count then."""
-        name = layout_name(collection)
-        with self.storage.lock(
-            f"layout-of={encode_name(collection)}",
-            f"how the collection {collection!r} of {self} is divided",
-            wait_seconds=_LAYOUT_WAIT_SECONDS,
-        ):
-            present = self.layout(collection)
-
-            def change(content: bytes | None) -> bytes:
-                layout = (parse_layout(content) or present).model_copy(update=dict(changes))
-                return json.dumps(layout.model_dump(by_alias=True), indent=1).encode()
-
-            self.storage.update(name, change)
+        self.storage.update(_SOURCE_HEALTH, lambda _: health.model_dump_json().encode())
 
     @contextmanager
     def lock(self, collection: str, *, wait_seconds: float = 0) -> Iterator[None]:
-        """Hold the right to write a collection, or this shard of it.
+        """Lock a collection, or this shard of it, for writing.
 
         Raises
         ------
         DataError
-            Another process holds it.
+            Another process holds the lock.
         ReshardedError
-            The collection has other shards than this by now.
+            The collection no longer has this shard.
         """
         with self.storage.lock(
             f"collection={self._lock_name(collection)}",
-            f"the collection {collection!r}{self._which} of {self}",
+            f"the collection {self._described(collection)} of {self}",
             wait_seconds=wait_seconds,
         ):
             layout = self._files.written_layout(collection)
             if layout is None:
-                # Only the view of the whole collection has to check for shards.
+                # Without a layout file, only the lake for a shard has to look for shards.
                 layout = Layout() if self.shard == UNSHARDED else self.layout(collection)
             if layout.shards != self.shard.of:
                 raise ReshardedError(
-                    f"The collection {collection!r} of {self} lies in {layout.shards} shards, and "
-                    f"this run is for one of {self.shard.of}: it was resharded meanwhile. Run "
-                    "again; the sensor asks for the present shards by itself."
+                    f"The collection {collection!r} of {self} has {layout.shards} shards, and this "
+                    f"run is for one of {self.shard.of}: it was resharded meanwhile. Run again; "
+                    "the sensor requests runs for the present shards by itself."
                 )
             yield
 
@@ -219,48 +219,23 @@ class Lake:
     def tables_lock(self, collection: str) -> Iterator[None]:
         """Lock the tables derived from a collection's change log; wait until the lock is free.
 
-        Writers that replace rows of several tables hold it, and so do readers that read
-        them all merge_states. Seen whole, those of every shard are held.
+        Writers that replace rows of several tables hold it, and so do readers that read several
+        tables in one state. The whole lake locks those of every shard.
         """
         with ExitStack() as held:
-            held.enter_context(self._one_tables_lock(collection))
+            held.enter_context(
+                self.storage.lock(
+                    f"tables-of={self._lock_name(collection)}",
+                    f"the tables of the collection {self._described(collection)} of {self}",
+                    wait_seconds=_TABLES_WAIT_SECONDS,
+                )
+            )
             if self.shard == UNSHARDED:
-                # Nobody reshards it from here on, as that takes the lock just taken.
+                # Nobody can reshard it from here on, because that takes the lock just taken.
                 layout = self._files.written_layout(collection) or Layout()
                 for shard in shards(layout.shards) if layout.shards > 1 else ():
                     held.enter_context(self.for_shard(shard).tables_lock(collection))
             yield
-
-    def _one_tables_lock(self, collection: str) -> AbstractContextManager[None]:
-        return self.storage.lock(
-            f"tables-of={self._lock_name(collection)}",
-            f"the tables of the collection {collection!r}{self._which} of {self}",
-            wait_seconds=_TABLES_WAIT_SECONDS,
-        )
-
-    def _lock_name(self, collection: str) -> str:
-        # No encoded name of a collection has a comma.
-        encoded = encode_name(collection)
-        return encoded if self.shard == UNSHARDED else f"{encoded},{self.shard.label}"
-
-    @property
-    def _which(self) -> str:
-        return "" if self.shard == UNSHARDED else f", shard {self.shard.label},"
-
-    @contextmanager
-    def scratch(self, purpose: Scratch, collection: str) -> Iterator[Path]:
-        """Yield an empty folder on a disk for the duration of a ``with`` block, for this shard."""
-        with self.storage.scratch(self._scratch_name(purpose, collection)) as folder:
-            yield folder
-
-    def clear_staging(self, collection: str) -> None:
-        """Remove what a run of this shard that was killed left; call it under :meth:`lock`."""
-        self.storage.clear_staging(
-            *(self._scratch_name(purpose, collection) for purpose in get_args(Scratch))
-        )
-
-    def _scratch_name(self, purpose: Scratch, collection: str) -> str:
-        return f"{purpose}-{self._lock_name(collection)}"
 
     def table_lock(self, table: Table) -> AbstractContextManager[None]:
         """Lock a table that is one file; wait until the lock is free."""
@@ -269,3 +244,24 @@ class Lake:
             f"the table {table.name!r} of {self}",
             wait_seconds=_TABLES_WAIT_SECONDS,
         )
+
+    def _lock_name(self, collection: str) -> str:
+        # No encoded name of a collection has a comma.
+        encoded = encode_name(collection)
+        return encoded if self.shard == UNSHARDED else f"{encoded},{self.shard.label}"
+
+    def _described(self, collection: str) -> str:
+        which = "" if self.shard == UNSHARDED else f", shard {self.shard.label},"
+        return f"{collection!r}{which}"
+
+    def scratch(self, purpose: Scratch, collection: str) -> AbstractContextManager[Path]:
+        """Create an empty folder on a local disk for a ``with`` block, for this shard."""
+        return self.storage.scratch(self._scratch_name(purpose, collection))
+
+    def clear_staging(self, collection: str) -> None:
+        """Remove what killed runs of this shard left; call it under :meth:`lock`."""
+        purposes = get_args(Scratch)
+        self.storage.clear_staging(*(self._scratch_name(one, collection) for one in purposes))
+
+    def _scratch_name(self, purpose: Scratch, collection: str) -> str:
+        return f"{purpose}-{self._lock_name(collection)}"

@@ -15,9 +15,10 @@ from aind_etl.contract.schemas import arrow_schema, polars_schema
 from aind_etl.errors import DamagedTableError, DataError
 from aind_etl.lake.encoding import writer_options
 from aind_etl.lake.storage.protocol import Storage
+from aind_etl.text import first_line
 
 if TYPE_CHECKING:
-    from aind_etl.lake.storage.local import Location
+    from aind_etl.lake.storage.protocol import Location
 
 # Small enough that a query by subject or date skips most of a partition, large enough to
 # compress well.
@@ -31,33 +32,18 @@ def write_parquet(  # noqa: PLR0913 - what is written, and where
     name: str,
     table: Table,
     portions: Iterable[pl.DataFrame],
-    facts: Mapping[str, str] | None = None,
+    metadata: Mapping[str, str] | None = None,
     *,
     replace: bool = True,
 ) -> bool:
-    """Write a table's file from portions of its rows, of which each is held only once.
+    """Write a table's file from portions of its rows; one portion at a time is in memory.
 
-    Parameters
-    ----------
-    storage, name
-        The lake's storage, and the file's name in the lake.
-    table
-        Whose columns it has.
-    portions
-        Its rows.
-    facts
-        What to write about the file.
-    replace
-        Whether the file may be there already.
-
-    Returns
-    -------
-    bool
-        Whether it was written; an existing file is left in place.
+    ``metadata`` is added to the file's schema. ``replace`` and the result are as for
+    :meth:`~aind_etl.lake.storage.protocol.Storage.write`.
     """
     schema = arrow_schema(table)
-    if facts is not None:
-        schema = schema.with_metadata(dict(facts))
+    if metadata is not None:
+        schema = schema.with_metadata(dict(metadata))
 
     def write_content(file: BinaryIO) -> None:
         remaining = iter(portions)
@@ -68,13 +54,13 @@ def write_parquet(  # noqa: PLR0913 - what is written, and where
         with pq.ParquetWriter(
             file,
             schema,
-            # Readers of every age understand this version's types and pages.
+            # Old readers understand the types and pages of this version.
             version="2.6",
             data_page_version="1.0",
             **options,
         ) as writer:
             for rows in every:
-                # A row group at a time: arrow's form of it, and parquet's, are copies.
+                # One row group at a time: converting it to arrow and to parquet copies it.
                 for group in rows.select(schema.names).iter_slices(ROW_GROUP_ROWS):
                     writer.write_table(group.to_arrow().cast(schema))
 
@@ -82,8 +68,8 @@ def write_parquet(  # noqa: PLR0913 - what is written, and where
 
 
 def read_arrow(path: Path) -> pl.DataFrame:
-    """Return what was laid on this machine's disk until it is needed."""
-    # Of a path polars would take brackets and asterisks for a pattern.
+    """Return the rows of an Arrow file in a scratch folder."""
+    # In a path, polars would take brackets and asterisks for a pattern.
     with path.open("rb") as file:
         return pl.read_ipc(file)
 
@@ -104,38 +90,14 @@ def scan_files(
 
 
 def read_metadata(path: "Location") -> pq.FileMetaData:
-    """Return what a parquet file says about itself."""
+    """Return the metadata of a parquet file."""
     if not isinstance(path, Path):
-        # Of a store the end is one request, and a file that is opened two.
+        # Reading the end of an object is one request; opening it is two.
         end = path.fs.cat_file(path.path, start=-_END_BYTES)
         with suppress(pa.ArrowInvalid):
             return pq.read_metadata(pa.BufferReader(end))
     with path.open("rb") as file:
         return pq.read_metadata(file)
-
-
-def collect_file(rows: pl.LazyFrame, path: "Location") -> pl.DataFrame:
-    """Read a partition.
-
-    Raises
-    ------
-    DataError
-        The file is damaged.
-    """
-    with reading_table(path):
-        return rows.collect()
-
-
-@contextmanager
-def reading_table(path: "Location") -> Iterator[None]:
-    """Raise a :class:`DamagedTableError` that names the file where reading a table's fails."""
-    try:
-        yield
-    except (pa.ArrowException, pl.exceptions.PolarsError) as error:
-        raise DamagedTableError(
-            f"The file {str(path)!r} is damaged ({str(error).splitlines()[0]}). The next "
-            "'aind-etl run' makes it again, or 'aind-etl rebuild' at once."
-        ) from None
 
 
 def read_schema(path: "Location") -> pa.Schema:
@@ -150,6 +112,18 @@ def read_schema(path: "Location") -> pa.Schema:
         return read_metadata(path).schema.to_arrow_schema()
     except pa.ArrowException as error:
         raise DataError(
-            f"The file {str(path)!r} is damaged ({str(error).splitlines()[0]}). Remove it; the "
-            "next run writes it again."
+            f"The file {str(path)!r} is damaged ({first_line(error)}). Remove it; the next run "
+            "writes it again."
+        ) from None
+
+
+@contextmanager
+def reading_table(path: "Location") -> Iterator[None]:
+    """Turn an error of reading a table's file into a :class:`DamagedTableError` that names it."""
+    try:
+        yield
+    except (pa.ArrowException, pl.exceptions.PolarsError) as error:
+        raise DamagedTableError(
+            f"The file {str(path)!r} is damaged ({first_line(error)}). The next 'aind-etl run' "
+            "writes it again, or 'aind-etl rebuild' at once."
         ) from None

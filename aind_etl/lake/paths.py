@@ -7,37 +7,38 @@ import re
 from hashlib import sha256
 from urllib.parse import quote, unquote
 
-from aind_etl.contract import Table, tables
+from aind_etl.contract import TABLES, Partitioning, Table, tables
 from aind_etl.contract.id_ranges import UNSHARDED, Shard
 
 UNKNOWN_MONTH = "unknown"
 """The month of rows without a session date."""
 
+COLLECTION_TABLES = tuple(
+    table
+    for table in TABLES
+    if table.partitioning in {Partitioning.COLLECTION, Partitioning.COLLECTION_AND_MONTH}
+)
+"""The tables, and the change log, that have a folder per collection."""
+
 STATE_FOLDER = "_state"
-# With what is put before and after it, no file system has a longer one.
+PART_FILE = "part.parquet"
+# With all prefixes and suffixes, a name is at most as long as every file system allows.
 _LONGEST_NAME = 180
 _KEPT_OF_NAME = 100
 CUT_NAME = re.compile(r".{100}~[0-9a-f]{64}")
-PART_FILE = "part.parquet"
-SOURCE_HEALTH = f"{STATE_FOLDER}/source.health"
-# Files of tables, and of the change log: others may lie beside them.
-OWN_NAME = re.compile(r"(part(-\d+-of-\d+)?|(\d+-of-\d+-)?\d{10,}(-\d{10,})?)\.parquet")
-RAW_HASHES = ".raw-hashes"
-_LABEL_PIECES = 3
+_LABEL = re.compile(r"\d+-of-\d+")
+_OWN_NAME = re.compile(r"(part(-\d+-of-\d+)?|(\d+-of-\d+-)?\d{10,}(-\d{10,})?)\.parquet")
+
+
+def is_own_file(name: str) -> bool:
+    """Return whether a file belongs to a table or the change log, by its name."""
+    return _OWN_NAME.fullmatch(name.rsplit("/", 1)[-1]) is not None
 
 
 def shard_of(name: str) -> Shard:
-    """Return which shard a file of a table or of a change log is of."""
-    label, _ = label_and_rest(name.rsplit("/", 1)[-1].removesuffix(".parquet"))
-    return Shard.from_label(label) or UNSHARDED
-
-
-def label_and_rest(stem: str) -> tuple[str, str]:
-    """Take ``3-of-8`` from ``part-3-of-8``, or from ``3-of-8-0000000012-0000000014``."""
-    pieces = stem.removeprefix("part-").split("-")
-    if len(pieces) >= _LABEL_PIECES and pieces[1] == "of":
-        return "-".join(pieces[:_LABEL_PIECES]), "-".join(pieces[_LABEL_PIECES:])
-    return "", stem
+    """Return the shard that a file of a table or of a change log belongs to, by its name."""
+    label = _LABEL.match(name.rsplit("/", 1)[-1].removeprefix("part-"))
+    return (label and Shard.from_label(label[0])) or UNSHARDED
 
 
 def collection_of(name: str) -> str:
@@ -65,7 +66,7 @@ def log_folder(collection: str) -> str:
 
 
 def single_file(table: Table) -> str:
-    """Return the file of a table that lies in one file."""
+    """Return the file of a table that is one file."""
     return f"{table.name}/{PART_FILE}"
 
 

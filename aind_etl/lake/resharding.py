@@ -1,4 +1,4 @@
-"""Resharding: a large collection is divided into shards, or into another number of them.
+"""Resharding: dividing a large collection into shards, or into another number of them.
 
 Shards are defined in :mod:`aind_etl.contract.id_ranges`. The new files are written beside the
 present ones, which count until the layout file names the new number; then the old files are
@@ -8,42 +8,34 @@ folders may see rows twice until the old files are gone.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from itertools import chain
 
 import polars as pl
 
-from aind_etl.contract import TABLES, Partitioning, tables
+from aind_etl.contract import Partitioning, tables
 from aind_etl.contract.id_ranges import MOST_RANGES, Split, shards
 from aind_etl.errors import DataError
 from aind_etl.lake import Lake
 from aind_etl.lake.change_log import LogFile, read_log_file
 from aind_etl.lake.live_files import ReshardedError
 from aind_etl.lake.parquet import write_parquet
+from aind_etl.lake.paths import COLLECTION_TABLES
 from aind_etl.lake.state import merge_states
 from aind_etl.lake.tables import is_in_range, shard_key
 
-_DIVIDED = (Partitioning.COLLECTION, Partitioning.COLLECTION_AND_MONTH)
 # As long as the longest pass over a shard that may be under way.
 _WAIT_SECONDS = 3600
-# A collection shrinks to a quarter of what its shards could hold before there are fewer of them:
-# one that grows and shrinks about a limit is not divided again and again.
+# A collection shrinks to a quarter of what its shards could hold before there are fewer of them,
+# so that one that grows and shrinks about a limit is not resharded again and again.
 _SHRUNK = 4
 _ROW_GROUP_BYTES = 16 << 20
 
 
 def wanted_shards(documents: int, present: int, most_documents: int) -> int:
-    """Return into how many shards a collection should be divided.
+    """Return the number of shards that a collection should have.
 
-    Twice as many as there are, or half as many, until it fits: so each shard becomes two, or two
-    become one.
-
-    Parameters
-    ----------
-    documents
-        How many documents there are.
-    present
-        How many shards there are.
-    most_documents
-        How many documents a shard may have.
+    The present number is doubled or halved until no shard has more than ``most_documents``, so
+    that each shard becomes two, or two become one.
     """
     of = present
     while documents > of * most_documents and of * 2 <= MOST_RANGES:
@@ -54,18 +46,18 @@ def wanted_shards(documents: int, present: int, most_documents: int) -> int:
 
 
 def plan_shards(lake: Lake, collection: str, documents: int | None, most_documents: int) -> int:
-    """Decide how many shards a collection is to have, and return that number.
+    """Plan the number of shards of a collection, and return it.
 
-    Nothing is divided yet: the first pass over one of the shards does that.
+    The first pass over one of the planned shards reshards the collection.
 
     Parameters
     ----------
     lake, collection
-        Which collection.
+        The lake, and the collection.
     documents
-        How many documents the source has; as it is planned already where that is not known.
+        Number of documents in the source; None leaves the plan as it is.
     most_documents
-        How many documents a shard may have.
+        Largest number of documents in a shard.
     """
     planned = lake.layout(collection).planned_shards
     if documents is None:
@@ -77,19 +69,12 @@ def plan_shards(lake: Lake, collection: str, documents: int | None, most_documen
 
 
 def reshard_as_planned(lake: Lake, collection: str) -> None:
-    """Divide a collection so that the shard this lake is seen for is one of its shards.
-
-    Parameters
-    ----------
-    lake
-        The lake as seen for a shard.
-    collection
-        The collection.
+    """Reshard a collection, unless the shard of ``lake`` is one of its shards already.
 
     Raises
     ------
     DataError
-        It is not planned to have such a shard, or another run works on it.
+        The collection is not planned to have such a shard, or another run works on it.
     """
     layout = lake.layout(collection)
     of = lake.shard.of
@@ -97,24 +82,15 @@ def reshard_as_planned(lake: Lake, collection: str) -> None:
         return
     if layout.planned_shards != of:
         raise DataError(
-            f"The collection {collection!r} of {lake} is to lie in {layout.planned_shards} shards, "
-            f"and this run is for one of {of}: the number was changed since it was asked for. Run "
-            "again for the present shards; the sensor does so by itself."
+            f"The collection {collection!r} of {lake} is to have {layout.planned_shards} shards, "
+            f"and this run is for one of {of}: the plan has changed since it was requested. Run "
+            "again for the planned shards; the sensor does so by itself."
         )
     reshard(lake, collection, of)
 
 
 def reshard(lake: Lake, collection: str, of: int) -> None:
-    """Divide a collection into so many shards, whatever it is divided into.
-
-    Interrupted at any point and run again, it ends the same.
-
-    Parameters
-    ----------
-    lake, collection
-        Which collection.
-    of
-        How many shards.
+    """Divide a collection into ``of`` shards. An interrupted call can be repeated.
 
     Raises
     ------
@@ -140,47 +116,45 @@ def _reshard(whole: Lake, collection: str, of: int) -> None:
         held.enter_context(whole.tables_lock(collection))
         if len(present) != of:
             whole.update_layout(collection, {"planned_shards": of, "is_to_be_cleared": True})
-            to_come = [whole.for_shard(shard) for shard in shards(of)]
-            # Left by an attempt that was interrupted: what it divided may have changed since.
+            planned = [whole.for_shard(shard) for shard in shards(of)]
+            # An interrupted attempt may have left files of documents that have changed since.
             _remove(whole, collection, lambda number: number == of)
-            _reshard_log(whole, present, to_come, collection)
-            _reshard_tables(present, to_come, collection)
-            _reshard_states(present, to_come, collection)
+            _reshard_log(present, planned, collection)
+            _reshard_tables(present, planned, collection)
+            _reshard_states(present, planned, collection)
             whole.update_layout(collection, {"shards": of})
         _remove(whole, collection, lambda number: number != of)
         whole.update_layout(collection, {"is_to_be_cleared": False})
 
 
-def _remove(whole: Lake, collection: str, of: Callable[[int], bool]) -> None:
-    """Remove the files of such numbers of shards."""
+def _remove(whole: Lake, collection: str, is_removed: Callable[[int], bool]) -> None:
     for number, names in whole.names_by_shards(collection).items():
-        if of(number):
+        if is_removed(number):
             for name in names:
                 whole.storage.remove(name)
 
 
-def _reshard_log(
-    whole: Lake, present: Sequence[Lake], to_come: Sequence[Lake], collection: str
-) -> None:
-    """Write the versions of the present shards' logs to logs of the shards to come.
+def _reshard_log(present: Sequence[Lake], planned: Sequence[Lake], collection: str) -> None:
+    """Write the versions of the present shards' logs to the logs of the planned shards.
 
-    They keep the numbers of their batches: those tell the order of a record's versions, and every
-    version of a record is in one shard, before as after.
+    Batches keep their numbers. These give the order of a record's versions, all of which are in
+    one shard before and after.
     """
     files = [file for shard in present for file in shard.change_log(collection).files()]
-    for together_ in _overlapping(files):
-        first = min(file.first for file in together_)
-        last = max(file.last for file in together_)
-        for shard in to_come:
-            row_groups = _row_groups(together_, shard.shard.ids)
-            some = next(row_groups, None)
-            if some is not None:
+    for group in _overlapping(files):
+        first = min(file.first for file in group)
+        last = max(file.last for file in group)
+        for shard in planned:
+            portions = _portions(group, shard.shard.ids)
+            portion = next(portions, None)
+            if portion is not None:
                 name = shard.change_log(collection).file_name(first, last)
-                write_parquet(whole.storage, name, tables.DOCUMENTS, _chained(some, row_groups))
+                rows = chain([portion], portions)
+                write_parquet(shard.storage, name, tables.DOCUMENTS, rows)
 
 
 def _overlapping(files: Sequence[LogFile]) -> Iterator[Sequence[LogFile]]:
-    """Yield files of which the ranges of batches overlap: one log's never do."""
+    """Yield groups of files whose ranges of batches overlap; those of one log never do."""
     held: list[LogFile] = []
     for file in sorted(files, key=lambda file: file.first):
         if held and file.first > max(one.last for one in held):
@@ -191,8 +165,8 @@ def _overlapping(files: Sequence[LogFile]) -> Iterator[Sequence[LogFile]]:
         yield held
 
 
-def _row_groups(files: Sequence[LogFile], split: Split) -> Iterator[pl.DataFrame]:
-    """Yield the versions in some files that lie in a split, in portions worth a row group."""
+def _portions(files: Sequence[LogFile], split: Split) -> Iterator[pl.DataFrame]:
+    """Yield the versions in some files that are in a split, in portions of a row group."""
     held: list[pl.DataFrame] = []
     size = 0
     for file in files:
@@ -206,15 +180,9 @@ def _row_groups(files: Sequence[LogFile], split: Split) -> Iterator[pl.DataFrame
         yield pl.concat(held)
 
 
-def _chained(first: pl.DataFrame, others: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    yield first
-    yield from others
-
-
-def _reshard_tables(present: Sequence[Lake], to_come: Sequence[Lake], collection: str) -> None:
-    """Write the rows of every table, partition by partition, to those of the new shards."""
-    for table in TABLES:
-        if table is tables.DOCUMENTS or table.partitioning not in _DIVIDED:
+def _reshard_tables(present: Sequence[Lake], planned: Sequence[Lake], collection: str) -> None:
+    for table in COLLECTION_TABLES:
+        if table is tables.DOCUMENTS:
             continue
         months: Sequence[str | None] = [None]
         if table.partitioning is Partitioning.COLLECTION_AND_MONTH:
@@ -225,19 +193,19 @@ def _reshard_tables(present: Sequence[Lake], to_come: Sequence[Lake], collection
             rows = pl.concat(
                 [shard.tables.read_partition(table, collection, month) for shard in present]
             )
-            for shard in to_come:
-                here = rows.filter(is_in_range(shard.shard.ids, shard_key(table)))
-                shard.tables.replace_rows(table, collection, month, without=None, rows=here)
+            for shard in planned:
+                own = rows.filter(is_in_range(shard.shard.ids, shard_key(table)))
+                shard.tables.replace_rows(table, collection, month, without=None, rows=own)
 
 
-def _reshard_states(present: Sequence[Lake], to_come: Sequence[Lake], collection: str) -> None:
-    """Write for each shard to come how far all of it was read and flattened."""
-    for shard in to_come:
+def _reshard_states(present: Sequence[Lake], planned: Sequence[Lake], collection: str) -> None:
+    """Write the state of each planned shard: what is true of all present shards it overlaps."""
+    for shard in planned:
         states = [
             one.state(collection) for one in present if _overlap(one.shard.ids, shard.shard.ids)
         ]
         state = merge_states(collection, states)
-        # A shard that has nothing of the last batches has no batch of their numbers either.
+        # A shard without documents in the last batches has no file with their numbers either.
         last = shard.change_log(collection).last_batch()
         changes = state.model_dump(exclude={"collection"}) | {
             "flattened_through": min(state.flattened_through, last),

@@ -10,15 +10,15 @@ from aind_etl.lake.parquet import read_arrow
 
 
 class Spill:
-    """Rows of many tables, gathered batch by batch and given back partition by partition.
+    """Collects the rows of many tables in batches, and returns them partition by partition.
 
-    Rows beyond a budget wait on the disk, so that memory is bounded by the budget and by the
-    largest partition, never by the collection.
+    Rows beyond a budget are written to disk, so that memory is bounded by the budget and the
+    largest partition, not by the collection.
 
     Parameters
     ----------
     folder
-        An empty folder for what does not fit.
+        An empty folder for the rows on disk.
     budget_bytes
         Size of the rows kept in memory.
     """
@@ -31,7 +31,7 @@ class Spill:
         self._files: dict[tuple[str, str], list[Path]] = {}
 
     def add(self, table: Table, rows: pl.DataFrame) -> None:
-        """Take rows with the table's columns and ``session_month``."""
+        """Add rows with the table's columns and ``session_month``."""
         if rows.is_empty():
             return
         self._held.append((table, rows))
@@ -41,24 +41,22 @@ class Spill:
 
     def months(self, table: Table) -> list[str]:
         """Return the session months for which there are rows of a table, sorted."""
-        spilled = {month for name, month in self._files if name == table.name}
-        held = {
-            month
-            for other, rows in self._held
-            if other is table
-            for month in rows["session_month"].unique()
-        }
-        return sorted(spilled | held)
+        months = {month for name, month in self._files if name == table.name}
+        for rows in self._held_rows(table):
+            months.update(rows["session_month"].unique())
+        return sorted(months)
 
     def rows(self, table: Table, month: str) -> pl.DataFrame:
         """Return the rows of one partition of a table."""
         spilled = [read_arrow(path) for path in self._files.get((table.name, month), ())]
         held = [
             rows.filter(pl.col("session_month") == month).drop("session_month")
-            for other, rows in self._held
-            if other is table
+            for rows in self._held_rows(table)
         ]
         return pl.concat([pl.DataFrame(schema=polars_schema(table)), *spilled, *held])
+
+    def _held_rows(self, table: Table) -> list[pl.DataFrame]:
+        return [rows for other, rows in self._held if other is table]
 
     def _flush(self) -> None:
         for number, (table, rows) in enumerate(self._held):

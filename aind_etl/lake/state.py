@@ -12,7 +12,7 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 class CollectionState(BaseModel):
-    """How far a collection was read and flattened; written after the data it speaks of.
+    """How far a collection was read and flattened; written after the data it describes.
 
     It can be deleted at any time; the next run compares and flattens everything again.
     """
@@ -42,9 +42,9 @@ class SourceHealth(BaseModel):
     reached_at
         When it last answered.
     failing_since
-        Since when it has not; None where it answers.
+        Since when it has not answered; None while it does.
     error
-        Why not.
+        Why it does not.
     is_alerted
         Whether an alert was sent that it cannot be read, and none yet that it can be read again.
     """
@@ -56,19 +56,19 @@ class SourceHealth(BaseModel):
 
 
 class Layout(BaseModel):
-    """How many shards a collection has.
+    """The number of shards of a collection.
 
     Attributes
     ----------
     shards
-        How many shards its files lie in.
+        The present number.
     planned_shards
-        How many they are to lie in; the first pass over one of those reshards them.
+        The number that the first pass over one of the planned shards reshards the collection to.
     is_to_be_cleared
-        Whether files of the layout before may still lie about.
+        Whether files of the previous layout may still be there.
     """
 
-    # The names in files that earlier versions wrote.
+    # The aliases are the names in files, also those of earlier versions.
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
 
     shards: int = Field(default=1, alias="parts", ge=1, le=MOST_RANGES)
@@ -77,38 +77,29 @@ class Layout(BaseModel):
 
 
 def merge_states(collection: str, states: Sequence[CollectionState]) -> CollectionState:
-    """Return one state for those of several shards: of each thing what holds of every shard."""
+    """Return one state for several shards, which says only what is true of every shard."""
     newest = max(states, key=lambda state: state.last_full_pass_at or _LONG_AGO)
-    every: dict[str, set[Any]] = {
-        name: {getattr(state, name) for state in states}
-        for name in CollectionState.model_fields
-        # Of files that the shards to come have not.
-        if name not in {"table_sizes", "log_gaps"}
-    }
-    merged = {
-        name: None if None in values else min(values)
-        for name, values in every.items()
-        if name.endswith(("_at", "_through"))
-    } | {
-        name: values.copy().pop() if len(values) == 1 else ""
-        for name, values in every.items()
-        if name in {"fingerprint", "flattener", "results_reader"}
-    }
-    return CollectionState.model_validate(
-        merged | {"collection": collection, "source": newest.source}
-    )
+    merged: dict[str, Any] = {"collection": collection, "source": newest.source}
+    for name in CollectionState.model_fields:
+        if name.endswith(("_at", "_through")):
+            times = {getattr(state, name) for state in states}
+            merged[name] = None if None in times else min(times)
+        elif name in {"fingerprint", "flattener", "results_reader"}:
+            values = {getattr(state, name) for state in states}
+            merged[name] = values.pop() if len(values) == 1 else ""
+    return CollectionState.model_validate(merged)
 
 
 def parse_layout(content: bytes | None) -> Layout | None:
-    """Return the layout in a layout file; None where it is missing or invalid."""
+    """Return the layout in a layout file; None if it is missing or invalid."""
     try:
         return None if content is None else Layout.model_validate_json(content)
     except ValidationError:
-        return None  # What it said is found out from the files.
+        return None  # The layout is derived from the files of the change log.
 
 
 def parse_state(collection: str, content: bytes | None) -> CollectionState:
-    """Return the state in a state file; an empty one where it is missing or invalid."""
+    """Return the state in a state file; an empty one if it is missing or invalid."""
     if content is not None:
         try:
             return CollectionState.model_validate_json(content)

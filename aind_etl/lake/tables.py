@@ -1,4 +1,4 @@
-"""The tables of the lake: hive-partitioned parquet, each partition replaced whole."""
+"""The tables of the lake: hive-partitioned parquet files, each replaced whole."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -7,16 +7,12 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pyarrow as pa
 
-from aind_etl.contract import FLATTENED_TABLES, TABLES, Partitioning, Table, tables
+from aind_etl.contract import FLATTENED_TABLES, Partitioning, Table, tables
 from aind_etl.contract.id_ranges import UNSHARDED, Split
 from aind_etl.contract.schemas import polars_schema, with_further_columns
-
-if TYPE_CHECKING:
-    from aind_etl.lake.storage.local import Location
 from aind_etl.lake.change_log import ChangeLog, reading_log
 from aind_etl.lake.live_files import LiveFiles
 from aind_etl.lake.parquet import (
-    collect_file,
     read_metadata,
     read_schema,
     reading_table,
@@ -24,33 +20,35 @@ from aind_etl.lake.parquet import (
     write_parquet,
 )
 from aind_etl.lake.paths import (
-    OWN_NAME,
+    COLLECTION_TABLES,
     PART_FILE,
     UNKNOWN_MONTH,
     encode_name,
+    is_own_file,
     month_of,
     shard_of,
     single_file,
     table_folder,
 )
 
+if TYPE_CHECKING:
+    from aind_etl.lake.storage.protocol import Location
+
 # No table has a column of this name.
 _FILE_COLUMN = "_file"
-# How many files are asked at a time how many rows they have: each is a request to a store.
+# The row counts of so many files are read at a time: on a store, each is a request.
 _COUNTED_FILES = 8
 
 
 class Tables:
-    """The tables of the lake: hive-partitioned parquet files, each replaced whole.
+    """The tables of the lake, for one shard or for the whole lake.
 
-    Parameters
-    ----------
-    files
-        The files of the lake that count.
+    Methods that read files raise :class:`~aind_etl.errors.DataError` if one is damaged.
     """
 
     def __init__(self, files: LiveFiles) -> None:
         self._files = files
+        self._storage = files.storage
 
     def files(self, table: Table, collection: str | None = None) -> list["Location"]:
         """Return the files of a table, or of one collection's shard of it."""
@@ -60,8 +58,7 @@ class Tables:
                 file.path for name in collections for file in ChangeLog(self._files, name).files()
             ]
         folder = table.name if collection is None else table_folder(table, collection)
-        names = self._files.counting(self._files.names(folder))
-        return [self._files.storage.path(name) for name in names]
+        return [self._storage.path(name) for name in self._files.live(folder)]
 
     def scan(self, table: Table, collection: str | None = None) -> pl.LazyFrame:
         """Return the rows of a table, or of one collection's shard of it, lazily."""
@@ -71,23 +68,11 @@ class Tables:
         return scan_files(files, table)
 
     def count_rows(self, table: Table, collection: str | None = None) -> int:
-        """Return the rows of a table, or of one collection's shard, from the files' own counts.
-
-        Raises
-        ------
-        DataError
-            A file is damaged.
-        """
+        """Return the number of rows of a table, or of one collection's shard of it."""
         return sum(self.rows_by_file(table, collection).values())
 
     def rows_by_file(self, table: Table, collection: str | None = None) -> dict["Location", int]:
-        """Return the rows of each of :meth:`files`, from the files' own counts.
-
-        Raises
-        ------
-        DataError
-            A file is damaged.
-        """
+        """Return the number of rows of each of :meth:`files`, from the files' metadata."""
         reading = reading_log if table is tables.DOCUMENTS else reading_table
 
         def count(path: "Location") -> int:
@@ -99,73 +84,57 @@ class Tables:
             return dict(zip(files, pool.map(count, files), strict=True))
 
     def size_bytes(self, table: Table, collection: str) -> int:
-        """Return the bytes of the files of one collection's shard of a table."""
-        that_count = set(self.files(table, collection))
-        sizes = self._files.storage.sizes(table_folder(table, collection), ".parquet")
-        return sum(
-            size for name, size in sizes.items() if self._files.storage.path(name) in that_count
-        )
+        """Return the size in bytes of the files of one collection's shard of a table."""
+        live = set(self.files(table, collection))
+        sizes = self._storage.sizes(table_folder(table, collection), ".parquet")
+        return sum(size for name, size in sizes.items() if self._storage.path(name) in live)
 
     def as_written(self, table: Table) -> Table:
-        """Return a table with the columns its file has, where further columns are data."""
-        if not table.has_further_columns or not self._files.storage.exists(single_file(table)):
-            return table
-        return with_further_columns(
-            table, read_schema(self._files.storage.path(single_file(table)))
-        )
+        """Return a table with the columns of its file, where further columns are data."""
+        schema = self._written_schema(table) if table.has_further_columns else None
+        return table if schema is None else with_further_columns(table, schema)
 
     def facts(self, table: Table) -> dict[str, str]:
-        """Return what was written about the file of a table that lies in one file."""
-        if not self._files.storage.exists(single_file(table)):
-            return {}
-        schema = read_schema(self._files.storage.path(single_file(table)))
+        """Return the metadata from :meth:`replace_whole`; empty if the table has no file."""
+        schema = self._written_schema(table)
+        metadata = {} if schema is None else schema.metadata or {}
         return {
             key.decode(): value.decode()
-            for key, value in (schema.metadata or {}).items()
+            for key, value in metadata.items()
             if key != b"ARROW:schema"
         }
 
+    def _written_schema(self, table: Table) -> pa.Schema | None:
+        name = single_file(table)
+        return read_schema(self._storage.path(name)) if self._storage.exists(name) else None
+
     def months(self, table: Table, collection: str) -> list[str]:
         """Return the session months of a collection's partitions of a table, sorted."""
-        names = self._files.counting(self._files.names(table_folder(table, collection)))
-        return sorted({month_of(name) for name in names})
+        return sorted(set(map(month_of, self._files.live(table_folder(table, collection)))))
 
     def scan_month(self, table: Table, collection: str, month: str) -> pl.LazyFrame:
         """Return the rows of a table that are filed under a month, lazily."""
-        names = self._files.counting(self._files.names(table_folder(table, collection)))
-        return scan_files(
-            [self._files.storage.path(name) for name in names if month_of(name) == month], table
-        )
+        names = self._files.live(table_folder(table, collection))
+        paths = [self._storage.path(name) for name in names if month_of(name) == month]
+        return scan_files(paths, table)
 
     def read_partition(
         self, table: Table, collection: str, month: str | None = None
     ) -> pl.DataFrame:
-        """Return one partition of a table, for this shard; empty where there is none."""
+        """Return one partition of a table, for this shard; empty if it does not exist."""
         name = self.partition(table, collection, month)
-        if not self._files.storage.exists(name):
+        if not self._storage.exists(name):
             return pl.DataFrame(schema=polars_schema(table))
-        path = self._files.storage.path(name)
-        return collect_file(scan_files([path], table), path)
+        path = self._storage.path(name)
+        with reading_table(path):
+            return scan_files([path], table).collect()
 
     def months_holding(self, table: Table, collection: str, records: pl.DataFrame) -> set[str]:
-        """Return the session months of the partitions that have rows of any of ``records``.
-
-        Parameters
-        ----------
-        table, collection
-            Whose partitions are looked through.
-        records
-            Column ``record_id``.
-
-        Raises
-        ------
-        DataError
-            A file is damaged.
-        """
+        """Return the session months of the partitions that have rows of some ``record_id``."""
         files = self.files(table, collection)
         if not files:
             return set()
-        # One question for all of them: a partition each would cost more than what is read.
+        # One query for all of them: a query for each would cost more than what is read.
         found = (
             scan_files(files, table, path_column=_FILE_COLUMN)
             .filter(pl.col("record_id").is_in(records["record_id"].implode()))
@@ -175,11 +144,12 @@ class Tables:
         try:
             names = found.collect()[_FILE_COLUMN].to_list()
         except (pa.ArrowException, pl.exceptions.PolarsError):
-            # Which of them is damaged is found out by asking each.
+            # Scan the files one by one to find the damaged one.
             for path in files:
-                collect_file(scan_files([path], table).select("record_id"), path)
+                with reading_table(path):
+                    scan_files([path], table).select("record_id").collect()
             raise
-        return {month_of(name) for name in names}
+        return set(map(month_of, names))
 
     def partition(self, table: Table, collection: str, month: str | None = None) -> str:
         """Return the name of the file of one partition of a table, for this shard."""
@@ -190,23 +160,23 @@ class Tables:
         return f"{folder}/{PART_FILE if shard == UNSHARDED else f'part-{shard.label}.parquet'}"
 
     def foreign_files(self, collection: str) -> list[str]:
-        """Return the names of parquet files among a collection's that no table consists of."""
+        """Return the names of parquet files in a collection's folders that belong to no table."""
         return [
             name
-            for table in TABLES
-            if table.partitioning not in {Partitioning.WHOLE, Partitioning.WAREHOUSE_ONLY}
-            for name in self._files.storage.files(table_folder(table, collection), ".parquet")
-            if not OWN_NAME.fullmatch(name.rsplit("/", 1)[-1])
+            for table in COLLECTION_TABLES
+            for name in self._storage.files(table_folder(table, collection), ".parquet")
+            if not is_own_file(name)
         ]
 
     def table_sizes(self, collection: str) -> dict[str, int]:
-        """Return the bytes of the files that a collection is flattened to, for this shard."""
+        """Return the size in bytes of each file of the flattened tables, for this shard."""
         return {
             name: size
             for table in FLATTENED_TABLES
-            for folder in [table_folder(table, collection)]
-            for name, size in self._files.storage.sizes(folder, ".parquet").items()
-            if OWN_NAME.fullmatch(name.rsplit("/", 1)[-1]) and shard_of(name) == self._files.shard
+            for name, size in self._storage.sizes(
+                table_folder(table, collection), ".parquet"
+            ).items()
+            if is_own_file(name) and shard_of(name) == self._files.shard
         }
 
     def replace_rows(
@@ -218,16 +188,16 @@ class Tables:
         without: pl.DataFrame | None,
         rows: pl.DataFrame,
     ) -> bool:
-        """Replace some records' rows in one partition, which is replaced whole.
+        """Replace some records' rows in one partition, whose file is replaced whole.
 
         Parameters
         ----------
         table, collection, month
             The partition; no month where the table has none.
         without
-            Column ``record_id``: the records whose present rows go; None for all.
+            Column ``record_id``: the records whose present rows are dropped; None for all.
         rows
-            The rows that come.
+            The new rows.
 
         Returns
         -------
@@ -240,43 +210,27 @@ class Tables:
             merged = pl.concat([present.join(without, on="record_id", how="anti"), merged])
         name = self.partition(table, collection, month)
         if merged.is_empty():
-            return self._files.storage.remove(name)
-        return self._write(name, table, merged.sort(table.key))
+            return self._storage.remove(name)
+        return write_parquet(self._storage, name, table, [merged.sort(table.key)])
 
     def replace_whole(self, table: Table, rows: pl.DataFrame, facts: Mapping[str, str]) -> bool:
-        """Replace a table that lies in one file.
+        """Replace a table that is one file, with metadata; return whether it was written.
 
-        Parameters
-        ----------
-        table
-            The table, with every column of the rows.
-        rows
-            Its rows.
-        facts
-            What to record about the file, from :meth:`facts`.
-
-        Returns
-        -------
-        bool
-            Whether a file was written.
+        The table has every column of the rows.
         """
-        return self._write(single_file(table), table, rows.sort(table.key), facts)
-
-    def _write(
-        self, name: str, table: Table, rows: pl.DataFrame, facts: Mapping[str, str] | None = None
-    ) -> bool:
-        return write_parquet(self._files.storage, name, table, [rows], facts)
+        name = single_file(table)
+        return write_parquet(self._storage, name, table, [rows.sort(table.key)], facts)
 
 
 def shard_key(table: Table) -> pl.Expr:
-    """Return what tells which shard a row of a table belongs to."""
+    """Return the id by which rows of a table are divided into shards."""
     if "record_id" in table.column_names:
         return pl.col("record_id")
-    # Of a folder without a record it is its name, as most folders are named after their record.
+    # For a folder without a record, its name: most folders are named after their record.
     return pl.col("location").str.extract("([^/]*)$")
 
 
 def is_in_range(split: Split, record_id: pl.Expr) -> pl.Expr:
-    """Return whether record ids lie in a split."""
+    """Return whether record ids are in a split."""
     is_behind = record_id >= split.lower
     return is_behind if split.upper is None else is_behind & (record_id < split.upper)

@@ -1,14 +1,13 @@
-"""All of Dagster: assets, checks, jobs, sensors, schedules, and nothing else.
+"""Dagster's assets, checks, jobs, sensors and schedules; no other package imports Dagster.
 
-An asset is a few lines that call another package and report metadata. No other package imports
-Dagster.
+An asset is a few lines that call another package and report metadata.
 """
 
 import warnings
 
 import dagster as dg
 
-# Backfill policies, freshness policies and the like: their versions are pinned, and a release
-# that changes them is a change of this package. Users at a terminal need not see them.
+# Backfill policies, freshness policies and others are beta features. Dagster's version is pinned,
+# and users cannot act on the warnings.
 for _category in (dg.BetaWarning, dg.PreviewWarning):
     warnings.filterwarnings("ignore", category=_category)

@@ -1,7 +1,7 @@
-"""The checks that warn: what a person should look at, though nothing is wrong with the warehouse.
+"""Checks that warn about the published warehouse: what a person should look at.
 
-They ask the published warehouse. What must hold before it is published is in
-:mod:`aind_etl.warehouse.publishing` and ``sql/checks``.
+The checks that must pass before publication are in :mod:`aind_etl.warehouse.publishing` and
+``sql/checks``.
 """
 
 from collections.abc import Iterator
@@ -23,28 +23,17 @@ _EXAMPLES = 20
 
 @dataclass(frozen=True, slots=True)
 class _Warning:
-    """A query that should return no rows.
-
-    Attributes
-    ----------
-    asset, name
-        The asset it warns of, and its name.
-    description
-        What should hold, as a sentence.
-    query
-        What offends, one row each.
-    depends_on_time
-        Whether the answer changes though the warehouse does not.
-    """
+    """A check of an asset: a query that returns one row per violation."""
 
     asset: str
     name: str
     description: str
     query: str
+    # Whether the result can change although the warehouse does not.
     depends_on_time: bool = False
 
 
-_WARNINGS = (
+_DECLARED = (
     _Warning(
         tables.DOCUMENTS.name,
         "collections_are_fresh",
@@ -90,7 +79,7 @@ _WARNINGS = (
     _Warning(
         tables.ATTRIBUTES.name,
         "no_attribute_is_new",
-        "No attribute came up within the last week that the collection had not had before.",
+        "No attribute appeared in the last week that was new to its collection.",
         """
         WITH loaded AS (
             SELECT source_collection, min(first_seen_at) AS first_load
@@ -136,22 +125,17 @@ _WARNINGS = (
 )
 
 
-def _all_warnings() -> list[_Warning]:
-    """Return the warnings above and those of ``sql/checks``, each on an asset it asks.
-
-    Raises
-    ------
-    ConfigurationError
-        A file of ``sql/checks`` cannot be read.
-    """
+def _sql_warnings() -> Iterator[_Warning]:
+    """Yield the warnings of ``sql/checks``, each on one of the tables that it reads."""
     names = [table.name for table in TABLES]
-    found = list(_WARNINGS)
     for file in read_sql_files(Kind.CHECK):
         if file.is_warning:
             read = sorted(tables_read(file.statement, set(names)), key=names.index)
             named = [name for name in read if file.name.startswith(f"{name}_belong_to_")]
-            found.append(_Warning((named or read)[0], file.name, file.summary, file.statement))
-    return found
+            yield _Warning((named or read)[0], file.name, file.summary, file.statement)
+
+
+_WARNINGS = (*_DECLARED, *_sql_warnings())
 
 
 @dg.multi_asset_check(
@@ -160,23 +144,23 @@ def _all_warnings() -> list[_Warning]:
         dg.AssetCheckSpec(
             one.name, asset=one.asset, description=one.description, additional_deps=[WAREHOUSE]
         )
-        for one in _all_warnings()
+        for one in _WARNINGS
     ],
-    # The page materialises an asset together with the checks of that asset alone.
+    # The page materialises an asset together with only the checks of that asset.
     can_subset=True,
 )
 @step
 def warnings(
     context: dg.AssetCheckExecutionContext, etl: dg.ResourceParam[Etl]
 ) -> Iterator[dg.AssetCheckResult]:
-    """Run the queries on the published warehouse, or those of the selected assets.
+    """Run the checks of the selected assets on the published warehouse.
 
-    Where the run has found nothing to publish, only the checks that depend on time run.
+    If the run has found nothing to publish, only checks that depend on time are run.
     """
     is_new = was_published(context)
-    asked = [
+    selected = [
         one
-        for one in _all_warnings()
+        for one in _WARNINGS
         if dg.AssetCheckKey(dg.AssetKey(one.asset), one.name) in context.selected_asset_check_keys
         and (is_new or one.depends_on_time)
     ]
@@ -184,21 +168,18 @@ def warnings(
     if not warehouse.exists() or not is_whole(warehouse.file()):
         return  # Nothing was published yet, or the next publication replaces it.
     with connect(etl.settings.warehouse_path) as connection:
-        for one in asked:
+        for one in selected:
             ((count,),) = connection.execute(f"SELECT count(*) FROM ({one.query})").fetchall()
-            examples = (
-                connection.execute(f"FROM ({one.query}) LIMIT {_EXAMPLES}").fetchall()
-                if count
-                else []
-            )
-            names = [column[0] for column in connection.description or ()]
+            metadata = {}
+            if count:
+                rows = connection.execute(f"FROM ({one.query}) LIMIT {_EXAMPLES}").fetchall()
+                names = [column[0] for column in connection.description or ()]
+                metadata["to look at"] = dg.MetadataValue.md(markdown_table(names, rows))
             yield dg.AssetCheckResult(
                 asset_key=one.asset,
                 check_name=one.name,
                 passed=not count,
                 severity=dg.AssetCheckSeverity.WARN,
                 description=f"{count:,} to look at." if count else "Nothing to look at.",
-                metadata={"to look at": dg.MetadataValue.md(markdown_table(names, examples))}
-                if count
-                else {},
+                metadata=metadata,
             )

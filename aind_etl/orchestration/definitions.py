@@ -1,4 +1,4 @@
-"""The code location: every definition, made by one factory."""
+"""The factory of all definitions of the code location."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ from aind_etl.orchestration.sensors import all_sensors
 from aind_etl.settings import load_settings
 
 SOURCE_RETRIES = 3
-"""How often a step of a background run retries its source."""
+"""How often a step of a background run retries reading its source."""
 
 
 def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -28,8 +28,7 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
     Parameters
     ----------
     resource_overrides
-        Resources in place of those that the environment's settings give, by name: commands and
-        tests make variants with it.
+        Resources by name, which replace those with the settings of the environment.
     """
     resources = dict(resource_overrides or {})
     resources.setdefault("etl", Etl(load_settings(), source_retries=SOURCE_RETRIES))
@@ -41,6 +40,6 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
         sensors=all_sensors(settings),
         schedules=all_schedules(settings),
         resources=resources,
-        # The steps of a run follow each other; it is runs that go on side by side.
+        # Runs are executed in parallel, and the steps of a run one after the other.
         executor=dg.in_process_executor,
     )

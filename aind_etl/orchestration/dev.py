@@ -1,4 +1,4 @@
-"""Dagster's page and daemon on this machine, for ``aind-etl dev``."""
+"""Dagster's page and daemon on this machine, started by ``aind-etl dev``."""
 
 import os
 import re
@@ -13,10 +13,12 @@ from typing import IO
 
 import dagster as dg
 
+from aind_etl.orchestration.runs import run_name
+
 _POLL_SECONDS = 2.0
-_ENDING_SECONDS = 30.0
-_RECORD = re.compile(r"^(\x1b\[\d+m)*\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\S*")
-_MATTERS = re.compile(r" - (WARNING|ERROR|CRITICAL) - ")
+_SHUTDOWN_SECONDS = 30.0
+_LOG_RECORD = re.compile(r"^(\x1b\[\d+m)*\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\S*")
+_PROBLEM = re.compile(r" - (WARNING|ERROR|CRITICAL) - ")
 _WORDS = {
     dg.DagsterRunStatus.STARTED: "started",
     dg.DagsterRunStatus.SUCCESS: "succeeded",
@@ -28,23 +30,23 @@ _WORDS = {
 def serve(
     port: int, environment: Mapping[str, str], say: Callable[[str], None], *, verbose: bool
 ) -> int:
-    """Serve the page until it is interrupted.
+    """Serve Dagster's page until it is interrupted.
 
     Parameters
     ----------
     port
         Port of the page.
     environment
-        The environment of Dagster's processes.
+        The environment variables of Dagster's processes.
     say
-        Receives each run that starts or ends, and the warnings and errors of Dagster.
+        Called with the start and end of each run, and with Dagster's warnings and errors.
     verbose
-        Whether Dagster's whole output is printed as it comes instead.
+        Whether to print Dagster's whole output instead.
 
     Returns
     -------
     int
-        0 after an interrupt, else the exit code of Dagster.
+        0 after an interrupt, otherwise Dagster's exit code.
     """
     module = "aind_etl.orchestration.location"
     command = [sys.executable, "-m", "dagster", "dev", "-m", module, "--port", str(port)]
@@ -60,10 +62,10 @@ def serve(
         text=True,
         errors="replace",
     ) as process:
-        is_ending = threading.Event()
+        is_stopping = threading.Event()
         if process.stdout is not None:
-            arguments = (process.stdout, say, is_ending)
-            threading.Thread(target=_filter, args=arguments, daemon=True).start()
+            arguments = (process.stdout, say, is_stopping)
+            threading.Thread(target=_report_problems, args=arguments, daemon=True).start()
         try:
             with dg.DagsterInstance.get() as instance:
                 runs = _Runs(instance)
@@ -73,54 +75,50 @@ def serve(
                     if not verbose:
                         runs.report(say)
         except KeyboardInterrupt:
-            is_ending.set()
-            _end(process)
+            is_stopping.set()
+            _stop(process)
             return 0
         return process.returncode
 
 
-def _end(process: "subprocess.Popen[str]") -> None:
-    """Let Dagster end; a terminal has interrupted it already."""
+def _stop(process: "subprocess.Popen[str]") -> None:
+    """Interrupt Dagster, and kill it if it does not end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     process.send_signal(signal.SIGINT)
     try:
-        process.wait(_ENDING_SECONDS)
+        process.wait(_SHUTDOWN_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
 
 
-def _filter(output: IO[str], say: Callable[[str], None], is_ending: threading.Event) -> None:
-    """Pass on the records of warnings and errors, each with the lines that belong to it.
-
-    What Dagster says of an interrupt is not passed on.
-    """
-    matters = True
+def _report_problems(
+    output: IO[str], say: Callable[[str], None], is_stopping: threading.Event
+) -> None:
+    """Report log records of warnings and errors with all their lines, until Dagster is stopped."""
+    is_problem = True
     with suppress(ValueError):  # The output was closed.
         for line in output:
-            if _RECORD.match(line):
-                matters = bool(_MATTERS.search(line))
-            if matters and line.strip() and not is_ending.is_set():
+            if _LOG_RECORD.match(line):
+                is_problem = bool(_PROBLEM.search(line))
+            if is_problem and line.strip() and not is_stopping.is_set():
                 say(line.rstrip())
 
 
 class _Runs:
-    """Tells which runs started or ended since the last time it was asked."""
+    """Reports runs that start or end."""
 
     def __init__(self, instance: dg.DagsterInstance) -> None:
         self._instance = instance
         self._since = datetime.now(UTC)
-        self._told: set[tuple[str, dg.DagsterRunStatus]] = set()
+        self._reported: set[tuple[str, dg.DagsterRunStatus]] = set()
 
     def report(self, say: Callable[[str], None]) -> None:
-        """Say what happened."""
-        records = self._instance.get_run_records(
-            dg.RunsFilter(updated_after=self._since), ascending=True
-        )
-        for record in records:
+        """Report the runs that have started or ended since the last call."""
+        updated = dg.RunsFilter(updated_after=self._since)
+        for record in self._instance.get_run_records(updated, ascending=True):
             run = record.dagster_run
-            known = (run.run_id, run.status)
-            if run.status in _WORDS and known not in self._told:
-                self._told.add(known)
-                of = run.tags.get("dagster/partition")
-                name = f"{run.job_name} of {of}" if of else run.job_name
-                say(f"{datetime.now().astimezone():%H:%M:%S} {name}: {_WORDS[run.status]}")
+            event = (run.run_id, run.status)
+            if run.status in _WORDS and event not in self._reported:
+                self._reported.add(event)
+                time = f"{datetime.now().astimezone():%H:%M:%S}"
+                say(f"{time} {run_name(run)}: {_WORDS[run.status]}")

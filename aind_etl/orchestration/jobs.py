@@ -9,32 +9,28 @@ from aind_etl.errors import DataError
 from aind_etl.orchestration.asset_checks import warnings
 from aind_etl.orchestration.assets import BY_COLLECTION
 from aind_etl.orchestration.assets.report import report
+from aind_etl.orchestration.assets.results import unclaimed_folders
 from aind_etl.orchestration.assets.sessions import sessions
-from aind_etl.orchestration.assets.unclaimed import unclaimed_folders
 from aind_etl.orchestration.assets.warehouse import WAREHOUSE
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.steps import step
 
 
 def _pod_memory(mebibytes: int) -> dict[str, object]:
-    """Return the tags of a job whose runs need so much memory as pods of Kubernetes."""
+    """Return the tags for the memory of a job's pods in Kubernetes."""
     memory = f"{mebibytes}Mi"
     resources = {"requests": {"cpu": "1", "memory": memory}, "limits": {"memory": memory}}
     return {"dagster-k8s/config": {"container_config": {"resources": resources}}}
 
 
 REFRESH_COLLECTION = "refresh_collection"
-"""Brings one collection of the lake up to date with the source."""
 SESSIONS = "refresh_sessions"
-"""Brings the session table up to date."""
 PUBLISH = "publish_warehouse"
-"""Builds, checks and publishes the warehouse with its views and marts, and draws the report."""
 VERIFY = "verify_everything"
-"""Compares source, lake and warehouse, content by content."""
 
 refresh_collection = dg.define_asset_job(
     REFRESH_COLLECTION,
-    # Their checks ask the warehouse, and belong to its publication.
+    # Their checks read the warehouse and are run by its publication.
     selection=dg.AssetSelection.assets(*BY_COLLECTION).without_checks(),
     description="Bring one collection of the lake up to date with the source.",
     tags=_pod_memory(2048),
@@ -70,25 +66,26 @@ def _compare_contents(context: dg.OpExecutionContext, etl: dg.ResourceParam[Etl]
         They differ.
     """
     lake = etl.lake
+    found = []
     with etl.open_source() as source:
-        present = etl.settings.choose({*source.list_collections(), *lake.collections()})
-        found = [
-            one for name in present for one in verify_collection(source, lake, name, deep=True)[1]
-        ]
-    found += [one for name in lake.collections() for one in verify_tables(lake, name)]
+        for name in etl.settings.choose({*source.list_collections(), *lake.collections()}):
+            found += verify_collection(source, lake, name, deep=True)[1]
+    for name in lake.collections():
+        found += verify_tables(lake, name)
     found += verify_warehouse(lake, etl.settings.warehouse_path)
+    errors = []
     for one in found:
-        context.log.warning("%s · %s: %s", one.between, one.subject, one.message)
-    errors = [one for one in found if not one.is_warning]
+        text = f"{one.between} · {one.subject}: {one.message}"
+        context.log.warning(text)
+        if not one.is_warning:
+            errors.append(text)
     if errors:
-        raise DataError(
-            "\n".join(f"{one.between} · {one.subject}: {one.message}" for one in errors)
-        )
+        raise DataError("\n".join(errors))
 
 
 @dg.job(
     name=VERIFY,
-    description="Compare source, lake and warehouse, content by content; nothing is changed.",
+    description="Compare source, lake and warehouse, content by content, without changes.",
     tags=_pod_memory(4096),
 )
 def verify_everything() -> None:
@@ -97,5 +94,5 @@ def verify_everything() -> None:
 
 
 def pass_config(pass_kind: Pass) -> dict[str, object]:
-    """Return the configuration of a run that makes a pass of a kind over a collection."""
+    """Return the configuration of a run that makes a pass over a collection."""
     return {"ops": {tables.DOCUMENTS.name: {"config": {"pass_kind": pass_kind.value}}}}

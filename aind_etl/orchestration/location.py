@@ -1,4 +1,4 @@
-"""What a Dagster process loads: the definitions, under the environment's settings."""
+"""The definitions with the settings of the environment, as loaded by Dagster's processes."""
 
 from aind_etl.orchestration.definitions import build_defs
 

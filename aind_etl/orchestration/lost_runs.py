@@ -1,13 +1,11 @@
-"""Runs whose process was killed: they are found, and marked as failed.
+"""Detection of runs whose process was killed, which are then marked as failed.
 
-Every step holds a lock, which the system releases however its process ends (an object store's lease
-runs out after a minute). A run that is unfinished in Dagster, has written no event for a while and
-holds no lock has lost its process. This does not depend on how runs are launched, so it works the
-same for processes, Celery workers and pods.
+Every step holds a lock, which the operating system releases when its process ends (in an object
+store, a lease expires after a minute). A started run that holds no lock and has written no event
+for a while has lost its process. This works for every launcher: processes, Celery workers and pods.
 """
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -17,15 +15,7 @@ from aind_etl.lake import Lake
 from aind_etl.orchestration.steps import run_lock
 
 COMMAND_TAG = "aind_etl/command_on"
-"""Tag of a run of ``aind-etl run``: its lake."""
-UNFINISHED = (
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-)
-"""The states of a run that is not finished."""
+"""The tag with the lake of a run of ``aind-etl run``."""
 
 _LOST = (
     "The process of this run was killed: it holds no lock, and has written no event for a while. "
@@ -34,20 +24,9 @@ _LOST = (
 _LONGEST_RETRY_PAUSE = timedelta(minutes=15)
 
 
-def command_lock(lake: Lake) -> AbstractContextManager[None]:
-    """Hold the lock of the one command that may run on a lake.
-
-    Raises
-    ------
-    DataError
-        Another command holds it.
-    """
-    return lake.storage.lock("run", f"the lake {lake}")
-
-
 def command_tags(lake: Lake) -> dict[str, str]:
-    """Return the tags of a run of the command."""
-    # Dagster's daemon cannot restart a run that no code location has started.
+    """Return the tags of a run of ``aind-etl run``."""
+    # Dagster's daemon can restart only runs that a code location has started.
     return {COMMAND_TAG: str(lake), "dagster/max_retries": "0"}
 
 
@@ -59,19 +38,19 @@ def fail_lost_runs(
     silent_for: timedelta,
     tags: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Mark the runs that lost their process as failed, and return their ids.
+    """Mark runs that have lost their process as failed, and return their ids.
 
     Parameters
     ----------
     instance, lake
-        The runs, and the lake they work on.
+        The instance with the runs, and the lake that they write.
     now
-        The present time.
+        The current time.
     silent_for
-        How long a run that holds no lock may write no event. It must be longer than the pause
+        A run without a lock is lost if its last event is older. It must be longer than the pause
         between two steps.
     tags
-        The tags of the runs to check; all runs where none are given.
+        Check only runs with these tags.
     """
     started = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags=tags)
     lost = []
@@ -87,12 +66,12 @@ def fail_lost_runs(
                     instance.report_run_failed(run, _LOST)
                     lost.append(run.run_id)
         except DataError:
-            continue  # A process holds it: the run is alive.
+            continue  # A process holds the lock: the run is alive.
     return lost
 
 
 def _silent_since(instance: dg.DagsterInstance, record: dg.RunRecord) -> datetime:
-    """Return since when a run should have written an event."""
+    """Return the time of a run's last event, or the end of its pause before a retry."""
     run_id = record.dagster_run.run_id
     events = instance.get_records_for_run(run_id, limit=1, ascending=False).records
     if not events:

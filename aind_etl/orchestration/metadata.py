@@ -1,21 +1,19 @@
-"""What the page shows of an asset: columns, lineage, counts, previews, pictures.
+"""What Dagster's page shows of assets: columns, lineage, counts, previews, pictures.
 
-All of it follows from the contract or is read from what was made; nothing is worked out here.
+All of it follows from the contract or is read from the tables; nothing is computed here.
 """
 
 import base64
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
 from io import BytesIO
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import dagster as dg
 import duckdb
-import numpy as np
 
 from aind_etl.contract import Table, tables
 from aind_etl.contract.ddl import describe, quote_identifier
@@ -23,18 +21,16 @@ from aind_etl.contract.id_ranges import UNSHARDED
 from aind_etl.errors import DataError
 from aind_etl.lake import Lake
 from aind_etl.lake.paths import table_folder
+from aind_etl.orchestration.resources import Etl
 from aind_etl.text import markdown_table
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-    from matplotlib.axes import Axes
-
-    from aind_etl.lake.storage.local import Location
+    from aind_etl.lake.storage.protocol import Location
     from aind_etl.results import Figure
 
-_log = logging.getLogger(__name__)
 OWNERS = ("team:scientific-computing",)
 
+_log = logging.getLogger(__name__)
 _PREVIEW_ROWS = 5
 _PREVIEW_COLUMNS = 8
 _NEWEST = (
@@ -51,14 +47,14 @@ _LEGEND_LENGTH = 40
 
 
 class Timer:
-    """Measures how long the work on an asset takes, from when it is made."""
+    """Measures the time since it was created."""
 
     def __init__(self) -> None:
         self._began = monotonic()
 
     @property
     def seconds(self) -> float:
-        """Seconds since it was made."""
+        """Seconds since it was created."""
         return round(monotonic() - self._began, 3)
 
 
@@ -69,67 +65,103 @@ def freshness() -> dg.FreshnessPolicy:
     )
 
 
-def column_schema(table: Table) -> dg.TableSchema:
-    """Return a table's columns with types, descriptions and constraints."""
-    return dg.TableSchema(
-        columns=[
-            dg.TableColumn(
-                column.name,
-                column.type.value,
-                describe(column),
-                dg.TableColumnConstraints(nullable=not column.required),
-            )
-            for column in table.columns
-        ]
-    )
+class TableArguments(TypedDict):
+    """Arguments of an asset that is a table."""
+
+    description: str
+    group_name: str
+    kinds: set[str]
+    owners: Sequence[str]
+    metadata: Mapping[str, Any]
 
 
-def column_lineage(table: Table) -> dg.TableColumnLineage:
-    """Return from which columns of the change log a table's columns follow."""
-    log = dg.AssetKey(tables.DOCUMENTS.name)
-    return dg.TableColumnLineage(
-        {
-            column.name: [dg.TableColumnDep(asset_key=log, column_name=column.source)]
-            for column in table.columns
-        }
-    )
-
-
-def table_metadata(table: Table) -> Mapping[str, dg.MetadataValue]:
-    """Return what is known of a table before it is made."""
-    metadata: dict[str, dg.MetadataValue] = {
-        "dagster/column_schema": dg.MetadataValue.table_schema(column_schema(table))
-    }
+def table_arguments(table: Table, group: str, kinds: set[str]) -> TableArguments:
+    """Return the arguments that describe a table to :class:`dagster.AssetSpec`."""
+    columns = [
+        dg.TableColumn(
+            column.name,
+            column.type.value,
+            describe(column),
+            dg.TableColumnConstraints(nullable=not column.required),
+        )
+        for column in table.columns
+    ]
+    schema = dg.MetadataValue.table_schema(dg.TableSchema(columns))
+    metadata: dict[str, dg.MetadataValue] = {"dagster/column_schema": schema}
     if table is not tables.DOCUMENTS:
-        metadata["dagster/column_lineage"] = dg.MetadataValue.column_lineage(column_lineage(table))
-    return metadata
+        log = dg.AssetKey(tables.DOCUMENTS.name)
+        lineage = dg.TableColumnLineage(
+            {column.name: [dg.TableColumnDep(log, column.source)] for column in table.columns}
+        )
+        metadata["dagster/column_lineage"] = dg.MetadataValue.column_lineage(lineage)
+    return {
+        "description": table.description,
+        "group_name": group,
+        "kinds": kinds,
+        "owners": OWNERS,
+        "metadata": metadata,
+    }
 
 
-def partition_metadata(
-    lake: Lake, table: Table, collection: str, watch: Timer
-) -> Mapping[str, Any]:
-    """Return what a run reports of one collection's shard of a table."""
+def table_results(
+    context: dg.AssetExecutionContext,
+    etl: Etl,
+    written: Iterable[Table],
+    report: Mapping[str, Any],
+    *,
+    always: Table,
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """Yield the result of each table that a step has written for a collection.
+
+    If the step has written no file, these are the table that other steps of the run wait for, and
+    the tables that Dagster does not know yet for the partition: an event takes longer than finding
+    that there is nothing to do.
+
+    Parameters
+    ----------
+    written
+        The tables that the step writes.
+    report
+        The metadata of the step; its ``partitions_written`` is 0 if it has written no file.
+    always
+        The table that other steps wait for.
+    """
+    lake, collection = etl.lake_and_collection(context.partition_key)
+    for table in written:
+        if (
+            report["partitions_written"]
+            or table is always
+            or context.partition_key
+            not in context.instance.get_materialized_partitions(dg.AssetKey(table.name))
+        ):
+            yield dg.MaterializeResult(
+                asset_key=table.name,
+                data_version=data_version(lake, table, collection),
+                metadata={**report, **partition_metadata(lake, table, collection)},
+            )
+
+
+def partition_metadata(lake: Lake, table: Table, collection: str) -> Mapping[str, Any]:
+    """Return the metadata of a collection's rows of a table."""
     files = lake.tables.files(table, collection)
-    # Each of several shards would ask the files of all of them.
+    # A sharded collection counts only its own rows; otherwise each shard would read every file.
     is_whole = lake.shard == UNSHARDED
     try:
         rows = lake.tables.rows_by_file(table, None if is_whole else collection)
     except DataError:
-        # A damaged file of another collection is for that collection's run.
+        # A damaged file of another collection is left to the run of that collection.
         is_whole = False
         rows = lake.tables.rows_by_file(table, collection)
     metadata: dict[str, Any] = {
         "dagster/partition_row_count": sum(rows[file] for file in files if file in rows),
         "dagster/uri": uri(lake.storage.path(table.name)),
         "bytes": lake.tables.size_bytes(table, collection),
-        "seconds": watch.seconds,
     }
     if is_whole:
         metadata["dagster/row_count"] = sum(rows.values())
     try:
         preview = _preview(lake, table, collection)
-    except Exception:  # noqa: BLE001 - whatever it is, it is logged
-        # A picture for people must not keep the data from being written.
+    except Exception:  # noqa: BLE001 - a preview must not fail the run
         _log.exception("No preview of %s of %s", table.name, collection)
         preview = ""
     if preview:
@@ -140,17 +172,26 @@ def partition_metadata(
     return metadata
 
 
-def data_version(lake: Lake, table: Table, collection: str) -> dg.DataVersion:
-    """Return a version of one collection's rows of a table that differs whenever they may.
+def table_metadata(etl: Etl, table: Table, rows: int, timer: Timer) -> Mapping[str, Any]:
+    """Return the metadata of a table that is not partitioned."""
+    return {
+        "dagster/row_count": rows,
+        "dagster/uri": uri(etl.lake.storage.path(table.name)),
+        "seconds": timer.seconds,
+    }
 
-    Downstream assets then stay up to date when a run writes nothing.
+
+def data_version(lake: Lake, table: Table, collection: str) -> dg.DataVersion:
+    """Return a version of a collection's rows that changes whenever their files do.
+
+    A run that writes nothing thus leaves downstream assets up to date.
     """
     marks = sorted(lake.storage.marks(table_folder(table, collection), ".parquet").items())
     return dg.DataVersion(sha256(repr(marks).encode()).hexdigest()[:16])
 
 
 def view_column_schema(connection: duckdb.DuckDBPyConnection, name: str) -> dg.TableSchema:
-    """Return the columns of a view or mart as the warehouse has them."""
+    """Return the columns of a view or mart in the warehouse."""
     columns = connection.execute(
         "SELECT column_name, data_type, comment FROM duckdb_columns() WHERE table_name = ? "
         "ORDER BY column_index",
@@ -160,7 +201,7 @@ def view_column_schema(connection: duckdb.DuckDBPyConnection, name: str) -> dg.T
 
 
 def view_preview(connection: duckdb.DuckDBPyConnection, name: str) -> dg.MetadataValue:
-    """Return a few rows of a view or mart."""
+    """Return the first rows of a view or mart."""
     rows = connection.execute(
         f"SELECT * FROM {quote_identifier(name)} LIMIT {_PREVIEW_ROWS}"
     ).fetchall()
@@ -170,31 +211,30 @@ def view_preview(connection: duckdb.DuckDBPyConnection, name: str) -> dg.Metadat
     )
 
 
-def arrivals_picture(connection: duckdb.DuckDBPyConnection) -> dg.MetadataValue:
-    """Return a picture of the documents that arrived on each of the last days there are."""
-    with _axes("documents") as (axes, picture):
-        for collection, days, arrived, _ in _by_collection(connection):
-            axes.plot(days, arrived, marker="o", markersize=3, linewidth=1, label=collection)
-    return picture[0]
-
-
-def lag_picture(connection: duckdb.DuckDBPyConnection) -> dg.MetadataValue:
-    """Return a picture of the median lag from an analysis' end to when it was first seen."""
-    with _axes("hours, logarithmic") as (axes, picture):
-        axes.set_yscale("log")
-        for collection, days, _, lag in _by_collection(connection):
-            axes.plot(days, lag, marker="o", markersize=3, linewidth=1, label=collection)
-    return picture[0]
+def freshness_pictures(connection: duckdb.DuckDBPyConnection) -> dict[str, dg.MetadataValue]:
+    """Return pictures of the documents that arrived per day, and of their median lags in hours."""
+    collections = connection.execute(
+        "SELECT source_collection, list(day ORDER BY day), list(n_arrived ORDER BY day), "
+        "list(greatest(median_lag_hours, 1 / 3600) ORDER BY day) FROM collection_freshness "
+        f"WHERE day > (SELECT max(day) FROM collection_freshness) - {_PICTURED_DAYS} "
+        "GROUP BY source_collection ORDER BY source_collection"
+    ).fetchall()
+    arrivals = [(name, days, arrived) for name, days, arrived, _ in collections]
+    lags = [(name, days, lag) for name, days, _, lag in collections]
+    return {
+        "arrivals a day": _picture(arrivals, "documents"),
+        "lag from finished to first seen": _picture(lags, "hours, logarithmic", scale="log"),
+    }
 
 
 def figures_preview(figures: Sequence["Figure"]) -> dg.MetadataValue:
-    """Return figures of analyses, small, under their names."""
+    """Return small pictures of figures, each with its file name."""
     shown = [f"**{one.file_name}**\n\n{_as_image(one.preview)}" for one in figures if one.preview]
     return dg.MetadataValue.md("\n\n".join(shown))
 
 
 def uri(path: "Location | str") -> dg.MetadataValue:
-    """Return where something lies, as the page shows it."""
+    """Return a location for the page."""
     return dg.MetadataValue.path(str(path))
 
 
@@ -212,7 +252,7 @@ def _preview(lake: Lake, table: Table, collection: str) -> str:
 
 
 def _newest_finished(lake: Lake, collection: str) -> datetime | None:
-    """Return when the newest analysis ended; None where it is beyond Python's calendar."""
+    """Return the end of the newest analysis; None if it is outside Python's calendar."""
     newest = lake.tables.scan(tables.ANALYSES, collection).select("finished_at").collect().max()
     try:
         found = newest.item()
@@ -221,56 +261,34 @@ def _newest_finished(lake: Lake, collection: str) -> datetime | None:
     return found if isinstance(found, datetime) else None
 
 
-def _by_collection(
-    connection: duckdb.DuckDBPyConnection,
-) -> Iterator[tuple[str, "npt.NDArray[np.datetime64]", list[int], list[float]]]:
-    """Yield each collection with its days, arrivals and median lags."""
-    found = connection.execute(
-        "SELECT source_collection, list(day ORDER BY day), list(n_arrived ORDER BY day), "
-        "list(greatest(median_lag_hours, 1 / 3600) ORDER BY day) FROM collection_freshness "
-        f"WHERE day > (SELECT max(day) FROM collection_freshness) - {_PICTURED_DAYS} "
-        "GROUP BY source_collection ORDER BY source_collection"
-    ).fetchall()
-    for collection, days, arrived, lag in found:
-        yield collection, np.array(days, dtype="datetime64[D]"), arrived, lag
-
-
-@contextmanager
-def _axes(label: str) -> Iterator[tuple["Axes", list[dg.MetadataValue]]]:
-    """Give axes to draw on, and a list that holds the picture afterwards."""
-    # Imported here: nothing else waits for it.
+def _picture(
+    series: Sequence[tuple[str, list[Any], list[float]]], unit: str, *, scale: str = "linear"
+) -> dg.MetadataValue:
+    """Return a line plot over days, with one line per collection."""
+    # Imported here because nothing else needs matplotlib.
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     figure = Figure(figsize=(7, 2.8), dpi=100, layout="constrained")
     axes = figure.subplots()
-    picture: list[dg.MetadataValue] = []
-    yield axes, picture
+    axes.set_yscale(scale)
+    for name, days, values in series:
+        label = name if len(name) <= _LEGEND_LENGTH else f"{name[:_LEGEND_LENGTH]}…"
+        axes.plot(days, values, marker="o", markersize=3, linewidth=1, label=label)
     locator = AutoDateLocator(minticks=1)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(
         ConciseDateFormatter(locator)  # type: ignore[no-untyped-call]
     )
-    axes.set_ylabel(label)
+    axes.set_ylabel(unit)
     axes.spines[["top", "right"]].set_visible(False)
-    if axes.lines:
+    if series:
         # Around a single day matplotlib would show years.
         axes.set_xlim(axes.dataLim.x0 - 1, axes.dataLim.x1 + 1)
-        lines, names = axes.get_legend_handles_labels()
-        axes.legend(
-            lines,
-            [
-                name if len(name) <= _LEGEND_LENGTH else f"{name[:_LEGEND_LENGTH]}…"
-                for name in names
-            ],
-            loc="center left",
-            bbox_to_anchor=(1, 0.5),
-            frameon=False,
-            fontsize=7,
-        )
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=7)
     file = BytesIO()
     figure.savefig(file, format="png")
-    picture.append(dg.MetadataValue.md(_as_image(file.getvalue())))
+    return dg.MetadataValue.md(_as_image(file.getvalue()))
 
 
 def _as_image(png: bytes) -> str:

@@ -1,29 +1,27 @@
 """Dynamic partitions: one per collection, or one per shard of a large collection.
 
-Partitions follow the source. The partition of a collection that is gone from the source stays,
-like its history in the lake; partitions of shards that no longer exist are removed, and their runs
-stay in Dagster's history.
+A collection that is deleted at the source keeps its partition, like its history in the lake.
+Partitions of shards that no longer exist are removed; their runs stay in Dagster's history.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import dagster as dg
 
-from aind_etl.contract import Table
 from aind_etl.contract.id_ranges import UNSHARDED, Shard, shards
 from aind_etl.lake import Lake
 
 _NAME = "collections"
 
 COLLECTIONS = dg.DynamicPartitionsDefinition(name=_NAME)
-"""One partition per collection, or a shard of one."""
+"""One partition per collection or shard."""
 
 ONE_RUN_EACH = dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
-"""A backfill makes one run per partition: each has its own writer, history and retries."""
+"""A backfill starts one run per partition, each with its own writer, history and retries."""
 
 
 def partition_key(collection: str, shard: Shard) -> str:
-    """Return the key of a partition: ``collection``, or ``collection/3-of-8``."""
+    """Return the key of a partition, such as ``collection`` or ``collection/3-of-8``."""
     is_plain = shard == UNSHARDED and partition_of(collection) == (collection, UNSHARDED)
     return collection if is_plain else f"{collection}/{shard.label}"
 
@@ -36,7 +34,7 @@ def partition_of(key: str) -> tuple[str, Shard]:
 
 
 def planned_partitions(lake: Lake, collections: Iterable[str]) -> dict[str, list[str]]:
-    """Return the keys of the partitions that collections are to have, by collection."""
+    """Return the keys of the partitions that collections should have, by collection."""
     return {
         name: [partition_key(name, shard) for shard in shards(lake.layout(name).planned_shards)]
         for name in collections
@@ -46,9 +44,9 @@ def planned_partitions(lake: Lake, collections: Iterable[str]) -> dict[str, list
 def new_and_stale(
     instance: dg.DagsterInstance, planned: Mapping[str, Iterable[str]]
 ) -> tuple[list[str], list[str]]:
-    """Return the planned partitions there are not yet, and those that are planned no more.
+    """Return the planned partitions that do not exist, and existing ones that are not planned.
 
-    Of collections of which nothing is planned, nothing is stale.
+    Partitions of collections without a plan are neither.
     """
     known = set(instance.get_dynamic_partitions(_NAME))
     wanted = {key for keys in planned.values() for key in keys}
@@ -57,7 +55,7 @@ def new_and_stale(
 
 
 def make_partitions(instance: dg.DagsterInstance, planned: Mapping[str, Iterable[str]]) -> None:
-    """Make the planned partitions, and take away those of these collections that are stale."""
+    """Create the planned partitions, and delete those of the same collections that are stale."""
     new, stale = new_and_stale(instance, planned)
     if new:
         instance.add_dynamic_partitions(_NAME, new)
@@ -66,23 +64,5 @@ def make_partitions(instance: dg.DagsterInstance, planned: Mapping[str, Iterable
 
 
 def known_partitions(instance: dg.DagsterInstance) -> list[str]:
-    """Return every partition there is, sorted."""
+    """Return every existing partition, sorted."""
     return sorted(instance.get_dynamic_partitions(_NAME))
-
-
-def tables_to_materialize(
-    context: dg.AssetExecutionContext, made: Iterable[Table], *, always: Table, has_changed: bool
-) -> Iterator[Table]:
-    """Yield the tables that a step reports: all of them if it has written any.
-
-    If it has not, the one on which other steps of the run wait, and those that Dagster does not
-    know of yet for the partition: an event takes longer than finding that there is nothing to do.
-    """
-    for table in made:
-        if (
-            has_changed
-            or table is always
-            or context.partition_key
-            not in context.instance.get_materialized_partitions(dg.AssetKey(table.name))
-        ):
-            yield table

@@ -1,20 +1,19 @@
-"""The resource of every asset: the settings, and what they open."""
+"""The resource of every asset: the settings, and access to lake and source."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from typing import Self
 
 import dagster as dg
 
-from aind_etl.changelog.passes import ExtractLimits
 from aind_etl.errors import SourceError
 from aind_etl.lake import Lake
 from aind_etl.orchestration.partitions import partition_of
 from aind_etl.progress import NoProgress, Progress
 from aind_etl.settings import Settings
-from aind_etl.sources import Source, open_configured_source
+from aind_etl.sources.kinds import open_configured_source
+from aind_etl.sources.protocol import Source
 
 _FIRST_PAUSE_SECONDS = 15
 
@@ -25,18 +24,18 @@ class ResultStoreError(SourceError):
 
 @dataclass(frozen=True)
 class Etl:
-    """The settings of a code location, and what they open.
+    """The settings of a code location, and access to its lake and source.
 
     Attributes
     ----------
     settings
         The settings.
     progress
-        The receiver of progress.
+        Receives the progress of steps.
     source_retries
-        How often a step asks again that could not read from a source.
+        How often a step is retried if a source cannot be read.
     opened
-        A source that is open already, for runs that follow each other.
+        An open source that successive runs share.
     """
 
     settings: Settings
@@ -50,18 +49,9 @@ class Etl:
         return Lake(self.settings.lake)
 
     def lake_and_collection(self, partition_key: str) -> tuple[Lake, str]:
-        """Return the lake as seen for a partition, and the partition's collection."""
+        """Return the collection of a partition, and the lake restricted to its shard."""
         collection, shard = partition_of(partition_key)
         return self.lake.for_shard(shard), collection
-
-    @property
-    def limits(self) -> ExtractLimits:
-        """What the passes take as recent, and as an accidental mass deletion."""
-        return ExtractLimits(
-            look_back=timedelta(days=self.settings.look_back_days),
-            max_deleted_share=self.settings.max_deleted_share,
-            shard_documents=self.settings.shard_documents,
-        )
 
     def open_source(self) -> AbstractContextManager[Source]:
         """Open the source for the duration of a ``with`` block."""
@@ -76,20 +66,20 @@ class Etl:
 
     @contextmanager
     def keeping_source_open(self) -> Iterator[Self]:
-        """Give the same with a source that stays open for the duration of a ``with`` block."""
+        """Yield a copy whose source stays open for the duration of a ``with`` block."""
         with self.open_source() as source:
             yield replace(self, opened=source)
 
     @contextmanager
     def retrying(self, context: dg.AssetExecutionContext) -> Iterator[None]:
-        """Let a step that could not read from a source be tried again, with growing pauses.
+        """Request a retry of the step, after growing pauses, if a source cannot be read.
 
-        Only that: what is wrong with the data or the settings is no better a minute later.
+        Other errors are not retried: data and settings are no better a minute later.
 
         Raises
         ------
         dagster.RetryRequested
-            The source could not be read; a retry may help.
+            The source cannot be read, and retries are left.
         """
         try:
             yield

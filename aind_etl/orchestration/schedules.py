@@ -1,4 +1,4 @@
-"""The schedules: what is done at fixed times whether or not anything seems to have changed."""
+"""The schedules: work that is done at fixed times, whether or not a change was detected."""
 
 from collections.abc import Sequence
 from datetime import UTC
@@ -26,53 +26,50 @@ _WEEKLY = "0 12 * * 6"
 
 def all_schedules(settings: Settings) -> Sequence[dg.ScheduleDefinition]:
     """Return every schedule."""
-    at = settings.nightly_at
+    nightly = f"{settings.nightly_at.minute} {settings.nightly_at.hour} * * *"
+    zone, on = settings.time_zone, dg.DefaultScheduleStatus.RUNNING
 
     @dg.schedule(
-        name="nightly_full_pass",
         job=refresh_collection,
-        cron_schedule=f"{at.minute} {at.hour} * * *",
-        execution_timezone=settings.time_zone,
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Reads every collection in full, a run per partition; the warehouse follows.",
+        cron_schedule=nightly,
+        execution_timezone=zone,
+        default_status=on,
+        description="Reads every collection in full, one run per partition; then publishes.",
     )
     def nightly_full_pass(
         context: dg.ScheduleEvaluationContext, etl: dg.ResourceParam[Etl]
     ) -> list[dg.RunRequest] | dg.SkipReason:
-        # The source is not asked: what it has new is found by the sensor.
+        # The source is not read: new collections are detected by the sensor.
         make_partitions(context.instance, planned_partitions(etl.lake, etl.lake.collections()))
-        only = etl.settings.collections
-        wanted = [
+        chosen = etl.settings.collections
+        keys = [
             key
             for key in known_partitions(context.instance)
-            if not only or partition_of(key)[0] in only
+            if not chosen or partition_of(key)[0] in chosen
         ]
-        if not wanted:
+        if not keys:
             return dg.SkipReason("There is no collection in the lake yet.")
         night = context.scheduled_execution_time.astimezone(UTC).isoformat()
+        config = pass_config(Pass.FULL)
         return [
-            dg.RunRequest(
-                run_key=f"{key}:night:{night}",
-                partition_key=key,
-                run_config=pass_config(Pass.FULL),
-            )
-            for key in wanted
+            dg.RunRequest(run_key=f"{key}:night:{night}", partition_key=key, run_config=config)
+            for key in keys
         ]
 
     sessions = dg.ScheduleDefinition(
         name="nightly_session_table",
         job=refresh_sessions,
-        cron_schedule=f"{at.minute} {at.hour} * * *",
-        execution_timezone=settings.time_zone,
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Reads the session table if it has changed; the warehouse follows.",
+        cron_schedule=nightly,
+        execution_timezone=zone,
+        default_status=on,
+        description="Reads the session table if it has changed; then publishes.",
     )
     weekly = dg.ScheduleDefinition(
         name="weekly_verification",
         job=verify_everything,
         cron_schedule=_WEEKLY,
-        execution_timezone=settings.time_zone,
-        default_status=dg.DefaultScheduleStatus.RUNNING,
+        execution_timezone=zone,
+        default_status=on,
         description="Compares source, lake and warehouse, content by content.",
     )
     return [nightly_full_pass, sessions, weekly]

@@ -1,4 +1,4 @@
-"""What every step does: it shows that its run is alive, and keeps credentials out of errors."""
+"""A decorator for steps: it holds a lock while they run, and keeps credentials out of errors."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -11,21 +11,19 @@ import dagster as dg
 
 from aind_etl.errors import DataError
 from aind_etl.lake import Lake
+from aind_etl.orchestration.runs import PARTITION_TAG
 from aind_etl.text import without_credentials
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
-PARTITION_TAG = "dagster/partition"
-"""Dagster's tag of a run: its partition."""
-
 
 def step(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """Return the function of an asset, a check or an op, wrapped for use as a step.
+    """Wrap the function of an asset, a check or an op for use as a step.
 
-    While it runs, a lock shows that its run is alive (see :mod:`.lost_runs`). Errors that leave it
-    have no credentials of addresses in their causes: Dagster stores an error with all its causes,
-    most of which libraries have written.
+    While the step runs, a lock shows that its run is alive (see :mod:`.lost_runs`). The causes of
+    its errors contain no credentials: Dagster stores an error with all its causes, most of which
+    are written by libraries.
     """
     if isgeneratorfunction(function):
 
@@ -45,7 +43,7 @@ def step(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Resul
 
 
 def run_lock(lake: Lake, run: dg.DagsterRun) -> AbstractContextManager[None]:
-    """Hold the lock that shows that a run of a job and partition is alive.
+    """Hold the lock of a run, which is shared by the runs of the same job and partition.
 
     Raises
     ------
@@ -58,7 +56,7 @@ def run_lock(lake: Lake, run: dg.DagsterRun) -> AbstractContextManager[None]:
 
 @contextmanager
 def hiding_credentials() -> Iterator[None]:
-    """Cut off the causes of an error from the first that shows a credential."""
+    """Remove the causes of an error from the first one that shows a credential."""
     try:
         yield
     except Exception as raised:
@@ -73,9 +71,9 @@ def hiding_credentials() -> Iterator[None]:
 
 @contextmanager
 def _guarded(arguments: Mapping[str, Any]) -> Iterator[None]:
-    with ExitStack() as held:
-        # While another run of the same job and partition holds the lock, that shows life for both.
+    with ExitStack() as stack:
+        # If another run of the same job and partition holds the lock, it shows that both are alive.
         with suppress(DataError):
-            held.enter_context(run_lock(arguments["etl"].lake, dg.OpExecutionContext.get().run))
+            stack.enter_context(run_lock(arguments["etl"].lake, dg.OpExecutionContext.get().run))
         with hiding_credentials():
             yield

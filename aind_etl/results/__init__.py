@@ -3,8 +3,8 @@
 - ``store``, ``s3``, ``local``, ``folders``, ``faults``: listing and reading many folders at a time
 - ``inventory``: the tables `result_folders`, `result_files` and `unclaimed_folders`
 - ``result_json``: one result file, from bytes to arrays
-- ``trials``: the tables `trials`, `analyses_latents`, `other_latents` and `rejected_results`
-- ``figures``: the figures of fitted sessions, as files and as previews
+- ``trials``, ``trial_rows``: `trials`, `analyses_latents`, `other_latents`, `rejected_results`
+- ``figures``: downloads and previews of the figures of fitted sessions
 
 Every table follows `analyses`: a record that is deleted, or whose location changed, loses its rows.
 """
@@ -24,12 +24,10 @@ __all__ = [
     "ResultFilesReport",
     "ResultLimits",
     "ResultStore",
-    "SessionsReport",
     "TrialsReport",
     "newest_figures",
     "open_result_store",
     "refresh_result_files",
-    "refresh_sessions",
     "refresh_trials",
     "refresh_unclaimed_folders",
 ]

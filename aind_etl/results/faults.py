@@ -1,99 +1,191 @@
-"""Errors of a store: which are transient, and the messages for users."""
+"""Errors of a store: which are transient, when to give up, and the messages for users."""
 
-from typing import Any
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import Any, TypeVar
 
-from aind_etl.errors import AindEtlError
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+
+from aind_etl.errors import AindEtlError, SourceError
 from aind_etl.results.folders import LARGEST_FILE_BYTES, Problem, TooLargeError
 from aind_etl.text import without_credentials
 
-_THROTTLED = 429
-_SERVER_ERROR = 500
-_NOT_FOUND = 404
-_REFUSED = (401, 403)
+_Answer = TypeVar("_Answer")
 
+_ATTEMPTS = 6
+_LONGEST_WAIT_SECONDS = 30.0
+_LONGEST_SILENCE_SECONDS = 20.0
 
-MOST_FILES = 10_000
-"""The most files of a folder that is taken for that of one record; either pipeline writes four."""
-
-TOO_MANY_FILES = Problem(
-    "too_many_files",
-    f"More than {MOST_FILES:,} files lie at this address, which is most likely that of a whole "
-    "bucket. Expected is the folder of one record: look at the document's location.",
+_WHAT_TO_CHECK = (
+    "Check the network, AIND_ETL_S3_ENDPOINT_URL and AIND_ETL_RESULTS_ROOT, or skip the result "
+    "folders with --no-results. What was read so far is kept; result files, trials, figures and "
+    "the session table stay as they were, and the next run continues from there."
 )
 
+# A retry does not help.
+_FINAL_ERRORS = (AindEtlError, TooLargeError, FileNotFoundError, PermissionError, ValueError)
+# Only a store that can be reached raises them.
+_ANSWERS = (FileNotFoundError, PermissionError, TooLargeError)
 
-# --- what went wrong ------------------------------------------------------------------------
+
+class Retries:
+    """Retries requests to one store, and gives up a store that does not answer.
+
+    Attributes
+    ----------
+    first_wait_seconds
+        Upper limit of the first wait. The limit doubles with every further failure; the wait is
+        random below it, so that many clients do not come back together.
+    longest_silence_seconds
+        A store that sends no response at all for this long, not even an error, is given up.
+    """
+
+    def __init__(self, store_name: str, concurrency: int) -> None:
+        self._store_name = store_name
+        self._most_failures_in_a_row = 2 * concurrency
+        self.first_wait_seconds = 0.25
+        self.longest_silence_seconds = _LONGEST_SILENCE_SECONDS
+        self._failures_in_a_row = 0
+        self._has_answered = False
+        self._silent_since: float | None = None
+        self._unanswered = 0
+
+    async def call(self, request: Callable[[], Awaitable[_Answer]]) -> _Answer:
+        """Return the answer to a request, retried while its errors are transient.
+
+        Raises
+        ------
+        SourceError
+            The store has been silent for too long.
+        """
+        attempts = AsyncRetrying(
+            stop=stop_after_attempt(_ATTEMPTS),
+            retry=retry_if_exception(_is_transient),
+            wait=self._wait_seconds,
+            reraise=True,
+        )
+        async for attempt in attempts:
+            with attempt:
+                try:
+                    answer = await request()
+                except Exception as error:
+                    self._check_silence(error)
+                    raise
+        self._failures_in_a_row = 0
+        self._note_answer()
+        return answer
+
+    def problem_of(self, error: Exception, location: str) -> Problem:
+        """Return why a folder or file cannot be read.
+
+        Raises
+        ------
+        AindEtlError
+            ``error`` is one already.
+        SourceError
+            Too many requests in a row failed: further ones would fail too.
+        """
+        problem = problem_of(error)
+        if problem.reason == "unreachable":
+            self._failures_in_a_row += 1
+            if self._failures_in_a_row > self._most_failures_in_a_row:
+                raise SourceError(
+                    f"The result store {self._store_name} does not answer ({problem.message}). The "
+                    f"last request was for {location}. {_WHAT_TO_CHECK}"
+                )
+        return problem
+
+    def _wait_seconds(self, state: RetryCallState) -> float:
+        error = state.outcome and state.outcome.exception()
+        requested = min(_retry_after(error), _LONGEST_WAIT_SECONDS) if error else 0.0
+        backoff = wait_random_exponential(2 * self.first_wait_seconds, _LONGEST_WAIT_SECONDS)
+        return requested + backoff(state)
+
+    def _note_answer(self) -> None:
+        self._has_answered = True
+        self._silent_since = None
+        self._unanswered = 0
+
+    def _check_silence(self, error: Exception) -> None:
+        """Give up an unreachable store, rather than retry every single folder."""
+        has_response = bool(_response_of(error))
+        if has_response or isinstance(error, _ANSWERS):
+            self._note_answer()
+        if has_response or isinstance(error, _FINAL_ERRORS):
+            return
+        now = monotonic()
+        if self._silent_since is None:
+            self._silent_since = now
+        self._unanswered += 1
+        # One file that never arrives does not mean that the store is unreachable.
+        is_the_store = not self._has_answered or self._unanswered > 2 * _ATTEMPTS
+        if is_the_store and now - self._silent_since >= self.longest_silence_seconds:
+            raise SourceError(
+                f"The result store {self._store_name} cannot be reached ({_error_text(error)}); "
+                f"it sent nothing for {self.longest_silence_seconds:g} s. {_WHAT_TO_CHECK}"
+            )
 
 
-def response_of(error: BaseException) -> dict[str, Any]:
-    """Return what the store said with an error; nothing where there was no answer."""
-    for one in (error, error.__cause__):
-        answer = getattr(one, "response", None)
-        if isinstance(answer, dict):
-            return dict(answer.get("ResponseMetadata", {}))
+def problem_of(error: Exception) -> Problem:
+    """Return why something could not be read; raise an :class:`AindEtlError` again."""
+    if isinstance(error, AindEtlError):
+        raise error
+    status = _response_of(error).get("HTTPStatusCode")
+    text = _error_text(error)
+    if isinstance(error, TooLargeError):
+        return Problem(
+            "too_large",
+            f"The file has {error.args[0] or 'an unknown number of'} bytes; at most "
+            f"{LARGEST_FILE_BYTES:,} are read. A result file has about half a megabyte: check "
+            "this file, and remove it if it is not one.",
+        )
+    if isinstance(error, FileNotFoundError) or status == 404:  # noqa: PLR2004
+        return Problem("gone", f"The file no longer exists ({text}). The next run tries again.")
+    if isinstance(error, PermissionError) or status in {401, 403}:
+        return Problem(
+            "refused",
+            f"The store refuses access ({text}). If the bucket is not public, set "
+            "AIND_ETL_S3_ANON=false and provide credentials; the next run tries again.",
+        )
+    if isinstance(error, ValueError):
+        return Problem("refused", f"{text}. Nothing of this record can be read.")
+    return Problem(
+        "unreachable", f"The store cannot be reached ({text}). The next run tries again."
+    )
+
+
+def _response_of(error: BaseException) -> dict[str, Any]:
+    """Return the metadata of the response that caused an error; empty if there was none."""
+    for raised in (error, error.__cause__):
+        response = getattr(raised, "response", None)
+        if isinstance(response, dict):
+            return dict(response.get("ResponseMetadata", {}))
     return {}
 
 
-FINAL_ERRORS = (AindEtlError, TooLargeError, FileNotFoundError, PermissionError, ValueError)
-"""What asking again does not mend."""
-
-
-ANSWERED_ERRORS = (FileNotFoundError, PermissionError, TooLargeError)
-"""What only a store that can be reached has to say."""
-
-
-def is_transient(error: BaseException) -> bool:
-    """Return whether asking again may help."""
-    # A cancelled request is over as well.
-    if not isinstance(error, Exception) or isinstance(error, FINAL_ERRORS):
+def _is_transient(error: BaseException) -> bool:
+    # A cancelled request is not retried either.
+    if not isinstance(error, Exception) or isinstance(error, _FINAL_ERRORS):
         return False
-    status = response_of(error).get("HTTPStatusCode")
-    return status is None or status == _THROTTLED or not 300 <= status < _SERVER_ERROR  # noqa: PLR2004 - the classes of HTTP
+    status = _response_of(error).get("HTTPStatusCode")
+    return status is None or status == 429 or not 300 <= status < 500  # noqa: PLR2004
 
 
-def requested_pause(error: Exception) -> float:
-    """Return the seconds a store asks to be left alone for; 0 where it does not say."""
-    headers = response_of(error).get("HTTPHeaders", {})
+def _retry_after(error: BaseException) -> float:
+    """Return how many seconds the store asks to wait, or 0."""
+    headers = _response_of(error).get("HTTPHeaders", {})
     try:
         return max(0.0, float(headers.get("retry-after", 0)))
     except ValueError:
         return 0.0
 
 
-def error_text(error: Exception) -> str:
-    """Return what an error says, on one line."""
+def _error_text(error: Exception) -> str:
+    """Return an error's text on one line."""
     return without_credentials(" ".join(str(error).split()))[:300] or type(error).__name__
-
-
-def problem_of(error: Exception) -> Problem:
-    """Return a message that says why something could not be read.
-
-    Raises
-    ------
-    AindEtlError
-        It is one already.
-    """
-    if isinstance(error, AindEtlError):
-        raise error
-    status = response_of(error).get("HTTPStatusCode")
-    said = error_text(error)
-    if isinstance(error, TooLargeError):
-        return Problem(
-            "too_large",
-            f"The file has {error.args[0] or 'an unknown number of'} bytes; up to "
-            f"{LARGEST_FILE_BYTES:,} are read. A result file has about half a megabyte: look at "
-            "it, and remove it if it is none.",
-        )
-    if isinstance(error, FileNotFoundError) or status == _NOT_FOUND:
-        return Problem("gone", f"The file is no longer there ({said}). The next run tries again.")
-    if isinstance(error, PermissionError) or status in _REFUSED:
-        return Problem(
-            "refused",
-            f"The store refuses access ({said}). If the bucket is not public, set "
-            "AIND_ETL_S3_ANON=false and give credentials; the next run tries again.",
-        )
-    if isinstance(error, ValueError):
-        return Problem("refused", f"{said} was expected. Nothing can be read of this record.")
-    return Problem(
-        "unreachable", f"The store could not be reached ({said}). The next run tries again."
-    )

@@ -1,13 +1,13 @@
 """Figures of fitted sessions: downloads with readable names, and previews of the newest.
 
-Which analyses have a figure is known from the tables; the store is not listed again.
+The tables say which analyses have a figure; the store is not listed again.
 """
 
 import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from datetime import date, datetime
 from io import BytesIO
 from pathlib import Path
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from aind_etl.lake import Lake
     from aind_etl.results.store import ResultStore
 
-"""The file of an analysis' result folder that shows the session and its fit."""
-
 _ID_DIGITS = 10
 _LONGEST_NAME = 200
 _PREVIEW_PIXELS = (560, 320)
@@ -38,18 +36,16 @@ class Figure:
 
     Attributes
     ----------
-    record_id, nwb_name, agent_alias
-        The analysis.
     location
-        Address of its result folder.
+        Address of the result folder.
     file_name
-        A name for people: ``<nwb>_<agent>_<first ten digits of the id>.png``.
+        A readable name: ``<nwb>_<agent>_<first ten digits of the id>.png``.
     size_bytes
-        Size of the figure; None where the result folder has none.
+        Size of the figure; None if the result folder has none.
     finished_at
-        When the analysis was done.
+        When the analysis was finished.
     preview
-        A small picture of it as PNG; empty unless one was made.
+        A small PNG of it, or empty.
     """
 
     record_id: str
@@ -64,14 +60,12 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which analyses; each that is None selects all.
+    """Conditions for analyses, of which None selects all.
 
     Attributes
     ----------
-    subject_id, session_date, agent_alias
-        Those of this subject, day and agent.
     record_id
-        Those whose record id begins so.
+        The beginning of the record id.
     """
 
     subject_id: str | None = None
@@ -81,27 +75,22 @@ class Selection:
 
     def __str__(self) -> str:
         """Return the selection in words."""
-        parts = (
-            ("subject", self.subject_id),
-            ("date", self.session_date),
-            ("agent", self.agent_alias),
-            ("record", self.record_id),
-        )
+        parts = zip(("subject", "date", "agent", "record"), astuple(self), strict=True)
         return " and ".join(f"{name} {value}" for name, value in parts if value is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class DownloadReport:
-    """What downloading figures did.
+    """What a download of figures did.
 
     Attributes
     ----------
     downloaded, present
-        Numbers of figures written, and of those that were there already.
+        Number of figures written, and of those that existed already.
     missing
-        Those that could not be downloaded, each with the reason.
+        The figures that could not be downloaded, each with the reason.
     bytes
-        Size of what was written.
+        Size of the figures written.
     """
 
     downloaded: int
@@ -113,28 +102,12 @@ class DownloadReport:
 def choose_figures(
     connection: duckdb.DuckDBPyConnection, selection: Selection
 ) -> tuple[Figure, ...]:
-    """Return the figures of successful analyses, by session, agent and age.
+    """Return the figures of the selected successful analyses by session, agent and age.
 
-    Analyses that share a result folder, as those of two collections may, share a figure.
-
-    Parameters
-    ----------
-    connection
-        The warehouse.
-    selection
-        Which.
+    Analyses with the same result folder, such as those of two collections, share a figure.
     """
-    found = connection.execute(
-        _CHOSEN,
-        {
-            "subject": selection.subject_id,
-            "date": selection.session_date,
-            "agent": selection.agent_alias,
-            "record": selection.record_id,
-            "figure": FIGURE,
-        },
-    ).fetchall()
-    return tuple(_unique_names([_figure(*row) for row in found]))
+    rows = connection.execute(_CHOSEN, {**asdict(selection), "figure": FIGURE}).fetchall()
+    return tuple(_unique_names([_figure(*row) for row in rows]))
 
 
 def download_figures(
@@ -144,21 +117,16 @@ def download_figures(
     *,
     progress: Callable[[int], None] = lambda _figures: None,
 ) -> DownloadReport:
-    """Write figures to a folder, those that are not there already.
+    """Write the figures that a folder does not contain yet.
 
-    A figure appears whole or not at all; interrupted, the next call goes on with those that are
-    missing.
+    Each figure appears whole or not at all. After an interruption the next call downloads the rest.
 
     Parameters
     ----------
-    store
-        Where from.
-    figures
-        Which; as :func:`choose_figures` returns them.
     folder
-        Where to. It is made if need be.
+        The target; it is created if necessary.
     progress
-        Called with the number of figures dealt with since the last call.
+        Called with the number of figures done since the last call.
 
     Raises
     ------
@@ -169,8 +137,8 @@ def download_figures(
     """
     folder.mkdir(parents=True, exist_ok=True)
     missing = [(one, _NO_FILE) for one in figures if one.size_bytes is None]
-    there = [one for one in figures if one.size_bytes is not None]
-    wanted = {one.location: one for one in there if not _is_there(folder, one)}
+    existing = [one for one in figures if one.size_bytes is not None]
+    wanted = {one.location: one for one in existing if not _is_downloaded(folder, one)}
     progress(len(figures) - len(wanted))
     downloaded, size, unreachable = 0, 0, 0
     for answer in store.read_files([_request(one) for one in wanted.values()]):
@@ -189,18 +157,13 @@ def download_figures(
             f"{missing[-1][1]} Check the network, AIND_ETL_S3_ENDPOINT_URL and "
             "AIND_ETL_RESULTS_ROOT."
         )
-    return DownloadReport(downloaded, len(there) - len(wanted), tuple(missing), size)
+    return DownloadReport(downloaded, len(existing) - len(wanted), tuple(missing), size)
 
 
 def newest_figures(lake: "Lake", store: "ResultStore", count: int) -> list[Figure]:
-    """Return the figures of the analyses finished last, with previews.
+    """Return at most ``count`` figures of the analyses finished last, with previews.
 
-    Parameters
-    ----------
-    lake, store
-        Where from.
-    count
-        How many at most. One that cannot be read is left out.
+    Figures that cannot be read are left out.
 
     Raises
     ------
@@ -240,7 +203,7 @@ def newest_figures(lake: "Lake", store: "ResultStore", count: int) -> list[Figur
 
 
 def preview_of(content: bytes) -> bytes:
-    """Return a small picture of a PNG, as PNG; empty where it is no picture."""
+    """Return a small version of a PNG, or empty bytes if ``content`` is not a PNG."""
     # Imported here: nothing else needs it.
     from PIL import Image  # noqa: PLC0415
 
@@ -270,10 +233,10 @@ LEFT JOIN (SELECT * FROM result_files WHERE file_name = $figure) AS figures
 WHERE
     outcome = 'success'
     AND agent_alias IS NOT NULL
-    AND ($subject IS NULL OR subject_id = $subject)
-    AND ($date IS NULL OR session_date = $date)
-    AND ($agent IS NULL OR agent_alias = $agent)
-    AND ($record IS NULL OR starts_with(record_id, $record))
+    AND ($subject_id IS NULL OR subject_id = $subject_id)
+    AND ($session_date IS NULL OR session_date = $session_date)
+    AND ($agent_alias IS NULL OR agent_alias = $agent_alias)
+    AND ($record_id IS NULL OR starts_with(record_id, $record_id))
 QUALIFY row_number() OVER (
     PARTITION BY coalesce(location, source_collection || record_id) ORDER BY size_bytes NULLS LAST
 ) = 1
@@ -294,7 +257,7 @@ def _figure(  # noqa: PLR0913, PLR0917 - the columns of a row
 
 
 def _file_name(nwb_name: str | None, agent_alias: str | None, identity: str) -> str:
-    """Return a name that is safe on every system, whatever the documents say."""
+    """Return a file name that is safe on every system."""
     session = (nwb_name or "unknown-session").removesuffix(".nwb")
     parts = (session, agent_alias or "unknown-agent", identity)
     safe = "_".join(re.sub(r"[^A-Za-z0-9.-]+", "_", part).strip("._") for part in parts)
@@ -302,12 +265,12 @@ def _file_name(nwb_name: str | None, agent_alias: str | None, identity: str) -> 
 
 
 def _unique_names(figures: Sequence[Figure]) -> Iterator[Figure]:
-    """Yield figures with names of their own: whole ids where ten digits are not enough."""
-    often = Counter(one.file_name.casefold() for one in figures)
+    """Yield figures with unique names: with whole ids if ten digits are not enough."""
+    uses = Counter(one.file_name.casefold() for one in figures)
     taken: Counter[str] = Counter()
     for one in figures:
         name = one.file_name
-        if often[name.casefold()] > 1:
+        if uses[name.casefold()] > 1:
             name = _file_name(one.nwb_name, one.agent_alias, one.record_id)
             taken[name.casefold()] += 1
             if taken[name.casefold()] > 1:
@@ -319,16 +282,16 @@ def _request(figure: Figure) -> FileRequest:
     return FileRequest(str(figure.location), FIGURE, figure.size_bytes or 0)
 
 
-def _is_there(folder: Path, figure: Figure) -> bool:
+def _is_downloaded(folder: Path, figure: Figure) -> bool:
     path = folder / figure.file_name
     return path.is_file() and path.stat().st_size == figure.size_bytes
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file so that it appears whole or not at all."""
-    making = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """Write a file that appears whole or not at all."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        making.write_bytes(content)
-        making.replace(path)
+        scratch.write_bytes(content)
+        scratch.replace(path)
     finally:
-        making.unlink(missing_ok=True)
+        scratch.unlink(missing_ok=True)

@@ -1,14 +1,14 @@
 """Result folders as they are listed and read, and the interface of the places that hold them."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
 
 import polars as pl
 
 LARGEST_FILE_BYTES = 64 << 20
-"""A larger file is not read: a result file has about half a megabyte."""
+"""Larger files are not read; a result file has about half a megabyte."""
 
 SCHEME = "s3://"
 
@@ -20,13 +20,9 @@ class StoredFile:
     Attributes
     ----------
     name
-        Its path in the folder.
-    size_bytes
-        Its size.
+        Its path relative to the folder.
     etag
-        The store's mark of its content.
-    last_modified
-        When it was written.
+        Changes whenever the content does.
     """
 
     name: str
@@ -37,14 +33,14 @@ class StoredFile:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a folder could not be listed or a file not be read.
+    """Why a folder cannot be listed or a file cannot be read.
 
     Attributes
     ----------
     reason
         ``gone``, ``refused``, ``too_large``, ``too_many_files``, ``empty`` or ``unreachable``.
     message
-        What the store said, and what to do.
+        The store's error, and what to do.
     """
 
     reason: str
@@ -53,7 +49,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class FolderListing:
-    """The files of a folder, none where nothing is there; or why it could not be listed."""
+    """The files of a folder, none if it does not exist; or why it cannot be listed."""
 
     location: str
     files: tuple[StoredFile, ...] = ()
@@ -62,17 +58,7 @@ class FolderListing:
 
 @dataclass(frozen=True, slots=True)
 class FileRequest:
-    """A file to read.
-
-    Attributes
-    ----------
-    location
-        Address of its folder.
-    name
-        Its path in the folder.
-    size_bytes
-        Its size as it was listed.
-    """
+    """A file to read: its folder's address, its path in the folder, and its size as listed."""
 
     location: str
     name: str
@@ -81,7 +67,7 @@ class FileRequest:
 
 @dataclass(frozen=True, slots=True)
 class FileContent:
-    """The content of a file with its mark; or why it could not be read."""
+    """The content of a file and its etag; or why it cannot be read."""
 
     request: FileRequest
     content: bytes = b""
@@ -91,7 +77,7 @@ class FileContent:
 
 Files = list[StoredFile]
 Bounds = tuple[str, str | None]
-"""Names of files later than the first and earlier than the second text, where there is one."""
+"""A range of file names: after the first text and before the second, both exclusive."""
 
 ALL_NAMES: Bounds = ("", None)
 
@@ -102,33 +88,36 @@ FILES_SCHEMA: dict[str, pl.DataType] = {
     "etag": pl.String(),
     "last_modified": pl.Datetime("us", "UTC"),
 }
-"""Columns of files that were listed."""
+"""Columns of a frame of listed files."""
 
 
-class Backend(Protocol):
-    """A place that holds folders by their ``s3://`` addresses.
+class Backend(ABC):
+    """A place that holds folders.
 
-    ``ranges`` are those in which everything is listed, side by side.
+    Attributes
+    ----------
+    name
+        The place for people, without credentials.
+    ranges
+        The ranges of names in which a full listing runs concurrently.
     """
 
     name: str
-    ranges: Sequence[Bounds]
+    ranges: Sequence[Bounds] = (ALL_NAMES,)
 
-    async def open(self) -> None:
-        """Open the place."""
-        ...
+    async def open(self) -> None:  # noqa: B027 - most need nothing
+        """Connect; raise a :class:`ConfigurationError` if the settings are wrong."""
 
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: B027
         """Close every connection."""
-        ...
 
+    @abstractmethod
     async def page(self, location: str, bounds: Bounds, token: str) -> tuple[Files, str]:
-        """Return one page of a folder's files within bounds, and the token of the next page."""
-        ...
+        """Return one page of a folder's files within bounds, and the next page's token, or ""."""
 
+    @abstractmethod
     async def read(self, location: str, name: str) -> tuple[bytes, str]:
         """Return the content of a file and its etag."""
-        ...
 
 
 class TooLargeError(Exception):
@@ -136,7 +125,7 @@ class TooLargeError(Exception):
 
 
 def files_frame(location: str, files: Sequence[StoredFile]) -> pl.DataFrame:
-    """Return files of a folder as rows, with the columns of :data:`FILES_SCHEMA`."""
+    """Return the files of a folder as rows with the columns of :data:`FILES_SCHEMA`."""
     return pl.DataFrame(
         {
             "location": [location] * len(files),
@@ -150,17 +139,17 @@ def files_frame(location: str, files: Sequence[StoredFile]) -> pl.DataFrame:
 
 
 def path_of(location: str) -> str:
-    """Return what follows ``s3://``.
+    """Return the part of an address after ``s3://``.
 
     Raises
     ------
     ValueError
-        It is no address of an object store, or one that leads elsewhere.
+        It is not an ``s3://`` address, or it contains ``..``.
     """
-    place = location.removeprefix(SCHEME).strip("/")
-    if not location.startswith(SCHEME) or not place or ".." in place.split("/"):
-        raise ValueError(f"{location!r} is no address of a result folder: s3://bucket/key")
-    return place
+    path = location.removeprefix(SCHEME).strip("/")
+    if not location.startswith(SCHEME) or not path or ".." in path.split("/"):
+        raise ValueError(f"{location!r} is not a result folder; expected s3://bucket/key")
+    return path
 
 
 def is_inside(file: StoredFile, bounds: Bounds) -> bool:

@@ -1,12 +1,12 @@
 """The inventory: which files the result folder of each analysis holds.
 
-A folder is due when `result_folders` does not know its record, or knew another address or an
-earlier content of the record; when it could not be listed; and, as long as its record is recent,
-when it was empty or lacks a file, because the prototype writes documents before their files.
+A folder is due when `result_folders` does not contain its record, or has it with another address or
+an earlier content; when it could not be listed; and, while its record is recent, when it was empty
+or lacks a file, because the prototype writes documents before their files.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
@@ -14,11 +14,11 @@ import polars as pl
 
 from aind_etl.contract import Table, tables
 from aind_etl.contract.schemas import polars_schema
-from aind_etl.flatten.derived import s3_to_https, session_month
+from aind_etl.flatten.derived import s3_to_https
 from aind_etl.lake import Lake
-from aind_etl.lake.paths import UNKNOWN_MONTH
 from aind_etl.lake.tables import is_in_range, shard_key
 from aind_etl.results.folders import files_frame
+from aind_etl.results.records import KEY, remove_gone, scan_analyses
 from aind_etl.results.store import ResultStore
 
 RESULT_JSONS = (
@@ -26,57 +26,55 @@ RESULT_JSONS = (
     "docDB_mle_fitting.json",
     "docDB_record.json",
 )
-"""Names of the result file, in the order in which they are looked for."""
+"""Names of the result file; the first one that exists is read."""
 
 FIGURE = "fitted_session.png"
 """Name of the figure of a fitted session."""
 
-KEY = list(tables.RECORD_KEY)
-
-# So many folders are listed before what was found is written.
-_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+# Folders listed before their rows are written.
 _BATCH_FOLDERS = 4096
-# A page holds a thousand files, and either pipeline writes four into a folder.
-_FOLDERS_A_PAGE = 250
-# A listing of everything goes on in ranges, each of at least one page.
-_LEAST_PAGES = 16
-# How far the guess of the pages there are may be wrong before a listing is given up.
+# A page holds a thousand files, and both pipelines write four into a folder.
+_FOLDERS_PER_PAGE = 250
+# A full listing runs in ranges, each of at least one page.
+_FEWEST_PAGES = 16
+# A full listing is given up after this many times the estimated number of pages.
 _MARGIN = 4
+
+_HOME = pl.col("location").str.replace(r"/[^/]*$", "")
 
 
 @dataclass(frozen=True, slots=True)
 class ResultLimits:
-    """What is taken for recent.
+    """How long folders are checked again.
 
     Attributes
     ----------
     look_back
         An empty or incomplete folder is checked again until its record arrived longer ago.
     list_everything_after
-        All folders of a collection are listed again after this time: that finds files that
-        changed, and folders without a record.
+        All folders of a collection are listed again after this time, which finds changed files and
+        folders without a record.
     """
 
     look_back: timedelta = timedelta(days=7)
     list_everything_after: timedelta = timedelta(days=7)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ResultFilesReport:
-    """What bringing the inventory of one collection up to date did.
+    """What an update of the inventory of one collection did.
 
     Attributes
     ----------
     listed
         Number of result folders checked.
     present, missing, refused, unreachable
-        Of these, how many hold files, are not there, may not be listed, could not be.
+        How many of these hold files, do not exist, may not be listed, could not be listed.
     removed
-        Number of records whose rows went, as they are gone or have no folder any more.
-    files
-        Number of files in the checked folders.
-    size_bytes
-        Size of these files.
+        Number of records whose rows were removed: the record or its folder is gone.
+    files, size_bytes
+        Number and size of the files in the checked folders.
     partitions_written
         Number of files of the lake written or removed.
     """
@@ -93,7 +91,7 @@ class ResultFilesReport:
     partitions_written: int = 0
 
 
-def refresh_result_files(  # noqa: PLR0913 - each says something different of the work
+def refresh_result_files(  # noqa: PLR0913 - clock, limits and progress have defaults
     lake: Lake,
     store: ResultStore,
     collection: str,
@@ -105,49 +103,39 @@ def refresh_result_files(  # noqa: PLR0913 - each says something different of th
 ) -> ResultFilesReport:
     """Bring `result_folders`, `result_files` and `unclaimed_folders` of a collection up to date.
 
-    Of the last, as far as the collections are known that share a bucket: once all are loaded,
-    :func:`refresh_unclaimed_folders` decides.
-
+    Collections share buckets: call :func:`refresh_unclaimed_folders` once all of them are loaded.
     An interruption loses the current batch; the next run continues from there.
 
     Parameters
     ----------
-    lake, store, collection
-        Which inventory, of which folders.
     now
         The clock.
-    limits
-        What is taken for recent.
     progress
         Called with the number of folders listed since the last call.
     expect
         Called once, with the number of folders that will be listed.
-
-    Returns
-    -------
-    ResultFilesReport
-        What was done.
 
     Raises
     ------
     SourceError
         The store does not answer.
     """
-    records = records_with_folders(lake, collection)
-    done = _Done(lake, collection, now)
-    done.removed = remove_gone(
-        lake, collection, records, [tables.RESULT_FILES], tables.RESULT_FOLDERS
+    has_folder = pl.col("location").str.len_chars() > 0
+    records = scan_analyses(lake, collection).filter(has_folder).collect()
+    writer = _Writer(lake, collection, now)
+    writer.report.removed = remove_gone(
+        lake, collection, records, tables.RESULT_FOLDERS, [tables.RESULT_FILES]
     )
     due = _due(lake, collection, records, now() - limits.look_back)
     expect(due["location"].n_unique())
     listed_at = lake.state(collection).results_listed_at
-    is_time = listed_at is None or now() - listed_at >= limits.list_everything_after
+    list_all = listed_at is None or now() - listed_at >= limits.list_everything_after
     for home, there in _by_home(records):
         due_there = due.join(there, on=KEY, how="semi")
-        files = _list_home(store, home, there.height, due_there.height, is_time=is_time)
+        files = _list_home(store, home, there.height, due_there.height, list_all=list_all)
         if files is not None:
-            done.write(there, files)
-            done.write_unclaimed(home, files)
+            writer.write(there, files, [])
+            writer.write_unclaimed(home, files)
             progress(due_there["location"].n_unique())
             due = due.join(due_there, on=KEY, how="anti")
     for batch in due.sort("session_month", "location").iter_slices(_BATCH_FOLDERS):
@@ -157,22 +145,22 @@ def refresh_result_files(  # noqa: PLR0913 - each says something different of th
             if listing.problem is not None:
                 problems.append((listing.location, listing.problem.reason, listing.problem.message))
             progress(1)
-        done.write(batch, pl.concat(found), problems)
-    if is_time and records.height:
+        writer.write(batch, pl.concat(found), problems)
+    if list_all and records.height:
         lake.update_state(collection, {"results_listed_at": now()})
-    return done.report()
+    return writer.report
 
 
 def refresh_unclaimed_folders(lake: Lake) -> int:
-    """Take what a record of any collection claims out of `unclaimed_folders`.
+    """Remove the folders from `unclaimed_folders` that a record of any collection claims.
 
-    Collections share buckets, and are loaded one after the other: which folders no record claims
-    is known only once all of them are.
+    Collections share buckets and are loaded one after the other, so this is known only once all of
+    them are loaded.
 
     Returns
     -------
     int
-        Number of rows that stay.
+        Number of rows left.
     """
     table = tables.UNCLAIMED_FOLDERS
     claimed = _claimed(lake)
@@ -189,69 +177,10 @@ def refresh_unclaimed_folders(lake: Lake) -> int:
 
 
 def _claimed(lake: Lake) -> pl.DataFrame:
-    """Return the locations that are no orphans: the folder of any record, and what holds one."""
+    """Return the locations of all records' folders, and the addresses directly above them."""
     location = pl.col("result_location").str.strip_chars_end("/")
     folders = lake.tables.scan(tables.ANALYSES).select(location=location).drop_nulls().unique()
-    homes = folders.select(pl.col("location").str.replace(r"/[^/]*$", "")).unique()
-    return pl.concat([folders, homes]).collect()
-
-
-def records_with_folders(lake: Lake, collection: str) -> pl.DataFrame:
-    """Return the analyses of a collection that have a result folder.
-
-    Returns
-    -------
-    polars.DataFrame
-        The key, ``location``, ``session_month``, ``outcome``, ``n_trials``, ``content_hash`` and
-        ``changed_at``.
-    """
-    return (
-        lake.tables.scan(tables.ANALYSES, collection)
-        .filter(pl.col("result_location").str.strip_chars_end("/").str.len_chars() > 0)
-        .select(
-            *KEY,
-            "outcome",
-            "n_trials",
-            "content_hash",
-            "changed_at",
-            location=pl.col("result_location").str.strip_chars_end("/"),
-            session_month=session_month(pl.col("session_date"), UNKNOWN_MONTH),
-        )
-        .collect()
-    )
-
-
-def remove_gone(
-    lake: Lake, collection: str, records: pl.DataFrame, others: list[Table], index: Table
-) -> int:
-    """Remove the rows of deleted records from a partition.
-
-    Parameters
-    ----------
-    lake, collection
-        Whose rows.
-    records
-        The records there are, with ``session_month``.
-    others, index
-        The tables; the last one tells which records stand in a partition, and is written last.
-
-    Returns
-    -------
-    int
-        Number of records removed.
-    """
-    removed = 0
-    for month in lake.tables.months(index, collection):
-        standing = lake.tables.read_partition(index, collection, month).select("record_id").unique()
-        expected = records.filter(pl.col("session_month") == month)
-        gone = standing.join(expected, on="record_id", how="anti")
-        if gone.height:
-            removed += gone.height
-            with lake.tables_lock(collection):
-                for table in (*others, index):
-                    nothing = pl.DataFrame(schema=polars_schema(table))
-                    lake.tables.replace_rows(table, collection, month, without=gone, rows=nothing)
-    return removed
+    return pl.concat([folders, folders.select(location=_HOME).unique()]).collect()
 
 
 def _due(lake: Lake, collection: str, records: pl.DataFrame, recent: datetime) -> pl.DataFrame:
@@ -267,7 +196,7 @@ def _due(lake: Lake, collection: str, records: pl.DataFrame, recent: datetime) -
     )
     is_new = pl.col("known_location").is_null() | (pl.col("known_location") != pl.col("location"))
     is_changed = pl.col("changed_at") > pl.col("checked_at")
-    was_out_of_reach = pl.col("status") == "unreachable"
+    was_unreachable = pl.col("status") == "unreachable"
     lacks_files = (pl.col("status") != "listed") | (
         pl.col("n_trials").is_not_null() & ~pl.col("is_complete").fill_null(value=False)
     )
@@ -276,170 +205,153 @@ def _due(lake: Lake, collection: str, records: pl.DataFrame, recent: datetime) -
         records.lazy()
         .join(folders, on=KEY, how="left")
         .join(files, on=KEY, how="left")
-        .filter(is_new | is_changed | was_out_of_reach | is_awaited)
+        .filter(is_new | is_changed | was_unreachable | is_awaited)
         .select(records.columns)
         .collect()
     )
 
 
 def _by_home(records: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
-    """Yield each address above result folders, with the records whose folders lie there."""
-    home = pl.col("location").str.replace(r"/[^/]*$", "")
-    grouped = records.with_columns(home=home).partition_by("home", as_dict=True, include_key=False)
-    for (address,), there in sorted(grouped.items()):
-        # What is right below no bucket is no folder of one.
-        if str(address).startswith("s3://") and str(address) != "s3:/":
-            yield str(address), there
+    """Yield each address directly above result folders, with the records whose folders it holds."""
+    homes = records.with_columns(home=_HOME).partition_by("home", as_dict=True, include_key=False)
+    for (home,), there in sorted(homes.items()):
+        # The folder of a record is never a bucket itself.
+        if str(home).startswith("s3://"):
+            yield str(home), there
 
 
 def _list_home(
-    store: ResultStore, home: str, n_records: int, n_due: int, *, is_time: bool
+    store: ResultStore, home: str, n_records: int, n_due: int, *, list_all: bool
 ) -> pl.DataFrame | None:
-    """Return the files of every folder of a home, where listing it whole is cheaper or is due."""
-    pages = max(_LEAST_PAGES, n_records // _FOLDERS_A_PAGE)
+    """Return the files of all folders of a home, if that is cheaper or due; else None."""
+    pages = max(_FEWEST_PAGES, n_records // _FOLDERS_PER_PAGE)
     if n_due > pages:
         return store.list_everything(home, most_pages=n_due)
-    if is_time:
+    if list_all:
         return store.list_everything(home, most_pages=_MARGIN * pages)
     return None
 
 
-def _with_time_of_change(table: Table, rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
-    """Return rows so that those which are known as they are keep their time.
+class _Writer:
+    """Writes the rows of checked folders, and counts them."""
 
-    An unchanged folder leaves its file in the lake in place. A record that changed
-    since gets the time of this check, or every run would check it.
-    """
-    schema = polars_schema(table)
-    same = [name for name in schema if name != "checked_at"]
-    typed = rows.select(
-        *(pl.col(name).cast(data_type) for name, data_type in schema.items()), "changed_at"
-    )
-    known_at = pl.col("known_at")
-    return typed.join(
-        known.select(*same, known_at="checked_at"), on=same, how="left", nulls_equal=True
-    ).with_columns(
-        checked_at=pl.when(known_at >= pl.col("changed_at"))
-        .then(known_at)
-        .otherwise(pl.col("checked_at"))
-    )
-
-
-@dataclass
-class _Done:
-    """Writes what was found, and counts it."""
-
-    lake: Lake
-    collection: str
-    now: Callable[[], datetime]
-    removed: int = 0
-    partitions_written: int = 0
-    files: int = 0
-    size_bytes: int = 0
-    by_status: dict[str, int] = field(default_factory=dict)
+    def __init__(self, lake: Lake, collection: str, now: Callable[[], datetime]) -> None:
+        self._lake = lake
+        self._collection = collection
+        self._now = now
+        self.report = ResultFilesReport(collection)
 
     def write(
-        self,
-        records: pl.DataFrame,
-        files: pl.DataFrame,
-        problems: list[tuple[str, str, str]] | None = None,
+        self, records: pl.DataFrame, files: pl.DataFrame, problems: list[tuple[str, str, str]]
     ) -> None:
         """Write the rows of records whose folders were checked.
 
-        Parameters
-        ----------
-        records
-            The records.
-        files
-            The files found, with the ``location`` of their folders.
-        problems
-            Location, reason and message where a folder could not be listed.
+        ``problems`` holds location, reason and message of every folder that could not be listed.
         """
-        moment = pl.lit(self.now()).alias("checked_at")
-        schema = {"location": pl.String, "status": pl.String, "message": pl.String}
-        failed = pl.DataFrame(problems or [], schema=schema, orient="row")
-        sizes = files.group_by("location").agg(
-            n_files=pl.len().cast(pl.Int32), size_bytes=pl.col("size_bytes").sum()
-        )
-        status = (
-            pl.when(pl.col("status").is_not_null())
-            .then(pl.col("status").replace({"gone": "missing"}))
-            .when(pl.col("n_files").is_not_null())
-            .then(pl.lit("listed"))
-            .otherwise(pl.lit("missing"))
-        )
-        folder_rows = (
-            records.join(sizes, on="location", how="left")
-            .join(failed, on="location", how="left")
-            .with_columns(moment, status=status)
-            .with_columns(pl.col("n_files", "size_bytes").fill_null(0))
-        )
-        names = {name: quote(name) for name in files["file_name"].unique()}
-        address = pl.concat_str(
-            s3_to_https(pl.col("location")), pl.col("file_name").replace(names), separator="/"
-        )
-        file_rows = records.join(files, on="location", how="inner").with_columns(
-            moment, url=address
-        )
-        with self.lake.tables_lock(self.collection):
+        checked_at = pl.lit(self._now()).alias("checked_at")
+        folder_rows = _folder_rows(records, files, problems).with_columns(checked_at)
+        file_rows = _file_rows(records, files).with_columns(checked_at)
+        with self._lake.tables_lock(self._collection):
             for month in sorted(set(records["session_month"])):
-                is_here = pl.col("session_month") == month
+                of_month = pl.col("session_month") == month
                 for table, rows in (
                     (tables.RESULT_FILES, file_rows),
                     (tables.RESULT_FOLDERS, folder_rows),
                 ):
-                    known = self.lake.tables.read_partition(table, self.collection, month)
-                    self.partitions_written += self.lake.tables.replace_rows(
+                    known = self._lake.tables.read_partition(table, self._collection, month)
+                    self.report.partitions_written += self._lake.tables.replace_rows(
                         table,
-                        self.collection,
+                        self._collection,
                         month,
-                        without=records.filter(is_here).select("record_id").unique(),
-                        rows=_with_time_of_change(table, rows.filter(is_here), known),
+                        without=records.filter(of_month).select("record_id").unique(),
+                        rows=_keep_unchanged_times(table, rows.filter(of_month), known),
                     )
-        self.files += files.height
-        self.size_bytes += int(files["size_bytes"].sum())
-        looked_at = folder_rows.unique("location")["status"].value_counts()
-        for name, count in looked_at.iter_rows():
-            self.by_status[name] = self.by_status.get(name, 0) + count
+        self.report.files += files.height
+        self.report.size_bytes += int(files["size_bytes"].sum())
+        counts = dict(folder_rows.unique("location")["status"].value_counts().iter_rows())
+        self.report.listed += sum(counts.values())
+        self.report.present += counts.get("listed", 0)
+        self.report.missing += counts.get("missing", 0)
+        self.report.refused += counts.get("refused", 0)
+        self.report.unreachable += counts.get("unreachable", 0)
 
     def write_unclaimed(self, home: str, files: pl.DataFrame) -> None:
-        """Write the folders of a home that belong to no record, in place of those known."""
+        """Replace the folders of a home that belong to no record."""
         table = tables.UNCLAIMED_FOLDERS
         found = (
-            files.join(_claimed(self.lake.whole), on="location", how="anti")
-            .filter(is_in_range(self.lake.shard.ids, shard_key(table)))
+            files.join(_claimed(self._lake.whole), on="location", how="anti")
+            .filter(is_in_range(self._lake.shard.ids, shard_key(table)))
             .group_by("location")
             .agg(
-                n_files=pl.len().cast(pl.Int32),
+                n_files=pl.len(),
                 size_bytes=pl.col("size_bytes").sum(),
                 last_modified=pl.col("last_modified").max(),
             )
-            .with_columns(source_collection=pl.lit(self.collection), checked_at=pl.lit(self.now()))
+            .with_columns(
+                source_collection=pl.lit(self._collection),
+                checked_at=pl.lit(self._now()),
+                changed_at=pl.lit(_NEVER),
+            )
         )
-        is_of_home = pl.col("location").str.replace(r"/[^/]*$", "") == home
-        found = found.with_columns(changed_at=pl.lit(_LONG_AGO))
-        with self.lake.tables_lock(self.collection):
-            known = self.lake.tables.read_partition(table, self.collection)
-            found = _with_time_of_change(table, found, known).select(known.columns)
-            self.partitions_written += self.lake.tables.replace_rows(
+        with self._lake.tables_lock(self._collection):
+            known = self._lake.tables.read_partition(table, self._collection)
+            rows = _keep_unchanged_times(table, found, known).select(known.columns)
+            self.report.partitions_written += self._lake.tables.replace_rows(
                 table,
-                self.collection,
+                self._collection,
                 None,
                 without=None,
-                rows=pl.concat([known.filter(~is_of_home), found]),
+                rows=pl.concat([known.filter(_HOME.ne(home)), rows]),
             )
 
-    def report(self) -> ResultFilesReport:
-        """Return what was done."""
-        return ResultFilesReport(
-            self.collection,
-            listed=sum(self.by_status.values()),
-            present=self.by_status.get("listed", 0),
-            missing=self.by_status.get("missing", 0),
-            refused=self.by_status.get("refused", 0),
-            unreachable=self.by_status.get("unreachable", 0),
-            removed=self.removed,
-            files=self.files,
-            size_bytes=self.size_bytes,
-            partitions_written=self.partitions_written,
+
+def _folder_rows(
+    records: pl.DataFrame, files: pl.DataFrame, problems: list[tuple[str, str, str]]
+) -> pl.DataFrame:
+    """Return the rows of `result_folders`, but for ``checked_at``."""
+    schema = {"location": pl.String, "status": pl.String, "message": pl.String}
+    failed = pl.DataFrame(problems, schema=schema, orient="row")
+    sizes = files.group_by("location").agg(n_files=pl.len(), size_bytes=pl.col("size_bytes").sum())
+    status = (
+        pl.when(pl.col("status").is_not_null())
+        .then(pl.col("status").replace({"gone": "missing"}))
+        .when(pl.col("n_files").is_not_null())
+        .then(pl.lit("listed"))
+        .otherwise(pl.lit("missing"))
+    )
+    return (
+        records.join(sizes, on="location", how="left")
+        .join(failed, on="location", how="left")
+        .with_columns(pl.col("n_files", "size_bytes").fill_null(0), status=status)
+    )
+
+
+def _file_rows(records: pl.DataFrame, files: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of `result_files`, but for ``checked_at``."""
+    names = {name: quote(name) for name in files["file_name"].unique()}
+    url = pl.concat_str(
+        s3_to_https(pl.col("location")), pl.col("file_name").replace(names), separator="/"
+    )
+    return records.join(files, on="location", how="inner").with_columns(url=url)
+
+
+def _keep_unchanged_times(table: Table, rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+    """Return rows with the table's types; those that are known already keep their ``checked_at``.
+
+    So a partition of unchanged folders is not written again. A record that changed since gets the
+    time of this check, or every run would check it.
+    """
+    schema = polars_schema(table)
+    same = [name for name in schema if name != "checked_at"]
+    known_at = pl.col("known_at")
+    return (
+        rows.select(
+            *(pl.col(name).cast(data_type) for name, data_type in schema.items()), "changed_at"
         )
+        .join(known.select(*same, known_at="checked_at"), on=same, how="left", nulls_equal=True)
+        .with_columns(
+            checked_at=pl.when(known_at >= pl.col("changed_at"))
+            .then(known_at)
+            .otherwise(pl.col("checked_at"))
+        )
+    )

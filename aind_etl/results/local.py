@@ -1,15 +1,18 @@
-"""Result folders on a disk, below a folder that replaces ``s3://``."""
+"""Folders that are listed in one page: on a disk, or at any address that fsspec knows."""
 
 import asyncio
 import os
-from collections.abc import Sequence
+from abc import abstractmethod
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+
+from fsspec.core import url_to_fs
 
 from aind_etl.errors import ConfigurationError
 from aind_etl.results.folders import (
-    ALL_NAMES,
     LARGEST_FILE_BYTES,
+    Backend,
     Bounds,
     Files,
     StoredFile,
@@ -19,57 +22,91 @@ from aind_etl.results.folders import (
 )
 
 
-class LocalBackend:
-    """Folders on a disk, below one that replaces ``s3://``."""
+class _OnePageBackend(Backend):
+    @abstractmethod
+    def _list(self, location: str) -> Files: ...
 
-    ranges: Sequence[Bounds] = (ALL_NAMES,)
+    @abstractmethod
+    def _read(self, location: str, name: str) -> tuple[bytes, str]: ...
+
+    async def page(self, location: str, bounds: Bounds, token: str) -> tuple[Files, str]:  # noqa: ARG002 - there is no next page
+        files = await asyncio.to_thread(self._list, location)
+        return [file for file in files if is_inside(file, bounds)], ""
+
+    async def read(self, location: str, name: str) -> tuple[bytes, str]:
+        return await asyncio.to_thread(self._read, location, name)
+
+
+class LocalBackend(_OnePageBackend):
+    """Result folders on a disk, below a folder that replaces ``s3://``."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
         self.name = str(root)
 
     async def open(self) -> None:
-        """Open the store; raise a :class:`ConfigurationError` where that is impossible."""
+        """Raise a :class:`ConfigurationError` if the folder does not exist."""
         if not self._root.is_dir():
             raise ConfigurationError(
                 f"The folder {self.name!r} that replaces s3:// does not exist. Set "
                 "AIND_ETL_RESULTS_ROOT to a folder with <bucket>/<key>/, or to an s3:// address."
             )
 
-    async def close(self) -> None:
-        """Close every connection."""
-
-    async def page(self, location: str, bounds: Bounds, token: str) -> tuple[Files, str]:
-        """Return one page of a folder's files, and the token of the next page."""
-        del token  # A folder is one page.
-        files = await asyncio.to_thread(_files_below, self._root / path_of(location))
-        return [file for file in files if is_inside(file, bounds)], ""
-
-    async def read(self, location: str, name: str) -> tuple[bytes, str]:
-        """Return the content of a file and its etag."""
-        return await asyncio.to_thread(_read_local, self._root / path_of(location) / name)
-
-
-def _files_below(folder: Path) -> list[StoredFile]:
-    found = []
-    for path in folder.rglob("*"):
-        # A link may lead anywhere.
-        if path.is_file() and not path.is_symlink():
-            facts = path.stat()
-            found.append(
-                StoredFile(
-                    # Bytes that are no UTF-8 are shown as they are escaped.
-                    os.fsencode(path.relative_to(folder)).decode(errors="backslashreplace"),
-                    facts.st_size,
-                    f"{facts.st_size:x}-{facts.st_mtime_ns:x}",
-                    datetime.fromtimestamp(facts.st_mtime, UTC),
+    def _list(self, location: str) -> Files:
+        folder = self._root / path_of(location)
+        found = []
+        for path in folder.rglob("*"):
+            # A link may lead out of the folder.
+            if path.is_file() and not path.is_symlink():
+                facts = path.stat()
+                found.append(
+                    StoredFile(
+                        # Bytes that are not UTF-8 are shown escaped.
+                        os.fsencode(path.relative_to(folder)).decode(errors="backslashreplace"),
+                        facts.st_size,
+                        f"{facts.st_size:x}-{facts.st_mtime_ns:x}",
+                        datetime.fromtimestamp(facts.st_mtime, UTC),
+                    )
                 )
+        return sorted(found, key=lambda file: file.name)
+
+    def _read(self, location: str, name: str) -> tuple[bytes, str]:
+        path = self._root / path_of(location) / name
+        facts = path.stat()
+        if facts.st_size > LARGEST_FILE_BYTES:
+            raise TooLargeError(facts.st_size)
+        return path.read_bytes(), f"{facts.st_size:x}-{facts.st_mtime_ns:x}"
+
+
+class FsspecBackend(_OnePageBackend):
+    """The files directly below addresses that fsspec knows, for tables outside the result store."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def _list(self, location: str) -> Files:
+        filesystem, path = url_to_fs(location)
+        return [
+            StoredFile(
+                facts["name"].rsplit("/", 1)[-1],
+                facts["size"] or 0,
+                _etag(facts),
+                # Only disks call it mtime; nobody needs the time of other stores.
+                datetime.fromtimestamp(facts.get("mtime", 0), UTC),
             )
-    return sorted(found, key=lambda file: file.name)
+            for facts in filesystem.ls(path, detail=True)
+            if facts["type"] == "file"
+        ]
+
+    def _read(self, location: str, name: str) -> tuple[bytes, str]:
+        filesystem, path = url_to_fs(f"{location}/{name}")
+        facts = filesystem.info(path)
+        if (facts["size"] or 0) > LARGEST_FILE_BYTES:
+            raise TooLargeError(facts["size"])
+        return filesystem.cat_file(path), _etag(facts)
 
 
-def _read_local(path: Path) -> tuple[bytes, str]:
-    facts = path.stat()
-    if facts.st_size > LARGEST_FILE_BYTES:
-        raise TooLargeError(facts.st_size)
-    return path.read_bytes(), f"{facts.st_size:x}-{facts.st_mtime_ns:x}"
+def _etag(facts: dict[str, Any]) -> str:
+    """Return the store's etag or, on a disk, the time of modification; with the size."""
+    modified = facts.get("ETag") or facts.get("etag") or facts.get("mtime") or ""
+    return f"{facts['size']}-{modified}"

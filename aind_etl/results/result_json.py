@@ -1,11 +1,10 @@
 """One result file: from bytes to arrays of trials, or the reason why it is rejected.
 
-Most of a file is the optimizer's population, which is skipped without creating objects: only the
+Most of a file is the optimizer's population. It is skipped without creating objects: only the
 fields of :class:`_Fit` are decoded.
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,12 +28,12 @@ class Trials:
     n_trials
         The number n.
     columns
-        Column of the table `trials` to its values, shape [n + 1], NaN where there is none. A
-        column whose variable the fit has not is left out.
+        Columns of the table `trials` by name, shape [n + 1], NaN where there is no value; without
+        the columns of variables that the fit does not have.
     others
-        Variables the table does not know: name to values, shape [rows, n] or [rows, n + 1].
+        Variables that the table has no column for, by name, shape [rows, n] or [rows, n + 1].
     q_value_spread
-        See :func:`q_value_spread`; None of a fit without Q values.
+        See :func:`q_value_spread`; None without Q values.
     """
 
     n_trials: int
@@ -44,28 +43,28 @@ class Trials:
 
 
 class ResultError(Exception):
-    """A result file that cannot be taken.
+    """A result file is not valid.
 
     Attributes
     ----------
     reason
         ``not_json``, ``wrong_type``, ``wrong_length``, ``wrong_value`` or ``no_trials``.
     path
-        Where in the file.
+        Path of the value in the file.
     """
 
     def __init__(self, reason: str, path: str, message: str) -> None:
-        super().__init__(message)
+        super().__init__(f"{message} It is read again when its content changes.")
         self.reason = reason
         self.path = path
 
 
-# Numbers of a variable: one row, or two. Written as they come, whole numbers and null included.
+# The values of a variable: one row, or a list of rows.
 _Values = list[list[float | bool | None] | float | bool | None]
 
 
 class _Settings(msgspec.Struct):
-    """What was fitted to."""
+    """The history that the fit was made to."""
 
     fit_choice_history: list[float | bool] | None = None
     fit_reward_history: list[float | bool] | None = None
@@ -85,32 +84,19 @@ class _ResultFile(_Fit):
     analysis_results: _Fit | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Variable:
-    """A latent variable that the table `trials` knows.
-
-    Attributes
-    ----------
-    columns
-        Its columns, one a row of the variable; row 0 is left.
-    after_last
-        Whether there is a value for the state after the last trial.
-    """
-
-    columns: tuple[str, ...]
-    after_last: bool
-
-
-_VARIABLES = {
-    "q_value": _Variable(("q_left", "q_right"), after_last=True),
-    "choice_kernel": _Variable(("choice_kernel_left", "choice_kernel_right"), after_last=True),
-    "choice_prob": _Variable(("choice_prob_left", "choice_prob_right"), after_last=False),
-    "value": _Variable(("value",), after_last=True),
-    "threshold": _Variable(("threshold",), after_last=True),
-    "p_exploit": _Variable(("p_exploit",), after_last=True),
-    "exploiting": _Variable(("exploiting",), after_last=False),
-    "loss_count": _Variable(("loss_count",), after_last=True),
+# The columns of each latent variable in `trials`, one per row of the variable; row 0 is left.
+_COLUMNS = {
+    "q_value": ("q_left", "q_right"),
+    "choice_kernel": ("choice_kernel_left", "choice_kernel_right"),
+    "choice_prob": ("choice_prob_left", "choice_prob_right"),
+    "value": ("value",),
+    "threshold": ("threshold",),
+    "p_exploit": ("p_exploit",),
+    "exploiting": ("exploiting",),
+    "loss_count": ("loss_count",),
 }
+# The others have one more value, for the state after the last trial.
+_BEFORE_TRIALS_ONLY = {"choice_prob", "exploiting"}
 
 
 def read_result(content: bytes) -> Trials:
@@ -119,12 +105,12 @@ def read_result(content: bytes) -> Trials:
     Parameters
     ----------
     content
-        JSON, with bare ``NaN`` and ``Infinity`` where there is no finite number.
+        JSON, which may contain bare ``NaN`` and ``Infinity``.
 
     Raises
     ------
     ResultError
-        It is no JSON, or it contradicts itself.
+        It is not JSON, or it contradicts itself.
     """
     file = _decode(content)
     if file.analysis_results is not None:
@@ -133,26 +119,26 @@ def read_result(content: bytes) -> Trials:
 
 
 def read_document(text: str, process_index: int) -> Trials | None:
-    """Return the trials of a document of either format; None where they are trimmed.
+    """Return the trials of a document of either format; None if it does not contain them.
 
     Parameters
     ----------
     text
-        The canonical JSON of a document, as the change log holds it.
+        The canonical JSON of the document, as in the change log.
     process_index
-        Which of a framework document's processes.
+        Index of the process in a framework document.
 
     Raises
     ------
     ResultError
-        What it tells contradicts itself.
+        The document contradicts itself.
     """
     document = json.loads(text, object_hook=_plain_number)
     fit, path = document.get("analysis_results"), "analysis_results"
     if "processing" in document:
         process = document["processing"]["data_processes"][process_index]
         outputs = process.get("output_parameters")
-        # Early code wrote a list where an object belongs.
+        # Early code wrote a list instead of an object.
         fit = outputs.get("fitting_results") if isinstance(outputs, dict) else None
         path = f"processing.data_processes[{process_index}].output_parameters.fitting_results"
     if not isinstance(fit, dict) or "fitted_latent_variables" not in fit:
@@ -164,19 +150,19 @@ def read_document(text: str, process_index: int) -> Trials | None:
 
 
 def _plain_number(value: dict[str, Any]) -> Any:  # noqa: ANN401 - any JSON
-    """Return the number that canonical JSON spells as an object, where it is not finite."""
+    """Return the non-finite number that canonical JSON writes as an object."""
     if value.keys() == {"$numberDouble"}:
         return float(value["$numberDouble"])
     return value
 
 
 def q_value_spread(q_values: FloatArray) -> float | None:
-    """Return how evenly Q values spread over [0, 1]: 0 all alike, 1 each as often as any other.
+    """Return how evenly Q values spread over [0, 1]: 0 if all are equal, 1 if uniform.
 
-    The entropy of a histogram of 100 bins over [0, 1], divided by log2(100); None where no value
+    It is the entropy of a histogram of 100 bins over [0, 1], divided by log2(100); None if no value
     lies there.
     """
-    # As np.histogram counts, in a fifth of its time: the edges between the bins suffice.
+    # The counts of np.histogram in a fifth of its time: the edges between the bins suffice.
     inside = q_values[(q_values >= 0.0) & (q_values <= 1.0)]
     counts = np.bincount(np.searchsorted(_SPREAD_EDGES, inside, side="right"))
     shares = counts[counts > 0] / max(int(counts.sum()), 1)
@@ -189,33 +175,25 @@ def q_value_spread(q_values: FloatArray) -> float | None:
 # --- decoding -------------------------------------------------------------------------------
 
 
-_STRING = re.compile(rb'("(?:[^"\\]|\\.)*")', re.DOTALL)
 _POPULATION = b'"population":'
 _DECODER = msgspec.json.Decoder(_ResultFile)
 
 
 def _decode(content: bytes) -> _ResultFile:
-    """Return what is needed of a result file.
-
-    Raises
-    ------
-    ResultError
-        It is no JSON, or a value is of another type.
-    """
+    """Return the fields of a result file that are needed."""
     try:
         return _DECODER.decode(_without_nan(_without_population(content)))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass  # The slow way knows infinities and escapes, or why this is no JSON.
+        pass  # The slow way reads infinities and NaN beside escapes, or says why this is not JSON.
     try:
         loaded = json.loads(content)
-        # Halves of characters, which no table can hold, pass as escapes.
+        # Escaped surrogates are valid JSON, but no table can hold them.
         json.dumps(loaded, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise ResultError(
             "not_json",
             "",
-            f"JSON was expected, and this is none ({error}); it begins with {content[:40]!r}. It "
-            "is tried again when the store has another content.",
+            f"The file begins with {content[:40]!r}; expected JSON ({error}).",
         ) from None
     try:
         return msgspec.convert(loaded, _ResultFile)
@@ -226,41 +204,34 @@ def _decode(content: bytes) -> _ResultFile:
 def _without_population(content: bytes) -> bytes:
     """Return a JSON text with null in place of every array that is an optimizer's population.
 
-    It is nine tenths of a file, and finding its end takes no look at its numbers: an array without
-    strings and objects ends at the last bracket before the next quote or brace. Of an array with
-    any of them a part is left over, after which the text is no JSON.
+    The population is nine tenths of a file. Its end is found without parsing numbers: an array
+    without strings and objects ends at the last bracket before the next quote or brace. If an array
+    does contain them, the rest of it stays and the text is no longer JSON, so it is read the slow
+    way.
     """
     if b"\\" in content:
-        return content  # Of a quote in a string nothing follows.
-    parts, taken = [], 0
-    while (key := content.find(_POPULATION, taken)) >= 0:
+        return content  # A quote may be escaped: it does not show where a string ends.
+    parts, copied = [], 0
+    while (key := content.find(_POPULATION, copied)) >= 0:
         begin = key + len(_POPULATION)
-        stop = _first(content, b'"', begin, len(content))
-        stop = _first(content, b"}", begin, stop)
+        stop = len(content)
+        for sign in (b'"', b"}"):
+            found = content.find(sign, begin, stop)
+            stop = found if found >= 0 else stop
         end = content.rfind(b"]", begin, stop) + 1
         is_array = content[begin : begin + 2].lstrip().startswith(b"[") and end > begin
-        parts += [content[taken:begin], b"null"] if is_array else [content[taken:begin]]
-        taken = end if is_array else begin
-    return b"".join((*parts, content[taken:])) if parts else content
-
-
-def _first(content: bytes, sign: bytes, begin: int, end: int) -> int:
-    """Return the first position of a character from ``begin`` on, at most ``end``."""
-    found = content.find(sign, begin, end)
-    return found if found >= 0 else end
+        parts += [content[copied:begin], b"null"] if is_array else [content[copied:begin]]
+        copied = end if is_array else begin
+    return b"".join((*parts, content[copied:])) if parts else content
 
 
 def _without_nan(content: bytes) -> bytes:
-    """Return a JSON text with null in place of every bare ``NaN``."""
+    """Return a JSON text with null in place of every bare ``NaN``, if it has no escapes."""
     first = content.find(b"NaN")
-    if first < 0:
+    if first < 0 or b"\\" in content:
         return content
-    if b"\\" in content:
-        parts = _STRING.split(content)
-        parts[::2] = [part.replace(b"NaN", b"null") for part in parts[::2]]
-        return b"".join(parts)
-    # Quotes cannot be escaped: every second part between them is a string. Only what lies between
-    # the first and the last of them is parsed.
+    # No quote is escaped: every second part between quotes is a string. Only the text from the
+    # first to the last NaN is split.
     end = content.rfind(b"NaN") + len(b"NaN")
     outside = content.count(b'"', 0, first) % 2
     parts = content[first:end].split(b'"')
@@ -273,7 +244,7 @@ def _wrong_type(error: msgspec.ValidationError, root: str = "") -> ResultError:
     return ResultError(
         "wrong_type",
         (root + path.strip("`").removeprefix("$")).removeprefix("."),
-        f"{message}. It is tried again when the store has another content.",
+        f"{message}.",
     )
 
 
@@ -283,49 +254,54 @@ def _wrong_type(error: msgspec.ValidationError, root: str = "") -> ResultError:
 def _trials(fit: _Fit, path: str) -> Trials:
     settings = fit.fit_settings or _Settings()
     latents = fit.fitted_latent_variables
-    choices, rewards = settings.fit_choice_history, settings.fit_reward_history
-    if not latents and choices is None:
+    if not latents and settings.fit_choice_history is None:
         raise ResultError(
             "no_trials",
             f"{path}fitted_latent_variables",
-            "There are neither latent variables nor a history of choices. It is tried again when "
-            "the store has another content.",
+            "There are neither latent variables nor a history of choices.",
         )
     variables = {
         name: _as_array(values, f"{path}fitted_latent_variables.{name}")
         for name, values in (latents or {}).items()
     }
     n_trials = _count_trials(fit, variables)
-    columns: dict[str, FloatArray] = {}
-    for name, history in (("choice", choices), ("reward", rewards)):
-        if history is not None:
-            place = f"{path}fit_settings.fit_{name}_history"
-            values = _of_length(np.array([history], dtype=np.float64), n_trials, n_trials, place)[0]
-            _refuse_other_than_0_and_1(values, place)
-            columns[name] = _padded(values, n_trials)
+    columns = _history_columns(settings, n_trials, path)
     others = {}
     for name, values in variables.items():
         place = f"{path}fitted_latent_variables.{name}"
-        variable = _VARIABLES.get(name)
-        if variable is None:
-            others[name] = _of_length(values, n_trials, n_trials + 1, place)
+        if name not in _COLUMNS:
+            _check_length(values, n_trials, n_trials + 1, place)
+            others[name] = values
             continue
-        length = n_trials + variable.after_last
-        _of_length(values, length, length, place)
-        if len(values) != len(variable.columns):
-            raise _wrong_length(place, f"{len(variable.columns)} rows", f"{len(values)}")
+        length = n_trials + (name not in _BEFORE_TRIALS_ONLY)
+        _check_length(values, length, length, place)
+        if len(values) != len(_COLUMNS[name]):
+            raise _wrong_length(place, f"{len(_COLUMNS[name])} rows", f"{len(values)}")
         if name == "exploiting":
-            _refuse_other_than_0_and_1(values, place)
-        for column, row in zip(variable.columns, values, strict=True):
+            _check_0_or_1(values, place)
+        for column, row in zip(_COLUMNS[name], values, strict=True):
             columns[column] = _padded(row, n_trials)
     spread = None
     if "q_left" in columns:
         spread = q_value_spread(variables["q_value"])
         if "choice" in columns and "reward" in columns:
-            # The value before the trial: that of the chosen side is what was predicted.
+            # The prediction is the value of the chosen side before the trial.
             predicted = np.where(columns["choice"] == 0, columns["q_left"], columns["q_right"])
             columns["rpe"] = columns["reward"] - predicted
     return Trials(n_trials, columns, others, spread)
+
+
+def _history_columns(settings: _Settings, n_trials: int, path: str) -> dict[str, FloatArray]:
+    columns = {}
+    for name in ("choice", "reward"):
+        history = getattr(settings, f"fit_{name}_history")
+        if history is not None:
+            place = f"{path}fit_settings.fit_{name}_history"
+            values = np.array([history], dtype=np.float64)
+            _check_length(values, n_trials, n_trials, place)
+            _check_0_or_1(values, place)
+            columns[name] = _padded(values[0], n_trials)
+    return columns
 
 
 def _as_array(values: Sequence[Any], path: str) -> FloatArray:
@@ -340,49 +316,37 @@ def _as_array(values: Sequence[Any], path: str) -> FloatArray:
 
 
 def _count_trials(fit: _Fit, variables: Mapping[str, FloatArray]) -> int:
-    """Return the number of trials a fit says it has, or else that its variables have."""
+    """Return the number of trials that a fit states, or else that its variables have."""
     settings = fit.fit_settings or _Settings()
     if fit.n_trials is not None:
         return fit.n_trials
     for history in (settings.fit_choice_history, settings.fit_reward_history):
         if history is not None:
             return len(history)
-    for name, variable in _VARIABLES.items():
+    for name in _COLUMNS:
         if name in variables:
-            return int(variables[name].shape[1]) - variable.after_last
+            return int(variables[name].shape[1]) - (name not in _BEFORE_TRIALS_ONLY)
     return max((values.shape[1] for values in variables.values()), default=0)
 
 
-def _of_length(values: FloatArray, least: int, most: int, path: str) -> FloatArray:
+def _check_length(values: FloatArray, least: int, most: int, path: str) -> None:
     length = values.shape[1]
     if not least <= length <= most:
         expected = f"{least:,}" if least == most else f"{least:,} or {most:,}"
-        raise _wrong_length(path, f"{expected} values for the trials there are", f"{length:,}")
-    return values
+        raise _wrong_length(path, f"{expected} values for this number of trials", f"{length:,}")
 
 
 def _wrong_length(path: str, expected: str, found: str) -> ResultError:
-    return ResultError(
-        "wrong_length",
-        path,
-        f"{expected} were expected, and {found} found: the file contradicts itself. It is tried "
-        "again when the store has another content.",
-    )
+    message = f"Found {found}; expected {expected}: the file contradicts itself."
+    return ResultError("wrong_length", path, message)
 
 
-def _refuse_other_than_0_and_1(values: FloatArray, path: str) -> None:
+def _check_0_or_1(values: FloatArray, path: str) -> None:
     odd = (values != 0.0) & (values != 1.0)
     if odd.any():
-        raise ResultError(
-            "wrong_value",
-            path,
-            f"0 or 1 was expected, and {values[odd][0]:g} found. It is tried again when the store "
-            "has another content.",
-        )
+        raise ResultError("wrong_value", path, f"Found {values[odd][0]:g}; expected 0 or 1.")
 
 
 def _padded(values: FloatArray, n_trials: int) -> FloatArray:
-    """Return values with NaN for the state after the last trial, if there is none for it."""
-    if len(values) == n_trials:
-        return np.append(values, np.nan)
-    return values
+    """Return values with NaN after the last trial, if they do not extend beyond it."""
+    return np.append(values, np.nan) if len(values) == n_trials else values

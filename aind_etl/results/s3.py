@@ -14,6 +14,7 @@ from aind_etl.errors import ConfigurationError
 from aind_etl.results.folders import (
     LARGEST_FILE_BYTES,
     SCHEME,
+    Backend,
     Bounds,
     Files,
     StoredFile,
@@ -24,58 +25,56 @@ from aind_etl.results.folders import (
 
 CONNECT_SECONDS = 10
 _READ_SECONDS = 60
-_RANGES: list[Bounds] = list(pairwise(("", *"123456789abcdef", None)))  # type: ignore[arg-type]
-"""Names of result folders are hexadecimal digits as a rule: about equal parts of all."""
 
 
-class S3Backend:
-    """Folders in an object store, through s3fs."""
+class S3Backend(Backend):
+    """Folders in an object store, through the client of s3fs.
 
-    ranges: Sequence[Bounds] = _RANGES
+    Parameters
+    ----------
+    prefix
+        An ``s3://`` address that replaces ``s3://``, or "".
+    """
+
+    # Most result folders have hexadecimal names: 16 ranges of about equal size.
+    ranges: Sequence[Bounds] = tuple(pairwise(("", *"123456789abcdef", None)))  # type: ignore[arg-type]
 
     def __init__(
-        self,
-        *,
-        anonymous: bool,
-        endpoint_url: str | None,
-        concurrency: int,
-        prefix: str = "",
-        page_files: int = 1000,
+        self, *, anonymous: bool, endpoint_url: str | None, concurrency: int, prefix: str
     ) -> None:
         self._anonymous = anonymous
         self._endpoint_url = endpoint_url
         self._concurrency = concurrency
         self._prefix = prefix
-        self._page_files = page_files
+        self._page_files = 1000
         host = urlsplit(endpoint_url).hostname if endpoint_url else "AWS S3"
-        self.name = f"{prefix or 's3://'} at {host}"
+        self.name = f"{prefix or SCHEME} at {host}"
         self._client: Any = None
 
     async def open(self) -> None:
-        """Open the store; raise a :class:`ConfigurationError` where that is impossible."""
-        # Imported here: the client takes a second to import, and a folder needs none.
+        """Connect; raise a :class:`ConfigurationError` if the settings are wrong."""
+        # Imported here: it takes a second, and folders on a disk do not need it.
         from s3fs import S3FileSystem  # noqa: PLC0415
 
-        endpoint = self._endpoint_url
         store = S3FileSystem(
             anon=self._anonymous,
             asynchronous=True,
             skip_instance_cache=True,
-            endpoint_url=endpoint,
+            endpoint_url=self._endpoint_url,
             config_kwargs={
                 "user_agent": f"aind-etl/{version('aind-etl')}",
                 "max_pool_connections": self._concurrency,
                 "connect_timeout": CONNECT_SECONDS,
                 "read_timeout": _READ_SECONDS,
                 "tcp_keepalive": True,
-                # Requests are retried by the caller, which also retries a body that breaks off.
+                # The caller retries requests, also those whose body breaks off.
                 "retries": {"total_max_attempts": 1},
-                "s3": {"addressing_style": "path" if endpoint else "virtual"},
+                "s3": {"addressing_style": "path" if self._endpoint_url else "virtual"},
             },
         )
         try:
             self._client = await store.set_session()
-        except Exception as error:  # noqa: BLE001 - whatever a client raises
+        except Exception as error:  # noqa: BLE001 - clients raise anything
             raise ConfigurationError(
                 f"The result store {self.name} cannot be opened ({error}). Check "
                 "AIND_ETL_S3_ENDPOINT_URL and AIND_ETL_S3_ANON."
@@ -86,15 +85,15 @@ class S3Backend:
         await self._client.close()
 
     async def page(self, location: str, bounds: Bounds, token: str) -> tuple[Files, str]:
-        """Return one page of a folder's files, and the token of the next page."""
-        bucket, key = self._place(location)
+        """Return one page of a folder's files within bounds, and the next page's token, or ""."""
+        bucket, key = self._bucket_and_key(location)
         prefix = f"{key}/" if key else ""
-        asked: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix, "MaxKeys": self._page_files}
+        options: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix, "MaxKeys": self._page_files}
         if token:
-            asked["ContinuationToken"] = token
+            options["ContinuationToken"] = token
         elif bounds[0]:
-            asked["StartAfter"] = prefix + bounds[0]
-        answer = await self._ask(self._client.list_objects_v2, asked)
+            options["StartAfter"] = prefix + bounds[0]
+        response = await self._request(self._client.list_objects_v2, **options)
         found = [
             StoredFile(
                 entry["Key"][len(prefix) :],
@@ -102,39 +101,38 @@ class S3Backend:
                 entry.get("ETag", "").strip('"'),
                 entry["LastModified"].astimezone(UTC),
             )
-            for entry in answer.get("Contents", ())
+            for entry in response.get("Contents", ())
             if not entry["Key"].endswith("/")
         ]
-        # Some stores do not know where to start: what comes too early is left out here.
+        # Some stores ignore StartAfter: earlier names are dropped here.
         inside = [file for file in found if is_inside(file, bounds)]
-        is_passed = bounds[1] is not None and bool(found) and found[-1].name >= bounds[1]
-        return inside, "" if is_passed else answer.get("NextContinuationToken", "")
+        is_past_end = bounds[1] is not None and bool(found) and found[-1].name >= bounds[1]
+        return inside, "" if is_past_end else response.get("NextContinuationToken", "")
 
     async def read(self, location: str, name: str) -> tuple[bytes, str]:
         """Return the content of a file and its etag."""
-        bucket, key = self._place(location)
-        asked = {"Bucket": bucket, "Key": f"{key}/{name}"}
-        answer = await self._ask(self._client.get_object, asked)
-        async with answer["Body"] as body:
-            if answer["ContentLength"] > LARGEST_FILE_BYTES:
-                raise TooLargeError(answer["ContentLength"])
-            return await body.read(), answer.get("ETag", "").strip('"')
+        bucket, key = self._bucket_and_key(location)
+        response = await self._request(self._client.get_object, Bucket=bucket, Key=f"{key}/{name}")
+        async with response["Body"] as body:
+            if response["ContentLength"] > LARGEST_FILE_BYTES:
+                raise TooLargeError(response["ContentLength"])
+            return await body.read(), response.get("ETag", "").strip('"')
 
     @staticmethod
-    async def _ask(
-        request: Callable[..., Awaitable[dict[str, Any]]], asked: dict[str, Any]
+    async def _request(
+        send: Callable[..., Awaitable[dict[str, Any]]], **options: object
     ) -> dict[str, Any]:
         from botocore.exceptions import ClientError  # noqa: PLC0415 - as in `open`
         from s3fs.errors import translate_boto_error  # noqa: PLC0415
 
         try:
-            return await request(**asked)
+            return await send(**options)
         except ClientError as error:
             raise cast("Exception", translate_boto_error(error)) from error
 
-    def _place(self, location: str) -> tuple[str, str]:
-        place = path_of(location)
+    def _bucket_and_key(self, location: str) -> tuple[str, str]:
+        path = path_of(location)
         if self._prefix:
-            place = f"{self._prefix.removeprefix(SCHEME)}/{place}"
-        bucket, _, key = place.partition("/")
+            path = f"{self._prefix.removeprefix(SCHEME)}/{path}"
+        bucket, _, key = path.partition("/")
         return bucket, key

@@ -1,11 +1,10 @@
 """Trial-by-trial variables: the tables read from the result files.
 
-A file is read when neither `analyses_latents` nor `rejected_results` knows it with its present
-etag. Files that could not be reached are retried by every run; rejected files are retried when
-this code changes.
+A file is read if neither `analyses_latents` nor `rejected_results` has it with its present etag.
+Every run retries files that could not be reached; rejected files are read again when this code
+changes.
 """
 
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,13 +14,12 @@ from pathlib import Path
 
 import polars as pl
 
-from aind_etl.contract import tables
+from aind_etl.contract import Table, tables
 from aind_etl.contract.schemas import polars_schema
-from aind_etl.flatten.derived import session_month
 from aind_etl.lake import Lake
-from aind_etl.lake.paths import UNKNOWN_MONTH
 from aind_etl.results.folders import FileRequest
-from aind_etl.results.inventory import KEY, RESULT_JSONS, remove_gone
+from aind_etl.results.inventory import RESULT_JSONS
+from aind_etl.results.records import KEY, remove_gone, scan_analyses
 from aind_etl.results.result_json import read_document, read_result
 from aind_etl.results.store import ResultStore
 from aind_etl.results.trial_rows import (
@@ -31,44 +29,39 @@ from aind_etl.results.trial_rows import (
     latent_rows,
     other_rows,
     parse_result,
+    rejected_rows,
     trial_rows,
 )
 
-_log = logging.getLogger(__name__)
-DOCUMENT = "document"
+_DOCUMENT = "document"
 """In place of a file's name: the trials were read from the document itself."""
 
-ASKED_AGAIN = ("gone", "refused", "unreachable")
+_RETRIED = ("gone", "refused", "unreachable")
 """Reasons of `rejected_results` that may pass by themselves."""
 
-# So many records are read before what was found is written: some 100 MB of rows.
+# Records read before their rows are written: some 100 MB of rows.
 _BATCH_RECORDS = 1000
-_DOCUMENTS_AT_A_TIME = 100
-_WRITTEN = (tables.TRIALS, tables.OTHER_LATENTS)
+_BATCH_DOCUMENTS = 100
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TrialsReport:
-    """What bringing the trials of one collection up to date did.
+    """What an update of the trials of one collection did.
 
     Attributes
     ----------
-    read
-        Number of result files asked for.
-    loaded
-        Number of records whose trials were read.
-    rejected
-        Number of records whose result file cannot be taken.
-    unreachable
-        Number of records whose result file could not be read; the next run retries it.
+    read, size_bytes
+        Number of result files requested, and their size.
+    loaded, rejected, unreachable
+        Number of records whose trials were read, whose result file is not valid, and whose result
+        file could not be read, which the next run retries.
     without_result
-        Number of successful analyses for which there is no result file.
+        Number of successful analyses that have no result file.
     removed
-        Number of records whose rows went, as they are gone or have changed.
+        Number of records whose rows were removed: the record is gone, or it changed and has no
+        result file now.
     rows
         Number of rows of `trials` read.
-    size_bytes
-        Size of what was read.
     partitions_written
         Number of files of the lake written or removed.
     """
@@ -85,7 +78,7 @@ class TrialsReport:
     partitions_written: int = 0
 
 
-def refresh_trials(  # noqa: PLR0913 - each says something different of the work
+def refresh_trials(  # noqa: PLR0913 - clock and progress have defaults
     lake: Lake,
     store: ResultStore,
     collection: str,
@@ -100,8 +93,6 @@ def refresh_trials(  # noqa: PLR0913 - each says something different of the work
 
     Parameters
     ----------
-    lake, store, collection
-        Whose trials, and where their result files lie.
     now
         The clock.
     progress
@@ -109,25 +100,21 @@ def refresh_trials(  # noqa: PLR0913 - each says something different of the work
     expect
         Called once, with the number of records whose result file will be read.
 
-    Returns
-    -------
-    TrialsReport
-        What was done.
-
     Raises
     ------
     SourceError
         The store does not answer.
     """
     records = _successful_fits(lake, collection)
-    done = _Done(lake, collection, now)
-    done.removed = _remove_outdated(lake, collection, records)
+    writer = _Writer(lake, collection, now)
+    writer.report.without_result = records["source_file"].null_count()
+    writer.report.removed = _remove_outdated(lake, collection, records)
     is_same_reader = lake.state(collection).results_reader == reader_version()
     due = _due(lake, collection, records, is_same_reader=is_same_reader)
     expect(due.height)
     for batch in _batches(due):
-        _read_files(store, batch, done, progress)
-    _read_documents(lake, records, done, everything=not is_same_reader)
+        _read_files(store, batch, writer, progress)
+    _read_documents(lake, collection, records, writer, everything=not is_same_reader)
     lake.update_state(
         collection,
         {
@@ -135,30 +122,26 @@ def refresh_trials(  # noqa: PLR0913 - each says something different of the work
             "results_searched_through": lake.change_log(collection).last_batch(),
         },
     )
-    return done.report(records.filter(pl.col("source_file").is_null()).height)
+    return writer.report
 
 
 @cache
 def reader_version() -> str:
-    """Return a text that differs whenever the code that reads result files does."""
+    """Return a hash of the code that decides whether a result file is rejected."""
     digest = sha256()
-    for name in ("result_json.py", "trials.py"):
+    for name in ("result_json.py", "trial_rows.py", "trials.py"):
         digest.update(Path(__file__).with_name(name).read_bytes())
     return digest.hexdigest()[:16]
 
 
-# --- what is to be done ---------------------------------------------------------------------
+# --- what is due ----------------------------------------------------------------------------
 
 
 def _successful_fits(lake: Lake, collection: str) -> pl.DataFrame:
-    """Return the analyses that should have trials, with the result file there is.
+    """Return the analyses that should have trials, each with its result file.
 
-    Returns
-    -------
-    polars.DataFrame
-        The key, ``session_month``, ``n_trials``, ``content_hash``, ``changed_at``, and
-        ``location``, ``source_file``, ``etag`` and ``size_bytes`` of the result file: NULL where
-        there is none.
+    To the columns of :func:`scan_analyses` come ``source_file``, ``etag`` and ``size_bytes``, NULL
+    if there is no file.
     """
     order = pl.col("file_name").replace_strict(
         {name: place for place, name in enumerate(RESULT_JSONS)}, return_dtype=pl.Int8
@@ -170,27 +153,19 @@ def _successful_fits(lake: Lake, collection: str) -> pl.DataFrame:
         .unique(KEY, keep="first", maintain_order=True)
         .select(*KEY, "etag", "size_bytes", source_file="file_name")
     )
-    # Of several processes of a document, those without a fit have no trials.
+    # Of a document with several processes, those without a fit have no trials.
     has_fit = pl.col("n_trials").is_not_null() | (pl.len().over("record_id") == 1)
     return (
-        lake.tables.scan(tables.ANALYSES, collection)
+        scan_analyses(lake, collection)
         .filter(pl.col("outcome") == "success")
         .filter(has_fit)
-        .select(
-            *KEY,
-            "n_trials",
-            "content_hash",
-            "changed_at",
-            location=pl.col("result_location").str.strip_chars_end("/"),
-            session_month=session_month(pl.col("session_date"), UNKNOWN_MONTH),
-        )
         .join(files, on=KEY, how="left")
         .collect()
     )
 
 
 def _remove_outdated(lake: Lake, collection: str, records: pl.DataFrame) -> int:
-    """Remove the rows of records that are gone, or changed and have no result file now."""
+    """Remove the rows of records that are gone, or that changed and have no result file now."""
     changed = (
         lake.tables.scan(tables.ANALYSES_LATENTS, collection)
         .select(*KEY, "extracted_at")
@@ -203,8 +178,8 @@ def _remove_outdated(lake: Lake, collection: str, records: pl.DataFrame) -> int:
         lake,
         collection,
         records.join(changed, on=KEY, how="anti"),
-        list(_WRITTEN),
         tables.ANALYSES_LATENTS,
+        [tables.TRIALS, tables.OTHER_LATENTS],
     )
     rejected = lake.tables.read_partition(tables.REJECTED_RESULTS, collection)
     wanted = records.select(*KEY, "content_hash", wanted_file="source_file")
@@ -222,10 +197,7 @@ def _due(
 ) -> pl.DataFrame:
     """Return the records whose result file must be read, by month."""
     loaded = lake.tables.scan(tables.ANALYSES_LATENTS, collection).select(
-        *KEY,
-        loaded_file="source_file",
-        loaded_etag="etag",
-        loaded_trials="n_trials",
+        *KEY, loaded_file="source_file", loaded_etag="etag", loaded_trials="n_trials"
     )
     rejected = lake.tables.scan(tables.REJECTED_RESULTS, collection).select(
         *KEY, "reason", "checked_at", rejected_file="source_file", rejected_etag="etag"
@@ -239,28 +211,27 @@ def _due(
     is_rejected = (
         (pl.col("rejected_file") == file)
         & pl.col("rejected_etag").eq_missing(etag)
-        & ~pl.col("reason").is_in(ASKED_AGAIN)
+        & ~pl.col("reason").is_in(_RETRIED)
         & (pl.col("changed_at") <= pl.col("checked_at"))
         & is_same_reader
     )
     is_known = is_loaded.fill_null(value=False) | is_rejected.fill_null(value=False)
+    with_file = records.lazy().filter(file.is_not_null())
     due = (
-        records.lazy()
-        .join(loaded, on=KEY, how="left")
+        with_file.join(loaded, on=KEY, how="left")
         .join(rejected, on=KEY, how="left")
-        .filter(file.is_not_null() & ~is_known)
+        .filter(~is_known)
         .select("record_id")
         .unique()
     )
-    # All processes of a record: its rows are replaced together.
-    with_file = records.lazy().filter(file.is_not_null())
+    # All processes of a record, because its rows are replaced together.
     return (
         with_file.join(due, on="record_id", how="semi").sort("session_month", "record_id").collect()
     )
 
 
 def _batches(due: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """Yield batches of whole months, or of parts of a month that is too large for one."""
+    """Yield batches of whole months, or parts of a month that is too large for one."""
     held: list[pl.DataFrame] = []
     for month in due.partition_by("session_month", maintain_order=True):
         if held and sum(map(len, held)) + month.height > _BATCH_RECORDS:
@@ -280,175 +251,124 @@ def _batches(due: pl.DataFrame) -> Iterator[pl.DataFrame]:
 
 
 def _read_files(
-    store: ResultStore, batch: pl.DataFrame, done: "_Done", progress: Callable[[int], None]
+    store: ResultStore, batch: pl.DataFrame, writer: "_Writer", progress: Callable[[int], None]
 ) -> None:
-    """Read the result files of a batch of records, and write what they tell."""
-    by_file: dict[tuple[str, str], list[ResultRecord]] = {}
+    """Read the result files of a batch of records, and write their rows."""
+    records_of: dict[tuple[str, str], list[ResultRecord]] = {}
     sizes = {}
     for row in batch.iter_rows(named=True):
         place = (row["location"], row["source_file"])
-        by_file.setdefault(place, []).append(
-            ResultRecord(**{name: row[name] for name in RECORD_SCHEMA})
-        )
+        records_of.setdefault(place, []).append(_record(row))
         sizes[place] = row["size_bytes"] or 0
-    requests = [FileRequest(*place, size) for place, size in sizes.items()]
-    found = ParsedResults()
-    for answer in store.read_files(requests):
-        records = by_file[answer.request.location, answer.request.name]
-        done.read += 1
-        done.size_bytes += len(answer.content)
-        if answer.problem is not None:
-            for record in records:
-                found.reject(record, answer.problem.reason, None, answer.problem.message)
+    results = ParsedResults()
+    for answer in store.read_files([FileRequest(*place, size) for place, size in sizes.items()]):
+        records = records_of[answer.request.location, answer.request.name]
+        writer.report.read += 1
+        writer.report.size_bytes += len(answer.content)
+        if (problem := answer.problem) is not None:
+            results.rejected += [
+                (record, problem.reason, None, problem.message) for record in records
+            ]
         else:
-            parse_result(found, records, lambda: read_result(answer.content))  # noqa: B023 - called at once
+            parse_result(results, records, lambda: read_result(answer.content))  # noqa: B023 - called at once
         progress(len(records))
-    done.write(found)
+    writer.write(results)
 
 
-def _read_documents(lake: Lake, records: pl.DataFrame, done: "_Done", *, everything: bool) -> None:
-    """Read the trials of documents that still hold them, where there is no result file."""
-    through = 0 if everything else lake.state(done.collection).results_searched_through
+def _read_documents(
+    lake: Lake, collection: str, records: pl.DataFrame, writer: "_Writer", *, everything: bool
+) -> None:
+    """Read the trials of documents that still contain them, if there is no result file."""
+    key = ["record_id", "content_hash"]
+    through = 0 if everything else lake.state(collection).results_searched_through
     candidates = records.filter(pl.col("source_file").is_null()).with_columns(
-        source_file=pl.lit(DOCUMENT), etag="content_hash"
+        source_file=pl.lit(_DOCUMENT), etag="content_hash"
     )
     versions = (
-        lake.change_log(done.collection)
+        lake.change_log(collection)
         .versions(after=through)
         .filter(pl.col("operation") == "upsert")
+        .join(candidates.lazy().select(key), on=key, how="semi")
     )
     untrimmed = (
-        versions.join(
-            candidates.lazy().select("record_id", "content_hash"),
-            on=["record_id", "content_hash"],
-            how="semi",
-        )
-        .filter(pl.col("document").str.contains("fitted_latent_variables", literal=True))
-        .select("record_id", "content_hash")
+        versions.filter(pl.col("document").str.contains("fitted_latent_variables", literal=True))
+        .select(key)
         .unique()
         .collect()
     )
-    for part in untrimmed.sort("record_id").iter_slices(_DOCUMENTS_AT_A_TIME):
+    for part in untrimmed.sort("record_id").iter_slices(_BATCH_DOCUMENTS):
         documents = (
-            versions.join(part.lazy(), on=["record_id", "content_hash"], how="semi")
+            versions.join(part.lazy(), on=key, how="semi")
             .select("record_id", "document")
             .unique("record_id")
             .collect()
         )
         texts = dict(documents.iter_rows())
-        found = ParsedResults()
+        results = ParsedResults()
         for row in candidates.join(part, on="record_id", how="semi").iter_rows(named=True):
-            record = ResultRecord(**{name: row[name] for name in RECORD_SCHEMA})
+            record = _record(row)
             text = texts[record.record_id]
-            parse_result(found, [record], lambda: read_document(text, record.process_index))  # noqa: B023 - called at once
-        done.write(found)
+            parse_result(results, [record], lambda: read_document(text, record.process_index))  # noqa: B023 - called at once
+        writer.write(results)
+
+
+def _record(row: dict[str, object]) -> ResultRecord:
+    return ResultRecord(**{name: row[name] for name in RECORD_SCHEMA})  # type: ignore[arg-type]
 
 
 # --- writing --------------------------------------------------------------------------------
 
 
-@dataclass
-class _Done:
-    """Writes what was found, and counts it."""
+class _Writer:
+    """Writes the rows of batches, and counts them."""
 
-    lake: Lake
-    collection: str
-    now: Callable[[], datetime]
-    removed: int = 0
-    read: int = 0
-    loaded: int = 0
-    rejected: int = 0
-    unreachable: int = 0
-    rows: int = 0
-    size_bytes: int = 0
-    partitions_written: int = 0
+    def __init__(self, lake: Lake, collection: str, now: Callable[[], datetime]) -> None:
+        self._lake = lake
+        self._collection = collection
+        self._now = now
+        self.report = TrialsReport(collection)
 
-    def write(self, found: ParsedResults) -> None:
-        """Write the rows of a batch; `analyses_latents` last, as it says what is loaded."""
-        moment = self.now()
-        loaded = [record for record, _ in found.loaded]
-        trials = [one for _, one in found.loaded]
+    def write(self, results: ParsedResults) -> None:
+        """Write a batch; `analyses_latents` last, because it says what is loaded."""
+        time = self._now()
+        loaded = [record for record, _ in results.loaded]
+        trials = [one for _, one in results.loaded]
+        final = [record for record, reason, *_ in results.rejected if reason not in _RETRIED]
         frames = (
             (tables.TRIALS, trial_rows(loaded, trials)),
             (tables.OTHER_LATENTS, other_rows(loaded, trials)),
-            (tables.ANALYSES_LATENTS, latent_rows(loaded, trials, moment)),
+            (tables.ANALYSES_LATENTS, latent_rows(loaded, trials, time)),
         )
-        # What could not be reached is not known to have changed: its rows stay.
-        settled = pl.DataFrame(
-            [
-                (record.record_id, record.session_month)
-                for record in (
-                    *loaded,
-                    *(one for one, reason, _, _ in found.rejected if reason not in ASKED_AGAIN),
-                )
-            ],
+        # A file that cannot be reached may not have changed: its rows are kept.
+        replaced = pl.DataFrame(
+            [(record.record_id, record.session_month) for record in (*loaded, *final)],
             schema={"record_id": pl.String, "session_month": pl.String},
             orient="row",
         ).unique()
-        with self.lake.tables_lock(self.collection):
-            self._write_rejected(found, settled, moment)
-            for month in sorted(set(settled["session_month"])):
-                is_here = pl.col("session_month") == month
+        with self._lake.tables_lock(self._collection):
+            self._write_rejected(rejected_rows(results, time), replaced.select("record_id"))
+            for month in sorted(set(replaced["session_month"])):
+                of_month = pl.col("session_month") == month
                 for table, rows in frames:
-                    self.partitions_written += self.lake.tables.replace_rows(
-                        table,
-                        self.collection,
-                        month,
-                        without=settled.filter(is_here),
-                        rows=self._complete(rows.filter(is_here), table),
-                    )
-        self.rows += frames[0][1].height
-        self.loaded += len(loaded)
-        passing = sum(reason in ASKED_AGAIN for _, reason, _, _ in found.rejected)
-        self.unreachable += passing
-        self.rejected += len(found.rejected) - passing
+                    self._replace(table, month, replaced.filter(of_month), rows.filter(of_month))
+        self.report.rows += frames[0][1].height
+        self.report.loaded += len(loaded)
+        self.report.rejected += len(final)
+        self.report.unreachable += len(results.rejected) - len(final)
 
-    def _write_rejected(
-        self, found: ParsedResults, settled: pl.DataFrame, moment: datetime
+    def _write_rejected(self, rows: pl.DataFrame, replaced: pl.DataFrame) -> None:
+        renewed = pl.concat([replaced, rows.select("record_id")]).unique()
+        present = self._lake.tables.read_partition(tables.REJECTED_RESULTS, self._collection)
+        if rows.height or present.join(renewed, on="record_id", how="semi").height:
+            self._replace(tables.REJECTED_RESULTS, None, renewed, rows)
+
+    def _replace(
+        self, table: Table, month: str | None, without: pl.DataFrame, rows: pl.DataFrame
     ) -> None:
-        table = tables.REJECTED_RESULTS
-        rows = pl.DataFrame(
-            [
-                (one.record_id, one.process_index, one.source_file, one.etag, *why)
-                for one, *why in found.rejected
-            ],
-            schema={
-                "record_id": pl.String,
-                "process_index": pl.Int16,
-                "source_file": pl.String,
-                "etag": pl.String,
-                "reason": pl.String,
-                "path": pl.String,
-                "message": pl.String,
-            },
-            orient="row",
-        ).with_columns(checked_at=pl.lit(moment))
-        renewed = pl.concat([settled.select("record_id"), rows.select("record_id")]).unique()
-        present = self.lake.tables.read_partition(table, self.collection)
-        if rows.is_empty() and present.join(renewed, on="record_id", how="semi").is_empty():
-            return
-        self.partitions_written += self.lake.tables.replace_rows(
-            table, self.collection, None, without=renewed, rows=self._complete(rows, table)
+        """Replace some records' rows of a partition; the rows get the table's types."""
+        typed = rows.with_columns(source_collection=pl.lit(self._collection)).select(
+            pl.col(name).cast(data_type) for name, data_type in polars_schema(table).items()
         )
-
-    def _complete(self, rows: pl.DataFrame, table: tables.Table) -> pl.DataFrame:
-        """Return rows with the table's columns and types."""
-        schema = polars_schema(table)
-        return rows.with_columns(source_collection=pl.lit(self.collection)).select(
-            pl.col(name).cast(kind) for name, kind in schema.items()
-        )
-
-    def report(self, without_file: int) -> TrialsReport:
-        """Return what was done."""
-        return TrialsReport(
-            self.collection,
-            read=self.read,
-            loaded=self.loaded,
-            rejected=self.rejected,
-            unreachable=self.unreachable,
-            without_result=without_file,
-            removed=self.removed,
-            rows=self.rows,
-            size_bytes=self.size_bytes,
-            partitions_written=self.partitions_written,
+        self.report.partitions_written += self._lake.tables.replace_rows(
+            table, self._collection, month, without=without, rows=typed
         )

@@ -1,13 +1,12 @@
 """A simulated world: sessions, agents, and the documents that two pipelines wrote about them.
 
 It is the default source of an installation, and the data of tests and benchmarks at any size.
-Public names: :class:`SampleWorld`, :func:`write_world` and :class:`WorldSummary`.
 
 - ``agents``: the catalogue of agents; ``dynamics``: how they choose and learn
 - ``dispositions``, ``calendar``, ``sessions``: subjects, their days, their behaviour
 - ``fits``, ``latents``: agents fitted to sessions
 - ``runs``: which pipeline analysed what, and with which oddities
-- ``documents``, ``prototype``, ``framework``, ``projects``: documents as the writers write them
+- ``documents``, ``prototype``, ``framework``, ``projects``: documents in the writers' formats
 - ``figures``, ``results``, ``session_table``, ``behavior_database``: the files beside the documents
 - ``world``: all of it as a stream or on disk
 """

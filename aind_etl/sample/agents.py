@@ -1,7 +1,4 @@
-"""The catalogue of foraging agents: alias, class, keyword arguments, parameters and bounds.
-
-How agents learn and choose is simulated in :mod:`aind_etl.sample.dynamics`.
-"""
+"""The catalogue of foraging agents: alias, class, keyword arguments, parameters and bounds."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,17 +23,12 @@ class Agent:
     ----------
     alias
         The agent's short name, such as ``QLearning_L2F1_CK1_softmax``.
-    class_name
-        Name of the class that implements it.
-    family
-        The equations it follows.
-    keyword_arguments
-        Arguments of the class; with the class they define the agent.
+    class_name, keyword_arguments
+        The class that implements the agent, and its arguments.
     bounds
-        Name of every fitted parameter, in the order of the fit, with its lowest and highest
-        value.
+        Lowest and highest value of every fitted parameter, in the order of the fit.
     clamped
-        Name of every fixed parameter with its value.
+        Value of every fixed parameter.
     """
 
     alias: str
@@ -108,13 +100,12 @@ def _q_learning(learn_rates: int, forget_rates: int, kernel: str, selection: str
 
 def _loss_counting(kernel: str, *, win_stay_lose_switch: bool) -> Agent:
     kernel_bounds, kernel_clamped = _kernel_parameters(kernel)
-    bounds = {"biasL": (-1.0, 1.0), **kernel_bounds}
-    clamped = kernel_clamped
+    bounds, clamped = {"biasL": (-1.0, 1.0), **kernel_bounds}, kernel_clamped
+    mean, deviation = "loss_count_threshold_mean", "loss_count_threshold_std"
     if win_stay_lose_switch:
-        clamped = {"loss_count_threshold_mean": 1, "loss_count_threshold_std": 0, **clamped}
+        clamped = {mean: 1, deviation: 0, **clamped}
     else:
-        thresholds = ("loss_count_threshold_mean", "loss_count_threshold_std")
-        bounds = {**dict.fromkeys(thresholds, (0.0, 10.0)), **bounds}
+        bounds = {mean: (0.0, 10.0), deviation: (0.0, 10.0), **bounds}
     return Agent(
         alias=("WSLS" if win_stay_lose_switch else "LossCounting") + _KERNEL_SUFFIXES[kernel],
         class_name="ForagerLossCounting",
@@ -128,7 +119,7 @@ def _loss_counting(kernel: str, *, win_stay_lose_switch: bool) -> Agent:
 def _compare_to_threshold(kernel: str) -> Agent:
     kernel_bounds, clamped = _kernel_parameters(kernel)
     return Agent(
-        # The alias says Foraging, the class Forager: the writers' own spelling.
+        # The alias says Foraging, the class Forager: so do the real ones.
         alias=f"ForagingCompareThreshold{_KERNEL_SUFFIXES[kernel]}",
         class_name="ForagerCompareThreshold",
         family=Family.COMPARE_TO_THRESHOLD,
@@ -158,4 +149,4 @@ def _make_catalogue() -> dict[str, Agent]:
 
 
 CATALOGUE: Mapping[str, Agent] = _make_catalogue()
-"""The 33 agents by alias: Q-learning, loss counting, compare to threshold."""
+"""The 33 agents by alias."""

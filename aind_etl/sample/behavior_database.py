@@ -1,7 +1,7 @@
 """The institute's behaviour database: a table of sessions, and the trials of each subject.
 
-Trials without a response are among them. As in the real database, files of different subjects have
-different columns and types, because three programs read the sessions' NWB files.
+Trials without a response are included. As in the real database, the files of subjects differ in
+columns and types, because three programs read the sessions' NWB files.
 """
 
 import io
@@ -21,7 +21,7 @@ from aind_etl.sample.sessions import Session
 _Columns = dict[str, NDArray[Any]]
 
 LEFT, RIGHT, IGNORED = 0, 1, 2
-"""The responses of an animal, as the database writes them."""
+"""The responses of an animal in the database."""
 
 _AUTOWATER_SHARE = 0.01
 _LASER_SHARE = 0.1
@@ -30,27 +30,21 @@ _DELAY_TO_REWARD_SECONDS = 0.2
 
 
 class BehaviorDatabase:
-    """Gathers the sessions of a world, and gives them as the files of the behaviour database.
-
-    Parameters
-    ----------
-    seed
-        Seed of the world.
-    """
+    """Collects the sessions of a world, and returns them as the files of the database."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._trials: dict[str, list[pa.Table]] = defaultdict(list)
 
     def add(self, session: Session) -> None:
-        """Take the next session; those of a subject come in the order of their days."""
+        """Add the next session; those of a subject are added in the order of their days."""
         subject_id = session.plan.subject.subject_id
         write = _WRITERS[int(subject_id) % len(_WRITERS)]
         random = random_generator(self._seed, Stream.TRIAL_TABLE, session.plan.index)
         self._trials[subject_id].append(_trial_table(session, write(_trials(session, random))))
 
     def files(self, sessions: SessionTable) -> Iterator[tuple[str, bytes]]:
-        """Yield each file of the database: its path below the database's root, and its content."""
+        """Yield the path and the content of each file of the database."""
         frame = sessions.in_database()
         yield "session_table.parquet", _parquet(pa.Table.from_pandas(frame, preserve_index=False))
         for subject_id, trials in sorted(self._trials.items()):
@@ -59,7 +53,7 @@ class BehaviorDatabase:
 
 
 def _trials(session: Session, random: np.random.Generator) -> _Columns:
-    """Return what happened in each trial, ignored ones too, [trials]."""
+    """Return the columns of all trials, ignored ones included, each [trials]."""
     n = len(session.reward_probabilities)
     valid = session.valid_at
     response = np.full(n, IGNORED)
@@ -96,13 +90,13 @@ def _by_current_reader(trials: _Columns) -> _Columns:
 
 
 def _by_older_reader(trials: _Columns) -> _Columns:
-    """Return the columns of a reader that writes whole numbers, and knows no laser."""
+    """Return the columns of a reader that writes integers and no laser."""
     kept = {name: values for name, values in trials.items() if not name.startswith("laser_")}
     return kept | {"earned_reward": trials["earned_reward"].astype(np.int64)}
 
 
 def _by_oldest_reader(trials: _Columns) -> _Columns:
-    """Return the columns of a reader that names times otherwise, and knows no reaction time."""
+    """Return the columns of a reader with other names of times and no reaction time."""
     kept = {
         name.removesuffix("_in_session"): values
         for name, values in _by_older_reader(trials).items()
@@ -125,7 +119,7 @@ def _trial_table(session: Session, columns: _Columns) -> pa.Table:
         "session_date": [session.plan.began.date().isoformat()] * n,
         "nwb_suffix": [nwb_suffix(session)] * n,
     }
-    # Numbers that are not there are NULL, as pandas writes them.
+    # NaN is written as NULL, as by pandas.
     arrays = {name: pa.array(values, from_pandas=True) for name, values in columns.items()}
     return pa.table(identity | arrays)
 

@@ -1,15 +1,14 @@
 """The calendar: the subjects, and the days of their sessions.
 
 The first sessions are scripted, so that even the smallest worlds show every oddity; the others are
-drawn. Behaviour is simulated in :mod:`aind_etl.sample.sessions`, and analyses are scheduled in
-:mod:`aind_etl.sample.runs`.
+drawn at random.
 """
 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import IntEnum
+from enum import Enum, IntEnum
 from itertools import count
 
 import numpy as np
@@ -18,7 +17,7 @@ from aind_etl.sample.dispositions import Disposition, drifting_dispositions
 
 
 class Stream(IntEnum):
-    """Independent sources of randomness, so that one part of the world cannot disturb another."""
+    """Independent random streams, so that one part of the world does not change another."""
 
     SUBJECTS = 0
     BEHAVIOUR = 1
@@ -33,79 +32,47 @@ class Stream(IntEnum):
 
 
 def random_generator(seed: int, stream: Stream, index: int) -> np.random.Generator:
-    """Return the source of randomness of one thing of the world.
-
-    Parameters
-    ----------
-    seed
-        Seed of the world.
-    stream
-        What the randomness is for.
-    index
-        The thing's number: of a subject, a session, a document.
-    """
+    """Return the generator of one subject, session or document of a world."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(stream, index)))
 
 
 FEWEST_TRIALS = 50
-"""A session with fewer valid trials is not fitted."""
+"""Sessions with fewer valid trials are not fitted."""
 
 
-class Script(IntEnum):
-    """The scripted sessions, each of which shows some oddity of the documents."""
+class Script(Enum):
+    """The scripted sessions, each of which shows an oddity of the documents.
 
-    NWB_NAME_WITHOUT_TIME = 0
-    REFITTED_WITHOUT_CROSS_VALIDATION = 1
-    TOO_SHORT_FOR_PROTOTYPE = 2
-    FAILED_FITS = 3
-    TWO_FOLDS = 4
-    FIRST_OF_TWO_ON_A_DAY = 5
-    SECOND_OF_TWO_ON_A_DAY = 6
-    PREFIXED_AND_UNSUFFIXED_NWB_NAMES = 7
-    REFITTED_AFTER_MORE_THAN_A_YEAR = 8
-    NO_CROSS_VALIDATION = 9
-    UNREADABLE_NWB_NAME = 10
-    UNKNOWN_PROTOTYPE_FIELDS = 11
-    BOTH_FORMATS_UNTRIMMED = 12
-    BOTH_FORMATS = 13
-    PREDECESSOR_COLLECTION = 14
-    TOO_SHORT_FOR_BOTH_FORMATS = 15
-    EARLIEST_FRAMEWORK = 16
-    LISTED_OUTPUTS = 17
-    TWO_PROCESSES = 18
-    TOO_SHORT_FOR_FRAMEWORK = 19
-    MISSING_OUTPUTS = 20
-    ZONED_TIMES = 21
-    REFITTED_BY_FRAMEWORK = 22
-    UNKNOWN_FRAMEWORK_FIELDS = 23
+    The values are the number of the subject and the start of the session.
+    """
+
+    NWB_NAME_WITHOUT_TIME = 0, "2023-10-04T10:39:12"
+    REFITTED_WITHOUT_CROSS_VALIDATION = 0, "2023-12-12T10:21:45"
+    TOO_SHORT_FOR_PROTOTYPE = 0, "2024-01-15T10:44:03"
+    FAILED_FITS = 0, "2024-03-05T10:32:50"
+    TWO_FOLDS = 1, "2024-06-11T08:55:31"
+    FIRST_OF_TWO_ON_A_DAY = 1, "2024-06-12T09:02:17"
+    SECOND_OF_TWO_ON_A_DAY = 1, "2024-06-12T14:11:58"
+    PREFIXED_AND_UNSUFFIXED_NWB_NAMES = 1, "2024-06-14T09:07:40"
+    REFITTED_AFTER_MORE_THAN_A_YEAR = 2, "2024-10-24T16:28:19"
+    NO_CROSS_VALIDATION = 2, "2024-11-20T16:40:26"
+    UNREADABLE_NWB_NAME = 2, "2024-11-21T16:35:09"
+    UNKNOWN_PROTOTYPE_FIELDS = 2, "2025-02-12T16:51:37"
+    BOTH_FORMATS_UNTRIMMED = 3, "2025-03-21T13:14:22"
+    BOTH_FORMATS = 3, "2025-03-24T13:05:48"
+    PREDECESSOR_COLLECTION = 3, "2025-04-02T13:22:01"
+    TOO_SHORT_FOR_BOTH_FORMATS = 3, "2025-04-03T13:10:33"
+    EARLIEST_FRAMEWORK = 4, "2025-07-08T11:48:54"
+    LISTED_OUTPUTS = 4, "2025-07-28T11:59:06"
+    TWO_PROCESSES = 4, "2025-08-14T11:40:29"
+    TOO_SHORT_FOR_FRAMEWORK = 4, "2025-09-02T11:53:13"
+    MISSING_OUTPUTS = 5, "2026-01-26T15:30:55"
+    ZONED_TIMES = 5, "2026-02-03T15:26:38"
+    REFITTED_BY_FRAMEWORK = 5, "2026-03-10T15:33:11"
+    UNKNOWN_FRAMEWORK_FIELDS = 5, "2026-04-15T15:19:47"
 
 
-_SCRIPT: dict[Script, tuple[int, str]] = {
-    Script.NWB_NAME_WITHOUT_TIME: (0, "2023-10-04T10:39:12"),
-    Script.REFITTED_WITHOUT_CROSS_VALIDATION: (0, "2023-12-12T10:21:45"),
-    Script.TOO_SHORT_FOR_PROTOTYPE: (0, "2024-01-15T10:44:03"),
-    Script.FAILED_FITS: (0, "2024-03-05T10:32:50"),
-    Script.TWO_FOLDS: (1, "2024-06-11T08:55:31"),
-    Script.FIRST_OF_TWO_ON_A_DAY: (1, "2024-06-12T09:02:17"),
-    Script.SECOND_OF_TWO_ON_A_DAY: (1, "2024-06-12T14:11:58"),
-    Script.PREFIXED_AND_UNSUFFIXED_NWB_NAMES: (1, "2024-06-14T09:07:40"),
-    Script.REFITTED_AFTER_MORE_THAN_A_YEAR: (2, "2024-10-24T16:28:19"),
-    Script.NO_CROSS_VALIDATION: (2, "2024-11-20T16:40:26"),
-    Script.UNREADABLE_NWB_NAME: (2, "2024-11-21T16:35:09"),
-    Script.UNKNOWN_PROTOTYPE_FIELDS: (2, "2025-02-12T16:51:37"),
-    Script.BOTH_FORMATS_UNTRIMMED: (3, "2025-03-21T13:14:22"),
-    Script.BOTH_FORMATS: (3, "2025-03-24T13:05:48"),
-    Script.PREDECESSOR_COLLECTION: (3, "2025-04-02T13:22:01"),
-    Script.TOO_SHORT_FOR_BOTH_FORMATS: (3, "2025-04-03T13:10:33"),
-    Script.EARLIEST_FRAMEWORK: (4, "2025-07-08T11:48:54"),
-    Script.LISTED_OUTPUTS: (4, "2025-07-28T11:59:06"),
-    Script.TWO_PROCESSES: (4, "2025-08-14T11:40:29"),
-    Script.TOO_SHORT_FOR_FRAMEWORK: (4, "2025-09-02T11:53:13"),
-    Script.MISSING_OUTPUTS: (5, "2026-01-26T15:30:55"),
-    Script.ZONED_TIMES: (5, "2026-02-03T15:26:38"),
-    Script.REFITTED_BY_FRAMEWORK: (5, "2026-03-10T15:33:11"),
-    Script.UNKNOWN_FRAMEWORK_FIELDS: (5, "2026-04-15T15:19:47"),
-}
+_SCRIPTS = tuple(Script)
 _TOO_SHORT = {
     Script.TOO_SHORT_FOR_PROTOTYPE,
     Script.TOO_SHORT_FOR_BOTH_FORMATS,
@@ -115,54 +82,33 @@ _TOO_SHORT = {
 
 @dataclass(frozen=True)
 class Subject:
-    """A mouse.
-
-    Parameters
-    ----------
-    subject_id
-        Six digits.
-    true_agent
-        Alias of the agent that makes its choices.
-    investigator
-        Who is responsible for it.
-    """
+    """A mouse."""
 
     subject_id: str
+    # Alias of the agent that makes its choices.
     true_agent: str
     investigator: str
 
 
 @dataclass(frozen=True)
 class SessionPlan:
-    """A session before it happens.
+    """A session before it happens."""
 
-    Parameters
-    ----------
-    index
-        The session's number in the world, from 0.
-    subject
-        The subject.
-    began
-        When it began, in the rig's local time.
-    valid_trials
-        How many trials the subject will not ignore.
-    disposition
-        The subject's parameters on that day.
-    is_only_one_of_its_day
-        Whether the subject had no other session on that day.
-    """
-
+    # The session's number in the world, from 0.
     index: int
     subject: Subject
+    # In the rig's local time.
     began: datetime
+    # Number of trials that the subject will not ignore.
     valid_trials: int
+    # The subject's parameters on that day.
     disposition: Disposition
     is_only_one_of_its_day: bool
 
     @property
     def script(self) -> Script | None:
-        """What the session was scripted to show; None where it was drawn."""
-        return Script(self.index) if self.index < len(Script) else None
+        """The oddity that the session was scripted to show; None if it was drawn."""
+        return _SCRIPTS[self.index] if self.index < len(_SCRIPTS) else None
 
     @property
     def is_too_short(self) -> bool:
@@ -181,8 +127,7 @@ _TRUE_AGENTS = {
 _INVESTIGATORS = ("Ada Fontana", "Bruno Okafor", "Chiara Lindqvist", "Dev Marchetti", "Ewa Sato")
 _FIRST_SUBJECT_ID, _SUBJECT_ID_STEP = 652_000, 61
 _SESSIONS_OF_A_SUBJECT = (20, 60)
-# Subjects start in three waves, of which the first is the largest. Each wave: its share, the
-# first and last day a subject starts.
+# Subjects start in three waves: the share of subjects, the first and the last day of a start.
 _WAVES = (
     (0.62, datetime.fromisoformat("2023-10-02"), datetime.fromisoformat("2024-12-01")),
     (0.16, datetime.fromisoformat("2024-12-02"), datetime.fromisoformat("2025-05-31")),
@@ -212,7 +157,7 @@ def _draw_valid_trials(random: np.random.Generator, *, too_short: bool) -> int:
 
 
 def _draw_days(random: np.random.Generator) -> list[datetime]:
-    """Return when the sessions of a subject began: a training of weeks to months."""
+    """Return when the sessions of a subject began: over weeks to months."""
     wave = int(random.choice(len(_WAVES), p=[share for share, _, _ in _WAVES]))
     _, first, last = _WAVES[wave]
     day = first + timedelta(days=int(random.integers((last - first).days)))
@@ -230,26 +175,17 @@ def _draw_days(random: np.random.Generator) -> list[datetime]:
 
 
 def plan_sessions(seed: int) -> Iterator[SessionPlan]:
-    """Yield the sessions of the world, subject by subject, without end.
-
-    A session does not depend on how many follow it.
-
-    Parameters
-    ----------
-    seed
-        Seed of the world.
-    """
+    """Yield the sessions of the world subject by subject, without end."""
     index = 0
     for number in count():
         subject, random = _make_subject(number, seed)
-        scripts = [script for script, (owner, _) in _SCRIPT.items() if owner == number]
-        days = [datetime.fromisoformat(_SCRIPT[script][1]) for script in scripts]
-        days = days or _draw_days(random)
+        scripted = [script.value[1] for script in Script if script.value[0] == number]
+        days = list(map(datetime.fromisoformat, scripted)) or _draw_days(random)
         sessions_of_day = Counter(began.date() for began in days)
         dispositions = drifting_dispositions(random, len(days))
         for began, disposition in zip(days, dispositions, strict=True):
             by_chance = bool(random.random() < _TOO_SHORT_SHARE)
-            too_short = index in _TOO_SHORT if index < len(Script) else by_chance
+            too_short = _SCRIPTS[index] in _TOO_SHORT if index < len(_SCRIPTS) else by_chance
             yield SessionPlan(
                 index=index,
                 subject=subject,

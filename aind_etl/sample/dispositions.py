@@ -1,7 +1,7 @@
 """Dispositions: plausible parameter values of every agent, and how they drift.
 
-Bounds limit what a fit may return; a disposition is what a simulated animal has. It holds a value
-for every parameter of every agent, so that each agent has a sensible neighbourhood for its fit.
+Bounds limit what a fit may return; a disposition is what a simulated animal has. It has a value for
+every parameter of every agent, so that the fit of each agent has a sensible starting point.
 """
 
 from collections.abc import Mapping
@@ -25,16 +25,16 @@ PLAUSIBLE: Mapping[str, tuple[float, float]] = {
     "loss_count_threshold_std": (0.8, 2.5),
     "threshold": (0.15, 0.55),
 }
-"""Parameter name to the lowest and highest value animals have."""
+"""Lowest and highest value of each parameter among animals."""
 
 # Loss counting adds its bias to a probability, the other families to a log-odds.
 _BIAS_IN_PROBABILITY = 0.15
-# The share of a parameter's plausible range that it moves from one session to the next.
+# How far a parameter moves from one session to the next, as a share of its plausible range.
 _DRIFT = 0.04
 
 
 def spread(agent: Agent, name: str) -> float:
-    """Return how far apart animals are in a parameter, in the parameter's own unit."""
+    """Return how much animals differ in a parameter, in the parameter's unit."""
     low, high = PLAUSIBLE[name]
     return (high - low) * _bias_scale(agent, name) / 4.0
 
@@ -46,32 +46,19 @@ def _bias_scale(agent: Agent, name: str) -> float:
 
 @dataclass(frozen=True)
 class Disposition:
-    """A subject's parameters on one day.
-
-    Parameters
-    ----------
-    values
-        Every parameter name with its value.
-    """
+    """A subject's parameters on one day."""
 
     values: Mapping[str, float]
 
     def of(self, agent: Agent, name: str) -> float:
-        """Return the value of a parameter in the unit an agent uses it in."""
+        """Return the value of a parameter in the agent's unit."""
         return self.values[name] * _bias_scale(agent, name)
 
 
 def drifting_dispositions(random: np.random.Generator, sessions: int) -> list[Disposition]:
     """Return a subject's disposition in each of its sessions.
 
-    Parameters start anywhere in their plausible range and then wander.
-
-    Parameters
-    ----------
-    random
-        Source of randomness of the subject.
-    sessions
-        Number of sessions.
+    Parameters start anywhere in their plausible range and then drift.
     """
     low, high = np.array(list(PLAUSIBLE.values())).T
     start = random.uniform(low, high)

@@ -1,11 +1,6 @@
-"""What documents of both formats share: the fit's results and how numbers are stored.
-
-The formats themselves stand in :mod:`aind_etl.sample.prototype` and
-:mod:`aind_etl.sample.framework`.
-"""
+"""The parts that documents of both formats share: the fit's results, and how numbers are stored."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -17,73 +12,48 @@ from aind_etl.sample.runs import Run
 from aind_etl.sample.sessions import Session
 
 Document: TypeAlias = dict[str, Any]
-"""A document as the database holds it: what JSON can say, keys in the writer's order."""
+"""A document in the database, with keys in the writer's order."""
 
 SUCCESS = "success"
 SKIPPED = f"skipped. valid trials < {FEWEST_TRIALS}"
 FAILED = "failed due to unhandled exception (see log)"
 
-# Cross-validated likelihoods were added to both formats then.
+# Both formats have cross-validated likelihoods since then.
 _LIKELIHOOD_IN_CROSS_VALIDATION_SINCE = datetime.fromisoformat("2025-07-01")
 
 
 @dataclass(frozen=True)
 class Record:
-    """A document, and the plan that it follows.
-
-    Parameters
-    ----------
-    collection
-        Where it is.
-    document
-        The document.
-    location
-        The ``s3://bucket/key`` of its result folder; None where it has none.
-    run, session, fit
-        What it is about; the fit is None where there is no successful one.
-    """
+    """A document with the run, session and fit that it describes."""
 
     collection: str
     document: Document
+    # The s3://bucket/key of its result folder, if it has one.
     location: str | None
     run: Run
     session: Session
+    # None if there is no successful one.
     fit: Fit | None
 
 
 def stored_number(value: float) -> float | int:
-    """Return a number as the database gives it back: whole ones come back as integers."""
+    """Return a number as the database returns it: whole numbers are integers."""
     return int(value) if value.is_integer() else value
-
-
-def _stored_numbers(values: Iterable[float]) -> list[float | int]:
-    return [stored_number(value) for value in values]
 
 
 def _cross_validation(results: CrossValidation, *, likelihoods: bool) -> Document:
     stored = {
-        "prediction_accuracy_test": _stored_numbers(results.prediction_accuracy_test),
-        "prediction_accuracy_fit": _stored_numbers(results.prediction_accuracy_fit),
-        "prediction_accuracy_test_bias_only": _stored_numbers(
-            results.prediction_accuracy_test_bias_only
-        ),
+        "prediction_accuracy_test": results.prediction_accuracy_test,
+        "prediction_accuracy_fit": results.prediction_accuracy_fit,
+        "prediction_accuracy_test_bias_only": results.prediction_accuracy_test_bias_only,
     }
     if likelihoods:
-        stored["LPT_test"] = _stored_numbers(results.likelihood_test)
-        stored["LPT_fit"] = _stored_numbers(results.likelihood_fit)
-    return stored
+        stored |= {"LPT_test": results.likelihood_test, "LPT_fit": results.likelihood_fit}
+    return {name: list(map(stored_number, values)) for name, values in stored.items()}
 
 
 def fitting_results(fit: Fit, run: Run) -> Document:
-    """Return a fit as both formats store it.
-
-    Parameters
-    ----------
-    fit
-        The fit.
-    run
-        Its run, which decides whether and how cross-validation is recorded.
-    """
+    """Return a fit as both formats store it; the run decides about cross-validation."""
     agent = fit.agent
     bounds = list(agent.bounds.values())
     results: Document = {
@@ -122,16 +92,13 @@ def fitting_results(fit: Fit, run: Run) -> Document:
     return results
 
 
-def fit_arguments(fit_folds: int | None) -> Document:
-    """Return the arguments a job passes to the fit."""
-    return {
-        "DE_kwargs": {"polish": True, "seed": 42},
-        "k_fold_cross_validation": fit_folds,
-    }
+def fit_arguments(folds: int | None) -> Document:
+    """Return the arguments that a job passes to the fit."""
+    return {"DE_kwargs": {"polish": True, "seed": 42}, "k_fold_cross_validation": folds}
 
 
 def histories(session: Session) -> Document:
-    """Return the choices (0 left, 1 right) and rewards of a session as the writers store them."""
+    """Return the choices (0 left, 1 right) and rewards of a session."""
     return {
         "fit_choice_history": (~session.left).astype(float).tolist(),
         "fit_reward_history": session.rewarded.tolist(),
@@ -139,15 +106,7 @@ def histories(session: Session) -> Document:
 
 
 def listed_latents(latents: Latents, *, gap: float | None) -> Document:
-    """Return latent variables as lists.
-
-    Parameters
-    ----------
-    latents
-        The latent variables.
-    gap
-        The placeholder for a missing value: NaN in files, nothing in the database.
-    """
+    """Return latent variables as lists, with ``gap`` for NaN: NaN in files, None in documents."""
     return {name: _with_gaps(values.tolist(), gap) for name, values in latents.items()}
 
 

@@ -1,8 +1,8 @@
 """How foraging agents choose and learn, for many sessions and parameter candidates at a time.
 
-The module holds the equations of the four families and the loop over a history of choices and
-rewards. A *row* is a session under an agent; a row has several *candidates* of parameters.
-:mod:`aind_etl.sample.fits` decides which candidates to try and which is best.
+The module holds the equations of the four families and the loops over a history of choices and
+rewards. A *row* is a session under an agent, with several *candidates* of parameters. Rows are
+sorted by their number of trials, longest first.
 
 The equations are those of the agents' published implementation: reward-dependent learning and
 forgetting of the unchosen side (Hattori et al. 2019), choice kernels (Bari et al. 2019; Wilson
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aind_etl.sample.agents import Family
+from aind_etl.sample.dispositions import PLAUSIBLE
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
@@ -25,8 +26,8 @@ IntArray: TypeAlias = npt.NDArray[np.int64]
 Parameters: TypeAlias = Mapping[str, FloatArray]
 """Parameter name to its values, shape [candidates]; several rows stacked, [rows, candidates]."""
 
-# A trial that the model holds impossible counts as this probability: the number of such trials
-# can then be read off the log-likelihood.
+# The probability of a choice that is impossible under the model: so the log-likelihood shows how
+# many such choices there are.
 SMALLEST_PROBABILITY = 1e-16
 
 _LEFT, _RIGHT = 0, 1
@@ -36,16 +37,19 @@ _SIDES = 2
 class Dynamics(ABC):
     """The state of many agents of one family between two trials.
 
+    Every array of the state has the axes [..., rows, candidates] or [..., rows, 1].
+
     Parameters
     ----------
     parameters
-        Values of every parameter of the family, each [rows, candidates].
+        Values of every parameter of all families, each [rows, candidates].
     """
 
     def __init__(self, parameters: Parameters) -> None:
         self._parameters = dict(parameters)
         self._rows, self._candidates = parameters["biasL"].shape
-        self._kernel = np.zeros((_SIDES, self._rows, self._candidates))
+        self.choice_kernel = np.zeros((_SIDES, self._rows, self._candidates))
+        """The choice kernel of both sides, left first."""
         self._previous_left: BoolArray | None = None
 
     @abstractmethod
@@ -54,51 +58,36 @@ class Dynamics(ABC):
 
     @abstractmethod
     def _learn(self, left: BoolArray, rewarded: BoolArray) -> None:
-        """Update the family's own state; ``left`` and ``rewarded`` are [rows]."""
-
-    @abstractmethod
-    def _slice(self, rows: int) -> None:
-        """Forget the family's own state beyond the first ``rows`` rows."""
+        """Update the family's own state; ``left`` and ``rewarded`` are [rows, 1]."""
 
     @abstractmethod
     def latents(self) -> dict[str, FloatArray]:
         """Return the family's own latent variables, each [..., rows, candidates]."""
 
     def learn(self, left: BoolArray, rewarded: BoolArray) -> None:
-        """Update the agents after a trial.
-
-        Parameters
-        ----------
-        left
-            Whether the left side was chosen, [rows].
-        rewarded
-            Whether the choice was rewarded, [rows].
-        """
-        self._learn(left, rewarded)
-        chosen = np.stack([left, ~left]).astype(np.float64)[:, :, np.newaxis]
-        self._kernel = self._kernel + self._parameters["choice_kernel_step_size"] * (
-            chosen - self._kernel
+        """Update the agents after a trial: whether left was chosen and rewarded, each [rows]."""
+        left = left[:, np.newaxis]
+        self._learn(left, rewarded[:, np.newaxis])
+        chosen = np.stack([left, ~left]).astype(np.float64)
+        self.choice_kernel = self.choice_kernel + self._parameters["choice_kernel_step_size"] * (
+            chosen - self.choice_kernel
         )
         self._previous_left = left
 
     def keep(self, rows: int) -> None:
-        """Go on with the first ``rows`` rows only."""
+        """Drop all but the first ``rows`` rows."""
+        if rows == self._rows:
+            return
         self._rows = rows
         self._parameters = {name: values[:rows] for name, values in self._parameters.items()}
-        self._kernel = self._kernel[:, :rows]
-        if self._previous_left is not None:
-            self._previous_left = self._previous_left[:rows]
-        self._slice(rows)
-
-    @property
-    def choice_kernel(self) -> FloatArray:
-        """The choice kernel of both sides, [2, rows, candidates]; left first."""
-        return self._kernel
+        for name, value in vars(self).items():
+            if isinstance(value, np.ndarray):
+                setattr(self, name, value[..., :rows, :])
 
     def _switched(self, left: BoolArray) -> BoolArray:
-        """Whether the side differs from the one before; the first trial counts as a switch."""
+        """Return whether the side differs from the one before, which it does in the first trial."""
         if self._previous_left is None:
-            return np.ones(self._rows, dtype=np.bool_)
+            return np.ones_like(left)
         return np.not_equal(left, self._previous_left)
 
     def _even_odds(self) -> tuple[FloatArray, FloatArray]:
@@ -107,13 +96,13 @@ class Dynamics(ABC):
 
 
 class _QLearning(Dynamics):
-    """One value per side; subclasses say how values become choices."""
+    """One value per side; subclasses define how values become choices."""
 
     def __init__(self, parameters: Parameters) -> None:
         super().__init__(parameters)
         rewarded, unrewarded = parameters["learn_rate_rew"], parameters["learn_rate_unrew"]
-        # How a side's value changes, by the side's role in the trial: not chosen, chosen
-        # in vain, chosen and rewarded.
+        # How a side's value changes, by the side's role in the trial: not chosen, chosen without
+        # a reward, chosen and rewarded.
         self._retained = np.stack(
             [1.0 - parameters["forget_rate_unchosen"], 1.0 - unrewarded, 1.0 - rewarded]
         )
@@ -121,15 +110,10 @@ class _QLearning(Dynamics):
         self._q_value = np.zeros((_SIDES, self._rows, self._candidates))
 
     def _learn(self, left: BoolArray, rewarded: BoolArray) -> None:
-        part = 1 + rewarded.astype(np.intp)
-        parts = np.stack([np.where(left, part, 0), np.where(left, 0, part)])
+        role = 1 + rewarded[:, 0].astype(np.intp)
+        roles = np.stack([np.where(left[:, 0], role, 0), np.where(left[:, 0], 0, role)])
         rows = np.arange(self._rows)
-        self._q_value = self._q_value * self._retained[parts, rows] + self._gained[parts, rows]
-
-    def _slice(self, rows: int) -> None:
-        self._retained = self._retained[:, :rows]
-        self._gained = self._gained[:, :rows]
-        self._q_value = self._q_value[:, :rows]
+        self._q_value = self._q_value * self._retained[roles, rows] + self._gained[roles, rows]
 
     def latents(self) -> dict[str, FloatArray]:
         return {"q_value": self._q_value}
@@ -138,18 +122,18 @@ class _QLearning(Dynamics):
         """Return the difference of the sides' values, choice kernel included."""
         weight = self._parameters["choice_kernel_relative_weight"]
         by_value: FloatArray = self._q_value[_LEFT] - self._q_value[_RIGHT]
-        by_kernel: FloatArray = weight * (self._kernel[_LEFT] - self._kernel[_RIGHT])
+        by_kernel: FloatArray = weight * (self.choice_kernel[_LEFT] - self.choice_kernel[_RIGHT])
         return by_value + by_kernel
 
 
 class _SoftmaxQLearning(_QLearning):
-    """The better side is the likelier one, the more so the lower the temperature."""
+    """The better side is more likely, the more so the lower the temperature."""
 
     def probabilities(self) -> tuple[FloatArray, FloatArray]:
         inverse_temperature = self._parameters["softmax_inverse_temperature"]
         logit = inverse_temperature * self._preference_for_left() + self._parameters["biasL"]
-        # The bounds keep the logit within ±205, far from overflow. This form of the right side
-        # stays exact where 1 - left would round to zero.
+        # The bounds keep the logit within ±205, far from overflow. This form of the right side's
+        # probability stays exact where 1 - left would round to zero.
         odds_of_right = np.exp(-logit)
         left = 1.0 / (1.0 + odds_of_right)
         return left, odds_of_right * left
@@ -174,14 +158,14 @@ class _LossCounting(Dynamics):
 
     def __init__(self, parameters: Parameters) -> None:
         super().__init__(parameters)
-        self._loss_count = np.zeros(self._rows, dtype=np.int64)
+        self._loss_count = np.zeros((self._rows, 1), dtype=np.int64)
         # The probability of switching at each loss count met so far, [counts, rows, candidates].
         self._switching = np.empty((0, self._rows, self._candidates))
 
     def _switching_at(self, loss_count: int) -> FloatArray:
         """Return the probability that a drawn threshold is at most ``loss_count``."""
-        # The two small numbers are the published model's: "at least" where the threshold is a
-        # whole number, and a standard deviation of zero without a division by zero.
+        # The two small numbers are the published model's: "at least" for a threshold that is a
+        # whole number, and no division by zero for a standard deviation of zero.
         mean = self._parameters["loss_count_threshold_mean"] - 1e-10
         deviation = self._parameters["loss_count_threshold_std"] + 1e-16
         standardised = (loss_count - mean) / deviation / math.sqrt(2.0)
@@ -195,11 +179,11 @@ class _LossCounting(Dynamics):
         if highest >= known:
             more = [self._switching_at(count) for count in range(known, highest + 1)]
             self._switching = np.concatenate([self._switching, np.stack(more)])
-        switching = self._switching[self._loss_count, np.arange(self._rows)]
-        stayed_left = self._previous_left[:, np.newaxis]
-        by_kernel = 1.0 / (1.0 + np.exp(self._kernel[_RIGHT] - self._kernel[_LEFT])) - 0.5
+        switching = self._switching[self._loss_count[:, 0], np.arange(self._rows)]
+        kernel = self.choice_kernel
+        by_kernel = 1.0 / (1.0 + np.exp(kernel[_RIGHT] - kernel[_LEFT])) - 0.5
         left = (
-            np.where(stayed_left, 1.0 - switching, switching)
+            np.where(self._previous_left, 1.0 - switching, switching)
             + by_kernel * self._parameters["choice_kernel_relative_weight"]
             + self._parameters["biasL"]
         )
@@ -210,13 +194,9 @@ class _LossCounting(Dynamics):
         counted = np.where(self._switched(left), 1, self._loss_count + 1)
         self._loss_count = np.where(rewarded, 0, counted)
 
-    def _slice(self, rows: int) -> None:
-        self._loss_count = self._loss_count[:rows]
-        self._switching = self._switching[:, :rows]
-
     def latents(self) -> dict[str, FloatArray]:
         shape = (self._rows, self._candidates)
-        return {"loss_count": np.broadcast_to(self._loss_count[:, np.newaxis], shape).astype(float)}
+        return {"loss_count": np.broadcast_to(self._loss_count, shape).astype(float)}
 
 
 class _CompareToThreshold(Dynamics):
@@ -235,36 +215,26 @@ class _CompareToThreshold(Dynamics):
         """Return the probability of staying, the bias towards left included."""
         logit = self._logit_of_staying()
         if self._previous_left is not None:
-            logit = logit + np.where(
-                self._previous_left[:, np.newaxis], self._parameters["biasL"], 0.0
-            )
+            logit = logit + np.where(self._previous_left, self._parameters["biasL"], 0.0)
         return 1.0 / (1.0 + np.exp(-logit))
 
     def probabilities(self) -> tuple[FloatArray, FloatArray]:
         if self._previous_left is None:
             return self._even_odds()
-        stay = self.staying()
-        was_left = self._previous_left[:, np.newaxis]
-        weight = self._parameters["choice_kernel_relative_weight"]
-        left = (1.0 - weight) * np.where(was_left, stay, 1.0 - stay) + weight * self._kernel[_LEFT]
-        right = (1.0 - weight) * np.where(was_left, 1.0 - stay, stay) + weight * (
-            self._kernel[_RIGHT]
-        )
-        # Both are zero only where a kernel that never moves has all the weight: then nothing
-        # speaks for either side.
+        stay, was_left = self.staying(), self._previous_left
+        weight, kernel = self._parameters["choice_kernel_relative_weight"], self.choice_kernel
+        left = (1.0 - weight) * np.where(was_left, stay, 1.0 - stay) + weight * kernel[_LEFT]
+        right = (1.0 - weight) * np.where(was_left, 1.0 - stay, stay) + weight * kernel[_RIGHT]
+        # Both are zero only if a kernel that never moves has all the weight: the odds are even.
         total = left + right
         undecided = total <= 0.0
         total = np.where(undecided, 1.0, total)
         return np.where(undecided, 0.5, left / total), np.where(undecided, 0.5, right / total)
 
     def _learn(self, left: BoolArray, rewarded: BoolArray) -> None:
-        switched = self._switched(left)[:, np.newaxis]
-        before = np.where(switched, self._parameters["threshold"], self._value)
-        error = rewarded.astype(np.float64)[:, np.newaxis] - before
+        before = np.where(self._switched(left), self._parameters["threshold"], self._value)
+        error = rewarded.astype(np.float64) - before
         self._value = before + self._parameters["learn_rate"] * error
-
-    def _slice(self, rows: int) -> None:
-        self._value = self._value[:rows]
 
     def latents(self) -> dict[str, FloatArray]:
         return {
@@ -274,67 +244,50 @@ class _CompareToThreshold(Dynamics):
         }
 
 
-_KERNEL_NAMES = ("choice_kernel_relative_weight", "choice_kernel_step_size", "biasL")
-_Q_LEARNING_NAMES = ("learn_rate_rew", "learn_rate_unrew", "forget_rate_unchosen", *_KERNEL_NAMES)
-_FAMILIES: Mapping[Family, tuple[type[Dynamics], tuple[str, ...]]] = {
-    Family.SOFTMAX_Q_LEARNING: (
-        _SoftmaxQLearning,
-        (*_Q_LEARNING_NAMES, "softmax_inverse_temperature"),
-    ),
-    Family.EPSILON_GREEDY_Q_LEARNING: (
-        _EpsilonGreedyQLearning,
-        (*_Q_LEARNING_NAMES, "epsilon"),
-    ),
-    Family.LOSS_COUNTING: (
-        _LossCounting,
-        ("loss_count_threshold_mean", "loss_count_threshold_std", *_KERNEL_NAMES),
-    ),
-    Family.COMPARE_TO_THRESHOLD: (
-        _CompareToThreshold,
-        ("learn_rate", "threshold", "softmax_inverse_temperature", *_KERNEL_NAMES),
-    ),
+_FAMILIES: Mapping[Family, type[Dynamics]] = {
+    Family.SOFTMAX_Q_LEARNING: _SoftmaxQLearning,
+    Family.EPSILON_GREEDY_Q_LEARNING: _EpsilonGreedyQLearning,
+    Family.LOSS_COUNTING: _LossCounting,
+    Family.COMPARE_TO_THRESHOLD: _CompareToThreshold,
 }
 _SHARED_LEARN_RATE = {"learn_rate_rew": "learn_rate", "learn_rate_unrew": "learn_rate"}
 
 
 def start_agents(family: Family, rows: Sequence[Parameters]) -> Dynamics:
-    """Return agents of a family before their first trial.
+    """Return agents before their first trial, from each row's parameters, [candidates].
 
     A parameter that a row's agent does not have is neutral: no forgetting, no choice kernel;
-    a single learning rate serves rewarded and unrewarded trials.
-
-    Parameters
-    ----------
-    family
-        The equations to follow.
-    rows
-        For every row the values of its agent's parameters, each [candidates].
+    a single learning rate applies to rewarded and unrewarded trials.
     """
-    implementation, names = _FAMILIES[family]
     neutral = np.zeros_like(rows[0]["biasL"])
-    return implementation(
+    return _FAMILIES[family](
         {
             name: np.stack(
                 [row.get(name, row.get(_SHARED_LEARN_RATE.get(name, ""), neutral)) for row in rows]
             )
-            for name in names
+            for name in PLAUSIBLE
         }
     )
+
+
+def rows_at(n_trials: IntArray, trial: int) -> int:
+    """Return how many rows have a trial at an index."""
+    return int(np.searchsorted(-n_trials, -trial))
 
 
 def run_over_histories(
     agents: Dynamics, left: BoolArray, rewarded: BoolArray, n_trials: IntArray
 ) -> FloatArray:
-    """Return the probability the agents gave to every choice that was made.
+    """Return the probability that agents gave to every choice that was made.
 
     Parameters
     ----------
     agents
-        Agents before their first trial; they are run.
+        Agents before their first trial; their state changes.
     left, rewarded
-        Choices and rewards of valid trials, [trials, rows]; beyond a row's end anything.
+        Choices and rewards, [trials, rows]; anything beyond a row's end.
     n_trials
-        Number of trials of every row, [rows], longest first.
+        Number of trials of every row, [rows].
 
     Returns
     -------
@@ -342,12 +295,9 @@ def run_over_histories(
         Probabilities, [rows, trials, candidates]; 1 beyond a row's end.
     """
     probability = np.ones((len(n_trials), len(left), agents.choice_kernel.shape[-1]))
-    active = len(n_trials)
     for trial in range(len(left)):
-        still_active = int(np.searchsorted(-n_trials, -trial))
-        if still_active < active:
-            active = still_active
-            agents.keep(active)
+        active = rows_at(n_trials, trial)
+        agents.keep(active)
         chosen_left = left[trial, :active]
         of_left, of_right = agents.probabilities()
         probability[:active, trial] = np.where(chosen_left[:, np.newaxis], of_left, of_right)
@@ -362,40 +312,30 @@ def record_latents(
     rewarded: BoolArray,
     n_trials: IntArray,
 ) -> list[dict[str, FloatArray]]:
-    """Return the latent variables of every row under one parameter candidate.
+    """Return the latent variables of every row, with one candidate of parameters each.
 
-    Parameters
-    ----------
-    family
-        The equations to follow.
-    rows
-        For every row the values of its agent's parameters, each [1].
-    left, rewarded, n_trials
-        As for :func:`run_over_histories`.
+    The histories are as for :func:`run_over_histories`.
 
     Returns
     -------
     list
-        For every row its ``choice_prob`` [2, n], ``choice_kernel`` [2, n + 1], the family's own
-        variables, [n + 1] or [2, n + 1], and, where agents compare to a threshold, the
+        For every row of n trials ``choice_prob`` [2, n], ``choice_kernel`` [2, n + 1], the family's
+        own variables, [n + 1] or [2, n + 1], and, for agents that compare to a threshold, the
         probability of ``staying`` [n].
     """
     agents = start_agents(family, rows)
-    longest, in_all = left.shape
+    longest, n_rows = left.shape
     recorded: dict[str, FloatArray] = {}
 
     def note(name: str, trial: int, value: FloatArray) -> None:
         if name not in recorded:
-            recorded[name] = np.full((*value.shape[:-2], in_all, longest + 1), np.nan)
+            recorded[name] = np.full((*value.shape[:-2], n_rows, longest + 1), np.nan)
         recorded[name][..., : value.shape[-2], trial] = value[..., 0]
 
-    active = in_all
     for trial in range(longest + 1):
         # A row's state is noted once more after its last trial.
-        in_state = int(np.searchsorted(-n_trials, -trial, side="right"))
-        if in_state < active:
-            active = in_state
-            agents.keep(active)
+        active = rows_at(n_trials, trial - 1)
+        agents.keep(active)
         for name, value in agents.latents().items():
             note(name, trial, value)
         note("choice_kernel", trial, agents.choice_kernel)

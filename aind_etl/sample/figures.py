@@ -14,7 +14,7 @@ from aind_etl.sample.sessions import Session
 
 _SIZE_IN_INCHES = (8.0, 2.8)
 _DOTS_PER_INCH = 90
-# Latent variables to draw: the name, its row (None where it has only one), colour, and words.
+# Latent variables to draw: name, row (None if there is only one), colour and label.
 _CURVES = (
     ("q_value", 0, "tab:red", "Q left"),
     ("q_value", 1, "tab:blue", "Q right"),
@@ -24,7 +24,7 @@ _CURVES = (
     ("loss_count", None, "tab:orange", "loss count / highest"),
 )
 _RIGHT, _LEFT = 1.12, -0.12
-# Kind of trial (right chosen, rewarded): position of its tick, its length, its colour.
+# Position, length and colour of the tick of a trial, by (right chosen, rewarded).
 _TICKS = {
     (True, True): (_RIGHT, 9, "black"),
     (True, False): (_RIGHT, 5, "darkgray"),
@@ -34,9 +34,9 @@ _TICKS = {
 
 
 class SessionFigure:
-    """A figure that is drawn again and again, as making a new one takes most of the time.
+    """A figure that is reused, because creating one takes most of the time.
 
-    What is the same for every fit of a session is drawn once.
+    The parts that all fits of a session share are drawn once.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class SessionFigure:
             self._axes.plot([], [], color=colour, linewidth=0.9, animated=True)[0]
             for _, _, colour, _ in _CURVES
         ]
-        self._words = [
+        self._labels = [
             self._axes.text(
                 1.01, 0.0, "", transform=self._axes.transAxes, color=colour, size=8, animated=True
             )
@@ -72,42 +72,27 @@ class SessionFigure:
         )
 
     def draw(self, session: Session, latents: Latents, title: str) -> bytes:
-        """Return the figure of a fit as PNG.
-
-        Parameters
-        ----------
-        session
-            The session.
-        latents
-            The fit's latent variables; without any, only the behaviour is drawn.
-        title
-            What to write above.
-        """
+        """Return the figure of a fit as PNG; without latent variables, only the behaviour."""
         if self._background is None or self._background[0] is not session:
             self._background = (session, self._drawn_behaviour(session))
         self._canvas.restore_region(self._background[1])
         has_probability = self._draw_curve(self._probability, latents, "choice_prob", 1)
-        words = ["p(choose right)" if has_probability else ""]
-        for line, (name, row, _, word) in zip(self._curves, _CURVES, strict=True):
-            words.append(word if self._draw_curve(line, latents, name, row) else "")
+        labels = ["p(choose right)" if has_probability else ""]
+        for line, (name, row, _, label) in zip(self._curves, _CURVES, strict=True):
+            labels.append(label if self._draw_curve(line, latents, name, row) else "")
         height = 0.95
-        for text, word in zip(self._words, words, strict=True):
-            text.set_text(word)
-            if word:
+        for text, label in zip(self._labels, labels, strict=True):
+            text.set_text(label)
+            if label:
                 text.set_y(height)
                 height -= 0.12
         self._title.set_text(title)
-        for artist in (self._probability, *self._curves, *self._words, self._title):
+        for artist in (self._probability, *self._curves, *self._labels, self._title):
             self._axes.draw_artist(artist)
         png = BytesIO()
-        # Compressing harder takes longer than drawing.
-        imsave(
-            png,
-            self._canvas.buffer_rgba(),
-            format="png",
-            dpi=_DOTS_PER_INCH,
-            pil_kwargs={"compress_level": 3},
-        )
+        # A higher compression level takes longer than drawing.
+        compression = {"compress_level": 3}
+        imsave(png, self._canvas.buffer_rgba(), dpi=_DOTS_PER_INCH, pil_kwargs=compression)
         return png.getvalue()
 
     def _drawn_behaviour(self, session: Session) -> Any:  # noqa: ANN401 - matplotlib names no type

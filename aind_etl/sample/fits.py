@@ -1,8 +1,8 @@
 """Fits: a cheap maximum likelihood of every agent for every session, with cross-validation.
 
 A fit draws parameter candidates, some near the subject's disposition and some anywhere within
-the bounds, takes the likeliest, and looks once more close to it. Everything recorded of a fit
-(information criteria, likelihoods per trial, accuracies) follows from the probabilities of the
+the bounds, takes the most likely one, and searches once more close to it. Everything recorded of a
+fit (information criteria, likelihoods per trial, accuracies) follows from the probabilities of the
 choices, so that all numbers agree with each other and with the latent variables.
 """
 
@@ -28,28 +28,28 @@ from aind_etl.sample.sessions import Session, stack_histories
 
 _POPULATION = 16
 _POLISHING = 12
-# How many of the population are drawn from anywhere within the bounds.
+# Number of the population that are drawn from anywhere within the bounds.
 _ANYWHERE = 4
-# No animal's choices are so steep; candidates above would only be wasted.
+# No animal's choices are steeper; candidates above would be wasted.
 _STEEPEST_CANDIDATE = 25.0
 _POLISHING_SCALE = 0.25
-# Rows evaluated together: enough to make the cost of a step small, few enough for the memory.
+# Rows evaluated together: enough to make a step cheap, few enough for the memory.
 _ROWS_TOGETHER = 256
 
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """What the fits to parts of a session predict of the rest, one value per fold.
+    """How well fits to parts of a session predict the rest, one value per fold.
 
     Parameters
     ----------
     prediction_accuracy_test, prediction_accuracy_fit
-        Share of choices predicted, of held-out trials and of the trials fitted to.
+        Share of predicted choices among the held-out and the fitted trials.
     prediction_accuracy_test_bias_only
-        The same of held-out trials, always predicting the side chosen more often in the trials
-        fitted to.
+        The same for held-out trials, if the side chosen more often in the fitted trials is always
+        predicted.
     likelihood_test, likelihood_fit
-        Likelihood per trial, exp(LL / n), of held-out trials and of the trials fitted to.
+        Likelihood per trial, exp(LL / n), of the held-out and the fitted trials.
     """
 
     prediction_accuracy_test: list[float]
@@ -65,8 +65,6 @@ class Fit:
 
     Parameters
     ----------
-    agent
-        The agent.
     n_trials
         Number of valid trials.
     params
@@ -74,16 +72,14 @@ class Fit:
     log_likelihood
         Natural logarithm of the probability of all choices under ``params``.
     prediction_accuracy
-        Share of choices that were the likelier ones; at even odds the model predicts left.
+        Share of choices that were the more likely ones; at even odds the model predicts left.
     params_without_polishing, log_likelihood_without_polishing
         The same before the search close to the best candidate.
     evaluations, iterations, converged
-        What the optimizer tells of its way.
+        What the optimizer reports.
     population, energies
-        The fitted parameters of all candidates, [candidates, k], and the negative of their
+        The fitted parameters of all candidates, [candidates, k], and their negative
         log-likelihoods, [candidates].
-    cross_validation
-        None where none was done.
     """
 
     agent: Agent
@@ -128,17 +124,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class FitRequest:
-    """Which agents to fit to a session.
-
-    Parameters
-    ----------
-    session
-        The session.
-    aliases
-        Aliases of the agents.
-    folds
-        Number of folds of the cross-validation; None for none.
-    """
+    """Which agents to fit to a session, and the number of folds of the cross-validation."""
 
     session: Session
     aliases: tuple[str, ...]
@@ -147,30 +133,27 @@ class FitRequest:
 
 @dataclass(frozen=True)
 class _Row:
-    """An agent to fit to a session, with all the randomness of the fit drawn beforehand."""
+    """An agent to fit to a session, with all random numbers of the fit."""
 
     session: Session
     agent: Agent
     folds: int | None
-    # Standard normal and uniform numbers, [candidates, parameters], and the order in which
-    # trials are dealt to folds.
+    # Standard normal and uniform numbers, [candidates, parameters].
     normal: FloatArray
     uniform: FloatArray
+    # The order in which trials are assigned to folds.
     order: IntArray
+    # Evaluations, iterations, and whether the fit converged.
     effort: tuple[int, int, bool]
 
     @property
     def n_trials(self) -> int:
         return self.session.n_trials
 
-    @property
-    def key(self) -> tuple[int, str]:
-        return self.session.plan.index, self.agent.alias
-
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """How well candidates do: totals [candidates] and, in cross-validation, [folds, candidates]."""
+    """How well candidates do: in total, [candidates], and per fold, [folds, candidates]."""
 
     log_likelihood: FloatArray
     correct: FloatArray
@@ -184,9 +167,8 @@ def _draw_rows(request: FitRequest, seed: int) -> Iterator[_Row]:
     for alias in sorted(request.aliases):
         agent = CATALOGUE[alias]
         iterations = int(random.integers(12, 140))
-        evaluations = 16 * agent.k_model * (iterations + 1) + int(random.integers(5, 60)) * (
-            agent.k_model + 1
-        )
+        polishing = int(random.integers(5, 60))
+        evaluations = 16 * agent.k_model * (iterations + 1) + polishing * (agent.k_model + 1)
         yield _Row(
             session=request.session,
             agent=agent,
@@ -222,7 +204,7 @@ def _polishing_candidates(row: _Row, best: FloatArray) -> FloatArray:
     low, high = _bounds(row.agent)
     scale = np.array([spread(row.agent, name) for name in row.agent.bounds])
     reach = np.linspace(0.2, 2.0, _POLISHING)[:, np.newaxis] * _POLISHING_SCALE
-    # Steps beyond a bound end on it, as a gradient search's do.
+    # Steps beyond a bound end on it, as in a gradient search.
     candidates: FloatArray = best + row.normal[_POPULATION:] * scale * reach
     return candidates.clip(low, high)
 
@@ -236,12 +218,12 @@ def _named(agent: Agent, candidates: FloatArray) -> dict[str, FloatArray]:
 
 
 def _fold_starts(n_trials: int, folds: int) -> IntArray:
-    """Return where each fold begins: equal lengths, and the remainder in the last."""
+    """Return the start of each fold: equal lengths, and the remainder in the last."""
     return np.arange(folds) * (n_trials // folds)
 
 
 def _evaluate(rows: Sequence[_Row], candidates: Sequence[FloatArray]) -> list[_Evaluation]:
-    """Run all candidates of rows of one family; the rows come longest first."""
+    """Run all candidates of rows of one family, longest first."""
     left, rewarded, n_trials = stack_histories([row.session for row in rows])
     parameters: list[Parameters] = [
         _named(row.agent, values) for row, values in zip(rows, candidates, strict=True)
@@ -254,14 +236,11 @@ def _evaluate(rows: Sequence[_Row], candidates: Sequence[FloatArray]) -> list[_E
 
 
 def _summarise(row: _Row, probability: FloatArray) -> _Evaluation:
-    """Return the sums over trials of what the probabilities of the choices say."""
+    """Return log-likelihoods and correct predictions from the choices' probabilities."""
     logarithm = np.log(np.where(probability <= 0.0, SMALLEST_PROBABILITY, probability))
     tie = (probability == 0.5) & row.session.left[:, np.newaxis]
     correct = ((probability > 0.5) | tie).astype(np.float64)
-    if row.folds is None:
-        nothing = np.empty((0, probability.shape[1]))
-        return _Evaluation(logarithm.sum(axis=0), correct.sum(axis=0), nothing, nothing)
-    starts = _fold_starts(row.n_trials, row.folds)
+    starts = _fold_starts(row.n_trials, row.folds or 1)
     return _Evaluation(
         logarithm.sum(axis=0),
         correct.sum(axis=0),
@@ -271,7 +250,7 @@ def _summarise(row: _Row, probability: FloatArray) -> _Evaluation:
 
 
 def _cross_validate(row: _Row, folds: int, tried: Sequence[_Evaluation]) -> CrossValidation:
-    """Return how the candidate that is best without a fold does on that fold."""
+    """Return how well the best candidate of the other folds does on each fold."""
     test_likelihoods = np.concatenate([one.log_likelihood_by_fold for one in tried], axis=1)
     test_correct = np.concatenate([one.correct_by_fold for one in tried], axis=1)
     fit_likelihoods = test_likelihoods.sum(axis=0) - test_likelihoods
@@ -294,7 +273,7 @@ def _cross_validate(row: _Row, folds: int, tried: Sequence[_Evaluation]) -> Cros
 
 
 def _fit_rows(rows: Sequence[_Row]) -> Iterator[Fit]:
-    """Yield the fits of rows of one family; the rows come longest first."""
+    """Yield the fits of rows of one family, longest first."""
     population = [_first_candidates(row) for row in rows]
     first = _evaluate(rows, population)
     best = [int(np.argmax(one.log_likelihood)) for one in first]
@@ -333,30 +312,10 @@ def _parameters_of(agent: Agent, fitted: FloatArray) -> dict[str, float]:
     return dict(zip(agent.parameter_names, values, strict=True))
 
 
-def _longest_first(rows: list[_Row]) -> Iterator[list[_Row]]:
-    """Yield groups of rows to evaluate together."""
-    rows.sort(key=lambda row: -row.n_trials)
-    for start in range(0, len(rows), _ROWS_TOGETHER):
-        yield rows[start : start + _ROWS_TOGETHER]
-
-
 def fit_agents(requests: Sequence[FitRequest], seed: int) -> dict[tuple[int, str], Fit]:
-    """Fit agents to sessions.
+    """Return the fits by session number and agent alias.
 
-    A fit follows from the seed and its own session and agents, not from the sessions it is made
-    with.
-
-    Parameters
-    ----------
-    requests
-        Which agents to fit to which session.
-    seed
-        Seed of the world.
-
-    Returns
-    -------
-    dict
-        Session's number and agent's alias to the fit.
+    A fit depends on the seed and its own session and agents, not on the other sessions.
     """
     by_family: dict[Family, list[_Row]] = defaultdict(list)
     for request in requests:
@@ -364,7 +323,9 @@ def fit_agents(requests: Sequence[FitRequest], seed: int) -> dict[tuple[int, str
             by_family[row.agent.family].append(row)
     fits: dict[tuple[int, str], Fit] = {}
     for members in by_family.values():
-        for rows in _longest_first(members):
+        members.sort(key=lambda row: -row.n_trials)
+        for start in range(0, len(members), _ROWS_TOGETHER):
+            rows = members[start : start + _ROWS_TOGETHER]
             for row, fit in zip(rows, _fit_rows(rows), strict=True):
-                fits[row.key] = fit
+                fits[row.session.plan.index, row.agent.alias] = fit
     return fits

@@ -1,7 +1,7 @@
 """Documents of the analysis framework: the newer, nested format.
 
-The module builds the frame of all projects' documents and the documents of model fitting. Those of
-other projects are in :mod:`aind_etl.sample.projects`.
+The module builds the outer part of all projects' documents, and the documents of model fitting.
+Documents of other projects are in :mod:`aind_etl.sample.projects`.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ _ASSET_BUCKET = "s3://codeocean-s3datasetsbucket-1u41qdg42ur9"
 _PROCESS = "han_df_mle_aind-analysis-wrapper"
 _FIGURES_PROCESS = "foraging_session_figures"
 
-# How the writers changed: the first day of each habit.
+# When the writers changed.
 _HISTORIES_TRIMMED_SINCE = datetime.fromisoformat("2025-07-20")
 _SECOND_VERSION_SINCE = datetime.fromisoformat("2025-12-01")
 _INPUTS_ACCUMULATED_SINCE = datetime.fromisoformat("2026-01-28")
@@ -53,29 +53,29 @@ _MOUNTAIN_TIME = timezone(timedelta(hours=-7))
 
 
 def holds_untrimmed_results(run: Run) -> bool:
-    """Whether a run's documents hold latent variables and histories, as the earliest did."""
+    """Return whether a run's documents hold latent variables and histories, as the earliest do."""
     return run.pipeline is Pipeline.FRAMEWORK and run.began < _HISTORIES_TRIMMED_SINCE
 
 
 def schema_version_at(moment: datetime) -> str:
-    """Return the version of the schema that documents of a time follow."""
+    """Return the schema version of documents of a time."""
     return next(version for since, version in _SCHEMA_VERSIONS if moment >= since)
 
 
 def make_uuid(random: np.random.Generator) -> uuid.UUID:
-    """Return a random identifier (version 4) from a seeded source."""
+    """Return a UUID of version 4 from a seeded generator."""
     return uuid.UUID(bytes=random.bytes(16), version=4)
 
 
 def data_asset(identifier: uuid.UUID) -> Document:
-    """Return an input of a job."""
+    """Return one input of a job."""
     return {"object_type": "Data asset", "url": f"{_ASSET_BUCKET}/{identifier}"}
 
 
 def make_code(
     url: str, name: str | None, version: str, inputs: list[Document], parameters: Document
 ) -> Document:
-    """Return the code block of a process: what ran, on what, with which parameters."""
+    """Return the code block of a process."""
     return {
         "object_type": "Code",
         "url": url,
@@ -115,23 +115,7 @@ def make_process(  # noqa: PLR0913 - a process has that many parts
     times: tuple[str, str],
     experimenters: Sequence[str],
 ) -> Document:
-    """Return a data process.
-
-    Parameters
-    ----------
-    name
-        Its name.
-    code
-        Its code block.
-    outputs
-        Its output parameters.
-    began
-        When it began, which says how its writer wrote.
-    times
-        Start and end as text.
-    experimenters
-        Who is responsible for it.
-    """
+    """Return a data process; ``times`` are its start and end as text."""
     start, end = times
     return {
         "object_type": "Data process",
@@ -153,21 +137,7 @@ def make_process(  # noqa: PLR0913 - a process has that many parts
 def make_metadata(
     identifier: str, name: str, location: str, processes: list[Document], version: str
 ) -> Document:
-    """Return a whole document.
-
-    Parameters
-    ----------
-    identifier
-        Its id.
-    name
-        Its name, a hash.
-    location
-        Its result folder.
-    processes
-        Its data processes; each depends on those before it.
-    version
-        The version of the schema it follows.
-    """
+    """Return a whole document; each of its processes depends on those before it."""
     names = [process["name"] for process in processes]
     return {
         "_id": identifier,
@@ -208,13 +178,13 @@ def _parameters(agent: Agent, run: Run, earlier_jobs: int) -> Document:
         "fit_kwargs": fit_arguments(run.folds),
     }
     if earlier_jobs:
-        # Left behind by another job of the same worker.
+        # Left over from another job of the same worker.
         parameters["fit_bounds_override"] = {"biasL": [-2.0, 2.0]}
     return parameters
 
 
 def _times(run: Run, position: int, start: datetime, end: datetime) -> tuple[str, str]:
-    """Return the start and end as text, in the writer's habit of the time."""
+    """Return the start and end as text, in the writer's format of the time."""
     if Oddity.ZONED_TIMES in run.oddities:
         zone = _MOUNTAIN_TIME if position % 3 == 2 else UTC
         texts = [moment.replace(tzinfo=UTC).astimezone(zone).isoformat() for moment in (start, end)]
@@ -228,20 +198,24 @@ def _times(run: Run, position: int, start: datetime, end: datetime) -> tuple[str
 
 def _job_times(run: Run, spent: Sequence[float]) -> list[tuple[datetime, datetime]]:
     """Return when each job of a run began and ended."""
-    starts = [run.began.replace(microsecond=0)] * len(spent)
-    if run.began >= _SECOND_VERSION_SINCE:
-        starts = [
-            run.began + timedelta(seconds=sum(spent[:position])) for position in range(len(spent))
-        ]
-    return [
-        (start, start + timedelta(seconds=seconds))
-        for start, seconds in zip(starts, spent, strict=True)
-    ]
+    times = []
+    start = run.began.replace(microsecond=0)
+    for position, seconds in enumerate(spent):
+        if run.began >= _SECOND_VERSION_SINCE:
+            start = run.began + timedelta(seconds=sum(spent[:position]))
+        times.append((start, start + timedelta(seconds=seconds)))
+    return times
 
 
-def _outputs(run: Run, session: Session, results: Document, *, skipped: bool) -> Document:
+def _outputs(run: Run, session: Session, fit: Fit | None, latents: Latents | None) -> Document:
+    results: Document = {}
+    if fit is not None:
+        results = fitting_results(fit, run)
+        if latents is not None:
+            results["fit_settings"] = histories(session) | results["fit_settings"]
+            results["fitted_latent_variables"] = listed_latents(latents, gap=None)
     return {
-        "additional_info": SKIPPED if skipped else SUCCESS,
+        "additional_info": SKIPPED if fit is None else SUCCESS,
         "subject_id": session.plan.subject.subject_id,
         "session_date": f"{session.plan.began:%Y-%m-%d}",
         "nwb_name": run.nwb_name,
@@ -249,18 +223,8 @@ def _outputs(run: Run, session: Session, results: Document, *, skipped: bool) ->
     }
 
 
-def _results(run: Run, session: Session, fit: Fit | None, latents: Latents | None) -> Document:
-    if fit is None:
-        return {}
-    results = fitting_results(fit, run)
-    if latents is not None:
-        results["fit_settings"] = histories(session) | results["fit_settings"]
-        results["fitted_latent_variables"] = listed_latents(latents, gap=None)
-    return results
-
-
 def _as_stored(run: Run, position: int, outputs: Document) -> Document | list[Document] | None:
-    """Return output parameters in the form a run of some oddity stored them."""
+    """Return output parameters in the form that the run's oddities give them."""
     if Oddity.MISSING_OUTPUTS in run.oddities and position < 2:
         return None if position == 0 else {}
     if Oddity.LISTED_OUTPUTS in run.oddities:
@@ -282,7 +246,7 @@ def _add_unknown_fields(document: Document, outputs: Document) -> None:
 
 
 def _figures_process(fitting: Document) -> Document:
-    """Return a process that drew figures after a fit."""
+    """Return a process that draws figures after a fit."""
     code = fitting["code"] | {"name": _FIGURES_PROCESS, "parameters": {"dpi": 150}}
     return fitting | {
         "name": _FIGURES_PROCESS,
@@ -299,20 +263,16 @@ def framework_records(
     latents: Mapping[str, Latents],
     random: np.random.Generator,
 ) -> Iterator[Record]:
-    """Yield the documents of model fitting that a run of the framework left.
+    """Yield the documents of model fitting that a run of the framework wrote.
 
     Parameters
     ----------
-    run
-        The run.
-    session
-        The session it analysed.
     fits
-        Alias to fit; empty where the session was too short.
+        The fits by alias; empty if the session was too short.
     latents
-        Alias to latent variables, of runs that hold untrimmed results.
+        The latent variables by alias, for runs whose documents hold untrimmed results.
     random
-        Source of randomness of the session's documents.
+        Generator of the session's documents.
     """
     asset = data_asset(make_uuid(random))
     commit = random.bytes(20).hex()
@@ -324,13 +284,13 @@ def framework_records(
         for _ in range(int(random.integers(1, 9)) if accumulates else 0)
     ]
     for position, alias in enumerate(run.aliases):
-        # The worker's list of inputs grew from job to job; the job's own is the last.
-        repeats = position + 1 if accumulates else 1
+        # The worker's list of inputs grew from job to job; the job's own input is the last.
+        inputs = [*inherited, *[asset] * (position + 1 if accumulates else 1)]
         code = make_code(
             url="https://codeocean.allenneuraldynamics.org/capsule/4544861",
             name=None if accumulates else _PROCESS,
             version=commit,
-            inputs=[*inherited, *[asset] * repeats],
+            inputs=inputs,
             parameters=_parameters(CATALOGUE[alias], run, len(inherited)),
         )
         if run.began >= _COMMIT_HASH_SINCE:
@@ -338,16 +298,13 @@ def framework_records(
         name = name_of(code)
         fit = fits.get(alias)
         untrimmed = latents.get(alias) if holds_untrimmed_results(run) else None
-        outputs = _outputs(
-            run, session, _results(run, session, fit, untrimmed), skipped=fit is None
-        )
-        start, end = job_times[position]
+        outputs = _outputs(run, session, fit, untrimmed)
         fitting = make_process(
             _PROCESS,
             code,
             _as_stored(run, position, outputs),
             began=run.began,
-            times=_times(run, position, start, end),
+            times=_times(run, position, *job_times[position]),
             experimenters=[session.plan.subject.investigator],
         )
         processes = [fitting]

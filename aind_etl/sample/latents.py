@@ -1,8 +1,4 @@
-"""Latent variables of fits, as the writers store them.
-
-Here stand their names, shapes and gaps. The equations behind them stand in
-:mod:`aind_etl.sample.dynamics`.
-"""
+"""Latent variables of fits with the names, shapes and gaps that the writers give them."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,7 +12,7 @@ from aind_etl.sample.fits import Fit
 from aind_etl.sample.sessions import Session, stack_histories
 
 Latents = dict[str, FloatArray | BoolArray]
-"""Name of a latent variable to its values; the last axis is trials."""
+"""Latent variables by name; the last axis is trials."""
 
 _ORDER = (
     "q_value",
@@ -32,22 +28,12 @@ _ALIASES = tuple(CATALOGUE)
 
 
 def latent_variables(wanted: Sequence[tuple[Session, Fit]], seed: int) -> list[Latents]:
-    """Return the latent variables of fits.
+    """Return the latent variables of each fit to a session.
 
-    Parameters
-    ----------
-    wanted
-        Sessions with a fit of each.
-    seed
-        Seed of the world.
-
-    Returns
-    -------
-    list
-        For every fit its latent variables: ``choice_prob`` [2, n] and ``choice_kernel``
-        [2, n + 1] of every agent, without a kernel 0, then NaN; of Q-learning ``q_value``
-        [2, n + 1]; of loss counting ``loss_count`` [n + 1]; of comparing to a threshold
-        ``value``, ``threshold`` and ``p_exploit`` [n + 1] and ``exploiting`` [n]. Row 0 is left.
+    All agents have ``choice_prob`` [2, n] and ``choice_kernel`` [2, n + 1] (0 and then NaN for
+    agents without a kernel); Q-learning has ``q_value`` [2, n + 1]; loss counting ``loss_count``
+    [n + 1]; comparing to a threshold ``value``, ``threshold`` and ``p_exploit`` [n + 1] and
+    ``exploiting`` [n]. Row 0 is left.
     """
     by_family: dict[Family, list[int]] = defaultdict(list)
     for number, (_, fit) in enumerate(wanted):
@@ -74,7 +60,7 @@ def _as_written(session: Session, fit: Fit, recorded: dict[str, FloatArray], see
         kernel[:, 0] = 0.0
         variables["choice_kernel"] = kernel
     if "staying" in recorded:
-        # Whether the agent exploits is drawn by the published simulator as it runs.
+        # The published simulator draws at random whether the agent exploits.
         random = random_generator(seed, Stream.LATENTS, session.plan.index)
         draws = random.random((len(_ALIASES), fit.n_trials))[_ALIASES.index(fit.agent.alias)]
         variables["exploiting"] = draws < recorded["staying"]

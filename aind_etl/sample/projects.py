@@ -1,7 +1,6 @@
-"""Documents of the other projects: the framework's frame around anything.
+"""Documents of the other projects in the framework's format.
 
-They have no output parameters, and say nothing of subjects or sessions; their parameters are
-whatever a project wrote.
+They have no output parameters, subjects or sessions, and parameters of any kind.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -22,16 +21,14 @@ from aind_etl.sample.framework import (
     schema_version_at,
 )
 
-NEUROMODULATORS = "dynamic-foraging-nm"
-LIFETIME = "dynamic-foraging-lifetime"
-ARCHITECTURE_EXAMPLE = "architecture_example_v2"
+_NEUROMODULATORS = "dynamic-foraging-nm"
 
 _WRAPPER = "aind-analysis-wrapper"
 _EARLIEST = datetime.fromisoformat("2025-06-20T08:00:00")
 _DAYS = 380
-# The frame of documents before the schema's second version.
+# Documents before the schema's second version, and the names of keys then.
 _FIRST_SCHEMA_VERSION = "1.1.4"
-_SIBLINGS_OF_FIRST_SCHEMA = {"instrument": "rig", "acquisition": "session"}
+_FIRST_SCHEMA_NAMES = {"instrument": "rig", "acquisition": "session"}
 
 
 def _neuromodulator_parameters(random: np.random.Generator) -> Document:
@@ -65,12 +62,12 @@ def _example_parameters(random: np.random.Generator) -> Document:
     }
 
 
-# Of every project: its parameters, the fewest and most inputs of a job, and how many sessions of
-# the main collection there are to each of its documents.
+# For each project its parameters, the fewest and most inputs of a job, and the number of sessions
+# in the main collection per document.
 _PROJECTS: Mapping[str, tuple[Callable[[np.random.Generator], Document], tuple[int, int], int]] = {
-    NEUROMODULATORS: (_neuromodulator_parameters, (8, 40), 60),
-    LIFETIME: (_lifetime_parameters, (12, 80), 90),
-    ARCHITECTURE_EXAMPLE: (_example_parameters, (1, 2), 400),
+    _NEUROMODULATORS: (_neuromodulator_parameters, (8, 40), 60),
+    "dynamic-foraging-lifetime": (_lifetime_parameters, (12, 80), 90),
+    "architecture_example_v2": (_example_parameters, (1, 2), 400),
 }
 PROJECT_COLLECTIONS = tuple(_PROJECTS)
 _FEWEST_DOCUMENTS = 4
@@ -79,12 +76,7 @@ _FEWEST_DOCUMENTS = 4
 def project_documents(sessions: int, seed: int) -> Iterator[tuple[str, Document]]:
     """Yield the documents of the other projects, each with its collection.
 
-    Parameters
-    ----------
-    sessions
-        Number of sessions of the main collection, with which the projects grow.
-    seed
-        Seed of the world.
+    Their number grows with the number of sessions of the main collection.
     """
     for project, (collection, (_, _, sessions_each)) in enumerate(_PROJECTS.items()):
         for number in range(max(_FEWEST_DOCUMENTS, sessions // sessions_each)):
@@ -113,9 +105,9 @@ def _make_document(collection: str, number: int, random: np.random.Generator) ->
     )
     name = name_of(code)
     location = f"s3://{BUCKET}/{collection}/{name}"
-    is_old = collection == NEUROMODULATORS and number == 0
+    is_old = collection == _NEUROMODULATORS and number == 0
     version = _FIRST_SCHEMA_VERSION if is_old else schema_version_at(began)
     document = make_metadata(make_uuid(random).hex, name, location, [process], version)
     if is_old:
-        document = {_SIBLINGS_OF_FIRST_SCHEMA.get(key, key): document[key] for key in document}
+        document = {_FIRST_SCHEMA_NAMES.get(key, key): document[key] for key in document}
     return document

@@ -1,7 +1,4 @@
-"""Documents of the prototype pipeline: the older, flat format.
-
-What they share with the newer format is in :mod:`aind_etl.sample.documents`.
-"""
+"""Documents of the prototype pipeline: the older, flat format."""
 
 import hashlib
 import json
@@ -48,7 +45,7 @@ def specification_of(agent: Agent, folds: int | None) -> Document:
 
 
 def record_id(nwb_name: str, specification: Mapping[str, Any]) -> str:
-    """Return the id of a document: a hash of the job, not of what came of it."""
+    """Return the id of a document: a hash of the job, not of its results."""
     job = {"nwb_name": nwb_name, "analysis_spec": specification}
     return hashlib.sha256(json.dumps(job).encode()).hexdigest()
 
@@ -69,18 +66,9 @@ def _unknown_fields(random: np.random.Generator) -> Document:
 def prototype_records(
     run: Run, session: Session, fits: Mapping[str, Fit], random: np.random.Generator
 ) -> Iterator[Record]:
-    """Yield the documents a run of the prototype left.
+    """Yield the documents that a run of the prototype wrote.
 
-    Parameters
-    ----------
-    run
-        The run.
-    session
-        The session it analysed.
-    fits
-        Alias to fit; empty where the session was too short.
-    random
-        Source of randomness of the session's documents.
+    ``fits`` holds the fits by alias; it is empty if the session was too short.
     """
     readable = _READABLE_NWB_NAME.fullmatch(run.nwb_name.removesuffix(".nwb"))
     subject_id, session_date = readable.groups() if readable else (None, None)

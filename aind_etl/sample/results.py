@@ -1,7 +1,7 @@
 """Result folders: the files in S3 beside the documents, as a folder tree.
 
-The module decides which files each pipeline leaves, under which names, and which are missing. The
-folder of the session table and the behaviour database are among them.
+The module decides which files each pipeline writes, under which names, and which are missing. The
+tree also holds the session table and the behaviour database.
 """
 
 import json
@@ -37,24 +37,14 @@ _PROTOTYPE_RESULTS_RENAMED = datetime.fromisoformat("2024-11-25")
 # Fixed, so that a newer Python writes the same bytes.
 _PICKLE_PROTOCOL = 4
 
-# Of so many successful records one has no folder, or lacks a file: how many, and which it is.
-_NO_FOLDER = (60, 17)
-_NO_FIGURE = (45, 8)
-_NO_RESULTS = (70, 23)
-
-
-def _is_the_one_of(number: int, share: tuple[int, int]) -> bool:
-    period, which = share
-    return number % period == which
-
 
 def _encode(content: object) -> bytes:
-    """Return JSON as the writers make it, with bare NaN where there is no number."""
+    """Return JSON as the writers write it, with bare NaN."""
     return json.dumps(content).encode()
 
 
 def _whole_results(record: Record, fit: Fit, latents: Latents) -> Document:
-    """Return a fit as its file tells it: with histories, latents and candidates."""
+    """Return a fit as in its file: with histories, latent variables and candidates."""
     results = fitting_results(fit, record.run)
     return results | {
         "fit_settings": histories(record.session) | results["fit_settings"],
@@ -65,7 +55,7 @@ def _whole_results(record: Record, fit: Fit, latents: Latents) -> Document:
 
 
 def _pipeline_files(record: Record, results: Document) -> Mapping[str, bytes]:
-    """Return the files in which a pipeline tells the results and the job."""
+    """Return the files in which a pipeline writes the results and the job."""
     document = record.document
     if record.run.pipeline is Pipeline.FRAMEWORK:
         return {_FRAMEWORK_RESULTS: _encode(results), "metadata.nd.json": _metadata(document)}
@@ -85,7 +75,7 @@ def _pipeline_files(record: Record, results: Document) -> Mapping[str, bytes]:
 
 
 def _metadata(document: Document) -> bytes:
-    """Return a framework's document as its folder holds it: before the database gave it an id."""
+    """Return a framework document as in its folder: without the id that the database gives."""
     return _encode({key: value for key, value in document.items() if key != "_id"})
 
 
@@ -94,17 +84,8 @@ class ResultFolders:
 
     Parameters
     ----------
-    root
-        Where the buckets are.
-    seed
-        Seed of the world.
     shared_figures
         Whether the agents of a session share one figure, of the behaviour alone.
-
-    Attributes
-    ----------
-    size_in_bytes
-        Size of all files written.
     """
 
     def __init__(self, root: Path, seed: int, *, shared_figures: bool = False) -> None:
@@ -126,32 +107,28 @@ class ResultFolders:
         return len(self._locations)
 
     def note_session(self, session: Session) -> None:
-        """Take note of a session for the tables of sessions and trials, fitted or not."""
+        """Add a session to the tables of sessions and trials, fitted or not."""
         self._session_table.add(session)
         self._behavior_database.add(session)
 
     def write_record(self, record: Record, latents: Mapping[str, Latents]) -> None:
-        """Write the result folder of a record, if its fit succeeded and its folder is there.
+        """Write the result folder of a record of model fitting, if its fit succeeded.
 
-        Parameters
-        ----------
-        record
-            A record of model fitting.
-        latents
-            Alias to the latent variables of the record's session.
+        A few folders and files are left out. ``latents`` are those of the session by alias.
         """
         if record.fit is None or record.location is None:
             return
         number = self._records
         self._records += 1
-        if _is_the_one_of(number, _NO_FOLDER):
+        # One of 60 folders is missing, one of 45 figures and one of 70 results.
+        if number % 60 == 17:
             return
         files = dict(self._files(record, record.fit, latents[record.fit.agent.alias]))
         self._latest[record.run.pipeline] = files
         missing = set()
-        if _is_the_one_of(number, _NO_FIGURE):
+        if number % 45 == 8:
             missing.add(_FIGURE)
-        if _is_the_one_of(number, _NO_RESULTS):
+        if number % 70 == 23:
             missing |= {_FRAMEWORK_RESULTS, _PROTOTYPE_RESULTS, _EARLY_PROTOTYPE_RESULTS}
         self._write_folder(
             record.location,
@@ -184,10 +161,10 @@ class ResultFolders:
         self._write_folder(document["location"], files)
 
     def write_rest(self) -> None:
-        """Write what belongs to no record: orphaned folders, session table, behaviour database."""
+        """Write orphaned folders, the session table and the behaviour database."""
         random = random_generator(self._seed, Stream.RESULT_FOLDERS, 0)
         # The framework writes the folder first, and a job may end before it writes the record;
-        # of the prototype, records were deleted whose folders stayed.
+        # records of the prototype were deleted without their folders.
         homes = {
             Pipeline.FRAMEWORK: f"{framework.BUCKET}/{MODEL_FITTING}",
             Pipeline.PROTOTYPE: prototype.BUCKET,
@@ -209,7 +186,7 @@ class ResultFolders:
         )
 
     def _write_folder(self, location: str, files: Mapping[str, bytes]) -> None:
-        # Two collections may tell of the same job, whose folder is one.
+        # Documents of two collections may describe the same job, which has one folder.
         if location not in self._locations:
             self._locations.add(location)
             self._write_files(self._root / location.removeprefix("s3://"), files)

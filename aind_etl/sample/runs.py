@@ -1,9 +1,7 @@
 """Runs: which analyses were run over which session, by which pipeline, and when.
 
-A run is one pipeline's work on one session: it leaves a document for every agent it fitted. The
-oddities of documents are decided here; how a document looks is defined in
-:mod:`aind_etl.sample.documents`. Oddities that follow from a run's time alone (the writers
-changed) are not named here.
+A run is one pipeline's work on one session: it writes a document for every agent it fitted. The
+module decides which oddities the documents have, other than those that follow from a run's time.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,14 +19,14 @@ PREDECESSOR = "dynamic-foraging-analysis"
 
 
 class Pipeline(StrEnum):
-    """Who wrote a document."""
+    """The writer of a document."""
 
     PROTOTYPE = "prototype"
     FRAMEWORK = "framework"
 
 
 class Oddity(StrEnum):
-    """What a run's documents have that others of their time do not."""
+    """An unusual property of a run's documents."""
 
     UNKNOWN_FIELDS = "fields that no other document has"
     ZONED_TIMES = "times with a zone"
@@ -40,34 +38,19 @@ class Oddity(StrEnum):
 
 @dataclass(frozen=True)
 class Run:
-    """One pipeline's work on one session.
-
-    Parameters
-    ----------
-    pipeline
-        Who ran it, and so the documents' format.
-    nwb_name
-        The session's file, as the run spelt it.
-    aliases
-        Agents to fit.
-    began
-        When it began, UTC.
-    folds
-        Number of folds of the cross-validation; None for none.
-    collection
-        Where its documents are.
-    failed
-        Aliases of agents whose fit ended in an error.
-    oddities
-        What is unusual about its documents.
-    """
+    """One pipeline's work on one session."""
 
     pipeline: Pipeline
+    # The session's file, as the run spells it.
     nwb_name: str
+    # Agents to fit.
     aliases: tuple[str, ...]
+    # UTC.
     began: datetime
+    # Number of folds of the cross-validation; None for none.
     folds: int | None = 10
     collection: str = MODEL_FITTING
+    # Agents whose fit ended in an error.
     failed: frozenset[str] = frozenset()
     oddities: frozenset[Oddity] = frozenset()
 
@@ -75,7 +58,7 @@ class Run:
 THIRTY_AGENTS = tuple(
     alias for alias, agent in CATALOGUE.items() if agent.family is not Family.COMPARE_TO_THRESHOLD
 )
-"""All there were before agents that compare to a threshold."""
+"""All agents that existed before those that compare to a threshold."""
 _FIVE_AGENTS = (
     "QLearning_L1F1_CK1_softmax",
     "QLearning_L2F1_softmax",
@@ -99,10 +82,14 @@ _THRESHOLD_AGENTS = (
     "ForagingCompareThreshold_CKfull",
 )
 
-_UNREADABLE_NWB_NAME = "FIP_{subject}_foraging_test.nwb"
+_USUAL = "{subject}_{date}_{time}.nwb"
+_PREFIXED = "behavior_{subject}_{date}_{time}.nwb"
+_UNSUFFIXED = "{subject}_{date}_{time}"
+_WITHOUT_TIME = "{subject}_{date}.nwb"
+_UNREADABLE = "FIP_{subject}_foraging_test.nwb"
 
 
-def _nwb_name(plan: SessionPlan, form: str = "{subject}_{date}_{time}.nwb") -> str:
+def _nwb_name(plan: SessionPlan, form: str = _USUAL) -> str:
     return form.format(
         subject=plan.subject.subject_id,
         date=f"{plan.began:%Y-%m-%d}",
@@ -112,27 +99,26 @@ def _nwb_name(plan: SessionPlan, form: str = "{subject}_{date}_{time}.nwb") -> s
 
 def _prototype(plan: SessionPlan, days: float, aliases: tuple[str, ...] = _FIVE_AGENTS) -> Run:
     """Return a run of the prototype pipeline, some days after the session."""
-    began = plan.began + timedelta(days=days)
-    return Run(Pipeline.PROTOTYPE, _nwb_name(plan), aliases, began)
+    return Run(Pipeline.PROTOTYPE, _nwb_name(plan), aliases, plan.began + timedelta(days=days))
 
 
 def _framework(plan: SessionPlan, days: float, aliases: tuple[str, ...] = _FRAMEWORK_AGENTS) -> Run:
     """Return a run of the framework, some days after the session."""
-    began = plan.began + timedelta(days=days)
-    name = _nwb_name(plan, "behavior_{subject}_{date}_{time}.nwb")
-    return Run(Pipeline.FRAMEWORK, name, aliases, began)
+    name = _nwb_name(plan, _PREFIXED)
+    return Run(Pipeline.FRAMEWORK, name, aliases, plan.began + timedelta(days=days))
 
 
 def _odd(run: Run, *oddities: Oddity) -> Run:
     return replace(run, oddities=frozenset(oddities))
 
 
+def _named(run: Run, plan: SessionPlan, form: str) -> Run:
+    return replace(run, nwb_name=_nwb_name(plan, form))
+
+
 _SCRIPTED: Mapping[Script, Callable[[SessionPlan], tuple[Run, ...]]] = {
     Script.NWB_NAME_WITHOUT_TIME: lambda plan: (
-        replace(
-            _prototype(plan, 416.3, THIRTY_AGENTS),
-            nwb_name=_nwb_name(plan, "{subject}_{date}.nwb"),
-        ),
+        _named(_prototype(plan, 416.3, THIRTY_AGENTS), plan, _WITHOUT_TIME),
     ),
     Script.REFITTED_WITHOUT_CROSS_VALIDATION: lambda plan: (
         _prototype(plan, 350.7, THIRTY_AGENTS),
@@ -149,14 +135,8 @@ _SCRIPTED: Mapping[Script, Callable[[SessionPlan], tuple[Run, ...]]] = {
     Script.FIRST_OF_TWO_ON_A_DAY: lambda plan: (_prototype(plan, 165.2, _SIX_AGENTS),),
     Script.SECOND_OF_TWO_ON_A_DAY: lambda plan: (_prototype(plan, 165.2, _SIX_AGENTS),),
     Script.PREFIXED_AND_UNSUFFIXED_NWB_NAMES: lambda plan: (
-        replace(
-            _prototype(plan, 170.8),
-            nwb_name=_nwb_name(plan, "behavior_{subject}_{date}_{time}.nwb"),
-        ),
-        replace(
-            _prototype(plan, 201.6, _SIX_AGENTS),
-            nwb_name=_nwb_name(plan, "{subject}_{date}_{time}"),
-        ),
+        _named(_prototype(plan, 170.8), plan, _PREFIXED),
+        _named(_prototype(plan, 201.6, _SIX_AGENTS), plan, _UNSUFFIXED),
     ),
     Script.REFITTED_AFTER_MORE_THAN_A_YEAR: lambda plan: (
         _prototype(plan, 33.2, THIRTY_AGENTS),
@@ -166,8 +146,7 @@ _SCRIPTED: Mapping[Script, Callable[[SessionPlan], tuple[Run, ...]]] = {
     Script.UNREADABLE_NWB_NAME: lambda plan: (
         _prototype(plan, 4.9),
         replace(
-            _prototype(plan, 5.3, _FIVE_AGENTS[:2]),
-            nwb_name=_nwb_name(plan, _UNREADABLE_NWB_NAME),
+            _named(_prototype(plan, 5.3, _FIVE_AGENTS[:2]), plan, _UNREADABLE),
             failed=frozenset(_FIVE_AGENTS[1:2]),
         ),
     ),
@@ -210,29 +189,21 @@ _SCRIPTED: Mapping[Script, Callable[[SessionPlan], tuple[Run, ...]]] = {
     ),
 }
 
-# The prototype pipeline started then, and worked through the sessions before.
+# The prototype pipeline also analysed the sessions before its start.
 _PROTOTYPE_STARTED = datetime.fromisoformat("2024-11-20")
 _PROTOTYPE_FITTED_THIRTY_UNTIL = datetime.fromisoformat("2025-02-01")
 _FRAMEWORK_STARTED = datetime.fromisoformat("2025-07-07")
 _PREDECESSOR_STARTED = datetime.fromisoformat("2025-02-01")
 _PREDECESSOR_ENDED = datetime.fromisoformat("2026-01-01")
 _NOTHING_AFTER = datetime.fromisoformat("2026-08-01")
-# How many sessions have how many of thirty models, as counted in the real collection.
+# Number of fitted models (of 30) to the number of sessions with so many in the real collection.
 _MODELS_FITTED = {30: 4253, 29: 115, 28: 33, 27: 9, 26: 6, 24: 1}
 _LONGEST_DELAY_DAYS = 425.0
 _LATEST_REFIT_DAYS = 440.0
 
 
 def plan_runs(plan: SessionPlan, seed: int) -> tuple[Run, ...]:
-    """Return the runs over a session, in the order of their planning.
-
-    Parameters
-    ----------
-    plan
-        The session.
-    seed
-        Seed of the world.
-    """
+    """Return the runs over a session."""
     if plan.script is not None:
         return _SCRIPTED[plan.script](plan)
     random = random_generator(seed, Stream.RUNS, plan.index)
@@ -242,21 +213,18 @@ def plan_runs(plan: SessionPlan, seed: int) -> tuple[Run, ...]:
         runs = _draw_later_prototype_runs(plan, random)
     else:
         runs = _draw_thirty_agent_runs(plan, random)
-    return tuple(run for run in runs if run.began < _end_of(run.collection))
-
-
-def _end_of(collection: str) -> datetime:
-    return _PREDECESSOR_ENDED if collection == PREDECESSOR else _NOTHING_AFTER
+    ends = {MODEL_FITTING: _NOTHING_AFTER, PREDECESSOR: _PREDECESSOR_ENDED}
+    return tuple(run for run in runs if run.began < ends[run.collection])
 
 
 def _draw_delay(plan: SessionPlan, random: np.random.Generator) -> float:
-    """Return how many days after the session a run began."""
+    """Return the number of days from the session to a run."""
     longest = min((_NOTHING_AFTER - plan.began) / timedelta(days=1) - 1.0, _LONGEST_DELAY_DAYS)
     return float(min(1.0 + random.exponential(20.0), longest))
 
 
 def _days_after(plan: SessionPlan, earliest: datetime, delay: float) -> float:
-    """Return a delay that leaves a run no earlier than its pipeline."""
+    """Return a delay after which the pipeline of a run had started."""
     waiting = (earliest - plan.began) / timedelta(days=1)
     return min(max(delay, waiting + 2.0 * delay), _LONGEST_DELAY_DAYS)
 
@@ -283,7 +251,7 @@ def _draw_thirty_agent_runs(plan: SessionPlan, random: np.random.Generator) -> l
         if random.random() < 0.2:
             again = replace(again, aliases=_FIVE_AGENTS)
         runs.append(again)
-    return runs + _draw_runs_in_both_formats(plan, random, 0.12)
+    return runs + _draw_second_format(plan, random)
 
 
 def _draw_later_prototype_runs(plan: SessionPlan, random: np.random.Generator) -> list[Run]:
@@ -295,7 +263,7 @@ def _draw_later_prototype_runs(plan: SessionPlan, random: np.random.Generator) -
     if random.random() < 0.15:
         days = _days_after(plan, _PREDECESSOR_STARTED, _draw_delay(plan, random))
         runs.append(replace(_prototype(plan, days), collection=PREDECESSOR))
-    return runs + _draw_runs_in_both_formats(plan, random, 0.12)
+    return runs + _draw_second_format(plan, random)
 
 
 def _draw_framework_runs(plan: SessionPlan, random: np.random.Generator) -> list[Run]:
@@ -303,19 +271,17 @@ def _draw_framework_runs(plan: SessionPlan, random: np.random.Generator) -> list
     runs = [run]
     if random.random() < 0.1:
         later = run.began + timedelta(days=float(random.uniform(1.0, 90.0)))
-        # Fitted again the other way, so that the two differ in more than their time.
+        # The other kind of cross-validation, so that the two differ in more than their time.
         runs.append(replace(run, began=later, folds=10 if run.folds is None else None))
     if random.random() < 0.08:
         runs.append(_prototype(plan, _draw_delay(plan, random)))
     return runs
 
 
-def _draw_runs_in_both_formats(
-    plan: SessionPlan, random: np.random.Generator, share: float
-) -> list[Run]:
+def _draw_second_format(plan: SessionPlan, random: np.random.Generator) -> list[Run]:
     """Return a run of the framework over a session of the prototype's time, or none."""
     waiting = (_FRAMEWORK_STARTED - plan.began) / timedelta(days=1)
-    if random.random() >= share or waiting > _LONGEST_DELAY_DAYS:
+    if random.random() >= 0.12 or waiting > _LONGEST_DELAY_DAYS:
         return []
     return [_draw_framework_run(plan, random, float(random.uniform(waiting, _LATEST_REFIT_DAYS)))]
 
@@ -337,19 +303,12 @@ def _draw_framework_run(plan: SessionPlan, random: np.random.Generator, days: fl
 
 
 def _spelt_by_chance(run: Run, plan: SessionPlan, random: np.random.Generator) -> Run:
-    """Return a prototype run with the NWB name spelt in one of the writers' ways."""
+    """Return a prototype run with one of the spellings of the NWB name, and perhaps odd fields."""
     chance = random.random()
     if chance < 0.1:
-        name = _nwb_name(plan, "behavior_{subject}_{date}_{time}.nwb")
+        run = _named(run, plan, _PREFIXED)
     elif chance < 0.12:
-        name = _nwb_name(plan, "{subject}_{date}_{time}")
+        run = _named(run, plan, _UNSUFFIXED)
     elif chance < 0.15 and plan.is_only_one_of_its_day:
-        name = _nwb_name(plan, "{subject}_{date}.nwb")
-    else:
-        name = run.nwb_name
-    unknown = random.random() < 0.03
-    return replace(
-        run,
-        nwb_name=name,
-        oddities=frozenset({Oddity.UNKNOWN_FIELDS}) if unknown else frozenset(),
-    )
+        run = _named(run, plan, _WITHOUT_TIME)
+    return _odd(run, Oddity.UNKNOWN_FIELDS) if random.random() < 0.03 else _odd(run)

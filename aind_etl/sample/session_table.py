@@ -2,13 +2,14 @@
 
 It describes a session beyond its choices: the rig, the task, weight and water, the stage of
 training, and how well the subject foraged. The older form is a pickled frame with two levels of
-columns, one row per session file. The behaviour database has one row per session, with what the
-public reader makes of the frame's columns and the asset in Code Ocean.
+columns and one row per session file. The behaviour database has one row per session, with the
+columns as the public reader returns them and the asset in Code Ocean.
 """
 
 import json
+import pickle
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 from zoneinfo import ZoneInfo
@@ -37,8 +38,6 @@ _TASKS = {True: "Coupled Baiting", False: "Uncoupled Without Baiting"}
 _LEVELS = {True: [[0.4, 0.05], [0.3857, 0.0643], [0.3375, 0.1125]], False: [[0.1, 0.5, 0.9]]}
 _SECONDS_A_TRIAL = (6.0, 9.0)
 _REWARD_MILLILITRES = 0.003
-# Of so many sessions one is known to Code Ocean alone: the pipeline behind the rigs missed it.
-_CODE_OCEAN_ONLY = (20, 17)
 _FIRST_COLUMNS = (
     "subject_id",
     "session_date",
@@ -53,7 +52,7 @@ _FIRST_COLUMNS = (
     "task",
     "notes",
 )
-_OFF_CURRICULUM = (
+_CURRICULUM_COLUMNS = (
     "curriculum_name",
     "curriculum_version",
     "curriculum_schema_version",
@@ -62,34 +61,28 @@ _OFF_CURRICULUM = (
 
 
 class SessionTable:
-    """Gathers the sessions of a world, and gives them as the two files the pipeline leaves.
-
-    Parameters
-    ----------
-    seed
-        Seed of the world.
-    """
+    """Collects the sessions of a world, and returns them as the files of both forms."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._subjects: dict[str, Subject] = {}
-        self._sessions_of: Counter[str] = Counter()
+        self._n_sessions: Counter[str] = Counter()
         self._keys: list[tuple[str, str, int]] = []
         self._rows: list[_Row] = []
         self._in_database: list[dict[str, object]] = []
 
     def add(self, session: Session) -> None:
-        """Take the next session; those of a subject come in the order of their days."""
+        """Add the next session; those of a subject are added in the order of their days."""
         plan = session.plan
         subject = plan.subject
         self._subjects[subject.subject_id] = subject
-        self._sessions_of[subject.subject_id] += 1
-        number = self._sessions_of[subject.subject_id]
+        self._n_sessions[subject.subject_id] += 1
+        number = self._n_sessions[subject.subject_id]
         random = random_generator(self._seed, Stream.SESSION_TABLE, plan.index)
-        row = dict(self._row(session, number, random))
+        row = self._row(session, number, random)
         day = plan.began.date().isoformat()
         if plan.script is Script.NWB_NAME_WITHOUT_TIME:
-            # In the first years files of a day were counted, and some were saved a second time.
+            # In the first years the files of a day were numbered, and some were saved twice.
             self._keys += [(subject.subject_id, day, 0), (subject.subject_id, day, 1)]
             self._rows += [row, row | _saved_too_early(row)]
         else:
@@ -99,9 +92,7 @@ class SessionTable:
 
     def pickled(self) -> bytes:
         """Return ``df_sessions.pkl``: the table as a pickled frame of pandas."""
-        # Imported here: a world without result folders needs no pandas.
-        import pickle  # noqa: PLC0415
-
+        # Imported here: a world without result folders does not need pandas.
         import pandas as pd  # noqa: PLC0415
 
         labels = _labels(self._rows)
@@ -129,50 +120,38 @@ class SessionTable:
         """Return the session table of the behaviour database."""
         import pandas as pd  # noqa: PLC0415 - as above
 
-        names = _labels(self._in_database)
-        order = [*_FIRST_COLUMNS, *(name for name in names if name not in _FIRST_COLUMNS)]
-        # Of the sessions that the public reader knows; the others are appended to them.
+        names = dict.fromkeys((*_FIRST_COLUMNS, *_labels(self._in_database)))
+        # The public reader appends the sessions that only Code Ocean has.
         rows = sorted(self._in_database, key=lambda row: "rig" not in row)
-        return pd.DataFrame({name: _series([row.get(name) for row in rows]) for name in order})
+        return pd.DataFrame({name: _series([row.get(name) for row in rows]) for name in names})
 
     def investigators(self) -> bytes:
-        """Return ``mouse_pi_mapping.json``: who is responsible for each subject."""
+        """Return ``mouse_pi_mapping.json``: each subject's investigator."""
         mice = [
             {"subject_id": subject_id, "PI": subject.investigator}
             for subject_id, subject in sorted(self._subjects.items())
         ]
         return json.dumps(mice).encode()
 
-    def _row(
-        self, session: Session, number: int, random: np.random.Generator
-    ) -> Iterator[tuple[_Labels, object]]:
-        rewards = int(session.rewarded.sum())
-        for name, value in _metadata(session, number, random).items():
-            yield ("metadata", name), value
-        for name, value in self._training(session, number, random).items():
-            yield ("auto_train", name), value
-        for name, value in _performance(session, rewards, random).items():
-            yield ("session_stats", name), value
+    def _row(self, session: Session, number: int, random: np.random.Generator) -> _Row:
+        columns = {
+            "metadata": _metadata(session, number, random),
+            "auto_train": self._training(session, number, random),
+            "session_stats": _performance(session, random),
+        }
+        return {(kind, name): value for kind in columns for name, value in columns[kind].items()}
 
     def _training(
         self, session: Session, number: int, random: np.random.Generator
     ) -> dict[str, object]:
-        """Return where in its curriculum the subject was; subjects learn at their own pace."""
+        """Return the subject's stage in its curriculum; subjects learn at their own pace."""
         subject = session.plan.subject
         of_subject = random_generator(self._seed, Stream.SESSION_TABLE, int(subject.subject_id))
         curriculum = str(of_subject.choice(_CURRICULA))
         pace = float(of_subject.uniform(0.25, 1.4))
         if random.random() < 0.1:
             # A session outside of any curriculum.
-            return dict.fromkeys(
-                (
-                    "curriculum_name",
-                    "curriculum_version",
-                    "curriculum_schema_version",
-                    "current_stage_actual",
-                    "if_overriden_by_trainer",
-                )
-            )
+            return dict.fromkeys((*_CURRICULUM_COLUMNS, "if_overriden_by_trainer"))
         stage = min(len(_STAGES) - 1, int(pace * number + random.uniform(0.0, 0.8)))
         return {
             "curriculum_name": curriculum,
@@ -184,20 +163,20 @@ class SessionTable:
 
 
 def nwb_suffix(session: Session) -> int:
-    """Return what the institute's tables have in place of a session's time of day."""
+    """Return the number that the institute's tables have instead of a session's time of day."""
     if session.plan.script is Script.NWB_NAME_WITHOUT_TIME:
         return 0
     return int(session.plan.began.strftime("%H%M%S"))
 
 
 def behavior_session_id(session: Session) -> str:
-    """Return how the behaviour database names a session."""
+    """Return the name of a session in the behaviour database."""
     plan = session.plan
     return f"{plan.subject.subject_id}_{plan.began:%Y-%m-%d}_{nwb_suffix(session)}"
 
 
 def _labels(rows: Sequence[Mapping[_Label, object]]) -> list[_Label]:
-    """Return every label that any of the rows has, in the order of their first appearance."""
+    """Return the labels of all rows, in the order of their first appearance."""
     return list(dict.fromkeys(label for row in rows for label in row))
 
 
@@ -216,22 +195,21 @@ def _database_row(session: Session, row: _Row) -> dict[str, object]:
         "co_s3_nwb_uri": f"s3://aind-open-data/{name}_processed/nwb/{name}.nwb",
         "nwb_data_source": "co_asset",
     }
-    period, which = _CODE_OCEAN_ONLY
-    has_number = row["metadata", "session"] is not None
-    if plan.index % period == which or not has_number:
+    # The pipeline behind the rigs missed one of 20 sessions.
+    if plan.index % 20 == 17 or row["metadata", "session"] is None:
         return identity | code_ocean
-    told = {label[-1]: value for label, value in row.items()}
-    told["trainer"] = told.pop("user_name")
-    told |= {name: "None" for name in _OFF_CURRICULUM if told[name] is None}
-    rig_type = "ephys" if "EPHYS" in str(told["rig"]) else "training"
-    room = str(told["rig"])[:3]
+    columns = {name: value for (_, name), value in row.items()}
+    columns["trainer"] = columns.pop("user_name")
+    columns |= {name: "None" for name in _CURRICULUM_COLUMNS if columns[name] is None}
+    rig_type = "ephys" if "EPHYS" in str(columns["rig"]) else "training"
+    room = str(columns["rig"])[:3]
     if plan.began.year == 2023:
         code_ocean |= {"co_asset_id": None, "co_s3_nwb_uri": None, "nwb_data_source": "bonsai_s3"}
     return (
         identity
-        | told
+        | columns
         | {
-            "session_start_time": str(told["session_start_time"]),
+            "session_start_time": str(columns["session_start_time"]),
             "subject_alias": plan.subject.subject_id,
             "PI": plan.subject.investigator,
             "institute": "AIND",
@@ -239,7 +217,7 @@ def _database_row(session: Session, row: _Row) -> dict[str, object]:
             "room": room,
             "hardware": "bonsai",
             "data_source": f"AIND_{rig_type}_{room}_bonsai",
-            "abs(bias_naive)": abs(float(str(told["bias_naive"]))),
+            "abs(bias_naive)": abs(float(str(columns["bias_naive"]))),
             "weekday": plan.began.isoweekday(),
         }
         | code_ocean
@@ -247,7 +225,7 @@ def _database_row(session: Session, row: _Row) -> dict[str, object]:
 
 
 def _saved_too_early(row: _Row) -> _Row:
-    """Return what a file says that was saved before the session was at its end."""
+    """Return the values that differ in a file saved before the end of the session."""
     finished = ("session_stats", "finished_trials")
     return {
         finished: int(str(row[finished])) // 10,
@@ -304,8 +282,9 @@ def _metadata(session: Session, number: int, random: np.random.Generator) -> dic
     }
 
 
-def _performance(session: Session, rewards: int, random: np.random.Generator) -> dict[str, object]:
+def _performance(session: Session, random: np.random.Generator) -> dict[str, object]:
     finished, ignored = session.n_trials, session.n_ignored
+    rewards = int(session.rewarded.sum())
     total = finished + ignored
     autowater = int(random.integers(0, 6))
     rate = finished / total
@@ -341,10 +320,9 @@ def _performance(session: Session, rewards: int, random: np.random.Generator) ->
 
 
 def _series(values: list[object]) -> object:
-    """Return values as a column of pandas as the pipeline makes it.
+    """Return values as a pandas column with the pipeline's types.
 
-    Numbers with gaps are floats with NaN; texts, flags with gaps and lists are objects, with NaN
-    for texts that are not there.
+    Numbers with gaps are floats with NaN; texts, flags with gaps and lists are objects with NaN.
     """
     import pandas as pd  # noqa: PLC0415 - as above
 

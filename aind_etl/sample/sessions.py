@@ -17,6 +17,7 @@ from aind_etl.sample.dynamics import (
     FloatArray,
     IntArray,
     Parameters,
+    rows_at,
     start_agents,
 )
 
@@ -32,21 +33,17 @@ class Session:
 
     Parameters
     ----------
-    plan
-        The session's place in the calendar, and its subject's disposition.
-    left
-        Whether the left side was chosen, [valid trials].
-    rewarded
-        Whether the choice was rewarded, [valid trials].
+    left, rewarded
+        Whether left was chosen, and whether the choice was rewarded, [valid trials].
     valid_at
-        Position of each valid trial among all, ignored ones too, [valid trials].
+        Index of each valid trial among all trials, ignored ones included, [valid trials].
     reward_probabilities
         Probability of a reward on the left and on the right, [trials, 2].
     is_coupled
         Whether the reward probabilities of both sides changed together.
     best_rate
-        Share of trials that the best a subject can do would have rewarded, about: the better side
-        each time or, where rewards wait until they are collected, all that arrive.
+        About the share of trials in which the best possible subject would be rewarded: always the
+        better side or, if rewards wait until they are collected, every reward.
     """
 
     plan: SessionPlan
@@ -70,13 +67,13 @@ class Session:
 
 @dataclass(frozen=True)
 class _Task:
-    """The random part of a session: what the task and the subject's coin will show."""
+    """The random part of a session."""
 
     # Whether a reward arrives at a side before each valid trial, [valid trials, 2].
     arrivals: BoolArray
     # Whether a reward waits until it is collected.
     baited: bool
-    # The number below which the probability of choosing left makes a left choice.
+    # The subject chooses left if its probability of left is above this number, [valid trials].
     coins: FloatArray
     # As in Session.
     valid_at: IntArray
@@ -106,7 +103,7 @@ def _prepare_task(plan: SessionPlan, seed: int) -> _Task:
     coupled = bool(random.random() < 0.4)
     probabilities = _reward_probabilities(random, trials, coupled=coupled)
     drawn = random.random((trials, 2)) < probabilities
-    # A bait laid during ignored trials is still there at the next valid one.
+    # A reward that arrives during ignored trials waits for the next valid one.
     first_since = np.concatenate([[0], valid[:-1] + 1])
     arrivals = np.logical_or.reduceat(drawn, first_since, axis=0) if coupled else drawn[valid]
     return _Task(
@@ -122,28 +119,22 @@ def _prepare_task(plan: SessionPlan, seed: int) -> _Task:
 def _play(
     family: Family, parameters: Sequence[Parameters], tasks: Sequence[_Task]
 ) -> list[tuple[BoolArray, BoolArray]]:
-    """Return the choices and rewards of agents of one family, each in its own task.
-
-    The tasks come longest first.
-    """
+    """Return the choices and rewards of agents of one family, each in its own task."""
     agents = start_agents(family, parameters)
     n_trials = np.array([len(task.coins) for task in tasks])
-    longest, rows = int(n_trials[0]), len(tasks)
-    arrivals = np.zeros((longest, rows, 2), dtype=np.bool_)
-    coins = np.zeros((longest, rows))
+    shape = (int(n_trials[0]), len(tasks))
+    arrivals = np.zeros((*shape, 2), dtype=np.bool_)
+    coins = np.zeros(shape)
     for row, task in enumerate(tasks):
         arrivals[: n_trials[row], row] = task.arrivals
         coins[: n_trials[row], row] = task.coins
     keeps_reward = np.array([[task.baited] for task in tasks])
-    waiting = np.zeros((rows, 2), dtype=np.bool_)
-    left = np.zeros((longest, rows), dtype=np.bool_)
-    rewarded = np.zeros((longest, rows), dtype=np.bool_)
-    active = rows
-    for trial in range(longest):
-        still_active = int(np.searchsorted(-n_trials, -trial))
-        if still_active < active:
-            active = still_active
-            agents.keep(active)
+    waiting = np.zeros((len(tasks), 2), dtype=np.bool_)
+    left = np.zeros(shape, dtype=np.bool_)
+    rewarded = np.zeros(shape, dtype=np.bool_)
+    for trial in range(len(left)):
+        active = rows_at(n_trials, trial)
+        agents.keep(active)
         of_left, _ = agents.probabilities()
         chosen_left = coins[trial, :active] < of_left[:, 0]
         sides = np.stack([chosen_left, ~chosen_left], axis=1)
@@ -159,17 +150,9 @@ def _play(
 
 
 def simulate_sessions(plans: Sequence[SessionPlan], seed: int) -> list[Session]:
-    """Return what happened in each of the planned sessions.
+    """Return what happens in each of the planned sessions.
 
-    A session's behaviour follows from the seed and its own plan, not from the sessions it is
-    simulated with.
-
-    Parameters
-    ----------
-    plans
-        Sessions to simulate together.
-    seed
-        Seed of the world.
+    It depends on the seed and the session's own plan, not on the other sessions.
     """
     by_family: dict[Family, list[SessionPlan]] = defaultdict(list)
     for plan in sorted(plans, key=lambda plan: -plan.valid_trials):
@@ -202,12 +185,7 @@ def _true_parameters(plan: SessionPlan) -> Parameters:
 
 
 def stack_histories(sessions: Sequence[Session]) -> tuple[BoolArray, BoolArray, IntArray]:
-    """Return what happened in several sessions as arrays.
-
-    Parameters
-    ----------
-    sessions
-        Sessions, longest first.
+    """Return the histories of sessions, which are sorted longest first.
 
     Returns
     -------

@@ -35,7 +35,7 @@ class WorldSummary:
     Parameters
     ----------
     documents
-        Collection to its number of documents.
+        Number of documents of each collection.
     result_folders
         Number of result folders.
     size_in_bytes
@@ -49,7 +49,7 @@ class WorldSummary:
 
 @dataclass(frozen=True)
 class _AnalysedSession:
-    """A session with everything that was found out about it."""
+    """A session with its runs, and its fits and latent variables by alias."""
 
     session: Session
     runs: tuple[Run, ...]
@@ -58,15 +58,15 @@ class _AnalysedSession:
 
 
 class SampleWorld:
-    """Sessions of subjects over months, and what two pipelines wrote about them.
+    """Sessions of subjects over months, and the documents that two pipelines wrote about them.
 
-    The same number of sessions and seed give the same world. A larger world begins with the
-    sessions of a smaller one.
+    The same number of sessions and the same seed give the same world. A larger world begins with
+    the sessions of a smaller one.
 
     Parameters
     ----------
     sessions
-        Number of behaviour sessions of the main collection. From 24 on, every oddity of the
+        Number of behaviour sessions of the main collection. With at least 24, every oddity of the
         documents occurs.
     seed
         Seed of the simulation.
@@ -80,8 +80,8 @@ class SampleWorld:
     def __init__(self, sessions: int = 24, seed: int = 0) -> None:
         if sessions < 0 or seed < 0:
             raise ValueError(
-                f"A sample world has no negative number of sessions or seed, not {sessions} "
-                f"sessions and seed {seed}."
+                f"A sample world cannot have {sessions} sessions and seed {seed}; neither may be "
+                "negative."
             )
         self._sessions = sessions
         self._seed = seed
@@ -109,7 +109,7 @@ def _analysed_sessions(
 def _analyse(
     plans: Sequence[SessionPlan], seed: int, *, with_latents: bool
 ) -> Iterator[_AnalysedSession]:
-    """Simulate sessions together, and fit what was fitted of them."""
+    """Simulate sessions together, and fit the agents that their runs fitted."""
     sessions = simulate_sessions(plans, seed)
     runs = {plan.index: plan_runs(plan, seed) for plan in plans}
     requests = [
@@ -146,39 +146,34 @@ def _records(analysed: _AnalysedSession, seed: int) -> Iterator[Record]:
 
 
 def _request(session: Session, runs: Sequence[Run]) -> FitRequest:
-    """Return one request for all runs over a session: they saw the same choices."""
+    """Return one request for all runs over a session, because they fit the same choices."""
     aliases = {alias for run in runs for alias in run.aliases}
     folds = next((run.folds for run in runs if run.folds is not None), None)
     return FitRequest(session, tuple(sorted(aliases)), folds)
 
 
 class _CollectionWriter:
-    """Files of documents, one a collection and format."""
-
-    _ENCODERS: Mapping[str, Callable[[Document], bytes]] = {
-        "jsonl": lambda document: orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE),
-        "bson": bson.encode,
-    }
+    """Files of documents, one per collection and format."""
 
     def __init__(
         self, directory: Path, collections: Sequence[str], formats: Sequence[str], stack: ExitStack
     ) -> None:
         self.documents: Counter[str] = Counter(dict.fromkeys(collections, 0))
         self.size_in_bytes = 0
+        self._formats = formats
         self._files = {
             (collection, name): stack.enter_context((directory / f"{collection}.{name}").open("wb"))
             for collection in collections
             for name in formats
         }
-        self._formats = tuple(formats)
 
     def write(self, collection: str, document: Document) -> None:
         """Append a document to the files of its collection."""
         self.documents[collection] += 1
         for name in self._formats:
-            encoded = self._ENCODERS[name](document)
-            self._files[collection, name].write(encoded)
-            self.size_in_bytes += len(encoded)
+            is_bson = name == "bson"
+            encoded = bson.encode(document) if is_bson else orjson.dumps(document) + b"\n"
+            self.size_in_bytes += self._files[collection, name].write(encoded)
 
 
 def write_world(  # noqa: PLR0913 - each says something different of the world
@@ -196,9 +191,9 @@ def write_world(  # noqa: PLR0913 - each says something different of the world
     Parameters
     ----------
     directory
-        Where to write: ``<collection>.jsonl`` (a document a line) and ``<collection>.bson`` (as
-        ``mongodump`` writes) and, below ``results``, ``<bucket>/<key>/`` with the result files.
-        It is made where it does not exist; files of the same names are replaced.
+        The target: ``<collection>.jsonl`` (a document per line), ``<collection>.bson`` (as written
+        by ``mongodump``) and ``results/<bucket>/<key>/`` with the result files. It is created if
+        necessary; files of the same names are replaced.
     sessions, seed
         As for :class:`SampleWorld`.
     formats
@@ -209,7 +204,7 @@ def write_world(  # noqa: PLR0913 - each says something different of the world
         Whether the agents of a session share one figure, of the behaviour alone: drawing one for
         each takes most of the time.
     progress
-        Called with the number of sessions done and the number in all, after each session.
+        Called after each session with the number of sessions done and the total.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The session table: the institute's sessions, which do not follow from the analyses."""
+"""The table `sessions`: what the institute knows about each session beyond its analyses."""
 
 from aind_etl.sessions.session_table import SessionsReport, refresh_sessions
 

@@ -4,33 +4,36 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 
 from aind_etl.errors import DataError
-from aind_etl.sessions import pickled_frame
+from aind_etl.sessions.pickled_frame.process import REFUSED
+
+# Only the package `pickled_frame` is loaded, by itself.
+_PROGRAM = (
+    "import sys; sys.path.append(sys.argv[1]); from pickled_frame.process import main; "
+    "sys.exit(main(sys.argv[2:]))"
+)
+_INHERITED_VARIABLES = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+# One thread and one heap: each more takes part of the limited address space.
+_ENVIRONMENT = {
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "MALLOC_ARENA_MAX": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+_NOTHING_RUN = "Nothing in it was run; write it again with pandas."
 
 
 @dataclass(frozen=True, slots=True)
 class ReadingLimits:
-    """What the process that reads a pickle may use.
-
-    Attributes
-    ----------
-    memory_bytes
-        Its address space.
-    cpu_seconds
-        Time of the processor.
-    wall_seconds
-        Time on the clock.
-    """
+    """The address space of the process that reads a pickle, and its time on CPU and clock."""
 
     memory_bytes: int = 3 << 29
     cpu_seconds: int = 60
     wall_seconds: float = 120.0
-
-
-# --- the reading process --------------------------------------------------------------------
 
 
 def read_pickled_frame(content: bytes, limits: ReadingLimits) -> pa.Table:
@@ -39,50 +42,40 @@ def read_pickled_frame(content: bytes, limits: ReadingLimits) -> pa.Table:
     Returns
     -------
     pyarrow.Table
-        As :func:`aind_etl.sessions.pickled_frame.read_frame` describes it.
+        As from :func:`aind_etl.sessions.pickled_frame.read_frame`.
 
     Raises
     ------
     DataError
         The pickle is refused, or needs more memory or time than it may have.
     """
-    program = str(pickled_frame.__file__)
+    folder = str(Path(__file__).parent)
     limited = [str(limits.memory_bytes), str(limits.cpu_seconds)]
+    inherited = {name: os.environ[name] for name in _INHERITED_VARIABLES if name in os.environ}
     try:
-        done = subprocess.run(  # noqa: S603 - our own interpreter and file
-            [sys.executable, "-I", program, *limited],
+        done = subprocess.run(  # noqa: S603 - our own interpreter and program
+            [sys.executable, "-I", "-c", _PROGRAM, folder, *limited],
             input=content,
             capture_output=True,
             timeout=limits.wall_seconds,
-            # An interrupt from the terminal is for the reader of its answer.
+            # An interrupt from the terminal is for this process only.
             start_new_session=True,
-            # No credential is in reach of what is read there.
-            env=_ENVIRONMENT | {name: os.environ[name] for name in KEPT if name in os.environ},
+            # The process has no credentials.
+            env=_ENVIRONMENT | inherited,
             check=False,
         )
     except subprocess.TimeoutExpired:
         raise DataError(
-            f"It was not read after {limits.wall_seconds:g} s. {REFUSED_FOR_GOOD}"
+            f"It was not read after {limits.wall_seconds:g} s. {_NOTHING_RUN}"
         ) from None
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        if done.returncode == pickled_frame.REFUSED and said:
-            raise DataError(f"{said[-1]} {REFUSED_FOR_GOOD}")
+        errors = done.stderr.decode(errors="replace").strip().splitlines()
+        if done.returncode == REFUSED and errors:
+            raise DataError(f"{errors[-1]} {_NOTHING_RUN}")
         raise DataError(
             f"Reading it took more than {limits.cpu_seconds} s of the processor or "
             f"{limits.memory_bytes >> 20:,} MB of memory (the process ended with "
-            f"{done.returncode}). {REFUSED_FOR_GOOD}"
+            f"{done.returncode}). {_NOTHING_RUN}"
         )
     with pa.ipc.open_stream(done.stdout) as stream:
         return stream.read_all()
-
-
-REFUSED_FOR_GOOD = "Nothing of it was run; have it written again by pandas."
-KEPT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
-# One thread and one heap: each more takes of the address space that is limited.
-_ENVIRONMENT = {
-    "ARROW_DEFAULT_MEMORY_POOL": "system",
-    "MALLOC_ARENA_MAX": "1",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-}

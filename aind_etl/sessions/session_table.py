@@ -1,9 +1,8 @@
-"""The session table: what the institute knows of each session beyond its analyses.
+"""The session table: what the institute knows about each session beyond its analyses.
 
 It is a parquet file of the behaviour database or, where a folder is named, the older pickled frame,
 which is read in a separate process with limits (:mod:`aind_etl.sessions.pickled_frame`). Either
-becomes the table `sessions`. All columns are kept, named after the last of their labels in snake
-case, or after all labels where that is not unique.
+becomes the table `sessions`, with all of its columns (:mod:`aind_etl.sessions.rows`).
 """
 
 import io
@@ -14,7 +13,7 @@ from datetime import UTC, datetime
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 
 import orjson
 import polars as pl
@@ -22,25 +21,26 @@ import polars as pl
 from aind_etl.contract import Table, tables
 from aind_etl.contract.columns import PRINCIPAL_INVESTIGATOR
 from aind_etl.errors import DataError
-from aind_etl.flatten import derived as deriving
+from aind_etl.flatten import derived
 from aind_etl.results.folders import FileContent, FileRequest
 from aind_etl.sessions import pickled_frame, rows
-
-if TYPE_CHECKING:
-    from aind_etl.lake import Lake
-    from aind_etl.results.store import ResultStore
 from aind_etl.sessions.frame_process import ReadingLimits, read_pickled_frame
 from aind_etl.sessions.rows import session_rows
 from aind_etl.text import first_line
 
+if TYPE_CHECKING:
+    from aind_etl.lake import Lake
+    from aind_etl.results.store import ResultStore
+
 _FRAME, _INVESTIGATORS = "df_sessions.pkl", "mouse_pi_mapping.json"
-# The fact that says of what the table in the lake was made.
-_MADE_FROM = "made_from"
+_NAMES_KEPT = "Until it is valid, the known principal investigators are kept."
+# The key in the table's metadata of the fingerprint of what it was built from.
+_BUILT_FROM = "made_from"
 
 
 @dataclass(frozen=True, slots=True)
 class SessionsReport:
-    """What bringing the table `sessions` up to date did.
+    """What a refresh of the table `sessions` did.
 
     Attributes
     ----------
@@ -49,17 +49,17 @@ class SessionsReport:
     changed
         Whether it was written.
     other_rows
-        Rows of the session table that stand in `other_rows`, as another row of the same session
-        stands for it.
+        Rows of the session table that are in the column `other_rows` of another row of the same
+        session.
     without_key
         Rows that name no subject or no day, so that their session key is NULL.
     bytes
         Size of what was read.
     note
-        What a person should know: that there is no session table, or that it was refused. Empty
-        where all is well.
+        A message for people: that there is no session table, or why it was refused. Empty where
+        all is well.
     is_refused
-        Whether there is a session table that cannot be taken, and a person should look at it.
+        Whether there is a session table that cannot be read, which needs a person's attention.
     """
 
     rows: int = 0
@@ -82,15 +82,15 @@ def refresh_sessions(
 ) -> SessionsReport:
     """Bring the table `sessions` up to date with the session table in the store.
 
-    It is written only when one of its source files has another etag than before. What
-    cannot be read never takes a table away: the one that was there stays, and the report says why.
+    It is written only if one of its source files has changed. If they cannot be read, the present
+    table stays, and the report says why.
 
     Parameters
     ----------
     lake
-        Where to.
+        The lake with the table `sessions`.
     store
-        Where from.
+        The store with the session table.
     now
         The clock.
     location
@@ -106,34 +106,33 @@ def refresh_sessions(
         The file of the table in the lake is damaged.
     """
     files = _files(location)
-    if _is_made_from(lake, location, [_etag(store, file) for file in files]):
-        return _kept(lake, "")
-    contents = _read_files(store, files)
+    address = f"{files[0].location}/{files[0].name}"
+    if _is_built_from(lake, location, [_etag(store, file) for file in files]):
+        return _unchanged(lake)
+    read = {content.request: content for content in store.read_files(files)}
+    contents = [read[file] for file in files]
     problem = contents[0].problem
     if problem is not None:
         if problem.reason == "gone":
-            absent = f"There is no session table at {files[0].address}."
-            return _kept(lake, absent, lasting=True, advice=_NEVER_MIND)
-        unread = f"This session table cannot be read: {files[0].address}. {problem.message}"
-        return _kept(lake, unread, lasting=True, is_refused=True)
-    investigators, note = None, ""
-    if len(contents) > 1:
-        investigators, note = _names(lake, contents[1])
-    etags = [content.etag for content in contents]
-    if _is_made_from(lake, location, etags):
-        return _kept(lake, note)
-    try:
-        if investigators is None:
-            table, found = _parquet_rows(contents[0].content)
-        else:
-            table, found = _pickled_rows(
-                contents[0].content, investigators, limits or ReadingLimits()
+            return _kept(
+                lake,
+                f"There is no session table at {address}.",
+                "No action is needed: everything else works without it. If it is elsewhere, set "
+                "AIND_ETL_SESSION_TABLE to its address.",
             )
+        unread = f"This session table cannot be read: {address}. {problem.message}"
+        return _kept(lake, unread, is_refused=True)
+    investigators, note = _known_investigators(lake, contents[1]) if contents[1:] else (None, "")
+    etags = [content.etag for content in contents]
+    if _is_built_from(lake, location, etags):
+        return _unchanged(lake, note)
+    try:
+        table, found = _table_and_rows(contents[0].content, investigators, limits)
     except DataError as error:
-        refused = f"The session table at {files[0].address} was refused. {error}"
-        return _kept(lake, refused, lasting=True, is_refused=True)
+        refused = f"The session table at {address} was refused. {error}"
+        return _kept(lake, refused, is_refused=True)
     facts = {
-        _MADE_FROM: _fingerprint(location, *etags),
+        _BUILT_FROM: _fingerprint(location, *etags),
         "source": location,
         "read_at": now().isoformat(),
     }
@@ -151,23 +150,23 @@ def refresh_sessions(
     )
 
 
-def _parquet_rows(content: bytes) -> tuple[Table, pl.DataFrame]:
+def _table_and_rows(
+    content: bytes, investigators: dict[str, str] | None, limits: ReadingLimits | None
+) -> tuple[Table, pl.DataFrame]:
+    """Return table and rows from the parquet file or, with investigators, from the pickle."""
+    if investigators is not None:
+        columns = read_pickled_frame(content, limits or ReadingLimits())
+        labels = [json.loads(field.metadata[pickled_frame.LABELS]) for field in columns.schema]
+        frame = cast("pl.DataFrame", pl.from_arrow(columns))
+        return session_rows(frame, labels, investigators)
     try:
         frame = pl.read_parquet(io.BytesIO(content))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise DataError(
-            f"It is no parquet file that can be read ({first_line(error)}). Its publishers have "
-            "to write it again."
+            f"It is not a readable parquet file ({first_line(error)}). Its publishers have to "
+            "write it again."
         ) from None
     return session_rows(frame, [(name,) for name in frame.columns])
-
-
-def _pickled_rows(
-    content: bytes, investigators: dict[str, str], limits: ReadingLimits
-) -> tuple[Table, pl.DataFrame]:
-    columns = read_pickled_frame(content, limits)
-    labels = [json.loads(field.metadata[pickled_frame.LABELS]) for field in columns.schema]
-    return session_rows(cast("pl.DataFrame", pl.from_arrow(columns)), labels, investigators)
 
 
 def investigator_names(content: bytes) -> dict[str, str]:
@@ -183,7 +182,7 @@ def investigator_names(content: bytes) -> dict[str, str]:
     try:
         found = orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        raise DataError(f"{_INVESTIGATORS} is no JSON ({error}). {_NO_NAMES}") from None
+        raise DataError(f"{_INVESTIGATORS} is not JSON ({error}). {_NAMES_KEPT}") from None
     if isinstance(found, list) and all(isinstance(mouse, dict) for mouse in found):
         found = {
             mouse.get("subject_id"): mouse.get("PI")
@@ -192,54 +191,36 @@ def investigator_names(content: bytes) -> dict[str, str]:
         }
     if not isinstance(found, dict):
         raise DataError(
-            f"{_INVESTIGATORS} is no list of objects with subject_id and PI. {_NO_NAMES}"
+            f"{_INVESTIGATORS} is not a list of objects with subject_id and PI. {_NAMES_KEPT}"
         )
     return {str(subject): name for subject, name in found.items() if isinstance(name, str)}
 
 
-_NO_NAMES = "Until it is one, the principal investigators known before stay."
-
-
-class _File(NamedTuple):
-    folder: str
-    name: str
-
-    @property
-    def address(self) -> str:
-        return f"{self.folder}/{self.name}"
-
-
-def _files(location: str) -> list[_File]:
+def _files(location: str) -> list[FileRequest]:
     """Return the files that a session table consists of, the table itself first."""
+    # The sizes are not known; the store refuses files that are too large.
     if location.endswith(".parquet"):
         folder, _, name = location.rpartition("/")
-        return [_File(folder, name)]
-    return [_File(location, _FRAME), _File(location, _INVESTIGATORS)]
+        return [FileRequest(folder, name, 0)]
+    return [FileRequest(location, name, 0) for name in (_FRAME, _INVESTIGATORS)]
 
 
-def _etag(store: "ResultStore", file: _File) -> str:
-    """Return the mark of a file's content; empty where it is not there or cannot be listed."""
-    return next((one.etag for one in store.find_file(*file).files), "")
+def _etag(store: "ResultStore", file: FileRequest) -> str:
+    """Return the etag of a file; empty if it does not exist or cannot be listed."""
+    return next((one.etag for one in store.find_file(file.location, file.name).files), "")
 
 
-def _is_made_from(lake: "Lake", location: str, etags: Sequence[str]) -> bool:
-    return lake.tables.facts(tables.SESSIONS).get(_MADE_FROM) == _fingerprint(location, *etags)
+def _is_built_from(lake: "Lake", location: str, etags: Sequence[str]) -> bool:
+    return lake.tables.facts(tables.SESSIONS).get(_BUILT_FROM) == _fingerprint(location, *etags)
 
 
-def _read_files(store: "ResultStore", files: Sequence[_File]) -> list[FileContent]:
-    # The size is not known before; the store refuses what is too large.
-    requests = [FileRequest(file.folder, file.name, 0) for file in files]
-    read = {answer.request.name: answer for answer in store.read_files(requests)}
-    return [read[file.name] for file in files]
-
-
-def _names(lake: "Lake", read: FileContent) -> tuple[dict[str, str], str]:
+def _known_investigators(lake: "Lake", read: FileContent) -> tuple[dict[str, str], str]:
     """Return the investigator of each subject, and a note for the user.
 
-    Where the mapping cannot be read, the present table is used.
+    If the mapping cannot be read, the investigators are those in the present table.
     """
     if read.problem is not None:
-        note = f"{_INVESTIGATORS} cannot be read ({read.problem.message}). {_NO_NAMES}"
+        note = f"{_INVESTIGATORS} cannot be read ({read.problem.message}). {_NAMES_KEPT}"
     else:
         try:
             return investigator_names(read.content), ""
@@ -252,30 +233,30 @@ def _names(lake: "Lake", read: FileContent) -> tuple[dict[str, str], str]:
     return dict(known.collect().iter_rows()), note
 
 
-def _kept(
-    lake: "Lake", note: str, *, lasting: bool = False, advice: str = "", is_refused: bool = False
-) -> SessionsReport:
-    """Return the report of a table that stays as it is; ``lasting`` where that has to be said."""
+def _unchanged(lake: "Lake", note: str = "", *, is_refused: bool = False) -> SessionsReport:
+    """Return the report of a table that stays as it is."""
     rows = lake.tables.count_rows(tables.SESSIONS)
-    if lasting:
-        stays = f"The {rows:,} sessions known before stay." if rows else "No sessions are known."
-        note = f"{note} {stays} {advice}".rstrip()
     columns = len(lake.tables.as_written(tables.SESSIONS).columns)
     return SessionsReport(rows, columns, note=note, is_refused=is_refused)
 
 
-_NEVER_MIND = (
-    "Nothing need be done: everything else works without it. If it lies elsewhere, set "
-    "AIND_ETL_SESSION_TABLE to its address."
-)
+def _kept(
+    lake: "Lake", reason: str, advice: str = "", *, is_refused: bool = False
+) -> SessionsReport:
+    """Return the report of a table that stays although the session table cannot be read."""
+    rows = lake.tables.count_rows(tables.SESSIONS)
+    kept = f"The {rows:,} known sessions are kept." if rows else "No sessions are known."
+    return _unchanged(lake, f"{reason} {kept} {advice}".rstrip(), is_refused=is_refused)
 
 
 @cache
 def _reader_version() -> str:
-    """Return a hash of the code that builds the table, so that other code builds it again."""
+    """Return a hash of the code that builds the table: other code builds it again."""
+    package = Path(str(pickled_frame.__file__)).parent
+    modules = (Path(str(module.__file__)) for module in (rows, derived))
     digest = sha256()
-    for module in (pickled_frame, rows, deriving):
-        digest.update(Path(str(module.__file__)).read_bytes())
+    for path in (*sorted(package.glob("*.py")), *modules):
+        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 

@@ -1,55 +1,58 @@
-"""The one form a document has after it left its source.
+"""The canonical form of a document, the same whichever way the document arrived.
 
-The canonical form is MongoDB's *relaxed extended JSON* with sorted keys and no white space:
-plain JSON, in which what JSON lacks is an object whose one key begins with ``$``
-(``{"$numberDouble":"NaN"}``, ``{"$oid":…}``, ``{"$date":…}``). It is the same whichever way
-the document came (BSON, JSON, JSON with bare ``NaN``, either flavour of ``mongoexport``), so
-equal hashes mean equal contents.
+The canonical form is MongoDB's *relaxed extended JSON* with sorted keys and no white space: plain
+JSON, in which a value that JSON lacks is an object whose only key begins with ``$``
+(``{"$numberDouble":"NaN"}``, ``{"$oid":…}``, ``{"$date":…}``). BSON, JSON, JSON with bare ``NaN``
+and both flavours of ``mongoexport`` give the same text, so equal hashes mean equal contents.
 
-What cannot be read as a document at all gets an id of its own, made from its content, and
-stays as text: it is counted, kept and reported like any other.
+Bytes that are not a document become an unreadable document: its text is kept, and its id is derived
+from its content.
 
-The **record id** is the ``_id`` as text, such that different ``_id`` never give the same text:
-a string as it is, and anything else as ``_id:`` and its canonical JSON (``_id:5``,
-``_id:{"$oid":"65f0…"}``), in which the keys of an object stay in their order, as MongoDB tells
-objects apart by it. The few strings that begin like a made id are written that way as well
-(``_id:"_id:5"``).
+The **record id** is the ``_id`` as text. Different ``_id`` values never have the same record id. A
+string is used as it is. Any other value is written as ``_id:`` and its canonical JSON (``_id:5``,
+``_id:{"$oid":"65f0…"}``); objects keep the order of their keys, because MongoDB compares it. A
+string that begins with one of the prefixes below is written that way too (``_id:"_id:5"``).
 """
 
 import json
 import math
+import platform
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import bson
 import orjson
+import pymongo
 from bson import json_util
 from bson.codec_options import CodecOptions, DatetimeConversion
 
 UNREADABLE_PREFIX = "_unreadable:"
-"""Begins the record id of something that is not a JSON or BSON document."""
+"""Prefix of the record id of bytes that are not valid JSON or BSON."""
 
 WITHOUT_ID_PREFIX = "_without-id:"
-"""Begins the record id of a JSON value that has no ``_id``."""
+"""Prefix of the record id of a JSON value without ``_id``."""
 
 OTHER_ID_PREFIX = "_id:"
-"""Begins the record id of a document whose ``_id`` is no string, or one that begins so itself."""
+"""Prefix of the record id of an ``_id`` that is not a string, or a string with such a prefix."""
 
 _RESERVED_PREFIXES = (OTHER_ID_PREFIX, UNREADABLE_PREFIX, WITHOUT_ID_PREFIX)
 _MISSING = object()
 
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
-_MADE_ID_DIGITS = 32
+_DERIVED_ID_DIGITS = 32
 
-# Searching translated bytes for a run is many times as fast as a regular expression here, and it
-# is done for every document.
+# Every document is searched. Searching translated bytes is many times as fast as a regular
+# expression.
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
 _LONG_NUMBER = b"0" * 19
 # The last two bytes of a little-endian double that is not finite are f0 to ff, and then 7f or ff.
-# A 7f is searched for as if it were ff: a false match costs only a second look.
+# 7f is translated to ff: a false match only costs the slower conversion.
 _ENDS = bytes.maketrans(bytes([*range(0xF0, 0xFF), 0x7F]), b"\xf0" * 15 + b"\xff")
 _NOT_FINITE = (b"\xf0\xff", b"\xff\xff")
 
@@ -57,18 +60,18 @@ _CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
     datetime_conversion=DatetimeConversion.DATETIME_MS, tz_aware=False
 )
 _RELAXED = json_util.RELAXED_JSON_OPTIONS
-# Code is text and Int64 an integer to Python; `_extended` converts them.
+# Code is a str and Int64 an int in Python; `_extended` converts them.
 _UNSORTED = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
 _ENCODING = _UNSORTED | orjson.OPT_SORT_KEYS
 
 
 class Document(NamedTuple):
-    """A document as every source gives it.
+    """A document in canonical form.
 
     Attributes
     ----------
     record_id
-        Its ``_id`` as text, as :func:`record_id_of` makes it.
+        Its ``_id`` as text; see :func:`record_id_of`.
     text
         Its canonical JSON.
     content_hash
@@ -81,60 +84,67 @@ class Document(NamedTuple):
 
     @property
     def is_readable(self) -> bool:
-        """Whether it is a document, rather than a placeholder for an unreadable one."""
+        """Whether it is a JSON object, rather than the text of something unreadable."""
         return self.text.startswith("{")
 
 
 class RawDocument(NamedTuple):
-    """A document as its source wrote it, not parsed yet.
+    """A document that has not been parsed yet.
 
     Attributes
     ----------
     raw
         Its BSON or JSON.
-    make
-        Returns the document that such bytes are. Where it is readable, it is what
-        :func:`document_from_bson` or :func:`document_from_json` returns: it follows from the bytes,
-        whichever source wrote them, as nothing is readable as both.
+    parse
+        Returns the document. For readable bytes this is :func:`document_from_bson` or
+        :func:`document_from_json`, so the result depends on the bytes alone: no bytes are valid
+        as both.
     """
 
     raw: bytes
-    make: Callable[[bytes], Document]
+    parse: Callable[[bytes], Document]
 
 
-def canonical_document(given: RawDocument | Document) -> Document:
-    """Return what a source gave, in canonical form."""
-    return given.make(given.raw) if isinstance(given, RawDocument) else given
+def canonical_document(document: RawDocument | Document) -> Document:
+    """Return a document in canonical form."""
+    return document.parse(document.raw) if isinstance(document, RawDocument) else document
 
 
 def document_from_json(raw: bytes) -> Document:
-    """Return the document whose JSON text is ``raw``.
+    """Return the document whose JSON is ``raw``, or an unreadable document if it is not JSON.
 
-    Bare ``NaN`` and ``Infinity`` and both flavours of extended JSON are understood. Text that
-    is no JSON becomes a document of its own (see the module's description).
+    Bare ``NaN`` and ``Infinity`` and both flavours of extended JSON are accepted.
     """
     try:
-        if _needs_care_in_json(raw):
-            value = _normalise(json.loads(raw))
-        else:
-            try:
-                value = orjson.loads(raw)
-            except orjson.JSONDecodeError:
-                value = _normalise(json.loads(raw))
+        value = _load_json(raw)
         canonical = orjson.dumps(value, option=_ENCODING)
     except (ValueError, RecursionError, TypeError):
         return _unreadable(raw)
     return _document(value, canonical)
 
 
-def document_from_bson(raw: bytes) -> Document:
-    """Return the document whose BSON is ``raw``.
+def documents_from_json_array(raw: bytes) -> list[Document]:
+    """Return the documents in the JSON array ``raw``.
 
-    Bytes that are no BSON become a document of its own (see the module's description).
+    Raises
+    ------
+    ValueError
+        It is not an array of JSON objects.
     """
     try:
+        values = _load_json(raw)
+        if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+            raise ValueError("expected an array of JSON objects")
+        return [_document(value, orjson.dumps(value, option=_ENCODING)) for value in values]
+    except (RecursionError, TypeError) as error:
+        raise ValueError(str(error)) from error
+
+
+def document_from_bson(raw: bytes) -> Document:
+    """Return the document whose BSON is ``raw``, or an unreadable document if it is not BSON."""
+    try:
         value: Any = bson.decode(raw, _CODEC)
-        if _needs_care_in_bson(raw):
+        if _may_hold_non_finite(raw):
             value = _normalise(value)
         canonical = orjson.dumps(value, default=_extended, option=_ENCODING)
     except (bson.errors.BSONError, ValueError, RecursionError, TypeError, OverflowError):
@@ -143,39 +153,32 @@ def document_from_bson(raw: bytes) -> Document:
 
 
 def record_id_of(identity: object) -> str:
-    """Return an ``_id`` as text; see the module's description.
-
-    Parameters
-    ----------
-    identity
-        A value as BSON or JSON gives it.
-    """
+    """Return the record id of an ``_id`` decoded from BSON or JSON."""
     if isinstance(identity, str) and not identity.startswith(_RESERVED_PREFIXES):
         return str(identity)
-    written = orjson.dumps(_normalise(identity), default=_extended, option=_UNSORTED)
-    plain = orjson.loads(written)
+    plain = orjson.loads(orjson.dumps(_normalise(identity), default=_extended, option=_UNSORTED))
     return OTHER_ID_PREFIX + orjson.dumps(_with_sorted_types(plain)).decode()
 
 
 def string_id(record_id: str) -> str | None:
-    """Return the ``_id`` that is a string and has a record id; None where there is no such."""
+    """Return the string ``_id`` that has this record id, or None if no string has it."""
     if not record_id.startswith(_RESERVED_PREFIXES):
         return record_id
     if record_id.startswith(f'{OTHER_ID_PREFIX}"'):
         try:
             return str(orjson.loads(record_id.removeprefix(OTHER_ID_PREFIX)))
         except orjson.JSONDecodeError:
-            pass  # Nobody's: it was not made here.
+            pass  # No ``_id`` has this record id.
     return None
 
 
 def canonical_json(value: object) -> str:
-    """Return the canonical JSON of a value that JSON or BSON gives."""
+    """Return the canonical JSON of a value decoded from JSON or BSON."""
     return orjson.dumps(_normalise(value), default=_extended, option=_ENCODING).decode()
 
 
 def explain_unreadable(text: str) -> str:
-    """Return why ``text``, kept from something unreadable, is no JSON document."""
+    """Return why ``text``, kept from an unreadable document, is not JSON."""
     if _NOT_UTF8.search(text):
         return "it is not valid UTF-8"
     try:
@@ -187,20 +190,37 @@ def explain_unreadable(text: str) -> str:
     return "it is nested too deeply, or holds text that is not valid Unicode"
 
 
-# How bytes that are no UTF-8 are kept in a text.
+@cache
+def canonical_version() -> str:
+    """Return a text that changes whenever the conversion to canonical form may change.
+
+    It is derived from this module's code and the versions of its dependencies. Raw hashes stored
+    under another version are not used.
+    """
+    code = sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+    versions = f"orjson {orjson.__version__}, pymongo {pymongo.version}"
+    return f"{code}, {versions}, Python {platform.python_version()}"
+
+
+# How `backslashreplace` writes bytes that are not UTF-8.
 _NOT_UTF8 = re.compile(r"\\x[89a-f][0-9a-f]")
 
 
-def _needs_care_in_json(raw: bytes) -> bool:
-    """Return whether the quick way could get a JSON text wrong.
+def _load_json(raw: bytes) -> Any:  # noqa: ANN401 - any JSON
+    if not _needs_slow_json(raw):
+        # orjson refuses bare NaN.
+        with suppress(orjson.JSONDecodeError):
+            return orjson.loads(raw)
+    return _normalise(json.loads(raw))
 
-    That is extended JSON, and integers longer than 64 bits, which orjson reads as floats.
-    """
+
+def _needs_slow_json(raw: bytes) -> bool:
+    """Return whether JSON may hold extended JSON or integers that orjson would read as floats."""
     return b'"$' in raw or _LONG_NUMBER in raw.translate(_DIGITS)
 
 
-def _needs_care_in_bson(raw: bytes) -> bool:
-    """Return whether there may be numbers that are not finite; orjson writes those as null."""
+def _may_hold_non_finite(raw: bytes) -> bool:
+    """Return whether BSON may hold NaN or infinities, which orjson writes as null."""
     ends = raw.translate(_ENDS)
     return any(end in ends for end in _NOT_FINITE)
 
@@ -209,14 +229,14 @@ def _document(value: object, canonical: bytes) -> Document:
     content_hash = sha256(canonical).hexdigest()
     identity = value.get("_id", _MISSING) if isinstance(value, dict) else _MISSING
     if identity is _MISSING:
-        record_id = WITHOUT_ID_PREFIX + content_hash[:_MADE_ID_DIGITS]
+        record_id = WITHOUT_ID_PREFIX + content_hash[:_DERIVED_ID_DIGITS]
     else:
         record_id = record_id_of(identity)
     return Document(record_id, canonical.decode(), content_hash)
 
 
 def _with_sorted_types(value: Any) -> Any:  # noqa: ANN401 - any JSON in, any JSON out
-    """Return ``value`` with the keys sorted of those objects that stand for another type."""
+    """Return ``value`` with sorted keys in the objects that encode a BSON type."""
     if isinstance(value, dict):
         if len(value) == 1 and next(iter(value)).startswith("$"):
             return orjson.loads(orjson.dumps(value, option=orjson.OPT_SORT_KEYS))
@@ -227,12 +247,12 @@ def _with_sorted_types(value: Any) -> Any:  # noqa: ANN401 - any JSON in, any JS
 def _unreadable(raw: bytes) -> Document:
     canonical = orjson.dumps(raw.decode("utf-8", "backslashreplace"))
     content_hash = sha256(canonical).hexdigest()
-    record_id = UNREADABLE_PREFIX + content_hash[:_MADE_ID_DIGITS]
+    record_id = UNREADABLE_PREFIX + content_hash[:_DERIVED_ID_DIGITS]
     return Document(record_id, canonical.decode(), content_hash)
 
 
 def _normalise(value: Any) -> Any:  # noqa: ANN401 - any JSON in, any JSON out
-    """Return ``value`` in relaxed extended JSON, with nothing left that orjson would alter."""
+    """Return ``value`` in relaxed extended JSON, without values that orjson would change."""
     if isinstance(value, dict):
         if len(value) == 1:
             key, inner = next(iter(value.items()))
@@ -242,7 +262,8 @@ def _normalise(value: Any) -> Any:  # noqa: ANN401 - any JSON in, any JSON out
     if isinstance(value, list):
         return [_normalise(inner) for inner in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return {"$numberDouble": _name_of(value)}
+        name = "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        return {"$numberDouble": name}
     if isinstance(value, int) and not _INT64_MIN <= value <= _INT64_MAX:
         return {"$numberDecimal": str(value)}
     return value
@@ -259,15 +280,15 @@ def _relax(key: str, inner: Any) -> Any:  # noqa: ANN401
             moment = inner["$numberLong"] if isinstance(inner, dict) else inner
             return {"$date": _date_text(moment)}
     except (KeyError, TypeError, ValueError, OverflowError):
-        pass  # Not what its key promises: an object like any other, kept as it is.
+        pass  # Not valid extended JSON: kept as an ordinary object.
     return {key: _normalise(inner)}
 
 
 def _date_text(moment: str | int) -> str | dict[str, str]:
-    """Return a date as ISO 8601 in UTC, or as milliseconds where the calendar ends."""
+    """Return a date as ISO 8601 in UTC, or as milliseconds outside the years 1 to 9999."""
     if isinstance(moment, str) and not moment.lstrip("-").isdigit():
         parsed = datetime.fromisoformat(moment)
-        # Without a zone it is UTC, wherever this runs.
+        # A date without a zone is UTC, whatever the machine's zone.
         parsed = parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC)
     else:
         try:
@@ -276,12 +297,6 @@ def _date_text(moment: str | int) -> str | dict[str, str]:
             return {"$numberLong": str(moment)}
     precision = "milliseconds" if parsed.microsecond else "seconds"
     return parsed.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
-
-
-def _name_of(number: float) -> str:
-    if math.isnan(number):
-        return "NaN"
-    return "Infinity" if number > 0 else "-Infinity"
 
 
 def _extended(value: object) -> object:

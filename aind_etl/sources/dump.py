@@ -1,10 +1,10 @@
-"""A dump on disk: a folder with one file per collection.
+"""A dump on disk: a folder with one file per collection, as mongoexport and mongodump write it.
 
-``<collection>.jsonl``, ``.json`` and ``.bson``, each also ``.gz``, are what ``mongoexport``
-and ``mongodump`` write. Files are streamed; nothing is held longer than a document.
+The files are ``<collection>.jsonl``, ``.json`` and ``.bson``, each also ``.gz``. They are streamed,
+one document at a time.
 
-A file that was cut off is an error, if that can be seen: a compressed one always, another unless it
-was cut between two documents.
+A truncated file is an error. Only an uncompressed file that was cut between two documents cannot be
+told from a complete one.
 """
 
 import codecs
@@ -36,9 +36,9 @@ from aind_etl.sources.kinds import SourceOptions
 from aind_etl.sources.protocol import read_documents
 
 _FILE_NAME = re.compile(r"(?P<collection>.+)\.(?P<format>jsonl|json|bson)(?P<gzip>\.gz)?")
-# Files that mongodump lays beside the documents.
 _log = logging.getLogger(__name__)
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# Files without documents that mongodump writes.
 _NO_DOCUMENTS = re.compile(r".*\.metadata\.json(\.gz)?|prelude\.json(\.gz)?|system\..*")
 
 _CHUNK_BYTES = 1 << 20
@@ -46,8 +46,8 @@ _LENGTH_BYTES = 4
 # Five bytes: an empty BSON document, its length and the closing zero.
 _SHORTEST_BSON = 5
 _LARGEST_BSON = 1 << 30
-# A bracket, or a string: whole (then it has a group), or unfinished at the end of what was read
-# so far. Nothing is tried twice: a string may be as long as a document.
+# A bracket or a string. A complete string has a group; an incomplete one ends with the buffer. The
+# quantifiers are possessive, because a string may be as long as a document.
 _TOKEN = re.compile(rb'[{}\[\]]|"[^"\\]*+(?:\\.[^"\\]*+)*+(?:(")|\\?\Z)', re.DOTALL)
 _NEXT_DOCUMENT = re.compile(rb"\n(?=\{)")
 _OPENING = (b"{", b"[")
@@ -60,39 +60,22 @@ class DumpSource:
     Parameters
     ----------
     folder
-        Where the files lie.
+        The folder.
     name
-        The source's name for people; the folder's path where none is given.
-
-    Raises
-    ------
-    ConfigurationError
-        The folder does not exist, or holds no dump.
+        The source's name; the folder's path by default.
     """
 
     def __init__(self, folder: Path, name: str | None = None) -> None:
         self._folder = folder
         self.connections = 1
         self.name = name or str(folder)
-        if not folder.is_dir():
-            raise ConfigurationError(
-                f"The source {str(folder)!r} is no folder. Name a folder with one file a "
-                "collection: <collection>.jsonl, .json or .bson, each also .gz."
-            )
-        if not self._files():
-            inner = sorted(path.name for path in folder.iterdir() if path.is_dir())
-            hint = f" Its folders are {', '.join(inner)}: did you mean one of them?" * bool(inner)
-            raise ConfigurationError(
-                f"The folder {str(folder)!r} holds no dump: no <collection>.jsonl, .json or "
-                f".bson, each also .gz.{hint}"
-            )
 
     def list_collections(self) -> list[str]:
         """Return the names of the collections, sorted."""
         return sorted(self._files())
 
     def count_documents(self, collection: str, split: Split = ALL_IDS) -> None:
-        """Return nothing: counting would mean reading the file."""
+        """Return None: counting would mean reading the files."""
 
     def list_ids(self, collection: str, split: Split = ALL_IDS) -> Iterator[str]:
         """Yield the record id of every document of a split."""
@@ -100,13 +83,7 @@ class DumpSource:
             yield document.record_id
 
     def read_raw(self, collection: str, split: Split = ALL_IDS) -> Iterator[RawDocument | Document]:
-        """Yield every document of a split, in the order of its file.
-
-        Raises
-        ------
-        SourceError
-            A file cannot be read, or is cut off.
-        """
+        """Yield every document of a split, in the order of the file."""
         if split == ALL_IDS:
             yield from self._read(collection)
             return
@@ -123,30 +100,30 @@ class DumpSource:
                 yield document
 
     def fingerprint(self, collection: str) -> str:
-        """Return the sizes and times of the collection's files."""
+        """Return the sizes and modification times of the collection's files."""
         try:
-            facts = [path.stat() for path in self._files().get(collection, [])]
+            stats = [path.stat() for path in self._files().get(collection, [])]
         except OSError as error:
             raise SourceError(f"The source {self.name} cannot be read: {error}.") from error
-        return ",".join(f"{fact.st_size}@{fact.st_mtime_ns}" for fact in facts)
+        return ",".join(f"{stat.st_size}@{stat.st_mtime_ns}" for stat in stats)
 
     def __enter__(self) -> Self:
         """Return the source."""
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Do nothing: files are closed as soon as they are read."""
+        """Do nothing: files are closed when they have been read."""
 
     def _read(self, collection: str) -> Iterator[RawDocument]:
         for path in self._files().get(collection, []):
-            with _reading(path) as file:
-                written_as = path.name.removesuffix(".gz").rpartition(".")[2]
-                if written_as == "bson":
+            with _open(path) as file:
+                format_name = path.name.removesuffix(".gz").rpartition(".")[2]
+                if format_name == "bson":
                     for raw in _split_bson(file):
                         yield RawDocument(raw, document_from_bson)
                 else:
                     _expect_utf8(path)
-                    split = _split_lines if written_as == "jsonl" else _split_json
+                    split = _split_lines if format_name == "jsonl" else _split_json
                     for raw in split(file):
                         yield RawDocument(raw, document_from_json)
 
@@ -154,113 +131,89 @@ class DumpSource:
         """Return the files of each collection, by name."""
         files: dict[str, list[Path]] = {}
         try:
-            paths = sorted(path for path in self._folder.iterdir() if _is_own_file(path))
+            paths = sorted(path for path in self._folder.iterdir() if _is_regular_file(path))
         except OSError as error:
             raise SourceError(f"The source {self.name} cannot be read: {error}.") from error
         for path in paths:
             match = _FILE_NAME.fullmatch(path.name)
             if match and not _NO_DOCUMENTS.fullmatch(path.name):
-                # mongodump writes names that a file system might not take with percent signs.
+                # mongodump percent-encodes names that a file system might not accept.
                 files.setdefault(unquote(match["collection"]), []).append(path)
         return files
 
 
-def _is_own_file(path: Path) -> bool:
-    """Return whether a path is a file of the dump itself; a link may lead anywhere."""
+def _is_regular_file(path: Path) -> bool:
+    """Return whether a path is a file; links are refused, because they may point anywhere."""
     if path.is_symlink():
-        _warn(f"{str(path)!r} is a link, and is not read. Put the file itself into the dump.")
+        _warn(f"{str(path)!r} is a link and is not read. Put the file itself into the dump.")
         return False
-    if not _is_utf8(path.name):
-        _warn(f"{str(path)!r} has a name that is not UTF-8, and is not read. Rename it.")
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        _warn(f"{str(path)!r} has a name that is not UTF-8 and is not read. Rename it.")
         return False
     return path.is_file()
 
 
 @cache
 def _warn(message: str) -> None:
-    """Log a warning once, however often the folder is looked through."""
+    """Log a warning once, however often the folder is listed."""
     _log.warning(message)
 
 
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _expect_utf8(path: Path) -> None:
-    """Do nothing unless a file is written in UTF-16.
-
-    Raises
-    ------
-    EOFError
-        It is.
-    """
+    """Raise an EOFError if a file is encoded in UTF-16."""
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         head = file.read(2)
     if head in _UTF16 or head[1:] == b"\0":
         raise EOFError(
-            "it is written in UTF-16; expected UTF-8. Convert it with 'iconv -f UTF-16 -t UTF-8'"
+            "it is encoded in UTF-16; expected UTF-8. Convert it with 'iconv -f UTF-16 -t UTF-8'"
         )
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[BinaryIO]:
-    """Open a file, unpacked, and turn what goes wrong with it into a :class:`SourceError`."""
+def _open(path: Path) -> Iterator[BinaryIO]:
+    """Open a file, decompressed; errors of reading it become a :class:`SourceError`."""
     try:
         with path.open("rb") as file:
-            yield _unpacked(file) if path.suffix == ".gz" else file
+            yield _decompressed(file) if path.suffix == ".gz" else file
     except (OSError, EOFError, zlib.error) as error:
         raise SourceError(
             f"The dump {str(path)!r} cannot be read to its end: {error}. Nothing was deleted "
-            "on its account; dump the collection again."
+            "because of it; dump the collection again."
         ) from error
 
 
-def _unpacked(file: BufferedReader) -> BinaryIO:
-    """Return what a packed file holds.
-
-    Raises
-    ------
-    EOFError
-        There is nothing: even of nothing, something is left once it is packed.
-    """
+def _decompressed(file: BufferedReader) -> BinaryIO:
+    # Python reads an empty file as the compressed form of nothing, but gzip never writes one.
     if not file.peek(1):
         raise EOFError("it is empty")
     return cast("BinaryIO", gzip.GzipFile(fileobj=file))
 
 
 def _split_lines(file: BinaryIO) -> Iterator[bytes]:
-    """Yield the lines that are not blank.
-
-    Raises
-    ------
-    EOFError
-        The last line is neither whole nor ended.
-    """
+    """Yield the lines that are not blank, or raise an EOFError if the last one is truncated."""
     for line in file:
         stripped = line.strip()
         if stripped:
             if not line.endswith(b"\n"):
-                _expect_whole(stripped)
+                _expect_complete(stripped)
             yield stripped
 
 
 def _split_bson(file: BinaryIO) -> Iterator[bytes]:
-    """Yield the documents of a file in which BSON follows BSON.
+    """Yield the documents of a file of concatenated BSON.
 
     Raises
     ------
     EOFError
-        The file ends within a document, or its lengths make no sense.
+        The file ends within a document, or a length is invalid.
     """
     position = 0
     while head := file.read(_LENGTH_BYTES):
         length = struct.unpack("<i", head)[0] if len(head) == _LENGTH_BYTES else 0
         if not _SHORTEST_BSON <= length <= _LARGEST_BSON:
-            raise EOFError(f"byte {position} begins no BSON document")
+            raise EOFError(f"no BSON document begins at byte {position}")
         document = head + file.read(length - _LENGTH_BYTES)
         if len(document) < length:
             raise EOFError(f"it ends within the BSON document that begins at byte {position}")
@@ -268,12 +221,11 @@ def _split_bson(file: BinaryIO) -> Iterator[bytes]:
         position += length
 
 
-def _split_json(file: BinaryIO) -> Iterator[bytes]:  # noqa: PLR0912 - one a kind of bracket
-    """Yield the documents of a file of JSON: one array, or values one after the other.
+def _split_json(file: BinaryIO) -> Iterator[bytes]:  # noqa: PLR0912 - a branch per kind of token
+    """Yield the documents of a JSON file: an array, or concatenated values.
 
-    Only strings and brackets are parsed, so that one malformed document does not take its
-    neighbours with it. Text between two documents that is no separator is a document of
-    its own.
+    Only strings and brackets are parsed, so that a malformed document does not affect its
+    neighbours. Text between two documents, other than separators, is yielded as a document.
 
     Raises
     ------
@@ -283,9 +235,9 @@ def _split_json(file: BinaryIO) -> Iterator[bytes]:  # noqa: PLR0912 - one a kin
     buffer = b""
     depth = 0
     is_ended = False
-    array: bool | None = None  # Whether the file is one array; unknown until its first bracket.
+    is_array: bool | None = None  # Unknown until the first bracket.
     begin = scanned = 0
-    # As much again as is held already: an unfinished document is not scanned twice.
+    # Each read doubles the buffer, so that an incomplete document is copied only a few times.
     while chunk := file.read(max(_CHUNK_BYTES, len(buffer))):
         buffer += chunk
         for match in _TOKEN.finditer(buffer, scanned):
@@ -296,9 +248,9 @@ def _split_json(file: BinaryIO) -> Iterator[bytes]:  # noqa: PLR0912 - one a kin
                 scanned = match.end()
                 continue
             scanned = match.end()
-            if array is None:
-                array = token == b"["
-                if array:
+            if is_array is None:
+                is_array = token == b"["
+                if is_array:
                     yield from _stray(buffer[: match.start()])
                     begin = match.end()
                     continue
@@ -321,39 +273,33 @@ def _split_json(file: BinaryIO) -> Iterator[bytes]:  # noqa: PLR0912 - one a kin
         buffer = buffer[begin:]
         scanned -= begin
         begin = 0
-    if array and not is_ended:
+    if is_array and not is_ended:
         raise EOFError("it ends within its array of documents")
-    yield from _unfinished(buffer, array=bool(array))
+    yield from _split_rest(buffer, is_array=bool(is_array))
 
 
-def _unfinished(text: bytes, *, array: bool) -> Iterator[bytes]:
-    """Yield what is left of a file behind its last whole document.
+def _split_rest(text: bytes, *, is_array: bool) -> Iterator[bytes]:
+    """Yield what follows the last complete document of a file.
 
-    A document that was never closed would take all that follows with it. No printer begins a
-    line with the brace of an inner object: there the next document begins.
+    A document that is never closed would swallow all that follow. Formatted JSON has no line that
+    begins with the brace of an inner object, so such a line begins the next document.
 
     Raises
     ------
     EOFError
-        The last document is not whole.
+        The last document is truncated.
     """
-    *parts, last = [text] if array else _NEXT_DOCUMENT.split(text)
+    *parts, last = [text] if is_array else _NEXT_DOCUMENT.split(text)
     for part in parts:
         yield from _stray(part)
     for stray in _stray(last):
         if stray[:1] in _OPENING:
-            _expect_whole(stray)
+            _expect_complete(stray)
         yield stray
 
 
-def _expect_whole(text: bytes) -> None:
-    """Do nothing if the last document of a file is whole.
-
-    Raises
-    ------
-    EOFError
-        It is none: the file was cut off, and may lack more.
-    """
+def _expect_complete(text: bytes) -> None:
+    """Raise an EOFError if the last document of a file is truncated: more may be missing."""
     if document_from_json(text).record_id.startswith(UNREADABLE_PREFIX):
         raise EOFError("it ends within a document")
 
@@ -365,8 +311,27 @@ def _stray(text: bytes) -> Iterator[bytes]:
         yield stripped
 
 
-def open_url(url: str, options: SourceOptions) -> DumpSource:  # noqa: ARG001 - it has none
-    """Return the dump in a folder, given by its path or its ``file:`` URL."""
+def open_url(url: str, options: SourceOptions) -> DumpSource:  # noqa: ARG001 - the same for all
+    """Return the dump in a folder, given by its path or its ``file:`` URL.
+
+    Raises
+    ------
+    ConfigurationError
+        The folder does not exist, or holds no dump.
+    """
     parts = urlsplit(url)
-    path = Path(unquote(parts.path)) if parts.scheme == "file" else Path(url).expanduser()
-    return DumpSource(path)
+    folder = Path(unquote(parts.path)) if parts.scheme == "file" else Path(url).expanduser()
+    if not folder.is_dir():
+        raise ConfigurationError(
+            f"The source {str(folder)!r} is not a folder. Name a folder with one file per "
+            "collection: <collection>.jsonl, .json or .bson, each also .gz."
+        )
+    source = DumpSource(folder)
+    if not source.list_collections():
+        inner = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        hint = f" Its folders are {', '.join(inner)}: did you mean one of them?" if inner else ""
+        raise ConfigurationError(
+            f"The folder {str(folder)!r} holds no dump: no <collection>.jsonl, .json or "
+            f".bson, each also .gz.{hint}"
+        )
+    return source

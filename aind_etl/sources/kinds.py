@@ -1,35 +1,42 @@
-"""The kinds of sources: a source is a module of this package and a row here."""
+"""The kinds of sources, and opening the source that an address names.
+
+A source is a module of this package and a row of :data:`KINDS`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
 
 from aind_etl.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    # The command line's help lists the kinds, and needs nothing else.
+    from aind_etl.settings import Settings
+    from aind_etl.sources.protocol import Source
 
 
 @dataclass(frozen=True, slots=True)
 class SourceKind:
-    """A kind of source, as its addresses and the command line know it.
+    """A kind of source.
 
     Attributes
     ----------
-    name
-        The kind in one word.
     schemes
-        What its addresses begin with, before the colon; empty where it is a path.
+        What its addresses have before the first colon; empty for a path.
     help
-        Its addresses for people, in Markdown.
+        What its addresses look like, in Markdown.
     module
-        The module whose ``open_url`` takes an address and :class:`SourceOptions`. Imported when
-        it is needed: no source waits for the libraries of another.
+        The module whose ``open_url`` takes an address and :class:`SourceOptions`. It is imported
+        when it is needed, because the sources use different libraries.
     credentials
         Environment variables that it reads itself.
     is_simulated
-        Whether its documents and result files are made up, and must not be mixed with real ones.
+        Whether its documents and result files are invented and must not be mixed with real ones.
     seconds_between_looks
-        How often it bears to be asked whether there is something new.
+        How often it may be asked whether there is something new.
     """
 
-    name: str
     schemes: tuple[str, ...]
     help: str
     module: str
@@ -45,14 +52,14 @@ class SourceOptions:
     Attributes
     ----------
     collections
-        Names of the only collections to ask a server for; a gateway cannot be asked for others.
-        A dump, as it costs nothing, lists all in any case.
+        Names of the only collections to request from a server. A gateway cannot list others. A
+        dump ignores this and lists all of its collections.
     include, exclude
-        Patterns of the collections to discover on a server where none are named.
+        Patterns of the collections to discover on a server if ``collections`` is empty.
     connections
-        The most questions that a server is asked at a time.
+        The most concurrent requests to a server.
     requests_per_second
-        The most requests that a gateway gets in a second.
+        The most requests per second to a gateway.
     """
 
     collections: Sequence[str] = ()
@@ -64,20 +71,17 @@ class SourceOptions:
 
 KINDS = (
     SourceKind(
-        "sample",
         ("sample",),
         "`sample:` (built in, also `sample:?sessions=100&seed=1`)",
         "aind_etl.sources.sample",
         is_simulated=True,
     ),
     SourceKind(
-        "dump",
         ("", "file"),
         "a folder with a dump (`<collection>.jsonl`, `.json` or `.bson`, each also `.gz`)",
         "aind_etl.sources.dump",
     ),
     SourceKind(
-        "mongodb",
         ("mongodb", "mongodb+srv"),
         "`mongodb://host/database`",
         "aind_etl.sources.mongodb.source",
@@ -88,11 +92,10 @@ KINDS = (
         ),
     ),
     SourceKind(
-        "gateway",
         ("https", "http"),
         "`https://host/v1/database` (a gateway)",
         "aind_etl.sources.gateway.source",
-        # A count is a request like any other, of which a gateway takes few a second.
+        # A count is a request like any other, and a gateway accepts only a few per second.
         seconds_between_looks=60,
     ),
 )
@@ -100,14 +103,14 @@ KINDS = (
 
 
 def kind_of(url: str) -> SourceKind:
-    """Return the kind of source that an address is of.
+    """Return the kind of source that an address belongs to.
 
     Raises
     ------
     ConfigurationError
-        It is of no kind that is known.
+        Its scheme is unknown.
     """
-    # Nothing more is parsed here: a password may hold what Python's parser refuses.
+    # The address is not parsed further: Python's parser refuses characters of some passwords.
     scheme, colon, rest = url.partition(":")
     scheme = scheme.lower() if colon else ""
     for kind in KINDS:
@@ -120,5 +123,31 @@ def kind_of(url: str) -> SourceKind:
 
 
 def known_kinds() -> str:
-    """Return a sentence that lists the addresses there may be."""
+    """Return a sentence that lists the valid addresses, for error messages."""
     return f"Known sources: {', '.join(kind.help for kind in KINDS)}."
+
+
+def open_configured_source(settings: "Settings") -> "Source":
+    """Return the source that the settings name, with their options; see :func:`open_source`."""
+    return open_source(
+        settings.source,
+        SourceOptions(
+            collections=settings.collections,
+            include=settings.include,
+            exclude=settings.exclude,
+            connections=settings.connections,
+            requests_per_second=settings.requests_per_second,
+        ),
+    )
+
+
+def open_source(url: str, options: SourceOptions | None = None) -> "Source":
+    """Return the source at an address of one of the :data:`KINDS`.
+
+    Raises
+    ------
+    ConfigurationError
+        The address is not understood, or what it names does not exist.
+    """
+    module = import_module(kind_of(url).module)
+    return cast("Source", module.open_url(url, options or SourceOptions()))

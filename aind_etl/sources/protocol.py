@@ -1,4 +1,4 @@
-"""What every source can do."""
+"""The protocol of a source."""
 
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
@@ -9,22 +9,21 @@ from aind_etl.sources.canonical import Document, RawDocument, canonical_document
 
 
 class Source(Protocol):
-    """A place that holds documents in named collections.
+    """A database or a folder that holds documents in named collections.
 
-    Every method may raise :class:`~aind_etl.errors.SourceError`, and nothing else, where the
-    source cannot be reached or read to its end. An iterator that ends without an error has
-    returned everything: deletions are derived from that. Several threads may
-    ask at a time.
+    Every method raises :class:`~aind_etl.errors.SourceError`, and nothing else, if the source
+    cannot be reached or read. An iterator that ends without an error has yielded everything:
+    deletions are derived from that. Several threads may call the methods.
     """
 
     @property
     def name(self) -> str:
-        """The source for people: its address without credentials."""
+        """The address without credentials."""
         ...
 
     @property
     def connections(self) -> int:
-        """How many questions it may be asked at a time."""
+        """The most concurrent requests."""
         ...
 
     def list_collections(self) -> list[str]:
@@ -32,17 +31,17 @@ class Source(Protocol):
         ...
 
     def count_documents(self, collection: str, split: Split = ALL_IDS) -> int | None:
-        """Return how many documents there are in a split; None where only reading would tell."""
+        """Return the number of documents in a split, or None if counting would mean reading."""
         ...
 
     def list_ids(self, collection: str, split: Split = ALL_IDS) -> Iterator[str]:
-        """Yield the record id of every document of a collection, or of one split of it."""
+        """Yield the record id of every document in a split."""
         ...
 
     def read_raw(self, collection: str, split: Split = ALL_IDS) -> Iterator[RawDocument | Document]:
-        """Yield every document of a collection, or of one split, holding a few of them at most.
+        """Yield every document in a split, holding only a few in memory.
 
-        They are given as they were written, unless the source had to look into them.
+        Documents are parsed only if the source has to look into them.
         """
         ...
 
@@ -53,9 +52,9 @@ class Source(Protocol):
         ...
 
     def fingerprint(self, collection: str) -> str:
-        """Return a text, cheap to get, that differs when the collection's content does.
+        """Return a text, cheap to compute, that usually changes with the collection's content.
 
-        A hint that something changed; equal fingerprints prove nothing.
+        Different fingerprints mean that something changed; equal ones prove nothing.
         """
         ...
 
@@ -64,16 +63,16 @@ class Source(Protocol):
         ...
 
     def __exit__(self, *exception: object) -> None:
-        """Release what the source holds: connections, temporary files."""
+        """Release connections and temporary files."""
         ...
 
 
 def read_documents(source: Source, collection: str, split: Split = ALL_IDS) -> Iterator[Document]:
-    """Yield every document of a collection, or of one split, in canonical form.
+    """Yield every document in a split, in canonical form.
 
     Raises
     ------
     SourceError
-        They cannot be read to their end.
+        The source cannot be read to its end.
     """
     return map(canonical_document, source.read_raw(collection, split))

@@ -21,7 +21,7 @@ from aind_etl.warehouse.sql_files import Kind, SqlFile, dependencies, tables_rea
 if TYPE_CHECKING:
     # Readers of a warehouse need not load the lake's libraries.
     from aind_etl.lake import Lake
-    from aind_etl.lake.storage.local import Location
+    from aind_etl.lake.storage.protocol import Location
 
 _Step = Callable[[duckdb.DuckDBPyConnection], None]
 

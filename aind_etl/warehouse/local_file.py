@@ -11,7 +11,7 @@ from aind_etl.errors import ConfigurationError
 
 if TYPE_CHECKING:
     # Slow to import, and not needed to read a file on a disk.
-    from aind_etl.lake.storage.facts import ObjectFacts
+    from aind_etl.lake.storage.bucket import ObjectFacts
 from aind_etl.settings import WarehouseLocation
 
 
@@ -146,8 +146,6 @@ def building_folder(parent: Path, name: str) -> Iterator[Path]:
 
 def sync(path: Path) -> None:
     """Make a file, or the names in a folder, survive a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    from aind_etl.lake.storage.local import sync_to_disk  # noqa: PLC0415 - slow to import
+
+    sync_to_disk(path)

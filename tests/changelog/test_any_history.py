@@ -1,11 +1,11 @@
-"""Whatever happens at a server and to a run, the lake follows: any history, on real servers.
+"""The lake follows any history of a source, on real servers.
 
-Histories are drawn at random: documents come, late ones with old times too, change without any
-time changing, go, and come back under the same ``_id``; collections appear and disappear; passes
-of both kinds, whole or in splits, are killed between any two writes or run into a server that
-fails, or over a source that omits documents; the change log is compacted, and its files are lost,
-damaged and put back; side files are those of before. ``AIND_ETL_TEST_STEPS`` says
-how many steps to take; on an object store, where each takes long, a twentieth of that.
+Histories are random. Documents are inserted (also late, with old times), changed without a change
+of any time, deleted, and inserted again under the same ``_id``; collections appear and disappear.
+Passes of both kinds, whole or in splits, are killed between any two writes, or meet a failing
+server or a source that omits documents. The change log is compacted; its files are lost, damaged
+and restored; cache files are replaced by earlier ones. ``AIND_ETL_TEST_STEPS`` is the number of
+steps; on an object store, where each takes long, a twentieth of it.
 """
 
 import os
@@ -38,7 +38,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from mongod import NoMongodError, can_fail, find_mongod, running_mongod
+from mongod import can_fail, mongod_or_skip
 from places import Places
 from pymongo import MongoClient, common
 from pymongo.database import Database
@@ -49,16 +49,17 @@ from aind_etl.changelog.passes import ExtractLimits, Pass
 from aind_etl.contract import tables
 from aind_etl.contract.id_ranges import ALL_IDS, Split
 from aind_etl.errors import DataError, SourceError
-from aind_etl.sources import Document, Source
 from aind_etl.sources.canonical import (
+    Document,
     RawDocument,
     canonical_document,
     document_from_bson,
     record_id_of,
 )
 from aind_etl.sources.gateway import GatewaySource
-from aind_etl.sources.gateway import client as asking
+from aind_etl.sources.gateway import client as client_module
 from aind_etl.sources.mongodb import MongoSource, faults
+from aind_etl.sources.protocol import Source
 
 pytestmark = pytest.mark.slow
 
@@ -69,7 +70,7 @@ FEWEST_STEPS = 10
 AnyDatabase = Database[dict[str, Any]]
 
 ALWAYS = "always-there"
-"""A collection that never disappears: a database without any is a mishap, not an empty one."""
+"""A collection that never disappears: a database without collections is an error."""
 COLLECTIONS = (ALWAYS, "another", "a third")
 IDENTITIES: tuple[Any, ...] = (
     *(f"{digit:x}{'0' * 31}" for digit in range(0, 16, 3)),
@@ -89,7 +90,7 @@ DIVISIONS = st.sampled_from([1, 2, 100])
 
 
 class Served(Protocol):
-    """A database as a source gives it, which can be made to fail."""
+    """A database that can be opened as a source and made to fail."""
 
     database: AnyDatabase
 
@@ -98,11 +99,11 @@ class Served(Protocol):
         ...
 
     def passing(self, number: int) -> AbstractContextManager[None]:
-        """Let something go wrong that passes."""
+        """Cause a transient error."""
         ...
 
-    def failing_after(self, questions: int) -> AbstractContextManager[None]:
-        """Let every question fail after some."""
+    def failing_after(self, requests: int) -> AbstractContextManager[None]:
+        """Make every request fail after some."""
         ...
 
 
@@ -122,12 +123,12 @@ class ByMongod:
         return MongoSource(self._address, connections=2, page_documents=3, page_ids=3)
 
     def passing(self, number: int) -> AbstractContextManager[None]:
-        """Let something go wrong that passes."""
+        """Cause a transient error."""
         return self._failing({"times": 1 + number % 3}, self.HOWS[number % len(self.HOWS)])
 
-    def failing_after(self, questions: int) -> AbstractContextManager[None]:
-        """Let every question fail after some."""
-        return self._failing({"skip": questions}, {"errorCode": 13})
+    def failing_after(self, requests: int) -> AbstractContextManager[None]:
+        """Make every request fail after some."""
+        return self._failing({"skip": requests}, {"errorCode": 13})
 
     @contextmanager
     def _failing(self, mode: dict[str, int], how: dict[str, Any]) -> Iterator[None]:
@@ -161,17 +162,17 @@ class ByGateway:
 
     @contextmanager
     def passing(self, number: int) -> Iterator[None]:
-        """Let something go wrong that passes."""
+        """Cause a transient error."""
         self._gateway.faults.extend([self.FAULTS[number % len(self.FAULTS)]] * (1 + number % 3))
         yield
         self._gateway.faults.clear()
 
     @contextmanager
-    def failing_after(self, questions: int) -> Iterator[None]:
-        """Let every question fail after some."""
+    def failing_after(self, requests: int) -> Iterator[None]:
+        """Make every request fail after some."""
         number = count()
         refusal: Fault = failing(400)
-        self._gateway.fault_for = lambda _: refusal if next(number) >= questions else None
+        self._gateway.fault_for = lambda _: refusal if next(number) >= requests else None
         try:
             yield
         finally:
@@ -179,7 +180,7 @@ class ByGateway:
 
 
 class Omitting:
-    """A source whose listings leave some documents out."""
+    """A source that omits some documents, but counts them."""
 
     def __init__(self, source: Source, hidden: set[str]) -> None:
         self._source = source
@@ -201,7 +202,7 @@ class Omitting:
 
 
 class History(RuleBasedStateMachine):
-    """A database that changes, and a lake that is to follow it."""
+    """A database that changes, and a lake that follows it."""
 
     def __init__(self, served: Served, pool: list[JsonDocument], places: Places) -> None:
         super().__init__()
@@ -211,10 +212,10 @@ class History(RuleBasedStateMachine):
         self.lake = places.new()
         self.clock = Clock()
         self.versions = count()
-        self.side_files: list[tuple[str, bytes]] = []
+        self.caches: list[tuple[str, bytes]] = []
 
     def put(self, name: str, identity: int, time: str) -> None:
-        """Write a document, of either format, that differs from every one before."""
+        """Write a document, of either format, that differs from all earlier ones."""
         document = self.pool[identity % len(self.pool)] | {
             "_id": IDENTITIES[identity],
             "analysis_datetime": time,
@@ -265,10 +266,10 @@ class History(RuleBasedStateMachine):
         compact_change_log(self.lake, name, fewest_files=fewest_files)
 
     @rule(number=st.integers(0, 30))
-    def side_file_is_one_of_before(self, number: int) -> None:
-        """Put a side file of before in the place of the present one."""
-        if self.side_files:
-            name, content = self.side_files[number % len(self.side_files)]
+    def cache_file_is_an_earlier_one(self, number: int) -> None:
+        """Replace the cache file by an earlier one."""
+        if self.caches:
+            name, content = self.caches[number % len(self.caches)]
             self.lake.storage.write(name, lambda file: file.write(content))
 
     def run(self, pass_kind: Pass, shard_documents: int) -> None:
@@ -291,15 +292,15 @@ class History(RuleBasedStateMachine):
             self.run(pass_kind, shard_documents)
         self.check(pass_kind)
 
-    @rule(pass_kind=PASSES, shard_documents=DIVISIONS, questions=st.integers(0, 25))
-    def pass_that_fails(self, pass_kind: Pass, shard_documents: int, questions: int) -> None:
-        """Begin a pass that the server lets nobody end."""
-        with self.served.failing_after(questions), suppress(SourceError):
+    @rule(pass_kind=PASSES, shard_documents=DIVISIONS, requests=st.integers(0, 25))
+    def pass_that_fails(self, pass_kind: Pass, shard_documents: int, requests: int) -> None:
+        """Make a pass that fails."""
+        with self.served.failing_after(requests), suppress(SourceError):
             self.run(pass_kind, shard_documents)
 
     @rule(pass_kind=PASSES, shard_documents=DIVISIONS, operation=st.integers(1, 60))
     def killed_pass(self, pass_kind: Pass, shard_documents: int, operation: int) -> None:
-        """Begin a pass, and be killed at an operation that changes the lake."""
+        """Make a pass that is killed at an operation that changes the lake."""
         with self.places.killed_at(operation):
             self.run(pass_kind, shard_documents)
 
@@ -307,8 +308,8 @@ class History(RuleBasedStateMachine):
     def log_file_is_lost_for_a_while(
         self, name: str, number: int, pass_kind: Pass, *, is_damaged: bool
     ) -> None:
-        """Remove or cut off a file of a change log, go on, and put it back from a backup."""
-        # The numbers of batches go on behind the last file.
+        """Remove or truncate a file of a change log, go on, and restore it from a backup."""
+        # Without the last file, its batch numbers would be used again.
         files = self.lake.change_log(name).files()[:-1]
         if not files:
             return
@@ -334,7 +335,7 @@ class History(RuleBasedStateMachine):
 
     @rule(pass_kind=PASSES, omitted=st.sets(IDS, min_size=1))
     def pass_over_a_source_that_omits(self, pass_kind: Pass, omitted: set[int]) -> None:
-        """Make a pass over a source that leaves out documents, but counts them."""
+        """Make a pass over a source that omits documents, but counts them."""
         hidden = {record_id_of(IDENTITIES[one]) for one in omitted}
         before = {
             name: set(self.lake.change_log(name).live_documents()["record_id"])
@@ -351,8 +352,8 @@ class History(RuleBasedStateMachine):
     def check(self, pass_kind: Pass) -> None:
         """Compare the lake with the database: contents after a full pass, ids after a new one."""
         for name in COLLECTIONS:
-            side_file = self.lake.raw_hashes_name(name)
-            self.side_files.append((side_file, self.lake.storage.read(side_file) or b""))
+            cache_file = self.lake.raw_hashes_name(name)
+            self.caches.append((cache_file, self.lake.storage.read(cache_file) or b""))
             there = self.hashes_at_the_server(name)
             live = self.lake.change_log(name).live_documents()
             here = dict(live.select("record_id", "content_hash").iter_rows())
@@ -393,13 +394,12 @@ class History(RuleBasedStateMachine):
 def mongod(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[MongoClient[dict[str, Any]], int]]:
-    try:
-        running = running_mongod(find_mongod(), tmp_path_factory.mktemp("history-mongod"))
-        with running as port, MongoClient[dict[str, Any]]("127.0.0.1", port) as client:
-            assert can_fail(client)
-            yield client, port
-    except NoMongodError as error:
-        pytest.skip(str(error))
+    with (
+        mongod_or_skip(tmp_path_factory.mktemp("history-mongod")) as port,
+        MongoClient[dict[str, Any]]("127.0.0.1", port) as client,
+    ):
+        assert can_fail(client)
+        yield client, port
 
 
 @pytest.fixture
@@ -411,11 +411,10 @@ def pool(sample_dump: Path) -> list[JsonDocument]:
 
 
 @pytest.fixture(autouse=True)
-def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fsync", lambda _: None)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faults, "FIRST_PAUSE", 0.005)
-    monkeypatch.setattr(asking, "FIRST_PAUSE", 0.005)
-    # How long pymongo waits before it looks at a server again whose connection broke.
+    monkeypatch.setattr(client_module, "FIRST_PAUSE", 0.005)
+    # How long pymongo waits before it checks a server again after a broken connection.
     monkeypatch.setattr(common, "MIN_HEARTBEAT_INTERVAL", 0.01)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
@@ -427,7 +426,7 @@ def follow(make: Callable[[], History], steps: int = STEPS) -> None:
             max_examples=max(1, steps // STEPS_A_HISTORY),
             stateful_step_count=min(max(steps, FEWEST_STEPS), STEPS_A_HISTORY),
             deadline=None,
-            # Shrinking takes far longer than the search: left to whoever looks for the cause.
+            # Shrinking takes far longer than the search.
             phases=[Phase.explicit, Phase.reuse, Phase.generate],
             suppress_health_check=list(HealthCheck),
         ),
@@ -437,19 +436,12 @@ def follow(make: Callable[[], History], steps: int = STEPS) -> None:
 @pytest.mark.parametrize(
     ("places", "steps"), [("disk", STEPS), ("object store", STEPS // 20)], indirect=["places"]
 )
-def test_the_lake_follows_any_history_of_a_mongod(
-    mongod: tuple[MongoClient[dict[str, Any]], int],
-    pool: list[JsonDocument],
-    places: Places,
-    steps: int,
-) -> None:
+def test_the_lake_follows_any_history_of_a_mongod(mongod, pool, places, steps):
     follow(lambda: History(ByMongod(*mongod), pool, places), steps)
 
 
 @pytest.mark.parametrize("places", ["disk"], indirect=True)
-def test_the_lake_follows_any_history_behind_a_gateway(
-    mongod: tuple[MongoClient[dict[str, Any]], int], pool: list[JsonDocument], places: Places
-) -> None:
+def test_the_lake_follows_any_history_behind_a_gateway(mongod, pool, places):
     client, _ = mongod
     with running_gateway(client["unused"]) as gateway:
         follow(

@@ -1,53 +1,36 @@
-"""What a record said when, and rebuilding the tables from the change log."""
+"""The history of a record, and rebuilding the tables from the change log."""
 
 import shutil
 
-import orjson
 import pytest
-from polars.testing import assert_frame_equal
-from worlds import MAIN, Clock, load, tables_of
+from worlds import MAIN, Clock, assert_same, extract, load, read_dump, tables_of, write_dump
 
 from aind_etl.changelog.history import Change, record_history
 from aind_etl.contract import tables
 from aind_etl.errors import DataError
 from aind_etl.flatten.refresh import refresh_analyses
-from aind_etl.lake import Lake
 
 
 @pytest.fixture
 def dump(sample_dump, tmp_path):
-    """Return a dump of the sample's main collection that a test may change."""
-    folder = tmp_path / "dump"
-    folder.mkdir()
-    shutil.copy(sample_dump / f"{MAIN}.jsonl", folder)
-    return folder
-
-
-def edit_first(dump, **changes):
-    """Change the first document of the dump, or drop it, and return its id."""
-    path = dump / f"{MAIN}.jsonl"
-    first, *others = path.read_bytes().splitlines()
-    document = orjson.loads(first)
-    document.update(changes)
-    path.write_bytes(b"\n".join([orjson.dumps(document), *others]))
-    return document["_id"]
+    """Return a dump with a few documents of the sample that a test may change."""
+    write_dump(tmp_path / "dump", read_dump(sample_dump)[:10])
+    return tmp_path / "dump"
 
 
 def test_a_record_has_a_version_for_each_content_and_each_deletion(dump, lake):
     clock = Clock()
-    record_id = edit_first(dump, status="success")
-    load(dump, lake, now=clock)
+    first, *others = read_dump(dump)
+    first["status"] = "success"
+    write_dump(dump, [first, *others])
+    extract(dump, lake, now=clock)
     clock.move(days=1)
-    edit_first(dump, status="failed. disk full", attempts=[1, {"host": "a"}])
-    load(dump, lake, now=clock)
-    path = dump / f"{MAIN}.jsonl"
-    kept = path.read_bytes()
-    path.write_bytes(b"\n".join(kept.splitlines()[1:]))
-    load(dump, lake, now=clock)
-    path.write_bytes(kept)
-    load(dump, lake, now=clock)
+    first |= {"status": "failed. disk full", "attempts": [1, {"host": "a"}]}
+    for documents in ([first, *others], others, [first, *others]):
+        write_dump(dump, documents)
+        extract(dump, lake, now=clock)
 
-    versions = record_history(lake, MAIN, record_id)
+    versions = record_history(lake, MAIN, first["_id"])
 
     assert [one.operation for one in versions] == ["upsert", "upsert", "delete", "upsert"]
     assert versions[0].changes == ()
@@ -61,23 +44,29 @@ def test_a_record_has_a_version_for_each_content_and_each_deletion(dump, lake):
     assert versions[3].changes == ()
 
 
-def test_a_record_that_never_was_is_named_in_the_error(built):
+def test_an_unknown_record_is_an_error(dump, lake):
+    extract(dump, lake)
     with pytest.raises(DataError, match="never held a record 'no such id'"):
-        record_history(built.lake, MAIN, "no such id")
+        record_history(lake, MAIN, "no such id")
+    with pytest.raises(DataError, match="There is no collection 'unknown'"):
+        record_history(lake, "unknown", "no such id")
 
 
-def test_tables_made_anew_are_those_that_were_there(built, tmp_path):
-    lake = Lake(shutil.copytree(built.lake.storage.root, tmp_path / "lake"))
-    before = tables_of(lake)
+def test_tables_are_rebuilt_from_the_log_and_correct_ones_are_not_rewritten(sample_lake):
+    before = tables_of(sample_lake)
+    reports = [
+        refresh_analyses(sample_lake, name, rebuild=True) for name in sample_lake.collections()
+    ]
+    assert sum(report.flattened for report in reports) > 0
+    assert sum(report.partitions_written for report in reports) == 0
     for folder in ("analyses", "attributes", "cross_validation"):
-        shutil.rmtree(lake.storage.path(folder))
-    for collection in lake.collections():
-        refresh_analyses(lake, collection, rebuild=True)
-    for name, rows in tables_of(lake).items():
-        assert_frame_equal(rows, before[name])
+        shutil.rmtree(sample_lake.storage.path(folder))
+    for collection in sample_lake.collections():
+        refresh_analyses(sample_lake, collection, rebuild=True)
+    assert_same(tables_of(sample_lake), before)
 
 
-def test_a_damaged_file_of_the_log_stops_a_run_and_the_history_with_the_way_out(dump, lake):
+def test_a_damaged_log_file_is_an_error_that_says_what_to_do(dump, lake):
     load(dump, lake)
     damaged = lake.tables.files(tables.DOCUMENTS)[0]
     damaged.write_bytes(damaged.read_bytes()[:-50])
@@ -90,10 +79,3 @@ def test_a_damaged_file_of_the_log_stops_a_run_and_the_history_with_the_way_out(
             ask()
         assert str(damaged) in str(raised.value)
         assert "rebuild" not in str(raised.value)
-
-
-def test_making_anew_what_is_right_already_writes_no_file(built, tmp_path):
-    lake = Lake(shutil.copytree(built.lake.storage.root, tmp_path / "lake"))
-    reports = [refresh_analyses(lake, name, rebuild=True) for name in lake.collections()]
-    assert sum(report.flattened for report in reports) > 0
-    assert sum(report.partitions_written for report in reports) == 0

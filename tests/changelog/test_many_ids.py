@@ -1,4 +1,7 @@
-"""Many ids: a new pass reads what is new, and holds little; ``AIND_ETL_TEST_IDS`` says how many."""
+"""A new pass over many ids: what it reads and how much memory it needs.
+
+``AIND_ETL_TEST_IDS`` is the number of ids.
+"""
 
 import os
 import subprocess
@@ -10,7 +13,7 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
-from mongod import NoMongodError, find_mongod, running_mongod
+from mongod import mongod_or_skip
 from pymongo import MongoClient
 from worlds import MAIN, NEEDS_PROC, data_files_of
 
@@ -45,13 +48,12 @@ def server(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[MongoClient[dict[str, Any]], str]]:
     """Give a client of a server with many documents, and its address."""
-    try:
-        running = running_mongod(find_mongod(), tmp_path_factory.mktemp("many-mongod"))
-        with running as port, MongoClient[dict[str, Any]]("127.0.0.1", port) as client:
-            insert(client, 0, IDS)
-            yield client, f"mongodb://127.0.0.1:{port}/analysis"
-    except NoMongodError as error:
-        pytest.skip(str(error))
+    with (
+        mongod_or_skip(tmp_path_factory.mktemp("many-mongod")) as port,
+        MongoClient[dict[str, Any]]("127.0.0.1", port) as client,
+    ):
+        insert(client, 0, IDS)
+        yield client, f"mongodb://127.0.0.1:{port}/analysis"
 
 
 def insert(client: MongoClient[dict[str, Any]], first: int, number: int) -> None:
@@ -64,22 +66,20 @@ def insert(client: MongoClient[dict[str, Any]], first: int, number: int) -> None
 
 
 def make_pass(address: str, lake: Path, kind: str) -> list[int]:
-    """Make a pass in a process of its own; return what it found, and the most memory of its own."""
+    """Make a pass in a new process; return what it found, and its peak memory in KiB."""
     command = [sys.executable, "-c", PASS, address, str(lake), MAIN, kind]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return [int(number) for number in done.stdout.split()]
 
 
 def documents_read(client: MongoClient[dict[str, Any]]) -> int:
-    """Return how many whole documents the server gave to the program under test."""
+    """Return how many whole documents the server returned to the program under test."""
     asked = {"appName": "aind-etl", "op": "query", "command.projection": {"$exists": False}}
     return sum(one["nreturned"] for one in client["analysis"]["system.profile"].find(asked))
 
 
 @NEEDS_PROC
-def test_a_new_pass_over_many_ids_reads_what_is_new_and_holds_little(
-    server: tuple[MongoClient[dict[str, Any]], str], tmp_path: Path
-) -> None:
+def test_a_new_pass_over_many_ids_reads_only_new_documents_in_little_memory(server, tmp_path):
     client, address = server
     *loaded, first_peak = make_pass(address, tmp_path, "new")
     assert loaded == [IDS, 0, 0, IDS]

@@ -1,11 +1,9 @@
-"""What is new, changed or gone: the change log follows its source."""
+"""Passes: the change log follows its source."""
 
 import gzip
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from collections.abc import Set as AbstractSet
 from copy import deepcopy
 from datetime import timedelta
 from itertools import islice
@@ -46,9 +44,9 @@ from aind_etl.contract import tables
 from aind_etl.contract.id_ranges import ALL_IDS, Split
 from aind_etl.errors import DataError, SourceError
 from aind_etl.lake import Lake
-from aind_etl.sources import Document, RawDocument, read_documents
-from aind_etl.sources.canonical import canonical_document
+from aind_etl.sources.canonical import Document, RawDocument, canonical_document
 from aind_etl.sources.dump import DumpSource
+from aind_etl.sources.protocol import read_documents
 
 BOTH = pytest.mark.parametrize("pass_kind", list(Pass))
 
@@ -97,7 +95,7 @@ def run(
 
 
 def counts(report: ExtractReport) -> dict[str, int]:
-    """Return the numbers of a report that are not zero."""
+    """Return the counts of a report that are not zero."""
     names = ("new", "changed", "unchanged", "deleted", "repeated")
     return {name: getattr(report, name) for name in names if getattr(report, name)}
 
@@ -110,16 +108,14 @@ def live_ids(lake: Lake) -> list[str]:
 
 
 @BOTH
-def test_the_first_pass_of_either_kind_loads_everything(
-    dump: Dump, lake: Lake, pass_kind: Pass
-) -> None:
+def test_the_first_pass_of_either_kind_loads_everything(dump, lake, pass_kind):
     report = run(dump, lake, pass_kind)
     assert counts(report) == {"new": len(dump.ids)}
     assert (report.read, report.batches) == (len(dump.ids), [1])
     assert log_of(lake) == [(1, one, "upsert") for one in sorted(dump.ids)]
 
 
-def test_the_log_holds_each_document_as_its_source_gave_it(dump: Dump, lake: Lake) -> None:
+def test_the_log_holds_each_document_of_the_source(dump, lake):
     run(dump, lake)
     logged = lake.tables.scan(tables.DOCUMENTS).collect()
     expected = list(read_documents(DumpSource(dump.folder), MAIN))
@@ -131,7 +127,7 @@ def test_the_log_holds_each_document_as_its_source_gave_it(dump: Dump, lake: Lak
     assert logged["source_collection"].unique().to_list() == [MAIN]
 
 
-def test_a_full_pass_finds_what_is_new_changed_and_gone(dump: Dump, lake: Lake) -> None:
+def test_a_full_pass_finds_what_is_new_changed_and_gone(dump, lake):
     first, second, third, *rest = dump.ids
     (kept,) = dump.take(third)
     run(dump, lake)
@@ -144,18 +140,11 @@ def test_a_full_pass_finds_what_is_new_changed_and_gone(dump: Dump, lake: Lake) 
         [(2, first, "delete"), (2, second, "upsert"), (2, third, "upsert")]
     )
     assert live_ids(lake) == sorted(dump.documents)
+    deleted = lake.change_log(MAIN).versions().filter(pl.col("operation") == "delete").collect()
+    assert deleted.select("document", "content_hash").rows() == [(None, None)]
 
 
-def test_a_delete_holds_no_document(dump: Dump, lake: Lake) -> None:
-    run(dump, lake)
-    dump.take(dump.ids[0])
-    run(dump, lake)
-    (row,) = lake.change_log(MAIN).versions(after=1).collect().rows(named=True)
-    assert (row["document"], row["content_hash"]) == (None, None)
-    assert (row["operation"], row["record_id"]) == ("delete", dump.ids[0])
-
-
-def test_a_new_pass_finds_what_is_new_and_gone_and_no_old_update(dump: Dump, lake: Lake) -> None:
+def test_a_new_pass_finds_what_is_new_and_gone_but_not_old_updates(dump, lake):
     first, second, third, *_ = dump.ids
     (kept,) = dump.take(third)
     run(dump, lake)
@@ -170,9 +159,7 @@ def test_a_new_pass_finds_what_is_new_and_gone_and_no_old_update(dump: Dump, lak
 
 
 @BOTH
-def test_a_pass_run_again_writes_no_batch_and_changes_no_byte(
-    dump: Dump, lake: Lake, pass_kind: Pass
-) -> None:
+def test_a_repeated_pass_writes_nothing_but_the_state(dump, lake, pass_kind):
     load(dump.folder, lake)
     before, stats = files_of(lake.storage.root), data_files_of(lake.storage.root)
     later = Clock(NOON + timedelta(days=9))
@@ -190,9 +177,7 @@ def test_a_pass_run_again_writes_no_batch_and_changes_no_byte(
 
 @pytest.mark.slow
 @BOTH
-def test_a_document_that_comes_back_is_new_again_and_was_first_seen_at_first(
-    dump: Dump, lake: Lake, pass_kind: Pass
-) -> None:
+def test_a_document_that_returns_is_new_but_keeps_its_first_seen_time(dump, lake, pass_kind):
     clock = Clock()
     one = dump.ids[0]
     load(dump.folder, lake, now=clock)
@@ -209,7 +194,7 @@ def test_a_document_that_comes_back_is_new_again_and_was_first_seen_at_first(
     assert row["changed_at"].to_list() == [NOON + timedelta(days=2)]
 
 
-def test_a_document_that_is_as_it_once_was_is_changed(dump: Dump, lake: Lake) -> None:
+def test_a_document_that_returns_to_an_earlier_content_is_changed(dump, lake):
     one = dump.ids[0]
     before = dump.documents[one]
     run(dump, lake)
@@ -226,9 +211,7 @@ def test_a_document_that_is_as_it_once_was_is_changed(dump: Dump, lake: Lake) ->
     assert hashes[0] == hashes[2] != hashes[1]
 
 
-def test_another_way_to_write_the_same_is_no_change(
-    sample_dump: Path, dump: Dump, lake: Lake, tmp_path: Path
-) -> None:
+def test_another_format_of_the_same_content_is_no_change(sample_dump, dump, lake, tmp_path):
     run(dump, lake)
     other = tmp_path / "other"
     other.mkdir()
@@ -237,7 +220,7 @@ def test_another_way_to_write_the_same_is_no_change(
     assert counts(run(other, lake)) == {"unchanged": len(dump.ids)}
 
 
-def test_the_first_of_several_documents_of_one_id_counts(dump: Dump, lake: Lake) -> None:
+def test_the_first_of_several_documents_with_one_id_counts(dump, lake):
     lines = (dump.folder / f"{MAIN}.jsonl").read_bytes()
     first = dump.ids[0]
     other = orjson.dumps(dump.documents[first] | {"status": "another"})
@@ -249,9 +232,7 @@ def test_the_first_of_several_documents_of_one_id_counts(dump: Dump, lake: Lake)
     assert "another" not in str(lake.change_log(MAIN).versions().collect()["document"].to_list())
 
 
-def test_of_two_files_of_one_collection_the_first_wins(
-    dump: Dump, lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_two_files_of_one_collection_the_first_wins(dump, lake, monkeypatch):
     monkeypatch.setattr(aind_etl.changelog.comparison, "COMPARED_DOCUMENTS", 5)
     content = b"".join(
         bson.encode(one | {"status": "of the first"}) for one in dump.documents.values()
@@ -265,16 +246,14 @@ def test_of_two_files_of_one_collection_the_first_wins(
         assert documents.str.contains("of the first").all()
 
 
-def test_an_empty_collection_is_known(dump: Dump, lake: Lake) -> None:
+def test_an_empty_collection_is_recorded(dump, lake):
     dump.take(*dump.ids)
     assert counts(run(dump, lake)) == {}
     assert lake.collections() == [MAIN]
     assert log_of(lake) == []
 
 
-def test_progress_adds_up_to_what_was_read(
-    dump: Dump, lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_adds_up_to_the_documents_read(dump, lake, monkeypatch):
     monkeypatch.setattr(aind_etl.changelog.comparison, "COMPARED_DOCUMENTS", 7)
     steps: list[int] = []
     report = run(dump, lake, progress=steps.append)
@@ -282,7 +261,7 @@ def test_progress_adds_up_to_what_was_read(
     assert len(steps) > 2
 
 
-def test_the_state_says_what_was_done_and_when(dump: Dump, lake: Lake) -> None:
+def test_the_state_records_what_was_read_and_when(dump, lake):
     run(dump, lake)
     later = NOON + timedelta(hours=3)
     run(dump, lake, Pass.NEW, now=Clock(later))
@@ -293,12 +272,10 @@ def test_the_state_says_what_was_done_and_when(dump: Dump, lake: Lake) -> None:
     assert state.last_new_pass_at == later
 
 
-# --- looking back -----------------------------------------------------------------------------
+# --- look back -----------------------------------------------------------------------------
 
 
-def test_a_new_pass_reads_again_what_arrived_lately_and_not_the_first_load(
-    dump: Dump, lake: Lake
-) -> None:
+def test_a_new_pass_reads_recent_documents_again_except_the_first_load(dump, lake):
     clock = Clock()
     late, later, *first_load = dump.ids
     kept = dump.take(late, later)
@@ -320,7 +297,7 @@ def test_a_new_pass_reads_again_what_arrived_lately_and_not_the_first_load(
     assert (report.read, counts(report)) == (0, {})
 
 
-def test_how_far_a_new_pass_looks_back_can_be_chosen(dump: Dump, lake: Lake) -> None:
+def test_how_far_a_new_pass_looks_back_is_configurable(dump, lake):
     clock = Clock()
     late = dump.ids[0]
     (kept,) = dump.take(late)
@@ -336,9 +313,7 @@ def test_how_far_a_new_pass_looks_back_can_be_chosen(dump: Dump, lake: Lake) -> 
         assert run(dump, lake, Pass.NEW, now=clock, limits=limits).read == read
 
 
-def test_a_first_load_that_was_interrupted_is_not_taken_for_recent(
-    dump: Dump, lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_first_load_does_not_count_as_recent(dump, lake, monkeypatch):
     monkeypatch.setattr(aind_etl.changelog.comparison, "COMPARED_DOCUMENTS", 5)
     monkeypatch.setattr(aind_etl.changelog.log_writer, "_BATCH_BYTES", 1)
     clock = Clock()
@@ -351,13 +326,11 @@ def test_a_first_load_that_was_interrupted_is_not_taken_for_recent(
     assert run(dump, lake, Pass.NEW, now=clock).read == 0
 
 
-# --- the share guard --------------------------------------------------------------------------
+# --- the limit on deletions --------------------------------------------------------------------
 
 
 @BOTH
-def test_more_deletions_than_the_share_are_refused_and_nothing_is_deleted(
-    dump: Dump, lake: Lake, pass_kind: Pass
-) -> None:
+def test_more_deletions_than_allowed_are_an_error_and_nothing_is_deleted(dump, lake, pass_kind):
     (kept,) = dump.take(dump.ids[-1])
     run(dump, lake)
     known = len(dump.documents)
@@ -365,14 +338,14 @@ def test_more_deletions_than_the_share_are_refused_and_nothing_is_deleted(
     dump.take(*dump.ids[:gone])
     dump.put(kept)
     before = lake.state(MAIN)
-    with pytest.raises(DataError) as refused:
+    with pytest.raises(DataError) as raised:
         run(dump, lake, pass_kind)
-    assert f"{gone} of {known} documents of the collection '{MAIN}' are gone" in str(refused.value)
-    assert "0.2" in str(refused.value)
-    assert "--max-deleted-share 1" in str(refused.value)
+    assert f"{gone} of {known} documents of the collection '{MAIN}' are gone" in str(raised.value)
+    assert "0.2" in str(raised.value)
+    assert "--max-deleted-share 1" in str(raised.value)
     assert {operation for _, _, operation in log_of(lake)} == {"upsert"}
-    assert live_ids(lake) == sorted(dump.ids), "what is new was kept"
-    assert lake.state(MAIN) == before, "the next look finds the difference again"
+    assert live_ids(lake) == sorted(dump.ids), "new documents are kept"
+    assert lake.state(MAIN) == before, "the collection stays stale"
     report = run(dump, lake, pass_kind, limits=ExtractLimits(max_deleted_share=1))
     assert report.deleted == gone
     assert live_ids(lake) == sorted(dump.documents)
@@ -380,9 +353,7 @@ def test_more_deletions_than_the_share_are_refused_and_nothing_is_deleted(
 
 @BOTH
 @pytest.mark.parametrize(("share", "gone"), [(0.2, 6), (0.5, 15), (0.0, 0), (1.0, 30)])
-def test_as_many_deletions_as_the_share_are_made(
-    dump: Dump, lake: Lake, pass_kind: Pass, share: float, gone: int
-) -> None:
+def test_as_many_deletions_as_allowed_are_made(dump, lake, pass_kind, share, gone):
     dump.take(*dump.ids[30:])
     run(dump, lake)
     limits = ExtractLimits(max_deleted_share=share)
@@ -390,33 +361,29 @@ def test_as_many_deletions_as_the_share_are_made(
     assert run(dump, lake, pass_kind, limits=limits).deleted == gone
 
 
-def test_a_collection_that_vanished_whole_is_refused(
-    sample_dump: Path, dump: Dump, lake: Lake
-) -> None:
+def test_a_collection_that_vanished_completely_is_an_error(dump, lake, tmp_path):
     run(dump, lake)
-    for source in (DumpSource(sample_dump), DumpSource(dump.folder)):
-        (dump.folder / f"{MAIN}.jsonl").write_bytes(b"")
-        missing = source if source.name == str(dump.folder) else OnlyOthers(sample_dump)
+    write_dump(tmp_path / "without", [{"_id": "a"}], "another")
+    (dump.folder / f"{MAIN}.jsonl").write_bytes(b"")
+    for source in (tmp_path / "without", dump):
         with pytest.raises(DataError, match=f"{len(dump.ids)} of {len(dump.ids)} documents"):
-            extract_collection(missing, lake, MAIN, Pass.FULL)
+            run(source, lake)
     assert live_ids(lake) == sorted(dump.ids)
 
 
-def test_another_source_is_named_when_much_is_gone(
-    dump: Dump, sample_dump: Path, lake: Lake, tmp_path: Path
-) -> None:
+def test_the_error_names_the_previous_source(dump, sample_dump, lake, tmp_path):
     run(dump, lake)
     other = Dump(tmp_path / "other", read_dump(sample_dump)[1::10])
-    with pytest.raises(DataError, match="The lake was last read from") as refused:
+    with pytest.raises(DataError, match="The lake was last read from") as raised:
         run(other, lake)
-    assert str(dump.folder) in str(refused.value)
+    assert str(dump.folder) in str(raised.value)
 
 
 # --- batches and interruptions ----------------------------------------------------------------
 
 
 class Failing(DumpSource):
-    """A dump that cannot be read beyond a number of documents."""
+    """A dump that fails after a number of documents."""
 
     def __init__(self, folder: Path, documents: int) -> None:
         super().__init__(folder)
@@ -427,26 +394,10 @@ class Failing(DumpSource):
         yield from islice(super().read_raw(collection, split), self._readable)
         raise SourceError("The line is cut.")
 
-    def read_documents_by_id(
-        self, collection: str, record_ids: AbstractSet[str]
-    ) -> Iterator[Document]:
-        """Yield the first of some documents, and fail."""
-        for document in read_documents(self, collection):
-            if document.record_id in record_ids:
-                yield document
-
     def list_ids(self, collection: str, split: Split = ALL_IDS) -> Iterator[str]:
         """Yield every id, without failing."""
         for document in map(canonical_document, super().read_raw(collection, split)):
             yield document.record_id
-
-
-class OnlyOthers(DumpSource):
-    """A dump that lacks the main collection."""
-
-    def read_raw(self, collection: str, split: Split = ALL_IDS) -> Iterator[RawDocument | Document]:
-        """Yield nothing of the main collection."""
-        return iter(()) if collection == MAIN else super().read_raw(collection, split)
 
 
 @pytest.fixture
@@ -456,7 +407,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_batches")
-def test_much_is_written_in_several_batches(dump: Dump, lake: Lake) -> None:
+def test_many_versions_are_written_in_several_batches(dump, lake):
     report = run(dump, lake)
     assert report.batches == list(range(1, len(report.batches) + 1))
     sizes = [batch.height for batch in lake.change_log(MAIN).read_batches()]
@@ -465,9 +416,7 @@ def test_much_is_written_in_several_batches(dump: Dump, lake: Lake) -> None:
     assert live_ids(lake) == sorted(dump.ids)
 
 
-def test_large_documents_are_compared_a_few_at_a_time(
-    dump: Dump, lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_documents_are_compared_in_small_portions(dump, lake, monkeypatch):
     monkeypatch.setattr(aind_etl.changelog.passes, "COMPARED_BYTES", 10_000)
     steps: list[int] = []
     run(dump, lake, progress=steps.append)
@@ -479,7 +428,7 @@ def test_large_documents_are_compared_a_few_at_a_time(
 
 
 @pytest.mark.usefixtures("small_batches")
-def test_a_source_that_fails_leaves_whole_batches_and_no_deletes(dump: Dump, lake: Lake) -> None:
+def test_a_failing_source_leaves_complete_batches_and_no_deletions(dump, lake):
     with pytest.raises(SourceError, match="cut"):
         extract_collection(Failing(dump.folder, 17), lake, MAIN, Pass.FULL, now=Clock())
     assert [batch.height for batch in lake.change_log(MAIN).read_batches()] == [5, 5, 5]
@@ -491,7 +440,7 @@ def test_a_source_that_fails_leaves_whole_batches_and_no_deletes(dump: Dump, lak
 
 @BOTH
 @pytest.mark.usefixtures("small_batches")
-def test_a_source_that_fails_later_deletes_nothing(dump: Dump, lake: Lake, pass_kind: Pass) -> None:
+def test_a_source_that_fails_in_a_later_pass_deletes_nothing(dump, lake, pass_kind):
     (kept,) = dump.take(dump.ids[-1])
     run(dump, lake)
     dump.put(kept)
@@ -505,9 +454,7 @@ def test_a_source_that_fails_later_deletes_nothing(dump: Dump, lake: Lake, pass_
 
 @pytest.mark.parametrize("end", ["bson", "bson.gz", "jsonl", "jsonl.gz"])
 @BOTH
-def test_a_dump_that_is_cut_off_deletes_nothing(
-    dump: Dump, lake: Lake, tmp_path: Path, end: str, pass_kind: Pass
-) -> None:
+def test_a_truncated_dump_deletes_nothing(dump, lake, tmp_path, end, pass_kind):
     run(dump, lake)
     documents = dump.documents.values()
     name = f"{MAIN}.{end}"
@@ -555,9 +502,7 @@ MEASURED = dedent("""\
 
 @pytest.mark.slow
 @NEEDS_PROC
-def test_memory_is_bounded_by_a_batch_and_not_by_the_collection(
-    sample_dump: Path, tmp_path: Path
-) -> None:
+def test_memory_is_bounded_by_a_batch_and_not_by_the_collection(sample_dump, tmp_path):
     block = read_dump(sample_dump)
     write_dump(tmp_path, block, "warm")
     times = (150 << 20) // (tmp_path / "warm.jsonl").stat().st_size
@@ -610,11 +555,7 @@ def pool(sample_dump: Path) -> list[JsonDocument]:
 @pytest.mark.slow
 @settings(max_examples=25)
 @given(history=OPERATIONS)
-def test_whatever_happens_at_the_source_the_lake_follows(
-    tmp_path_factory: pytest.TempPathFactory,
-    pool: list[JsonDocument],
-    history: list[tuple[list[tuple[str, int, int]], Pass, int]],
-) -> None:
+def test_the_lake_follows_any_history_of_a_dump(tmp_path_factory, pool, history):
     folder = tmp_path_factory.mktemp("history")
     lake, clock = Lake(folder / "lake"), Clock()
     dump = Dump(folder / "dump", [])
@@ -636,7 +577,7 @@ def test_whatever_happens_at_the_source_the_lake_follows(
 
 
 def assert_current(lake: Lake, dump: Dump) -> None:
-    """Check that the live documents are the source's, each flattened or rejected."""
+    """Check that the live documents are those of the source, each flattened or rejected."""
     live = {row[1]: row[3] for row in live_documents_of(lake).rows()}
     source = read_documents(DumpSource(dump.folder), MAIN)
     assert live == {document.record_id: document.content_hash for document in source}
@@ -645,25 +586,17 @@ def assert_current(lake: Lake, dump: Dump) -> None:
     assert sorted(flattened + rejected) == sorted(live)
 
 
-def test_every_version_of_a_history_is_kept(dump: Dump, lake: Lake) -> None:
+def test_every_version_of_a_document_is_kept(dump, lake):
     one = dump.ids[0]
-    texts = []
-    for number in range(4):
-        dump.put(dump.documents[one] | {"status": f"version {number}"})
+    versions = [dump.documents[one] | {"status": f"version {number}"} for number in range(4)]
+    for version in versions:
+        dump.put(version)
         run(dump, lake)
-        texts.append(f"version {number}")
-    versions = (
-        lake.change_log(MAIN)
-        .versions()
-        .filter(pl.col("record_id") == one)
-        .sort("batch_id")
-        .collect()
-    )
-    found = [re.search("version [0-9]", text)[0] for text in versions["document"]]  # type: ignore[index]
-    assert found == texts
+    logged = lake.change_log(MAIN).versions().filter(pl.col("record_id") == one).sort("batch_id")
+    assert list(map(orjson.loads, logged.collect()["document"])) == versions
 
 
-def test_collections_do_not_touch_each_other(sample_dump: Path, lake: Lake, dump: Dump) -> None:
+def test_collections_do_not_affect_each_other(sample_dump, lake, dump):
     extract(sample_dump, lake)
     others = {name: log_of(lake, name) for name in lake.collections() if name != MAIN}
     assert len(others) == 4

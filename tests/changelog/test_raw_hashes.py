@@ -1,4 +1,4 @@
-"""A document is recognised by its bytes only where that is what looking into it would say."""
+"""The cache of raw hashes: known bytes are not parsed, and the result is the same."""
 
 import json
 import logging
@@ -20,8 +20,10 @@ from aind_etl.client.verify import verify_collection
 from aind_etl.contract.id_ranges import UNSHARDED
 from aind_etl.errors import SourceError
 from aind_etl.lake import Lake
-from aind_etl.sources import Document, dump, read_documents, version
+from aind_etl.sources import canonical, dump
+from aind_etl.sources.canonical import Document
 from aind_etl.sources.dump import DumpSource
+from aind_etl.sources.protocol import read_documents
 
 
 def run(
@@ -32,7 +34,7 @@ def run(
     )
 
 
-def side_file(lake: Lake) -> Path:
+def cache_file(lake: Lake) -> Path:
     return Path(str(lake.storage.path(lake.raw_hashes_name(MAIN))))
 
 
@@ -44,13 +46,8 @@ def folder(sample_dump: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(tmp_path / "lake")
-
-
-@pytest.fixture
-def looked_into(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """Return a list of the documents that are brought into canonical form from now on."""
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Return a list to which every document that is parsed is added."""
     seen: list[bytes] = []
     for name in ("document_from_json", "document_from_bson"):
         make: Callable[[bytes], Document] = getattr(dump, name)
@@ -64,123 +61,105 @@ def looked_into(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 
 @pytest.mark.parametrize("first", Pass)
-def test_documents_with_the_bytes_of_last_time_are_not_looked_into_and_nothing_is_written(
-    folder: Path, lake: Lake, looked_into: list[bytes], first: Pass
-) -> None:
+def test_unchanged_documents_are_not_parsed_and_nothing_is_written(folder, lake, parsed, first):
     loaded = run(folder, lake, first)
     files = data_files_of(Path(str(lake)))
-    looked_into.clear()
+    parsed.clear()
     report = run(folder, lake)
-    assert looked_into == []
+    assert parsed == []
     assert (report.read, report.unchanged) == (loaded.new, loaded.new)
     assert data_files_of(Path(str(lake))) == files
 
 
-def test_only_what_came_with_other_bytes_is_looked_into(
-    folder: Path, lake: Lake, looked_into: list[bytes]
-) -> None:
+def test_only_documents_with_other_bytes_are_parsed(folder, lake, parsed):
     run(folder, lake)
     documents = read_dump(folder)
     documents[3] = dict(reversed(documents[3].items()))
     documents[5]["status"] = "changed"
     write_dump(folder, documents)
-    looked_into.clear()
+    parsed.clear()
     report = run(folder, lake)
-    assert [json.loads(raw)["_id"] for raw in looked_into] == [
+    assert [json.loads(raw)["_id"] for raw in parsed] == [
         documents[3]["_id"],
         documents[5]["_id"],
     ]
     assert (report.changed, report.unchanged) == (1, len(documents) - 1)
-    looked_into.clear()
+    parsed.clear()
     assert run(folder, lake).unchanged == len(documents)
-    assert looked_into == []
+    assert parsed == []
 
 
-def test_bytes_are_recognised_whoever_wrote_them(
-    folder: Path, lake: Lake, looked_into: list[bytes]
-) -> None:
+def test_known_bytes_are_not_parsed_whatever_the_file(folder, lake, parsed):
     run(folder, lake)
     (folder / f"{MAIN}.jsonl").rename(folder / f"{MAIN}.json")
-    looked_into.clear()
+    parsed.clear()
     run(folder, lake)
-    assert looked_into == []
+    assert parsed == []
 
 
-def test_what_cannot_be_read_is_looked_into_every_time(
-    folder: Path, lake: Lake, looked_into: list[bytes]
-) -> None:
+def test_unreadable_documents_are_parsed_every_time(folder, lake, parsed):
     with (folder / f"{MAIN}.jsonl").open("ab") as file:
         file.write(b'{"_id": "broken\n["a", "list"]\n')
     run(folder, lake)
-    looked_into.clear()
+    parsed.clear()
     run(folder, lake)
-    assert looked_into == [b'{"_id": "broken', b'["a", "list"]']
+    assert parsed == [b'{"_id": "broken', b'["a", "list"]']
 
 
-def test_another_canonical_form_knows_no_bytes_of_the_one_before(
-    folder: Path, lake: Lake, looked_into: list[bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hashes_of_another_canonical_form_are_not_used(folder, lake, parsed, monkeypatch):
     run(folder, lake)
     monkeypatch.setattr("aind_etl.changelog.raw_hashes.canonical_version", lambda: "the next")
     for expected in (len(read_dump(folder)), 0):
-        looked_into.clear()
+        parsed.clear()
         run(folder, lake)
-        assert len(looked_into) == expected
+        assert len(parsed) == expected
 
 
-def test_the_version_of_the_canonical_form_follows_from_its_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = version.canonical_version()
-    code = Path(version.aind_etl.sources.canonical.__file__).read_text()
+def test_the_version_of_the_canonical_form_changes_with_its_code(tmp_path, monkeypatch):
+    before = canonical.canonical_version()
+    code = Path(canonical.__file__).read_text()
     (tmp_path / "canonical.py").write_text(code + "\n")
-    monkeypatch.setattr(
-        version.aind_etl.sources.canonical, "__file__", str(tmp_path / "canonical.py")
-    )
-    assert version.canonical_version.__wrapped__() != before
+    monkeypatch.setattr(canonical, "__file__", str(tmp_path / "canonical.py"))
+    assert canonical.canonical_version.__wrapped__() != before
 
 
-def test_a_damaged_side_file_is_reported_and_rebuilt(
-    folder: Path, lake: Lake, looked_into: list[bytes], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_damaged_cache_is_reported_and_rebuilt(folder, lake, parsed, caplog):
     run(folder, lake)
-    sound = side_file(lake).read_bytes()
+    sound = cache_file(lake).read_bytes()
     for damaged in (b"", sound[:-20], sound[: len(sound) // 2], b"\0" * len(sound)):
-        side_file(lake).write_bytes(damaged)
+        cache_file(lake).write_bytes(damaged)
         caplog.clear()
-        looked_into.clear()
+        parsed.clear()
         with caplog.at_level(logging.WARNING):
-            assert run(folder, lake).unchanged == len(looked_into) > 0
+            assert run(folder, lake).unchanged == len(parsed) > 0
         assert MAIN in caplog.text
-        assert side_file(lake).read_bytes() == sound
+        assert cache_file(lake).read_bytes() == sound
 
 
 @pytest.mark.slow
-def test_a_side_file_of_which_any_byte_is_another_is_not_believed(folder: Path, lake: Lake) -> None:
+def test_a_cache_with_any_changed_byte_is_not_used(folder, lake):
     run(folder, lake)
-    content = side_file(lake).read_bytes()
+    content = cache_file(lake).read_bytes()
     live = live_documents_of(lake).select("record_id", "content_hash")
     for place in range(0, len(content), 3):
         spoilt = bytearray(content)
         spoilt[place] ^= 1 << place % 8
-        side_file(lake).write_bytes(spoilt)
-        with open_raw_hashes(lake, MAIN) as recognition:
-            assert recognition.known(UNSHARDED.ids, live).rows.is_empty()
+        cache_file(lake).write_bytes(spoilt)
+        with open_raw_hashes(lake, MAIN) as raw_hashes:
+            assert raw_hashes.known(UNSHARDED.ids, live).rows.is_empty()
 
 
-def test_a_new_pass_leaves_the_side_file_alone(folder: Path, lake: Lake, sample_dump: Path) -> None:
+def test_a_new_pass_does_not_rewrite_the_cache(folder, lake, sample_dump):
     run(folder, lake)
-    before = side_file(lake).stat()
+    before = cache_file(lake).stat()
     write_dump(folder, [*read_dump(folder), read_dump(sample_dump)[1]])
     assert run(folder, lake, Pass.NEW).new == 1
-    assert side_file(lake).stat().st_ino == before.st_ino
+    assert cache_file(lake).stat().st_ino == before.st_ino
     assert run(folder, lake).new == 0
-    assert side_file(lake).stat().st_ino != before.st_ino
+    assert cache_file(lake).stat().st_ino != before.st_ino
 
 
-def test_bytes_of_long_ago_are_not_taken_for_what_a_new_pass_found_since(
-    folder: Path, lake: Lake
-) -> None:
+def test_old_hashes_do_not_hide_what_a_new_pass_found_since(folder, lake):
     clock = Clock()
     run(folder, lake, clock=clock)
     before = read_dump(folder)
@@ -199,13 +178,11 @@ def test_bytes_of_long_ago_are_not_taken_for_what_a_new_pass_found_since(
     assert run(folder, lake, clock=clock).new == 1
 
 
-def test_a_deep_comparison_does_not_believe_the_side_file(
-    folder: Path, lake: Lake, looked_into: list[bytes]
-) -> None:
+def test_a_deep_verification_does_not_use_the_cache(folder, lake, parsed):
     run(folder, lake)
-    looked_into.clear()
+    parsed.clear()
     _, differences = verify_collection(DumpSource(folder), lake, MAIN, deep=True)
-    assert len(looked_into) == len(read_dump(folder))
+    assert len(parsed) == len(read_dump(folder))
     assert [one for one in differences if one.between == "source and lake"] == []
 
 
@@ -213,15 +190,15 @@ def test_a_deep_comparison_does_not_believe_the_side_file(
 
 IDENTITIES = ("a", "b")
 BROKEN = 2
-"""The version of a document that cannot be read."""
+"""The version of a document that is unreadable."""
 
 PUTS = st.tuples(
     st.sampled_from(IDENTITIES),
     st.sampled_from([0, 1, 0, 1, BROKEN]),
     st.just(value=False) | st.booleans(),
 )
-# What becomes of the side file before a pass: a byte of it is another, or it is lost, cut off, or
-# one of before.
+# What happens to the cache file before a pass: a byte changes, or the file is lost, truncated, or
+# replaced by an earlier one.
 HARMS = st.one_of(
     st.none(),
     st.tuples(st.just("flip"), st.floats(0, 1, exclude_max=True), st.integers(1, 255)),
@@ -241,7 +218,7 @@ STEPS = st.tuples(
 
 
 def written(identity: str, number: int, *, is_reversed: bool) -> tuple[bytes, bytes]:
-    """Return a version of a document as JSON and as BSON; reversed, it is the same content."""
+    """Return a version of a document as JSON and as BSON, perhaps with its keys reversed."""
     document: Mapping[str, Any] = {
         "_id": identity,
         "aic": float("nan") if identity == "a" else 1.5,
@@ -251,13 +228,13 @@ def written(identity: str, number: int, *, is_reversed: bool) -> tuple[bytes, by
         document = dict(reversed(document.items()))
     as_json, as_bson = json.dumps(document).encode(), bson.encode(document)
     if number == BROKEN:
-        # Both have as many bytes as before: one lacks a quotation mark, one is no UTF-8.
+        # The length stays the same: a quotation mark is missing, or a byte is not UTF-8.
         return as_json.replace(b'"n"', b'"n '), as_bson.replace(b"n\0", b"\xff\0", 1)
     return as_json, as_bson
 
 
 def harm(path: Path, how: tuple[str, float, int], earlier: list[bytes]) -> None:
-    """Do something to a side file."""
+    """Damage a cache file."""
     kind, share, bits = how
     content = bytearray(path.read_bytes())
     if kind == "lost":
@@ -276,16 +253,15 @@ def harm(path: Path, how: tuple[str, float, int], earlier: list[bytes]) -> None:
 @settings(
     max_examples=20,
     deadline=None,
-    # Shrinking takes far longer than the search: left to whoever looks for the cause.
+    # Shrinking takes far longer than the search.
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(history=st.lists(STEPS, min_size=5, max_size=8))
-def test_any_history_gives_the_same_log_whatever_becomes_of_the_side_file(
-    tmp_path: Path, history: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("os.fsync", lambda _: None)
-    # What a pass found before it failed is written.
+def test_any_history_gives_the_same_log_with_any_damage_to_the_cache(
+    tmp_path, history, monkeypatch
+):
+    # A failing pass has written what it found.
     monkeypatch.setattr("aind_etl.changelog.comparison.COMPARED_DOCUMENTS", 1)
     monkeypatch.setattr("aind_etl.changelog.log_writer._BATCH_BYTES", 1)
     here = tmp_path / uuid4().hex
@@ -310,11 +286,11 @@ def test_any_history_gives_the_same_log_whatever_becomes_of_the_side_file(
         (folder / f"{MAIN}.bson").unlink(missing_ok=True)
         (folder / f"{MAIN}.{written_as}").write_bytes(content if is_whole else content + b"{{{{{")
         clock.move(hours=hours)
-        if side_file(lake).exists():
-            earlier.append(side_file(lake).read_bytes())
+        if cache_file(lake).exists():
+            earlier.append(cache_file(lake).read_bytes())
             if harmed:
-                harm(side_file(lake), harmed, earlier)
-        side_file(plain).unlink(missing_ok=True)
+                harm(cache_file(lake), harmed, earlier)
+        cache_file(plain).unlink(missing_ok=True)
         for one in (plain, lake):
             with nullcontext() if is_whole else pytest.raises(SourceError):
                 run(folder, one, pass_kind, clock)

@@ -1,4 +1,4 @@
-"""The command as a person or a script uses it: in a process of its own, with its exit codes."""
+"""The command as a user or a script runs it, with its output and exit codes."""
 
 import csv
 import gzip
@@ -16,45 +16,44 @@ from pathlib import Path
 import duckdb
 import polars as pl
 import pytest
-from worlds import MAIN, read_dump, write_dump
+from worlds import MAIN, load, read_dump, write_dump
 
 from aind_etl.changelog.passes import Pass, extract_collection
+from aind_etl.cli import main
 from aind_etl.client.context import context_page
 from aind_etl.contract import TABLES, tables
 from aind_etl.lake import Lake
 from aind_etl.sources.dump import DumpSource
+from aind_etl.warehouse.build import build_warehouse
 
 COMMAND = Path(sys.executable).with_name("aind-etl")
-COMMANDS = ("run", "status", "sql", "sample", "verify", "rebuild", "history", "dev")
-COMMANDS += (
-    "as-of",
-    "snapshot",
-    "snapshots",
-    "context",
-    "mcp",
-    "report",
-    "export",
-    "figures",
-    "ddl",
+COMMANDS = (
+    *("run", "status", "sql", "sample", "verify", "rebuild", "history", "dev", "as-of", "snapshot"),
+    *("snapshots", "context", "mcp", "report", "export", "figures", "ddl"),
 )
 SMALL = "dynamic-foraging-analysis"
 DONE, DIFFERENT, WRONG_USE, UNREACHABLE = 0, 1, 2, 3
 
 
+def is_ours(variable):
+    """Return whether an environment variable is a setting that a test must not inherit."""
+    return variable.startswith(("AIND_ETL_", "DAGSTER_")) and variable != "AIND_ETL_RESULTS_ROOT"
+
+
 class Session:
-    """A working folder in which the command is run, without anything of the caller's settings."""
+    """A working folder in which the command runs as a process, without the caller's settings."""
 
     def __init__(self, folder):
         self.folder = folder
+        self.lake = Lake(folder / "lake")
         self.environment = {
             name: value
             for name, value in os.environ.items()
-            if name == "AIND_ETL_RESULTS_ROOT"
-            or (not name.startswith(("AIND_ETL_", "DAGSTER_")) and name != "FORCE_COLOR")
+            if not is_ours(name) and name != "FORCE_COLOR"
         }
 
     def start(self, *arguments, **environment):
-        """Run the command, and return how it ended."""
+        """Run the command, and return the ended process."""
         return subprocess.run(
             [COMMAND, *map(str, arguments)],
             cwd=self.folder,
@@ -64,7 +63,7 @@ class Session:
         )
 
     def run(self, *arguments, code=DONE, **environment):
-        """Run the command, check how it ended, and return what it wrote on either channel."""
+        """Run the command, check its exit code, and return its output and errors."""
         ended = self.start(*arguments, **environment)
         output, errors = ended.stdout.decode(), ended.stderr.decode()
         assert ended.returncode == code, f"{output}\n{errors}"
@@ -73,31 +72,49 @@ class Session:
         return output, errors
 
     def fails(self, code, *arguments, **environment):
-        """Run the command, check that it ends with an error, and return the sentence."""
+        """Run the command, check that it fails, and return the error message."""
         output, errors = self.run(*arguments, code=code, **environment)
         assert output == ""
         return errors
 
 
 @pytest.fixture
-def session(tmp_path):
+def session(tmp_path, new_history):
     folder = tmp_path / "working folder"
     folder.mkdir()
+    session = Session(folder)
+    session.environment["DAGSTER_HOME"] = str(new_history)
+    return session
+
+
+@pytest.fixture(scope="module")
+def first_run(sample_dump, tmp_path_factory):
+    """Return a session after a run on two collections of the sample, and the run's output."""
+    session = Session(tmp_path_factory.mktemp("first-run"))
+    dump = session.folder / "dump"
+    dump.mkdir()
+    for name in (MAIN, SMALL):
+        shutil.copy(sample_dump / f"{name}.jsonl", dump)
+    return session, *session.run("run", "--source", "dump")
+
+
+def copy_sample(built, folder):
+    """Copy the sample's lake and warehouse into a folder, and return a session in it."""
+    shutil.copytree(built.lake.storage.root, folder / "lake")
+    shutil.copy(built.warehouse, folder / "lake" / "warehouse.duckdb")
     return Session(folder)
 
 
 @pytest.fixture(scope="module")
-def loaded(sample_dump, tmp_path_factory):
-    """Return a session in which the sample's dump was loaded, and what the command said."""
-    session = Session(tmp_path_factory.mktemp("loaded"))
-    output, errors = session.run("run", "--source", sample_dump)
-    return session, output, errors
+def loaded(built, tmp_path_factory):
+    """Return a session with the sample's lake and warehouse, which no test may change."""
+    return copy_sample(built, tmp_path_factory.mktemp("loaded"))
 
 
 @pytest.fixture
-def copy(loaded, session):
-    """Return a session with a lake of its own that a test may spoil."""
-    shutil.copytree(loaded[0].folder / "lake", session.folder / "lake")
+def copy(built, session):
+    """Return a session with a lake of its own that a test may change."""
+    copy_sample(built, session.folder)
     return session
 
 
@@ -110,28 +127,48 @@ def dump(sample_dump, session):
     return folder
 
 
+@pytest.fixture
+def in_process(tmp_path, monkeypatch, capsys):
+    """Return a function that runs the command in this process, which takes a tenth of the time.
+
+    It returns the exit code, the output and the errors.
+    """
+    monkeypatch.chdir(tmp_path)
+    # Set before it is deleted, so that a value set by the command is undone.
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    for name in filter(is_ours, list(os.environ)):
+        monkeypatch.delenv(name)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["aind-etl", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, *capsys.readouterr()
+
+    return run
+
+
 def sentence(text):
-    """Return text with line breaks as blanks, and without the frames of usage errors."""
+    """Return text without line breaks and the frames of usage errors."""
     return " ".join(re.sub(r"[│╭╮╰╯─]", " ", text).split())
 
 
 # --- run ------------------------------------------------------------------------------------
 
 
-def test_a_run_makes_the_lake_and_the_warehouse_and_says_what_to_do_next(loaded):
-    session, output, errors = loaded
-    lake = Lake(session.folder / "lake")
+def test_a_run_makes_the_lake_and_the_warehouse_and_suggests_commands(first_run):
+    session, output, errors = first_run
     assert (session.folder / "lake" / "warehouse.duckdb").is_file()
-    assert f"{MAIN}: {lake.change_log(MAIN).last_batch() and 340} new" in errors
-    assert re.search(rf"analyses +{lake.tables.count_rows(tables.ANALYSES)}\b", output)
+    assert f"{MAIN}: {session.lake.change_log(MAIN).last_batch() and 340} new" in errors
+    assert re.search(rf"analyses +{session.lake.tables.count_rows(tables.ANALYSES)}\b", output)
     assert "The best agent of the newest sessions, by AIC" in output
     assert "Warehouse  lake/warehouse.duckdb" in output
     suggested = re.findall(r"^  \S*aind-etl (\S+)", output, re.MULTILINE)
     assert set(suggested) <= set(COMMANDS)
 
 
-def test_the_first_thing_suggested_works_as_it_stands(loaded):
-    session, output, _ = loaded
+def test_the_first_suggested_command_works(first_run):
+    session, output, _ = first_run
     command = re.search(r"aind-etl (sql \"[^\"]+\")", output)[1]
     ended = subprocess.run(
         f"{COMMAND} {command}", shell=True, cwd=session.folder, capture_output=True, check=True
@@ -141,24 +178,22 @@ def test_the_first_thing_suggested_works_as_it_stands(loaded):
 
 
 @pytest.mark.slow
-def test_a_second_run_finds_nothing_new_and_changes_nothing(loaded, sample_dump):
-    session, _, _ = loaded
+def test_a_second_run_finds_nothing_new_and_changes_nothing(first_run):
+    session, _, _ = first_run
     warehouse = session.folder / "lake" / "warehouse.duckdb"
     before = warehouse.stat().st_ino
-    _, errors = session.run("run", "--source", sample_dump, "--pass", "full")
+    _, errors = session.run("run", "--source", "dump", "--pass", "full")
     *collections, session_table, publication = errors.splitlines()
-    assert collections == [
-        f"{path.stem}: nothing new" for path in sorted(sample_dump.glob("*.jsonl"))
-    ]
+    assert collections == [f"{name}: nothing new" for name in (SMALL, MAIN)]
     assert publication == "Nothing has changed since the warehouse was published."
     assert session_table.startswith("There is no session table at s3://")
     assert warehouse.stat().st_ino == before
-    state = Lake(session.folder / "lake").state(MAIN)
+    state = session.lake.state(MAIN)
     assert state.last_full_pass_at > state.last_new_pass_at
 
 
 @pytest.mark.slow
-def test_settings_come_from_the_environment_and_the_command_line_wins(session, dump):
+def test_settings_come_from_the_environment_and_options_take_precedence(session, dump):
     write_dump(dump, [{"_id": "a", "nwb_name": "1_2024-01-01.nwb"}], "another")
     session.run(
         "run",
@@ -179,74 +214,67 @@ def test_settings_come_from_the_environment_and_the_command_line_wins(session, d
 def test_a_pass_that_would_delete_too_much_ends_with_1_and_deletes_nothing(copy, dump):
     documents = read_dump(dump, SMALL)
     write_dump(dump, documents[5:], SMALL)
-    run = ("run", "--source", "dump", "--collection", SMALL)
+    run = ("run", "--source", "dump", "--collection", SMALL, "--no-results")
     message = sentence(copy.fails(DIFFERENT, *run))
     assert f"5 of {len(documents)} documents" in message
     assert "--max-deleted-share 1" in message
-    assert len(Lake(copy.folder / "lake").change_log(SMALL).live_documents()) == len(documents)
+    assert len(copy.lake.change_log(SMALL).live_documents()) == len(documents)
     _, errors = copy.run(*run, "--max-deleted-share", "1")
     assert errors.startswith(f"{SMALL}: 5 deleted\n")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [1000, 300_000])
-def test_a_warehouse_that_is_cut_off_is_built_again_without_an_error(copy, sample_dump, size):
+def test_a_truncated_warehouse_is_rebuilt(copy, sample_dump, size):
     warehouse = copy.folder / "lake" / "warehouse.duckdb"
     whole = warehouse.stat().st_size
     os.truncate(warehouse, size)
-    copy.run("run", "--source", sample_dump, "--no-results")
+    copy.run("run", "--source", sample_dump, "--collection", SMALL, "--no-results")
     assert warehouse.stat().st_size > whole / 2
     copy.run("verify", "--source", sample_dump)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["memory", "main", "temp", "system", "pg_catalog"])
-def test_a_warehouse_may_be_called_after_a_database_that_duckdb_has(session, dump, name):
+def test_a_warehouse_may_have_the_name_of_a_database_of_duckdb(session, dump, name):
+    load(dump, session.lake)
+    build_warehouse(session.lake, session.folder / f"{name}.duckdb")
     warehouse = ("--warehouse", f"{name}.duckdb")
-    session.run("run", "--source", "dump", "--no-results", *warehouse)
     query = "SELECT count(*) > 0 AS n FROM analyses"
     assert session.run("sql", query, *warehouse)[0] == "n\nTrue\n"
     session.run("verify", "--source", "dump", *warehouse)
 
 
 @pytest.mark.slow
-def test_rejected_documents_are_told_of_and_no_failure(session, dump):
-    write_dump(dump, [{"_id": "bad", "hello": "world"}], "another")
-    _, errors = session.run("run", "--source", "dump")
+def test_rejected_documents_and_values_are_reported_and_the_rest_is_loaded(session, dump):
+    bad_values = {"_id": "bad", "nwb_name": [], "analysis_spec": 5, "status": "success"}
+    write_dump(dump, [bad_values, {"_id": "unknown", "hello": "world"}], "another")
+    _, errors = session.run("run", "--source", "dump", "--no-results")
     assert "another: 1 documents rejected; the table rejected_documents says why" in errors
-    query = "SELECT reason FROM rejected_documents"
-    assert session.run("sql", query, "-f", "csv")[0].split() == ["reason", "unknown_format"]
-
-
-@pytest.mark.slow
-def test_rejected_values_are_reported_and_their_documents_loaded(session, dump):
-    bad = {"_id": "bad", "nwb_name": [], "analysis_spec": 5, "status": "success"}
-    write_dump(dump, [bad], "another")
-    _, errors = session.run("run", "--source", "dump")
     assert "another: 2 values rejected; the table rejected_values says why" in errors
+    reason = session.run("sql", "SELECT reason FROM rejected_documents", "-f", "csv")[0]
+    assert reason.split() == ["reason", "unknown_format"]
     query = "SELECT n_rejected_values AS n FROM analyses WHERE record_id = 'bad'"
     assert session.run("sql", query, "-f", "csv")[0].split() == ["n", "2"]
     assert "rejected values" in " ".join(session.run("status")[0].split())
 
 
 @pytest.mark.slow
-def test_a_dump_that_is_cut_off_ends_with_3_and_keeps_the_other_collections(session, dump):
+def test_a_truncated_dump_ends_with_3_and_the_other_collections_are_loaded(session, dump):
     whole = gzip.compress(b'{"_id": "a", "nwb_name": "1_2024-01-01.nwb"}\n' * 5000)
     (dump / "cut.jsonl.gz").write_bytes(whole[: len(whole) // 2])
     message = session.fails(UNREACHABLE, "run", "--source", "dump")
     assert "The dump 'dump/cut.jsonl.gz' cannot be read to its end" in message
-    lake = Lake(session.folder / "lake")
-    assert lake.collections() == [SMALL]
+    assert session.lake.collections() == [SMALL]
 
 
 # --- wrong use --------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["run", "--source", "nowhere"], "The source 'nowhere' is no folder"),
+        (["run", "--source", "nowhere"], "The source 'nowhere' is not a folder"),
         (["verify", "--source", "."], "holds no dump"),
         (["verify", "--source", "sample:?session=3"], "is not understood"),
         (["verify", "--source", "ftp://host/x"], "Sources of the kind ftp:// are not known"),
@@ -255,7 +283,6 @@ def test_a_dump_that_is_cut_off_ends_with_3_and_keeps_the_other_collections(sess
         (["run", "--source", "sample:?sessions=1", "--collection", "typo"], "no collection 'typo'"),
         (["run", "--lake", "file"], "Not a directory"),
         (["rebuild", "--lake", "file/lake"], "nothing in the lake 'file/lake' to rebuild"),
-        (["verify", "--source", "nowhere"], "The source 'nowhere' is no folder"),
         (["verify", "--source", "sample:?sessions=1", "--collection", "x"], "no collection 'x'"),
         (["sql", "SELECT 1"], "There is no warehouse at 'lake/warehouse.duckdb'"),
         (["sql", "SELECT 1", "--warehouse", "file"], "cannot be opened"),
@@ -273,9 +300,11 @@ def test_a_dump_that_is_cut_off_ends_with_3_and_keeps_the_other_collections(sess
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_wrong_use_ends_with_2_and_a_sentence(session, arguments, words):
-    (session.folder / "file").write_text("not what was asked for")
-    assert words in sentence(session.fails(WRONG_USE, *arguments))
+def test_wrong_use_ends_with_2_and_an_explanation(in_process, arguments, words):
+    Path("file").write_text("not what is expected")
+    code, output, errors = in_process(*arguments)
+    assert (code, output) == (WRONG_USE, "")
+    assert words in sentence(errors)
 
 
 @pytest.mark.slow
@@ -283,7 +312,7 @@ def test_a_warehouse_that_cannot_be_written_ends_with_2_and_leaves_the_lake(sess
     (session.folder / "folder").mkdir()
     message = session.fails(WRONG_USE, "run", "--source", "dump", "--warehouse", "folder")
     assert "The warehouse 'folder' is a folder; name a file." in message
-    assert Lake(session.folder / "lake").collections() == [SMALL]
+    assert session.lake.collections() == [SMALL]
 
 
 @pytest.mark.parametrize(
@@ -294,9 +323,13 @@ def test_a_warehouse_that_cannot_be_written_ends_with_2_and_leaves_the_lake(sess
     ],
 )
 @pytest.mark.parametrize("command", [["run"], ["sql", "SELECT 1"]])
-def test_a_wrong_value_in_the_environment_is_named(session, command, name, value):
-    variable = name.split()[0]
-    assert f"{name} is '{value}'" in session.fails(WRONG_USE, *command, **{variable: value})
+def test_an_error_names_a_wrong_value_in_the_environment(
+    in_process, monkeypatch, command, name, value
+):
+    monkeypatch.setenv(name.split()[0], value)
+    code, _, errors = in_process(*command)
+    assert code == WRONG_USE
+    assert f"{name} is '{value}'" in errors
 
 
 @pytest.mark.parametrize("command", ["run", "verify"])
@@ -307,7 +340,7 @@ def test_no_error_shows_a_password(session, command):
     assert ended.returncode == WRONG_USE
     assert b"mysql://" in ended.stderr
     assert b"s3cret" not in ended.stdout + ended.stderr
-    written = [path for path in session.folder.rglob("*") if path.is_file()]
+    written = [path for path in session.folder.parent.rglob("*") if path.is_file()]
     assert not [path for path in written if b"s3cret" in path.read_bytes()]
 
 
@@ -315,23 +348,22 @@ def test_no_error_shows_a_password(session, command):
 
 
 def test_rows_are_shown_as_a_table(loaded):
-    output, _ = loaded[0].run("sql", "SELECT 'a [b]' AS words, 0.5 AS number, NULL AS nothing")
+    output, _ = loaded.run("sql", "SELECT 'a [b]' AS words, 0.5 AS number, NULL AS nothing")
     header, row = (line.split("  ") for line in output.strip().splitlines())
     assert [cell.strip() for cell in header if cell.strip()] == ["words", "number", "nothing"]
     assert [cell.strip() for cell in row if cell.strip()] == ["a [b]", "0.5"]
 
 
-def test_rows_too_wide_for_a_line_are_shown_one_value_a_line(loaded):
-    session, _, _ = loaded
-    wide, _ = session.run("sql", "FROM analyses ORDER BY record_id LIMIT 2")
+def test_rows_too_wide_for_a_line_are_shown_with_one_value_per_line(loaded):
+    wide, _ = loaded.run("sql", "FROM analyses ORDER BY record_id LIMIT 2")
     lines = wide.splitlines()
     names = [column.name for column in tables.ANALYSES.columns]
     assert [line.split()[0] for line in lines] == ["Row", *names, "Row", *names]
-    assert session.run("sql", "FROM analyses LIMIT 0")[0] == "No rows.\n"
+    assert loaded.run("sql", "FROM analyses LIMIT 0")[0] == "No rows.\n"
 
 
-def test_only_the_first_rows_are_shown_and_the_rest_announced(loaded):
-    output, _ = loaded[0].run("sql", "SELECT range AS n FROM range(1000)")
+def test_only_the_first_rows_are_shown_with_a_note(loaded):
+    output, _ = loaded.run("sql", "SELECT range AS n FROM range(1000)")
     assert output.splitlines()[-1] == "The first 200 rows; --format csv writes all."
     assert [line.strip() for line in output.splitlines()[1:4]] == ["0", "1", "2"]
 
@@ -339,16 +371,15 @@ def test_only_the_first_rows_are_shown_and_the_rest_announced(loaded):
 @pytest.mark.parametrize("to_file", [False, True])
 @pytest.mark.parametrize("file_format", ["csv", "json", "parquet"])
 def test_rows_are_written_in_every_format(loaded, tmp_path, file_format, to_file):
-    session, _, _ = loaded
     query = "SELECT record_id, aic, session_date FROM analyses ORDER BY ALL"
     target = ["--output", tmp_path / "rows"] if to_file else []
-    ended = session.start("sql", query, "--format", file_format, *target)
+    ended = loaded.start("sql", query, "--format", file_format, *target)
     assert ended.returncode == DONE
     raw = (tmp_path / "rows").read_bytes() if to_file else ended.stdout
     if to_file:
         assert ended.stdout == b""
         assert f"Wrote {tmp_path / 'rows'}" in ended.stderr.decode()
-    expected = Lake(session.folder / "lake").tables.scan(tables.ANALYSES).collect()
+    expected = loaded.lake.tables.scan(tables.ANALYSES).collect()
     expected = expected.select("record_id", "aic", "session_date")
     if file_format == "csv":
         rows = list(csv.DictReader(io.StringIO(raw.decode())))
@@ -378,24 +409,22 @@ def test_rows_are_written_in_every_format(loaded, tmp_path, file_format, to_file
     ],
 )
 def test_a_mistaken_query_ends_with_2_and_changes_nothing(loaded, query, words):
-    session, _, _ = loaded
-    before = sorted(path.name for path in session.folder.iterdir())
-    assert words in sentence(session.fails(WRONG_USE, "sql", query))
-    assert sorted(path.name for path in session.folder.iterdir()) == before
+    before = sorted(path.name for path in loaded.folder.iterdir())
+    assert words in sentence(loaded.fails(WRONG_USE, "sql", query))
+    assert sorted(path.name for path in loaded.folder.iterdir()) == before
 
 
 def test_a_table_is_not_written_to_a_file(loaded):
-    message = loaded[0].fails(WRONG_USE, "sql", "SELECT 1", "--output", "rows.txt")
+    message = loaded.fails(WRONG_USE, "sql", "SELECT 1", "--output", "rows.txt")
     assert "--output needs --format csv, json or parquet." in message
 
 
-def test_whoever_stops_reading_sees_no_traceback(loaded):
-    session, _, _ = loaded
+def test_a_closed_pipe_shows_no_traceback(loaded):
     for options in ("", "--format csv"):
         ended = subprocess.run(
             f"{COMMAND} sql 'FROM attributes' {options} | head -1",
             shell=True,
-            cwd=session.folder,
+            cwd=loaded.folder,
             capture_output=True,
             check=True,
         )
@@ -406,24 +435,25 @@ def test_whoever_stops_reading_sees_no_traceback(loaded):
 # --- status, verify, rebuild, history ------------------------------------------------------------
 
 
-def test_the_status_shows_every_collection_and_the_warehouse(loaded, sample_dump):
-    output, errors = loaded[0].run("status")
+def test_the_status_shows_every_collection_and_the_warehouse(first_run):
+    session, _, _ = first_run
+    output, errors = session.run("status")
     assert errors == ""
-    for path in sample_dump.glob("*.jsonl"):
-        count = len(read_dump(sample_dump, path.stem))
-        assert re.search(rf"^{path.stem} +{count} +0 +0 ", output, re.MULTILINE)
-    assert str(sample_dump) in output
+    for name in (MAIN, SMALL):
+        count = len(read_dump(session.folder / "dump", name))
+        assert re.search(rf"^{name} +{count} +0 +0 ", output, re.MULTILINE)
     assert re.search(r"Warehouse .*/lake/warehouse\.duckdb, built .* by aind-etl", output)
+    assert "dump" in output
 
 
-def test_the_status_of_nothing_says_how_to_begin(session):
+def test_the_status_of_an_empty_lake_suggests_a_run(session):
     output, _ = session.run("status", "--lake", "nothing", code=DIFFERENT)
     assert "The lake 'nothing' is empty. Run 'aind-etl run' to load it." in output
     assert list(session.folder.iterdir()) == []
 
 
-def test_source_lake_and_warehouse_agree_after_a_run(loaded, sample_dump):
-    output, errors = loaded[0].run("verify", "--source", sample_dump)
+def test_verify_finds_that_source_lake_and_warehouse_agree(loaded, sample_dump):
+    output, errors = loaded.run("verify", "--source", sample_dump)
     assert errors == ""
     for path in sample_dump.glob("*.jsonl"):
         count = len(read_dump(sample_dump, path.stem))
@@ -432,45 +462,45 @@ def test_source_lake_and_warehouse_agree_after_a_run(loaded, sample_dump):
 
 
 @pytest.mark.slow
-def test_a_source_that_was_tampered_with_ends_verify_with_1(loaded, sample_dump, tmp_path):
+def test_verify_deep_finds_a_changed_document_of_the_source(loaded, sample_dump, tmp_path):
     dump = shutil.copytree(sample_dump, tmp_path / "dump")
     first, *others = read_dump(dump, SMALL)
     write_dump(dump, [first | {"status": "other"}, *others], SMALL)
-    loaded[0].run("verify", "--source", dump)
-    output, _ = loaded[0].run("verify", "--deep", "--source", dump, code=DIFFERENT)
+    loaded.run("verify", "--source", dump)
+    output, _ = loaded.run("verify", "--deep", "--source", dump, code=DIFFERENT)
     assert (
         f"source and lake · {SMALL}: 1 documents with different contents: {first['_id']}" in output
     )
     assert output.endswith("1 difference.\n")
-    loaded[0].run("verify", "--deep", "--source", dump, "--collection", MAIN)
+    loaded.run("verify", "--deep", "--source", dump, "--collection", MAIN)
 
 
-def test_a_lake_that_was_tampered_with_ends_verify_with_1(copy, sample_dump):
-    Lake(copy.folder / "lake").tables.files(tables.FIT_PARAMETERS, SMALL)[0].unlink()
+def test_verify_finds_a_missing_file_of_the_lake(copy, sample_dump):
+    copy.lake.tables.files(tables.FIT_PARAMETERS, SMALL)[0].unlink()
     output, _ = copy.run("verify", "--source", sample_dump, code=DIFFERENT)
     assert f"lake and warehouse · fit_parameters of {SMALL}:" in output
 
 
-def test_a_warehouse_that_was_tampered_with_ends_verify_with_1(copy, sample_dump):
+def test_verify_finds_changed_values_of_the_warehouse(copy, sample_dump):
     with duckdb.connect(copy.folder / "lake" / "warehouse.duckdb") as connection:
         connection.execute("UPDATE analyses SET aic = aic + 1 WHERE aic IS NOT NULL")
     output, _ = copy.run("verify", "--source", sample_dump, code=DIFFERENT)
     assert f"lake and warehouse · analyses of {MAIN}:" in output
     assert "with different contents" in output
-    # A check speaks of what was changed too, as a warning, and does not count.
+    # A check warns of the change as well, and is not counted.
     assert "check fit_criteria_agree_with_log_likelihood" in output
     assert output.endswith("2 differences.\n")
 
 
 @pytest.mark.slow
-def test_a_damaged_lake_is_explained_and_made_anew_from_the_change_log(copy, sample_dump):
-    path = Lake(copy.folder / "lake").tables.files(tables.ANALYSES, SMALL)[0]
+def test_a_damaged_lake_is_explained_and_rebuilt_from_the_change_log(copy, sample_dump):
+    path = copy.lake.tables.files(tables.ANALYSES, SMALL)[0]
     path.write_bytes(path.read_bytes()[:-50])
     for command in (["status"], ["verify", "--source", sample_dump]):
         message = sentence(copy.fails(DIFFERENT, *command))
         assert "is damaged" in message
         assert "The next 'aind-etl run' makes" in message
-    _, errors = copy.run("run", "--source", sample_dump, "--no-results")
+    _, errors = copy.run("run", "--source", sample_dump, "--collection", SMALL, "--no-results")
     assert re.search(rf"{SMALL}: The file .* is not as it was written; the tables", errors)
     copy.run("verify", "--source", sample_dump)
     path.unlink()
@@ -485,14 +515,13 @@ def test_a_snapshot_is_kept_and_listed_and_read(copy):
     assert "lake/snapshots/paper.duckdb" in output
     output, _ = copy.run("snapshots")
     assert re.search(r"^paper +\d{4}-\d\d-\d\d \d\d:\d\d", output, re.MULTILINE)
-    output, _ = copy.run(
-        "sql", "SELECT count(*) FROM analyses", "--warehouse", "lake/snapshots/paper.duckdb"
-    )
+    query = ("sql", "SELECT count(*) FROM analyses")
+    assert copy.run(*query, "--warehouse", "lake/snapshots/paper.duckdb") == copy.run(*query)
     assert "The snapshot 'paper' already exists" in copy.fails(WRONG_USE, "snapshot", "paper")
 
 
 @pytest.mark.slow
-def test_the_warehouse_of_an_earlier_moment_is_written_beside(copy):
+def test_the_warehouse_of_an_earlier_time_is_written_to_another_file(copy):
     output, _ = copy.run("as-of", "2100-01-01", "--output", "then.duckdb")
     assert "as of 2100-01-01T00:00:00+00:00. Wrote then.duckdb" in output
     told = copy.run("sql", "FROM warehouse_info", "--warehouse", "then.duckdb", "-f", "csv")[0]
@@ -503,7 +532,7 @@ def test_the_warehouse_of_an_earlier_moment_is_written_beside(copy):
     assert "is the published warehouse" in published
 
 
-def test_the_page_of_context_is_printed(session):
+def test_the_context_page_is_printed(session):
     output, _ = session.run("context")
     assert output == context_page()
 
@@ -511,7 +540,7 @@ def test_the_page_of_context_is_printed(session):
 def test_the_history_of_a_record_shows_what_changed(copy, dump):
     first, *others = read_dump(dump, SMALL)
     write_dump(dump, [first | {"status": "looked at [again]"}, *others], SMALL)
-    extract_collection(DumpSource(dump), Lake(copy.folder / "lake"), SMALL, Pass.FULL)
+    extract_collection(DumpSource(dump), copy.lake, SMALL, Pass.FULL)
     output, _ = copy.run("history", SMALL, first["_id"])
     assert [line.split()[3] for line in output.splitlines() if "batch" in line] == [
         "upsert",
@@ -534,10 +563,10 @@ def test_a_sample_can_be_written(session):
     assert re.search(rf"^ +{len(list(documents))}  {MAIN}$", output, re.MULTILINE)
 
 
-# --- how it looks and what it loads -------------------------------------------------------------
+# --- help, terminals and imports -------------------------------------------------------------
 
 
-def test_help_teaches_and_names_every_command(session):
+def test_the_help_names_every_command(session):
     output, _ = session.run("--help")
     for command in COMMANDS:
         assert re.search(rf"\b{command}\b", output)
@@ -547,17 +576,18 @@ def test_help_teaches_and_names_every_command(session):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help(session, command):
-    output, errors = session.run(command, "--help")
-    assert errors == ""
+def test_every_command_has_help(in_process, command):
+    code, output, errors = in_process(command, "--help")
+    assert (code, errors) == (DONE, "")
     assert f"aind-etl {command}" in output
     assert len(sentence(output)) > 100
-    assert list(session.folder.iterdir()) == []
+    assert list(Path.cwd().iterdir()) == []
 
 
-@pytest.mark.parametrize("setting", ["SOURCE", "LAKE", "WAREHOUSE", "COLLECTIONS"])
-def test_help_names_the_variables_that_set_the_same(session, setting):
-    assert f"AIND_ETL_{setting}" in sentence(session.run("run", "--help")[0])
+def test_the_help_of_options_names_their_environment_variables(in_process):
+    _, output, _ = in_process("run", "--help")
+    for setting in ("SOURCE", "LAKE", "WAREHOUSE", "COLLECTIONS"):
+        assert f"AIND_ETL_{setting}" in sentence(output)
 
 
 def test_the_version_is_shown(session):
@@ -587,7 +617,7 @@ finally:
             ["sql", "SELECT 1"],
             {
                 *("dagster", "polars", "pyarrow", "pandas", "numpy", "matplotlib", "sqlalchemy"),
-                # What reads settings, or a query's rows, has no need of an event loop.
+                # Neither settings nor a query need an event loop.
                 *("asyncio", "pydantic_settings"),
             },
         ),
@@ -596,14 +626,13 @@ finally:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_command_does_not_wait_for_libraries_it_does_not_need(
+def test_a_command_does_not_import_libraries_that_it_does_not_need(
     loaded, sample_dump, arguments, spared
 ):
-    session, _, _ = loaded
     ended = subprocess.run(
         [sys.executable, "-c", LOADED, *(one.format(dump=sample_dump) for one in arguments)],
-        cwd=session.folder,
-        env=session.environment,
+        cwd=loaded.folder,
+        env=loaded.environment,
         capture_output=True,
         text=True,
         check=True,
@@ -614,7 +643,7 @@ def test_a_command_does_not_wait_for_libraries_it_does_not_need(
 
 
 def on_a_terminal(session, *arguments):
-    """Run the command on a terminal, and return all it showed there."""
+    """Run the command on a terminal, and return its output."""
     leader, follower = pty.openpty()
     with subprocess.Popen(
         [COMMAND, *map(str, arguments)],
@@ -643,18 +672,16 @@ def on_a_terminal(session, *arguments):
     return shown.decode()
 
 
-def test_progress_moves_on_a_terminal_and_only_there(loaded, sample_dump):
-    session, _, _ = loaded
-    shown = on_a_terminal(session, "verify", "--source", sample_dump)
+def test_progress_is_shown_only_on_a_terminal(loaded, sample_dump):
+    shown = on_a_terminal(loaded, "verify", "--source", sample_dump)
     assert "\x1b[" in shown
     assert f"compare {MAIN}" in shown
-    output, errors = session.run("verify", "--source", sample_dump)
+    output, errors = loaded.run("verify", "--source", sample_dump)
     assert "compare" not in output + errors
 
 
-def test_every_table_can_be_asked_for_by_name(loaded):
-    session, _, _ = loaded
-    output, _ = session.run("sql", "SHOW TABLES", "--format", "csv")
+def test_every_table_view_and_mart_is_listed(loaded):
+    output, _ = loaded.run("sql", "SHOW TABLES", "--format", "csv")
     names = set(output.split()[1:])
     assert {table.name for table in TABLES} <= names
     assert {"mle_fitting", "latest_analyses", "best_models"} <= names

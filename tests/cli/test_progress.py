@@ -1,4 +1,4 @@
-"""What a person at a terminal sees of work under way."""
+"""Progress on a terminal."""
 
 import io
 
@@ -8,7 +8,7 @@ from aind_etl.cli.progress_bars import TerminalProgress
 
 
 def shown(*, is_terminal: bool) -> str:
-    """Return what is shown of a step that is half done."""
+    """Return the output for a step that is half done."""
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=is_terminal, width=120)
     with TerminalProgress(console) as progress:
@@ -27,7 +27,7 @@ def test_a_step_shows_how_much_is_done_how_fast_and_for_how_long():
         assert part in line
 
 
-def test_what_is_not_known_is_not_shown():
+def test_an_unknown_total_is_not_shown():
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=120, color_system=None)
     with TerminalProgress(console) as progress:
@@ -42,5 +42,5 @@ def test_what_is_not_known_is_not_shown():
         assert part not in screen.getvalue()
 
 
-def test_nothing_moves_where_nobody_watches():
+def test_nothing_is_shown_without_a_terminal():
     assert shown(is_terminal=False).strip() == ""

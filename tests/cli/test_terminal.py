@@ -1,4 +1,4 @@
-"""What a person sees at a terminal: the command runs in a pseudo-terminal, as it does there."""
+"""What users see at a terminal: the command runs in a pseudo-terminal."""
 
 import fcntl
 import os
@@ -33,9 +33,9 @@ def at_a_terminal(folder, *arguments, columns=100, interrupt_after=None, seconds
     code : int
         Its exit code.
     written : str
-        What it wrote, with all that moves.
+        Its whole output, including control sequences.
     screen : list of str
-        The lines that are left on the screen.
+        The lines on the screen at the end.
     """
     child, terminal = pty.fork()
     if child == 0:
@@ -55,7 +55,7 @@ def at_a_terminal(folder, *arguments, columns=100, interrupt_after=None, seconds
         try:
             piece = os.read(terminal, 1 << 16)
         except OSError:
-            break  # Linux says so when the other side has closed.
+            break  # On Linux, because the other side has closed.
         if not piece:
             break
         written += piece
@@ -70,24 +70,24 @@ def at_a_terminal(folder, *arguments, columns=100, interrupt_after=None, seconds
 
 
 def readme_output():
-    """Return what the README shows of `make run`, without the command of the clone."""
+    """Return the output of `make run` in the README, with the installed command."""
     text = (CLONE / "README.md").read_text()
     shown = re.search(r"\$ make run\n(.*?)```", text, re.DOTALL)[1]
     return shown.replace(".venv/bin/aind-etl", "aind-etl").rstrip().splitlines()
 
 
 def unfolded(lines):
-    """Return the words of lines, however the terminal has folded them."""
+    """Return the characters of lines without blanks, independent of folding."""
     return "".join("".join(lines).split())
 
 
-@pytest.mark.parametrize("columns", [80, 100, 200])
-def test_what_is_left_on_the_screen_is_what_the_readme_shows(tmp_path, columns):
+@pytest.mark.parametrize("columns", [80, 100])
+def test_the_screen_after_a_run_is_that_of_the_readme(tmp_path, columns):
     code, written, screen = at_a_terminal(tmp_path, "run", columns=columns)
     left = "\n".join(screen).rstrip().splitlines()
     assert code == 0
-    if columns >= 100:
-        # The command that is suggested is longer than a line, and the terminal breaks it.
+    if columns == 100:
+        # The terminal breaks the suggested command, which is longer than a line.
         assert unfolded(left) == unfolded(readme_output())
     else:
         known = unfolded(readme_output())
@@ -100,7 +100,7 @@ def test_what_is_left_on_the_screen_is_what_the_readme_shows(tmp_path, columns):
     assert re.search(r"\d+ of 302 folders", written)
 
 
-def test_the_interrupt_key_ends_a_run_with_one_sentence(tmp_path):
+def test_the_interrupt_key_ends_a_run_with_a_message(tmp_path):
     code, _, screen = at_a_terminal(tmp_path, "run", interrupt_after=b"4 of 5: flatten")
     left = "\n".join(screen).rstrip().splitlines()
     assert code == 130, left
@@ -109,7 +109,7 @@ def test_the_interrupt_key_ends_a_run_with_one_sentence(tmp_path):
         "dynamic-foraging-analysis: 11 new",
         "dynamic-foraging-lifetime: 4 new",
         "dynamic-foraging-model-fitting: 340 new",
-        "Interrupted. What was written is whole; run again to go on.",
+        "Interrupted. Everything written is complete; run again to continue.",
     ]
 
 
@@ -122,7 +122,7 @@ def lake(built):
     "value", ["root:x:0", ":smile:", "[bold]x[/]", "[link=x]", "a\\[b", "1e5 'x' http://x.y"]
 )
 @pytest.mark.parametrize("is_terminal", [True, False])
-def test_data_are_printed_as_they_are(tmp_path, lake, value, is_terminal):
+def test_data_are_printed_literally(tmp_path, lake, value, is_terminal):
     literal = value.replace("'", "''")
     arguments = ("sql", f"SELECT '{literal}' AS \"{value}\"", "--warehouse", lake[1])
     if is_terminal:
@@ -136,14 +136,14 @@ def test_data_are_printed_as_they_are(tmp_path, lake, value, is_terminal):
     assert lines == [value, value]
 
 
-def test_control_characters_of_data_are_shown_escaped(tmp_path, lake):
+def test_control_characters_are_escaped(tmp_path, lake):
     query = "SELECT chr(27) || '[31mred' || chr(10) || chr(7) AS x"
     _, _, screen = at_a_terminal(tmp_path, "sql", query, "--warehouse", lake[1])
     assert [line for line in screen if line] == ["x", "\\x1b[31mred\\n\\x07"]
     assert printable("a\tü\ud800\x7f", keep="\t") == "a\tü\\ud800\\x7f"
 
 
-def test_an_error_shows_a_name_as_it_is(tmp_path):
+def test_an_error_shows_a_name_literally(tmp_path):
     ended = subprocess.run(
         [COMMAND, "status", "--lake", "[red]:x:\x1b[1m"],
         capture_output=True,
@@ -166,7 +166,7 @@ def test_an_error_shows_a_name_as_it_is(tmp_path):
     ],
     ids=lambda arguments: arguments[0],
 )
-def test_no_line_of_a_pipe_ends_in_blanks(built, arguments):
+def test_no_line_of_a_pipe_has_trailing_blanks(built, arguments):
     folder = built.lake.storage.root.parent
     given = [one.format(source=built.source) for one in arguments]
     if arguments != ("--help",):

@@ -1,4 +1,4 @@
-"""The warehouse as it was at an earlier moment, compared with the one that was built then."""
+"""The warehouse as of an earlier moment equals the one that was built then."""
 
 import shutil
 from datetime import UTC, datetime, timedelta
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from worlds import ANY_SHARE, MAIN, NOON, Clock, load, read_dump, write_dump
+from worlds import ANY_SHARE, MAIN, NOON, Built, Clock, load, read_dump, write_dump
 
 from aind_etl.changelog.compaction import compact_change_log
 from aind_etl.client.as_of import build_as_of, parse_moment
@@ -19,8 +19,8 @@ from aind_etl.warehouse.build import build_warehouse
 from aind_etl.warehouse.connection import connect
 
 LATER = NOON + timedelta(days=10)
-# Of passes only the last is known.
-_NOT_KNOWN = ("last_new_pass_at", "last_full_pass_at")
+# Only the last pass is recorded.
+_NOT_RECORDED = ("last_new_pass_at", "last_full_pass_at")
 
 
 def rows_of(warehouse: Path) -> dict[str, pl.DataFrame]:
@@ -33,28 +33,25 @@ def rows_of(warehouse: Path) -> dict[str, pl.DataFrame]:
         ).fetchall()
         for (name,) in names:
             frame = connection.sql(f'FROM "{name}"').pl()
-            found[name] = frame.drop(*_NOT_KNOWN, strict=False)
+            found[name] = frame.drop(*_NOT_RECORDED, strict=False)
     assert {table.name for table in TABLES} <= found.keys()
     return found
 
 
-def same(left: Path, right: Path) -> bool:
-    """Return whether two warehouses hold the same rows in every table and mart."""
-    before, after = rows_of(left), rows_of(right)
+def assert_same(before: dict[str, pl.DataFrame], warehouse: Path) -> None:
+    """Fail with the first table or mart of a warehouse whose rows differ."""
+    after = rows_of(warehouse)
     assert before.keys() == after.keys()
     for name, rows in before.items():
         order = [one for one in rows.columns if not rows.schema[one].is_nested()]
         assert rows.sort(order).equals(after[name].sort(order)), name
-    return True
 
 
 def change_in_every_way(dump: Path) -> None:
     """Change, add and delete documents, and add a collection."""
     documents = read_dump(dump)
-    changed = [dict(one) for one in documents[5:]]
-    for document in changed[:20]:
-        document["status"] = "failed"
-    added = [documents[0] | {"_id": f"new {number}"} for number in range(7)]
+    changed = [one | {"status": "failed"} for one in documents[3:8]] + documents[8:]
+    added = [documents[0] | {"_id": f"new {number}"} for number in range(3)]
     write_dump(dump, [*changed, *added])
     write_dump(dump, [documents[0]], "another")
 
@@ -63,8 +60,7 @@ def change_in_every_way(dump: Path) -> None:
 def dump(sample_dump: Path, tmp_path: Path) -> Path:
     """Return a dump to change: documents of both formats."""
     folder = tmp_path / "dump"
-    folder.mkdir()
-    write_dump(folder, read_dump(sample_dump)[::4])
+    write_dump(folder, read_dump(sample_dump)[::12])
     return folder
 
 
@@ -76,7 +72,7 @@ def dump(sample_dump: Path, tmp_path: Path) -> Path:
         pytest.param("in shards", marks=pytest.mark.slow),
     ],
 )
-def test_the_warehouse_of_the_first_moment_is_the_one_built_then(
+def test_the_warehouse_as_of_a_moment_equals_the_one_built_then(
     dump: Path, tmp_path: Path, layout: str
 ) -> None:
     lake = Lake(tmp_path / "lake")
@@ -84,10 +80,11 @@ def test_the_warehouse_of_the_first_moment_is_the_one_built_then(
         lake.update_layout(MAIN, {"shards": 4, "planned_shards": 4})
     clock = Clock()
     load(dump, lake, now=clock)
-    # What a second batch at the same moment brings was known as well.
+    # A second batch at the same moment was known as well.
     write_dump(dump, [*read_dump(dump), {"_id": "late", "status": "success"}])
     load(dump, lake, now=clock)
     build_warehouse(lake, tmp_path / "first.duckdb")
+    first = rows_of(tmp_path / "first.duckdb")
     clock.moment = LATER
     change_in_every_way(dump)
     load(dump, lake, now=clock, limits=ANY_SHARE)
@@ -95,15 +92,14 @@ def test_the_warehouse_of_the_first_moment_is_the_one_built_then(
         compact_change_log(lake, MAIN, fewest_files=2)
     build_warehouse(lake, tmp_path / "second.duckdb")
     report = build_as_of(lake, NOON + timedelta(days=1), tmp_path / "as-of.duckdb")
-    assert same(tmp_path / "first.duckdb", tmp_path / "as-of.duckdb")
-    assert report.rows["analyses"] == rows_of(tmp_path / "first.duckdb")["analyses"].height
-    # And of the second moment, it is the second.
+    assert_same(first, tmp_path / "as-of.duckdb")
+    assert report.rows["analyses"] == first["analyses"].height
     build_as_of(lake, LATER, tmp_path / "now.duckdb")
-    assert same(tmp_path / "second.duckdb", tmp_path / "now.duckdb")
+    assert_same(rows_of(tmp_path / "second.duckdb"), tmp_path / "now.duckdb")
 
 
 @pytest.mark.slow
-def test_results_are_those_of_now_for_the_analyses_known_then(world: Path, tmp_path: Path) -> None:
+def test_results_are_the_current_ones_for_analyses_known_then(world: Path, tmp_path: Path) -> None:
     dump = tmp_path / "dump"
     dump.mkdir()
     for path in world.glob("*.jsonl"):
@@ -135,11 +131,9 @@ def test_results_are_those_of_now_for_the_analyses_known_then(world: Path, tmp_p
     assert "are as of built_at" in info["results"]
 
 
-def test_nothing_is_known_before_the_first_extraction(dump: Path, tmp_path: Path) -> None:
-    lake = Lake(tmp_path / "lake")
-    load(dump, lake)
+def test_nothing_is_known_before_the_first_extraction(built: Built, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="first filled at 2026-05-01T12:00:00"):
-        build_as_of(lake, NOON - timedelta(seconds=1), tmp_path / "as-of.duckdb")
+        build_as_of(built.lake, NOON - timedelta(seconds=1), tmp_path / "as-of.duckdb")
     assert not (tmp_path / "as-of.duckdb").exists()
 
 
@@ -156,6 +150,6 @@ def test_a_moment_is_a_day_or_a_time(text: str, moment: datetime) -> None:
     assert parse_moment(text) == moment
 
 
-def test_what_is_no_moment_is_refused() -> None:
+def test_a_text_that_is_not_a_moment_is_refused() -> None:
     with pytest.raises(ArgumentError, match="expected a day such as 2026-06-01"):
         parse_moment("June")

@@ -1,4 +1,4 @@
-"""Model variables beside what the animal did, and the session table of the public reader."""
+"""Trials joined with the behaviour database, and the session table of the public reader."""
 
 import doctest
 import logging
@@ -53,7 +53,7 @@ def replace_trials(database: Path, subject: str, trials: pl.DataFrame) -> None:
 
 
 @pytest.mark.parametrize("subject", ["652257", "652324", "652001"])
-def test_each_trial_of_a_fit_gets_what_the_animal_did_in_it(
+def test_each_trial_of_a_fit_is_joined_with_what_the_animal_did(
     warehouse: Warehouse[pl.DataFrame], database: Path, subject: str
 ) -> None:
     joined = warehouse.trials(subject_id=subject, behavior=True)
@@ -73,7 +73,7 @@ def test_each_trial_of_a_fit_gets_what_the_animal_did_in_it(
     )
     both = played.join(theirs, on=["behavior_session_id", "behavior_trial"], how="left")
     assert (both["expected"] == both["reward_probabilityL"]).all()
-    # The state after the last trial belongs to none.
+    # The state after the last trial belongs to no trial.
     last = joined.filter(pl.col("choice").is_null())
     assert last["behavior_trial"].null_count() == last.height > 0
 
@@ -105,7 +105,7 @@ def test_only_the_asked_subjects_are_read(
     assert warehouse.trials(subject_id="652257", behavior=True, limit=3).height == 3
     with pytest.raises(DataError, match="AIND_ETL_BEHAVIOR_DATABASE"):
         warehouse.trials(subject_id="652324", behavior=True)
-    # Neither are those of which a limit leaves nothing.
+    # Subjects of which the limit leaves no trial are not read either.
     first = warehouse.trials(limit=1)["subject_id"].item()
     trials = database / f"trial_table/subject_id={first}/{first}.parquet"
     shutil.copy(world / "results" / DATABASE / trials.relative_to(database), trials)
@@ -138,7 +138,7 @@ def test_columns_are_chosen_by_their_names_in_the_database(
     ],
     ids=["another number of trials", "another choice", "another reward"],
 )
-def test_a_session_that_does_not_agree_is_reported_and_not_joined(
+def test_a_session_that_differs_is_reported_and_not_joined(
     warehouse: Warehouse[pl.DataFrame],
     database: Path,
     caplog: pytest.LogCaptureFixture,
@@ -187,12 +187,14 @@ def test_the_database_is_read_from_an_object_store(
 
 
 @pytest.mark.parametrize("frames", ["pandas", "arrow"])
-def test_frames_with_behaviour_come_as_any_kind(world: Path, database: Path, frames: str) -> None:
+def test_trials_with_behaviour_are_any_kind_of_frame(
+    world: Path, database: Path, frames: str
+) -> None:
     warehouse = Warehouse(world / "warehouse.duckdb", frames=frames)
     assert warehouse.trials(subject_id="652257", behavior=True, limit=9).shape[0] == 9
 
 
-def test_a_whole_table_of_trials_asks_for_a_filter(warehouse: Warehouse[pl.DataFrame]) -> None:
+def test_trials_need_a_filter_or_a_limit(warehouse: Warehouse[pl.DataFrame]) -> None:
     with pytest.raises(ArgumentError, match="subject_id"):
         warehouse.trials()
     with pytest.raises(ArgumentError, match="subject_id"):
@@ -205,7 +207,7 @@ def test_a_whole_table_of_trials_asks_for_a_filter(warehouse: Warehouse[pl.DataF
 # --- the documentation ---------------------------------------------------------------------
 
 
-def test_the_documentation_shows_what_the_sample_gives(
+def test_the_examples_in_the_documentation_run(
     world: Path, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIND_ETL_WAREHOUSE", str(world / "warehouse.duckdb"))
@@ -217,7 +219,7 @@ def recipes() -> Iterator[str]:
     yield from re.findall(r"```sql\n(.*?)```", DOCUMENTATION.read_text(), re.DOTALL)
 
 
-def test_the_documented_recipe_gives_the_same(
+def test_the_documented_query_returns_the_same_rows(
     world: Path, warehouse: Warehouse[pl.DataFrame], database: Path
 ) -> None:
     (recipe,) = recipes()
@@ -266,7 +268,7 @@ def test_a_session_of_the_database_has_the_key_of_the_session_table(
 
 @pytest.fixture(scope="module")
 def of_reader() -> pd.DataFrame:
-    """Return what the public reader gives: the database's table without what that adds to it."""
+    """Return the public reader's table: the database's without the columns it adds."""
     table = SessionTable(0)
     plans = [plan for plan, _ in zip(plan_sessions(0), range(24), strict=False)]
     for session in simulate_sessions(plans, 0):
@@ -276,7 +278,7 @@ def of_reader() -> pd.DataFrame:
     return frame[frame["rig"].notna()].drop(columns=added)
 
 
-def test_the_session_table_is_that_of_the_public_reader(
+def test_the_session_table_equals_that_of_the_public_reader(
     world: Path, of_reader: pd.DataFrame
 ) -> None:
     frame = get_session_table(warehouse=world / "warehouse.duckdb")
@@ -295,7 +297,7 @@ def test_the_session_table_is_that_of_the_public_reader(
     assert frame["has_video"].dtype == bool
 
 
-def test_the_session_table_goes_back_as_far_as_asked(
+def test_the_session_table_can_be_limited_to_recent_months(
     world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = get_session_table(warehouse=world / "warehouse.duckdb")
@@ -306,7 +308,7 @@ def test_the_session_table_goes_back_as_far_as_asked(
     assert months["session_date"].min().date() > date(2026, 1, 1)
 
 
-def test_sessions_of_the_older_rigs_come_when_asked_for(world: Path, tmp_path: Path) -> None:
+def test_sessions_of_the_older_rigs_are_returned_on_request(world: Path, tmp_path: Path) -> None:
     copy = tmp_path / "warehouse.duckdb"
     shutil.copy(world / "warehouse.duckdb", copy)
     with duckdb.connect(copy) as connection:
@@ -316,7 +318,7 @@ def test_sessions_of_the_older_rigs_come_when_asked_for(world: Path, tmp_path: P
     assert len(get_session_table(True, warehouse=copy)) > len(without)
 
 
-def test_without_a_session_table_the_frame_is_empty_and_says_why(
+def test_without_a_session_table_the_frame_is_empty_and_the_log_explains_it(
     built, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):

@@ -1,4 +1,4 @@
-"""The page of context: short, true, and with questions that can be asked."""
+"""The page of context: short, correct, and with questions that can be run."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from aind_etl.warehouse.connection import connect
 from aind_etl.warehouse.sql_files import Kind, read_sql_files
 
 CLONE = Path(__file__).parents[2]
-# Of the models' tokenizers none makes more of English and SQL than one token per 2.7 characters.
+# No model's tokenizer needs more than one token per 2.7 characters of English and SQL.
 FEWEST_CHARACTERS_PER_TOKEN = 2.7
 MOST_TOKENS = 6_000
 QUESTIONS = read_sql_files(Kind.QUESTION)
@@ -20,7 +20,7 @@ QUESTIONS = read_sql_files(Kind.QUESTION)
 @pytest.mark.parametrize(
     ("path", "page"), [("docs/context.md", context_page), ("skills/aind-etl/SKILL.md", skill_page)]
 )
-def test_the_pages_are_as_the_command_prints_them(path, page):
+def test_the_pages_in_the_repository_are_up_to_date(path, page):
     assert (CLONE / path).read_text(encoding="utf-8") == page(), "make docs renews it"
 
 
@@ -28,7 +28,7 @@ def test_the_page_is_short_enough_for_a_conversation():
     assert len(context_page()) / FEWEST_CHARACTERS_PER_TOKEN < MOST_TOKENS
 
 
-def test_every_column_of_the_page_is_there(world):
+def test_every_column_of_the_page_exists(world):
     with connect(world / "warehouse.duckdb") as connection:
         found = {}
         for relation, name in connection.execute(
@@ -49,13 +49,13 @@ def test_there_are_ten_questions():
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.name)
-def test_a_question_has_an_answer_on_the_sample(world, question):
+def test_a_question_returns_rows_of_the_sample(world, question):
     with Query(world / "warehouse.duckdb", question.statement, sandbox=True) as query:
         _, rows, _ = query.head(5)
     assert rows
 
 
-def test_the_skill_has_the_head_that_agents_read():
+def test_the_skill_has_the_header_that_agents_read():
     head = skill_page().split("---\n")[1]
     assert "name: aind-etl\n" in head
     assert "description: " in head

@@ -67,37 +67,26 @@ some = client.retrieve_docdb_records(
     filter_query={"status": "success"}, projection={"nwb_name": 1}, limit=2, paginate=True,
     paginate_batch_size=10000,
 )
-print(len(records), sorted(records[0])[:2], [sorted(one) for one in some])
+print(json.dumps([len(records), sorted(records[0])[:2], [sorted(one) for one in some]]))
 """
 
 
-def run(program: str, warehouse: Path) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-c", LINE + program],
-        env=os.environ | {"AIND_ETL_WAREHOUSE": str(warehouse)},
+def test_the_explorers_calls_and_those_of_the_databases_client_are_answered(world: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LINE + EXPLORER + RECORDS],
+        env=os.environ | {"AIND_ETL_WAREHOUSE": str(world / "warehouse.duckdb")},
         capture_output=True,
         text=True,
         check=False,
     )
-
-
-def test_the_calls_of_the_explorer_are_answered(world: Path) -> None:
-    done = run(EXPLORER, world / "warehouse.duckdb")
     assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
-    assert answer["fits"] > 20
-    assert 0 < answer["with_session"] <= answer["fits"]
-    assert answer["columns"] > 90
-
-
-def test_documents_are_answered_as_by_the_databases_client(built) -> None:
-    done = run(RECORDS, built.warehouse)
-    assert done.returncode == 0, done.stderr
-    count, rest = done.stdout.split(" ", 1)
-    assert int(count) > 100
-    assert rest.strip() == (
-        "['_id', 'analysis_datetime'] [['_id', 'nwb_name'], ['_id', 'nwb_name']]"
-    )
+    explorer, (n_records, first, some) = map(json.loads, done.stdout.splitlines())
+    assert explorer["fits"] > 20
+    assert 0 < explorer["with_session"] <= explorer["fits"]
+    assert explorer["columns"] > 90
+    assert n_records > 100
+    assert first == ["_id", "analysis_datetime"]
+    assert some == [["_id", "nwb_name"], ["_id", "nwb_name"]]
 
 
 @pytest.fixture
@@ -120,7 +109,7 @@ def _replaced(built, monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (
             CLIENT + "MetadataDbClient('').retrieve_docdb_records(sort={'_id': 1})",
-            "sort is not understood",
+            "sort is not supported",
         ),
         (
             PIPELINE + "get_logistic_regression([], 'Su2022')",
@@ -130,6 +119,6 @@ def _replaced(built, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 @pytest.mark.usefixtures("_replaced")
-def test_what_the_warehouse_cannot_answer_is_said(program: str, words: str) -> None:
+def test_a_call_that_the_warehouse_cannot_answer_is_explained(program: str, words: str) -> None:
     with pytest.raises((AindEtlError, ModuleNotFoundError), match=words):
         exec(program)

@@ -13,29 +13,30 @@ from mcp.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from worlds import Built
 
+from aind_etl.client import mcp_server
 from aind_etl.client.mcp_server import MOST_ROWS, create_server
 
 T = TypeVar("T")
 
 
-def ask(warehouse: Path, question: Callable[[Client], Awaitable[T]], seconds: float = 30) -> T:
+def ask(warehouse: Path, question: Callable[[Client], Awaitable[T]]) -> T:
     """Ask the server in this process."""
 
     async def run() -> T:
-        async with Client(create_server(warehouse, seconds=seconds)) as client:
+        async with Client(create_server(warehouse)) as client:
             return await question(client)
 
     return anyio.run(run)
 
 
-def call(warehouse: Path, tool: str, seconds: float = 30, **arguments: object) -> tuple[bool, str]:
+def call(warehouse: Path, tool: str, **arguments: object) -> tuple[bool, str]:
     """Return whether a tool failed, and what it said."""
 
     async def question(client: Client) -> tuple[bool, str]:
         answer = await client.call_tool(tool, arguments)
         return bool(answer.is_error), "\n".join(part.text for part in answer.content)  # type: ignore[union-attr]
 
-    return ask(warehouse, question, seconds)
+    return ask(warehouse, question)
 
 
 def query(warehouse: Path, sql: str, **options: int) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def query(warehouse: Path, sql: str, **options: int) -> dict[str, Any]:
     return answer
 
 
-def test_a_model_finds_its_way_from_the_tables_to_an_answer_over_stdio(built: Built) -> None:
+def test_tables_are_listed_described_and_queried_over_stdio(built: Built) -> None:
     command = Path(sys.executable).parent / "aind-etl"
 
     async def converse() -> tuple[list[str], list[str]]:
@@ -83,7 +84,7 @@ def test_a_model_finds_its_way_from_the_tables_to_an_answer_over_stdio(built: Bu
     assert sum(won for _, won in rows["rows"]) > 10
 
 
-def test_the_server_introduces_itself_by_the_page_of_context(built: Built) -> None:
+def test_the_servers_instructions_are_the_page_of_context(built: Built) -> None:
     async def question(client: Client) -> str:
         return client.instructions or ""
 
@@ -91,26 +92,26 @@ def test_the_server_introduces_itself_by_the_page_of_context(built: Built) -> No
 
 
 @pytest.mark.parametrize(
-    ("sql", "words"),
+    ("tool", "arguments", "words"),
     [
-        ("DROP TABLE analyses", "not one query that returns rows"),
-        ("SELECT 1; SELECT 2", "not one query that returns rows"),
-        ("COPY analyses TO '/tmp/x.csv'", "not one query that returns rows"),
-        ("SELECT * FROM read_csv('/etc/passwd')", "file system operations are disabled"),
-        ("SELECT * FROM read_parquet('s3://bucket/x')", "The query cannot be run"),
-        ("SELECT content FROM read_text('/etc/hostname')", "file system operations are disabled"),
-        ("SET enable_external_access = true", "not one query that returns rows"),
-        ("SELECT nothing FROM analyses", "nothing"),
+        ("query", {"sql": "DROP TABLE analyses"}, "not one query that returns rows"),
+        ("query", {"sql": "SET enable_external_access = true"}, "not one query that returns rows"),
+        ("query", {"sql": "FROM read_csv('/etc/passwd')"}, "file system operations are disabled"),
+        ("query", {"sql": "FROM read_parquet('s3://bucket/x')"}, "The query cannot be run"),
+        ("query", {"sql": "SELECT nothing FROM analyses"}, "nothing"),
+        ("describe_table", {"table": "best_model"}, "Did you mean 'best_models'"),
     ],
 )
-def test_only_a_select_on_the_warehouse_is_run(built: Built, sql: str, words: str) -> None:
-    failed, text = call(built.warehouse, "query", sql=sql)
+def test_an_error_is_explained(
+    built: Built, tool: str, arguments: dict[str, str], words: str
+) -> None:
+    failed, text = call(built.warehouse, tool, **arguments)
     assert failed
     assert words in text
     assert "Traceback" not in text
 
 
-def test_rows_are_limited_and_the_answer_says_so(built: Built) -> None:
+def test_rows_are_limited_with_a_note(built: Built) -> None:
     few = query(built.warehouse, "SELECT range FROM range(5000)", max_rows=3)
     assert few["rows"] == [[0], [1], [2]]
     assert "Only the first 3 rows" in few["note"]
@@ -122,15 +123,18 @@ def test_rows_are_limited_and_the_answer_says_so(built: Built) -> None:
     assert str(MOST_ROWS) in text
 
 
-def test_a_query_that_takes_too_long_is_stopped_and_says_so(built: Built) -> None:
+def test_a_query_that_takes_too_long_is_stopped_with_an_explanation(
+    built: Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mcp_server, "SECONDS", 0.5)
     endless = "FROM range(100000000000) AS a, range(1000) AS b WHERE a.range + b.range = -1"
-    failed, text = call(built.warehouse, "query", seconds=0.5, sql=endless)
+    failed, text = call(built.warehouse, "query", sql=endless)
     assert failed
     assert "stopped after 0.5 s" in text
     assert query(built.warehouse, "SELECT 1 AS one")["rows"] == [[1]]
 
 
-def test_values_of_every_type_come_as_json(built: Built) -> None:
+def test_values_of_every_type_are_returned_as_json(built: Built) -> None:
     answer = query(
         built.warehouse,
         "SELECT DATE '2026-01-02', 'nan'::DOUBLE, [1, NULL], {'a': 1.5::DOUBLE}, "
@@ -152,13 +156,7 @@ def test_values_of_every_type_come_as_json(built: Built) -> None:
     ]
 
 
-def test_an_unknown_table_is_named_beside_those_like_it(built: Built) -> None:
-    failed, text = call(built.warehouse, "describe_table", table="best_model")
-    assert failed
-    assert "Did you mean 'best_models'" in text
-
-
-def test_without_a_warehouse_the_answer_says_so(tmp_path: Path) -> None:
+def test_a_missing_warehouse_is_explained(tmp_path: Path) -> None:
     failed, text = call(tmp_path / "nowhere.duckdb", "query", sql="SELECT 1")
     assert failed
     assert "There is no warehouse at" in text

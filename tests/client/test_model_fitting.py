@@ -1,7 +1,7 @@
-"""The model-fitting query, compared with what the documents and result files themselves say.
+"""The model-fitting query, compared with the documents and result files themselves.
 
-:class:`Reference` pages a REST gateway and reads the result files, and shares no code with the
-package: it is the documented behaviour, written down a second time.
+:class:`Reference` asks a MongoDB server and reads the result files. It shares no code with the
+package: it is the documented behaviour, implemented a second time.
 """
 
 import doctest
@@ -11,25 +11,19 @@ import logging
 import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pandas as pd
 import pytest
-from gateway_server import Gateway, running_gateway
 from mongod import NoMongodError, find_mongod, running_mongod
 from pymongo import MongoClient
-from worlds import MAIN, JsonDocument, load, read_dump
+from pymongo.collection import Collection
+from worlds import MAIN, Built, JsonDocument, read_dump
 
 from aind_etl import get_mle_model_fitting
-from aind_etl.errors import ConfigurationError
-from aind_etl.lake import Lake
-from aind_etl.results import open_result_store, refresh_result_files, refresh_trials
-from aind_etl.settings import load_settings
-from aind_etl.sources import open_source
-from aind_etl.warehouse.build import build_warehouse
 
 FIRST = ["_id", "nwb_name", "session_date", "status", "subject_id", "analysis_time", "agent_alias"]
 FIRST += ["n_trials", "S3_location", "CO_asset_id", "analysis_tag", "pipeline_source"]
@@ -96,14 +90,13 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 class Reference:
-    """The documented behaviour, from the gateway and the result files."""
+    """The documented behaviour, from a server and the result files."""
 
-    def __init__(self, gateway: Gateway, results: Path) -> None:
-        self._gateway = gateway
+    def __init__(self, collection: Collection[JsonDocument], results: Path) -> None:
+        self._collection = collection
         self._results = results
-        self._read: dict[str, list[JsonDocument]] = {}
 
-    def rows(  # noqa: PLR0913 - the arguments people know
+    def rows(  # noqa: PLR0913 - the arguments of the public reader
         self,
         *,
         subject_id: str | None = None,
@@ -118,7 +111,7 @@ class Reference:
         tags = [analysis_tag] if isinstance(analysis_tag, str) else analysis_tag
         found = [
             row
-            for document in self._documents(from_custom_query or {})
+            for document in self._collection.find(from_custom_query or {}).sort("_id")
             for row in (*self._prototype(document), *self._framework(document))
             if row["status"] == "success"
             and subject_id in {None, row["subject_id"]}
@@ -132,28 +125,6 @@ class Reference:
             pair = (row["nwb_name"], row["agent_alias"])
             chosen.setdefault(pair if only_recent_version else row["_id"], row)
         return {row["_id"]: row for row in chosen.values()}
-
-    def _documents(self, query: JsonDocument) -> list[JsonDocument]:
-        asked = json.dumps(query)
-        if asked not in self._read:
-            self._read[asked] = list(self._pages(query))
-        return self._read[asked]
-
-    def _pages(self, query: JsonDocument) -> Iterator[JsonDocument]:
-        last: str | None = None
-        while True:
-            after = {} if last is None else {"_id": {"$gt": last}}
-            parameters = {
-                "filter": json.dumps({"$and": [query, after]}),
-                "sort": '{"_id": 1}',
-                "limit": 70,
-            }
-            reply = httpx.get(f"{self._gateway.url}/{MAIN}/find", params=parameters, timeout=60)
-            page = json.loads(reply.raise_for_status().text)
-            if not page:
-                return
-            yield from page
-            last = page[-1]["_id"]
 
     def _prototype(self, document: JsonDocument) -> Iterator[dict[str, Any]]:
         specification = document.get("analysis_spec", {})
@@ -196,7 +167,7 @@ class Reference:
                 "analysis_tag": parameters.get("analysis_tag", parameters.get("analysis_ver")),
                 "pipeline_source": "aind analysis framework",
                 **fit,
-                # What is projected out of a list of processes is a list.
+                # A server's projection from a list of processes is a list.
                 **{name: fit[name] or [] for name in FOLDS},
             }
 
@@ -249,52 +220,33 @@ def spread(values: list[float]) -> float:
 
 
 @pytest.fixture(scope="module")
-def gateway(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """Give the world's documents behind a gateway."""
+def reference(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reference]:
+    """Give the world's documents in a MongoDB server."""
     try:
         with (
             running_mongod(find_mongod(), tmp_path_factory.mktemp("fitting-mongod")) as port,
             MongoClient[JsonDocument]("127.0.0.1", port) as client,
-            running_gateway(client["analysis"]) as gateway,
         ):
-            for path in world.glob("*.jsonl"):
-                client["analysis"][path.stem].insert_many(read_dump(world, path.stem))
-            yield gateway
+            client["analysis"][MAIN].insert_many(read_dump(world))
+            yield Reference(client["analysis"][MAIN], world / "results")
     except NoMongodError as error:
         pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")
-def without_trials(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a warehouse of what the gateway has, and nothing of the result folders."""
-    lake = Lake(tmp_path_factory.mktemp("fitting") / "lake")
-    with open_source(gateway.url) as source:
-        load(source, lake)
-    path = lake.storage.root / "warehouse.duckdb"
-    build_warehouse(lake, path)
-    return path
+def warehouse(world: Path) -> Path:
+    """Return the warehouse of the world, with the trials of its result folders."""
+    return world / "warehouse.duckdb"
 
 
 @pytest.fixture(scope="module")
-def warehouse(world: Path, without_trials: Path) -> Path:
-    """Return a warehouse with trials as well."""
-    lake = Lake(without_trials.parent)
-    settings = load_settings(results_root=str(world / "results"))
-    with open_result_store(settings) as store:
-        refresh_result_files(lake, store, MAIN)
-        refresh_trials(lake, store, MAIN)
-    path = lake.storage.root / "with_trials.duckdb"
-    build_warehouse(lake, path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def reference(gateway: Gateway, world: Path) -> Reference:
-    return Reference(gateway, world / "results")
+def without_trials(built: Built) -> Path:
+    """Return a warehouse of the same documents, and nothing of the result folders."""
+    return built.warehouse
 
 
 def assert_cells_equal(frame, expected: dict[str, dict[str, Any]], columns: list[str]) -> None:
-    """Fail with the first cell that is not what the documents say."""
+    """Fail with the first cell that differs from the documents."""
     assert list(frame["_id"]) == list(expected)
     for cells in frame.to_dict("records"):
         row = expected[cells["_id"]]
@@ -307,7 +259,7 @@ def assert_cells_equal(frame, expected: dict[str, dict[str, Any]], columns: list
 
 
 def assert_latents_equal(frame, reference: Reference, rows: dict[str, dict[str, Any]]) -> None:
-    """Fail with the first latent variable that is not what the result file says."""
+    """Fail with the first latent variable that differs from the result file."""
     for cells in frame.to_dict("records"):
         latents, qvalue_spread = reference.latents(rows[cells["_id"]])
         np.testing.assert_allclose(cells["qvalue_spread"], qvalue_spread, rtol=1e-12)
@@ -323,7 +275,7 @@ def assert_latents_equal(frame, reference: Reference, rows: dict[str, dict[str, 
 
 @pytest.mark.parametrize("arguments", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("only_recent_version", [True, False], ids=["newest", "all"])
-def test_every_cell_is_what_the_documents_say(warehouse, reference, arguments, only_recent_version):
+def test_every_cell_equals_the_documents(warehouse, reference, arguments, only_recent_version):
     expected = reference.rows(**arguments, only_recent_version=only_recent_version)
     assert expected
     frame = get_mle_model_fitting(
@@ -354,7 +306,7 @@ def test_latent_variables_that_the_warehouse_lacks_are_read_from_the_store(
 
 
 @pytest.mark.parametrize("inventory", ["warehouse", "without_trials"])
-def test_figures_are_downloaded_under_names_that_people_read(  # noqa: PLR0913, PLR0917
+def test_figures_are_downloaded_with_readable_names(  # noqa: PLR0913, PLR0917
     request, inventory, world, tmp_path, monkeypatch, caplog
 ):
     monkeypatch.setenv("AIND_ETL_RESULTS_ROOT", str(world / "results"))
@@ -377,7 +329,7 @@ def test_figures_are_downloaded_under_names_that_people_read(  # noqa: PLR0913, 
     assert {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()} == there
 
 
-def test_without_metrics_and_latents_the_first_columns_are_left(warehouse):
+def test_without_metrics_and_latents_only_the_first_columns_are_returned(warehouse):
     frame = get_mle_model_fitting(
         "652257",
         if_include_metrics=False,
@@ -387,30 +339,22 @@ def test_without_metrics_and_latents_the_first_columns_are_left(warehouse):
     assert list(frame.columns) == FIRST
 
 
-def test_the_arguments_are_those_people_know():
+def test_the_arguments_are_those_of_the_public_reader_in_its_order():
     parameters = inspect.signature(get_mle_model_fitting).parameters
-    assert {name: one.default for name, one in parameters.items()} == {
-        "subject_id": None,
-        "session_date": None,
-        "agent_alias": None,
-        "from_custom_query": None,
-        "analysis_tag": None,
-        "only_recent_version": True,
-        "if_include_metrics": True,
-        "if_include_latent_variables": True,
-        "if_download_figures": False,
-        "download_path": "./results/mle_figures/",
-        "paginate_settings": None,
-        "max_threads_for_s3": 10,
-        "warehouse": None,
-    }
-
-
-def test_the_arguments_come_in_the_order_of_the_public_reader():
-    assert list(inspect.signature(get_mle_model_fitting).parameters)[:12] == [
-        *("subject_id", "session_date", "agent_alias", "from_custom_query", "analysis_tag"),
-        *("only_recent_version", "if_include_metrics", "if_include_latent_variables"),
-        *("if_download_figures", "download_path", "paginate_settings", "max_threads_for_s3"),
+    assert [(name, one.default) for name, one in parameters.items()] == [
+        ("subject_id", None),
+        ("session_date", None),
+        ("agent_alias", None),
+        ("from_custom_query", None),
+        ("analysis_tag", None),
+        ("only_recent_version", True),
+        ("if_include_metrics", True),
+        ("if_include_latent_variables", True),
+        ("if_download_figures", False),
+        ("download_path", "./results/mle_figures/"),
+        ("paginate_settings", None),
+        ("max_threads_for_s3", 10),
+        ("warehouse", None),
     ]
 
 
@@ -468,19 +412,6 @@ def test_what_a_server_finds_by_a_name_without_a_path_is_still_found(warehouse):
     assert found >= ids_of({"processing": {"$exists": True}}, warehouse)
 
 
-def test_a_filter_that_is_nested_too_deeply_is_refused(warehouse):
-    query = {"subject_id": "1"}
-    for _ in range(3000):
-        query = {"$and": [query]}
-    with pytest.raises(ValueError, match="nested more than"):
-        get_mle_model_fitting(from_custom_query=query, warehouse=warehouse)
-
-
-def test_some_filter_is_needed(warehouse):
-    with pytest.raises(ValueError, match="at least one of subject_id"):
-        get_mle_model_fitting(warehouse=warehouse)
-
-
 def test_the_environment_names_the_warehouse(warehouse, monkeypatch):
     monkeypatch.setenv("AIND_ETL_WAREHOUSE", str(warehouse))
     assert len(get_mle_model_fitting("652257", if_include_latent_variables=False))
@@ -496,12 +427,12 @@ def test_the_environment_names_the_warehouse(warehouse, monkeypatch):
         ({"from_custom_query": {"subject_id": "none"}}, "No fit"),
     ],
 )
-def test_nothing_found_is_none_with_a_note_that_helps(warehouse, caplog, arguments, words):
+def test_none_is_returned_for_no_fit_with_a_hint_in_the_log(warehouse, caplog, arguments, words):
     assert get_mle_model_fitting(**arguments, warehouse=warehouse) is None
     assert words in caplog.text
 
 
-def test_what_is_found_and_skipped_is_noted(warehouse, reference, caplog):
+def test_numbers_of_fits_found_and_skipped_are_logged(warehouse, reference, caplog):
     caplog.set_level(logging.INFO, "aind_etl")
     frame = get_mle_model_fitting("652175", "2024-10-24", warehouse=warehouse)
     everything = reference.rows(
@@ -515,18 +446,23 @@ def test_what_is_found_and_skipped_is_noted(warehouse, reference, caplog):
     )
 
 
+NESTED: JsonDocument = reduce(lambda one, _: {"$and": [one]}, range(3000), {"subject_id": "1"})
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
+        ({}, ValueError, "Give at least one of subject_id"),
         ({"subject": "652257"}, TypeError, "Did you mean 'subject_id'"),
         ({"if_include_latents": False}, TypeError, "Did you mean 'if_include_latent_variables'"),
         ({"session_date": "2024-10-32"}, ValueError, "a day such as '2024-10-24'"),
-        ({"session_date": "24.10.2024"}, ValueError, "'24.10.2024' is none"),
-        ({"subject_id": 652257.0}, ValueError, "652257.0 is none"),
+        ({"session_date": "24.10.2024"}, ValueError, "session_date is '24.10.2024'"),
+        ({"subject_id": 652257.0}, ValueError, "subject_id is 652257.0"),
         ({"from_custom_query": {"subjct_id": "1"}}, ValueError, "Did you mean 'subject_id'"),
         ({"from_custom_query": {"status": {"$where": "1"}}}, ValueError, "'$where' at 'status'"),
         ({"from_custom_query": "status"}, ValueError, "not 'status'"),
         ({"from_custom_query": {"AIC": {"$gt": 10**400}}}, ValueError, "at most 64 bits"),
+        ({"from_custom_query": NESTED}, ValueError, "nested more than 100 levels"),
     ],
 )
 def test_a_mistake_in_the_arguments_is_explained(warehouse, arguments, error, words):
@@ -550,7 +486,7 @@ def test_a_filter_is_never_run_as_sql(warehouse):
         get_mle_model_fitting(from_custom_query={attack: 1}, warehouse=warehouse)
 
 
-def test_the_page_on_notebooks_says_what_happens(warehouse, monkeypatch):
+def test_the_examples_on_the_page_about_notebooks_run(warehouse, monkeypatch):
     monkeypatch.setenv("AIND_ETL_WAREHOUSE", str(warehouse))
     page = Path(__file__).parents[2] / "docs" / "notebooks.md"
     # The fences of Markdown end an example where a blank line does.
@@ -558,8 +494,3 @@ def test_the_page_on_notebooks_says_what_happens(warehouse, monkeypatch):
     result = doctest.testfile(str(page), module_relative=False, optionflags=options)
     assert result.attempted
     assert not result.failed
-
-
-def test_a_missing_warehouse_is_explained(tmp_path):
-    with pytest.raises(ConfigurationError, match="There is no warehouse"):
-        get_mle_model_fitting("652257", warehouse=tmp_path / "none.duckdb")

@@ -1,4 +1,4 @@
-"""One query on the warehouse, and the ways to hand its rows on."""
+"""One query on the warehouse: its rows as a table, a file or a stream."""
 
 import csv
 import io
@@ -72,7 +72,7 @@ def ask(built):
         query.__exit__()
 
 
-def test_the_first_rows_are_shown_as_people_read_them(ask):
+def test_the_first_rows_are_formatted_for_people(ask):
     columns, rows, more = ask(EVERY_TYPE).head(10)
     assert columns == [
         ("whole", True),
@@ -93,7 +93,7 @@ def test_more_rows_than_shown_are_announced(ask):
 
 @pytest.mark.parametrize("text", AWKWARD)
 @pytest.mark.parametrize("file_format", ["csv", "json", "parquet"])
-def test_whatever_returns_rows_can_be_shown_and_written(ask, tmp_path, text, file_format):
+def test_every_query_that_returns_rows_can_be_shown_and_written(ask, tmp_path, text, file_format):
     query = ask(text)
     columns, rows, more = query.head(1000)
     assert columns
@@ -105,14 +105,14 @@ def test_whatever_returns_rows_can_be_shown_and_written(ask, tmp_path, text, fil
     assert read(path).shape == (len(rows), len(columns))
 
 
-def test_csv_is_what_a_spreadsheet_reads(ask, tmp_path):
+def test_csv_has_a_header_and_quotes_only_where_needed(ask, tmp_path):
     ask(EVERY_TYPE).write(tmp_path / "rows.csv", "csv")
     header, row = csv.reader(io.StringIO((tmp_path / "rows.csv").read_text()))
     assert header == ["whole", "fraction", "words", "truth", "day", "nothing"]
     assert row == ["1", "0.1", 'a, "b"', "true", "2024-10-24", ""]
 
 
-def test_no_text_of_a_csv_is_a_formula_to_a_spreadsheet(ask, tmp_path):
+def test_no_string_of_a_csv_is_a_formula_to_a_spreadsheet(ask, tmp_path):
     texts = ["=1+1", "+1", "-1", "@x", "\ty", "plain", "a=b", ""]
     values = ", ".join(f"('{text}', -1.5, {n})" for n, text in enumerate(texts))
     query = f'SELECT a AS "=a", b, a FROM (VALUES {values}) AS t(a, b, n) ORDER BY n'
@@ -140,7 +140,7 @@ def test_json_is_one_array_of_objects(ask, tmp_path):
     }
 
 
-def test_no_rows_are_an_empty_file_that_can_still_be_read(ask, tmp_path):
+def test_a_file_without_rows_can_be_read(ask, tmp_path):
     query = ask("SELECT record_id, aic FROM analyses WHERE false")
     query.write(tmp_path / "rows.csv", "csv")
     assert (tmp_path / "rows.csv").read_text().splitlines() == ["record_id,aic"]
@@ -153,7 +153,7 @@ def test_no_rows_are_an_empty_file_that_can_still_be_read(ask, tmp_path):
     }
 
 
-def test_parquet_keeps_the_types_and_every_row(built, ask, tmp_path):
+def test_parquet_has_the_types_and_every_row(built, ask, tmp_path):
     ask("FROM analyses").write(tmp_path / "rows.parquet", "parquet")
     rows = pl.read_parquet(tmp_path / "rows.parquet")
     expected = pl.read_parquet(f"{built.lake}/analyses/**/*.parquet", hive_partitioning=False)
@@ -169,7 +169,7 @@ def test_rows_are_streamed_in_the_order_asked_for(ask):
 
 
 @pytest.mark.parametrize("text", NOT_READING)
-def test_nothing_but_one_query_is_run(built, tmp_path, text):
+def test_only_a_single_query_is_run(built, tmp_path, text):
     (tmp_path / "given.csv").write_text("1\n")
     copy = shutil.copy(built.warehouse, tmp_path / "copy.duckdb")
     before = copy.read_bytes()
@@ -196,13 +196,13 @@ def test_a_mistake_is_explained_with_the_nearest_names(ask, text, words):
 
 
 @pytest.mark.parametrize("use", ["head", "write"])
-def test_a_mistake_that_only_the_rows_show_is_explained(ask, tmp_path, use):
+def test_an_error_in_the_rows_is_explained(ask, tmp_path, use):
     query = ask("SELECT record_id::INTEGER FROM analyses")
     with pytest.raises(ConfigurationError, match="Could not convert string"):
         query.head(5) if use == "head" else query.write(tmp_path / "rows.csv", "csv")
 
 
-def test_a_folder_that_is_not_there_is_explained(ask, tmp_path):
+def test_a_missing_folder_is_explained(ask, tmp_path):
     with pytest.raises(ConfigurationError, match=r"could not be written: .* No such file"):
         ask("SELECT 1").write(tmp_path / "missing" / "rows.csv", "csv")
 
@@ -212,13 +212,13 @@ def test_a_missing_warehouse_is_explained(tmp_path):
         Query(tmp_path / "nothing.duckdb", "SELECT 1")
 
 
-def test_a_query_that_failed_does_not_keep_the_file(built, tmp_path):
+def test_a_query_that_failed_closes_the_file(built, tmp_path):
     copy = shutil.copy(built.warehouse, tmp_path / "copy.duckdb")
     with pytest.raises(ConfigurationError):
         Query(copy, "SELEC 1")
     import duckdb
 
-    # A writer is let in only where nobody holds the file, in this process or another.
+    # A writer can open the file only if no process has it open.
     with duckdb.connect(copy) as connection:
         connection.execute("CREATE TABLE t (x INTEGER)")
 
@@ -233,7 +233,7 @@ def test_a_query_that_failed_does_not_keep_the_file(built, tmp_path):
         "FROM read_parquet('s3://bucket/file.parquet')",
     ],
 )
-def test_a_sandbox_keeps_a_query_from_files_and_the_network(built, tmp_path, text):
+def test_a_sandboxed_query_has_no_access_to_files_and_the_network(built, tmp_path, text):
     (tmp_path / "given.csv").write_text("a\n1\n")
     with (
         pytest.raises(ConfigurationError, match="disabled"),
@@ -243,7 +243,7 @@ def test_a_sandbox_keeps_a_query_from_files_and_the_network(built, tmp_path, tex
 
 
 @pytest.mark.parametrize("file_format", ["csv", "json", "parquet"])
-def test_a_sandbox_gives_the_rows_of_the_warehouse(built, tmp_path, file_format):
+def test_a_sandboxed_query_writes_the_same_rows(built, tmp_path, file_format):
     paths = [tmp_path / "free", tmp_path / "sandboxed"]
     for path, sandbox in zip(paths, (False, True), strict=True):
         with Query(built.warehouse, "FROM best_models ORDER BY ALL", sandbox=sandbox) as asked:

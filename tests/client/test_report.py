@@ -1,4 +1,4 @@
-"""The report says what the marts say, needs no network, and works in a browser."""
+"""The report shows the numbers of the marts, needs no network, and works in a browser."""
 
 import json
 import re
@@ -10,11 +10,10 @@ import pytest
 from chromium import chromium_path, opened_chromium
 from typer.testing import CliRunner
 
-import aind_etl.client.report.writing
 from aind_etl.cli.app import app
-from aind_etl.client.report import write_report
+from aind_etl.client.report import write_report, writing
+from aind_etl.client.report.data import TRAJECTORY_VALUES
 from aind_etl.client.report.figures import FIGURES
-from aind_etl.client.report.subjects import TRAJECTORY_VALUES
 from aind_etl.errors import ConfigurationError
 from aind_etl.lake import Lake
 from aind_etl.warehouse.build import build_warehouse
@@ -25,35 +24,36 @@ REAL_NUMBER_OF_FITS = 145_000
 
 
 @pytest.fixture(scope="module")
-def page(built, tmp_path_factory):
+def summary(built, tmp_path_factory):
+    """Return the summary of the report on the sample world."""
+    return write_report(built.warehouse, tmp_path_factory.mktemp("report") / "report.html")
+
+
+@pytest.fixture(scope="module")
+def page(summary):
     """Return the report on the sample world."""
-    path = tmp_path_factory.mktemp("report") / "report.html"
-    write_report(built.warehouse, path)
-    return path
+    return summary.path
 
 
-@pytest.mark.parametrize("kept", [None, "cut off", "\udcff", "a folder"])
-def test_the_library_of_the_charts_is_bundled_once_and_what_was_kept_is_checked(
-    tmp_path, monkeypatch, kept
+@pytest.mark.parametrize("cached", [None, "cut off", "\udcff", "a folder"])
+def test_the_charts_library_is_bundled_once_and_a_damaged_cache_is_replaced(
+    tmp_path, monkeypatch, cached
 ):
-    library = aind_etl.client.report.writing._library
+    library = writing._library
     whole = library()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     file = tmp_path / "aind-etl" / f"vega-{version('vl-convert-python')}.js"
-    if kept == "a folder":
+    if cached == "a folder":
         file.mkdir(parents=True)
-    elif kept is not None:
+    elif cached is not None:
         file.parent.mkdir()
-        file.write_text(kept, errors="surrogateescape")
-    monkeypatch.setattr(
-        aind_etl.client.report.writing.vl_convert,
-        "javascript_bundle",
-        lambda _snippet: whole.rpartition("\n")[0],
-    )
+        file.write_text(cached, errors="surrogateescape")
+    bundle = whole.rpartition("\n")[0]
+    monkeypatch.setattr(writing.vl_convert, "javascript_bundle", lambda _snippet: bundle)
     assert library.__wrapped__() == whole
-    if kept != "a folder":
+    if cached != "a folder":
         assert file.read_text() == whole
-        monkeypatch.setattr(aind_etl.client.report.writing.vl_convert, "javascript_bundle", None)
+        monkeypatch.setattr(writing.vl_convert, "javascript_bundle", None)
     assert library.__wrapped__() == whole
 
 
@@ -66,12 +66,20 @@ def browser():
         yield opened
 
 
-@pytest.fixture
-def shown(browser, page):
-    """Return the report, opened."""
+def show(browser, page):
+    """Open a page, and fail if it asks the network for anything or logs a warning or error."""
     browser.complaints.clear()
     browser.open(page.as_uri())
-    return browser
+    assert browser.complaints == []
+
+
+@pytest.fixture
+def shown(browser, page):
+    """Give the browser with the report, opened again if a test opened another page."""
+    if not browser.ask("location.href").startswith(page.as_uri()):
+        show(browser, page)
+    yield browser
+    assert browser.complaints == []
 
 
 def payload(page):
@@ -89,8 +97,7 @@ def ask(warehouse, query):
         return connection.execute(query).fetchall()
 
 
-def test_the_headlines_are_counts_of_the_marts(built, tmp_path):
-    summary = write_report(built.warehouse, tmp_path / "report.html")
+def test_the_headlines_are_counts_of_the_marts(built, summary):
     assert ask(
         built.warehouse,
         "SELECT count(DISTINCT subject_id), count(DISTINCT session_key), count(*), "
@@ -99,7 +106,7 @@ def test_the_headlines_are_counts_of_the_marts(built, tmp_path):
     assert ask(built.warehouse, "SELECT sum(live_documents) FROM collections") == [
         (summary.documents,)
     ]
-    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    text = summary.path.read_text(encoding="utf-8")
     assert f'data-headline="fits">{summary.fits:,}<' in text
 
 
@@ -187,13 +194,13 @@ def test_agreement_and_arrivals_add_up_to_those_of_the_marts(built, page):
     ]
 
 
-def test_the_page_asks_the_network_for_nothing_and_complains_of_nothing(shown):
-    assert shown.complaints == []
-    assert shown.ask("document.querySelectorAll('.chart svg').length") == sum(
+def test_every_figure_is_drawn_or_says_that_it_is_empty(browser, page):
+    show(browser, page)
+    assert browser.ask("document.querySelectorAll('.chart svg').length") == sum(
         figure.chart is not None for figure in FIGURES
-    ) + shown.ask("document.querySelectorAll('#parameters > div').length")
+    ) + browser.ask("document.querySelectorAll('#parameters > div').length")
     empty = "[...document.querySelectorAll('.empty:not([hidden])')]"
-    assert shown.ask(f"{empty}.map(one => one.closest('section').id)") == [
+    assert browser.ask(f"{empty}.map(one => one.closest('section').id)") == [
         "by-trial",
         "disagreements",
         "rejected_values",
@@ -201,7 +208,7 @@ def test_the_page_asks_the_network_for_nothing_and_complains_of_nothing(shown):
     ]
 
 
-def test_the_picker_draws_the_subject_and_agent_that_were_chosen(shown, page):
+def test_the_chosen_subject_and_agent_are_drawn(shown, page):
     trajectories = payload(page)["trajectories"]
     longest = max(trajectories, key=lambda one: max(map(_points, one["agents"].values())))
     agent, parameters = max(longest["agents"].items(), key=lambda item: _points(item[1]))
@@ -214,13 +221,12 @@ def test_the_picker_draws_the_subject_and_agent_that_were_chosen(shown, page):
         "Object.fromEntries([...document.querySelectorAll('#parameters > div')].map(place => "
         "[place.dataset.parameter, place.querySelectorAll('.mark-symbol.role-mark path').length]))"
     ) == {parameter: len(points) for parameter, points in parameters.items()}
-    # The address keeps the choice for whoever opens it.
+    # The address keeps the choice.
     address = shown.ask("location.href")
     assert f"subject={longest['subject']}" in address
-    assert shown.complaints == []
 
 
-def test_bounds_of_parameters_are_drawn_where_they_are_near_and_named_in_any_case(shown, page):
+def test_bounds_are_named_and_those_near_the_values_are_drawn(shown, page):
     bounds = payload(page)["bounds"]["QLearning_L2F1_softmax"]
     assert bounds["learn_rate_rew"] == [0, 1]
     shown.choose("#subject", "652175")
@@ -254,8 +260,7 @@ def test_a_session_is_drawn_trial_by_trial_with_a_link_to_its_figure(browser, wo
         )
         assert len(one["trials"]) == n_trials > 50
         assert sum(reward for _, _, reward, *_ in one["trials"]) == rewards
-    browser.complaints.clear()
-    browser.open(page.as_uri())
+    show(browser, page)
     chart = "document.querySelector('#by-trial .chart')"
     for one in (sessions[-1], sessions[0]):
         browser.choose("#session", one["session"])
@@ -275,10 +280,9 @@ def test_the_criterion_can_be_chosen(shown, page):
         expected = sum(row["criterion"] == criterion for row in rows(page, "best"))
         shown.choose("#best select", criterion)
         shown.wait_until(f"{bars} === {expected}")
-    assert shown.complaints == []
 
 
-def test_a_mouse_is_found_by_its_number(shown, built):
+def test_sessions_are_found_by_subject(shown, built):
     ((subject, session),) = ask(
         built.warehouse,
         "SELECT subject_id, max(session_key) FROM model_comparison GROUP BY 1 ORDER BY 1 LIMIT 1",
@@ -291,9 +295,10 @@ def test_a_mouse_is_found_by_its_number(shown, built):
     assert all(one.startswith(subject) for one in found)
     shown.choose("#find", "no such mouse")
     assert "No session" in shown.ask("document.querySelector('#sessions .table').innerText")
+    shown.choose("#find", "")
 
 
-def test_the_numbers_stand_below_each_picture(shown, page):
+def test_a_figure_shows_its_numbers_on_demand(shown, page):
     shown.ask("document.querySelector('#coverage details').open = true")
     shown.wait_until("document.querySelector('#coverage details table') !== null")
     assert shown.ask("document.querySelectorAll('#coverage details tbody tr').length") == len(
@@ -301,7 +306,7 @@ def test_the_numbers_stand_below_each_picture(shown, page):
     )
 
 
-def test_colours_follow_the_reader_and_paper_is_white(shown):
+def test_colours_follow_the_users_preference_and_print_is_white(shown):
     def paper():
         return shown.ask("getComputedStyle(document.querySelector('section')).backgroundColor")
 
@@ -314,7 +319,7 @@ def test_colours_follow_the_reader_and_paper_is_white(shown):
     assert light == printed == "rgb(255, 255, 255)" != dark
 
 
-def test_nothing_is_wider_than_a_small_laptop_or_a_telephone(shown):
+def test_the_page_fits_a_small_laptop_and_a_phone(shown):
     for width in (1280, 390):
         shown.resize(width, 800)
         shown.wait_until(
@@ -325,7 +330,7 @@ def test_nothing_is_wider_than_a_small_laptop_or_a_telephone(shown):
     shown.resize(1440, 900)
 
 
-def test_sessions_are_told_in_full_on_a_small_laptop_and_numbered_by_whole_numbers(shown):
+def test_the_table_of_sessions_fits_a_small_laptop_and_session_numbers_are_integers(shown):
     shown.resize(1280, 800)
     table = "document.querySelector('#sessions .table')"
     shown.wait_until(f"{table}.scrollWidth <= {table}.clientWidth")
@@ -341,9 +346,7 @@ def test_an_empty_warehouse_gives_a_page_that_says_so(browser, tmp_path):
     build_warehouse(Lake(tmp_path / "lake"), warehouse)
     summary = write_report(warehouse, tmp_path / "report.html")
     assert (summary.fits, summary.newest_session) == (0, None)
-    browser.complaints.clear()
-    browser.open((tmp_path / "report.html").as_uri())
-    assert browser.complaints == []
+    show(browser, tmp_path / "report.html")
     assert browser.ask("document.querySelectorAll('svg').length") == 0
     assert "No session has been fitted yet" in browser.ask("document.body.innerText")
 
@@ -364,16 +367,14 @@ def test_texts_of_documents_are_never_markup(browser, built, tmp_path):
             [hostile] * 3,
         )
     write_report(warehouse, tmp_path / "report.html")
-    browser.complaints.clear()
-    browser.open((tmp_path / "report.html").as_uri())
-    assert browser.complaints == []
+    show(browser, tmp_path / "report.html")
     assert browser.ask("document.title") != "taken"
     assert browser.ask("document.querySelectorAll('img').length") == 0
     assert hostile in browser.ask("document.getElementById('rejected').innerText")
 
 
 @pytest.mark.slow
-def test_as_many_fits_as_there_are_give_a_page_of_a_few_megabytes(browser, built, tmp_path):
+def test_a_page_of_145000_fits_has_a_few_megabytes(browser, built, tmp_path):
     warehouse = shutil.copy(built.warehouse, tmp_path / "warehouse.duckdb")
     with duckdb.connect(warehouse) as connection:
         ((fits,),) = connection.execute("SELECT count(*) FROM model_comparison").fetchall()
@@ -399,9 +400,7 @@ def test_as_many_fits_as_there_are_give_a_page_of_a_few_megabytes(browser, built
         for parameters in one["agents"].values()
     )
     assert points <= TRAJECTORY_VALUES
-    browser.complaints.clear()
-    browser.open((tmp_path / "report.html").as_uri())
-    assert browser.complaints == []
+    show(browser, tmp_path / "report.html")
 
 
 def test_a_report_that_cannot_be_drawn_leaves_the_old_one(built, tmp_path, monkeypatch):
@@ -411,23 +410,22 @@ def test_a_report_that_cannot_be_drawn_leaves_the_old_one(built, tmp_path, monke
         write_report(tmp_path / "warehouse.duckdb", page)
     with pytest.raises(ConfigurationError, match="is a folder; name a file"):
         write_report(built.warehouse, tmp_path)
+    with pytest.raises(ConfigurationError, match="there is no folder"):
+        write_report(built.warehouse, tmp_path / "screen" / "report.html")
+    assert not (tmp_path / "screen").exists()
     other = tmp_path / "other.duckdb"
     with duckdb.connect(other) as connection:
         connection.execute("CREATE TABLE something AS SELECT 1 AS one")
     with pytest.raises(ConfigurationError, match="is not one of aind-etl"):
         write_report(other, page)
-    monkeypatch.setattr(
-        aind_etl.client.report.writing.Path,
-        "replace",
-        lambda *_: (_ for _ in ()).throw(OSError("full")),
-    )
+    monkeypatch.setattr(writing.Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
     with pytest.raises(OSError, match="full"):
         write_report(built.warehouse, page)
     assert page.read_text() == "yesterday's"
     assert [one.name for one in tmp_path.glob(".*")] == []
 
 
-def test_the_command_writes_the_page_and_says_where(built, tmp_path):
+def test_the_command_writes_the_page(built, tmp_path):
     page = tmp_path / "report.html"
     result = CliRunner().invoke(
         app, ["report", "--warehouse", str(built.warehouse), "--output", str(page)]
@@ -435,13 +433,6 @@ def test_the_command_writes_the_page_and_says_where(built, tmp_path):
     assert result.exit_code == 0, result.output
     assert page.stat().st_size > MEGABYTE / 2
     assert "fits of" in result.output
-
-
-def test_a_page_is_not_written_into_a_folder_that_is_not_there(built, tmp_path):
-    page = tmp_path / "screen" / "report.html"
-    with pytest.raises(ConfigurationError, match="there is no folder"):
-        write_report(built.warehouse, page)
-    assert not page.parent.exists()
 
 
 def _points(parameters):

@@ -1,4 +1,4 @@
-"""Axes of the report's charts can be read, whatever the values."""
+"""The axes of the report's charts are readable for all values."""
 
 import re
 from xml.etree import ElementTree as ET
@@ -48,7 +48,7 @@ def assert_labels_differ(texts):
         assert len(named) == len(set(named)), labels
 
 
-def whole_numbers(labels):
+def are_integers(labels):
     return all(re.fullmatch(r"[\d,]*", label) for label in labels)
 
 
@@ -57,7 +57,7 @@ def whole_numbers(labels):
 @example([0.7, 0.701], [0.702, 0.703])
 @example([0.5], [0.5])
 @example([0.05], [0.3])
-def test_shares_close_together_have_labels_that_differ(first, second):
+def test_axis_labels_of_close_shares_differ(first, second):
     rows = [
         {"agent_alias": f"agent {number}", "sessions": 1, "accuracy": one, "bias_only": other}
         | {"fits": number + 1}
@@ -74,7 +74,7 @@ def test_shares_close_together_have_labels_that_differ(first, second):
 @example([1])
 @example([1, 2])
 @example([3, 4])
-def test_counts_have_whole_numbers_at_their_ticks(counts):
+def test_ticks_of_counts_are_integers(counts):
     won = [
         {"agent_alias": f"agent {number}", "sessions": count, "compared": count}
         for number, count in enumerate(counts)
@@ -96,7 +96,7 @@ def test_counts_have_whole_numbers_at_their_ticks(counts):
     ):
         texts = drawn(chart(), name, rows)
         assert_labels_differ(texts)
-        assert whole_numbers(texts[axis]), (name, texts)
+        assert are_integers(texts[axis]), (name, texts)
         assert any(texts[axis]), (name, texts)
 
 
@@ -111,7 +111,7 @@ def test_the_legend_of_sizes_begins_with_one_fit(width, largest):
     assert len(set(sizes)) == len(sizes)
 
 
-def test_an_accuracy_below_that_of_a_guess_has_its_own_place():
+def test_an_accuracy_below_chance_has_an_axis_label():
     rows = [{"bias_only": 0.5, "accuracy": 0.12, "fits": 1}]
     texts = drawn(charts.accuracy_sessions(), "accuracy_sessions", rows)
     assert any(label in {"10%", "15%", "20%"} for labels in texts for label in labels)

@@ -1,4 +1,4 @@
-"""Killed at any moment and run again, a run leaves the same as if it had not been killed."""
+"""A run that is killed at any moment and repeated leaves the same as one that was not killed."""
 
 import os
 import shutil
@@ -48,17 +48,7 @@ pytestmark = pytest.mark.slow
 
 @dataclass(frozen=True)
 class Scenario:
-    """A lake, a source, and what is run.
-
-    Parameters
-    ----------
-    before
-        The lake's folder before the run.
-    dump
-        The source.
-    run
-        What is run.
-    """
+    """The folder of a lake before a run, the source, and the run."""
 
     before: Path
     dump: Path
@@ -69,7 +59,7 @@ class Scenario:
         return places.copy(self.before)
 
     def run_killed_at(self, places: Places, lake: Lake, operation: int) -> bool:
-        """Run, be killed at an operation, and return whether it came to that."""
+        """Run until killed at an operation; return whether the run came to that operation."""
         with places.killed_at(operation) as mortal:
             self.run(lake)
         return mortal.is_dead
@@ -77,7 +67,7 @@ class Scenario:
 
 @pytest.fixture(autouse=True)
 def _flattened_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flatten the same documents once a test: most of a run's time, and it touches no disk."""
+    """Flatten the same documents once per test: it takes most of a run's time, and no disk."""
     made: dict[tuple[object, ...], Flattened] = {}
 
     def flatten_once(collection: str, documents: pl.DataFrame, unknown_month: str) -> Flattened:
@@ -91,7 +81,7 @@ def _flattened_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def few(sample_dump: Path) -> list[JsonDocument]:
-    """Return documents of both formats, those of the older one of one month, the last broken."""
+    """Return documents of both formats, those of the older one in one month, the last broken."""
     documents = read_dump(sample_dump)
     older = [one for one in documents if "analysis_results" in one and one["session_date"]]
     of_a_month = [one for one in older if one["session_date"][:7] == older[0]["session_date"][:7]]
@@ -110,7 +100,7 @@ def first_load(few: list[JsonDocument], tmp_path: Path) -> Scenario:
 
 @pytest.fixture
 def second_load(few: list[JsonDocument], tmp_path: Path) -> Scenario:
-    """Return a load with something new, gone, changed, moved, mended and broken."""
+    """Return a load with documents new, gone, changed, moved, repaired and broken."""
     dump = tmp_path / "dump"
     new, gone, moved, updated, *rest = few
     write_dump(dump, [gone, moved, updated, *rest])
@@ -130,7 +120,7 @@ def second_load(few: list[JsonDocument], tmp_path: Path) -> Scenario:
 def another_flattener(
     few: list[JsonDocument], tmp_path: Path, load_as_before: Callable[[Path, Lake], None]
 ) -> Scenario:
-    """Return the flattening of everything by other code than before."""
+    """Return a load that flattens everything again, because the code has changed."""
     dump = tmp_path / "dump"
     write_dump(dump, few)
     load_as_before(dump, Lake(tmp_path / "before"))
@@ -163,8 +153,7 @@ SCENARIOS = pytest.mark.parametrize(
 
 @pytest.fixture
 def scenario(request: pytest.FixtureRequest, name: str) -> Scenario:
-    made: Scenario = request.getfixturevalue(name)
-    return made
+    return request.getfixturevalue(name)
 
 
 @pytest.fixture
@@ -185,7 +174,7 @@ def undisturbed(scenario: Scenario, places: Places) -> Lake:
 @pytest.mark.usefixtures("_small_batches")
 @SCENARIOS
 @ON_EACH
-def test_a_run_killed_at_any_operation_and_run_again_leaves_the_same_bytes(
+def test_a_run_killed_at_any_operation_and_repeated_leaves_the_same_bytes(
     scenario: Scenario, places: Places, undisturbed: Lake
 ) -> None:
     expect_the_same_when_killed_at(count(1), scenario, places, undisturbed)
@@ -194,7 +183,7 @@ def test_a_run_killed_at_any_operation_and_run_again_leaves_the_same_bytes(
 @pytest.mark.usefixtures("_small_batches")
 @pytest.mark.parametrize("places", ["object store"], indirect=True)
 @pytest.mark.parametrize("name", ["second_load"])
-def test_a_run_killed_at_some_requests_and_run_again_leaves_the_same_objects(
+def test_a_run_killed_at_some_requests_and_repeated_leaves_the_same_objects(
     scenario: Scenario, places: Places, undisturbed: Lake
 ) -> None:
     expect_the_same_when_killed_at(count(5, 20), scenario, places, undisturbed)
@@ -203,7 +192,7 @@ def test_a_run_killed_at_some_requests_and_run_again_leaves_the_same_objects(
 def expect_the_same_when_killed_at(
     operations: Iterable[int], scenario: Scenario, places: Places, undisturbed: Lake
 ) -> None:
-    """Run, be killed at an operation, run again and compare, until a run comes to its end."""
+    """Kill a run at each operation, repeat it and compare, until a run comes to its end."""
     expected = places.files(undisturbed)
     before = places.files(scenario.lake(places))
     written = [name for name, content in expected.items() if before.get(name) != content]
@@ -214,14 +203,14 @@ def expect_the_same_when_killed_at(
         scenario.run(lake)
         assert places.files(lake) == expected, f"killed at operation {operation}"
         places.remove(lake)
-    # On a store a file is one operation, and a rebuild writes four.
+    # On a store, a file is one operation, and a rebuild writes four files.
     least = 10 if isinstance(places, OnDisk) else min(10, len(written))
     assert operation > least > 0
 
 
 @SCENARIOS
 @ON_EACH
-def test_a_run_killed_twice_and_run_again_leaves_the_same_tables(
+def test_a_run_killed_twice_and_repeated_leaves_the_same_tables(
     scenario: Scenario, places: Places, undisturbed: Lake
 ) -> None:
     expected = tables_of(undisturbed)
@@ -236,7 +225,7 @@ def test_a_run_killed_twice_and_run_again_leaves_the_same_tables(
 @pytest.mark.usefixtures("_small_batches")
 @pytest.mark.parametrize("name", ["second_load", "rebuild"])
 @ON_A_DISK
-def test_a_run_for_which_there_is_no_room_and_one_with_room_leave_the_same_bytes(
+def test_a_run_repeated_after_the_disk_was_full_leaves_the_same_bytes(
     scenario: Scenario, places: Places, undisturbed: Lake
 ) -> None:
     expected = places.files(undisturbed)
@@ -257,7 +246,7 @@ def test_a_run_for_which_there_is_no_room_and_one_with_room_leave_the_same_bytes
 @pytest.mark.usefixtures("_small_batches")
 @pytest.mark.parametrize("name", ["second_load"])
 @ON_A_DISK
-def test_a_lake_that_vanishes_during_a_run_is_made_anew_by_the_next(
+def test_a_lake_removed_during_a_run_is_loaded_again_by_the_next(
     scenario: Scenario, places: Places, tmp_path: Path
 ) -> None:
     expected = contents_of(loaded_lake(scenario.dump, tmp_path / "undisturbed"))
@@ -275,9 +264,7 @@ def test_a_lake_that_vanishes_during_a_run_is_made_anew_by_the_next(
     assert cleared_at > 10
 
 
-def test_what_was_made_of_a_change_log_that_is_gone_is_rebuilt(
-    few: list[JsonDocument], tmp_path: Path
-) -> None:
+def test_tables_of_a_lost_change_log_are_rebuilt(few: list[JsonDocument], tmp_path: Path) -> None:
     dump = tmp_path / "dump"
     write_dump(dump, few)
     lake = loaded_lake(dump, tmp_path / "lake")
@@ -290,7 +277,7 @@ def test_what_was_made_of_a_change_log_that_is_gone_is_rebuilt(
 
 @pytest.mark.parametrize("name", ["first_load", "second_load", "another_flattener"])
 @ON_EACH
-def test_a_run_killed_before_the_source_changes_leaves_nothing_behind(
+def test_a_run_killed_before_the_source_changes_leaves_no_trace(
     scenario: Scenario, places: Places, few: list[JsonDocument], tmp_path: Path
 ) -> None:
     lakes = []
@@ -307,7 +294,7 @@ def test_a_run_killed_before_the_source_changes_leaves_nothing_behind(
 
 @pytest.mark.parametrize("name", ["first_load", "second_load"])
 @ON_EACH
-def test_whatever_a_killed_run_leaves_can_be_read(scenario: Scenario, places: Places) -> None:
+def test_a_lake_can_be_read_after_a_killed_run(scenario: Scenario, places: Places) -> None:
     before = tables_of(Lake(scenario.before))[tables.DOCUMENTS.name].height
     for operation in range(1, 60, 7):
         lake = scenario.lake(places)
@@ -332,7 +319,7 @@ LOAD = dedent("""\
 
 
 def kill_once(command: list[str], lake: Path, files: int) -> bool:
-    """Start a run, kill it once the lake has so many files, and return whether it came to that."""
+    """Start a run and kill it when the lake has so many files; return whether it was killed."""
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "support")}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=-1) as run:
         while run.poll() is None and sum(len(names) for *_, names in os.walk(lake)) < files:
@@ -342,7 +329,7 @@ def kill_once(command: list[str], lake: Path, files: int) -> bool:
     return run.returncode == -signal.SIGKILL
 
 
-def test_a_process_killed_at_any_moment_leaves_nothing_that_a_run_does_not_mend(
+def test_a_run_repairs_what_a_process_killed_at_any_moment_left(
     built: Built, tmp_path: Path
 ) -> None:
     expected = files_of(built.lake.storage.root)
@@ -351,7 +338,7 @@ def test_a_process_killed_at_any_moment_leaves_nothing_that_a_run_does_not_mend(
         lake = Lake(tmp_path / str(files))
         command = [sys.executable, "-c", LOAD, str(built.source), str(lake)]
         killed += kill_once(command, lake.storage.root, files)
-        # A file that was not even locked yet is removed once it is an hour old.
+        # A file that was not yet locked is removed when it is an hour old.
         for path in lake.storage.path("_staging").glob("*.new"):
             os.utime(path, (0, 0))
         load(built.source, lake)
@@ -360,34 +347,25 @@ def test_a_process_killed_at_any_moment_leaves_nothing_that_a_run_does_not_mend(
     assert killed > 2
 
 
-def test_the_command_killed_and_given_again_makes_the_same_lake_and_warehouse(
-    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_command_killed_and_repeated_makes_the_same_lake_and_warehouse(
+    few: list[JsonDocument], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
+    write_dump(tmp_path / "dump", few)
+    expected = loaded_lake(tmp_path / "dump", tmp_path / "undisturbed")
     lake = Lake(tmp_path / "lake")
     command = [
-        *(
-            sys.executable,
-            "-c",
-            "from aind_etl.cli import main; main()",
-            "run",
-            "--no-results",
-        ),
-        *("--source", str(built.source), "--lake", str(lake)),
+        *(sys.executable, "-c", "from aind_etl.cli import main; main()"),
+        *("run", "--no-results", "--source", str(tmp_path / "dump"), "--lake", str(lake)),
     ]
-    assert kill_once(command, lake.storage.root, 40)
+    assert kill_once(command, lake.storage.root, 12)
     assert not (lake.storage.root / "warehouse.duckdb").exists()
     subprocess.run(command, check=True, capture_output=True)
-    assert_same(contents_of(lake), contents_of(built.lake))
+    assert_same(contents_of(lake), contents_of(expected))
     with connect(lake.storage.root / "warehouse.duckdb") as connection:
-        counts = [
-            connection.execute(f"SELECT count(*) FROM {name}").fetchall()[0][0]
-            for name in ("documents", "analyses", "attributes")
-        ]
-    assert counts == [
-        built.lake.tables.count_rows(table)
-        for table in (tables.DOCUMENTS, tables.ANALYSES, tables.ATTRIBUTES)
-    ]
+        for table in (tables.DOCUMENTS, tables.ANALYSES, tables.ATTRIBUTES):
+            found = connection.execute(f"SELECT count(*) FROM {table.name}").fetchone()
+            assert found == (expected.tables.count_rows(table),)
     with dg.DagsterInstance.get() as instance:
         statuses = [run.status for run in instance.get_runs()]
     assert statuses.count(dg.DagsterRunStatus.FAILURE) == 1, "the one that was killed"

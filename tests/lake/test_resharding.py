@@ -1,6 +1,7 @@
-"""However many shards a collection is divided into, and however often: the tables are the same."""
+"""The tables are the same, however many shards a collection has and however often that changes."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ from aind_etl.errors import DataError
 from aind_etl.lake import Lake
 from aind_etl.lake.resharding import plan_shards, reshard, reshard_as_planned, wanted_shards
 from aind_etl.orchestration.partitions import partition_key, partition_of
+from aind_etl.sources.dump import DumpSource
 from aind_etl.warehouse.build import build_warehouse
 from aind_etl.warehouse.connection import connect
 
@@ -49,15 +51,41 @@ def few(sample_dump: Path) -> list[dict[str, Any]]:
     return [*read_dump(sample_dump)[:24], OTHER_ID]
 
 
+@pytest.fixture(scope="module")
+def dump(few: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a dump of the documents, which no test may change."""
+    folder = tmp_path_factory.mktemp("dump")
+    write_dump(folder, few)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(dump: Path, tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """Return a lake of the documents in one shard, which no test may change."""
+    return loaded_lake(dump, tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture(scope="module")
+def divided(whole: Lake, tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """Return a lake of the documents in four shards, which no test may change."""
+    lake = copy_of(whole, tmp_path_factory.mktemp("divided") / "lake")
+    reshard(lake, MAIN, 4)
+    return lake
+
+
+def copy_of(lake: Lake, folder: Path) -> Lake:
+    return Lake(shutil.copytree(lake.storage.root, folder))
+
+
 def seen(lake: Lake) -> dict[str, pl.DataFrame]:
-    """Return the tables of a lake: batches are numbered by shard, so only their order counts."""
+    """Return the tables of a lake; of the batches, which each shard numbers, only the order."""
     found = tables_of(lake)
     log = found[tables.DOCUMENTS.name].sort("source_collection", "record_id", "batch_id")
     return found | {tables.DOCUMENTS.name: log.drop("batch_id")}
 
 
-def labels(lake: Lake) -> set[int]:
-    """Return the numbers of shards that files of the collection are of."""
+def layouts(lake: Lake) -> set[int]:
+    """Return the numbers of shards of the layouts of which there are files."""
     return {of for of, names in lake.names_by_shards(MAIN).items() if names}
 
 
@@ -69,25 +97,25 @@ def labels(lake: Lake) -> set[int]:
     present=st.sampled_from([1, 2, 3, 4, 8, 16]),
     most=st.integers(1, 10**6),
 )
-def test_as_many_parts_are_wanted_as_it_takes_and_no_more_often_than_needed(
+def test_the_wanted_number_of_shards_fits_the_documents_and_is_stable(
     documents: int, present: int, most: int
 ) -> None:
     of = wanted_shards(documents, present, most)
     assert documents <= of * most or of * 2 > MOST_RANGES
     assert wanted_shards(documents, of, most) == of
-    # One document more or less does not reshard it, and then back.
+    # One document more does not reshard it, and then back.
     again = wanted_shards(documents + 1, of, most)
     assert wanted_shards(documents, again, most) == again
 
 
-def test_a_number_of_documents_that_is_not_known_changes_no_plan(lake: Lake) -> None:
+def test_an_unknown_number_of_documents_changes_no_plan(lake: Lake) -> None:
     assert plan_shards(lake, MAIN, 30, most_documents=10) == 4
     assert plan_shards(lake, MAIN, None, most_documents=1) == 4
     assert lake.layout(MAIN).shards == 1
 
 
 @given(name=st.text(min_size=1) | st.sampled_from(["a/1-of-4", "a/1-of-1", "/", "1-of-2"]))
-def test_a_partition_is_known_by_its_key_whatever_the_collection_is_called(name: str) -> None:
+def test_the_key_of_a_partition_gives_collection_and_shard_for_any_name(name: str) -> None:
     for shard in (UNSHARDED, Shard(2, 4), Shard(3, 16)):
         assert partition_of(partition_key(name, shard)) == (name, shard)
 
@@ -111,7 +139,7 @@ STEPS = st.lists(
 @pytest.mark.slow
 @settings(max_examples=8)
 @given(steps=STEPS)
-def test_a_history_gives_the_same_tables_however_it_is_divided_meanwhile(
+def test_a_history_gives_the_same_tables_with_and_without_resharding(
     few: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory, steps: list[Any]
 ) -> None:
     folder = tmp_path_factory.mktemp("history")
@@ -137,17 +165,12 @@ def test_a_history_gives_the_same_tables_however_it_is_divided_meanwhile(
         assert_same(seen(divided), seen(plain))
 
 
-def test_every_record_lies_in_the_files_of_its_part_alone(
-    few: list[dict[str, Any]], tmp_path: Path
-) -> None:
-    write_dump(tmp_path / "dump", few)
-    lake = loaded_lake(tmp_path / "dump", tmp_path / "lake")
-    reshard(lake, MAIN, 4)
-    assert labels(lake) == {4}
+def test_every_record_is_in_the_files_of_its_shard_alone(divided: Lake) -> None:
+    assert layouts(divided) == {4}
     for shard in shards(4):
         for table in TABLES:
             if table.partitioning in {Partitioning.COLLECTION, Partitioning.COLLECTION_AND_MONTH}:
-                rows = lake.for_shard(shard).tables.scan(table, MAIN).collect()
+                rows = divided.for_shard(shard).tables.scan(table, MAIN).collect()
                 assert "record_id" not in rows.columns or all(
                     map(shard.ids.holds, rows["record_id"])
                 )
@@ -155,26 +178,23 @@ def test_every_record_lies_in_the_files_of_its_part_alone(
 
 @pytest.mark.slow
 def test_a_shard_is_loaded_by_itself_in_any_order_and_again(
-    few: list[dict[str, Any]], tmp_path: Path
+    few: list[dict[str, Any]], dump: Path, whole: Lake, tmp_path: Path
 ) -> None:
-    write_dump(tmp_path / "dump", few)
-    plain = loaded_lake(tmp_path / "dump", tmp_path / "plain")
     lake = Lake(tmp_path / "lake")
     assert plan_shards(lake, MAIN, len(few), most_documents=4) == 8
     for shard in [*reversed(list(shards(8))), *shards(8)]:
-        view = lake.for_shard(shard)
-        reshard_as_planned(view, MAIN)
+        reshard_as_planned(lake.for_shard(shard), MAIN)
         assert lake.layout(MAIN).shards == 8
-    load(tmp_path / "dump", lake)
-    assert_same(seen(lake), seen(plain))
+    load(dump, lake)
+    assert_same(seen(lake), seen(whole))
     before = {path: path.stat().st_mtime_ns for path in lake.tables.files(tables.ANALYSES)}
-    assert len(before) > len(plain.tables.files(tables.ANALYSES))
-    load(tmp_path / "dump", lake)
+    assert len(before) > len(whole.tables.files(tables.ANALYSES))
+    load(dump, lake)
     assert {path: path.stat().st_mtime_ns for path in lake.tables.files(tables.ANALYSES)} == before
 
 
 @pytest.mark.slow
-def test_what_waits_to_be_flattened_still_does_in_the_shards(
+def test_documents_still_to_be_flattened_are_flattened_in_the_new_shards(
     few: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     dump = tmp_path / "dump"
@@ -187,14 +207,14 @@ def test_what_waits_to_be_flattened_still_does_in_the_shards(
     with connect(tmp_path / "warehouse.duckdb") as connection:
         assert connection.execute("SELECT count(*) FROM documents").fetchone() == (10,)
     reports = refresh(lake)
-    # Only what is new: what was flattened before the division is not flattened again.
+    # Only the new documents: the others are not flattened again.
     assert sum(one.flattened + one.rejected for one in reports.values()) == len(few) - 10
     build_warehouse(lake, tmp_path / "warehouse.duckdb")
     with connect(tmp_path / "warehouse.duckdb") as connection:
         assert connection.execute("SELECT count(*) FROM documents").fetchone() == (len(few),)
 
 
-def test_what_waits_in_one_of_two_parts_still_does_when_they_become_one(
+def test_documents_still_to_be_flattened_in_one_of_two_shards_are_flattened_in_one(
     few: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     dump, lake = tmp_path / "dump", Lake(tmp_path / "lake")
@@ -205,7 +225,7 @@ def test_what_waits_in_one_of_two_parts_still_does_when_they_become_one(
     )
     write_dump(dump, documents)
     load(dump, lake)
-    # One shard has more batches than the other, all flattened; a change of the other one waits.
+    # One shard has more batches, all flattened; a change in the other is still to be flattened.
     for change in range(3):
         write_dump(dump, [*({**one, "changed": change} for one in ahead), *behind])
         load(dump, lake)
@@ -223,31 +243,26 @@ def test_what_waits_in_one_of_two_parts_still_does_when_they_become_one(
 
 
 def test_a_divided_collection_agrees_with_its_source_and_its_log(
-    few: list[dict[str, Any]], tmp_path: Path
+    few: list[dict[str, Any]], dump: Path, divided: Lake, tmp_path: Path
 ) -> None:
-    from aind_etl.sources.dump import DumpSource
-
-    write_dump(tmp_path / "dump", few)
-    lake = loaded_lake(tmp_path / "dump", tmp_path / "lake")
-    reshard(lake, MAIN, 3)
-    source = DumpSource(tmp_path / "dump")
-    compared, differences = verify_collection(source, lake, MAIN, deep=True)
+    lake = copy_of(divided, tmp_path / "lake")
+    compared, differences = verify_collection(DumpSource(dump), lake, MAIN, deep=True)
     assert (compared.source, compared.lake, differences) == (len(few), len(few), [])
     assert list(verify_tables(lake, MAIN)) == []
-    # And what does not agree is found, with the shard it is in.
+    # A difference is found, with its shard.
     path = str(lake.tables.files(tables.FIT_PARAMETERS, MAIN)[0])
     rows = pl.read_parquet(path)
     rows.with_columns(value=pl.col("value") + 1).write_parquet(path)
     (found,) = verify_tables(lake, MAIN)
     assert f"fit_parameters of {MAIN}/" in found.subject
-    assert "-of-3" in found.subject
+    assert "-of-4" in found.subject
 
 
-# --- interruptions and mishaps ------------------------------------------------------------------
+# --- interruptions ---------------------------------------------------------------------------
 
 
 def interrupted(lake: Lake, of: int, places: Places, step: int) -> Iterator[Lake]:
-    """Yield copies of a lake, each killed at another operation while it is divided."""
+    """Yield copies of a lake whose resharding was killed, each at another operation."""
     for killed_at in range(step, 10_000, step):
         copy = places.copy(Path(str(lake)))
         with places.killed_at(killed_at) as mortal:
@@ -271,7 +286,7 @@ def interrupted(lake: Lake, of: int, places: Places, step: int) -> Iterator[Lake
     ],
     indirect=["places"],
 )
-def test_a_division_killed_at_any_operation_loses_and_doubles_nothing(
+def test_resharding_killed_at_any_operation_loses_and_doubles_nothing(
     few: list[dict[str, Any]],
     places: Places,
     tmp_path: Path,
@@ -291,18 +306,16 @@ def test_a_division_killed_at_any_operation_loses_and_doubles_nothing(
         assert_same(seen(copy), expected)
         of = copy.layout(MAIN).planned_shards
         reshard_as_planned(copy.for_shard(Shard(1, of)), MAIN)
-        assert labels(copy) == {of}
+        assert layouts(copy) == {of}
         load(tmp_path / "dump", copy)
         assert_same(seen(copy), expected)
     assert killed > 20
 
 
-def test_runs_for_several_parts_that_begin_at_once_divide_once_and_all_go_on(
-    few: list[dict[str, Any]], tmp_path: Path
+def test_of_runs_for_several_shards_that_start_together_one_reshards_and_all_continue(
+    whole: Lake, tmp_path: Path
 ) -> None:
-    write_dump(tmp_path / "dump", few)
-    lake = loaded_lake(tmp_path / "dump", tmp_path / "lake")
-    before = seen(lake)
+    lake = copy_of(whole, tmp_path / "lake")
     plan_shards(lake, MAIN, 8, 2)
     all_see_it_whole = Barrier(4)
 
@@ -315,54 +328,44 @@ def test_runs_for_several_parts_that_begin_at_once_divide_once_and_all_go_on(
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(begin, shards(4)))
-    assert labels(lake) == {4}
-    assert_same(seen(lake), before)
+    assert layouts(lake) == {4}
+    assert_same(seen(lake), seen(whole))
 
 
-def test_a_run_for_a_part_that_is_one_no_more_is_refused(
-    few: list[dict[str, Any]], tmp_path: Path
-) -> None:
-    write_dump(tmp_path / "dump", few)
-    lake = loaded_lake(tmp_path / "dump", tmp_path / "lake")
-    reshard(lake, MAIN, 4)
-    with pytest.raises(DataError, match="lies in 4 shards, and this run is for one of 1"):
-        lake.lock(MAIN).__enter__()
-    for stale in (lake, lake.for_shard(Shard(1, 2))):
-        with pytest.raises(DataError, match="is to lie in 4 shards, and this run is for one of"):
+def test_a_run_for_a_shard_that_no_longer_exists_is_refused(divided: Lake) -> None:
+    with pytest.raises(DataError, match="has 4 shards, and this run is for one of 1"):
+        divided.lock(MAIN).__enter__()
+    for stale in (divided, divided.for_shard(Shard(1, 2))):
+        with pytest.raises(DataError, match="is to have 4 shards, and this run is for one of"):
             reshard_as_planned(stale, MAIN)
-    with lake.for_shard(Shard(2, 4)).lock(MAIN), lake.for_shard(Shard(3, 4)).lock(MAIN):
-        pass  # Each has its own.
+    second, third = (divided.for_shard(Shard(number, 4)) for number in (2, 3))
     with (
-        lake.for_shard(Shard(2, 4)).lock(MAIN),
+        second.lock(MAIN),
+        third.lock(MAIN),
         pytest.raises(DataError, match=r"Another run is writing .* shard 2-of-4,"),
-        lake.for_shard(Shard(2, 4)).lock(MAIN),
+        second.lock(MAIN),
     ):
         pass
 
 
-@pytest.mark.parametrize("content", [None, b"", b"{}x", b'{"shards": 0}'])
-def test_a_layout_that_is_lost_or_damaged_is_found_out_from_the_files(
-    few: list[dict[str, Any]], tmp_path: Path, content: bytes | None
+def test_a_lost_or_damaged_layout_is_derived_from_the_files(
+    dump: Path, divided: Lake, tmp_path: Path
 ) -> None:
-    write_dump(tmp_path / "dump", few)
-    lake = loaded_lake(tmp_path / "dump", tmp_path / "lake")
-    reshard(lake, MAIN, 4)
-    expected = seen(lake)
+    lake = copy_of(divided, tmp_path / "lake")
     path = lake.storage.path(f"_state/layout-of={MAIN}.json")
-    if content is None:
-        path.unlink()
-    else:
-        path.write_bytes(content)
-    assert lake.layout(MAIN).shards == 4
-    load(tmp_path / "dump", lake)
-    assert_same(seen(lake), expected)
+    for content in (None, b"", b"{}x", b'{"shards": 0}'):
+        path.unlink(missing_ok=True)
+        if content is not None:
+            path.write_bytes(content)
+        assert lake.layout(MAIN).shards == 4
+        load(dump, lake)
+        assert_same(seen(lake), seen(divided))
 
 
-def test_a_lost_layout_is_not_guessed_where_a_division_was_under_way(
-    few: list[dict[str, Any]], tmp_path: Path
+def test_a_lost_layout_is_an_error_if_resharding_was_interrupted(
+    whole: Lake, tmp_path: Path
 ) -> None:
-    write_dump(tmp_path / "dump", few)
-    lake = loaded_lake(tmp_path / "dump", tmp_path / "lake")
+    lake = copy_of(whole, tmp_path / "lake")
     log = lake.tables.files(tables.DOCUMENTS)[0]
     log.with_name("1-of-2-0000000001.parquet").write_bytes(log.read_bytes())
     with pytest.raises(DataError, match=r"of 1 and of 2 shards.*Fetch it from a backup"):
@@ -373,9 +376,11 @@ def test_a_lost_layout_is_not_guessed_where_a_division_was_under_way(
 
 
 @pytest.mark.long
-def test_a_run_on_parts_gives_the_tables_of_a_run_on_whole_collections(tmp_path: Path) -> None:
+def test_a_run_on_shards_gives_the_tables_of_a_run_on_whole_collections(
+    tmp_path: Path,
+) -> None:
     whole, divided = Lake(tmp_path / "whole"), Lake(tmp_path / "shards")
-    # How many documents a dump has is not known beforehand: as if it were.
+    # As if the number of documents of a dump were known beforehand.
     assert plan_shards(divided, MAIN, 40, most_documents=10) == 4
     environment = dict(os.environ)
     del environment["AIND_ETL_RESULTS_ROOT"]
@@ -387,8 +392,8 @@ def test_a_run_on_parts_gives_the_tables_of_a_run_on_whole_collections(tmp_path:
             check=True,
             capture_output=True,
         )
-    assert labels(divided) == {4}
-    # Each has files of the sample of its own.
+    assert layouts(divided) == {4}
+    # Each run writes its own files of the sample.
     timed = ("extracted_at", "first_seen_at", "changed_at", "checked_at", "last_modified", "etag")
     compared = [
         {

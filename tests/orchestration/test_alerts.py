@@ -1,4 +1,4 @@
-"""Failure alerts: posted to a real server, once, with a link, and without secrets."""
+"""Failure alerts: posted once to a server, with a link and without secrets."""
 
 import json
 import threading
@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import dagster as dg
 import pytest
+import yaml
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteRepositoryOrigin
 from dagster._core.scheduler.instigation import (
@@ -18,6 +19,7 @@ from dagster._core.scheduler.instigation import (
 )
 from dagster._utils.error import SerializableErrorInfo
 
+from aind_etl.bundle import bundled
 from aind_etl.lake import Lake
 from aind_etl.orchestration.alerts import (
     SECONDS_BETWEEN_MESSAGES,
@@ -32,18 +34,18 @@ SECRET = "s3cret-part"
 
 @pytest.fixture
 def room():
-    """Return a chat room that keeps what is posted, and answers with ``status``."""
+    """Return a server that keeps posted messages, and answers with ``status``."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
-            """Keep what is posted."""
+            """Keep a message."""
             body = self.rfile.read(int(self.headers["Content-Length"]))
             self.server.posted.append(json.loads(body))
             self.send_response(self.server.status)
             self.end_headers()
 
         def log_message(self, *_):
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.posted, server.status = [], 200
@@ -62,33 +64,36 @@ def settings(room, tmp_path):
     )
 
 
-@pytest.fixture
-def instance(new_history):
-    with dg.DagsterInstance.local_temp(str(new_history)) as instance:
+@pytest.fixture(scope="module")
+def instance(tmp_path_factory):
+    """Return an instance for all tests: each reports only failures after its first tick."""
+    without_logs = yaml.safe_load(bundled("dagster.yaml").read_text())["compute_logs"]
+    folder = str(tmp_path_factory.mktemp("instance"))
+    with dg.DagsterInstance.local_temp(folder, {"compute_logs": without_logs}) as instance:
         yield instance
 
 
-class Looking:
-    """The sensor, tick by tick, with the cursor it left."""
+class AlertSensor:
+    """The sensor, tick by tick, with its cursor."""
 
     def __init__(self, instance, settings):
-        self._instance, self._settings = instance, settings
-        self.cursor = None
+        self._instance, self.settings = instance, settings
+        self._cursor = None
 
     def __call__(self, ahead=0.0):
-        """Return what a tick says that many seconds from now."""
+        """Return the result of a tick that many seconds from now."""
         moment = datetime.now(UTC) + timedelta(seconds=ahead)
-        with dg.build_sensor_context(instance=self._instance, cursor=self.cursor) as context:
-            said = send_alerts(context, self._settings, moment)
-            self.cursor = context.cursor
-        return said
+        with dg.build_sensor_context(instance=self._instance, cursor=self._cursor) as context:
+            result = send_alerts(context, self.settings, moment)
+            self._cursor = context.cursor
+        return result
 
 
 @pytest.fixture
-def look(instance, settings):
-    look = Looking(instance, settings)
-    assert look() == "Alerts are sent for failures from now on."
-    return look
+def tick(instance, settings):
+    tick = AlertSensor(instance, settings)
+    assert tick() == "Alerts are sent for failures from now on."
+    return tick
 
 
 def fail(instance, error="The source does not answer.", **tags):
@@ -108,9 +113,9 @@ def fail(instance, error="The source does not answer.", **tags):
     ).run_id
 
 
-def test_a_run_that_failed_is_told_of_once_with_its_error_and_a_link(instance, look, room):
+def test_a_failed_run_is_reported_once_with_its_error_and_a_link(instance, tick, room):
     run = fail(instance, **{"dagster/partition": "a-collection"})
-    assert look(1) == "Told of 1 failures."
+    assert tick(1) == "Reported 1 failures."
     (posted,) = room.posted
     assert posted["text"].splitlines() == [
         "aind-etl: refresh_collection of a-collection failed",
@@ -118,22 +123,22 @@ def test_a_run_that_failed_is_told_of_once_with_its_error_and_a_link(instance, l
         "refresh_collection of a-collection: ValueError: The source does not answer.",
         f"https://dagster.example/runs/{run}",
     ]
-    assert look(SECONDS_BETWEEN_MESSAGES + 5) == "Nothing has failed."
+    assert tick(SECONDS_BETWEEN_MESSAGES + 5) == "Nothing has failed."
     assert len(room.posted) == 1
 
 
-def test_a_source_that_is_away_is_told_of_once_and_so_is_its_return(instance, settings, room):
-    look = Looking(instance, settings)
-    look()
+def test_an_unreadable_source_is_reported_once_and_so_is_its_return(instance, settings, room):
+    tick = AlertSensor(instance, settings)
+    tick()
     lake = Lake(settings.lake)
     began = datetime.now(UTC)
     lake.update_source_health({"failing_since": began, "error": f"No answer to {SECRET}."})
-    assert look(14 * 60) == "Nothing has failed."
-    assert look(15 * 60 + 1) == "Told of 1 failures."
-    assert look(40 * 60) == "Nothing has failed."
+    assert tick(14 * 60) == "Nothing has failed."
+    assert tick(15 * 60 + 1) == "Reported 1 failures."
+    assert tick(40 * 60) == "Nothing has failed."
     lake.update_source_health({"failing_since": None})
-    assert look(50 * 60) == "Told of 1 failures."
-    assert look(60 * 60) == "Nothing has failed."
+    assert tick(50 * 60) == "Reported 1 failures."
+    assert tick(60 * 60) == "Nothing has failed."
     titles = [one["text"].splitlines()[0] for one in room.posted]
     assert titles == ["aind-etl: the source failed", "aind-etl: the source is back"]
     assert "It has not been read since" in room.posted[0]["text"]
@@ -141,34 +146,34 @@ def test_a_source_that_is_away_is_told_of_once_and_so_is_its_return(instance, se
 
 
 @pytest.mark.slow
-def test_many_failures_become_one_message_and_those_that_follow_wait(instance, look, room):
+def test_many_failures_become_one_message_and_later_ones_wait(instance, tick, room):
     fail(instance)
     for _ in range(11):
         run = instance.create_run_for_job(dg.GraphDefinition("empty").to_job())
         instance.report_run_failed(run)
-    assert look(1) == "Told of 12 failures."
+    assert tick(1) == "Reported 12 failures."
     assert room.posted[0]["text"].endswith("… and 2 more")
     fail(instance)
-    assert "waits for the next" in look(2)
+    assert "wait for the next" in tick(2)
     assert len(room.posted) == 1
 
 
-def test_what_is_started_again_by_itself_is_not_told_of(instance, look, room):
+def test_a_run_that_will_be_retried_is_not_reported(instance, tick, room):
     fail(instance, **{"dagster/will_retry": "true"})
-    assert look(1) == "Nothing has failed."
+    assert tick(1) == "Nothing has failed."
     assert room.posted == []
 
 
-def test_no_secret_is_sent(instance, look, room, settings):
+def test_no_secret_is_sent(instance, tick, room, settings):
     fail(instance, f"cannot open {settings.source} ({settings.alert_webhook_url})")
     fail(instance, settings.alert_webhook_url.get_secret_value())
-    look(1)
+    tick(1)
     assert SECRET not in json.dumps(room.posted)
     assert SECRET not in repr(settings)
 
 
 def fail_tick(instance, kind, name, error):
-    """Put a tick on record that failed, as the daemon does."""
+    """Record a failed tick, as the daemon does; Dagster has no public way to do so."""
     location = GrpcServerCodeLocationOrigin("127.0.0.1", 1, location_name="aind_etl")
     origin = RemoteRepositoryOrigin(location, "__repository__").get_instigator_origin(name)
     data = ScheduleInstigatorData("0 2 * * *") if kind is InstigatorType.SCHEDULE else None
@@ -187,40 +192,40 @@ def fail_tick(instance, kind, name, error):
     )
 
 
-def test_a_tick_that_failed_is_told_of_once_with_its_error_and_a_link(instance, look, room):
+def test_a_failed_tick_is_reported_once_with_its_error_and_a_link(instance, tick, room):
     fail_tick(instance, InstigatorType.SENSOR, "newly_finished_analyses", f"{SECRET}: a defect")
     fail_tick(instance, InstigatorType.SCHEDULE, "nightly_full_pass", "another defect")
-    assert look(1) == "Told of 2 failures."
+    assert tick(1) == "Reported 2 failures."
     (posted,) = room.posted
     assert sorted(posted["text"].split("\n\n")[1:]) == [
         "schedule nightly_full_pass: another defect\nhttps://dagster.example/automation",
         "sensor newly_finished_analyses: …: a defect\nhttps://dagster.example/automation",
     ]
-    assert look(SECONDS_BETWEEN_MESSAGES + 5) == "Nothing has failed."
+    assert tick(SECONDS_BETWEEN_MESSAGES + 5) == "Nothing has failed."
 
 
 @pytest.mark.parametrize("status", [404, 500])
-def test_a_message_that_was_not_taken_is_sent_again(instance, look, room, status):
+def test_a_message_that_was_not_accepted_is_sent_again(instance, tick, room, status):
     fail(instance)
     room.status = status
-    assert look(1) == f"The webhook answered with {status}; it is tried again."
+    assert tick(1) == f"The webhook answered with {status}; the next tick retries."
     room.status = 200
-    assert look(2) == "Told of 1 failures."
+    assert tick(2) == "Reported 1 failures."
 
 
-def test_a_webhook_that_cannot_be_reached_is_said_without_its_address(instance, look, room):
+def test_the_address_of_an_unreachable_webhook_is_not_shown(instance, tick, room):
     fail(instance)
-    look._settings = load_settings(alert_webhook_url=f"http://127.0.0.1:9/{SECRET}")
-    said = look(1)
-    assert said == "The webhook could not be reached (ConnectError); it is tried again."
+    tick.settings = load_settings(alert_webhook_url=f"http://127.0.0.1:9/{SECRET}")
+    said = tick(1)
+    assert said == "The webhook could not be reached (ConnectError); the next tick retries."
 
 
-def test_without_a_webhook_nothing_is_sent_and_that_is_said(instance):
-    look = Looking(instance, load_settings())
-    assert look().startswith("AIND_ETL_ALERT_WEBHOOK_URL is not set")
+def test_without_a_webhook_nothing_is_sent(instance):
+    tick = AlertSensor(instance, load_settings())
+    assert tick().startswith("AIND_ETL_ALERT_WEBHOOK_URL is not set")
 
 
-def test_slack_gets_text_and_teams_a_card_as_well():
+def test_slack_gets_text_and_teams_also_a_card():
     failures = [Failure("a job", "an error", "http://page/runs/1")]
     assert message(failures, slack=True).keys() == {"text"}
     card = message(failures, slack=False)["attachments"][0]

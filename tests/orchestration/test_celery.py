@@ -1,4 +1,4 @@
-"""Runs made by Celery's workers: real servers, real workers, and what goes wrong between them."""
+"""Runs executed by Celery's workers, and failures of workers, broker and store."""
 
 import os
 import signal
@@ -22,9 +22,9 @@ from aind_etl.changelog.staleness import find_stale_collections
 from aind_etl.client.verify import verify_warehouse
 from aind_etl.orchestration.definitions import build_defs
 from aind_etl.orchestration.jobs import REFRESH_COLLECTION, pass_config
-from aind_etl.orchestration.lost_runs import UNFINISHED
 from aind_etl.orchestration.partitions import make_partitions
 from aind_etl.orchestration.resources import Etl
+from aind_etl.orchestration.runs import UNFINISHED
 from aind_etl.settings import load_settings
 from aind_etl.warehouse.build import is_current
 
@@ -39,7 +39,7 @@ AN_HOUR = 3600
 
 @contextmanager
 def started(folder, services, **choices):
-    """Give a cluster with some of its services started; skip where a server is not available."""
+    """Yield a cluster with some of its services; skip the test if a server is not available."""
     try:
         running = running_cluster(folder, **choices)
         made = running.__enter__()
@@ -55,7 +55,7 @@ def started(folder, services, **choices):
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """Give a cluster with three workers, and no daemon that requests runs."""
+    """Yield a cluster with three workers and no daemon."""
     with started(tmp_path_factory.mktemp("cluster"), WORKERS, sessions=2) as made:
         yield made
 
@@ -70,7 +70,7 @@ def instance(cluster, monkeypatch):
 
 
 def test_three_workers_load_what_one_process_loads(cluster, instance, tmp_path):
-    """Whatever the store refuses now and then, and though the broker is restarted meanwhile."""
+    """Although the store refuses some requests and the broker is restarted."""
     names = sorted(cluster.client["analysis"].list_collection_names())
     make_partitions(instance, {name: [name] for name in names})
     cluster.store.faults = lambda path, times: (
@@ -90,11 +90,14 @@ def test_three_workers_load_what_one_process_loads(cluster, instance, tmp_path):
     assert len(cluster.makers()) > 1
     for worker in WORKERS:
         assert "concurrency: 1 (prefork)" in cluster.containers.said(worker)
-    assert_same(said_by(cluster.lake), said_by(loaded_alone(names, tmp_path / "alone")))
+    assert_same(
+        timeless(cluster.lake),
+        timeless(loaded_alone(names, tmp_path / "alone")),
+    )
 
 
 def loaded_alone(names, folder):
-    """Return a lake on a disk that this process has loaded from the same source."""
+    """Return a lake that this process has loaded from the same source."""
     etl = Etl(load_settings(lake=folder, partition_documents=10**9))
     refresh = build_defs({"etl": etl}).resolve_job_def(REFRESH_COLLECTION)
     with dg.DagsterInstance.ephemeral() as instance:
@@ -107,7 +110,7 @@ def loaded_alone(names, folder):
 
 
 def errors_of(instance):
-    """Return the errors of runs that failed."""
+    """Return the errors of failed runs."""
     return [
         (entry.user_message, str(getattr(entry.dagster_event.event_specific_data, "error", "")))
         for run in instance.get_runs()
@@ -116,13 +119,13 @@ def errors_of(instance):
     ]
 
 
-def said_by(lake):
-    """Return what a lake says, but not when it was looked at."""
+def timeless(lake):
+    """Return the contents of a lake without the times of checks."""
     return {name: rows.drop("checked_at", strict=False) for name, rows in contents_of(lake).items()}
 
 
 @pytest.mark.long
-def test_a_run_that_is_cancelled_ends_and_its_worker_takes_another(cluster, instance):
+def test_a_cancelled_run_ends_and_its_worker_accepts_another(cluster, instance):
     cluster.wait_for_workers()
     make_partitions(instance, {MAIN: [MAIN]})
     with failing(cluster.client, "find", times=None, blockConnection=True, blockTimeMS=60_000):
@@ -137,7 +140,7 @@ def test_a_run_that_is_cancelled_ends_and_its_worker_takes_another(cluster, inst
 
 @pytest.mark.long
 def test_whatever_goes_wrong_the_tables_are_those_of_one_process(tmp_path, monkeypatch):
-    """A worker is killed with a partition in hand, the broker is killed, the store is away."""
+    """A worker is killed during a run, the broker is killed, the store does not answer."""
     folder = tmp_path / "cluster"
     folder.mkdir()
     services = ("code", *WORKERS)
@@ -157,17 +160,22 @@ def test_whatever_goes_wrong_the_tables_are_those_of_one_process(tmp_path, monke
             lose_the_broker(cluster)
             lose_the_store(cluster, instance)
             wait_until(
-                lambda: is_settled(cluster, instance), AN_HOUR, lambda: told(cluster, instance)
+                lambda: is_settled(cluster, instance),
+                AN_HOUR,
+                lambda: explanation(cluster, instance),
             )
             [failure] = instance.all_logs(killed, of_type=dg.DagsterEventType.RUN_FAILURE)
             assert "was killed" in failure.dagster_event.message
         names = sorted(cluster.client["analysis"].list_collection_names())
-        assert_same(said_by(cluster.lake), said_by(loaded_alone(names, tmp_path / "alone")))
+        assert_same(
+            timeless(cluster.lake),
+            timeless(loaded_alone(names, tmp_path / "alone")),
+        )
         assert list(verify_warehouse(cluster.lake, load_settings().warehouse_path)) == []
 
 
 def kill_a_worker(cluster, instance):
-    """Kill a worker that has written the first of a partition, and start another in its place."""
+    """Kill a worker that has written a part of a partition, and start another."""
 
     def half_done():
         runs = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
@@ -182,35 +190,32 @@ def kill_a_worker(cluster, instance):
             None,
         )
 
-    run, worker = wait_until(half_done, AN_HOUR, lambda: told(cluster, instance))
+    run, worker = wait_until(half_done, AN_HOUR, lambda: explanation(cluster, instance))
     cluster.end(worker, signal.SIGKILL)
     cluster.start(worker)
     return run
 
 
 def lose_the_broker(cluster):
-    """Kill the broker, and start it again a while later."""
+    """Kill the broker, and restart it after ten seconds."""
     cluster.broker.end(signal.SIGKILL)
     time.sleep(10)
     cluster.broker.start()
 
 
 def lose_the_store(cluster, instance):
-    """Let the store answer nothing for longer than anybody asks again."""
+    """Make the store refuse requests for longer than they are retried."""
     asked = len(cluster.store.requests)
     cluster.store.faults = lambda _path, _times: error(503, "ServiceUnavailable")
     wait_until(
-        lambda: len(cluster.store.requests) > asked + 5, 600, lambda: told(cluster, instance)
+        lambda: len(cluster.store.requests) > asked + 5, 600, lambda: explanation(cluster, instance)
     )
     time.sleep(30)
     cluster.store.faults = lambda _path, _times: None
 
 
 def is_settled(cluster, instance):
-    """Return whether the lake has everything, the warehouse has the lake, and nothing is under way.
-
-    As the sensors tell it.
-    """
+    """Return whether lake and warehouse are up to date and no run is unfinished."""
     time.sleep(3)
     if instance.get_runs_count(dg.RunsFilter(statuses=list(UNFINISHED))):
         return False
@@ -226,7 +231,7 @@ def is_settled(cluster, instance):
     return not arrivals.behind and is_current(etl.lake, etl.settings.warehouse_path)
 
 
-def told(cluster, instance):
-    """Return how runs stand, and what the processes printed."""
+def explanation(cluster, instance):
+    """Return the states of runs and the output of the processes."""
     runs = [f"{run.job_name} {run.tags.get(PARTITION)} {run.status}" for run in instance.get_runs()]
     return "\n".join([cluster.said(), *runs])

@@ -1,4 +1,4 @@
-"""What the containers run, run without containers: separate processes on a real PostgreSQL."""
+"""The services of the containers, run as processes with a PostgreSQL server."""
 
 import json
 import os
@@ -18,13 +18,13 @@ from containers import (
     DOCKER,
     Containers,
     end_group,
-    free_port,
     read_compose,
     read_dockerfile,
     read_environment_file,
     wait_until,
 )
 from mongod import NoMongodError, find_mongod, running_mongod
+from ports import free_port
 from postgresql import NoPostgresqlError, find_postgresql, running_postgresql
 from pymongo import MongoClient
 from worlds import MAIN, read_dump
@@ -32,17 +32,17 @@ from worlds import MAIN, read_dump
 from aind_etl import Warehouse
 from aind_etl.sample import write_world
 
-# What an address or a shell would take for something else must come through whole.
+# Characters that have a meaning in URLs or shells.
 PASSWORD = "p@ss/w:rd %41'\"$x"
 ENTRYPOINT = DOCKER / "entrypoint.sh"
 OWN = ("code", "webserver", "daemon")
-# Together, wherever tests are spread over processes: they share the services.
+# In one process of pytest-xdist, because they share the services.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("containers")]
 REPOSITORY = {"repositoryLocationName": "aind_etl", "repositoryName": "__repository__"}
 
 
 class Deployment:
-    """The services that belong together, running."""
+    """The running services of a deployment."""
 
     def __init__(self, containers: Containers) -> None:
         self.containers = containers
@@ -62,7 +62,7 @@ class Deployment:
 
         def healthy():
             assert self.processes[service].poll() is None, self.containers.said(service)
-            # A health check starts a Python: not before there is somebody to ask.
+            # A health check starts a Python process, so wait until the port answers.
             return (not port or self.containers.answers(port)) and (
                 self.containers.check_health(service).returncode == 0
             )
@@ -70,7 +70,7 @@ class Deployment:
         wait_until(healthy, seconds, lambda: self.containers.said(service))
 
     def ask(self, query, **variables):
-        """Ask the page's GraphQL, and return the data."""
+        """Return the answer of the page's GraphQL."""
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.containers.ports['3000']}/graphql",
             json.dumps({"query": query, "variables": variables}).encode(),
@@ -82,7 +82,7 @@ class Deployment:
         return answer["data"]
 
     def launch(self, job, partition=None):
-        """Ask the page for a run, and return its id."""
+        """Launch a run on the page, and return its id."""
         query = """mutation ($parameters: ExecutionParams!) {
           launchRun(executionParams: $parameters) {
             __typename
@@ -101,23 +101,23 @@ class Deployment:
         return launched["run"]["runId"]
 
     def run_status(self, run_id):
-        """Return what the page says of a run."""
+        """Return the status of a run."""
         query = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
         return self.ask(query, id=run_id)["runOrError"]["status"]
 
     def wait_for_run(self, run_id, seconds=300):
-        """Return what the page says of a run once it is over."""
+        """Return the status of a run once it has ended."""
 
-        def over():
+        def ended():
             status = self.run_status(run_id)
             return status if status in {"SUCCESS", "FAILURE", "CANCELED"} else None
 
-        return wait_until(over, seconds, lambda: self.containers.said("code"))
+        return wait_until(ended, seconds, lambda: self.containers.said("code"))
 
 
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory):
-    """Give a collection of a real server, with the documents of a small world."""
+    """Yield a collection of a MongoDB server with the documents of a small world."""
     folder = tmp_path_factory.mktemp("source")
     write_world(folder, sessions=2, seed=0, formats=("jsonl",), results=False)
     try:
@@ -133,7 +133,7 @@ def collection(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def deployment(collection, tmp_path_factory):
-    """Give code location, page and daemon on PostgreSQL, started in the order of the file."""
+    """Yield code location, page and daemon with PostgreSQL, started as by compose."""
     folder = tmp_path_factory.mktemp("containers")
     host, port = collection.database.client.address
     containers = Containers(
@@ -196,18 +196,16 @@ def wait_for_record(deployment, record_id):
     wait_until(published, 480, lambda: deployment.containers.said("daemon"))
 
 
-def test_the_warehouse_appears_without_a_hand(deployment, collection):
+def test_the_warehouse_is_published(deployment, collection):
     wait_for_record(deployment, str(collection.find_one()["_id"]))
 
 
-def test_a_document_inserted_into_the_source_appears_in_the_warehouse_without_a_hand(
-    deployment, collection
-):
+def test_a_document_inserted_into_the_source_appears_in_the_warehouse(deployment, collection):
     collection.insert_one(collection.find_one() | {"_id": "inserted"})
     wait_for_record(deployment, "inserted")
 
 
-def test_a_run_asked_for_on_the_page_while_the_daemon_is_dead_is_done_when_it_is_back(deployment):
+def test_a_run_launched_while_the_daemon_is_dead_is_executed_later(deployment):
     deployment.end("daemon", signal.SIGKILL)
     waiting = deployment.launch("publish_warehouse")
     assert deployment.run_status(waiting) == "QUEUED"
@@ -216,9 +214,7 @@ def test_a_run_asked_for_on_the_page_while_the_daemon_is_dead_is_done_when_it_is
 
 
 @pytest.mark.long
-def test_a_run_that_is_killed_with_its_code_location_is_done_again_without_a_hand(
-    deployment, collection
-):
+def test_a_run_that_is_killed_with_its_code_location_is_repeated(deployment, collection):
     collection.insert_one(collection.find_one() | {"_id": "meanwhile"})
     killed = deployment.launch("refresh_collection", MAIN)
     wait_until(
@@ -235,9 +231,7 @@ def test_a_run_that_is_killed_with_its_code_location_is_done_again_without_a_han
 
 
 @pytest.mark.long
-def test_after_the_whole_database_was_lost_what_arrived_meanwhile_is_published_without_a_hand(
-    deployment, collection
-):
+def test_after_the_loss_of_the_database_new_documents_are_published(deployment, collection):
     wait_for_record(deployment, str(collection.find_one()["_id"]))
     for service in OWN:
         deployment.end(service, signal.SIGKILL)
@@ -263,21 +257,21 @@ def test_after_the_whole_database_was_lost_what_arrived_meanwhile_is_published_w
     assert verified.returncode == 0, verified.stdout
 
 
-def test_the_database_can_be_brought_to_another_version_as_the_documentation_says(deployment):
+def test_the_database_can_be_migrated_as_documented(deployment):
     words = ["/opt/aind-etl/entrypoint.sh", "dagster", "instance", "migrate"]
     assert " ".join(words[1:]) in (DOCKER / "README.md").read_text()
     migrated = deployment.containers.run("code", words)
     assert migrated.returncode == 0, migrated.stderr
 
 
-def test_the_services_write_no_file_outside_their_volumes(deployment):
-    # Dagster tries to make folders for telemetry, and does without where it cannot.
+def test_the_services_write_no_files_outside_their_volumes(deployment):
+    # Dagster tries to create folders for telemetry, and ignores failures.
     home = deployment.containers.home
     files = [path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()]
     assert sorted(files) == ["dagster.yaml", "workspace.yaml"]
 
 
-def test_no_secret_stands_in_what_the_services_print(deployment):
+def test_the_output_of_the_services_contains_no_secret(deployment):
     for service in OWN:
         assert PASSWORD not in deployment.containers.said(service)
 
@@ -292,7 +286,7 @@ def run_entrypoint(command, **environment):
     )
 
 
-def test_a_secret_that_stands_in_a_file_reaches_the_command(tmp_path):
+def test_a_secret_in_a_file_reaches_the_command(tmp_path):
     secret = tmp_path / "secret"
     secret.write_text(PASSWORD + "\n")
     ran = run_entrypoint(["printenv", "POSTGRES_PASSWORD"], POSTGRES_PASSWORD_FILE=str(secret))
@@ -300,7 +294,7 @@ def test_a_secret_that_stands_in_a_file_reaches_the_command(tmp_path):
     assert ran.stderr == ""
 
 
-def test_a_command_without_secrets_is_run_as_it_is():
+def test_a_command_without_secrets_is_run_unchanged():
     ran = run_entrypoint(["sh", "-c", "exit 7"], AIND_ETL_ALERT_WEBHOOK_URL_FILE="")
     assert (ran.returncode, ran.stdout, ran.stderr) == (7, "", "")
 
@@ -314,7 +308,7 @@ def test_a_command_without_secrets_is_run_as_it_is():
         ("first", {"POSTGRES_PASSWORD": "second"}, "Both POSTGRES_PASSWORD and"),
     ],
 )
-def test_a_secret_that_cannot_be_read_ends_the_container_with_a_sentence(
+def test_a_secret_that_cannot_be_read_ends_the_container_with_an_explanation(
     tmp_path, content, environment, said
 ):
     secret = tmp_path / "secret"
@@ -328,7 +322,7 @@ def test_a_secret_that_cannot_be_read_ends_the_container_with_a_sentence(
     assert "second" not in ran.stderr
 
 
-def test_the_demonstration_fills_a_mongodb_and_leaves_changes_alone(tmp_path):
+def test_the_demonstration_loads_a_mongodb_and_keeps_later_changes(tmp_path):
     demo = read_environment_file(DOCKER / "demo.env")
     try:
         mongod = running_mongod(find_mongod(), tmp_path / "mongod")
@@ -391,7 +385,7 @@ def test_the_demonstration_serves_the_result_folders_as_an_object_store(tmp_path
         end_group(process, signal.SIGTERM)
 
 
-def test_the_image_and_the_code_location_run_and_check_the_same():
+def test_image_and_code_location_have_the_same_command_and_health_check():
     final = dict(read_dockerfile()[-1])
     code = read_compose({})["services"]["code"]
     assert json.loads(final["CMD"]) == code["command"]
@@ -399,7 +393,7 @@ def test_the_image_and_the_code_location_run_and_check_the_same():
     assert ["CMD", *json.loads(health)] == code["healthcheck"]["test"]
 
 
-def test_the_image_runs_as_nobody_special_and_holds_no_compiler():
+def test_the_image_runs_without_privileges_and_contains_no_compiler():
     build, final = read_dockerfile()
     instructions = dict(final)
     assert instructions["USER"] == "10001:10001"
@@ -409,7 +403,7 @@ def test_the_image_runs_as_nobody_special_and_holds_no_compiler():
     )
 
 
-def test_no_container_reaches_the_container_engine_and_each_has_limits():
+def test_no_container_has_access_to_the_engine_and_each_has_limits():
     services = read_compose({})["services"]
     assert "docker.sock" not in (DOCKER / "compose.yaml").read_text()
     for name, service in services.items():
@@ -418,7 +412,7 @@ def test_no_container_reaches_the_container_engine_and_each_has_limits():
         assert service["restart"] in {"unless-stopped", "no"}, name
 
 
-def test_there_are_as_many_workers_as_dagster_lets_run_at_a_time():
+def test_there_are_as_many_workers_as_concurrent_runs():
     instance = yaml.safe_load((DOCKER / "dagster.yaml").read_text())
     worker = read_compose({})["services"]["worker"]
     assert (
@@ -435,13 +429,13 @@ def test_workers_and_launcher_of_celery_are_configured_alike():
     assert {**worker, "default_queue": "dagster"} == launcher["config"]
 
 
-def test_a_worker_has_what_the_code_location_has():
+def test_workers_are_configured_like_the_code_location():
     services = read_compose({})["services"]
     for part in ("environment", "secrets", "volumes", "image"):
         assert services["worker"][part] == services["code"][part]
 
 
-def test_everything_the_image_is_built_from_is_sent_to_the_builder():
+def test_all_files_of_the_image_are_sent_to_the_builder():
     copied = [
         source
         for instruction, rest in [*read_dockerfile()[0], *read_dockerfile()[1]]
@@ -455,11 +449,11 @@ def test_everything_the_image_is_built_from_is_sent_to_the_builder():
     for path in copied:
         assert any(path == one or path.startswith(f"{one}/") for one in sent), path
         assert (CLONE / path).exists()
-    # What the wheel is made of besides.
+    # Further files of the wheel.
     assert {"aind_etl", "sql", "dagster_home/dagster.yaml", "README.md", "LICENSE"} <= set(sent)
 
 
-def test_containers_differ_from_a_clone_only_in_where_things_are_kept():
+def test_containers_differ_from_a_clone_only_in_their_storage():
     clone = yaml.safe_load((CLONE / "dagster_home" / "dagster.yaml").read_text())
     containers = yaml.safe_load((DOCKER / "dagster.yaml").read_text())
     places = {"storage", "compute_logs", "local_artifact_storage"}
@@ -468,7 +462,7 @@ def test_containers_differ_from_a_clone_only_in_where_things_are_kept():
     }
 
 
-def test_kubernetes_is_told_the_same_as_containers():
+def test_kubernetes_is_configured_like_containers():
     values = yaml.safe_load((DOCKER / "helm-values.yaml").read_text())
     instance = yaml.safe_load((DOCKER / "dagster.yaml").read_text())
     assert values["additionalInstanceConfig"] == {
@@ -488,7 +482,7 @@ def test_kubernetes_is_told_the_same_as_containers():
         values["retention"]["schedule"]["purgeAfterDays"]
         == (retention["schedule"]["purge_after_days"])
     )
-    # The chart demands a number for ticks under way, too.
+    # The chart also requires a number for started ticks.
     assert retention["sensor"]["purge_after_days"].items() <= (
         values["retention"]["sensor"]["purgeAfterDays"].items()
     )
@@ -502,63 +496,6 @@ def test_kubernetes_is_told_the_same_as_containers():
     )
 
 
-POD = {"nodeSelector", "affinity", "tolerations", "podSecurityContext", "securityContext"}
-POD |= {"resources", "labels", "annotations", "volumes", "volumeMounts", "schedulerName"}
-POD |= {"env", "envConfigMaps", "envSecrets", "livenessProbe", "readinessProbe", "startupProbe"}
-CHART = {
-    # Of Dagster's chart: the names that a part of the values may have. What it does not know it
-    # refuses in some parts, and passes over without a word in the others.
-    "": {
-        *("additionalInstanceConfig", "busybox", "computeLogManager", "concurrency"),
-        *("dagster-user-deployments", "dagsterDaemon", "dagsterWebserver", "flower", "global"),
-        *("generateCeleryConfigSecret", "generatePostgresqlPasswordSecret", "imagePullSecrets"),
-        *("ingress", "migrate", "postgresql", "pythonLogs", "rabbitmq", "redis", "retention"),
-        *("runLauncher", "scheduler", "serviceAccount", "telemetry"),
-    },
-    "global": {"postgresqlSecretName", "dagsterHome", "serviceAccountName"},
-    "postgresql": {
-        *("enabled", "image", "postgresqlHost", "postgresqlUsername", "postgresqlPassword"),
-        *("postgresqlDatabase", "postgresqlParams", "postgresqlScheme", "service"),
-    },
-    "dagster-user-deployments": {"enabled", "enableSubchart", "imagePullSecrets", "deployments"},
-    "dagster-user-deployments.deployments.0": POD
-    | {"name", "image", "dagsterApiGrpcArgs", "codeServerArgs", "port"}
-    | {"includeConfigInLaunchedRuns"},
-    "dagsterWebserver": POD
-    | {"replicaCount", "image", "nameOverride", "pathPrefix", "service", "workspace"}
-    | {"deploymentLabels", "enableReadOnly", "dbStatementTimeout", "dbPoolRecycle", "logLevel"},
-    "dagsterWebserver.service": {"type", "port", "annotations"},
-    "dagsterDaemon": POD
-    | {"enabled", "image", "runCoordinator", "heartbeatTolerance", "deploymentLabels"}
-    | {"runMonitoring", "runRetries", "sensors", "schedules"},
-    "dagsterDaemon.runCoordinator": {"enabled", "type", "config"},
-    "dagsterDaemon.sensors": {"useThreads", "numWorkers", "numSubmitWorkers"},
-    "dagsterDaemon.schedules": {"useThreads", "numWorkers", "numSubmitWorkers"},
-    "runLauncher": {"type", "config"},
-    "runLauncher.config": {"celeryK8sRunLauncher", "k8sRunLauncher", "customRunLauncher"},
-    "runLauncher.config.k8sRunLauncher": {
-        *("image", "imagePullPolicy", "jobNamespace", "loadInclusterConfig", "kubeconfigFile"),
-        *("envConfigMaps", "envSecrets", "envVars", "volumeMounts", "volumes", "labels"),
-        *("failPodOnRunFailure", "resources", "schedulerName", "securityContext", "runK8sConfig"),
-    },
-    "runLauncher.config.k8sRunLauncher.runK8sConfig": {
-        *("containerConfig", "podSpecConfig", "podTemplateSpecMetadata", "jobSpecConfig"),
-        "jobMetadata",
-    },
-    "retention": {"enabled", "sensor", "schedule", "autoMaterialize"},
-    "retention.sensor.purgeAfterDays": {"skipped", "success", "failure", "started"},
-    "telemetry": {"enabled"},
-}
-
-
-@pytest.mark.parametrize("part", CHART)
-def test_the_values_for_kubernetes_have_no_name_that_the_chart_does_not_know(part):
-    found = yaml.safe_load((DOCKER / "helm-values.yaml").read_text())
-    for name in filter(None, part.split(".")):
-        found = found[int(name) if name.isdigit() else name]
-    assert found.keys() <= CHART[part]
-
-
 def camel(name):
     first, *rest = name.split("_")
     return first + "".join(word.capitalize() for word in rest)
@@ -568,13 +505,13 @@ def camel(name):
     not os.environ.get("AIND_ETL_TEST_IMAGE"),
     reason="AIND_ETL_TEST_IMAGE is not set: installing everything anew takes minutes",
 )
-def test_what_the_image_is_built_by_makes_a_command_that_works(tmp_path):
+def test_the_build_steps_of_the_image_install_a_working_command(tmp_path):
     def here(text):
         return text.replace("/opt/aind-etl/venv", str(tmp_path / "venv"))
 
     build = tmp_path / "build"
     build.mkdir()
-    # Where packages come from is this host's own affair.
+    # The host decides where packages come from.
     environment = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
     environment |= {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
     for instruction, rest in read_dockerfile()[0]:
@@ -598,7 +535,7 @@ def test_what_the_image_is_built_by_makes_a_command_that_works(tmp_path):
 
 
 def copy_as_sent(source, target):
-    """Copy as the builder does: out of what `.dockerignore` lets through."""
+    """Copy the files that `.dockerignore` allows, as the builder does."""
     lines = (CLONE / ".dockerignore").read_text().splitlines()
     sent = [line[1:] for line in lines if line.startswith("!")]
     for name in sent:

@@ -1,4 +1,4 @@
-"""What Kubernetes is asked for: one pod per run, as the chart's values make it."""
+"""The pods of runs in Kubernetes, and the values of Dagster's chart."""
 
 import copy
 import json
@@ -35,7 +35,7 @@ JOBS = (REFRESH_COLLECTION, SESSIONS, PUBLISH, VERIFY)
 
 @pytest.fixture(scope="module")
 def values():
-    """Return what the chart is told."""
+    """Return the values of the chart."""
     return yaml.safe_load((DOCKER / "helm-values.yaml").read_text())
 
 
@@ -44,7 +44,7 @@ def snake(name):
 
 
 def container_context(values):
-    """Return what the chart makes of the code location's values, for the pods of its runs."""
+    """Return the context that the chart derives from the values, for the pods of runs."""
     [deployment] = values["dagster-user-deployments"]["deployments"]
     assert deployment["includeConfigInLaunchedRuns"]["enabled"]
     return {
@@ -53,7 +53,7 @@ def container_context(values):
             "env_config_maps": ["dagster-aind-etl-user-env"],
             "volumes": deployment["volumes"],
             "volume_mounts": deployment["volumeMounts"],
-            # These too: they take the place of what the launcher has.
+            # These replace the resources of the launcher.
             "resources": deployment["resources"],
             "namespace": "etl",
             "service_account_name": "dagster-user-deployments",
@@ -65,14 +65,14 @@ def container_context(values):
 
 @pytest.fixture(scope="module")
 def instance(values, tmp_path_factory):
-    """Return an instance with the launcher that the chart writes into `dagster.yaml`."""
+    """Return an instance with the launcher that the chart configures."""
     folder = tmp_path_factory.mktemp("kubernetes")
     nowhere = folder / "kubeconfig"
     nowhere.write_text(json.dumps(NOWHERE))
     given = values["runLauncher"]["config"]["k8sRunLauncher"]
     config = {
-        snake(name): said
-        for name, said in given.items()
+        snake(name): value
+        for name, value in given.items()
         if name not in {"loadInclusterConfig", "runK8sConfig"}
     }
     config |= {
@@ -82,7 +82,7 @@ def instance(values, tmp_path_factory):
         "instance_config_map": "dagster-instance",
         "postgres_password_secret": values["global"]["postgresqlSecretName"],
         "dagster_home": values["global"]["dagsterHome"],
-        "run_k8s_config": {snake(part): said for part, said in given["runK8sConfig"].items()},
+        "run_k8s_config": {snake(name): value for name, value in given["runK8sConfig"].items()},
     }
     launcher = {"module": "dagster_k8s", "class": "K8sRunLauncher", "config": config}
     overrides = {"run_launcher": launcher, **values["additionalInstanceConfig"]}
@@ -93,7 +93,7 @@ def instance(values, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=JOBS)
 def pod(request, instance, values):
-    """Return the pod of a run, as the cluster gets it."""
+    """Return the specification of a run's pod."""
     job_name = request.param
     repository = ReconstructableRepository(POINTER, container_context=container_context(values))
     job = repository.get_reconstructable_job(job_name)
@@ -113,10 +113,10 @@ def pod(request, instance, values):
     return plain["spec"]["template"]["spec"]
 
 
-def test_every_run_says_how_much_memory_it_may_take(pod):
+def test_the_memory_of_every_run_is_limited(pod):
     [container] = pod["containers"]
     memory = container["resources"]["limits"]["memory"]
-    # Beyond what was asked for, a pod may be killed whenever its neighbours grow.
+    # A pod that uses more than it requests may be killed when its neighbours grow.
     assert container["resources"]["requests"]["memory"] == memory
     assert mebibytes(memory) >= 2048
 
@@ -137,15 +137,15 @@ def mebibytes(text):
     return int(number) * {"Mi": 1, "Gi": 1024}[unit]
 
 
-def require_what_the_chart_takes(values):
-    """Raise an error for what the chart, or Kubernetes, does not know."""
+def require_known_values(values):
+    """Raise an error for values that the chart or Kubernetes does not know."""
     jsonschema.validate(values, helm_chart.SCHEMA)
     for name, value in helm_chart.kubernetes_types(helm_chart.SCHEMA, values):
         k8s_snake_case_dict(getattr(kubernetes.client, name), value)
 
 
-def test_the_values_say_what_the_chart_takes_and_nothing_else(values):
-    require_what_the_chart_takes(values)
+def test_the_chart_knows_all_values(values):
+    require_known_values(values)
     types = {name for name, _ in helm_chart.kubernetes_types(helm_chart.SCHEMA, values)}
     assert types >= {"V1PodSecurityContext", "V1EnvVar", "V1Volume", "V1JobSpec"}
 
@@ -161,21 +161,21 @@ def test_the_values_say_what_the_chart_takes_and_nothing_else(values):
     ],
     ids=".".join,
 )
-def test_a_value_that_the_chart_does_not_know_is_noticed(values, path):
+def test_a_misspelt_value_is_detected(values, path):
     wrong = copy.deepcopy(values)
     place = wrong
     for name in path[:-1]:
         place = place[name]
     place[path[-1] + "s"] = place.pop(path[-1])
     with pytest.raises(Exception, match=f"{path[-1]}s"):
-        require_what_the_chart_takes(wrong)
+        require_known_values(wrong)
 
 
 @pytest.mark.skipif(
     not os.environ.get("AIND_ETL_TEST_HELM_CHART"),
     reason="AIND_ETL_TEST_HELM_CHART names no folder with Dagster's chart (make test-chart)",
 )
-def test_the_values_are_what_the_schema_of_the_chart_asks_for(values):
+def test_the_values_match_the_schema_of_the_chart(values):
     chart = Path(os.environ["AIND_ETL_TEST_HELM_CHART"])
     both = merged(yaml.safe_load((chart / "values.yaml").read_text()), values)
     schema = json.loads((chart / "values.schema.json").read_text())
@@ -189,14 +189,14 @@ def test_the_values_are_what_the_schema_of_the_chart_asks_for(values):
 
 
 def merged(theirs, ours):
-    """Return values over values, as Helm lays them."""
+    """Return two sets of values merged as by Helm."""
     if not (isinstance(theirs, dict) and isinstance(ours, dict)):
         return ours
     return theirs | {name: merged(theirs.get(name), value) for name, value in ours.items()}
 
 
 def without_remote(schema):
-    """Return a schema without what another host says of Kubernetes' own types."""
+    """Return a schema without references to other hosts."""
     if isinstance(schema, list):
         return [without_remote(one) for one in schema]
     if not isinstance(schema, dict):

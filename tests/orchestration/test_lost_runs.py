@@ -1,4 +1,4 @@
-"""Runs that lost their process are marked as failed: real processes, killed under real runs."""
+"""Runs that lost their process are marked as failed."""
 
 import signal
 import subprocess
@@ -48,7 +48,7 @@ def instance(new_history):
 
 @pytest.fixture
 def sleeper(lake, instance, new_history):
-    """Return a process with a run in the middle of a step."""
+    """Return a process in the middle of a step of a run."""
     command = [sys.executable, "-c", dedent(PROCESS), str(lake), str(new_history)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as one:
         assert one.stdout.readline() == b"asleep\n"
@@ -71,11 +71,11 @@ def started_run(instance, **tags):
     return instance.create_run_for_job(job, status=STARTED, tags=tags)
 
 
-def test_a_run_is_found_lost_once_its_process_was_killed(sleeper, instance, lake):
-    assert look(instance, lake, minutes=60) == [], "a step may take as long as it takes"
+def test_a_run_whose_process_was_killed_is_marked_as_failed_once(sleeper, instance, lake):
+    assert look(instance, lake, minutes=60) == [], "a step may take any time"
     sleeper.send_signal(signal.SIGKILL)
     sleeper.wait()
-    assert look(instance, lake, minutes=1) == [], "it has written an event a moment ago"
+    assert look(instance, lake, minutes=1) == [], "its last event is recent"
     [lost] = look(instance, lake, minutes=3)
     assert statuses(instance) == [FAILURE]
     [event] = instance.all_logs(lost, of_type=dg.DagsterEventType.RUN_FAILURE)
@@ -83,21 +83,21 @@ def test_a_run_is_found_lost_once_its_process_was_killed(sleeper, instance, lake
     assert look(instance, lake, minutes=9) == [], "it is marked once"
 
 
-def test_a_run_that_writes_events_is_alive(instance, lake):
+def test_a_run_with_a_recent_event_is_alive(instance, lake):
     run = started_run(instance)
     instance.report_engine_event("a batch was written", run)
     assert look(instance, lake, minutes=1) == []
     assert look(instance, lake, minutes=3) == [run.run_id]
 
 
-def test_a_run_is_alive_while_another_of_its_job_and_partition_is(instance, lake):
+def test_a_run_is_alive_while_another_run_of_its_job_and_partition_is(instance, lake):
     run = started_run(instance)
     with run_lock(lake, run):
         assert look(instance, lake, minutes=60) == []
     assert look(instance, lake, minutes=60) == [run.run_id]
 
 
-def test_a_run_that_waits_for_its_retry_is_alive(instance, lake):
+def test_a_run_that_waits_for_a_retry_is_alive(instance, lake):
     @dg.op(retry_policy=dg.RetryPolicy(max_retries=1, delay=0))
     def fails():
         raise RuntimeError
@@ -117,7 +117,7 @@ def test_a_run_that_waits_for_its_retry_is_alive(instance, lake):
     assert look(instance, lake, minutes=18) == [run.run_id]
 
 
-def test_a_command_on_another_lake_is_left_alone(instance, lake, tmp_path):
+def test_a_command_on_another_lake_is_ignored(instance, lake, tmp_path):
     started_run(instance, **{COMMAND_TAG: str(Lake(tmp_path / "another"))})
     assert look(instance, lake, minutes=60) == []
     mine = started_run(instance, **{COMMAND_TAG: str(lake)})

@@ -1,4 +1,4 @@
-"""Dagster: what a code location offers, what a run reports, and that the page is served."""
+"""Dagster: the definitions, the metadata of runs, the instance, and the page."""
 
 import base64
 import gzip
@@ -7,13 +7,10 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -21,15 +18,15 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import yaml
+from containers import end_group, free_port, wait_until
 from dagster._core.definitions.data_version import CachingStaleStatusResolver
 from dagster._core.loader import LoadingContextForTest
-from worlds import MAIN, read_dump, write_dump
+from worlds import read_dump, write_dump
 
 from aind_etl.changelog.passes import Pass
 from aind_etl.contract import ANALYSIS_TABLES, FLATTENED_TABLES, table_named, tables
 from aind_etl.contract.ddl import describe
-from aind_etl.errors import AindEtlError, ConfigurationError, DataError, SourceError
-from aind_etl.lake import Lake
+from aind_etl.errors import ConfigurationError, DataError, SourceError
 from aind_etl.orchestration.definitions import build_defs
 from aind_etl.orchestration.instance import dagster_home, run_everything
 from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION, SESSIONS, pass_config
@@ -77,16 +74,16 @@ def specs():
 
 @pytest.fixture(scope="module")
 def two_collections(sample_dump, tmp_path_factory):
-    """Return a dump of two collections of the sample, the main one and a small one."""
+    """Return a dump of two small collections of the sample."""
     folder = tmp_path_factory.mktemp("dump")
-    for name in (MAIN, SMALL):
+    for name in (SMALL, "dynamic-foraging-nm"):
         shutil.copy(sample_dump / f"{name}.jsonl", folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def run(two_collections, tmp_path_factory):
-    """Return a run of every asset on an instance of its own, its settings and that instance."""
+    """Return the materializations of a run of every asset, its resource and its instance."""
     folder = tmp_path_factory.mktemp("run")
     etl = etl_of(two_collections, folder)
     with dg.DagsterInstance.ephemeral(tempdir=str(folder)) as instance:
@@ -94,7 +91,7 @@ def run(two_collections, tmp_path_factory):
 
 
 def run_jobs(etl, instance, pass_kind=Pass.NEW):
-    """Refresh every collection and publish, and return the materializations by asset."""
+    """Refresh every collection and publish, and return the metadata by asset and partition."""
     definitions = build_defs({"etl": etl})
     refresh = definitions.resolve_job_def(REFRESH_COLLECTION)
     collections = etl.list_collections()
@@ -121,19 +118,19 @@ def run_jobs(etl, instance, pass_kind=Pass.NEW):
 
 @pytest.fixture(scope="module")
 def metadata(run):
-    """Return what the run reported of each asset that has no partitions."""
+    """Return the metadata of each asset without partitions."""
     made, _, _ = run
     return {name: metadata for (name, partition), metadata in made.items() if partition is None}
 
 
-# --- what there is ----------------------------------------------------------------------------
+# --- definitions ----------------------------------------------------------------------------
 
 
 def test_the_definitions_can_be_loaded():
     dg.Definitions.validate_loadable(build_defs())
 
 
-def test_a_backfill_makes_one_run_a_collection(specs):
+def test_a_backfill_starts_one_run_per_collection(specs):
     assert {
         name: node.backfill_policy.max_partitions_per_run
         for name, node in specs.items()
@@ -141,14 +138,14 @@ def test_a_backfill_makes_one_run_a_collection(specs):
     } == dict.fromkeys(BY_COLLECTION, 1)
 
 
-def test_every_asset_says_what_it_is(specs):
+def test_every_asset_has_a_description(specs):
     for name, node in specs.items():
         assert node.description.endswith("."), name
     assert specs["analyses"].description == tables.ANALYSES.description
     assert specs["best_models"].description.startswith("One row per session")
 
 
-def test_one_job_brings_a_collection_up_to_date_and_one_publishes():
+def test_one_job_refreshes_a_collection_and_one_publishes():
     definitions = build_defs()
     made = {
         name: {
@@ -166,7 +163,7 @@ def test_one_job_brings_a_collection_up_to_date_and_one_publishes():
     [tables.DOCUMENTS, *FLATTENED_TABLES],
     ids=lambda table: table.name,
 )
-def test_every_table_shows_its_columns_and_where_they_come_from(specs, table):
+def test_every_table_shows_its_columns_and_their_lineage(specs, table):
     metadata = specs[table.name].metadata
     columns = metadata["dagster/column_schema"].value.columns
     assert [(one.name, one.type, one.description, one.constraints.nullable) for one in columns] == [
@@ -186,11 +183,9 @@ def test_every_table_shows_its_columns_and_where_they_come_from(specs, table):
         assert [dep.column_name for dep in lineage["record_id"]] == ["record_id"]
 
 
-def test_the_settings_come_from_the_environment_unless_a_variant_is_asked_for(
-    monkeypatch, tmp_path
-):
-    monkeypatch.setenv("AIND_ETL_LAKE", str(tmp_path / "of the environment"))
-    assert build_defs().resources["etl"].settings.lake == tmp_path / "of the environment"
+def test_the_settings_come_from_the_environment_unless_overridden(monkeypatch, tmp_path):
+    monkeypatch.setenv("AIND_ETL_LAKE", str(tmp_path / "of-the-environment"))
+    assert build_defs().resources["etl"].settings.lake == tmp_path / "of-the-environment"
     other = etl_of("sample:", tmp_path)
     assert build_defs({"etl": other}).resources["etl"] is other
 
@@ -200,10 +195,10 @@ def test_the_page_shows_no_password(monkeypatch):
     assert "s3cret" not in repr(build_defs().resources["etl"])
 
 
-# --- what a run does and reports ----------------------------------------------------------------
+# --- runs ----------------------------------------------------------------
 
 
-def test_every_asset_is_made_and_those_of_the_lake_once_a_collection(run):
+def test_every_asset_is_materialized_and_those_of_the_lake_once_per_collection(run):
     made, etl, _ = run
     collections = etl.list_collections()
     lake_assets = {(name, one) for name in BY_COLLECTION for one in collections}
@@ -212,7 +207,7 @@ def test_every_asset_is_made_and_those_of_the_lake_once_a_collection(run):
 
 
 @pytest.mark.parametrize("name", sorted(BY_COLLECTION))
-def test_the_rows_reported_are_those_of_the_lake(run, name):
+def test_the_reported_rows_are_those_of_the_lake(run, name):
     made, etl, _ = run
     table = table_named(name)
     for collection in etl.list_collections():
@@ -225,7 +220,7 @@ def test_the_rows_reported_are_those_of_the_lake(run, name):
         assert found["seconds"] > 0
 
 
-def test_what_the_extraction_found_is_reported(two_collections, run):
+def test_the_counts_of_extraction_and_flattening_are_reported(two_collections, run):
     made, _, _ = run
     count = len(read_dump(two_collections, SMALL))
     found = made["documents", SMALL]
@@ -236,7 +231,7 @@ def test_what_the_extraction_found_is_reported(two_collections, run):
     assert (flattened["flattened"], flattened["rejected"]) == (count, 0)
 
 
-def test_the_newest_analyses_and_when_they_ended_are_shown(run):
+def test_the_newest_analyses_are_shown_with_their_end(run):
     made, etl, _ = run
     found = made["analyses", SMALL]
     rows = (
@@ -247,23 +242,25 @@ def test_the_newest_analyses_and_when_they_ended_are_shown(run):
     assert newest[1] in found["preview"].splitlines()[2]
 
 
-def test_a_changed_flattener_shows_its_tables_as_stale(run, specs):
+def stale_statuses(instance, assets):
+    """Return the status of each asset with partitions, as the page shows it."""
+    graph = dg.Definitions(assets, resources=build_defs().resources).resolve_asset_graph()
+    # Dagster has no public way to ask for the status that its page shows.
+    resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
+    return {name: resolver.get_status(dg.AssetKey(name), SMALL).value for name in BY_COLLECTION}
+
+
+def test_a_changed_flattener_makes_its_tables_stale(run):
     _, _, instance = run
-    definitions = build_defs()
-
-    def statuses(assets):
-        graph = dg.Definitions(assets, resources=definitions.resources).resolve_asset_graph()
-        resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
-        return {name: resolver.get_status(dg.AssetKey(name), SMALL).value for name in LAKE_TABLES}
-
-    assert set(statuses(definitions.assets).values()) == {"FRESH"}
     changed = [
         one.map_asset_specs(lambda spec: spec.replace_attributes(code_version="another"))
         if dg.AssetKey("analyses") in one.keys
         else one
-        for one in definitions.assets
+        for one in build_defs().assets
     ]
-    assert set(statuses(changed).values()) == {"STALE"}
+    statuses = stale_statuses(instance, changed)
+    assert {name for name in LAKE_TABLES if statuses[name] == "STALE"} == set(LAKE_TABLES)
+    assert statuses["documents"] == "FRESH"
 
 
 def test_the_warehouse_reports_its_size_and_rows(run, metadata):
@@ -278,7 +275,7 @@ def test_the_warehouse_reports_its_size_and_rows(run, metadata):
 @pytest.mark.parametrize(
     "name", [name for name, group in GROUPS.items() if group in {"views", "marts"}]
 )
-def test_views_and_marts_report_the_columns_they_have(run, metadata, name):
+def test_views_and_marts_report_their_columns(run, metadata, name):
     from aind_etl.warehouse.connection import connect
 
     _, etl, _ = run
@@ -292,14 +289,14 @@ def test_views_and_marts_report_the_columns_they_have(run, metadata, name):
         assert metadata[name]["dagster/row_count"] == count
 
 
-def test_arrivals_and_lags_are_drawn_as_pictures(metadata):
+def test_arrivals_and_lags_are_plotted(metadata):
     found = metadata["collection_freshness"]
     for name in ("arrivals a day", "lag from finished to first seen"):
         picture = base64.b64decode(found[name].partition("base64,")[2].rstrip(")"))
         assert picture.startswith(b"\x89PNG")
 
 
-def test_a_second_run_changes_nothing_and_says_so(run):
+def test_a_second_run_changes_nothing_and_leaves_no_asset_stale(run):
     _, etl, instance = run
     before = etl.settings.warehouse_path.stat().st_ino
     made = run_jobs(etl, instance, Pass.FULL)
@@ -309,31 +306,22 @@ def test_a_second_run_changes_nothing_and_says_so(run):
     assert found["unchanged"] == found["dagster/partition_row_count"]
     assert made["warehouse", None]["published"] is False
     assert etl.settings.warehouse_path.stat().st_ino == before
-    # Only what other steps of a run wait for, and no view, mart or report.
-    assert {name for name, _ in made} == {"analyses", "documents", "result_files", "sessions"} | {
-        "unclaimed_folders",
-        "warehouse",
+    # Only the assets that other steps of a run wait for, and no view, mart or report.
+    assert {name for name, _ in made} == {
+        *("analyses", "documents", "result_files", "sessions", "unclaimed_folders", "warehouse")
     }
-
-
-def test_what_a_run_leaves_alone_is_not_shown_as_stale(run):
-    _, etl, instance = run
-    run_jobs(etl, instance, Pass.FULL)
-    graph = build_defs({"etl": etl}).resolve_asset_graph()
-    resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
-    for name in BY_COLLECTION:
-        assert resolver.get_status(dg.AssetKey(name), SMALL).value == "FRESH", name
+    assert set(stale_statuses(instance, build_defs({"etl": etl}).assets).values()) == {"FRESH"}
 
 
 @pytest.mark.slow
-def test_a_run_tells_a_new_history_of_every_asset_though_nothing_has_changed(run, tmp_path):
+def test_a_run_without_changes_materializes_every_asset_in_a_new_history(run, tmp_path):
     _, etl, _ = run
     with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
         made = run_jobs(etl, instance)
     assert {name for name, partition in made if partition == SMALL} == BY_COLLECTION
 
 
-def test_a_report_that_is_missing_or_shows_another_warehouse_is_drawn_again(run):
+def test_a_missing_or_outdated_report_is_drawn_again(run):
     _, etl, instance = run
     publish = build_defs({"etl": etl}).resolve_job_def(PUBLISH)
     page = etl.settings.warehouse_path.with_name("report.html")
@@ -346,7 +334,7 @@ def test_a_report_that_is_missing_or_shows_another_warehouse_is_drawn_again(run)
         assert page.read_text() == whole
 
 
-def test_a_run_touches_only_its_collection(run, tmp_path):
+def test_a_run_writes_only_its_collection(run, tmp_path):
     _, done, _ = run
     etl = etl_of(done.settings.source, tmp_path)
     with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
@@ -358,7 +346,7 @@ def test_a_run_touches_only_its_collection(run, tmp_path):
         assert etl.lake.tables.count_rows(table) == done.lake.tables.count_rows(table, SMALL)
 
 
-# --- what goes wrong ----------------------------------------------------------------------------
+# --- failures ----------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -368,8 +356,8 @@ def home(monkeypatch, new_history):
 
 
 @pytest.mark.slow
-def test_every_asset_can_be_materialised_by_itself_as_the_page_does(sample_dump, tmp_path):
-    """An asset, those made with it, and their own checks; nothing else was ever published."""
+def test_every_asset_can_be_materialized_by_itself_as_the_page_does(sample_dump, tmp_path):
+    """A run selects an asset, those of the same step, and their checks."""
     jobs = [
         dg.define_asset_job(
             f"only_{name}",
@@ -394,60 +382,61 @@ def test_every_asset_can_be_materialised_by_itself_as_the_page_does(sample_dump,
     assert asked == ["documents:collections_are_fresh"]
 
 
-class Mending(NoProgress):
-    """Mends a dump that was cut off when it is read for the second time."""
+class Repairing(NoProgress):
+    """Repairs a truncated dump before it is read for the second time."""
 
     def __init__(self, whole, target):
         self._whole, self._target = whole, target
-        self._extracts = 0
+        self._extractions = 0
 
     def step(self, name):
-        """Count how often the reading begins."""
-        self._extracts += name.startswith("extract")
-        if self._extracts == 2:
+        """Count the extractions."""
+        self._extractions += name.startswith("extract")
+        if self._extractions == 2:
             self._target.write_bytes(self._whole)
 
 
-def refresh_once(etl, folder):
-    """Refresh a collection, and return how it went and how often it was tried again."""
+def refresh_once(etl, folder, *, raise_on_error=False):
+    """Refresh a collection, and return whether it succeeded and the number of retries."""
     refresh = build_defs({"etl": etl}).resolve_job_def(REFRESH_COLLECTION)
     with dg.DagsterInstance.ephemeral(tempdir=str(folder)) as instance:
         instance.add_dynamic_partitions("collections", [SMALL])
         result = refresh.execute_in_process(
-            instance=instance, partition_key=SMALL, raise_on_error=False
+            instance=instance, partition_key=SMALL, raise_on_error=raise_on_error
         )
-    tried_again = [event for event in result.all_events if event.is_step_up_for_retry]
-    return result.success, len(tried_again)
+    return result.success, sum(event.is_step_up_for_retry for event in result.all_events)
 
 
-def test_a_step_that_cannot_read_the_source_asks_it_again(monkeypatch, sample_dump, tmp_path):
+def test_a_step_that_cannot_read_the_source_is_retried(monkeypatch, sample_dump, tmp_path):
     monkeypatch.setattr("aind_etl.orchestration.resources._FIRST_PAUSE_SECONDS", 0)
     whole = gzip.compress((sample_dump / f"{SMALL}.jsonl").read_bytes())
     target = tmp_path / "dump" / f"{SMALL}.jsonl.gz"
     target.parent.mkdir()
     target.write_bytes(whole[:-100])
-    never_mended = replace(etl_of(target.parent, tmp_path), source_retries=2)
-    assert refresh_once(never_mended, tmp_path) == (False, 2)
-    mended = replace(never_mended, progress=Mending(whole, target))
-    assert refresh_once(mended, tmp_path) == (True, 1)
+    broken = replace(etl_of(target.parent, tmp_path), source_retries=2)
+    assert refresh_once(broken, tmp_path) == (False, 2)
+    repaired = replace(broken, progress=Repairing(whole, target))
+    assert refresh_once(repaired, tmp_path) == (True, 1)
     assert build_defs().resources["etl"].source_retries == 3
 
 
-def test_a_step_that_was_refused_is_not_tried_again(two_collections, tmp_path):
+def test_a_step_that_finds_a_lock_is_not_retried(two_collections, tmp_path):
     etl = replace(etl_of(two_collections, tmp_path), source_retries=2)
     with etl.lake.lock(SMALL):
         assert refresh_once(etl, tmp_path) == (False, 0)
+        with pytest.raises(DataError, match="Another run is writing"):
+            refresh_once(etl, tmp_path, raise_on_error=True)
 
 
-def test_the_error_of_an_asset_reaches_the_caller_as_it_was_raised(home, tmp_path):
-    with pytest.raises(ConfigurationError, match="The source 'nowhere' is no folder"):
+def test_the_caller_gets_the_error_of_an_asset(home, tmp_path):
+    with pytest.raises(ConfigurationError, match="The source 'nowhere' is not a folder"):
         run_everything(etl_of("nowhere", tmp_path), Pass.NEW)
 
 
 @pytest.mark.slow
 def test_one_collection_that_cannot_be_read_does_not_stop_the_others(home, sample_dump, tmp_path):
     dump = tmp_path / "dump"
-    documents = read_dump(sample_dump, SMALL)
+    documents = read_dump(sample_dump, SMALL)[:2]
     write_dump(dump, documents, "whole")
     (dump / "cut.jsonl.gz").write_bytes(b"\x1f\x8b\x08\x00 cut off")
     etl = etl_of(dump, tmp_path)
@@ -467,19 +456,10 @@ def test_one_collection_that_cannot_be_read_does_not_stop_the_others(home, sampl
     }
 
 
-@pytest.mark.slow
-def test_a_collection_that_another_run_writes_is_an_error_that_says_so(home, sample_dump, tmp_path):
-    write_dump(tmp_path / "dump", read_dump(sample_dump, SMALL), SMALL)
-    etl = etl_of(tmp_path / "dump", tmp_path)
-    with etl.lake.lock(SMALL), pytest.raises(DataError, match="Another run is writing"):
-        run_everything(etl, Pass.NEW, with_results=False)
-    assert issubclass(DataError, AindEtlError)
-
-
 # --- the instance -------------------------------------------------------------------------------
 
 
-def test_the_instance_is_the_named_one_else_the_lakes_own(monkeypatch, tmp_path):
+def test_the_instance_is_that_of_dagster_home_or_else_of_the_lake(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     lake = tmp_path / "lake"
     assert dagster_home(lake) == lake / "_dagster"
@@ -493,13 +473,13 @@ def test_the_instance_is_the_named_one_else_the_lakes_own(monkeypatch, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["a%20b", "what?"])
-def test_a_folder_that_dagster_cannot_use_is_named(monkeypatch, tmp_path, name):
+def test_a_folder_that_dagster_cannot_use_is_an_error(monkeypatch, tmp_path, name):
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     with pytest.raises(ConfigurationError, match=f"{re.escape(name)}.*Set DAGSTER_HOME"):
         dagster_home(tmp_path / name)
 
 
-def test_an_instance_that_was_set_up_is_left_as_it_is(monkeypatch, tmp_path):
+def test_the_configuration_of_an_existing_instance_is_kept(monkeypatch, tmp_path):
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     (tmp_path / "dagster.yaml").write_text("telemetry:\n  enabled: false\n# mine\n")
     dagster_home(tmp_path / "lake")
@@ -507,15 +487,10 @@ def test_an_instance_that_was_set_up_is_left_as_it_is(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_of_the_command_stands_in_the_history_of_the_instance(home, sample_dump, tmp_path):
+def test_the_history_of_the_instance_shows_the_runs_of_the_command(home, sample_dump, tmp_path):
     write_dump(tmp_path / "dump", read_dump(sample_dump, SMALL), SMALL)
-    subprocess.run(
-        [COMMAND, "run", "--source", "dump"],
-        cwd=tmp_path,
-        env=os.environ | {"DAGSTER_HOME": str(home)},
-        capture_output=True,
-        check=True,
-    )
+    etl = etl_of(tmp_path / "dump", tmp_path)
+    run_everything(etl, Pass.NEW)
     with dg.DagsterInstance.get() as instance:
         runs = instance.get_runs()[::-1]
         assert [run.job_name for run in runs] == [REFRESH_COLLECTION, SESSIONS, PUBLISH]
@@ -523,7 +498,7 @@ def test_a_run_of_the_command_stands_in_the_history_of_the_instance(home, sample
         event = instance.get_latest_materialization_event(dg.AssetKey("analyses"))
         assert event.run_id == runs[0].run_id
         rows = event.asset_materialization.metadata["dagster/row_count"].value
-        assert rows == Lake(tmp_path / "lake").tables.count_rows(tables.ANALYSES) > 0
+        assert rows == etl.lake.tables.count_rows(tables.ANALYSES) > 0
         known = {key.to_user_string() for key in instance.all_asset_keys()}
     assert known == GROUPS.keys()
 
@@ -531,55 +506,18 @@ def test_a_run_of_the_command_stands_in_the_history_of_the_instance(home, sample
 # --- the page -----------------------------------------------------------------------------------
 
 
-def free_port():
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return listening.getsockname()[1]
-
-
-@contextmanager
-def serving(arguments, folder, environment):
-    """Run a server in a session of its own, and end all of its processes."""
-    log = folder / "server.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*map(str, arguments)],
-            cwd=folder,
-            env=environment,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    try:
-        yield process, log
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def wait_for(url, process, log):
-    """Return the answer of a server as soon as there is one."""
-    while True:
-        try:
-            with urllib.request.urlopen(url) as answer:
-                return json.load(answer)
-        except (urllib.error.URLError, ConnectionError):
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.2)
-
-
 def ask(port, query):
+    """Return the answer of the page's GraphQL; None if the page is not served yet."""
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/graphql",
         data=json.dumps({"query": query}).encode(),
         headers={"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request) as answer:
-        return json.load(answer)["data"]
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return json.load(answer)["data"]
+    except (urllib.error.URLError, ConnectionError):
+        return None
 
 
 def test_the_workspace_of_a_clone_names_the_definitions():
@@ -590,24 +528,37 @@ def test_the_workspace_of_a_clone_names_the_definitions():
 
 @pytest.mark.slow
 def test_the_page_is_served_with_every_asset(home, tmp_path):
-    port = free_port()
-    arguments = [COMMAND, "dev", "--port", port, "--lake", tmp_path / "lake"]
-    with serving(arguments, tmp_path, os.environ) as (process, log):
-        information = wait_for(f"http://127.0.0.1:{port}/server_info", process, log)
-        assert information["dagster_version"] == dg.__version__
-        nodes = ask(port, "{ assetNodes { assetKey { path } groupName description } }")
-        found = {"/".join(node["assetKey"]["path"]): node for node in nodes["assetNodes"]}
-        assert found.keys() == GROUPS.keys()
-        assert found["analyses"]["description"] == tables.ANALYSES.description
-        jobs = ask(
-            port,
-            "{ repositoriesOrError { ... on RepositoryConnection { nodes { jobs { name } } } } }",
+    port, log = free_port(), tmp_path / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [COMMAND, "dev", "--port", str(port), "--lake", tmp_path / "lake"],
+            cwd=tmp_path,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
-        (repository,) = jobs["repositoriesOrError"]["nodes"]
-        assert {REFRESH_COLLECTION, PUBLISH} <= {job["name"] for job in repository["jobs"]}
+
+    def definitions():
+        assert process.poll() is None, log.read_text()
+        return ask(
+            port,
+            "{ version assetNodes { assetKey { path } groupName description } "
+            "repositoriesOrError { ... on RepositoryConnection { nodes { jobs { name } } } } }",
+        )
+
+    try:
+        data = wait_until(definitions, 300, log.read_text)
+    finally:
+        end_group(process, signal.SIGTERM)
+    assert data["version"] == dg.__version__
+    found = {"/".join(node["assetKey"]["path"]): node for node in data["assetNodes"]}
+    assert found.keys() == GROUPS.keys()
+    assert found["analyses"]["description"] == tables.ANALYSES.description
+    (repository,) = data["repositoriesOrError"]["nodes"]
+    assert {REFRESH_COLLECTION, PUBLISH} <= {job["name"] for job in repository["jobs"]}
 
 
-def test_a_configuration_of_an_earlier_build_is_replaced_and_kept(tmp_path, monkeypatch):
+def test_the_configuration_of_an_earlier_build_is_replaced_and_kept_as_old(tmp_path, monkeypatch):
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     old = "storage:\n  custom:\n    module: aind_etl.orchestration.storage\n"
     (tmp_path / "dagster.yaml").write_text(old)

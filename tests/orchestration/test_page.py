@@ -1,6 +1,6 @@
-"""Dagster's page as a person sees it: started by `dagster dev`, opened in a browser.
+"""Dagster's page, started by `dagster dev` and opened in a browser.
 
-The pictures of the documentation are made here: ``AIND_ETL_WRITE_PICTURES=1`` writes them.
+With ``AIND_ETL_WRITE_PICTURES=1`` the tests write the pictures of the documentation.
 """
 
 import json
@@ -15,8 +15,9 @@ from shutil import copy
 import polars as pl
 import pytest
 from chromium import chromium_path, opened_chromium
-from containers import end_group, free_port, wait_until
+from containers import end_group, wait_until
 from mongod import NoMongodError, find_mongod, running_mongod
+from ports import free_port
 from pymongo import MongoClient
 from worlds import MAIN, read_dump
 
@@ -28,15 +29,15 @@ from aind_etl.sample import write_world
 CLONE = Path(__file__).parents[2]
 PICTURES = CLONE / "docs" / "images"
 DAGSTER = Path(sys.executable).with_name("dagster")
-WITHOUT_A_HAND = 300
+AUTOMATION_SECONDS = 300
 
-# Together, wherever tests are spread over processes: they share the page.
+# In one process of pytest-xdist, because they share the page.
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("page")]
 
 
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory):
-    """Return a collection of a real server, with the documents of a small world."""
+    """Yield a collection of a MongoDB server with the documents of a small world."""
     folder = tmp_path_factory.mktemp("source")
     write_world(folder, sessions=12, seed=0, formats=("jsonl",), results=False)
     try:
@@ -52,7 +53,7 @@ def collection(tmp_path_factory):
 
 
 class Served:
-    """Dagster's page on a lake of its own, with everything behind it."""
+    """Dagster's page and daemon, with a lake."""
 
     def __init__(self, folder, port):
         self.lake = Lake(folder / "lake")
@@ -61,11 +62,11 @@ class Served:
         self._log = folder / "dagster.log"
 
     def said(self):
-        """Return what the processes printed."""
+        """Return the output of the processes."""
         return self._log.read_text(errors="replace")
 
     def ask(self, query):
-        """Ask the page's GraphQL, and return the data; None as long as nobody answers."""
+        """Return the answer of the page's GraphQL; None if the page is not served yet."""
         request = urllib.request.Request(
             f"{self.address}/graphql",
             json.dumps({"query": query}).encode(),
@@ -79,7 +80,7 @@ class Served:
 
     def wait_for_record(self, record_id):
         """Wait until the warehouse has a record."""
-        wait_until(lambda: record_id in self.records(), WITHOUT_A_HAND, self.said)
+        wait_until(lambda: record_id in self.records(), AUTOMATION_SECONDS, self.said)
 
     def records(self):
         """Return the ids of the records in the warehouse."""
@@ -88,7 +89,7 @@ class Served:
         return set(Warehouse(self.warehouse).table("analyses")["record_id"])
 
     def backfilled(self):
-        """Return how many runs of backfills have succeeded."""
+        """Return the number of successful runs of backfills."""
         found = self.ask(
             "{ runsOrError(filter: {statuses: [SUCCESS]}) "
             "{ ... on Runs { results { tags { key } } } } }"
@@ -99,7 +100,7 @@ class Served:
         )
 
     def failed_publication(self):
-        """Return the id of a publication that failed; None where there is none."""
+        """Return the id of a failed publication, if there is one."""
         found = self.ask(
             '{ runsOrError(filter: {pipelineName: "publish_warehouse", statuses: [FAILURE]}) '
             "{ ... on Runs { results { runId } } } }"
@@ -109,7 +110,7 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(collection, tmp_path_factory):
-    """Give the page, started from the clone as `workspace.yaml` has it."""
+    """Yield the page, started with the `workspace.yaml` of the clone."""
     folder = tmp_path_factory.mktemp("page")
     home = folder / "home"
     home.mkdir()
@@ -153,7 +154,7 @@ def browser():
 
 @pytest.fixture
 def photograph(browser, tmp_path):
-    """Return a function that takes a picture of what the browser shows."""
+    """Return a function that writes a picture of the browser's window."""
     folder = PICTURES if os.environ.get("AIND_ETL_WRITE_PICTURES") else tmp_path
 
     def photograph(name):
@@ -162,14 +163,12 @@ def photograph(browser, tmp_path):
     return photograph
 
 
-def test_a_document_inserted_into_the_source_appears_in_the_warehouse_without_a_hand(
-    served, collection
-):
+def test_a_document_inserted_into_the_source_appears_in_the_warehouse(served, collection):
     collection.insert_one(collection.find_one() | {"_id": "inserted"})
     served.wait_for_record("inserted")
 
 
-def test_assets_stand_in_their_groups_with_their_lineage(served, browser):
+def test_assets_are_shown_in_groups_with_their_lineage(served, browser):
     browser.visit(
         f"{served.address}/assets/sessions_with_fits?view=lineage&lineageScope=upstream&lineageDepth=5",
         *("lake", "results", "views", "marts"),
@@ -205,25 +204,23 @@ def test_the_page_of_an_asset_shows_its_columns_preview_and_pictures(served, bro
     browser.wait_until("document.querySelector('[role=dialog] img')?.naturalWidth > 500")
 
 
-def test_partitions_can_be_materialised_from_the_page(served, browser):
+def test_partitions_can_be_materialized_on_the_page(served, browser):
     browser.visit(f"{served.address}/assets/documents", "Materialize…")
     browser.click("Materialize…")
     browser.wait_until("document.body.innerText.includes('Partition selection')")
     browser.click("All")
     browser.wait_until("document.body.innerText.includes('5 partitions')")
     browser.click("Launch backfill")
-    wait_until(lambda: served.backfilled() == 5, WITHOUT_A_HAND, served.said)
+    wait_until(lambda: served.backfilled() == 5, AUTOMATION_SECONDS, served.said)
 
 
-def test_a_check_that_fails_is_seen_to_keep_the_warehouse_as_it_is(
-    served, collection, browser, photograph
-):
+def test_a_failed_check_is_shown_and_the_warehouse_is_kept(served, collection, browser, photograph):
     before = served.warehouse.stat().st_ino
     (path, *_) = served.lake.tables.files(tables.ANALYSES, "dynamic-foraging-nm")
     rows = pl.read_parquet(path, hive_partitioning=False)
     pl.concat([rows, rows.head(1)]).write_parquet(path)
     collection.insert_one(collection.find_one() | {"_id": "not published"})
-    run = wait_until(served.failed_publication, WITHOUT_A_HAND, served.said)
+    run = wait_until(served.failed_publication, AUTOMATION_SECONDS, served.said)
     assert "not published" not in served.records()
     assert served.warehouse.stat().st_ino == before
     browser.visit(

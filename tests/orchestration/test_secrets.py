@@ -1,4 +1,4 @@
-"""No password is to be found anywhere: not in what is said, kept, logged or published."""
+"""Passwords appear nowhere: not in output, logs, history, lake or warehouse."""
 
 import os
 import subprocess
@@ -26,12 +26,12 @@ SMALL = "dynamic-foraging-nm"
 
 
 class Guarded(NamedTuple):
-    """A server that wants a password, and a database that the user may read."""
+    """A server that requires a password, with a database that the user may read."""
 
     port: int
 
     def address(self, password: str | None = None) -> str:
-        """Return the address, perhaps with credentials."""
+        """Return the address, with credentials if a password is given."""
         user = f"{USERNAME}:{quote(password, safe='')}@" if password else ""
         return f"mongodb://{user}127.0.0.1:{self.port}/analysis?authSource=admin"
 
@@ -42,7 +42,7 @@ def guarded(sample_dump: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         running = running_mongod(find_mongod(), tmp_path_factory.mktemp("guarded"), "--auth")
         with running as port:
             with MongoClient[dict[str, Any]]("127.0.0.1", port) as first:
-                # Allowed to whoever comes from this host, as long as there is no user.
+                # Allowed from this host without credentials, as long as there is no user.
                 first.admin.command("createUser", "root", pwd="root", roles=["root"])
             with MongoClient[dict[str, Any]](
                 "127.0.0.1", port, username="root", password="root"
@@ -62,7 +62,7 @@ logging.basicConfig(level=logging.DEBUG)
 from aind_etl.cli import main
 """
 ONCE = LOGGING + "main()"
-# One process: what takes longest is the beginning of each.
+# In one process, since starting one takes longest.
 ONE_BY_ONE = (
     LOGGING
     + """
@@ -79,7 +79,7 @@ for command in sys.argv[1:]:
 def run(
     folder: Path, *arguments: str, program: str = ONCE, **variables: str
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run the command in a folder, everything it keeps below it, and log all there is to log."""
+    """Run the command in a folder that contains all its files, with debug logging."""
     kept = "AIND_ETL_RESULTS_ROOT"
     environment = {
         name: text for name, text in os.environ.items() if "AIND_ETL" not in name or name == kept
@@ -95,17 +95,17 @@ def run(
 
 
 def places_with(secret: str, folder: Path, *runs: subprocess.CompletedProcess[bytes]) -> list[str]:
-    """Return where a secret is found, as it stands or as an address carries it."""
+    """Return the places that contain a secret, literally or percent-encoded."""
     forms = [form.encode() for form in {secret, quote(secret, safe=""), quote(secret)}]
     kept = {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert any("dagster" in name for name in kept)
-    said = {f"run {n}": done.stdout + done.stderr for n, done in enumerate(runs)}
+    output = {f"run {n}": done.stdout + done.stderr for n, done in enumerate(runs)}
     return [
-        name for name, content in (kept | said).items() if any(form in content for form in forms)
+        name for name, content in (kept | output).items() if any(form in content for form in forms)
     ]
 
 
-def test_a_password_is_found_nowhere_after_a_run_and_what_follows(
+def test_a_password_appears_nowhere_after_run_verify_and_status(
     guarded: Guarded, tmp_path: Path
 ) -> None:
     address = guarded.address(SECRET)
@@ -124,7 +124,7 @@ def test_a_password_is_found_nowhere_after_a_run_and_what_follows(
     assert places_with(SECRET, tmp_path, *runs) == []
 
 
-def test_a_password_that_is_refused_is_found_nowhere(guarded: Guarded, tmp_path: Path) -> None:
+def test_a_refused_password_appears_nowhere(guarded: Guarded, tmp_path: Path) -> None:
     address = guarded.address(WRONG)
     sources = [address, address + "&tlsmisspelt=1", address.replace("%40", "@")]
     done = run(tmp_path, *(f"run --source {source}" for source in sources), program=ONE_BY_ONE)
@@ -138,7 +138,7 @@ def test_a_password_that_is_refused_is_found_nowhere(guarded: Guarded, tmp_path:
     "address",
     ["http://me:s3cret@host:9000/x", "mongodb+srv://me:s3cr%40et@h/db", "s3://key:s3cret@bucket/a"],
 )
-def test_no_error_of_ours_shows_the_credentials_of_an_address(address):
+def test_no_error_shows_the_credentials_of_an_address(address):
     for kind in (AindEtlError, DataError, SourceError, UnexpectedError):
         text = str(kind(f'Could not connect to the endpoint URL: "{address}".'))
         assert "s3c" not in text
@@ -146,13 +146,13 @@ def test_no_error_of_ours_shows_the_credentials_of_an_address(address):
         assert text.endswith(f'@{address.partition("@")[2]}".')
 
 
-def test_the_credentials_of_a_store_that_does_not_answer_are_found_nowhere(
+def test_the_credentials_of_an_unreachable_store_appear_nowhere(
     sample_dump: Path, tmp_path: Path
 ) -> None:
     done = run(
         tmp_path,
         *("run", "--source", str(sample_dump)),
-        # Libraries log whatever they are asked, where their own log is asked for.
+        # Without debug logging, in which libraries show their requests.
         program="from aind_etl.cli import main; main()",
         AIND_ETL_RESULTS_ROOT="s3://",
         AIND_ETL_S3_ENDPOINT_URL=f"http://{USERNAME}:s3cret-word@127.0.0.1:9",
@@ -162,7 +162,7 @@ def test_the_credentials_of_a_store_that_does_not_answer_are_found_nowhere(
     assert places_with("s3cret-word", tmp_path, done) == []
 
 
-def test_an_error_keeps_the_causes_that_show_no_credential():
+def test_an_error_keeps_the_causes_without_credentials():
     @hiding_credentials()
     def step(address: str) -> None:
         ours = SourceError("it failed")
@@ -173,6 +173,6 @@ def test_an_error_keeps_the_causes_that_show_no_credential():
     for address, shown in (("http://host/", True), ("http://me:s3cret@host/", False)):
         with pytest.raises(SourceError) as caught:
             step(address)
-        said = "".join(traceback.format_exception(caught.value))
-        assert "a cause" in said
-        assert (address in said) is shown
+        text = "".join(traceback.format_exception(caught.value))
+        assert "a cause" in text
+        assert (address in text) is shown

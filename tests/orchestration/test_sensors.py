@@ -1,4 +1,4 @@
-"""What is noticed without a hand: sensors and schedules, on real instances with real runs."""
+"""Sensors and schedules, on real instances with real runs."""
 
 import shutil
 import threading
@@ -9,7 +9,6 @@ from itertools import islice
 import dagster as dg
 import polars as pl
 import pytest
-from dagster._core.execution.retries import auto_reexecution_should_retry_run
 from mongod import NoMongodError, find_mongod, running_mongod
 from pymongo import MongoClient
 from worlds import read_dump
@@ -24,14 +23,12 @@ from aind_etl.orchestration.definitions import build_defs
 from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION, SESSIONS
 from aind_etl.orchestration.lost_runs import command_tags
 from aind_etl.orchestration.resources import Etl
+from aind_etl.orchestration.run_requests import ATTEMPT_TAG, BATCH_TAG, pause_after
 from aind_etl.orchestration.sensors import (
-    ATTEMPT_TAG,
-    BATCH_TAG,
     FULL_PASS_OVERDUE,
     evaluate_lake,
     evaluate_session_table,
     evaluate_source,
-    pause_after,
 )
 from aind_etl.orchestration.steps import run_lock
 from aind_etl.sample.calendar import plan_sessions
@@ -50,7 +47,7 @@ SUCCESS, FAILURE = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
-    """Return a client of a server of its own."""
+    """Return a client of a MongoDB server."""
     try:
         with (
             running_mongod(find_mongod(), tmp_path_factory.mktemp("mongod")) as port,
@@ -63,7 +60,7 @@ def client(tmp_path_factory):
 
 @pytest.fixture
 def database(client, sample_dump):
-    """Return a database with two collections that a test may change."""
+    """Return a database with two collections, which a test may change."""
     return fill(client, sample_dump)
 
 
@@ -88,7 +85,7 @@ def jobs():
 
 @pytest.fixture(scope="module")
 def loaded(client, sample_dump, jobs, tmp_path_factory):
-    """Return a lake into which runs have brought all there is, which no test may change."""
+    """Return a lake that runs have loaded completely, which no test may change."""
     folder = tmp_path_factory.mktemp("loaded")
     fill(client, sample_dump)
     etl = etl_on(client, folder / "lake")
@@ -100,19 +97,20 @@ def loaded(client, sample_dump, jobs, tmp_path_factory):
 
 @pytest.fixture
 def etl(database, tmp_path):
-    """Return what a location works with, on a lake with nothing in it."""
+    """Return the resource with an empty lake."""
     return etl_on(database.client, tmp_path / "lake")
 
 
 @pytest.fixture
 def etl_loaded(database, loaded, tmp_path):
-    """Return the same on a lake that is up to date with the source."""
+    """Return the resource with a lake that is up to date with the source."""
     return etl_on(database.client, shutil.copytree(loaded, tmp_path / "lake"))
 
 
 @pytest.fixture
 def instance(tmp_path):
-    with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
+    settings = {"run_retries": {"enabled": True, "max_retries": 2}}
+    with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path), settings=settings) as instance:
         yield instance
 
 
@@ -121,7 +119,7 @@ def now():
 
 
 def look(etl, instance, at=None, cursor=None, name="newly_finished_analyses"):
-    """Return what a tick asks for: the requests by collection, or the reason for none."""
+    """Return the requests of a tick by partition, or the reason for none."""
     context = dg.build_sensor_context(instance=instance, cursor=cursor, sensor_name=name)
     with context:
         found = evaluate_source(context, etl, at or now())
@@ -143,7 +141,7 @@ def look_to_publish(etl, instance, at=None):
 
 
 def look_at_lake(etl, instance):
-    """Evaluate the sensor that makes up for what the other one has missed."""
+    """Return the request of ``lake_ahead_of_warehouse``, or the reason for none."""
     sensor = build_defs({"etl": etl}).resolve_sensor_def("lake_ahead_of_warehouse")
     with dg.build_sensor_context(instance=instance, resources={"etl": etl}) as context:
         found = sensor.evaluate_tick(context)
@@ -151,7 +149,7 @@ def look_at_lake(etl, instance):
 
 
 def execute(etl, instance, request, job):
-    """Run what was requested, and return how it went."""
+    """Execute a requested run, and return its status."""
     result = job.execute_in_process(
         instance=instance,
         run_config=dict(request.run_config) | QUIET,
@@ -164,7 +162,7 @@ def execute(etl, instance, request, job):
 
 
 def record(instance, request, status, job):
-    """Put a run that was requested on record, in a state a daemon would leave it in."""
+    """Record a requested run with a status."""
     tags = dict(request.tags)
     if request.partition_key:
         tags["dagster/partition"] = request.partition_key
@@ -179,7 +177,7 @@ def refresh_all(etl, instance, jobs):
 # --- the source ---------------------------------------------------------------------------------
 
 
-def test_collections_that_the_lake_has_not_are_asked_for_and_become_partitions(etl, instance):
+def test_new_collections_are_requested_and_become_partitions(etl, instance):
     requests = look(etl, instance)
     assert requests.keys() == {ONE, OTHER}
     assert set(instance.get_dynamic_partitions("collections")) == {ONE, OTHER}
@@ -187,7 +185,7 @@ def test_collections_that_the_lake_has_not_are_asked_for_and_become_partitions(e
     assert len({request.run_key for request in requests.values()}) == 2
 
 
-def test_a_document_that_arrives_is_asked_for_once_and_no_other_collection_is(
+def test_a_new_document_causes_one_request_for_its_collection_only(
     etl_loaded, instance, database, jobs
 ):
     assert look(etl_loaded, instance) == UP_TO_DATE
@@ -199,7 +197,7 @@ def test_a_document_that_arrives_is_asked_for_once_and_no_other_collection_is(
     assert look(etl_loaded, instance) == UP_TO_DATE
 
 
-def test_a_collection_that_appears_is_picked_up(etl_loaded, instance, database, jobs):
+def test_a_collection_that_appears_is_requested(etl_loaded, instance, database, jobs):
     database["a-new-project"].insert_one({"_id": "1", "nwb_name": "1_2025-01-01.nwb"})
     requests = look(etl_loaded, instance)
     assert requests.keys() == {"a-new-project"}
@@ -209,7 +207,7 @@ def test_a_collection_that_appears_is_picked_up(etl_loaded, instance, database, 
     assert look(etl_loaded, instance) == UP_TO_DATE
 
 
-def test_a_collection_that_grew_too_large_is_asked_for_in_parts_once(
+def test_a_collection_that_grew_too_large_is_requested_in_shards_once(
     etl_loaded, instance, database, jobs
 ):
     instance.add_dynamic_partitions("collections", [ONE, OTHER])
@@ -218,7 +216,7 @@ def test_a_collection_that_grew_too_large_is_asked_for_in_parts_once(
     etl = replace(
         etl_loaded, settings=etl_loaded.settings.model_copy(update={"partition_documents": most})
     )
-    assert look(etl, instance) == UP_TO_DATE, "nothing is divided for its own sake"
+    assert look(etl, instance) == UP_TO_DATE, "nothing is resharded without a new document"
     database[ONE].insert_one({"_id": "new", "nwb_name": "1_2025-01-01.nwb"})
     requests = look(etl, instance)
     shards = {f"{ONE}/1-of-2", f"{ONE}/2-of-2"}
@@ -232,7 +230,7 @@ def test_a_collection_that_grew_too_large_is_asked_for_in_parts_once(
     after = etl.lake.tables.scan(tables.ANALYSES, ONE).collect().sort("record_id")
     assert after.filter(pl.col("record_id") != "new").equals(before)
     assert look(etl, instance) == UP_TO_DATE
-    # From now on each shard is read by itself, and at night as well.
+    # From now on each shard is read on its own, at night as well.
     day_after = look(etl, instance, now() + FULL_PASS_OVERDUE + timedelta(hours=1))
     assert day_after.keys() == {*shards, OTHER}
 
@@ -246,7 +244,7 @@ def test_a_collection_that_grew_too_large_is_asked_for_in_parts_once(
         dg.DagsterRunStatus.CANCELING,
     ],
 )
-def test_a_collection_with_a_run_in_flight_is_left_alone(etl, instance, status, jobs):
+def test_a_collection_with_a_run_in_flight_is_not_requested(etl, instance, status, jobs):
     requests = look(etl, instance)
     record(instance, requests[ONE], status, jobs[REFRESH_COLLECTION])
     assert look(etl, instance).keys() == {OTHER}
@@ -255,9 +253,7 @@ def test_a_collection_with_a_run_in_flight_is_left_alone(etl, instance, status, 
 
 
 @pytest.mark.parametrize("status", [FAILURE, dg.DagsterRunStatus.CANCELED])
-def test_what_failed_is_asked_for_again_as_the_next_attempt_with_growing_pauses(
-    etl, instance, status, jobs
-):
+def test_a_failed_run_is_requested_again_after_growing_pauses(etl, instance, status, jobs):
     moment = now()
     keys = set()
     for attempt in range(1, 4):
@@ -269,13 +265,13 @@ def test_what_failed_is_asked_for_again_as_the_next_attempt_with_growing_pauses(
         early = look(etl, instance, now() + pause - timedelta(seconds=20))
         assert ONE not in early
         moment = now() + pause + timedelta(seconds=20)
-    assert len(keys) == 3, "Dagster drops a request whose key was used before"
+    assert len(keys) == 3, "Dagster ignores a request whose key was used before"
 
 
-def test_a_run_that_failed_when_its_documents_were_in_is_asked_for_again(
+def test_a_run_that_failed_after_loading_its_documents_is_requested_again(
     etl_loaded, instance, jobs
 ):
-    """As one whose store was away when the turn of the result folders came."""
+    """For example because the store of the result folders did not answer."""
     record(instance, dg.RunRequest(partition_key=ONE), FAILURE, jobs[REFRESH_COLLECTION])
     request = look(etl_loaded, instance)[ONE]
     assert ATTEMPT_TAG not in request.tags
@@ -294,9 +290,7 @@ def command_run(instance, lake, jobs):
     )
 
 
-def test_a_run_of_a_command_that_was_killed_fails_and_holds_up_nothing(
-    etl, instance, jobs, tmp_path
-):
+def test_a_run_of_a_killed_command_fails_and_blocks_nothing(etl, instance, jobs, tmp_path):
     killed = command_run(instance, etl.lake, jobs)
     elsewhere = command_run(instance, Lake(tmp_path / "another lake"), jobs)
     look(etl, instance)
@@ -304,7 +298,7 @@ def test_a_run_of_a_command_that_was_killed_fails_and_holds_up_nothing(
     look(etl, instance, now() + timedelta(minutes=5))
     ended = instance.get_run_by_id(killed.run_id)
     assert ended.status is FAILURE
-    assert not auto_reexecution_should_retry_run(instance, ended, None), "nobody could start it"
+    assert ended.tags["dagster/will_retry"] == "false", "no code location could start it"
     [event] = instance.all_logs(killed.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
     assert "was killed" in event.dagster_event.message
     assert instance.get_run_by_id(elsewhere.run_id).status is dg.DagsterRunStatus.STARTED
@@ -312,7 +306,7 @@ def test_a_run_of_a_command_that_was_killed_fails_and_holds_up_nothing(
     assert look(etl, instance).keys() == {ONE, OTHER}
 
 
-def test_a_run_of_a_command_that_lives_is_in_flight(etl, instance, jobs):
+def test_a_run_of_a_live_command_is_in_flight(etl, instance, jobs):
     living = command_run(instance, etl.lake, jobs)
     with run_lock(etl.lake, living):
         assert look(etl, instance, now() + timedelta(days=1)).keys() == {OTHER}
@@ -324,30 +318,30 @@ def test_pauses_grow_from_a_minute_to_two_hours():
     assert minutes == [1, 2, 4, 64, 120, 120]
 
 
-def test_new_content_begins_with_the_first_attempt_at_once(etl, instance, database, jobs):
+def test_new_content_is_requested_at_once(etl, instance, database, jobs):
     record(instance, look(etl, instance)[ONE], FAILURE, jobs[REFRESH_COLLECTION])
     assert ONE not in look(etl, instance)
     database[ONE].insert_one({"_id": "1"})
     assert ATTEMPT_TAG not in look(etl, instance)[ONE].tags
 
 
-def test_a_run_that_succeeded_is_not_believed_where_the_lake_says_otherwise(etl, instance, jobs):
-    """As after the lake was put back from a backup, or removed."""
+def test_content_that_the_lake_lacks_is_requested_though_its_run_succeeded(etl, instance, jobs):
+    """For example because the lake was restored from a backup, or removed."""
     record(instance, look(etl, instance)[ONE], SUCCESS, jobs[REFRESH_COLLECTION])
     assert ONE not in look(etl, instance)
     later = look(etl, instance, now() + timedelta(minutes=2))
     assert later[ONE].tags[ATTEMPT_TAG] == "2"
 
 
-def test_a_wiped_storage_a_lost_cursor_and_another_name_repeat_nothing(etl_loaded, instance):
-    """The instance knows of none of the runs that filled the lake."""
+def test_nothing_is_repeated_after_the_loss_of_storage_cursor_and_name(etl_loaded, instance):
+    """The instance knows none of the runs that loaded the lake."""
     assert instance.get_run_records() == []
-    assert look(etl_loaded, instance, cursor="of another time") == UP_TO_DATE
+    assert look(etl_loaded, instance, cursor="an old cursor") == UP_TO_DATE
     assert look(etl_loaded, instance, cursor=None) == UP_TO_DATE
-    assert look(etl_loaded, instance, name="of another name") == UP_TO_DATE
+    assert look(etl_loaded, instance, name="renamed") == UP_TO_DATE
 
 
-def test_a_renamed_sensor_knows_what_the_former_one_asked_for(etl, instance, jobs):
+def test_a_renamed_sensor_knows_the_earlier_requests(etl, instance, jobs):
     requests = look(etl, instance, name="former")
     record(instance, requests[ONE], dg.DagsterRunStatus.STARTED, jobs[REFRESH_COLLECTION])
     record(instance, requests[OTHER], FAILURE, jobs[REFRESH_COLLECTION])
@@ -357,7 +351,7 @@ def test_a_renamed_sensor_knows_what_the_former_one_asked_for(etl, instance, job
     assert later[OTHER].run_key != requests[OTHER].run_key
 
 
-def test_a_collection_that_is_gone_stays_a_partition_also_under_its_run_in_flight(
+def test_a_deleted_collection_with_a_run_in_flight_stays_a_partition(
     etl_loaded, instance, database, jobs
 ):
     database[ONE].insert_one({"_id": "1"})
@@ -372,7 +366,7 @@ def test_a_collection_that_is_gone_stays_a_partition_also_under_its_run_in_fligh
     assert ONE in instance.get_dynamic_partitions("collections")
 
 
-def test_a_wiped_storage_loses_nothing_that_has_not_come_in(
+def test_content_that_is_not_loaded_is_requested_after_the_loss_of_the_storage(
     etl_loaded, instance, database, tmp_path, jobs
 ):
     database[ONE].insert_one({"_id": "1"})
@@ -384,10 +378,10 @@ def test_a_wiped_storage_loses_nothing_that_has_not_come_in(
 
 
 @pytest.mark.parametrize("change", [{"flattened_through": 0}, {"flattener": "earlier"}])
-def test_what_was_read_but_not_flattened_or_by_earlier_code_is_asked_for(
+def test_documents_not_flattened_or_by_earlier_code_are_requested(
     etl_loaded, instance, change, jobs
 ):
-    """As after a code location that was killed between the two steps, or that is a new one."""
+    """For example because the code location was killed between two steps, or updated."""
     etl_loaded.lake.update_state(ONE, change)
     requests = look(etl_loaded, instance)
     assert requests.keys() == {ONE}
@@ -395,15 +389,13 @@ def test_what_was_read_but_not_flattened_or_by_earlier_code_is_asked_for(
     assert look(etl_loaded, instance) == UP_TO_DATE
 
 
-def test_a_source_that_cannot_be_reached_is_a_skip_with_the_reason(instance, tmp_path):
+def test_an_unreachable_source_is_a_skip_with_the_reason(instance, tmp_path):
     url = "mongodb://127.0.0.1:9/analysis?serverSelectionTimeoutMS=200"
     reason = look(Etl(load_settings(source=url, lake=tmp_path / "lake")), instance)
     assert "127.0.0.1:9" in reason
 
 
-def test_since_when_a_source_cannot_be_read_is_part_of_the_lakes_state(
-    etl_loaded, instance, tmp_path
-):
+def test_the_lake_records_since_when_a_source_cannot_be_read(etl_loaded, instance, tmp_path):
     begin = now() + timedelta(minutes=10)
     look(etl_loaded, instance, begin)
     lake = etl_loaded.lake
@@ -424,7 +416,7 @@ def test_since_when_a_source_cannot_be_read_is_part_of_the_lakes_state(
     assert lake.source_health().failing_since is None
 
 
-def test_the_session_table_is_asked_for_until_it_was_read_within_a_day(instance):
+def test_the_session_table_is_requested_once_a_day_and_after_a_failure(instance):
     job = build_defs().resolve_job_def(SESSIONS)
     first = evaluate_session_table(instance, now())
     assert isinstance(first, dg.RunRequest)
@@ -432,37 +424,37 @@ def test_the_session_table_is_asked_for_until_it_was_read_within_a_day(instance)
     assert "in flight" in evaluate_session_table(instance, now()).skip_message
     run = instance.get_runs(limit=1)[0]
     instance.report_run_failed(run)
-    assert "within a day" in evaluate_session_table(instance, now()).skip_message
+    assert "within the last day" in evaluate_session_table(instance, now()).skip_message
     later = now() + timedelta(hours=3)
     assert isinstance(evaluate_session_table(instance, later), dg.RunRequest)
     instance.create_run_for_job(job, status=SUCCESS)
-    assert "within a day" in evaluate_session_table(instance, later).skip_message
+    assert "within the last day" in evaluate_session_table(instance, later).skip_message
     tomorrow = now() + timedelta(hours=27)
     assert isinstance(evaluate_session_table(instance, tomorrow), dg.RunRequest)
 
 
 class SlowSource(DumpSource):
-    """A dump of which one collection does not answer until it is let go."""
+    """A dump of which one collection does not answer until it is released."""
 
     def __init__(self, folder):
         super().__init__(folder)
-        self.let_go = threading.Event()
+        self.released = threading.Event()
 
     def fingerprint(self, collection):
-        """Return the fingerprint, of one collection late."""
+        """Return the fingerprint."""
         if collection == ONE:
-            self.let_go.wait()
+            self.released.wait()
         return super().fingerprint(collection)
 
 
-def test_a_collection_that_does_not_answer_holds_up_no_other(sample_dump, lake):
+def test_a_collection_that_does_not_answer_delays_no_other(sample_dump, lake):
     source = SlowSource(sample_dump)
     try:
         found = find_stale_collections(
             source, lake, sorted, most_documents=1_000_000, within=timedelta(seconds=1)
         )
     finally:
-        source.let_go.set()
+        source.released.set()
     assert found.unanswered.keys() == {ONE}
     assert "did not answer within 1 seconds" in found.unanswered[ONE]
     assert {one.collection for one in found.behind} == set(found.present) - {ONE}
@@ -471,7 +463,7 @@ def test_a_collection_that_does_not_answer_holds_up_no_other(sample_dump, lake):
 # --- the nights ---------------------------------------------------------------------------------
 
 
-def test_a_missed_night_is_made_up_for(etl_loaded, instance, jobs):
+def test_a_missed_full_pass_is_requested(etl_loaded, instance, jobs):
     on_time = now() + FULL_PASS_OVERDUE - timedelta(hours=1)
     assert look(etl_loaded, instance, on_time) == UP_TO_DATE
     requests = look(etl_loaded, instance, now() + FULL_PASS_OVERDUE + timedelta(minutes=1))
@@ -482,10 +474,10 @@ def test_a_missed_night_is_made_up_for(etl_loaded, instance, jobs):
     assert etl_loaded.lake.state(ONE).last_full_pass_at is not None
 
 
-def tick_of_the_night(etl, history):
+def nightly_tick(etl, history):
     definitions = build_defs({"etl": etl})
-    schedule = definitions.resolve_schedule_def("nightly_full_pass")
     with (
+        # Schedules, unlike sensors, need an instance on a disk.
         dg.DagsterInstance.local_temp(str(history)) as instance,
         dg.build_schedule_context(
             instance=instance,
@@ -494,14 +486,14 @@ def tick_of_the_night(etl, history):
             repository_def=definitions.get_repository_def(),
         ) as context,
     ):
-        return schedule.evaluate_tick(context)
+        return definitions.resolve_schedule_def("nightly_full_pass").evaluate_tick(context)
 
 
 @pytest.mark.slow
-def test_every_night_each_collection_is_read_in_full_in_a_run_of_its_own(
+def test_each_night_every_collection_is_read_in_full_in_its_own_run(
     etl_loaded, instance, new_history, jobs
 ):
-    tick = tick_of_the_night(etl_loaded, new_history)
+    tick = nightly_tick(etl_loaded, new_history)
     requests = {request.partition_key: request for request in tick.run_requests}
     assert requests.keys() == {ONE, OTHER}
     assert len({request.run_key for request in tick.run_requests}) == 2
@@ -517,8 +509,8 @@ def test_every_night_each_collection_is_read_in_full_in_a_run_of_its_own(
     assert isinstance(look_to_publish(etl_loaded, instance), dg.RunRequest), "and then published"
 
 
-def test_a_night_without_a_lake_says_so(etl, new_history):
-    tick = tick_of_the_night(etl, new_history)
+def test_a_night_without_a_lake_is_a_skip_with_the_reason(etl, new_history):
+    tick = nightly_tick(etl, new_history)
     assert tick.skip_message == "There is no collection in the lake yet."
 
 
@@ -529,14 +521,14 @@ def test_a_night_without_a_lake_says_so(etl, new_history):
         ({"nightly_at": "23:30", "time_zone": "Europe/Berlin"}, ("30 23 * * *", "Europe/Berlin")),
     ],
 )
-def test_the_night_begins_at_two_unless_set_otherwise(tmp_path, given, expected):
+def test_the_nightly_schedules_start_at_two_unless_set_otherwise(tmp_path, given, expected):
     settings = load_settings(lake=tmp_path, **given)
     schedule = build_defs({"etl": Etl(settings)}).resolve_schedule_def("nightly_full_pass")
     assert (schedule.cron_schedule, schedule.execution_timezone) == expected
 
 
 def run_by_schedule(name, etl, instance):
-    """Let a schedule's time come, and return the run it asks for."""
+    """Execute the run that a schedule requests."""
     definitions = build_defs({"etl": etl})
     schedule = definitions.resolve_schedule_def(name)
     with dg.build_schedule_context(
@@ -552,9 +544,7 @@ def run_by_schedule(name, etl, instance):
 
 
 @pytest.mark.slow
-def test_once_a_week_source_lake_and_warehouse_are_compared_down_to_the_values(
-    etl_loaded, instance
-):
+def test_once_a_week_source_lake_and_warehouse_are_compared(etl_loaded, instance):
     build_warehouse(etl_loaded.lake, etl_loaded.settings.warehouse_path)
     assert run_by_schedule("weekly_verification", etl_loaded, instance).success
     (path, *_) = etl_loaded.lake.tables.files(tables.ANALYSES, ONE)
@@ -562,12 +552,12 @@ def test_once_a_week_source_lake_and_warehouse_are_compared_down_to_the_values(
     rows.with_columns(n_trials=pl.lit(123_456, pl.Int32)).write_parquet(path)
     found = run_by_schedule("weekly_verification", etl_loaded, instance)
     assert found.dagster_run.status is FAILURE
-    said = found.failure_data_for_node("compare_contents").error.cause.message
-    assert "analyses" in said
-    assert ONE in said
+    message = found.failure_data_for_node("compare_contents").error.cause.message
+    assert "analyses" in message
+    assert ONE in message
 
 
-def test_every_night_the_session_table_is_read(etl, instance, tmp_path):
+def test_each_night_the_session_table_is_read(etl, instance, tmp_path):
     table = SessionTable(0)
     for session in simulate_sessions(list(islice(plan_sessions(0), 3)), 0):
         table.add(session)
@@ -582,16 +572,13 @@ def test_every_night_the_session_table_is_read(etl, instance, tmp_path):
     assert event.asset_materialization.metadata["dagster/row_count"].value == 3
 
 
-def test_everything_that_is_done_by_itself_is_on_from_the_start(tmp_path):
+def test_all_sensors_and_schedules_are_on_by_default(tmp_path):
     definitions = build_defs({"etl": Etl(load_settings(lake=tmp_path))})
-    on = {
-        one.name: one.default_status.value for one in (*definitions.sensors, *definitions.schedules)
-    }
-    assert on == dict.fromkeys(
+    automation = (*definitions.sensors, *definitions.schedules)
+    assert {one.name: one.default_status.value for one in automation} == dict.fromkeys(
         (
             *("newly_finished_analyses", "arrivals_are_in", "lake_ahead_of_warehouse"),
-            "failure_alerts",
-            "session_table_unread",
+            *("failure_alerts", "session_table_unread"),
             *("nightly_full_pass", "nightly_session_table", "weekly_verification"),
         ),
         "RUNNING",
@@ -606,14 +593,14 @@ def test_everything_that_is_done_by_itself_is_on_from_the_start(tmp_path):
         ({"source": "https://host/v1/analysis", "sensor_interval_seconds": 5}, 5),
     ],
 )
-def test_the_source_is_asked_as_often_as_it_bears_unless_set_otherwise(tmp_path, given, expected):
+def test_the_interval_of_the_sensor_depends_on_the_kind_of_source(tmp_path, given, expected):
     definitions = build_defs({"etl": Etl(load_settings(lake=tmp_path, **given))})
     sensor = definitions.resolve_sensor_def("newly_finished_analyses")
     assert sensor.minimum_interval_seconds == expected
-    assert sensors.ANSWER_WITHIN.total_seconds() == 30
+    assert sensors.CHECK_TIMEOUT.total_seconds() == 30
 
 
-def test_a_time_zone_that_there_is_not_is_refused():
+def test_an_unknown_time_zone_is_an_error():
     with pytest.raises(ConfigurationError, match="AIND_ETL_TIME_ZONE"):
         load_settings(time_zone="Seattle")
 
@@ -622,9 +609,7 @@ def test_a_time_zone_that_there_is_not_is_refused():
 
 
 @pytest.mark.slow
-def test_collections_that_arrive_together_become_one_publication(
-    etl_loaded, instance, database, jobs
-):
+def test_collections_that_arrive_together_are_published_once(etl_loaded, instance, database, jobs):
     refresh = jobs[REFRESH_COLLECTION]
     for name in (ONE, OTHER):
         database[name].insert_one({"_id": "new", "nwb_name": "1_2025-01-01.nwb"})
@@ -635,10 +620,10 @@ def test_collections_that_arrive_together_become_one_publication(
     in_flight = record(instance, other, dg.DagsterRunStatus.STARTED, refresh)
     reason = look_to_publish(etl_loaded, instance)
     assert reason == f"Waiting for {other.partition_key} to be published with the rest."
-    assert "arrivals_are_in asks" in look_at_lake(etl_loaded, instance)
+    assert "arrivals_are_in requests" in look_at_lake(etl_loaded, instance)
     later = now() + sensors.PUBLISH_AT_LEAST_EVERY + timedelta(seconds=1)
     assert isinstance(look_to_publish(etl_loaded, instance, later), dg.RunRequest), (
-        "what arrives without end must not keep the rest from being published"
+        "collections that keep arriving must not keep the rest from being published"
     )
     instance.delete_run(in_flight.run_id)
     assert execute(etl_loaded, instance, other, refresh) is SUCCESS
@@ -647,9 +632,7 @@ def test_collections_that_arrive_together_become_one_publication(
     assert look_to_publish(etl_loaded, instance) == "The warehouse is up to date with the lake."
 
 
-def test_a_publication_in_flight_is_waited_for_and_one_that_failed_is_tried_again(
-    etl, etl_loaded, instance, tmp_path, jobs
-):
+def test_a_failed_publication_is_retried_but_not_while_one_is_in_flight(etl_loaded, instance, jobs):
     request = look_to_publish(etl_loaded, instance)
     run = record(instance, request, dg.DagsterRunStatus.STARTED, jobs[PUBLISH])
     assert look_to_publish(etl_loaded, instance) == "A publication is in flight."
@@ -662,4 +645,4 @@ def test_a_publication_in_flight_is_waited_for_and_one_that_failed_is_tried_agai
 
 
 def test_an_empty_lake_is_not_published(etl, instance):
-    assert look_to_publish(etl, instance) == "There is nothing in the lake yet."
+    assert look_to_publish(etl, instance) == "The lake is empty."

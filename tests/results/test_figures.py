@@ -12,12 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
-from worlds import Built
 
 from aind_etl.cli.app import app
 from aind_etl.contract import tables
 from aind_etl.lake import Lake
-from aind_etl.results import ResultStore, newest_figures, open_result_store, refresh_result_files
+from aind_etl.results import ResultStore, newest_figures, open_result_store
 from aind_etl.results.figures import (
     FIGURE,
     Figure,
@@ -29,7 +28,6 @@ from aind_etl.results.figures import (
     preview_of,
 )
 from aind_etl.settings import load_settings
-from aind_etl.warehouse.build import build_warehouse
 from aind_etl.warehouse.connection import connect
 
 SAFE = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
@@ -43,8 +41,8 @@ def picture(colour: int, size: tuple[int, int] = (640, 200)) -> bytes:
 
 
 @dataclass(frozen=True)
-class World:
-    """A lake and a warehouse that know the figures below a folder that replaces s3://."""
+class Figures:
+    """A lake and a warehouse, and the figures they list below a folder that replaces s3://."""
 
     lake: Lake
     warehouse: Path
@@ -52,42 +50,28 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(built: Built, tmp_path_factory: pytest.TempPathFactory) -> World:
-    """Return the sample's analyses, each with a figure of its own; the last ones with none."""
-    import shutil
-
-    folder = tmp_path_factory.mktemp("figures")
-    lake = Lake(shutil.copytree(built.lake.storage.root, folder / "lake"))
-    results = folder / "results"
-    locations = (
-        lake.tables.scan(tables.ANALYSES)
-        .filter((pl.col("outcome") == "success") & pl.col("agent_alias").is_not_null())
-        .select(pl.col("result_location").unique().sort())
-        .collect()
-        .to_series()
-        .to_list()
-    )
-    for number, location in enumerate(locations):
-        place = results / location.removeprefix("s3://").rstrip("/")
-        place.mkdir(parents=True)
-        if number % 10:
-            (place / FIGURE).write_bytes(picture(number))
-    with open_result_store(load_settings(results_root=str(results))) as store:
-        for collection in lake.collections():
-            refresh_result_files(lake, store, collection)
-    build_warehouse(lake, folder / "warehouse.duckdb")
-    return World(lake, folder / "warehouse.duckdb", results)
+def sample(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Figures:
+    """Return the sample, with another figure of the listed size for every analysis."""
+    results = tmp_path_factory.mktemp("figures")
+    sample = Figures(Lake(world / "lake"), world / "warehouse.duckdb", results)
+    for number, one in enumerate(chosen(sample)):
+        if one.size_bytes is not None:
+            place = results / str(one.location).removeprefix("s3://")
+            place.mkdir(parents=True)
+            # Bytes after the end of a PNG are ignored.
+            (place / FIGURE).write_bytes(picture(number).ljust(one.size_bytes, b"\0"))
+    return sample
 
 
 @pytest.fixture
-def store(world: World) -> Iterator[ResultStore]:
+def store(sample: Figures) -> Iterator[ResultStore]:
     """Return the store of the figures."""
-    with open_result_store(load_settings(results_root=str(world.results))) as store:
+    with open_result_store(load_settings(results_root=str(sample.results))) as store:
         yield store
 
 
-def chosen(world: World, selection: Selection = Selection()) -> tuple[Figure, ...]:  # noqa: B008 - it cannot change
-    with connect(world.warehouse) as connection:
+def chosen(sample: Figures, selection: Selection = Selection()) -> tuple[Figure, ...]:  # noqa: B008 - it cannot change
+    with connect(sample.warehouse) as connection:
         return choose_figures(connection, selection)
 
 
@@ -98,8 +82,8 @@ def names_of(folder: Path) -> set[str]:
 # --- which, and under which names -----------------------------------------------------------
 
 
-def test_every_fit_has_its_figure_under_a_name_of_its_own(world: World) -> None:
-    figures = chosen(world)
+def test_every_fit_has_its_figure_under_a_name_of_its_own(sample: Figures) -> None:
+    figures = chosen(sample)
     assert len({one.file_name for one in figures}) == len(figures) > 250
     for one in figures:
         session = str(one.nwb_name).removesuffix(".nwb")
@@ -116,11 +100,11 @@ def test_every_fit_has_its_figure_under_a_name_of_its_own(world: World) -> None:
     ],
     ids=str,
 )
-def test_a_selection_chooses_what_it_says(world: World, selection: Selection) -> None:
-    figures = chosen(world, selection)
-    assert 0 < len(figures) < len(chosen(world))
+def test_a_selection_chooses_what_it_says(sample: Figures, selection: Selection) -> None:
+    figures = chosen(sample, selection)
+    assert 0 < len(figures) < len(chosen(sample))
     wanted = (
-        world.lake.tables.scan(tables.ANALYSES)
+        sample.lake.tables.scan(tables.ANALYSES)
         .filter(
             pl.col("outcome") == "success",
             *(
@@ -134,14 +118,14 @@ def test_a_selection_chooses_what_it_says(world: World, selection: Selection) ->
     assert {one.record_id for one in figures} == set(wanted["record_id"])
 
 
-def test_a_record_is_chosen_by_the_beginning_of_its_id(world: World) -> None:
-    one = chosen(world)[7]
-    assert chosen(world, Selection(record_id=one.record_id[:10])) == (one,)
-    assert chosen(world, Selection(record_id="%")) == ()
+def test_a_record_is_chosen_by_the_beginning_of_its_id(sample: Figures) -> None:
+    one = chosen(sample)[7]
+    assert chosen(sample, Selection(record_id=one.record_id[:10])) == (one,)
+    assert chosen(sample, Selection(record_id="%")) == ()
 
 
 @given(st.text(max_size=300) | st.none(), st.text(max_size=40) | st.none(), st.text(max_size=64))
-def test_a_name_is_safe_whatever_a_document_says(
+def test_a_file_name_is_safe_for_any_document(
     nwb_name: str | None, agent: str | None, identity: str
 ) -> None:
     name = _file_name(nwb_name, agent, identity)
@@ -162,9 +146,9 @@ def test_no_two_figures_have_one_name(ids: list[str]) -> None:
 
 
 def test_figures_arrive_byte_for_byte_and_only_once(
-    world: World, store: ResultStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sample: Figures, store: ResultStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    figures = chosen(world, Selection(subject_id="652324"))
+    figures = chosen(sample, Selection(subject_id="652324"))
     there = [one for one in figures if one.size_bytes is not None]
     done: list[int] = []
     report = download_figures(store, figures, tmp_path / "to", progress=done.append)
@@ -172,7 +156,7 @@ def test_figures_arrive_byte_for_byte_and_only_once(
     assert sum(done) == len(figures)
     assert names_of(tmp_path / "to") == {one.file_name for one in there}
     for one in there:
-        source = world.results / str(one.location).removeprefix("s3://") / FIGURE
+        source = sample.results / str(one.location).removeprefix("s3://") / FIGURE
         assert (tmp_path / "to" / one.file_name).read_bytes() == source.read_bytes()
     monkeypatch.setattr("aind_etl.results.figures._write", None)  # Nothing is written again.
     again = download_figures(store, figures, tmp_path / "to")
@@ -180,19 +164,19 @@ def test_figures_arrive_byte_for_byte_and_only_once(
 
 
 def test_a_figure_of_another_size_is_replaced(
-    world: World, store: ResultStore, tmp_path: Path
+    sample: Figures, store: ResultStore, tmp_path: Path
 ) -> None:
-    figures = [one for one in chosen(world) if one.size_bytes is not None][:3]
+    figures = [one for one in chosen(sample) if one.size_bytes is not None][:3]
     (tmp_path / figures[1].file_name).write_bytes(b"half")
     report = download_figures(store, figures, tmp_path)
     assert report.downloaded == 3
     assert (tmp_path / figures[1].file_name).stat().st_size == figures[1].size_bytes
 
 
-def test_figures_that_are_not_there_are_listed_and_no_failure(
-    world: World, store: ResultStore, tmp_path: Path
+def test_missing_figures_are_listed_and_are_no_failure(
+    sample: Figures, store: ResultStore, tmp_path: Path
 ) -> None:
-    figures = chosen(world)
+    figures = chosen(sample)
     without = [one for one in figures if one.size_bytes is None]
     assert without
     report = download_figures(store, without, tmp_path)
@@ -200,10 +184,10 @@ def test_figures_that_are_not_there_are_listed_and_no_failure(
     assert all(FIGURE in reason for _, reason in report.missing)
 
 
-def test_a_download_that_was_interrupted_leaves_whole_figures_and_is_gone_on_with(
-    world: World, store: ResultStore, tmp_path: Path
+def test_an_interrupted_download_leaves_whole_figures_and_is_continued(
+    sample: Figures, store: ResultStore, tmp_path: Path
 ) -> None:
-    figures = [one for one in chosen(world) if one.size_bytes is not None][:20]
+    figures = [one for one in chosen(sample) if one.size_bytes is not None][:20]
     done = 0
 
     def interrupt(_figures: int) -> None:
@@ -224,8 +208,8 @@ def test_a_download_that_was_interrupted_leaves_whole_figures_and_is_gone_on_wit
 # --- previews -------------------------------------------------------------------------------
 
 
-def test_the_newest_figures_have_previews(world: World, store: ResultStore) -> None:
-    figures = newest_figures(world.lake, store, 3)
+def test_the_newest_figures_have_previews(sample: Figures, store: ResultStore) -> None:
+    figures = newest_figures(sample.lake, store, 3)
     assert len(figures) == 3
     moments = [one.finished_at for one in figures]
     assert moments == sorted(moments, key=str, reverse=True)
@@ -238,38 +222,38 @@ def test_without_figures_there_are_no_previews(lake: Lake, store: ResultStore) -
 
 
 @pytest.mark.parametrize("content", [b"", b"<html></html>", picture(1)[:60], b"GIF89a"])
-def test_what_is_no_picture_has_no_preview(content: bytes) -> None:
+def test_what_is_not_a_png_has_no_preview(content: bytes) -> None:
     assert preview_of(content) == b""
 
 
 # --- the command ----------------------------------------------------------------------------
 
 
-def ask(world: World, *arguments: str) -> tuple[int, str]:
+def ask(sample: Figures, *arguments: str) -> tuple[int, str]:
     done = CliRunner().invoke(
         app,
-        ["figures", *arguments, "--warehouse", str(world.warehouse)],
-        env={"AIND_ETL_RESULTS_ROOT": str(world.results), "COLUMNS": "200"},
+        ["figures", *arguments, "--warehouse", str(sample.warehouse)],
+        env={"AIND_ETL_RESULTS_ROOT": str(sample.results), "COLUMNS": "200"},
     )
     return done.exit_code, done.output
 
 
-def test_the_command_says_what_it_did(world: World, tmp_path: Path) -> None:
+def test_the_command_says_what_it_did(sample: Figures, tmp_path: Path) -> None:
     to = str(tmp_path / "to")
-    code, said = ask(world, to, "--date", "2024-10-24", "--agent", "WSLS")
+    code, said = ask(sample, to, "--date", "2024-10-24", "--agent", "WSLS")
     assert (code, "2 downloaded" in said) == (0, True)
-    code, said = ask(world, to, "--date", "2024-10-24", "--agent", "WSLS")
+    code, said = ask(sample, to, "--date", "2024-10-24", "--agent", "WSLS")
     assert (code, "0 downloaded" in said, "2 there already" in said) == (0, True, True)
 
 
-def test_the_command_says_that_nothing_matches(world: World, tmp_path: Path) -> None:
-    code, said = ask(world, str(tmp_path / "to"), "--subject", "1", "--agent", "WSLS")
+def test_the_command_says_that_nothing_matches(sample: Figures, tmp_path: Path) -> None:
+    code, said = ask(sample, str(tmp_path / "to"), "--subject", "1", "--agent", "WSLS")
     assert code == 0
     assert "No successful fit of subject 1 and agent WSLS" in said
     assert not (tmp_path / "to").exists()
 
 
-def test_a_day_that_is_none_is_wrong_use(world: World, tmp_path: Path) -> None:
-    code, said = ask(world, str(tmp_path), "--date", "24.10.2024")
+def test_an_invalid_date_is_wrong_use(sample: Figures, tmp_path: Path) -> None:
+    code, said = ask(sample, str(tmp_path), "--date", "24.10.2024")
     assert code == 2
     assert "24.10.2024" in said

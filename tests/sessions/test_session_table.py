@@ -3,11 +3,12 @@
 import json
 import os
 import pickle
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import dagster as dg
 import duckdb
@@ -16,12 +17,13 @@ import polars as pl
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from result_endpoint import PAGE, SLOW_DOWN, Endpoint, Fault, endpoint_before, error
+from result_endpoint import PAGE, Endpoint, Fault, endpoint_before, error
 from worlds import NOON, Built, Clock
 
 from aind_etl.client.verify import verify_warehouse
 from aind_etl.contract import DataType, tables
 from aind_etl.contract.session_labels import original_label
+from aind_etl.errors import DataError
 from aind_etl.lake import Lake
 from aind_etl.orchestration.definitions import build_defs
 from aind_etl.orchestration.jobs import SESSIONS
@@ -46,43 +48,82 @@ FRAME, MAPPING = "df_sessions.pkl", "mouse_pi_mapping.json"
 FOLDER = "aind-behavior-data/foraging_nwb_bonsai_processed"
 PICKLE = f"s3://{FOLDER}"
 DATABASE = "aind-scratch-data/aind-dynamic-foraging-cache"
-PARQUET = f"s3://{DATABASE}/session_table.parquet"
+TABLE = "session_table.parquet"
+PARQUET = f"s3://{DATABASE}/{TABLE}"
 STAGES = {"STAGE_1_WARMUP", "STAGE_1", "STAGE_2", "STAGE_3", "STAGE_FINAL", "GRADUATED"}
 
 
+class Loaded(NamedTuple):
+    """A store with both session tables, and a lake that has read the pickle. Not to be changed."""
+
+    table: SessionTable
+    results: Path
+    lake: Lake
+    report: SessionsReport
+
+
 @pytest.fixture(scope="session")
-def sample_table() -> SessionTable:
-    """Return the session table of the sample world."""
-    table = SessionTable(0)
-    for session in simulate_sessions(list(islice(plan_sessions(0), 24)), 0):
-        table.add(session)
-    return table
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    """Return the sample's session tables, read into a lake."""
+    base = tmp_path_factory.mktemp("sessions")
+    results, lake, table = base / "results", Lake(base / "lake"), session_table(0, 24)
+    for folder in (FOLDER, DATABASE):
+        (results / folder).mkdir(parents=True)
+    (results / FOLDER / FRAME).write_bytes(table.pickled())
+    (results / FOLDER / MAPPING).write_bytes(table.investigators())
+    table.in_database().to_parquet(results / DATABASE / TABLE)
+    with open_result_store(load_settings(results_root=str(results))) as store:
+        return Loaded(table, results, lake, refresh(lake, store))
 
 
 @pytest.fixture
-def folder(tmp_path: Path, sample_table: SessionTable) -> Path:
-    """Return the folder in which the session table lies, below one that replaces s3://."""
-    folder = tmp_path / "results" / FOLDER
-    folder.mkdir(parents=True)
-    (folder / FRAME).write_bytes(sample_table.pickled())
-    (folder / MAPPING).write_bytes(sample_table.investigators())
-    return folder
+def results(loaded: Loaded, tmp_path: Path) -> Path:
+    """Return a folder that replaces s3:// and holds both session tables."""
+    return shutil.copytree(loaded.results, tmp_path / "results")
 
 
 @pytest.fixture
-def store(folder: Path) -> Iterator[ResultStore]:
-    """Return the store that holds it."""
-    with open_result_store(load_settings(results_root=str(folder.parents[1]))) as store:
+def folder(results: Path) -> Path:
+    """Return the folder of the pickle."""
+    return results / FOLDER
+
+
+@pytest.fixture
+def parquet(results: Path) -> Path:
+    """Return the session table of the behaviour database."""
+    return results / DATABASE / TABLE
+
+
+@pytest.fixture
+def filled(loaded: Loaded, tmp_path: Path) -> Lake:
+    """Return a lake that has read the pickle."""
+    return Lake(shutil.copytree(loaded.lake.storage.root, tmp_path / "filled"))
+
+
+@pytest.fixture
+def store(results: Path) -> Iterator[ResultStore]:
+    """Return the store that holds the session tables."""
+    with open_result_store(load_settings(results_root=str(results))) as store:
         yield store
 
 
-@pytest.fixture
-def parquet(folder: Path, sample_table: SessionTable) -> Path:
-    """Return the session table of the behaviour database, in the same store."""
-    path = folder.parents[1] / DATABASE / "session_table.parquet"
-    path.parent.mkdir(parents=True)
-    sample_table.in_database().to_parquet(path)
-    return path
+@pytest.fixture(scope="module")
+def warehouse(
+    built: Built, loaded: Loaded, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Lake, Path]:
+    """Return the sample's lake with its sessions, and the warehouse built from it."""
+    folder = tmp_path_factory.mktemp("warehouse")
+    lake = Lake(shutil.copytree(built.lake.storage.root, folder / "lake"))
+    shutil.copytree(loaded.lake.storage.path("sessions"), lake.storage.path("sessions"))
+    build_warehouse(lake, folder / "warehouse.duckdb")
+    return lake, folder / "warehouse.duckdb"
+
+
+def session_table(seed: int, sessions: int) -> SessionTable:
+    table = SessionTable(seed)
+    for session in simulate_sessions(list(islice(plan_sessions(seed), sessions)), seed):
+        table.add(session)
+    return table
 
 
 def refresh(lake: Lake, store: ResultStore, location: str = PICKLE) -> SessionsReport:
@@ -94,7 +135,7 @@ def sessions_of(lake: Lake) -> pl.DataFrame:
 
 
 def rows_of(frame: pd.DataFrame, investigators: dict[str, str] | None = None) -> pl.DataFrame:
-    """Return what becomes of a frame."""
+    """Return the rows of the table `sessions` for a frame."""
     columns = read_frame(pickle.dumps(frame))
     labels = [json.loads(field.metadata[LABELS]) for field in columns.schema]
     return session_rows(pl.DataFrame(columns), labels, investigators or {})[1]
@@ -134,12 +175,12 @@ ONE_SESSION = [{"subject": "700001", "date": "2024-08-09", "suffix": 83912}]
 # --- the sample's table ---------------------------------------------------------------------
 
 
-def test_the_sample_s_sessions_are_all_there_with_types(lake: Lake, store: ResultStore) -> None:
-    report = refresh(lake, store)
-    rows = sessions_of(lake)
+def test_every_session_of_the_sample_is_in_the_table_with_its_types(loaded: Loaded) -> None:
+    rows, report = sessions_of(loaded.lake), loaded.report
     assert (report.rows, report.columns) == rows.shape
     assert (report.rows, report.changed, report.note) == (24, True, "")
-    types = {column.name: column.type for column in lake.tables.as_written(tables.SESSIONS).columns}
+    columns = loaded.lake.tables.as_written(tables.SESSIONS).columns
+    types = {column.name: column.type for column in columns}
     expected = {
         "session_key": DataType.VARCHAR,
         "session_date": DataType.DATE,
@@ -159,18 +200,19 @@ def test_the_sample_s_sessions_are_all_there_with_types(lake: Lake, store: Resul
     assert rows["principal_investigator"].null_count() == 0
 
 
-def test_every_session_that_was_analysed_joins_on_its_key(
-    built: Built, sample_lake: Lake, store: ResultStore, tmp_path: Path
-) -> None:
-    refresh(sample_lake, store)
-    path = tmp_path / "warehouse.duckdb"
-    build_warehouse(sample_lake, path)
-    with connect(path) as connection:
+def test_the_table_says_when_and_from_where_it_was_read(loaded: Loaded) -> None:
+    facts = loaded.lake.tables.facts(tables.SESSIONS)
+    assert facts["source"] == PICKLE
+    assert datetime.fromisoformat(facts["read_at"]) == NOON.astimezone(UTC)
+
+
+def test_every_analysed_session_joins_on_its_key(warehouse: tuple[Lake, Path]) -> None:
+    with connect(warehouse[1]) as connection:
         (unmatched,) = connection.execute(
             "SELECT list(DISTINCT nwb_name) FROM analyses ANTI JOIN sessions USING (session_key) "
             "WHERE analyses.session_key IS NOT NULL"
         ).fetchall()[0]
-        # The one whose name says no time of day, as it is no NWB file's name at all.
+        # One name has no time of day, because it is not the name of an NWB file.
         assert [name for name in unmatched or [] if name.endswith(".nwb")] == []
         ((fitted, unfitted),) = connection.execute(
             "SELECT count(*) FILTER (n_fits > 0), count(*) FILTER (n_fits = 0) "
@@ -186,12 +228,10 @@ def test_every_session_that_was_analysed_joins_on_its_key(
         assert all(agent for _, agent, _ in stages)
 
 
-def test_every_column_reaches_the_warehouse_with_its_type_and_where_it_comes_from(
-    lake: Lake, store: ResultStore, tmp_path: Path
+def test_every_column_is_in_the_warehouse_with_its_type_and_origin(
+    warehouse: tuple[Lake, Path],
 ) -> None:
-    refresh(lake, store)
-    path = tmp_path / "warehouse.duckdb"
-    build_warehouse(lake, path)
+    lake, path = warehouse
     with duckdb.connect(path, read_only=True) as connection:
         found = {
             name: (kind, comment)
@@ -210,11 +250,9 @@ def test_every_column_reaches_the_warehouse_with_its_type_and_where_it_comes_fro
     assert not build_warehouse(lake, path).published, "nothing has changed"
 
 
-def test_a_session_saved_twice_is_one_row_that_keeps_the_other(
-    lake: Lake, store: ResultStore
-) -> None:
-    assert refresh(lake, store).other_rows == 1
-    (row,) = sessions_of(lake).filter(pl.col("other_rows").is_not_null()).to_dicts()
+def test_a_session_saved_twice_is_one_row_that_keeps_the_other(loaded: Loaded) -> None:
+    assert loaded.report.other_rows == 1
+    (row,) = sessions_of(loaded.lake).filter(pl.col("other_rows").is_not_null()).to_dicts()
     (other,) = json.loads(row["other_rows"])
     assert row["session_key"] == "652001_2023-10-04"
     assert (row["nwb_suffix"], other["nwb_suffix"]) == (0, 1)
@@ -222,31 +260,38 @@ def test_a_session_saved_twice_is_one_row_that_keeps_the_other(
     assert other["notes"] == "saved too early"
 
 
-def test_the_table_is_written_only_when_a_file_of_it_has_changed(
-    lake: Lake, store: ResultStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("location", [PICKLE, PARQUET])
+def test_the_table_is_read_only_when_an_etag_has_changed(
+    filled: Lake,
+    store: ResultStore,
+    results: Path,
+    location: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert refresh(lake, store).changed
+    assert refresh(filled, store, location).changed == (location == PARQUET)
     with monkeypatch.context() as patch:
-        patch.setattr(ResultStore, "read_files", None)  # Nothing is even read.
-        again = refresh(lake, store)
+        patch.setattr(ResultStore, "read_files", None)  # Nothing is read.
+        again = refresh(filled, store, location)
     assert (again.changed, again.rows, again.note) == (False, 24, "")
-    mice = json.loads((folder / MAPPING).read_text())
-    (folder / MAPPING).write_text(json.dumps([mouse | {"PI": "Somebody Else"} for mouse in mice]))
-    assert refresh(lake, store).changed
-    assert set(sessions_of(lake)["principal_investigator"]) == {"Somebody Else"}
+    mapping, parquet = results / FOLDER / MAPPING, results / DATABASE / TABLE
+    mice = json.loads(mapping.read_text())
+    mapping.write_text(json.dumps([mouse | {"PI": "Somebody Else"} for mouse in mice]))
+    pl.read_parquet(parquet).with_columns(PI=pl.lit("Somebody Else")).write_parquet(parquet)
+    assert refresh(filled, store, location).changed
+    assert set(sessions_of(filled)["principal_investigator"]) == {"Somebody Else"}
 
 
 # --- what can be wrong ----------------------------------------------------------------------
 
 
-def test_an_absent_table_is_an_empty_one_and_a_note(
+def test_without_a_session_table_the_table_is_empty_and_the_report_says_so(
     lake: Lake, store: ResultStore, folder: Path, tmp_path: Path
 ) -> None:
     (folder / FRAME).unlink()
     report = refresh(lake, store)
     assert (report.rows, report.changed) == (0, False)
     assert "There is no session table at s3://aind-behavior-data/" in report.note
-    assert "Nothing need be done" in report.note
+    assert "No action is needed" in report.note
     assert not report.is_refused
     path = tmp_path / "warehouse.duckdb"
     build_warehouse(lake, path)
@@ -254,31 +299,52 @@ def test_an_absent_table_is_an_empty_one_and_a_note(
         assert connection.execute("FROM sessions_with_fits").fetchall() == []
 
 
-@pytest.mark.parametrize("content", [b"<html>no such page</html>", b"", b"\x80\x04K\x01."])
-def test_a_table_that_is_refused_takes_away_nothing(
-    lake: Lake, store: ResultStore, folder: Path, content: bytes
+@pytest.mark.parametrize(
+    ("location", "damages"),
+    [
+        (PICKLE, [lambda _: PAGE.encode(), lambda _: b"", lambda _: b"\x80\x04K\x01."]),
+        (
+            PARQUET,
+            [
+                lambda _: PAGE.encode(),
+                lambda _: b"",
+                lambda _: b"PAR1" + b"x" * 99,
+                lambda good: good[:-20],
+                lambda good: good[:1000] + b"\0" * 50 + good[1050:],
+            ],
+        ),
+    ],
+    ids=["pickle", "parquet"],
+)
+def test_a_file_that_cannot_be_read_leaves_the_table_as_it_is(
+    filled: Lake,
+    store: ResultStore,
+    results: Path,
+    location: str,
+    damages: list[Callable[[bytes], bytes]],
 ) -> None:
-    refresh(lake, store)
-    before = sessions_of(lake)
-    good = (folder / FRAME).read_bytes()
-    (folder / FRAME).write_bytes(content)
-    report = refresh(lake, store)
-    assert not report.changed
-    assert "The 24 sessions known before stay." in report.note
-    assert report.is_refused
-    assert sessions_of(lake).equals(before)
-    (folder / FRAME).write_bytes(good)
-    assert refresh(lake, store).note == ""
+    refresh(filled, store, location)
+    before = sessions_of(filled)
+    path = results / (f"{FOLDER}/{FRAME}" if location == PICKLE else f"{DATABASE}/{TABLE}")
+    good = path.read_bytes()
+    for damage in damages:
+        path.write_bytes(damage(good))
+        report = refresh(filled, store, location)
+        assert (report.is_refused, report.changed) == (True, False)
+        assert "The 24 known sessions are kept." in report.note
+        assert sessions_of(filled).equals(before)
+    path.write_bytes(good)
+    assert refresh(filled, store, location).note == ""
 
 
-class Said(NoProgress):
-    """What a run said."""
+class Messages(NoProgress):
+    """Keeps the messages of a run."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
     def say(self, message: str) -> None:
-        """Keep it."""
+        """Keep a message."""
         self.lines.append(message)
 
 
@@ -291,46 +357,43 @@ class Said(NoProgress):
     ids=["refused", "absent"],
 )
 def test_a_refused_table_is_a_warning_of_the_run_and_on_the_page(
-    folder: Path, tmp_path: Path, content: bytes | None, passed: bool, words: str
+    results: Path, tmp_path: Path, content: bytes | None, passed: bool, words: str
 ) -> None:
-    (folder / FRAME).unlink()
+    (results / FOLDER / FRAME).unlink()
     if content is not None:
-        (folder / FRAME).write_bytes(content)
+        (results / FOLDER / FRAME).write_bytes(content)
     settings = load_settings(
-        lake=tmp_path / "lake", results_root=str(folder.parents[1]), session_table=PICKLE
+        lake=tmp_path / "lake", results_root=str(results), session_table=PICKLE
     )
-    said = Said()
-    job = build_defs({"etl": Etl(settings, said)}).resolve_job_def(SESSIONS)
+    messages = Messages()
+    job = build_defs({"etl": Etl(settings, messages)}).resolve_job_def(SESSIONS)
     with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
         result = job.execute_in_process(instance=instance)
     assert result.success
     (check,) = result.get_asset_check_evaluations()
     assert (check.check_name, check.passed) == ("session_table_can_be_read", passed)
     assert check.severity is dg.AssetCheckSeverity.WARN
-    assert [line for line in said.lines if line.startswith(words)]
+    assert [line for line in messages.lines if line.startswith(words)]
 
 
 def test_a_table_too_large_for_its_limits_is_refused(lake: Lake, store: ResultStore) -> None:
     limits = ReadingLimits(memory_bytes=200 << 20)
     report = refresh_sessions(lake, store, location=PICKLE, limits=limits)
     assert report.rows == 0
-    assert "Nothing of it was run" in report.note
+    assert "Nothing in it was run" in report.note
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("content", [b"{", b"[1, 2]", b'"text"'])
-def test_a_mapping_that_cannot_be_read_takes_no_names_away(
-    lake: Lake, store: ResultStore, folder: Path, content: bytes
+def test_a_mapping_that_cannot_be_read_leaves_the_investigators_as_they_are(
+    filled: Lake, store: ResultStore, folder: Path
 ) -> None:
-    refresh(lake, store)
-    before = sessions_of(lake)
-    (folder / MAPPING).write_bytes(content)
-    report = refresh(lake, store)
-    assert MAPPING in report.note
-    assert sessions_of(lake).equals(before)
-    (folder / MAPPING).unlink()
-    assert MAPPING in refresh(lake, store).note
-    assert sessions_of(lake).equals(before)
+    before = sessions_of(filled)
+    for content in (b"{", b"[1, 2]", b'"text"', None):
+        (folder / MAPPING).unlink()
+        if content is not None:
+            (folder / MAPPING).write_bytes(content)
+        assert MAPPING in refresh(filled, store).note
+        assert sessions_of(filled).equals(before)
 
 
 def test_a_mapping_by_subject_or_as_a_list_is_understood() -> None:
@@ -344,18 +407,16 @@ def test_a_mapping_by_subject_or_as_a_list_is_understood() -> None:
     assert rows["principal_investigator"].to_list() == ["Ada Fontana"]
 
 
-def test_a_frame_without_subjects_or_days_is_refused_by_what_it_lacks(
-    lake: Lake, store: ResultStore, folder: Path
-) -> None:
-    (folder / FRAME).write_bytes(pickle.dumps(pd.DataFrame({"rig": ["a"]})))
-    assert "no column 'subject_id' and no column 'session_date'" in refresh(lake, store).note
+def test_a_frame_without_subjects_or_days_is_refused() -> None:
+    with pytest.raises(DataError, match="no column 'subject_id' and no column 'session_date'"):
+        rows_of(pd.DataFrame({"rig": ["a"]}))
 
 
 @settings(max_examples=150)
 @given(
     st.lists(st.tuples(ODD_CELLS, ODD_CELLS, ODD_CELLS, ODD_CELLS), min_size=1, max_size=4),
 )
-def test_a_session_whose_cells_are_odd_harms_no_other(odd: list[tuple[object, ...]]) -> None:
+def test_odd_cells_of_one_session_change_no_other(odd: list[tuple[object, ...]]) -> None:
     good = ("700001", "2024-08-09", 83912, "rig a")
     frame = pd.DataFrame(
         [*odd, good], columns=["subject_id", "session_date", "nwb_suffix", "rig"], dtype=object
@@ -364,7 +425,7 @@ def test_a_session_whose_cells_are_odd_harms_no_other(odd: list[tuple[object, ..
     found = rows.filter(session_key="700001_2024-08-09_08-39-12")
     assert found.height == 1
     assert rows["session_key"].drop_nulls().is_unique().all()
-    # Rows that are one session stand in one row, so that none is lost.
+    # The rows of one session are in one row, so that none is lost.
     others = sum(len(json.loads(text)) for text in rows["other_rows"].drop_nulls())
     without_key = rows.filter(pl.col("session_key").is_null()).height
     assert others + rows.height >= without_key + 1
@@ -388,7 +449,7 @@ def test_a_session_whose_cells_are_odd_harms_no_other(odd: list[tuple[object, ..
         (None, "2024-08-09", 83912, None),
     ],
 )
-def test_the_key_is_that_of_the_analyses(
+def test_a_session_has_the_same_key_as_its_analyses(
     subject: object, day: object, suffix: object, key: str | None
 ) -> None:
     frame = pd.DataFrame(
@@ -397,7 +458,7 @@ def test_the_key_is_that_of_the_analyses(
     assert rows_of(frame)["session_key"].to_list() == [key]
 
 
-def test_the_row_with_the_most_finished_trials_stands_for_its_session() -> None:
+def test_the_row_of_a_session_is_the_one_with_the_most_finished_trials() -> None:
     rows = [ONE_SESSION[0] | {"suffix": suffix} for suffix in (0, 1, 2, 2)]
     frame = frame_of(rows, finished_trials=[5, 70, 6, 6], rig=["a", "b", "c", "c"])
     (row,) = rows_of(frame).to_dicts()
@@ -409,13 +470,12 @@ def test_the_row_with_the_most_finished_trials_stands_for_its_session() -> None:
 # --- the behaviour database -----------------------------------------------------------------
 
 
-def test_the_behaviour_databases_sessions_are_those_of_the_pickle(
-    lake: Lake, store: ResultStore, parquet: Path
+def test_the_behaviour_database_has_the_same_sessions_as_the_pickle(
+    filled: Lake, store: ResultStore
 ) -> None:
-    refresh(lake, store)
-    of_pickle = sessions_of(lake)
-    report = refresh(lake, store, PARQUET)
-    rows = sessions_of(lake)
+    of_pickle = sessions_of(filled)
+    report = refresh(filled, store, PARQUET)
+    rows = sessions_of(filled)
     assert (report.rows, report.changed, report.without_key, report.note) == (24, True, 0, "")
     assert rows["session_key"].to_list() == of_pickle["session_key"].to_list()
     known = rows.filter(pl.col("session").is_not_null())
@@ -437,12 +497,12 @@ def test_the_behaviour_databases_sessions_are_those_of_the_pickle(
 
 
 def test_its_columns_keep_their_labels_and_get_names_in_snake_case(
-    lake: Lake, store: ResultStore, parquet: Path, sample_table: SessionTable
+    lake: Lake, store: ResultStore, loaded: Loaded
 ) -> None:
     refresh(lake, store, PARQUET)
     columns = {one.name: one for one in lake.tables.as_written(tables.SESSIONS).columns}
     labels = {original_label(one.description) for one in columns.values()}
-    assert labels >= set(sample_table.in_database().columns) - {"subject_id", "session_date"}
+    assert labels >= set(loaded.table.in_database().columns) - {"subject_id", "session_date"}
     assert original_label(columns["abs_bias_naive"].description) == "abs(bias_naive)"
     assert columns["pi"].type is DataType.VARCHAR
     assert columns["reward_probabilities"].type is DataType.VARCHAR
@@ -450,19 +510,7 @@ def test_its_columns_keep_their_labels_and_get_names_in_snake_case(
     assert rows["principal_investigator"].equals(rows["pi"].alias("principal_investigator"))
 
 
-def test_it_is_read_again_only_when_its_etag_changes(
-    lake: Lake, store: ResultStore, parquet: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert refresh(lake, store, PARQUET).changed
-    with monkeypatch.context() as patch:
-        patch.setattr(ResultStore, "read_files", None)  # Nothing is even read.
-        again = refresh(lake, store, PARQUET)
-    assert (again.changed, again.rows, again.note) == (False, 24, "")
-    pl.read_parquet(parquet).head(20).write_parquet(parquet)
-    assert refresh(lake, store, PARQUET).rows == 20
-
-
-def test_rows_without_a_key_are_kept_and_counted(
+def test_rows_without_a_key_are_kept_counted_and_published(
     lake: Lake, store: ResultStore, parquet: Path, tmp_path: Path
 ) -> None:
     table = pl.read_parquet(parquet)
@@ -471,29 +519,11 @@ def test_rows_without_a_key_are_kept_and_counted(
     report = refresh(lake, store, PARQUET)
     assert (report.rows, report.without_key) == (26, 2)
     assert sessions_of(lake).filter(pl.col("session_key").is_null()).height == 2
-    # They keep no warehouse from being published.
     published = publish_warehouse(lake, tmp_path / "warehouse.duckdb", max_lost_share=0.2)
     assert all(outcome.holds for outcome in published.outcomes)
     with connect(tmp_path / "warehouse.duckdb") as connection:
         rows = connection.execute("FROM sessions_with_fits WHERE session_key IS NULL").fetchall()
     assert len(rows) == 2
-
-
-@pytest.mark.parametrize("content", [b"<html>no such page</html>", b"", b"PAR1" + b"x" * 99])
-def test_a_file_that_is_no_parquet_takes_nothing_away(
-    lake: Lake, store: ResultStore, parquet: Path, content: bytes
-) -> None:
-    refresh(lake, store, PARQUET)
-    good = parquet.read_bytes()
-    parquet.write_bytes(content)
-    report = refresh(lake, store, PARQUET)
-    assert report.is_refused
-    assert "The 24 sessions known before stay." in report.note
-    for cut in (good[:-20], good[:1000] + b"\0" * 50 + good[1050:]):
-        parquet.write_bytes(cut)
-        assert refresh(lake, store, PARQUET).rows == 24
-    parquet.write_bytes(good)
-    assert refresh(lake, store, PARQUET).note == ""
 
 
 def test_a_behaviour_database_in_a_folder_is_read_beside_a_store_of_result_folders(
@@ -567,10 +597,8 @@ def test_names_are_unique_and_nothing_but_small_letters_digits_and_lines(
 # --- the sample -----------------------------------------------------------------------------
 
 
-def test_the_sample_s_table_is_a_frame_of_pandas_with_two_levels(
-    sample_table: SessionTable,
-) -> None:
-    frame = pickle.loads(sample_table.pickled())
+def test_the_sample_s_table_is_a_frame_of_pandas_with_two_levels(loaded: Loaded) -> None:
+    frame = pickle.loads(loaded.table.pickled())
     assert isinstance(frame, pd.DataFrame)
     assert frame.columns.nlevels == 2
     assert set(frame.columns.get_level_values(0)) == {"metadata", "auto_train", "session_stats"}
@@ -579,82 +607,55 @@ def test_the_sample_s_table_is_a_frame_of_pandas_with_two_levels(
 
 
 def test_the_same_seed_gives_the_same_table() -> None:
-    def made(seed: int) -> bytes:
-        table = SessionTable(seed)
-        for session in simulate_sessions(list(islice(plan_sessions(seed), 8)), seed):
-            table.add(session)
-        return table.pickled()
-
-    assert made(3) == made(3)
-    assert made(3) != made(4)
-
-
-def test_what_was_read_says_when_and_from_where(lake: Lake, store: ResultStore) -> None:
-    refresh(lake, store)
-    facts = lake.tables.facts(tables.SESSIONS)
-    assert facts["source"] == f"s3://{FOLDER}"
-    assert datetime.fromisoformat(facts["read_at"]) == NOON.astimezone(UTC)
+    assert session_table(3, 8).pickled() == session_table(3, 8).pickled()
+    assert session_table(3, 8).pickled() != session_table(4, 8).pickled()
 
 
 # --- a real endpoint ------------------------------------------------------------------------
 
 
 @pytest.fixture
-def endpoint(folder: Path) -> Iterator[Endpoint]:
-    """Return a real S3 endpoint that has the session table, behind a proxy."""
-    with endpoint_before(folder.parents[1]) as endpoint:
+def endpoint(results: Path) -> Iterator[Endpoint]:
+    """Return a real S3 endpoint that has the session tables, behind a proxy."""
+    with endpoint_before(results) as endpoint:
         yield endpoint
 
 
-@contextmanager
-def store_at(endpoint: Endpoint) -> Iterator[ResultStore]:
-    with open_result_store(
-        load_settings(results_root="s3://", s3_endpoint_url=endpoint.url)
-    ) as store:
+@pytest.fixture
+def remote_store(endpoint: Endpoint) -> Iterator[ResultStore]:
+    """Return the store at the endpoint."""
+    settings = load_settings(results_root="s3://", s3_endpoint_url=endpoint.url)
+    with open_result_store(settings) as store:
         yield store
 
 
-def test_a_real_endpoint_is_only_read_and_an_unchanged_table_only_listed(
-    lake: Lake, endpoint: Endpoint
+def test_requests_only_read_and_an_unchanged_table_is_only_listed(
+    lake: Lake, endpoint: Endpoint, remote_store: ResultStore
 ) -> None:
-    with store_at(endpoint) as store:
-        assert refresh(lake, store).rows == 24
-        endpoint.requests, first = [], endpoint.requests
-        assert not refresh(lake, store).changed
+    assert refresh(lake, remote_store).rows == 24
+    endpoint.requests, first = [], endpoint.requests
+    assert not refresh(lake, remote_store).changed
     assert {method for method, _ in first + endpoint.requests} == {"GET"}
     assert any(path.endswith(FRAME) for _, path in first)
     assert not any(path.endswith((FRAME, MAPPING)) for _, path in endpoint.requests)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("fault", "words"),
-    [
+def test_a_wrong_answer_of_the_endpoint_leaves_the_table_as_it_is(
+    lake: Lake, endpoint: Endpoint, remote_store: ResultStore, folder: Path
+) -> None:
+    refresh(lake, remote_store)
+    os.utime(folder / FRAME, (1, 1))
+    (folder / FRAME).write_bytes((folder / FRAME).read_bytes() + b" ")
+    for fault, words in (
         (error(403, "AccessDenied"), "cannot be read"),
         (error(404, "NoSuchKey"), "There is no session table"),
-        (Fault(200, PAGE), "was refused. It is no pickle"),
+        (Fault(200, PAGE), "was refused. It is not a pickle"),
         (Fault(200, b""), "cannot be read"),
-    ],
-    ids=["forbidden", "gone", "a page", "nothing"],
-)
-def test_what_an_endpoint_gives_in_place_of_the_table_takes_nothing_away(
-    lake: Lake, endpoint: Endpoint, folder: Path, fault: Fault, words: str
-) -> None:
-    with store_at(endpoint) as store:
-        refresh(lake, store)
-        os.utime(folder / FRAME, (1, 1))
-        (folder / FRAME).write_bytes((folder / FRAME).read_bytes() + b" ")
-        endpoint.faults = lambda path, _times: fault if FRAME in path else None
-        report = refresh(lake, store)
+    ):
+        endpoint.faults = lambda path, _times, fault=fault: fault if FRAME in path else None
+        report = refresh(lake, remote_store)
         assert (report.rows, report.changed) == (24, False)
         assert words in report.note
-        endpoint.forget()
-        assert refresh(lake, store).note == ""
-
-
-def test_a_burst_of_errors_and_a_cut_body_are_outlived(lake: Lake, endpoint: Endpoint) -> None:
-    faults = [error(500, "InternalError"), Fault(503, SLOW_DOWN), Fault(cut=True)]
-    endpoint.faults = lambda path, times: faults[times] if times < 3 and FRAME in path else None
-    with store_at(endpoint) as store:
-        report = refresh(lake, store)
-    assert (report.rows, report.note) == (24, "")
+    endpoint.forget()
+    assert refresh(lake, remote_store).note == ""

@@ -1,19 +1,17 @@
-"""From the address of a source to the source, and the sample as one."""
+"""Opening sources by their address, and the sample as a source."""
 
 import gc
-from itertools import islice
-from pathlib import Path
 
 import pytest
-from worlds import MAIN, Built, assert_same, contents_of, load
+from worlds import MAIN, assert_same, contents_of, load
 
 from aind_etl.errors import ConfigurationError
-from aind_etl.lake import Lake
-from aind_etl.sources import open_source, read_documents
 from aind_etl.sources.dump import DumpSource
+from aind_etl.sources.kinds import open_source
+from aind_etl.sources.protocol import read_documents
 
 
-def test_a_path_and_its_file_url_name_the_same_dump(sample_dump: Path, tmp_path: Path) -> None:
+def test_a_path_and_its_file_url_name_the_same_dump(sample_dump, tmp_path):
     folder = tmp_path / "my dump"
     folder.symlink_to(sample_dump)
     by_path, by_url = open_source(str(folder)), open_source(folder.as_uri())
@@ -23,15 +21,13 @@ def test_a_path_and_its_file_url_name_the_same_dump(sample_dump: Path, tmp_path:
     assert by_path.name == by_url.name == str(folder)
 
 
-def test_a_tilde_is_the_home_folder(
-    sample_dump: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_tilde_means_the_home_folder(sample_dump, tmp_path, monkeypatch):
     (tmp_path / "dump").symlink_to(sample_dump)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert open_source("~/dump").list_collections() == DumpSource(sample_dump).list_collections()
 
 
-def test_the_sample_is_the_same_documents_as_its_dump(sample_dump: Path) -> None:
+def test_the_sample_has_the_documents_of_its_dump(sample_dump):
     with open_source("sample:") as sample:
         dump = DumpSource(sample_dump)
         assert sample.list_collections() == dump.list_collections()
@@ -39,17 +35,20 @@ def test_the_sample_is_the_same_documents_as_its_dump(sample_dump: Path) -> None
             assert list(read_documents(sample, collection)) == list(
                 read_documents(dump, collection)
             )
-            assert list(sample.list_ids(collection)) == list(dump.list_ids(collection))
+            ids = list(dump.list_ids(collection))
+            assert list(sample.list_ids(collection)) == ids
+            found = sample.read_documents_by_id(collection, set(ids[:3]))
+            assert [document.record_id for document in found] == ids[:3]
 
 
 @pytest.mark.slow
-def test_the_sample_loads_like_its_dump(built: Built, lake: Lake) -> None:
+def test_the_sample_loads_like_its_dump(built, lake):
     with open_source("sample:?sessions=24&seed=0") as sample:
         load(sample, lake)
     assert_same(contents_of(lake), contents_of(built.lake))
 
 
-def test_another_seed_is_another_world_and_says_so() -> None:
+def test_another_seed_gives_other_documents_name_and_fingerprint():
     with (
         open_source("sample:?sessions=2&seed=0") as one,
         open_source("sample:?seed=1&sessions=2") as other,
@@ -59,23 +58,14 @@ def test_another_seed_is_another_world_and_says_so() -> None:
         assert one.fingerprint(MAIN) != other.fingerprint(MAIN)
 
 
-def test_the_number_of_sessions_decides_how_many_documents_there_are() -> None:
+def test_more_sessions_give_more_documents():
     with open_source("sample:?sessions=1") as small, open_source("sample:?sessions=3") as large:
         few, many = list(small.list_ids(MAIN)), list(large.list_ids(MAIN))
         assert 0 < len(few) < len(many)
         assert set(few) < set(many)
 
 
-def test_the_sample_gives_chosen_documents() -> None:
-    with open_source("sample:?sessions=2") as sample:
-        wanted = set(islice(sample.list_ids(MAIN), 3))
-        found = list(sample.read_documents_by_id(MAIN, wanted))
-        assert {document.record_id for document in found} == wanted
-
-
-def test_nothing_of_the_sample_is_left_on_the_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_closing_the_sample_removes_its_files(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with open_source("sample:?sessions=1") as sample:
         assert sample.list_collections()
@@ -97,37 +87,30 @@ def test_nothing_of_the_sample_is_left_on_the_disk(
         "sample://24",
     ],
 )
-def test_a_sample_that_cannot_be_is_refused_with_its_address(address: str) -> None:
-    with pytest.raises(ConfigurationError, match="is not understood") as refused:
+def test_an_invalid_sample_address_is_an_error_that_shows_it(address):
+    with pytest.raises(ConfigurationError, match="is not understood") as raised:
         open_source(address)
-    assert address in str(refused.value)
+    assert address in str(raised.value)
 
 
-def test_an_unknown_kind_of_source_is_refused_without_showing_a_password() -> None:
-    with pytest.raises(ConfigurationError, match="redis://") as refused:
+def test_an_unknown_scheme_is_an_error_that_shows_no_password():
+    with pytest.raises(ConfigurationError, match="redis://") as raised:
         open_source("redis://user:secret@server/analysis")
-    assert "secret" not in str(refused.value)
-    assert "sample:" in str(refused.value)
+    assert "secret" not in str(raised.value)
+    assert "sample:" in str(raised.value)
 
 
-def test_a_folder_that_is_not_there_is_refused_with_its_name(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="is no folder") as refused:
-        open_source(str(tmp_path / "nowhere"))
-    assert "nowhere" in str(refused.value)
-
-
-def test_a_file_instead_of_a_folder_is_refused(sample_dump: Path) -> None:
-    with pytest.raises(ConfigurationError, match="is no folder"):
-        open_source(str(sample_dump / f"{MAIN}.jsonl"))
-
-
-def test_a_folder_without_a_dump_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("nowhere", "is not a folder"), ("notes.txt", "is not a folder"), ("", "holds no dump")],
+)
+def test_a_path_without_a_dump_is_an_error_that_shows_it(tmp_path, name, problem):
     (tmp_path / "notes.txt").write_text("none")
-    with pytest.raises(ConfigurationError, match="holds no dump"):
-        open_source(str(tmp_path))
+    with pytest.raises(ConfigurationError, match=f"{tmp_path / name}' {problem}"):
+        open_source(str(tmp_path / name))
 
 
-def test_the_folder_above_a_dump_is_refused_with_a_hint(tmp_path: Path, sample_dump: Path) -> None:
+def test_the_error_for_the_folder_above_a_dump_has_a_hint(tmp_path, sample_dump):
     (tmp_path / "analysis").symlink_to(sample_dump)
     with pytest.raises(ConfigurationError, match="Its folders are analysis: did you mean"):
         open_source(str(tmp_path))

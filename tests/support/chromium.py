@@ -1,7 +1,4 @@
-"""A headless Chromium for tests: pages are opened, asked, photographed and printed.
-
-It is driven by its own debugging protocol, over the pipe it offers for that: no port, no driver.
-"""
+"""A headless Chromium for tests, driven by its debugging protocol over a pipe."""
 
 import base64
 import json
@@ -16,8 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-_LOOKS = 1200
-_BETWEEN = 0.05
+_WAIT_SECONDS = 60
 
 
 def chromium_path() -> str | None:
@@ -31,7 +27,7 @@ class Page:
     Attributes
     ----------
     complaints
-        What the console said in earnest, uncaught errors, and requests beyond the file itself.
+        Errors and warnings of the console, uncaught errors, and requests to the network.
     """
 
     def __init__(self, to_browser: int, from_browser: int) -> None:
@@ -58,23 +54,23 @@ class Page:
         )
 
     def prefer(self, colour_scheme: str = "light", media: str = "") -> None:
-        """Say which colours the user prefers, and for which medium the page is drawn."""
+        """Set the user's colour scheme, and the medium for which the page is drawn."""
         features = [{"name": "prefers-color-scheme", "value": colour_scheme}]
         self._call("Emulation.setEmulatedMedia", media=media, features=features)
 
     def open(self, address: str) -> None:
-        """Open a page, and wait until it says that everything is drawn."""
+        """Open a page, and wait until it has drawn everything."""
         self._call("Page.navigate", url=address)
         self.wait_until("document.documentElement.hasAttribute('data-ready')")
 
     def visit(self, address: str, *words: str) -> None:
-        """Open a page of somebody else's, and wait until it shows all of these words."""
+        """Open any page, and wait until it shows all of these words."""
         self._call("Page.navigate", url=address)
         for word in words:
             self.wait_until(f"(document.body?.innerText ?? '').includes({json.dumps(word)})")
 
     def click(self, words: str) -> None:
-        """Click what says just these words, once there is such a thing."""
+        """Wait for an element with exactly this text, and click it."""
         self.wait_until(
             "(() => { const found = [...document.querySelectorAll('*')].filter(one => "
             f"one.childElementCount === 0 && one.textContent.trim() === {json.dumps(words)}); "
@@ -92,15 +88,15 @@ class Page:
         return answer["result"].get("value")
 
     def wait_until(self, condition: str) -> None:
-        """Wait for a JavaScript condition; one that never holds ends with what the page said."""
-        for _ in range(_LOOKS):
+        """Wait for a JavaScript condition; if it does not come true, show the complaints."""
+        for _ in range(_WAIT_SECONDS * 20):
             if self.ask(f"document.documentElement !== null && ({condition})"):
                 return
-            time.sleep(_BETWEEN)
-        raise AssertionError(f"never came: {condition}; {self.complaints}")
+            time.sleep(0.05)
+        raise AssertionError(f"{condition} did not become true; {self.complaints}")
 
     def choose(self, selector: str, value: str) -> None:
-        """Choose or type as a person does: set the value, and tell the page."""
+        """Set the value of an input, and send the events of a person's choice."""
         self.ask(
             f"(() => {{ const one = document.querySelector({json.dumps(selector)}); "
             f"one.value = {json.dumps(value)}; "
@@ -112,11 +108,6 @@ class Page:
         """Write a picture of the page."""
         shot = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(shot["data"]))
-
-    def print_to(self, path: Path) -> None:
-        """Print the page to a PDF file."""
-        printed = self._call("Page.printToPDF", preferCSSPageSize=True, printBackground=False)
-        path.write_bytes(base64.b64decode(printed["data"]))
 
     def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._number += 1

@@ -38,21 +38,7 @@ PASSWORD = "of no value"
 
 
 class Cluster:
-    """The parts, and the processes started so far.
-
-    Attributes
-    ----------
-    containers
-        What the compose file says.
-    client
-        A client of the MongoDB.
-    broker
-        The Redis.
-    store
-        The proxy before the S3 endpoint.
-    lake
-        The lake of the workers.
-    """
+    """The servers, and the processes started so far; ``store`` is the proxy before the endpoint."""
 
     def __init__(
         self,
@@ -85,7 +71,7 @@ class Cluster:
         wait_until(healthy, 240, self.said)
 
     def worker_of(self, instance: dg.DagsterInstance, run_id: str) -> str | None:
-        """Return which worker has a run in hand."""
+        """Return the worker that executes a run."""
         for event in instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):
             if found := re.search(r"Started process for run \(pid: (\d+)\)", event.message):
                 with suppress(ProcessLookupError):
@@ -94,11 +80,11 @@ class Cluster:
         return None
 
     def end(self, name: str, signal_number: int = signal.SIGTERM) -> None:
-        """End what was started under a name by a signal."""
+        """End a process by a signal."""
         end_group(self.processes.pop(name), signal_number)
 
     def restart_ended_workers(self) -> None:
-        """Do what `restart: unless-stopped` does: a worker may end when its broker is killed."""
+        """Restart workers, as `restart: unless-stopped` does: they may end with their broker."""
         for name in WORKERS:
             if name in self.processes and self.processes[name].poll() is not None:
                 self.start(name)
@@ -124,7 +110,7 @@ class Cluster:
         return run.run_id
 
     def wait_for_run(self, instance: dg.DagsterInstance, run_id: str, seconds: float = 240) -> str:
-        """Return how a run stands once it is over."""
+        """Return the status of a run once it is over."""
 
         def over() -> str | None:
             self.restart_ended_workers()
@@ -139,14 +125,14 @@ class Cluster:
         return "\n".join(self.containers.said(name)[-800:] for name in self.processes)
 
     def makers(self) -> set[str]:
-        """Return which of the workers have taken a run so far.
+        """Return the workers that have taken a run so far.
 
-        A worker that ends with its broker has finished its run without a word about it.
+        A worker that ends with its broker does not report the end of its run.
         """
         return {name for name in WORKERS if "] received" in self.containers.said(name)}
 
     def environment(self) -> dict[str, str]:
-        """Return what a process outside the containers is to have in its environment."""
+        """Return the environment of a process outside the containers."""
         found = self.containers.environment("code")
         del found["PATH"]
         return found | {"POSTGRES_PASSWORD": PASSWORD}
@@ -154,16 +140,9 @@ class Cluster:
 
 @contextmanager
 def running_cluster(folder: Path, *, sessions: int, **variables: str) -> Iterator[Cluster]:
-    """Run the parts, with the sample's documents in the MongoDB and no worker yet.
+    """Run the servers, with the sample's documents in the MongoDB and without workers.
 
-    Parameters
-    ----------
-    folder
-        Where everything goes.
-    sessions
-        Size of the sample world.
-    **variables
-        What an ``.env`` would say besides.
+    ``variables`` are further variables of the ``.env``.
 
     Raises
     ------

@@ -1,8 +1,8 @@
-"""What `docker/` says of the containers, made to run as plain processes of this host.
+"""The containers of `docker/`, run as plain processes of this host.
 
-Commands, environments and health checks are read out of `compose.yaml` and the `Dockerfile`, so
-that tests cannot drift from them; only places are translated: paths of the image to those of the
-clone and of the test, names of services and fixed ports to this host and free ports.
+Commands, environments and health checks are read from `compose.yaml` and the `Dockerfile`, so that
+tests cannot drift from them. Only paths of the image, names of services and fixed ports are
+replaced by those of this host.
 """
 
 import os
@@ -19,18 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ports import free_port
 
 CLONE = Path(__file__).parents[2]
 DOCKER = CLONE / "docker"
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?:(:-|:\+|-)([^}]*))?\}")
-
-
-def free_port() -> int:
-    """Return a port of this host on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def read_environment_file(path: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Environments of their own, for what needs other versions than the ones tested with."""
+"""Virtual environments, for tests that need other versions of packages."""
 
 import subprocess
 import sys
@@ -10,18 +10,9 @@ def environment(folder, packages):
     """Return the interpreter of an environment with some packages."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     python = folder / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", str(python)]
     installed = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "--python",
-            str(python),
-            "install",
-            "--quiet",
-            "--only-binary=:all:",
-            *packages,
-        ],
+        [*pip, "install", "--quiet", "--only-binary=:all:", *packages],
         capture_output=True,
         text=True,
         check=False,

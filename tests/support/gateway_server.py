@@ -1,8 +1,7 @@
 """A small REST gateway over a real MongoDB server, for tests.
 
 It speaks the public gateway's protocol (``find``, ``count_documents``, ``aggregate``; a payload
-cap), fails on request, and keeps a record of what it was asked. Of the program under test it
-knows nothing.
+cap), fails on request, and records the requests.
 """
 
 import gzip
@@ -36,46 +35,34 @@ _PIECE_SECONDS = 0.05
 
 
 class OverCap(Enum):
-    """What becomes of a reply that is larger than the payload cap."""
+    """What happens to a reply that is larger than the payload cap."""
 
     SHORTEN = auto()
     """It holds as many whole documents as fit, perhaps none."""
     REFUSE = auto()
     """Status 413."""
     FAIL = auto()
-    """Status 502, as where the cap is that of a part within the gateway."""
+    """Status 502, as if the cap applied within the gateway."""
     CUT = auto()
-    """It is cut off at the cap, with a length that hides it."""
+    """It is cut off at the cap, with a matching length."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong with a request.
+    """What goes wrong with a request."""
 
-    Attributes
-    ----------
-    status
-        The reply's status; 200 lets the request be answered, and then spoils the answer.
-    headers
-        What the reply's header has besides.
-    spoil
-        Makes another body of the body.
-    content_type
-        The reply's content type.
-    is_cut
-        The connection is closed when half of the body is sent.
-    is_reset
-        The connection is reset without a reply.
-    is_endless
-        The body comes byte by byte, and not to an end before the client gives up.
-    """
-
+    # Status of the reply; 200 answers the request, and then spoils the answer.
     status: int = 200
+    # Additional headers.
     headers: Mapping[str, str] = field(default_factory=dict)
+    # Changes the body.
     spoil: Callable[[bytes], bytes] = bytes
     content_type: str = "application/json"
+    # The connection is closed after half of the body.
     is_cut: bool = False
+    # The connection is reset without a reply.
     is_reset: bool = False
+    # The body arrives byte by byte, too slowly for any client.
     is_endless: bool = False
 
 
@@ -106,30 +93,23 @@ PAGE_OF_A_BAD_GATEWAY = Fault(502, spoil=lambda _: _PAGE, content_type="text/htm
 
 
 def retry_at(moment: float) -> str:
-    """Return a moment, in seconds of the clock on the wall, as ``Retry-After`` may have it."""
+    """Return a Unix time as a date for ``Retry-After``."""
     return formatdate(moment, usegmt=True)
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it arrived.
-
-    Attributes
-    ----------
-    method, collection, action, parameters, headers
-        What was asked, the names of headers in lower case.
-    target
-        Path and query as they stood in the request.
-    at
-        When, by the monotonic clock.
-    """
+    """A request as it arrived."""
 
     method: str
     collection: str
     action: str
     parameters: Mapping[str, str]
+    # With names in lower case.
     headers: Mapping[str, str]
+    # Path and query as in the request.
     target: str
+    # Time of the monotonic clock.
     at: float
 
     @property
@@ -144,7 +124,7 @@ class Request:
 
     @property
     def is_for_documents(self) -> bool:
-        """Whether whole documents were asked for."""
+        """Whether it asks for whole documents."""
         return self.action == "find" and "projection" not in self.parameters
 
 
@@ -161,65 +141,45 @@ _SMALL_PAGE = 20
 
 
 class Gateway:
-    """A gateway that runs, to be told how to behave and asked what it saw.
-
-    Attributes
-    ----------
-    url
-        Its address with the database.
-    payload_cap, over_cap
-        The most bytes a body has, and what becomes of larger ones.
-    packs
-        Whether replies are packed with gzip for clients that understand it.
-    writes_ids_as_text
-        Whether what JSON lacks is written as plain text, rather than as extended JSON.
-    misses
-        Whether collections that do not exist get status 404, rather than no documents.
-    leaves_out
-        How many documents are left out of every reply with more than 20.
-    faults
-        What goes wrong with the next requests, one by one.
-    fault_for
-        Says what goes wrong with a request, when ``faults`` are used up.
-    before_reply
-        Called with each request when its answer is known and not yet sent.
-    requests
-        What arrived, in order.
-    connections
-        How many connections were made.
-    most_under_way
-        The most requests that were being answered at a time.
-    packed
-        How many replies were packed with gzip.
-    """
+    """A running gateway; its attributes set its behaviour and record what happened."""
 
     def __init__(self, database: Database[dict[str, Any]], url: str) -> None:
         self.database = database
+        # Its address with the database.
         self.url = url
+        # Largest size of a body in bytes, and what happens to larger ones.
         self.payload_cap = 10 << 20
         self.over_cap = OverCap.SHORTEN
+        # Whether replies are compressed for clients that accept gzip.
         self.packs = True
+        # Whether types that JSON lacks are plain text, rather than extended JSON.
         self.writes_ids_as_text = False
+        # Whether collections that do not exist get status 404, rather than no documents.
         self.misses = False
+        # Number of documents missing in every reply with more than 20.
         self.leaves_out = 0
+        # What goes wrong with the next requests, one by one; then with any request.
         self.faults: deque[Fault] = deque()
         self.fault_for: Callable[[Request], Fault | None] = lambda _: None
+        # Called with each request before its answer is sent.
         self.before_reply: Callable[[Request], None] = lambda _: None
         self.requests: list[Request] = []
         self.connections = 0
+        # Largest number of concurrent requests.
         self.most_under_way = 0
+        # Number of compressed replies.
         self.packed = 0
         self.is_closing = threading.Event()
         self._under_way = 0
         self._lock = threading.Lock()
 
     def connect(self) -> None:
-        """Note a new connection."""
+        """Count a new connection."""
         with self._lock:
             self.connections += 1
 
     def begin(self, request: Request) -> Fault | None:
-        """Note a request, and return what is to go wrong with it."""
+        """Record a request, and return what goes wrong with it."""
         with self._lock:
             self.requests.append(request)
             self._under_way += 1
@@ -227,7 +187,7 @@ class Gateway:
             return self.faults.popleft() if self.faults else self.fault_for(request)
 
     def end(self) -> None:
-        """Note that a request is answered, as far as the client can know."""
+        """Record that a request is answered, from the client's point of view."""
         with self._lock:
             self._under_way -= 1
 
@@ -303,7 +263,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._reply(self.rfile.read(int(self.headers.get("content-length", 0))))
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - named by the base
-        """Say nothing: the record of the requests says it all."""
+        """Log nothing: the requests are recorded."""
 
     def _reply(self, sent: bytes) -> None:
         gateway = self.server.gateway
@@ -356,7 +316,7 @@ class _Server(ThreadingHTTPServer):
     gateway: Gateway
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of clients that went away."""
+        """Ignore clients that disconnect."""
 
 
 @contextmanager
@@ -379,10 +339,7 @@ def running_gateway(database: Database[dict[str, Any]]) -> Iterator[Gateway]:
 def running_http2_gateway(
     database: Database[dict[str, Any]], certificate_with_key: Path
 ) -> Iterator[Gateway]:
-    """Run a gateway that speaks nothing but HTTP/2, over TLS, with replies of a few kilobytes.
-
-    It does not fail on request.
-    """
+    """Run a gateway for HTTP/2 over TLS, without faults and for replies of a few kilobytes."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate_with_key)
     context.set_alpn_protocols(["h2"])
@@ -403,7 +360,7 @@ def running_http2_gateway(
         try:
             yield gateway
         finally:
-            # Closing alone does not wake the one who waits.
+            # Closing alone does not end `accept`.
             listener.shutdown(socket.SHUT_RDWR)
             thread.join()
 

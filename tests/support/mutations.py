@@ -1,13 +1,13 @@
-"""Changes of documents and result files that are drawn at random."""
+"""Random changes of documents and result files."""
 
 import copy
 
 from hypothesis import strategies as st
 
 
-def value_at(document, way):
-    """Return the value at a way; None where there is none."""
-    for step in way:
+def value_at(document, path):
+    """Return the value at a path; None if there is none."""
+    for step in path:
         try:
             document = document[step]
         except (KeyError, IndexError, TypeError):
@@ -40,18 +40,18 @@ ANYTHING = st.recursive(
 )
 
 
-def ways_of(value, way=()):
-    """Yield the way to every value of a document but the document itself, inner ones included."""
+def ways_of(value, path=()):
+    """Yield the path to every value in a document, inner ones included."""
     pairs = value.items() if isinstance(value, dict) else enumerate(value)
     for step, inner in pairs:
-        yield (*way, step)
+        yield (*path, step)
         if isinstance(inner, dict | list):
-            yield from ways_of(inner, (*way, step))
+            yield from ways_of(inner, (*path, step))
 
 
 @st.composite
 def mutations(draw):
-    """Draw which document to change, and how: one to four values replaced, removed or added."""
+    """Draw the number of a document, and one to four values to replace, remove or add."""
     change = st.tuples(
         st.integers(0, 10**6), st.sampled_from(["replace", "remove", "add"]), ANYTHING
     )
@@ -62,10 +62,10 @@ def mutate(document, changes):
     """Return a copy of a document with the changes of a mutation."""
     document = copy.deepcopy(document)
     for number, kind, value in changes:
-        ways = [way for way in ways_of(document) if way != ("_id",)]
-        if not ways:
+        paths = [path for path in ways_of(document) if path != ("_id",)]
+        if not paths:
             break
-        *to, last = ways[number % len(ways)]
+        *to, last = paths[number % len(paths)]
         target = value_at(document, to)
         if kind == "replace":
             target[last] = value

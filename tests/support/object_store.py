@@ -1,9 +1,7 @@
 """An S3 endpoint with conditional requests, for lakes that lie on an object store."""
 
-import socket
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -13,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 import s3fs
+from ports import free_port, wait_for_port
 
 BUCKET = "lakes"
 ENVIRONMENT = {
@@ -30,12 +29,12 @@ Send: TypeAlias = Callable[[], Awaitable[Any]]
 @contextmanager
 def object_store() -> Iterator[str]:
     """Run an endpoint, and give its address."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        _wait_for(port, server)
+        if not wait_for_port(port, server, _START_SECONDS):
+            raise RuntimeError("the S3 endpoint did not start")
         yield f"http://127.0.0.1:{port}"
     finally:
         server.kill()
@@ -44,7 +43,7 @@ def object_store() -> Iterator[str]:
 
 @contextmanager
 def asked_at(address: str, cache: Path) -> Iterator[None]:
-    """Let the environment name an endpoint, and a folder for copies of what lies there."""
+    """Name an endpoint and a cache folder in the environment."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
@@ -54,19 +53,16 @@ def asked_at(address: str, cache: Path) -> Iterator[None]:
         with suppress(FileExistsError):
             s3fs.S3FileSystem().mkdir(BUCKET)
         yield
-    # Whoever asks next has another environment.
+    # The next test has another environment.
     s3fs.S3FileSystem.clear_instance_cache()
 
 
 @contextmanager
 def requests_go_through(gate: Callable[[str, Send], Awaitable[Any]]) -> Iterator[None]:
-    """Let every request of this process to a store go through a function.
+    """Pass every request of this process to a store through a function.
 
-    Parameters
-    ----------
-    gate
-        Gets the request's name, such as ``put_object``, and what sends it; what it returns or
-        raises is the answer.
+    ``gate`` gets the request's name, such as ``put_object``, and the function that sends it; its
+    return value or exception is the answer.
     """
     ask = s3fs.core._error_wrapper
 
@@ -109,14 +105,13 @@ class KilledError(Exception):
 class MortalRequests:
     """Requests of a process that is killed at one that writes or removes.
 
-    The request it is killed at is not sent, and neither is any later one, whatever clean-up code
-    still tries. What a process does between two requests is lost with it: so killed before one is
-    killed after the one before it, its answer unread.
+    That request and all later ones are not sent, even by clean-up code. A kill before a request is
+    a kill after the one before it, whose answer is not read.
 
     Parameters
     ----------
     killed_at
-        Which of these requests, counted from 1; 0 for none.
+        Number of the request, counted from 1; 0 for none.
     """
 
     CHANGING = frozenset(
@@ -154,12 +149,12 @@ class MortalRequests:
 
 
 def new_prefix() -> str:
-    """Return the address of a prefix below which nothing lies."""
+    """Return the address of an empty prefix."""
     return f"s3://{BUCKET}/{uuid4().hex}"
 
 
 def objects_of(url: str) -> dict[str, str]:
-    """Return the etag of every object of a lake, but for its locks: of equal contents, equal."""
+    """Return the etag of every object of a lake but its locks; equal contents have equal etags."""
     found = s3fs.S3FileSystem(use_listings_cache=False).find(url, detail=True)
     base = f"{url.removeprefix('s3://')}/"
     etags = {path.removeprefix(base): facts["ETag"] for path, facts in found.items()}
@@ -181,15 +176,3 @@ def remove(url: str) -> None:
     """Remove everything below a prefix."""
     store = s3fs.S3FileSystem(use_listings_cache=False)
     store.rm(store.find(url))
-
-
-def _wait_for(port: int, server: "subprocess.Popen[bytes]") -> None:
-    ends = time.monotonic() + _START_SECONDS
-    while time.monotonic() < ends and server.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.1)
-        else:
-            return
-    raise RuntimeError("the S3 endpoint did not start")

@@ -1,4 +1,4 @@
-"""Where lakes of tests lie: on a disk or on an object store, with the same deaths for both."""
+"""Places of lakes in tests, on a disk or an object store, and runs that are killed there."""
 
 import shutil
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ from aind_etl.lake import Lake
 
 
 class Mortal(Protocol):
-    """What a run does to its place, until it is killed."""
+    """The operations of a run until it is killed."""
 
     @property
     def is_dead(self) -> bool:
@@ -36,10 +36,7 @@ class Places(Protocol):
         ...
 
     def files(self, lake: Lake) -> Mapping[str, object]:
-        """Return what the content is of every file that readers may see, and of the states.
-
-        Of equal contents that is equal, among places of one kind.
-        """
+        """Return a content or etag of every file of a lake, equal for equal contents."""
         ...
 
     def remove(self, lake: Lake) -> None:

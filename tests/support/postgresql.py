@@ -3,7 +3,6 @@
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -11,11 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ports import free_port
+
 _START_SECONDS = "60"
 
 
 class NoPostgresqlError(Exception):
-    """There is no PostgreSQL to be had; the message says why."""
+    """There is no PostgreSQL; the message says why."""
 
 
 def find_postgresql() -> Path:
@@ -43,16 +44,7 @@ def find_postgresql() -> Path:
 def running_postgresql(
     programs: Path, *, user: str, password_file: Path, database: str
 ) -> Iterator[int]:
-    """Run a server of its own on a free port of this host, and give the port.
-
-    Parameters
-    ----------
-    programs
-        As of :func:`find_postgresql`.
-    user, password_file
-        Its superuser and the file with the password, as the container's image takes them.
-    database
-        Name of a database to make.
+    """Run a server with a superuser and a database, and yield its port.
 
     Raises
     ------
@@ -65,9 +57,7 @@ def running_postgresql(
         password.write_bytes(password_file.read_bytes())
         owner = _not_root(folder, password)
         data, log = folder / "data", folder / "log"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
+        port = free_port()
 
         def run(program: str, *arguments: str) -> None:
             try:
@@ -100,7 +90,7 @@ def running_postgresql(
 
 
 def _not_root(*places: Path) -> Mapping[str, Any]:
-    """Return as whom to run, since PostgreSQL refuses to be root, and give the places to them.
+    """Return the user for PostgreSQL, which refuses to run as root, and give them the places.
 
     Raises
     ------
@@ -119,7 +109,7 @@ def _not_root(*places: Path) -> Mapping[str, Any]:
 
 
 def _create(database: str, user: str, password: str, port: int) -> None:
-    # Not at the top: where there is no server, there may be no client either.
+    # Imported here: without a server there may be no client either.
     import psycopg2
 
     address = {"host": "127.0.0.1", "port": port, "user": user, "password": password}

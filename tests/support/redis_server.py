@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ports import free_port
+
 _START_SECONDS = 30
 
 
 class NoRedisError(Exception):
-    """There is no Redis to be had; the message says why."""
+    """There is no Redis; the message says why."""
 
 
 def find_redis() -> str:
@@ -32,22 +34,10 @@ def find_redis() -> str:
 
 
 class RedisServer:
-    """A server of its own on a free port of this host, whose data outlive its process.
-
-    Parameters
-    ----------
-    program
-        As of :func:`find_redis`.
-    folder
-        Where its data and its log go.
-    arguments
-        What it is started with besides, as the container's command has it.
-    """
+    """A server on a free port, whose data in ``folder`` survive its process."""
 
     def __init__(self, program: str, folder: Path, *arguments: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self._folder = folder
         self._command = [program, "--port", str(self.port), "--bind", "127.0.0.1", *arguments]
         self._command += ["--dir", str(folder)]

@@ -1,26 +1,24 @@
 """A real S3 endpoint for tests, and a proxy before it that fails on request.
 
-rclone serves a folder as S3; the proxy passes requests on, keeps a record of them, adds latency
-and injects faults. Of the program under test neither knows anything.
+rclone serves a folder as S3; the proxy forwards requests, records them and injects faults.
 """
 
 import asyncio
 import re
-import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.request import urlopen
 
 from aiohttp import ClientSession, TCPConnector, web
+from ports import free_port, wait_for_port
 from yarl import URL
 
-RCLONE = Path(sys.executable).with_name("rclone")
+_RCLONE = Path(sys.executable).with_name("rclone")
+_START_SECONDS = 20
 
 SLOW_DOWN = (
     '<?xml version="1.0" encoding="UTF-8"?><Error><Code>SlowDown</Code>'
@@ -35,23 +33,15 @@ PAGE = "<!DOCTYPE html><html><head><title>Please sign in</title></head><body></b
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong with a request.
+    """What goes wrong with a request."""
 
-    Attributes
-    ----------
-    status
-        The answer's status; 200 lets the request be answered, and then spoils the answer.
-    body
-        The answer's body, in place of the right one.
-    headers
-        What the answer's header has besides.
-    cut
-        Whether the connection ends in the middle of the body.
-    """
-
+    # Status of the response; 200 forwards the request, and then spoils the response.
     status: int = 200
+    # Replaces the body.
     body: str | bytes | None = None
+    # Additional headers.
     headers: dict[str, str] = field(default_factory=dict)
+    # Whether the connection ends in the middle of the body.
     cut: bool = False
 
 
@@ -62,7 +52,7 @@ def error(status: int, code: str, **headers: str) -> Fault:
 
 
 Faults = Callable[[str, int], Fault | None]
-"""From the path with its query, and how often it was asked for before, to what goes wrong."""
+"""Returns the fault for a path with its query, and the number of earlier requests for it."""
 
 
 class Endpoint:
@@ -70,16 +60,12 @@ class Endpoint:
 
     Attributes
     ----------
-    url
-        Where it listens.
     requests
-        Method and path, with its query, of every request seen.
+        Method and path, with its query, of every request.
     signers
-        Of every request seen, the id of the key it was signed with; None for an anonymous one.
+        Id of the key that signed each request; None for an anonymous one.
     faults
-        What goes wrong; nothing until it is set.
-    latency_seconds
-        How long every answer is held back.
+        What goes wrong; nothing by default.
     """
 
     def __init__(self, upstream: str) -> None:
@@ -87,7 +73,6 @@ class Endpoint:
         self.requests: list[tuple[str, str]] = []
         self.signers: list[str | None] = []
         self.faults: Faults = lambda _path, _times: None
-        self.latency_seconds = 0.0
         self._upstream = upstream
         self._times: dict[str, int] = {}
         self._started = threading.Event()
@@ -95,19 +80,19 @@ class Endpoint:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def forget(self) -> None:
-        """Forget the requests seen, and let nothing go wrong any more."""
+        """Forget all requests and faults."""
         self.requests.clear()
         self.signers.clear()
         self._times.clear()
         self.faults = lambda _path, _times: None
 
     def start(self) -> None:
-        """Begin to listen."""
+        """Start to listen."""
         self._thread.start()
         assert self._started.wait(10)
 
     def stop(self) -> None:
-        """Listen no longer."""
+        """Stop to listen."""
         asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -141,7 +126,6 @@ class Endpoint:
         self.signers.append(signed and signed[1])
         times = self._times.get(path, 0)
         self._times[path] = times + 1
-        await asyncio.sleep(self.latency_seconds)
         fault = self.faults(path, times)
         if fault is not None and (fault.status != 200 or fault.body is not None):
             body = fault.body or b""
@@ -182,30 +166,20 @@ class Endpoint:
 def serve_folder(folder: Path, *, is_still: bool = False) -> Iterator[str]:
     """Serve ``<folder>/<bucket>/<key>`` as S3 for the duration of a ``with`` block; give its URL.
 
-    A folder that is still, as nobody changes it, is not listed again for every request.
+    A folder that does not change (``is_still``) is not listed again for every request.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    command = [RCLONE, "serve", "s3", "--addr", address, "--vfs-cache-mode", "off"]
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    command = [_RCLONE, "serve", "s3", "--addr", address, "--vfs-cache-mode", "off"]
     command += ["--dir-cache-time", "1h" if is_still else "0s", "--config", "/dev/null", folder]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
-        wait_until_served(f"http://{address}")
+        if not wait_for_port(port, process, _START_SECONDS):
+            raise RuntimeError("rclone did not start")
         yield f"http://{address}"
     finally:
         process.kill()
         process.wait()
-
-
-def wait_until_served(url: str) -> None:
-    """Wait until something answers at a URL."""
-    for _ in range(200):
-        with suppress(OSError):
-            urlopen(url, timeout=5).close()
-            return
-        time.sleep(0.05)
-    raise TimeoutError(url)
 
 
 @contextmanager

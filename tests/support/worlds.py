@@ -15,8 +15,8 @@ from aind_etl.contract import TABLES, Partitioning, Table, tables
 from aind_etl.flatten import Flattened, flatten_documents
 from aind_etl.flatten.refresh import RefreshReport, refresh_analyses
 from aind_etl.lake import Lake
-from aind_etl.sources import Source
 from aind_etl.sources.dump import DumpSource
+from aind_etl.sources.protocol import Source
 
 JsonDocument = dict[str, Any]
 
@@ -39,20 +39,12 @@ _TIMES = ("extracted_at", "first_seen_at", "changed_at")
 
 @dataclass(frozen=True)
 class Built:
-    """A lake and a warehouse built from the sample.
+    """A lake and a warehouse built from the sample."""
 
-    Parameters
-    ----------
-    source
-        The dump they were built from.
-    lake
-        The lake.
-    warehouse
-        The DuckDB file.
-    """
-
+    # The dump.
     source: Path
     lake: Lake
+    # The DuckDB file.
     warehouse: Path
 
 
@@ -120,19 +112,8 @@ def load(
 ) -> Loaded:
     """Extract and flatten every collection of the source or the lake, as a run does.
 
-    Parameters
-    ----------
-    source
-        The folder of a dump, or a source.
-    lake
-        Where to.
-    pass_kind
-        How thoroughly to compare.
-    limits
-        As for :func:`~aind_etl.changelog.passes.extract_collection`; by default any number of
-        documents may be deleted.
-    now
-        The clock; one that stands still at :data:`NOON` by default.
+    The source is the folder of a dump, or a :class:`Source`; the default clock stands at
+    :data:`NOON`.
     """
     return Loaded(extract(source, lake, pass_kind, limits=limits, now=now), refresh(lake))
 
@@ -156,10 +137,7 @@ def rows_of(lake: Lake, table: Table, collection: str | None = None) -> pl.DataF
 
 
 def contents_of(lake: Lake) -> dict[str, pl.DataFrame]:
-    """Return what a lake says of its source, however and whenever it came to know it.
-
-    These are the tables without their times, and the live documents in place of the change log.
-    """
+    """Return the tables of a lake without their times, and with the live documents for the log."""
     found = {}
     for name, rows in tables_of(lake).items():
         timeless = [column for column in rows.columns if column not in _TIMES]
@@ -203,7 +181,7 @@ def assert_same(one: Mapping[str, pl.DataFrame], other: Mapping[str, pl.DataFram
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """Return the content of every file of a lake that readers may see, and of its states."""
+    """Return the content of every file of a lake, but for staging and locks."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -212,7 +190,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def data_files_of(folder: Path) -> dict[str, tuple[int, int]]:
-    """Return inode and time of every parquet file of a lake: another one if it is rewritten."""
+    """Return inode and time of every parquet file of a lake, which change if it is rewritten."""
     return {
         path.relative_to(folder).as_posix(): (path.stat().st_ino, path.stat().st_mtime_ns)
         for path in sorted(folder.rglob("*.parquet"))

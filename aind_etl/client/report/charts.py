@@ -4,7 +4,8 @@ The page passes the rows under the figure's name. Colours are CSS variables of t
 light, dark and print share one drawing.
 """
 
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import altair as alt
 
@@ -22,31 +23,30 @@ _FONT = (
     "'Avenir Next', 'Segoe UI', system-ui, -apple-system, 'Helvetica Neue', 'DejaVu Sans', "
     "sans-serif"
 )
+_TEXT = {
+    "labelColor": _MUTED,
+    "titleColor": _MUTED,
+    "labelFontSize": 12,
+    "titleFontSize": 12,
+    "titleFontWeight": "normal",
+}
 
 CONFIG: dict[str, Any] = {
     "background": None,
     "font": _FONT,
     "view": {"stroke": None},
     "axis": {
+        **_TEXT,
         "domainColor": "var(--line)",
         "gridColor": "var(--line)",
         "tickColor": "var(--line)",
-        "labelColor": _MUTED,
-        "titleColor": _MUTED,
-        "labelFontSize": 12,
-        "titleFontSize": 12,
-        "titleFontWeight": "normal",
         "labelLimit": 230,
     },
     # At the end of the axis a title may be wider than a narrow window's plot.
     "axisX": {"titleAnchor": "end"},
     "axisY": {"titleAnchor": "end", "titleAngle": 0, "titleAlign": "left", "titleY": -10},
     "legend": {
-        "labelColor": _MUTED,
-        "titleColor": _MUTED,
-        "labelFontSize": 12,
-        "titleFontSize": 12,
-        "titleFontWeight": "normal",
+        **_TEXT,
         "orient": "top",
         "offset": 24,
         "labelLimit": 260,
@@ -56,38 +56,36 @@ CONFIG: dict[str, Any] = {
 }
 """Vega-Lite's configuration of every chart."""
 
-# As many decimals as the distance of the ticks needs.
+# With as many decimals as the distance of the ticks needs.
 _PERCENT = alt.Axis(format="%")
 _ROW_HEIGHT = 19
 _AGENT = alt.Axis(title=None, grid=False, domain=False, ticks=False, labelColor=_INK)
 
 
 def best() -> dict[str, Any]:
-    """Return bars of sessions won, one an agent."""
-    base = alt.Chart(alt.NamedData("best")).encode(
-        x=alt.X("sessions:Q", title="sessions won", axis=_count("x")),
-        y=alt.Y("agent_alias:N", axis=_AGENT).sort(field="sessions", op="max", order="descending"),
-        tooltip=[
-            _tip("agent_alias:N", "agent"),
-            _tip("sessions:Q", "sessions won", ",d"),
-            _tip("compared:Q", "sessions fitted", ",d"),
-        ],
-    )
-    bars = base.mark_bar(color=_ACCENT, cornerRadiusEnd=2)
-    numbers = (
-        base.transform_calculate(
+    """Return bars of sessions won, one per agent."""
+    base = (
+        alt.Chart(alt.NamedData("best"))
+        .transform_calculate(
             of="format(datum.sessions, ',d') + ' of ' + format(datum.compared, ',d')"
         )
-        .mark_text(align="left", dx=4, color=_INK)
-        .encode(text="of:N")
+        .encode(
+            x=alt.X("sessions:Q", title="sessions won", axis=_count("x")),
+            y=_agents("sessions", "descending"),
+            tooltip=[
+                _tip("agent_alias:N", "agent"),
+                _tip("sessions:Q", "sessions won", ",d"),
+                _tip("compared:Q", "sessions fitted", ",d"),
+            ],
+        )
     )
-    return _specification(bars + numbers, alt.Step(_ROW_HEIGHT))
+    return _specification(_labelled_bars(base, alt.Text("of:N")), alt.Step(_ROW_HEIGHT))
 
 
 def delta_aic() -> dict[str, Any]:
     """Return medians, quartiles and tails of ΔAIC, one row per agent."""
     base = alt.Chart(alt.NamedData("delta_aic")).encode(
-        y=alt.Y("agent_alias:N", axis=_AGENT).sort(field="median", op="max", order="ascending"),
+        y=_agents("median", "ascending"),
         tooltip=[
             _tip("agent_alias:N", "agent"),
             _tip("sessions:Q", "sessions", ",d"),
@@ -100,24 +98,22 @@ def delta_aic() -> dict[str, Any]:
     # Nearly all of the range is tails: up to 10, where agents still have support, it is linear.
     scale = alt.Scale(type="symlog", constant=10, nice=False)
     axis = alt.Axis(values=[0, 2, 10, 50, 200, 1000, 5000], format=",d")
+    x = partial(alt.X, scale=scale, axis=axis)
     tails = base.mark_rule(color=_MUTED).encode(
-        x=alt.X("p5:Q", title="ΔAIC from the session's best", scale=scale, axis=axis), x2="p95:Q"
+        x=x("p5:Q", title="ΔAIC from the session's best"), x2="p95:Q"
     )
-    middle = base.mark_bar(color=_ACCENT, height=9, opacity=0.55).encode(
-        x=alt.X("p25:Q", scale=scale, axis=axis), x2="p75:Q"
-    )
+    middle = base.mark_bar(color=_ACCENT, height=9, opacity=0.55).encode(x=x("p25:Q"), x2="p75:Q")
     medians = base.mark_point(
         fill=_ACCENT, stroke=_PAPER, strokeWidth=1.5, size=80, opacity=1
-    ).encode(x=alt.X("median:Q", scale=scale, axis=axis))
+    ).encode(x=x("median:Q"))
     return _specification(tails + middle + medians, alt.Step(_ROW_HEIGHT))
 
 
 def accuracy() -> dict[str, Any]:
     """Return accuracy beside that of the bias alone, one row per agent."""
-    scale = alt.Scale(zero=False, padding=8)
-    axis = _PERCENT
+    x = partial(alt.X, scale=alt.Scale(zero=False, padding=8), axis=_PERCENT)
     base = alt.Chart(alt.NamedData("accuracy")).encode(
-        y=alt.Y("agent_alias:N", axis=_AGENT).sort(field="accuracy", op="max", order="descending"),
+        y=_agents("accuracy", "descending"),
         tooltip=[
             _tip("agent_alias:N", "agent"),
             _tip("sessions:Q", "sessions", ",d"),
@@ -126,16 +122,13 @@ def accuracy() -> dict[str, Any]:
         ],
     )
     gains = base.mark_rule(color=_ACCENT, strokeWidth=2, opacity=0.5).encode(
-        x=alt.X(
-            "bias_only:Q", title="prediction accuracy, cross-validated", scale=scale, axis=axis
-        ),
-        x2="accuracy:Q",
+        x=x("bias_only:Q", title="prediction accuracy, cross-validated"), x2="accuracy:Q"
     )
     bias = base.mark_point(stroke=_SECOND, fill=_PAPER, size=60, strokeWidth=2, opacity=1).encode(
-        x=alt.X("bias_only:Q", scale=scale, axis=axis)
+        x=x("bias_only:Q")
     )
     dots = base.mark_point(stroke=_ACCENT, fill=_ACCENT, size=70, opacity=1).encode(
-        x=alt.X("accuracy:Q", scale=scale, axis=axis)
+        x=x("accuracy:Q")
     )
     return _specification(gains + bias + dots, alt.Step(_ROW_HEIGHT))
 
@@ -147,18 +140,8 @@ def accuracy_sessions() -> dict[str, Any]:
         alt.Chart(alt.NamedData("accuracy_sessions"))
         .mark_point(fill=_ACCENT, stroke=_ACCENT, opacity=0.6)
         .encode(
-            x=alt.X(
-                "bias_only:Q",
-                title="bias only",
-                scale=scale,
-                axis=_PERCENT,
-            ),
-            y=alt.Y(
-                "accuracy:Q",
-                title="accuracy",
-                scale=scale,
-                axis=_PERCENT,
-            ),
+            x=alt.X("bias_only:Q", title="bias only", scale=scale, axis=_PERCENT),
+            y=alt.Y("accuracy:Q", title="accuracy", scale=scale, axis=_PERCENT),
             size=alt.Size(
                 "fits:Q",
                 legend=alt.Legend(
@@ -203,11 +186,7 @@ def coverage() -> dict[str, Any]:
         alt.Chart(alt.NamedData("coverage"))
         .mark_rect(stroke=_PAPER, strokeWidth=1)
         .encode(
-            x=alt.X(
-                "month:O",
-                title=None,
-                axis=alt.Axis(labelAngle=-45, labelOverlap=True, domain=False, ticks=False),
-            ),
+            x=_dates("month:O", ticks=False),
             y=alt.Y("agent_alias:N", axis=_AGENT),
             color=alt.Color(
                 "band:N",
@@ -235,7 +214,7 @@ def coverage() -> dict[str, Any]:
 
 
 def agreement() -> dict[str, Any]:
-    """Return bars of pairs of fits, one a size of difference."""
+    """Return bars of pairs of fits, one per size of difference."""
     order = [
         "equal",
         "below 0.01",
@@ -253,20 +232,16 @@ def agreement() -> dict[str, Any]:
             _tip("pairs:Q", "pairs of fits", ",d"),
         ],
     )
-    bars = base.mark_bar(color=_ACCENT, cornerRadiusEnd=2)
-    numbers = base.mark_text(align="left", dx=4, color=_INK).encode(
-        text=alt.Text("pairs:Q", format=",d")
-    )
-    return _specification(bars + numbers, alt.Step(28))
+    return _specification(_labelled_bars(base, alt.Text("pairs:Q", format=",d")), alt.Step(28))
 
 
 def arrivals() -> dict[str, Any]:
-    """Return stacked bars of documents arrived, one a day."""
+    """Return stacked bars of documents arrived, one per day."""
     chart = (
         alt.Chart(alt.NamedData("arrivals"))
         .mark_bar(width=alt.ExprRef("min(28, 0.8 * bandwidth('x'))"))
         .encode(
-            x=_day(),
+            x=_dates("day:O"),
             y=alt.Y("arrived:Q", title="documents arrived", axis=_count("y")),
             color=_collection(),
             tooltip=[
@@ -280,12 +255,12 @@ def arrivals() -> dict[str, Any]:
 
 
 def lag() -> dict[str, Any]:
-    """Return points of median lags, one a day and collection."""
+    """Return points of median lags, one per day and collection."""
     chart = (
         alt.Chart(alt.NamedData("lag"))
         .mark_point(filled=True, size=70, opacity=0.9)
         .encode(
-            x=_day(),
+            x=_dates("day:O"),
             y=alt.Y(
                 "median_lag_hours:Q",
                 title="hours from finished to seen",
@@ -306,7 +281,7 @@ def lag() -> dict[str, Any]:
 
 
 def trajectory() -> dict[str, Any]:
-    """Return one parameter over a subject's sessions; the page makes one for each."""
+    """Return one parameter over a subject's sessions; the page draws one per parameter."""
     base = alt.Chart(alt.NamedData("trajectory")).encode(
         x=alt.X("session:Q", title="session number", axis=_count("x", grid=False)).scale(
             zero=False, nice=False, padding=10
@@ -333,11 +308,8 @@ def trajectory() -> dict[str, Any]:
 
 def session() -> dict[str, Any]:
     """Return a session's values as lines, with a tick for each choice, longer if rewarded."""
-    sides = alt.Color(
-        "side:N",
-        title=None,
-        scale=alt.Scale(domain=["left", "right"], range=[_SECOND, _ACCENT]),
-    )
+    scale = alt.Scale(domain=["left", "right"], range=[_SECOND, _ACCENT])
+    sides = alt.Color("side:N", title=None, scale=scale)
     trial = _tip("trial:Q", "trial", "d")
     x = alt.X("trial:Q", title="trial", axis=_count("x", grid=False)).scale(nice=False)
     values = (
@@ -347,11 +319,7 @@ def session() -> dict[str, Any]:
             x=x,
             y=alt.Y("value:Q", title="value of a side before the trial"),
             color=sides,
-            tooltip=[
-                trial,
-                _tip("side:N", "side"),
-                _tip("value:Q", "value", ".3f"),
-            ],
+            tooltip=[trial, _tip("side:N", "side"), _tip("value:Q", "value", ".3f")],
         )
     )
     choices = (
@@ -362,28 +330,25 @@ def session() -> dict[str, Any]:
             y="from:Q",
             y2="to:Q",
             color=sides,
-            tooltip=[
-                trial,
-                _tip("side:N", "chose"),
-                _tip("reward:N", "reward"),
-            ],
+            tooltip=[trial, _tip("side:N", "chose"), _tip("reward:N", "reward")],
         )
     )
     return _specification(values + choices, 260)
 
 
 def _count(scale: str, *, grid: bool = True) -> alt.Axis:
-    """Return an axis whose ticks are whole numbers: no more of them than its range has."""
+    """Return an axis whose ticks are integers: no more of them than its range has."""
     span = f"domain('{scale}')[1] - domain('{scale}')[0]"
     return alt.Axis(grid=grid, format=",d", tickCount=alt.ExprRef(f"max(1, min(6, floor({span})))"))
 
 
-def _day() -> alt.X:
-    return alt.X(
-        "day:O",
-        title=None,
-        axis=alt.Axis(labelAngle=-45, labelOverlap=True, domain=False),
-    )
+def _agents(field: str, order: Literal["ascending", "descending"]) -> alt.Y:
+    return alt.Y("agent_alias:N", axis=_AGENT).sort(field=field, op="max", order=order)
+
+
+def _dates(field: str, *, ticks: bool = True) -> alt.X:
+    axis = alt.Axis(labelAngle=-45, labelOverlap=True, domain=False, ticks=ticks)
+    return alt.X(field, title=None, axis=axis)
 
 
 def _collection() -> alt.Color:
@@ -395,19 +360,22 @@ def _collection() -> alt.Color:
     )
 
 
+def _labelled_bars(base: alt.Chart, label: alt.Text) -> alt.LayerChart:
+    bars = base.mark_bar(color=_ACCENT, cornerRadiusEnd=2)
+    labels = base.mark_text(align="left", dx=4, color=_INK).encode(text=label)
+    return alt.LayerChart(layer=[bars, labels])
+
+
 def _tip(field: str, title: str, number_format: str | None = None) -> alt.Tooltip:
-    if number_format is None:
-        return alt.Tooltip(field, title=title)
-    return alt.Tooltip(field, title=title, format=number_format)
+    return alt.Tooltip(field, title=title, format=number_format or alt.Undefined)
 
 
-def _specification(chart: Any, height: int | alt.Step) -> dict[str, Any]:  # noqa: ANN401 - Altair's charts share no type
-    # Altair sets a configuration of its own on every chart; the page's is handed over once.
-    whole = chart.properties(
+def _specification(chart: alt.Chart | alt.LayerChart, height: int | alt.Step) -> dict[str, Any]:
+    specification: dict[str, Any] = chart.properties(
         width="container",
         height=height,
         autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
     ).to_dict()
-    whole.pop("config", None)
-    specification: dict[str, Any] = whole
+    # Altair configures every chart; the page passes its own configuration once.
+    specification.pop("config", None)
     return specification

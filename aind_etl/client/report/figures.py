@@ -1,8 +1,7 @@
-"""What the report shows: each figure's title, caption, query on the marts, and chart.
+"""The report's figures: title, caption, query on the marts, and chart of each.
 
-Charts are drawn by :mod:`aind_etl.client.report.charts` and put on a page by
-:mod:`aind_etl.client.report.writing`. Every query aggregates inside DuckDB and returns a bounded
-number of rows, however many analyses there are.
+Every query aggregates inside DuckDB and returns a bounded number of rows, however many analyses
+there are.
 """
 
 from collections.abc import Callable
@@ -13,44 +12,21 @@ from aind_etl.client.report import charts
 
 
 @dataclass(frozen=True, slots=True)
-class Picker:
-    """A choice above a figure.
-
-    Attributes
-    ----------
-    column
-        The column of the figure's rows that it chooses by.
-    label
-        What is chosen.
-    options
-        Each value of the column with the words shown for it.
-    """
-
-    column: str
-    label: str
-    options: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Figure:
     """A figure of the report.
 
     Attributes
     ----------
     name
-        Its place on the page, and the name of its data.
-    title
-        What it answers.
-    caption
-        What one sees, and what does not count.
+        The id of its section, and the name of its data.
     query
-        A SELECT on the warehouse whose rows are drawn.
+        The SELECT whose rows it shows.
     empty
-        What is said where there are no rows.
+        The text shown if there are no rows.
     chart
-        Returns the Vega-Lite specification that draws the rows; None shows them as a table.
-    picker
-        A choice above the chart.
+        Returns the Vega-Lite specification that draws the rows; without one they are a table.
+    criteria
+        Values of the rows' column ``criterion`` to choose from, each with its text.
     wide
         Whether it takes the page's whole width.
     """
@@ -61,86 +37,33 @@ class Figure:
     query: str
     empty: str
     chart: Callable[[], dict[str, Any]] | None = None
-    picker: Picker | None = None
+    criteria: tuple[tuple[str, str], ...] = ()
     wide: bool = False
 
 
-HEADLINES = """
-SELECT
-    (SELECT count(DISTINCT subject_id) FROM model_comparison) AS subjects,
-    (SELECT count(DISTINCT session_key) FROM model_comparison) AS fitted_sessions,
-    (SELECT count(*) FROM model_comparison) AS fits,
-    (SELECT count(DISTINCT agent_alias) FROM model_comparison) AS agents,
-    (SELECT coalesce(sum(live_documents), 0)::BIGINT FROM collections) AS documents,
-    (SELECT count(*) FROM rejected_documents) AS rejected,
-    (SELECT max(session_date) FROM model_comparison) AS newest_session,
-    (SELECT max(finished_at) FROM analyses) AS newest_finished_at,
-    (SELECT max(greatest(last_new_pass_at, last_full_pass_at)) FROM collections) AS newest_pass_at
-"""
-
-SESSIONS_SHOWN = 300
-SESSIONS_A_SUBJECT = 3
-SESSIONS = f"""
-WITH known AS (
-    SELECT
-        session_key,
-        min(subject_id) AS subject_id,
-        min(session_date) AS session_date,
-        count(DISTINCT agent_alias) FILTER (outcome = 'success') AS agents_fitted,
-        count(DISTINCT agent_alias) AS agents_tried,
-        list(DISTINCT agent_alias ORDER BY agent_alias) FILTER (agent_alias IS NOT NULL) AS agents,
-        string_agg(DISTINCT pipeline_format, ' + ' ORDER BY pipeline_format) AS pipelines,
-        max(finished_at) AS finished_at,
-        max(first_seen_at) AS first_seen_at,
-        -- The writer's own words, where nothing was fitted.
-        CASE WHEN count(*) FILTER (outcome = 'success') = 0 THEN min(status) END AS why_not
-    FROM analyses
-    WHERE analysis_name = 'MLE fitting' AND session_key IS NOT NULL
-    GROUP BY session_key
-),
-ranked AS (
-    SELECT
-        *,
-        row_number() OVER (ORDER BY session_date DESC NULLS LAST, session_key DESC) AS age_rank,
-        row_number() OVER (
-            PARTITION BY subject_id
-            ORDER BY session_date DESC NULLS LAST, session_key DESC
-        ) AS age_rank_of_subject
-    FROM known
-)
-SELECT
-    ranked.session_key,
-    ranked.subject_id,
-    ranked.session_date,
-    ranked.agents_fitted,
-    ranked.agents_tried,
-    ranked.agents,
-    best.agent_alias AS best_agent,
-    fits.cv_accuracy,
-    ranked.pipelines,
-    ranked.finished_at,
-    ranked.first_seen_at,
-    ranked.why_not
-FROM ranked
-LEFT JOIN (SELECT * FROM best_models WHERE criterion = 'aic') AS best USING (session_key)
-LEFT JOIN model_comparison AS fits
-    ON best.session_key = fits.session_key AND best.agent_alias = fits.agent_alias
-WHERE age_rank <= {SESSIONS_SHOWN} OR age_rank_of_subject <= {SESSIONS_A_SUBJECT}
-ORDER BY ranked.session_date DESC NULLS LAST, ranked.session_key DESC
-LIMIT 5000
-"""
-
 # AIC and BIC only compare fits to the same trials, and a session with one agent has no winner.
 _FAIR = "n_agents > 1 AND NOT n_trials_differ"
+_CROSS_VALIDATED = """
+        FROM model_comparison
+        INNER JOIN (
+            SELECT
+                source_collection,
+                record_id,
+                process_index,
+                prediction_accuracy_test_bias_only_mean
+            FROM analyses
+        ) USING (source_collection, record_id, process_index)
+        WHERE cv_accuracy IS NOT NULL AND isfinite(prediction_accuracy_test_bias_only_mean)
+"""
 
 FIGURES = (
     Figure(
         "best",
         "Which agent wins",
-        "Sessions in which each agent is the best of those fitted, by the chosen criterion, of the "
-        "sessions in which it was fitted at all; an agent that wins none is not shown. "
-        "Sessions with a single agent are left out, and by AIC and BIC also those whose fits are "
-        "not to the same trials. Marts: best_models, model_comparison.",
+        "The sessions in which an agent is the best by the chosen criterion, out of those in which "
+        "it was fitted. Agents without such a session are not shown. Sessions with a single agent "
+        "are left out; for AIC and BIC, so are sessions whose fits are not to the same trials. "
+        "Marts: best_models, model_comparison.",
         """
         WITH compared AS (
             SELECT criterion, session_key, agent_alias AS best_agent
@@ -168,38 +91,25 @@ FIGURES = (
         """,
         "No session has been fitted by more than one agent yet.",
         charts.best,
-        Picker(
-            "criterion",
-            "Criterion",
-            (
-                ("aic", "AIC"),
-                ("bic", "BIC"),
-                ("lpt_aic", "Likelihood per trial (AIC)"),
-                ("cv_accuracy", "Cross-validated accuracy"),
-            ),
+        (
+            ("aic", "AIC"),
+            ("bic", "BIC"),
+            ("lpt_aic", "Likelihood per trial (AIC)"),
+            ("cv_accuracy", "Cross-validated accuracy"),
         ),
     ),
     Figure(
         "accuracy_sessions",
         "Session by session",
-        "Each circle is a group of fits with the same accuracies, to two hundredths; its area is "
+        "Each circle is a group of fits with the same accuracies, rounded to 0.02; its area is "
         "their number. Above the diagonal, the model predicts better than the bias alone. Mart: "
         "model_comparison, with analyses.",
-        """
+        f"""
         SELECT
             round(prediction_accuracy_test_bias_only_mean * 50) / 50 AS bias_only,
             round(cv_accuracy * 50) / 50 AS accuracy,
             count(*) AS fits
-        FROM model_comparison
-        INNER JOIN (
-            SELECT
-                source_collection,
-                record_id,
-                process_index,
-                prediction_accuracy_test_bias_only_mean
-            FROM analyses
-        ) USING (source_collection, record_id, process_index)
-        WHERE cv_accuracy IS NOT NULL AND isfinite(prediction_accuracy_test_bias_only_mean)
+        {_CROSS_VALIDATED}
         GROUP BY ALL
         ORDER BY ALL
         """,
@@ -233,25 +143,16 @@ FIGURES = (
     Figure(
         "accuracy",
         "Better than the bias?",
-        "Cross-validated prediction accuracy (filled) beside that of an agent that knows nothing "
-        "but the side bias (open), medians over sessions; the line between them is what the model "
+        "Medians over sessions of the cross-validated prediction accuracy (filled), and of that of "
+        "an agent that knows only the side bias (open). The line between them is what the model "
         "adds. Only fits with both. Mart: model_comparison, with analyses.",
-        """
+        f"""
         SELECT
             agent_alias,
             count(*) AS sessions,
             median(cv_accuracy) AS accuracy,
             median(prediction_accuracy_test_bias_only_mean) AS bias_only
-        FROM model_comparison
-        INNER JOIN (
-            SELECT
-                source_collection,
-                record_id,
-                process_index,
-                prediction_accuracy_test_bias_only_mean
-            FROM analyses
-        ) USING (source_collection, record_id, process_index)
-        WHERE cv_accuracy IS NOT NULL AND isfinite(prediction_accuracy_test_bias_only_mean)
+        {_CROSS_VALIDATED}
         GROUP BY agent_alias
         ORDER BY accuracy DESC, agent_alias
         """,
@@ -262,7 +163,7 @@ FIGURES = (
         "coverage",
         "What is fitted, and what is missing",
         "The share of each month's sessions that have a successful fit of the agent. An empty "
-        "place is a month without fits of the agent. Mart: fit_coverage.",
+        "cell is a month without fits of the agent. Mart: fit_coverage.",
         """
         SELECT
             strftime(session_month, '%Y-%m') AS month,
@@ -364,8 +265,8 @@ FIGURES = (
     Figure(
         "lag",
         "How long results take to arrive",
-        "From the end of an analysis to the moment its record was first seen: the median of each "
-        "day and collection. History loaded at once is as late as it is old. Mart: "
+        "The time from the end of an analysis until its record was first extracted: the median of "
+        "each day and collection. It is long for records of the first load. Mart: "
         "collection_freshness.",
         """
         SELECT
@@ -379,7 +280,7 @@ FIGURES = (
         QUALIFY dense_rank() OVER (ORDER BY day DESC) <= 180
         ORDER BY day, collection
         """,
-        "No analysis that names its end has arrived yet.",
+        "No analysis with an end time has arrived yet.",
         charts.lag,
     ),
     Figure(
@@ -408,8 +309,8 @@ FIGURES = (
     Figure(
         "rejected",
         "Documents that did not fit",
-        "Documents of the sources that are not in the tables now, with the reason. They are tried "
-        "again whenever they or the code change. Table: rejected_documents.",
+        "Documents of the sources that are not in the tables, with the reason. They are retried "
+        "whenever they or the code change. Table: rejected_documents.",
         """
         SELECT
             source_collection AS "collection",

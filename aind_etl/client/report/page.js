@@ -1,5 +1,5 @@
 "use strict";
-// Draws what the payload holds. Texts of documents become text nodes only, never markup.
+// Draws the payload. Strings from documents become text nodes only, never markup.
 (() => {
   const payload = JSON.parse(document.getElementById("payload").textContent);
   const options = { actions: false, renderer: "svg", ast: true, config: payload.config };
@@ -10,10 +10,10 @@
     rows.map((row) => Object.fromEntries(columns.map((name, place) => [name, row[place]])));
 
   const element = (name, text, className) => {
-    const made = document.createElement(name);
-    if (text !== undefined) made.textContent = text;
-    if (className) made.className = className;
-    return made;
+    const node = document.createElement(name);
+    if (text !== undefined) node.textContent = text;
+    if (className) node.className = className;
+    return node;
   };
 
   const shown = (value) => {
@@ -23,15 +23,15 @@
   };
 
   const table = (columns, rows) => {
-    const made = element("table");
-    const head = made.createTHead().insertRow();
+    const result = element("table");
+    const head = result.createTHead().insertRow();
     const isNumber = columns.map((_, place) => rows.some((row) => typeof row[place] === "number"));
     columns.forEach((name, place) => {
       const cell = element("th", name.replaceAll("_", " "), isNumber[place] ? "number" : "");
       cell.scope = "col";
       head.append(cell);
     });
-    const body = made.createTBody();
+    const body = result.createTBody();
     for (const row of rows) {
       const line = body.insertRow();
       row.forEach((value, place) => {
@@ -39,11 +39,11 @@
         line.append(element("td", shown(value), isNumber[place] ? "number" : words ? "words" : ""));
       });
     }
-    return made;
+    return result;
   };
 
-  // A chart with a row an agent is as high as it has agents: Vega-Lite itself knows that only of
-  // charts whose width is fixed.
+  // A chart with one row per agent grows with their number. Vega-Lite computes such a height only
+  // for charts of fixed width.
   const heightOf = (specification, rows) => {
     if (!specification.height.step) return specification.height;
     const { field } = (specification.layer?.[0] ?? specification).encoding.y;
@@ -76,7 +76,7 @@
     const picker = section.querySelector("select");
     const draw = async () => {
       (await views[section.id])?.finalize();
-      const chosen = picker ? rows.filter((row) => row[picker.dataset.column] === picker.value) : rows;
+      const chosen = picker ? rows.filter((row) => row.criterion === picker.value) : rows;
       views[section.id] = embed(chart, payload.specifications[section.id], { [section.id]: chosen });
     };
     picker?.addEventListener("change", draw);
@@ -128,7 +128,7 @@
   const fill = (select, names, chosen) => {
     select.replaceChildren(...names.map((name) => new Option(name, name, false, name === chosen)));
   };
-  // A bound far from every value would squash the values: its number stands above the chart.
+  // A bound far from every value would squash the values: it is only named above the chart.
   const boundsNear = (bounds, values) => {
     const lowest = Math.min(...values);
     const highest = Math.max(...values);
@@ -159,7 +159,7 @@
       const points = values[place.dataset.parameter];
       const near = boundsNear(bounds[place.dataset.parameter] ?? [], points.map((point) => point[2]));
       const chart = payload.trajectory;
-      // Its first layer draws the bounds, and complains of none.
+      // The first layer draws the bounds, and logs a warning if there are none.
       return embed(place.lastChild, near.length ? chart : { ...chart, layer: chart.layer.slice(1) }, {
         trajectory: points.map(([session, date, value, atBound]) =>
           ({ session, date, value, at_bound: atBound ? "yes" : "no" })),
@@ -178,7 +178,7 @@
     document.querySelector("#trajectories .pickers").remove();
     parameters.replaceWith(element("p", "No fit with parameters has arrived yet.", "empty"));
   } else {
-    // The address keeps what was chosen: the page can be reloaded, and a link handed on.
+    // The address keeps the choice: the page can be reloaded, and the link shared.
     const asked = new URLSearchParams(location.hash.slice(1));
     const names = [...bySubject.keys()];
     const chosen = bySubject.has(asked.get("subject")) ? asked.get("subject") : names[0];
@@ -225,7 +225,7 @@
     drawing.push(showSession());
   }
 
-  // How old the page is, as of now
+  // The age of the page
   const built = document.getElementById("built");
   if (built) {
     const hours = (Date.now() - new Date(built.dateTime)) / 3.6e6;

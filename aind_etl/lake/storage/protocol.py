@@ -1,8 +1,4 @@
-"""The file operations that the lake is built on.
-
-All the lake does to its files goes through a :class:`Storage`: list, read, write whole, remove. A
-file appears whole or not at all.
-"""
+"""The file operations that the lake is built on."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -14,73 +10,85 @@ if TYPE_CHECKING:
     from upath import UPath
 
     Location = Path | UPath
-    """Where a file lies: on a disk, or at a URL."""
+    """Where a file is: a path on a disk, or a URL."""
 
 
 class Storage(Protocol):
-    """The few file operations the lake is built on.
+    """List, read, write and remove whole files, and hold locks.
 
-    Files are named by relative paths with ``/``. Every operation may raise
-    :class:`~aind_etl.errors.DataError` where the place cannot be used.
+    Files are named by relative paths with ``/``. Every operation raises
+    :class:`~aind_etl.errors.DataError` if an object store refuses it or does not answer.
     """
 
     @property
     def root(self) -> "Location":
-        """The folder or prefix below which everything lies."""
-        ...
+        """The folder or prefix of all files."""
 
     def path(self, name: str) -> "Location":
-        """Return where a file lies, for libraries that read it themselves."""
-        ...
+        """Return the path or URL of a file, for libraries that read it themselves."""
 
     def files(self, folder: str, suffix: str) -> list[str]:
         """Return the names of the files anywhere below ``folder`` that end with ``suffix``."""
-        ...
 
     def sizes(self, folder: str, suffix: str) -> dict[str, int]:
-        """Return the bytes of the files of :meth:`files`, by their names."""
-        ...
+        """Return the size in bytes of each of :meth:`files`, by name."""
 
     def marks(self, folder: str, suffix: str) -> dict[str, str]:
-        """Return, by the file's name, a text that differs whenever its content does."""
-        ...
+        """Return a text for each of :meth:`files`, by name, that changes with the content."""
 
     def exists(self, name: str) -> bool:
-        """Return whether there is a file."""
-        ...
+        """Return whether a file exists."""
 
     def read(self, name: str) -> bytes | None:
-        """Return a file's content, or None where there is no such file."""
-        ...
+        """Return a file's content, or None if it does not exist."""
 
     def write(
-        self, name: str, write_content: Callable[[BinaryIO], None], *, replace: bool = True
+        self, name: str, write_content: Callable[[BinaryIO], object], *, replace: bool = True
     ) -> bool:
-        """Write a file so that it appears whole or not at all; return whether it had to be."""
-        ...
+        """Write a file that appears whole or not at all.
+
+        Parameters
+        ----------
+        name
+            The file's name.
+        write_content
+            Writes the content to the open file that it is given.
+        replace
+            Whether an existing file may be replaced.
+
+        Returns
+        -------
+        bool
+            False if the file already has this content and was left as it is.
+
+        Raises
+        ------
+        DataError
+            The file exists and may not be replaced, or another process wrote it meanwhile.
+        """
 
     def update(self, name: str, change: Callable[[bytes | None], bytes]) -> None:
-        """Replace a small file by what ``change`` makes of its content."""
-        ...
+        """Replace a small file by what ``change`` returns for its content."""
 
     def remove(self, name: str) -> bool:
-        """Remove a file if it is there; return whether it was."""
-        ...
+        """Remove a file if it exists; return whether it did."""
 
     def file_system(self) -> "AbstractFileSystem | None":
-        """Return what DuckDB reads the files through; None where it needs nothing."""
-        ...
+        """Return the file system that DuckDB reads the files through; None for a local disk."""
 
     def scratch(self, name: str) -> AbstractContextManager[Path]:
-        """Give an empty folder on a disk for the duration of a ``with`` block."""
-        ...
+        """Create an empty folder on a local disk for the duration of a ``with`` block."""
 
     def clear_staging(self, *scratch: str) -> None:
-        """Remove partial files that a killed run left, and unused scratch folders."""
-        ...
+        """Remove partial files of killed runs, and these scratch folders, which are unused."""
 
     def lock(
         self, name: str, purpose: str, *, wait_seconds: float = 0
     ) -> AbstractContextManager[None]:
-        """Hold a lock that does not outlast the process that holds it."""
-        ...
+        """Hold a lock that does not outlast its process; the error says what its purpose is.
+
+        Raises
+        ------
+        DataError
+            Another process holds the lock.
+        """

@@ -7,15 +7,14 @@ import dagster as dg
 from aind_etl.orchestration.assets.documents import documents
 from aind_etl.orchestration.assets.flattened import flatten
 from aind_etl.orchestration.assets.report import report
-from aind_etl.orchestration.assets.results import list_results, read_results
+from aind_etl.orchestration.assets.results import list_results, read_results, unclaimed_folders
 from aind_etl.orchestration.assets.sessions import sessions
-from aind_etl.orchestration.assets.unclaimed import unclaimed_folders
 from aind_etl.orchestration.assets.warehouse import warehouse_asset
 
 RESULTS = (list_results, read_results)
-"""What is read from the result folders of one collection at a time."""
+"""The assets that read the result folders of one collection."""
 BY_COLLECTION = (documents, flatten, *RESULTS)
-"""The assets that are derived from one collection at a time."""
+"""The assets with a partition per collection."""
 
 
 def all_assets() -> Sequence[dg.AssetsDefinition]:

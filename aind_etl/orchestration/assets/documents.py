@@ -1,25 +1,27 @@
-"""The change log, a collection at a time."""
+"""The change log."""
 
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 
-from aind_etl.changelog.passes import ExtractReport, Pass, extract_collection
+from aind_etl.changelog.passes import ExtractLimits, ExtractReport, Pass, extract_collection
 from aind_etl.contract import tables
 from aind_etl.errors import AindEtlError, ConfigurationError
 from aind_etl.flatten.refresh import refresh_analyses
 from aind_etl.lake.resharding import reshard_as_planned
 from aind_etl.orchestration.metadata import (
-    OWNERS,
     Timer,
     data_version,
     partition_metadata,
-    table_metadata,
+    table_arguments,
 )
 from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.steps import step
 from aind_etl.sources.kinds import kind_of
+
+_REPORTED = ("read", "new", "changed", "deleted", "unchanged")
 
 
 class PassConfig(dg.Config):
@@ -30,11 +32,7 @@ class PassConfig(dg.Config):
 
 @dg.asset(
     name=tables.DOCUMENTS.name,
-    description=tables.DOCUMENTS.description,
-    group_name="lake",
-    kinds={"parquet"},
-    owners=OWNERS,
-    metadata=table_metadata(tables.DOCUMENTS),
+    **table_arguments(tables.DOCUMENTS, "lake", {"parquet"}),
     partitions_def=COLLECTIONS,
     backfill_policy=ONE_RUN_EACH,
 )
@@ -45,7 +43,12 @@ def documents(
     """Bring a collection's change log up to date with the source."""
     lake, collection = etl.lake_and_collection(context.partition_key)
     etl.progress.step(f"extract {context.partition_key}")
-    watch = Timer()
+    timer = Timer()
+    limits = ExtractLimits(
+        look_back=timedelta(days=etl.settings.look_back_days),
+        max_deleted_share=etl.settings.max_deleted_share,
+        shard_documents=etl.settings.shard_documents,
+    )
     with etl.retrying(context), etl.open_source() as source:
         _refuse_to_mix(source.name, etl)
         reshard_as_planned(lake, collection)
@@ -57,56 +60,38 @@ def documents(
                     lake,
                     collection,
                     Pass(config.pass_kind),
-                    limits=etl.limits,
+                    limits=limits,
                     progress=etl.progress.advance,
                 )
             except AindEtlError:
-                # The steps after one that failed do not run: what was read is flattened now.
+                # Later steps do not run, so the documents that were read are flattened now.
                 refresh_analyses(lake, collection)
                 raise
-    etl.progress.say(f"{context.partition_key}: {_sentence(report)}")
+    etl.progress.say(f"{context.partition_key}: {_summary(report)}")
     return dg.MaterializeResult(
         data_version=data_version(lake, tables.DOCUMENTS, collection),
         metadata={
             "source": source.name,
             "pass": config.pass_kind,
-            "read": report.read,
-            "new": report.new,
-            "changed": report.changed,
-            "deleted": report.deleted,
-            "unchanged": report.unchanged,
-            **partition_metadata(lake, tables.DOCUMENTS, collection, watch),
+            **{name: getattr(report, name) for name in _REPORTED},
+            "seconds": timer.seconds,
+            **partition_metadata(lake, tables.DOCUMENTS, collection),
         },
     )
 
 
 def _refuse_to_mix(source: str, etl: Etl) -> None:
-    """Keep simulated documents out of a lake of real ones, and the other way round.
-
-    Raises
-    ------
-    ConfigurationError
-        The lake was filled from the other kind of source.
-    """
+    """Raise an error if simulated and real documents would be mixed in the lake."""
     for collection in etl.lake.collections():
         last = etl.lake.state(collection).source
         if last and kind_of(last).is_simulated != kind_of(source).is_simulated:
             raise ConfigurationError(
-                f"The lake {etl.lake} was filled from {last}, and the source now is {source}: the "
+                f"The lake {etl.lake} was loaded from {last}, and the source now is {source}: the "
                 "sample's documents would be mixed with real ones. Name the right source with "
                 "--source, or another lake with --lake."
             )
 
 
-def _sentence(report: ExtractReport) -> str:
-    shards = [
-        f"{count:,} {word}"
-        for count, word in (
-            (report.new, "new"),
-            (report.changed, "changed"),
-            (report.deleted, "deleted"),
-            (report.repeated, "repeated"),
-        )
-        if count
-    ]
-    return ", ".join(shards) or "nothing new"
+def _summary(report: ExtractReport) -> str:
+    counts = {name: getattr(report, name) for name in ("new", "changed", "deleted", "repeated")}
+    return ", ".join(f"{n:,} {name}" for name, n in counts.items() if n) or "nothing new"

@@ -1,4 +1,4 @@
-"""`analyses`, its children and the rejected documents, a collection at a time."""
+"""The flattened tables: `analyses`, its child tables and the rejected documents and values."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,15 +8,8 @@ import dagster as dg
 from aind_etl.contract import FLATTENED_TABLES, tables
 from aind_etl.flatten import flattener_version
 from aind_etl.flatten.refresh import refresh_analyses
-from aind_etl.orchestration.metadata import (
-    OWNERS,
-    Timer,
-    data_version,
-    freshness,
-    partition_metadata,
-    table_metadata,
-)
-from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH, tables_to_materialize
+from aind_etl.orchestration.metadata import Timer, freshness, table_arguments, table_results
+from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.steps import step
 
@@ -26,12 +19,8 @@ from aind_etl.orchestration.steps import step
     specs=[
         dg.AssetSpec(
             table.name,
-            description=table.description,
+            **table_arguments(table, "lake", {"polars", "parquet"}),
             deps=[tables.DOCUMENTS.name],
-            group_name="lake",
-            kinds={"polars", "parquet"},
-            owners=OWNERS,
-            metadata=table_metadata(table),
             code_version=flattener_version(),
             partitions_def=COLLECTIONS,
             freshness_policy=freshness() if table is tables.ANALYSES else None,
@@ -45,40 +34,33 @@ from aind_etl.orchestration.steps import step
 def flatten(
     context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
 ) -> Iterator[dg.MaterializeResult[Any]]:
-    """Flatten what changed in a collection's change log to `analyses` and its children."""
+    """Flatten the changes in a collection's change log."""
     lake, collection = etl.lake_and_collection(context.partition_key)
     etl.progress.step(f"flatten {context.partition_key}")
-    watch = Timer()
+    timer = Timer()
     with lake.lock(collection):
         report = refresh_analyses(lake, collection, progress=etl.progress.advance)
     context.log.info(str(report))
     if report.repaired:
         etl.progress.say(
-            f"{context.partition_key}: {report.repaired}; the tables were made again from the "
-            "change log"
+            f"{context.partition_key}: {report.repaired}; the tables were rebuilt from the change "
+            "log"
         )
-    for rejected, things, table in (
+    for count, rejected, table in (
         (report.rejected, "documents", tables.REJECTED_DOCUMENTS),
         (report.rejected_values, "values", tables.REJECTED_VALUES),
     ):
-        if rejected:
+        if count:
             etl.progress.say(
-                f"{context.partition_key}: {rejected:,} {things} rejected; the table {table.name} "
+                f"{context.partition_key}: {count:,} {rejected} rejected; the table {table.name} "
                 "says why"
             )
-    has_changed = bool(report.partitions_written)
-    for table in tables_to_materialize(
-        context, FLATTENED_TABLES, always=tables.ANALYSES, has_changed=has_changed
-    ):
-        yield dg.MaterializeResult(
-            asset_key=table.name,
-            data_version=data_version(lake, table, collection),
-            metadata={
-                "flattened": report.flattened,
-                "rejected": report.rejected,
-                "rejected_values": report.rejected_values,
-                "removed": report.removed,
-                "partitions_written": report.partitions_written,
-                **partition_metadata(lake, table, collection, watch),
-            },
-        )
+    counts = {
+        "seconds": timer.seconds,
+        "flattened": report.flattened,
+        "rejected": report.rejected,
+        "rejected_values": report.rejected_values,
+        "removed": report.removed,
+        "partitions_written": report.partitions_written,
+    }
+    yield from table_results(context, etl, FLATTENED_TABLES, counts, always=tables.ANALYSES)

@@ -1,4 +1,4 @@
-"""The report: one page of pictures on the warehouse."""
+"""The report: one page of plots of the warehouse."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -19,21 +19,21 @@ REPORT = "report.html"
 
 
 def is_drawn(warehouse: WarehouseLocation) -> bool:
-    """Return whether the report shows the warehouse as it is.
+    """Return whether the report shows the present warehouse.
 
     Raises
     ------
     DataError
-        The store of the warehouse cannot be asked.
+        The store of the warehouse cannot be reached.
     """
-    # The head of the page names the inputs of the warehouse that it was drawn from.
+    # The head of the page contains the fingerprint of the warehouse that it shows.
     inputs = read_info(warehouse).get("inputs")
     return bool(inputs) and str(inputs).encode() in beginning_beside(warehouse, REPORT)
 
 
 @dg.asset(
     name="report",
-    description="One page of pictures on the warehouse, beside it, that needs no network.",
+    description="One page of plots of the warehouse, which needs no network.",
     deps=[WAREHOUSE],
     group_name="warehouse",
     kinds={"html"},
@@ -44,26 +44,22 @@ def is_drawn(warehouse: WarehouseLocation) -> bool:
 def report(
     context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
 ) -> Iterator[dg.MaterializeResult[Any]]:
-    """Draw the report on the warehouse that was published, unless there is one of it."""
+    """Draw the report unless it shows the published warehouse already."""
     from aind_etl.client.report import write_report  # noqa: PLC0415 - slow to import
 
     warehouse = etl.settings.warehouse_path
     if is_drawn(warehouse):
-        context.log.info("The report shows the warehouse as it is.")
+        context.log.info("The report shows the present warehouse.")
         return
     etl.progress.step("draw the report")
-    watch = Timer()
+    timer = Timer()
     with file_beside(warehouse, REPORT) as (place, path):
         summary = write_report(warehouse, path)
     yield dg.MaterializeResult(
         metadata={
-            **{
-                name: value
-                for name, value in asdict(summary).items()
-                if isinstance(value, int | str)
-            },
+            **{name: n for name, n in asdict(summary).items() if isinstance(n, int | str)},
             "dagster/uri": uri(place),
             "newest session": str(summary.newest_session or "none"),
-            "seconds": watch.seconds,
+            "seconds": timer.seconds,
         }
     )

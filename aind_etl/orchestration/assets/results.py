@@ -1,4 +1,4 @@
-"""What is read from the result folders, a collection at a time: the inventory and the trials."""
+"""The tables of the result folders: the inventory, the trials, and the unclaimed folders."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,16 +11,14 @@ import dagster as dg
 
 from aind_etl.contract import Table, tables
 from aind_etl.errors import SourceError
-from aind_etl.lake import Lake
 from aind_etl.orchestration.metadata import (
-    OWNERS,
     Timer,
-    data_version,
     figures_preview,
-    partition_metadata,
+    table_arguments,
     table_metadata,
+    table_results,
 )
-from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH, tables_to_materialize
+from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH
 from aind_etl.orchestration.resources import Etl, ResultStoreError
 from aind_etl.orchestration.steps import step
 
@@ -28,32 +26,28 @@ if TYPE_CHECKING:
     from aind_etl.results import ResultFilesReport, ResultStore, TrialsReport
 
 INVENTORY = (tables.RESULT_FOLDERS, tables.RESULT_FILES)
-"""The tables that come from listing result folders, but for unclaimed folders."""
+"""The tables that list the result folders of one collection."""
 TRIALS = (
     tables.TRIALS,
     tables.ANALYSES_LATENTS,
     tables.OTHER_LATENTS,
     tables.REJECTED_RESULTS,
 )
-"""The tables made by reading result files."""
+"""The tables read from result files."""
 
 _SHOWN_FIGURES = 3
 
 
-def _specs(made: tuple[Table, ...], upstream: list[str]) -> list[dg.AssetSpec]:
+def _specs(written: tuple[Table, ...], upstream: list[str]) -> list[dg.AssetSpec]:
     return [
         dg.AssetSpec(
             table.name,
-            description=table.description,
+            **table_arguments(table, "results", {"s3", "parquet"}),
             deps=upstream,
-            group_name="results",
-            kinds={"s3", "parquet"},
-            owners=OWNERS,
-            metadata=table_metadata(table),
             partitions_def=COLLECTIONS,
             skippable=table is not tables.RESULT_FILES,
         )
-        for table in made
+        for table in written
     ]
 
 
@@ -66,7 +60,7 @@ def _specs(made: tuple[Table, ...], upstream: list[str]) -> list[dg.AssetSpec]:
 def list_results(
     context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
 ) -> Iterator[dg.MaterializeResult[Any]]:
-    """List the result folders of a collection's new records, and recent ones again."""
+    """List the result folders of a collection's new and recent records."""
     from aind_etl.results import (  # noqa: PLC0415 - slow to import
         ResultLimits,
         newest_figures,
@@ -75,7 +69,7 @@ def list_results(
 
     lake, collection = etl.lake_and_collection(context.partition_key)
     etl.progress.step(f"list result folders of {context.partition_key}")
-    watch = Timer()
+    timer = Timer()
     with open_store(context, etl) as store, lake.lock(collection):
         report = refresh_result_files(
             lake,
@@ -86,12 +80,13 @@ def list_results(
             expect=partial(etl.progress.expect, unit="folders"),
         )
         figures = newest_figures(etl.lake, store, _SHOWN_FIGURES) if report.listed else []
-    for made in _materializations(context, lake, INVENTORY, collection, report, watch):
-        if figures and made.asset_key == dg.AssetKey(tables.RESULT_FILES.name):
-            shown = {**(made.metadata or {}), "newest figures": figures_preview(figures)}
-            yield made._replace(metadata=shown)
+    counts = _metadata(report, timer)
+    for result in table_results(context, etl, INVENTORY, counts, always=tables.RESULT_FILES):
+        if figures and result.asset_key == dg.AssetKey(tables.RESULT_FILES.name):
+            metadata = {**(result.metadata or {}), "newest figures": figures_preview(figures)}
+            yield result._replace(metadata=metadata)
         else:
-            yield made
+            yield result
 
 
 @dg.multi_asset(
@@ -108,7 +103,7 @@ def read_results(
 
     lake, collection = etl.lake_and_collection(context.partition_key)
     etl.progress.step(f"read trials of {context.partition_key}")
-    watch = Timer()
+    timer = Timer()
     with open_store(context, etl) as store, lake.lock(collection):
         report = refresh_trials(
             lake,
@@ -117,23 +112,22 @@ def read_results(
             progress=etl.progress.advance,
             expect=partial(etl.progress.expect, unit="records"),
         )
-    yield from _materializations(context, lake, TRIALS, collection, report, watch)
+    counts = _metadata(report, timer)
+    yield from table_results(context, etl, TRIALS, counts, always=tables.RESULT_FILES)
 
 
 @contextmanager
 def open_store(
     context: dg.AssetExecutionContext, etl: Etl, location: str = "s3://"
 ) -> Iterator["ResultStore"]:
-    """Open the store of an address for the duration of a ``with`` block.
-
-    It is that of the result folders where no address is given.
+    """Open the store of an address, by default of the result folders, for a ``with`` block.
 
     Raises
     ------
     ResultStoreError
         The store does not answer.
     dagster.RetryRequested
-        It does not answer; a retry may help.
+        The store does not answer, and retries are left.
     """
     from aind_etl.results.store import open_store_of  # noqa: PLC0415 - slow to import
 
@@ -145,21 +139,22 @@ def open_store(
             raise ResultStoreError(str(error)) from error
 
 
-def _materializations(  # noqa: PLR0913, PLR0917 - one call each
-    context: dg.AssetExecutionContext,
-    lake: Lake,
-    made: tuple[Table, ...],
-    collection: str,
-    report: "ResultFilesReport | TrialsReport",
-    watch: Timer,
-) -> Iterator[dg.MaterializeResult[Any]]:
+def _metadata(report: "ResultFilesReport | TrialsReport", timer: Timer) -> dict[str, Any]:
     counts = {name: count for name, count in asdict(report).items() if name != "collection"}
-    has_changed = bool(report.partitions_written)
-    for table in tables_to_materialize(
-        context, made, always=tables.RESULT_FILES, has_changed=has_changed
-    ):
-        yield dg.MaterializeResult(
-            asset_key=table.name,
-            data_version=data_version(lake, table, collection),
-            metadata={**counts, **partition_metadata(lake, table, collection, watch)},
-        )
+    return {**counts, "seconds": timer.seconds}
+
+
+@dg.asset(
+    name=tables.UNCLAIMED_FOLDERS.name,
+    **table_arguments(tables.UNCLAIMED_FOLDERS, "results", {"s3", "parquet"}),
+    deps=[tables.ANALYSES.name, tables.RESULT_FILES.name],
+)
+@step
+def unclaimed_folders(etl: dg.ResourceParam[Etl]) -> dg.MaterializeResult[Any]:
+    """Keep the listed folders that no record of any collection claims."""
+    from aind_etl.results import refresh_unclaimed_folders  # noqa: PLC0415 - slow to import
+
+    timer = Timer()
+    rows = refresh_unclaimed_folders(etl.lake)
+    metadata = table_metadata(etl, tables.UNCLAIMED_FOLDERS, rows, timer)
+    return dg.MaterializeResult(metadata=metadata)

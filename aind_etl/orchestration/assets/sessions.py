@@ -1,4 +1,4 @@
-"""The session table, which is one for all collections."""
+"""The session table, shared by all collections."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -8,24 +8,19 @@ import dagster as dg
 
 from aind_etl.contract import tables
 from aind_etl.orchestration.assets.results import open_store
-from aind_etl.orchestration.metadata import OWNERS, Timer, table_metadata, uri
+from aind_etl.orchestration.metadata import Timer, table_arguments, table_metadata
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.steps import step
 
-CAN_BE_READ = "session_table_can_be_read"
-"""The check that a person should look at the session table."""
+_CHECK = "session_table_can_be_read"
 
 
 @dg.asset(
     name=tables.SESSIONS.name,
-    description=tables.SESSIONS.description,
-    group_name="results",
-    kinds={"s3", "parquet"},
-    owners=OWNERS,
-    metadata=table_metadata(tables.SESSIONS),
+    **table_arguments(tables.SESSIONS, "results", {"s3", "parquet"}),
     check_specs=[
         dg.AssetCheckSpec(
-            CAN_BE_READ,
+            _CHECK,
             asset=tables.SESSIONS.name,
             description="The session table in the store, if there is one, can be read.",
         )
@@ -35,11 +30,11 @@ CAN_BE_READ = "session_table_can_be_read"
 def sessions(
     context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
-    """Bring the session table up to date, if it has changed."""
+    """Bring the session table up to date."""
     from aind_etl.sessions import refresh_sessions  # noqa: PLC0415 - slow to import
 
     etl.progress.step("read the session table")
-    watch = Timer()
+    timer = Timer()
     location = etl.settings.session_table_location
     with open_store(context, etl, location) as store:
         report = refresh_sessions(etl.lake, store, location=location)
@@ -48,14 +43,12 @@ def sessions(
     yield dg.MaterializeResult(
         metadata={
             **asdict(report),
-            "dagster/row_count": report.rows,
-            "dagster/uri": uri(etl.lake.storage.path(tables.SESSIONS.name)),
-            "seconds": watch.seconds,
+            **table_metadata(etl, tables.SESSIONS, report.rows, timer),
         }
     )
     yield dg.AssetCheckResult(
-        check_name=CAN_BE_READ,
+        check_name=_CHECK,
         passed=not report.is_refused,
         severity=dg.AssetCheckSeverity.WARN,
-        description=report.note or "It was read, or is as it was when it was read.",
+        description=report.note or "It was read, or has not changed since.",
     )

@@ -1,4 +1,4 @@
-"""The warehouse with its views and marts, published only if its checks hold."""
+"""The warehouse with its views and marts, published only if its checks pass."""
 
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
@@ -11,9 +11,8 @@ from aind_etl.orchestration.assets.results import INVENTORY, TRIALS
 from aind_etl.orchestration.metadata import (
     OWNERS,
     Timer,
-    arrivals_picture,
     freshness,
-    lag_picture,
+    freshness_pictures,
     uri,
     view_column_schema,
     view_preview,
@@ -33,7 +32,7 @@ from aind_etl.warehouse.sql_files import Kind, SqlFile, dependencies, read_sql_f
 
 WAREHOUSE = dg.AssetKey("warehouse")
 PUBLISHER_POOL = "publisher"
-"""Of what holds this pool's one slot there is one at a time."""
+"""The pool whose one slot a run needs to publish."""
 
 _UPSTREAM = (
     tables.DOCUMENTS,
@@ -43,7 +42,6 @@ _UPSTREAM = (
     tables.UNCLAIMED_FOLDERS,
     tables.SESSIONS,
 )
-_PICTURED = "collection_freshness"
 _PUBLISHED = "published"
 
 
@@ -55,9 +53,9 @@ def warehouse_asset() -> dg.AssetsDefinition:
     ConfigurationError
         A file of ``sql/`` does not begin with a comment.
     """
-    files = {file.name: file for kind in (Kind.VIEW, Kind.MART) for file in read_sql_files(kind)}
-    made = [files[name] for name in dependencies([*files.values()])]
-    names = {table.name for table in TABLES} | {file.name for file in made}
+    by_name = {file.name: file for kind in (Kind.VIEW, Kind.MART) for file in read_sql_files(kind)}
+    files = [by_name[name] for name in dependencies([*by_name.values()])]
+    names = {table.name for table in TABLES} | {file.name for file in files}
 
     @dg.multi_asset(
         name="publish",
@@ -80,20 +78,15 @@ def warehouse_asset() -> dg.AssetsDefinition:
                     group_name=file.kind.value,
                     kinds={"duckdb", "sql"},
                     owners=OWNERS,
-                    # Not materialised again by a publication that finds nothing changed.
+                    # A publication that finds no change does not materialise it.
                     skippable=True,
                     code_version=sha256(file.statement.encode()).hexdigest()[:16],
                 )
-                for file in made
+                for file in files
             ),
         ],
         check_specs=[
-            dg.AssetCheckSpec(
-                check.name,
-                asset=WAREHOUSE,
-                description=check.summary,
-                blocking=True,
-            )
+            dg.AssetCheckSpec(check.name, asset=WAREHOUSE, description=check.summary, blocking=True)
             for check in publish_checks()
         ],
         pool=PUBLISHER_POOL,
@@ -103,7 +96,7 @@ def warehouse_asset() -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
     ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
         etl.progress.step("build the warehouse")
-        watch = Timer()
+        timer = Timer()
         try:
             publication = publish_warehouse(
                 etl.lake,
@@ -118,71 +111,64 @@ def warehouse_asset() -> dg.AssetsDefinition:
             "%s: %s", "published" if report.published else "unchanged", report.location
         )
         yield from map(_check_result, publication.outcomes)
-        yield _materialization(report, watch)
+        yield _materialization(report, timer)
         if report.published:
-            yield from _views_and_marts(report, made)
+            yield from _views_and_marts(report, files)
 
     return publish
 
 
 def was_published(context: dg.AssetCheckExecutionContext) -> bool:
-    """Return whether the run has published a warehouse, or did not try to."""
+    """Return whether the run has published a warehouse, or contained no publication."""
     last = context.instance.get_latest_materialization_event(WAREHOUSE)
     if last is None or last.run_id != context.run.run_id or not last.asset_materialization:
         return True
     return bool(last.asset_materialization.metadata[_PUBLISHED].value)
 
 
-def _materialization(report: BuildReport, watch: Timer) -> dg.MaterializeResult[Any]:
+def _materialization(report: BuildReport, timer: Timer) -> dg.MaterializeResult[Any]:
+    rows = [(name, f"{count:,}") for name, count in sorted(report.rows.items())]
     return dg.MaterializeResult(
         asset_key=WAREHOUSE,
         metadata={
             "dagster/uri": uri(report.location),
             _PUBLISHED: report.published,
             "bytes": report.size_bytes,
-            "seconds": watch.seconds,
-            "rows": dg.MetadataValue.md(
-                markdown_table(
-                    ("table", "rows"),
-                    [(name, f"{count:,}") for name, count in sorted(report.rows.items())],
-                )
-            ),
+            "seconds": timer.seconds,
+            "rows": dg.MetadataValue.md(markdown_table(("table", "rows"), rows)),
         },
     )
 
 
 def _views_and_marts(
-    report: BuildReport, made: Sequence[SqlFile]
+    report: BuildReport, files: Sequence[SqlFile]
 ) -> Iterator[dg.MaterializeResult[Any]]:
     with connect(report.location) as connection:
-        for file in made:
+        for file in files:
             metadata: dict[str, Any] = {
                 "dagster/column_schema": view_column_schema(connection, file.name),
                 "preview": view_preview(connection, file.name),
             }
             if file.name in report.rows:
                 metadata["dagster/row_count"] = report.rows[file.name]
-            if file.name == _PICTURED:
-                metadata["arrivals a day"] = arrivals_picture(connection)
-                metadata["lag from finished to first seen"] = lag_picture(connection)
+            if file.name == "collection_freshness":
+                metadata |= freshness_pictures(connection)
             yield dg.MaterializeResult(asset_key=file.name, metadata=metadata)
 
 
 def _check_result(outcome: Outcome) -> dg.AssetCheckResult:
-    metadata: dict[str, Any] = {}
-    if outcome.details:
-        metadata["what offends"] = dg.MetadataValue.md(outcome.details)
+    details = outcome.details
     return dg.AssetCheckResult(
         asset_key=WAREHOUSE,
         check_name=outcome.check.name,
         passed=outcome.holds,
         description=outcome.message,
-        metadata=metadata,
+        metadata={"what offends": dg.MetadataValue.md(details)} if details else {},
     )
 
 
 def _upstream(file: SqlFile, names: set[str]) -> list[dg.AssetKey]:
-    """Return the assets a view or mart reads; tables without an asset stand in the warehouse."""
+    """Return the assets that a view or mart reads; other tables belong to the warehouse asset."""
     assets = {table.name for table in _UPSTREAM}
     read = tables_read(file.statement, names) - {file.name}
     others = {table.name for table in TABLES} - assets

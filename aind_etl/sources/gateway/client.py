@@ -1,6 +1,6 @@
-"""Requests to a REST gateway: ``find`` and ``count_documents`` of one database, by GET alone.
+"""Requests to a REST gateway: ``find`` and ``count_documents`` of one database, by GET only.
 
-The client limits the rate, retries, and adapts the page size.
+The client limits the request rate, retries, and adapts the page size.
 """
 
 import json
@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode
 
 import httpx
 import orjson
+from pymongo import ASCENDING
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -27,57 +28,37 @@ from tenacity import (
 from aind_etl.errors import ConfigurationError, SourceError
 from aind_etl.sources.gateway.replies import (
     Page,
-    PassingError,
     TooLargeError,
-    documents_of,
-    judge,
+    TransientError,
+    check_reply,
+    parse_documents,
     quoted,
 )
 
-ASCENDING, DESCENDING = 1, -1
-"""The directions of an order."""
-
 _log = logging.getLogger(__name__)
-_Answer = TypeVar("_Answer")
+_Reply = TypeVar("_Reply")
 
-# No "@": credentials are of no use to a gateway that anyone may read.
-_URL = re.compile(r"https?://(?P<host>[\w.:\[\]-]+)/[^@?#\s]*[^@?#\s/]/*", re.IGNORECASE)
+# "@" is refused: a gateway needs no credentials.
+_URL = re.compile(r"https?://[\w.:\[\]-]+/[^@?#\s]*[^@?#\s/]/*", re.IGNORECASE)
 _EXAMPLE = "https://api.allenneuraldynamics.org/v1/analysis"
 
 FIRST_PAUSE = 0.5
-"""Seconds before the first retry, at most."""
+"""The most seconds before the first retry."""
 LONGEST_PAUSE = 30.0
-"""Seconds between two attempts, at most, unless the gateway asks for more."""
+"""The most seconds between two attempts, unless the gateway asks for more."""
 _PIECE_BYTES = 1 << 14
 _LARGEST_REPLY_BYTES = 1 << 28
 _REACH_SECONDS = 10.0
 _CONNECT_SECONDS = 10.0
-# How often a single document is asked for that does not come, before its parts are.
+# How often a single document is requested before it is read in parts.
 _SINGLE_ATTEMPTS = 4
 
 
 class GatewayClient:
-    """One database behind a gateway.
+    """Makes the requests of a :class:`~aind_etl.sources.gateway.GatewaySource`.
 
-    It may be used by several threads: rate and concurrency are kept for all of them together.
-
-    Parameters
-    ----------
-    url
-        The address of the database.
-    requests_per_second
-        The most requests begun in a second, repeated ones included.
-    concurrency
-        The most requests under way at a time.
-    deadline
-        Seconds until a question is given up that the gateway does not answer.
-    reply_timeout
-        Seconds that one reply may take, to its last byte.
-
-    Raises
-    ------
-    ConfigurationError
-        The address or a number is wrong.
+    The parameters are described there. Threads may share a client; its limits apply to all of them
+    together.
     """
 
     def __init__(
@@ -93,15 +74,15 @@ class GatewayClient:
             raise ConfigurationError(
                 "The address of the gateway is not understood (it is not shown: it may hold a "
                 f"password). Expected is something like {_EXAMPLE}: the host and the database, "
-                "without credentials and without anything after '?' or '#'."
+                "without credentials and without '?' or '#'."
             )
         self.name = url.rstrip("/")
         self._deadline = deadline
         self._reply_timeout = reply_timeout
-        self._reached = False
-        self._closed = threading.Event()
-        self._pace = Pace(requests_per_second, self._closed)
-        self._under_way = threading.BoundedSemaphore(concurrency)
+        self._is_reached = False
+        self._is_closed = threading.Event()
+        self._rate_limiter = RateLimiter(requests_per_second, self._is_closed)
+        self._slots = threading.BoundedSemaphore(concurrency)
         self._client = httpx.Client(
             http2=True,
             headers={
@@ -113,14 +94,14 @@ class GatewayClient:
         )
 
     def give_up(self) -> None:
-        """Stop waiting: requests under way raise an error."""
-        self._closed.set()
+        """Make requests that wait or retry raise an error."""
+        self._is_closed.set()
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
 
-    def find(  # noqa: PLR0913 - the parameters of a find
+    def find(  # noqa: PLR0913
         self,
         collection: str,
         condition: Mapping[str, Any],
@@ -133,13 +114,14 @@ class GatewayClient:
     ) -> Page:
         """Return the first documents that meet a condition, in the order of ``_id``.
 
-        A page may be short, or empty, although there are more. What ``is_divisible`` counts as
-        too large as well when it fails for no known reason: its parts may succeed.
+        A page may be short, or empty, although there are more documents. If ``is_divisible``, a
+        single document that keeps failing for an unknown reason counts as too large, because its
+        parts may succeed.
 
         Raises
         ------
         SourceError
-            They cannot be read; :class:`TooLargeError` if one alone is too large.
+            The page cannot be read; a :class:`TooLargeError` if a single document is too large.
         """
         address = f"{self.name}/{quote(collection, safe='')}/find"
         parameters = {"filter": as_json(condition), "sort": as_json({"_id": direction})}
@@ -150,172 +132,155 @@ class GatewayClient:
         singles = count(1)
         was_refused = False
 
-        def question() -> Page:
+        def request_page() -> Page:
             nonlocal limit, was_refused
             while True:
                 try:
                     body = self._get(address, parameters | {"limit": str(limit)})
-                    return Page(documents_of(body), len(body), limit, was_refused=was_refused)
+                    return Page(parse_documents(body), len(body), limit, was_refused=was_refused)
                 except TooLargeError:
                     if limit == 1:
                         raise
                     limit //= 2
                     was_refused = True
-                except PassingError as fault:
-                    # Some gateways fail, or cut off, where a reply is too large or takes too long.
-                    if not fault.may_be_size:
+                except TransientError as error:
+                    # Some gateways fail, or truncate, if a reply is too large or takes too long.
+                    if not error.may_be_size:
                         raise
                     if is_divisible and limit == 1 and next(singles) == _SINGLE_ATTEMPTS:
-                        raise TooLargeError(f"{address}: {fault}.") from fault
+                        raise TooLargeError(f"{address}: {error}.") from error
                     limit = max(1, limit // 8)
                     raise
 
-        return self._ask(address, question)
+        return self._retry(address, request_page)
 
     def count_documents(self, collection: str, condition: Mapping[str, Any]) -> int:
-        """Return the number of documents that meet a condition.
-
-        Raises
-        ------
-        SourceError
-            The gateway cannot be asked.
-        """
+        """Return the number of documents that meet a condition."""
         address = f"{self.name}/{quote(collection, safe='')}/count_documents"
 
-        def question() -> int:
+        def request_count() -> int:
             body = self._get(address, {"filter": as_json(condition)})
             try:
                 return int(orjson.loads(body)["filtered_record_count"])
             except (ValueError, TypeError, KeyError):
-                raise PassingError(f"it answered {quoted(body)}, which holds no count") from None
+                raise TransientError(f"the reply {quoted(body)} holds no count") from None
 
-        return self._ask(address, question)
+        return self._retry(address, request_count)
 
-    def _ask(self, address: str, question: Callable[[], _Answer]) -> _Answer:
-        """Return the answer to a question, asking again while that may help.
-
-        Raises
-        ------
-        SourceError
-            The gateway refuses to answer, or does not until the deadline.
-        """
-        # At random, as clients that failed together must not come back together.
+    def _retry(self, address: str, request: Callable[[], _Reply]) -> _Reply:
+        """Return what ``request`` returns, retrying after transient errors until the deadline."""
+        # Clients that failed together must not retry together: the pauses are random.
         backoff = wait_random_exponential(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE)
 
         def wait(state: RetryCallState) -> float:
-            fault = _fault_of(state)
-            self._reached |= fault.is_answer
-            return max(backoff(state), fault.wait)
+            error = _error_of(state)
+            self._is_reached |= error.is_reply
+            return max(backoff(state), error.wait)
 
         def stop(state: RetryCallState) -> bool:
-            return stop_before_delay(self._patience)(state)
+            # The deadline depends on the attempts so far.
+            return stop_before_delay(self._current_deadline)(state)
 
         def before_sleep(state: RetryCallState) -> None:
-            fault, pause = _fault_of(state), state.upcoming_sleep
-            _log.warning("%s: %s; asking again in %.1f s", address, fault, pause)
-            if fault.for_everyone:
-                self._pace.hold(pause)
+            error, pause = _error_of(state), state.upcoming_sleep
+            _log.warning("%s: %s; retrying in %.1f s", address, error, pause)
+            if error.is_busy:
+                self._rate_limiter.hold(pause)
 
         retrying = Retrying(
-            retry=retry_if_exception_type(PassingError),
+            retry=retry_if_exception_type(TransientError),
             wait=wait,
             stop=stop,
             before_sleep=before_sleep,
-            sleep=self._pace.sleep,
+            sleep=self._rate_limiter.sleep,
             reraise=True,
         )
         try:
-            answer = retrying(question)
-        except PassingError as fault:
+            reply = retrying(request)
+        except TransientError as error:
             attempts = int(retrying.statistics["attempt_number"])
-            raise self._given_up(address, fault, attempts) from fault
-        self._reached = True
-        return answer
+            raise self._final_error(address, error, attempts) from error
+        self._is_reached = True
+        return reply
 
     @property
-    def _patience(self) -> float:
-        """Seconds until a question is given up."""
-        # An address that never led to a gateway is most likely the wrong one.
-        return self._deadline if self._reached else min(self._deadline, _REACH_SECONDS)
+    def _current_deadline(self) -> float:
+        # An address at which no gateway has replied is most likely wrong.
+        return self._deadline if self._is_reached else min(self._deadline, _REACH_SECONDS)
 
     def _get(self, address: str, parameters: Mapping[str, str]) -> bytes:
         """Return the body of the reply to a single request.
 
         Raises
         ------
-        PassingError
-            There is none, or none from the gateway, and it may help to ask again.
+        TransientError
+            There is no valid reply, and a retry may succeed.
         SourceError
-            The gateway refuses to answer.
+            The gateway rejects the request.
         """
-        with self._under_way:
-            self._pace.wait()
+        with self._slots:
+            self._rate_limiter.wait()
             give_up = time.monotonic() + self._reply_timeout
             chunks = []
             try:
                 url = f"{address}?{urlencode(parameters, quote_via=quote)}"
                 with self._client.stream("GET", url) as reply:
-                    # As they come, still packed: unpacked, a trickle of bytes may be none.
+                    # Raw chunks: a slow trickle of compressed bytes may decompress to nothing.
                     for chunk in reply.iter_raw():
                         chunks.append(chunk)
                         if time.monotonic() > give_up:
-                            raise PassingError(
+                            raise TransientError(
                                 f"a reply took longer than {self._reply_timeout:g} s",
                                 may_be_size=True,
                             )
-                body = _unpacked(reply.headers, b"".join(chunks))
+                body = _decompressed(reply.headers, b"".join(chunks))
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                raise PassingError(f"no connection: {_reason(error)}") from error
+                raise TransientError(f"no connection: {_reason(error)}") from error
             except httpx.TimeoutException as error:
-                raise PassingError(
+                raise TransientError(
                     f"no reply within {self._reply_timeout:g} s", may_be_size=True
                 ) from error
             except httpx.InvalidURL as error:
                 raise SourceError(
-                    f"The gateway cannot be asked at {address}: {_reason(error)}. Most likely an "
-                    "_id or the collection's name is too long for an address."
+                    f"The request to {address} is invalid: {_reason(error)}. Most likely an _id "
+                    "or the collection's name is too long for an address."
                 ) from error
             except httpx.HTTPError as error:
-                raise PassingError(
-                    f"the reply was cut off or damaged: {_reason(error)}", may_be_size=True
+                raise TransientError(
+                    f"the reply was truncated or damaged: {_reason(error)}", may_be_size=True
                 ) from error
-        judge(address, reply, body)
+        check_reply(address, reply, body)
         return body
 
-    def _given_up(self, address: str, fault: PassingError, attempts: int) -> SourceError:
-        """Return the error for a question that was asked often enough."""
-        patience = self._patience
-        if fault.wait > patience:
+    def _final_error(self, address: str, error: TransientError, attempts: int) -> SourceError:
+        """Return the error for a request that is no longer retried."""
+        deadline = self._current_deadline
+        if error.wait > deadline:
             return SourceError(
-                f"The gateway asks to be left alone for {fault.wait:.0f} s, which is longer than "
-                f"the {patience:g} s that {address} is waited for: {fault}. What was read stays: "
-                "run again later, or with a lower request rate."
+                f"The gateway asks to wait {error.wait:.0f} s, which is longer than the deadline "
+                f"of {deadline:g} s for {address}: {error}. What was read is kept: run again "
+                "later, or with a lower request rate."
             )
-        if not self._reached:
+        if not self._is_reached:
             return SourceError(
-                f"The gateway cannot be reached at {address}: {fault}. Check the address, and the "
-                "way to it: the network, a proxy, a sign-in page."
+                f"The gateway cannot be reached at {address}: {error}. Check the address and the "
+                "network (a proxy, a sign-in page)."
             )
         return SourceError(
-            f"The gateway did not answer {address} within {patience:g} s, though asked {attempts} "
-            f"times; at last: {fault}. What was read stays: run again when it is well."
+            f"The gateway did not answer {address} within {deadline:g} s and {attempts} attempts; "
+            f"the last error: {error}. What was read is kept: run again when it has recovered."
         )
 
 
-class Pace:
-    """Keeps requests apart, and all of them back while the gateway asks for it.
+class RateLimiter:
+    """Spaces requests out, and holds all of them back while the gateway asks for it.
 
-    Parameters
-    ----------
-    requests_per_second
-        The most requests begun in a second.
-    closed
-        Set when there is nothing to wait for any more.
+    Waiting ends with an error when ``is_closed`` is set.
     """
 
-    def __init__(self, requests_per_second: float, closed: threading.Event) -> None:
+    def __init__(self, requests_per_second: float, is_closed: threading.Event) -> None:
         self._interval = 1 / requests_per_second
-        self._closed = closed
+        self._is_closed = is_closed
         self._lock = threading.Lock()
         self._next = time.monotonic()
 
@@ -331,29 +296,21 @@ class Pace:
             self.sleep(pause)
 
     def hold(self, seconds: float) -> None:
-        """Let no request begin for some time."""
+        """Let no request begin for so many seconds."""
         with self._lock:
             self._next = max(self._next, time.monotonic() + seconds)
 
     def sleep(self, seconds: float) -> None:
-        """Wait.
-
-        Raises
-        ------
-        SourceError
-            The source was closed meanwhile.
-        """
-        if self._closed.wait(seconds):
+        """Wait, or raise a SourceError if the source is closed meanwhile."""
+        if self._is_closed.wait(seconds):
             raise SourceError("The source was closed while it was read.")
 
 
-def _fault_of(state: RetryCallState) -> PassingError:
-    """Return why an attempt failed."""
-    return cast("PassingError", state.outcome.exception() if state.outcome else None)
+def _error_of(state: RetryCallState) -> TransientError:
+    return cast("TransientError", state.outcome.exception() if state.outcome else None)
 
 
 def _is_address(url: str) -> bool:
-    """Return whether a URL is one of a database behind a gateway."""
     try:
         return bool(_URL.fullmatch(url)) and bool(httpx.URL(url).host)
     except httpx.InvalidURL:
@@ -361,26 +318,21 @@ def _is_address(url: str) -> bool:
 
 
 def as_json(value: object) -> str:
-    """Return a value as short JSON."""
+    """Return the compact JSON of a value."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _unpacked(headers: httpx.Headers, body: bytes) -> bytes:
-    """Return the body of a reply as it was before it was packed.
-
-    Raises
-    ------
-    PassingError
-        It is larger than any page of documents.
-    """
-    # In pieces, so that a small reply cannot fill the memory before its size is seen.
+def _decompressed(headers: httpx.Headers, body: bytes) -> bytes:
+    """Return the decompressed body, or raise a TransientError if it is implausibly large."""
+    # In pieces, so that a small reply cannot fill the memory before its size is known.
     pieces = (body[begin : begin + _PIECE_BYTES] for begin in range(0, len(body), _PIECE_BYTES))
     whole = bytearray()
     for piece in httpx.Response(200, headers=headers, content=pieces).iter_bytes():
         whole += piece
         if len(whole) > _LARGEST_REPLY_BYTES:
-            raise PassingError(
-                f"a reply unpacks to more than {_LARGEST_REPLY_BYTES:,} bytes", may_be_size=True
+            raise TransientError(
+                f"a reply decompresses to more than {_LARGEST_REPLY_BYTES:,} bytes",
+                may_be_size=True,
             )
     return bytes(whole)
 

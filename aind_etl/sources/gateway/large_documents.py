@@ -1,4 +1,4 @@
-"""Documents that are larger than a reply of the gateway may be, put together from their parts."""
+"""Documents that exceed the gateway's payload limit, assembled from parts."""
 
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -12,11 +12,11 @@ from aind_etl.sources.gateway.client import GatewayClient
 from aind_etl.sources.gateway.replies import TooLargeError
 
 TOO_LARGE = "larger than a reply of the gateway may be, and so is a part of it"
-"""Said in place of a document whose parts are too large as well; repeated where it is rejected."""
+"""Text that replaces a document with a part that is too large; shown in its rejection."""
 
-_ASSEMBLIES = 3
+_ATTEMPTS = 3
 
-# Top-level keys that may hold much. What is not among them is fetched together.
+# Top-level keys that may be large. All other keys are read in one request.
 _LARGE_KEYS = (
     "analysis_results",
     "analysis_spec",
@@ -34,56 +34,49 @@ _LARGE_KEYS = (
 
 
 def assemble(client: GatewayClient, collection: str, identity: str) -> Document | None:
-    """Return a document that is too large for one reply, or None if it is gone.
+    """Return a document that is too large for one reply, or None if it was deleted.
 
-    It is put together from parts. If one of them is too large as well, what is returned in
-    its place says so.
+    A document with a part that is too large as well is replaced by :data:`TOO_LARGE`.
 
     Raises
     ------
     SourceError
-        A part cannot be read for another reason, or the parts keep changing.
+        A part cannot be read for another reason, or the document keeps changing.
     """
     condition = {"_id": identity}
     rest = dict.fromkeys(_LARGE_KEYS, 0)
-    for _ in range(_ASSEMBLIES):
+    for _ in range(_ATTEMPTS):
         try:
-            # All but the large keys, and then these: together nothing can be missing.
-            begun = _part(client, collection, condition, rest)
-            parts = [begun, *_parts(client, collection, condition, _LARGE_KEYS)]
-            ended = _part(client, collection, condition, rest)
+            # The projections are complementary, so no key is missing.
+            first = _part(client, collection, condition, rest)
+            parts = [first, *_parts(client, collection, condition, _LARGE_KEYS)]
+            last = _part(client, collection, condition, rest)
         except TooLargeError:
             if not client.find(collection, condition, 1, projection={"_id": 1}).documents:
                 return None
             text = orjson.dumps(TOO_LARGE).decode()
             return Document(record_id_of(identity), text, sha256(text.encode()).hexdigest())
-        if ended == begun:
+        if last == first:
             whole: dict[str, Any] = {}
             for part in parts:
                 whole |= orjson.loads(part.text)
             return document_from_json(orjson.dumps(whole))
     raise SourceError(
         f"The document {identity!r} of {client.name}/{collection} changes while it is read. "
-        "Try again when it is not written to."
+        "Run again when nothing writes to it."
     )
 
 
 def _parts(
     client: GatewayClient, collection: str, condition: Mapping[str, Any], keys: Sequence[str]
 ) -> list[Document]:
-    """Return the part of a document under some keys, in as many pieces as it takes.
-
-    Raises
-    ------
-    SourceError
-        It cannot be read.
-    """
+    """Return the values of some keys of a document, in as many requests as needed."""
+    is_divisible = len(keys) > 1
+    projection = dict.fromkeys(keys, 1)
     try:
-        return [
-            _part(client, collection, condition, dict.fromkeys(keys, 1), is_divisible=len(keys) > 1)
-        ]
+        return [_part(client, collection, condition, projection, is_divisible=is_divisible)]
     except TooLargeError:
-        if len(keys) == 1:
+        if not is_divisible:
             raise
     middle = len(keys) // 2
     return [
@@ -100,13 +93,7 @@ def _part(
     *,
     is_divisible: bool = False,
 ) -> Document:
-    """Return a part of a document.
-
-    Raises
-    ------
-    SourceError
-        It cannot be read; :class:`TooLargeError` if it is too large, or there is none.
-    """
+    """Return a part of a document, or raise a TooLargeError if it is too large or missing."""
     documents = client.find(
         collection, condition, 1, projection=projection, is_divisible=is_divisible
     ).documents

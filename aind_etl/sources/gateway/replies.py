@@ -1,8 +1,7 @@
-"""Replies of a gateway: bodies are split into documents, and faults are classified."""
+"""Replies of a gateway: errors are classified, and bodies are parsed."""
 
 import math
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
@@ -11,35 +10,32 @@ import httpx
 import orjson
 
 from aind_etl.errors import SourceError
-from aind_etl.sources.canonical import Document, document_from_json
+from aind_etl.sources.canonical import Document, documents_from_json_array
 
 _TOO_LARGE_STATUS = 413
-_PASSING_STATUSES = frozenset({408, 425, 429})
+_TRANSIENT_STATUSES = frozenset({408, 425, 429})
 _SERVER_ERROR = 500
-# Statuses by which a gateway asks everyone to come back later.
+# The gateway asks all clients to slow down.
 _BUSY_STATUSES = frozenset({429, 503})
 
-# Everything up to and including the next bracket, with whole strings. Nothing is tried twice.
-_TO_BRACKET = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+([{}\[\]])', re.DOTALL)
-_IN_ARRAY = 2
 _BLANKS = b" \t\r\n"
 _TITLE = re.compile(rb"<title[^>]*>([^<]*)", re.IGNORECASE)
 _QUOTED_CHARACTERS = 200
 
 
 class Page(NamedTuple):
-    """One reply.
+    """The documents of one reply.
 
     Attributes
     ----------
     documents
-        What it holds.
+        The documents.
     bytes
-        The size of its body.
+        Size of the body.
     limit
-        How many documents were asked for at last.
+        The limit of the request.
     was_refused
-        Whether more of them were too large.
+        Whether a request with a larger limit was refused as too large.
     """
 
     documents: list[Document]
@@ -48,19 +44,19 @@ class Page(NamedTuple):
     was_refused: bool = False
 
 
-class PassingError(Exception):
-    """There was no answer, and it may help to ask again.
+class TransientError(Exception):
+    """A request failed, and a retry may succeed.
 
     Parameters
     ----------
     reason
         What happened.
-    is_answer
-        Whether it was the gateway that said so.
+    is_reply
+        Whether the gateway itself replied with the error.
     may_be_size
-        Whether it may help to ask for less.
-    for_everyone
-        Whether other questions have to wait too.
+        Whether a smaller request may succeed.
+    is_busy
+        Whether other requests have to wait too.
     wait
         Seconds that the gateway asks to wait.
     """
@@ -69,126 +65,93 @@ class PassingError(Exception):
         self,
         reason: str,
         *,
-        is_answer: bool = False,
+        is_reply: bool = False,
         may_be_size: bool = False,
-        for_everyone: bool = False,
+        is_busy: bool = False,
         wait: float = 0.0,
     ) -> None:
         super().__init__(reason)
-        self.is_answer = is_answer
+        self.is_reply = is_reply
         self.may_be_size = may_be_size
-        self.for_everyone = for_everyone
+        self.is_busy = is_busy
         self.wait = wait
 
 
 class TooLargeError(SourceError):
-    """What was asked for does not fit into a reply."""
+    """A requested document does not fit into a reply."""
 
 
 class RefusedError(SourceError):
-    """The gateway does not answer such questions."""
+    """The gateway rejects a request, and retries do not help."""
 
-    def __init__(self, message: str, status: int, said: str) -> None:
+    def __init__(self, message: str, status: int, reason: str) -> None:
         super().__init__(message)
         self.status = status
-        self.said = said
+        self.reason = reason
 
 
-def judge(address: str, reply: httpx.Response, body: bytes) -> None:
-    """Do nothing if a reply is what was asked for.
+def check_reply(address: str, reply: httpx.Response, body: bytes) -> None:
+    """Raise the error that a reply reports, if any.
 
     Raises
     ------
-    PassingError
-        It is not, and it may help to ask again.
+    TransientError
+        A retry may succeed.
     SourceError
-        The gateway refuses to answer.
+        The gateway rejects the request.
     """
     status = reply.status_code
-    is_page = "html" in reply.headers.get("content-type", "").lower() or (
+    is_html = "html" in reply.headers.get("content-type", "").lower() or (
         body.lstrip(_BLANKS)[:1] == b"<"
     )
-    said = _page_title(body) if is_page else quoted(body)
+    content = _describe_html(body) if is_html else quoted(body)
     if reply.is_success:
-        if is_page:
-            raise PassingError(
-                f"in place of JSON came {said}, most likely from a proxy or a sign-in page"
+        if is_html:
+            raise TransientError(
+                f"the reply is {content} instead of JSON, most likely from a proxy or a sign-in "
+                "page"
             )
         return
-    said = f"status {status} with {said}"
+    reason = f"status {status} with {content}"
     if status == _TOO_LARGE_STATUS:
-        raise TooLargeError(f"The gateway refuses {address} as too large: {said}.")
-    if status >= _SERVER_ERROR or status in _PASSING_STATUSES:
-        raise PassingError(
-            said,
-            is_answer=True,
+        raise TooLargeError(f"The gateway refuses {address} as too large: {reason}.")
+    if status >= _SERVER_ERROR or status in _TRANSIENT_STATUSES:
+        raise TransientError(
+            reason,
+            is_reply=True,
             may_be_size=status >= _SERVER_ERROR and status not in _BUSY_STATUSES,
-            for_everyone=status in _BUSY_STATUSES,
+            is_busy=status in _BUSY_STATUSES,
             wait=_retry_after(reply.headers.get("retry-after", "")),
         )
     if reply.is_redirect:
-        said += f", and leads to {_without_query(reply.headers.get('location', ''))!r}"
+        location = reply.headers.get("location", "").partition("?")[0]
+        reason += f", a redirect to {location!r}"
     raise RefusedError(
-        f"The gateway refuses {address}: {said}. Check the address, which ends in the name of "
+        f"The gateway refuses {address}: {reason}. Check the address, which ends in the name of "
         "the database, and the collection's name.",
         status,
-        said,
+        reason,
     )
 
 
-def documents_of(body: bytes) -> list[Document]:
+def parse_documents(body: bytes) -> list[Document]:
     """Return the documents of a body.
 
     Raises
     ------
-    PassingError
-        It is no whole array of JSON objects.
+    TransientError
+        The body is not a complete array of JSON objects.
     """
     try:
-        documents = [document_from_json(raw) for raw in split(body)]
+        return documents_from_json_array(body)
     except ValueError as error:
-        raise PassingError(f"the reply was {error}: {quoted(body)}", may_be_size=True) from None
-    # What is no JSON, or no object, is text of another form.
-    if not all(document.text.startswith("{") for document in documents):
-        raise PassingError(f"the reply holds what is no JSON: {quoted(body)}", may_be_size=True)
-    return documents
-
-
-def split(body: bytes) -> Iterator[bytes]:
-    """Yield the objects of an array of JSON as they stand, without looking into them.
-
-    Raises
-    ------
-    ValueError
-        It is no such array, or is cut off.
-    """
-    depth = begin = end = 0
-    expected = b""
-    while match := _TO_BRACKET.match(body, end):
-        bracket = match[1]
-        opens = bracket in b"{["
-        if depth <= 1:
-            # Between the objects there is nothing but commas, and around the array nothing.
-            between = body[end : match.start(1)].strip(_BLANKS)
-            is_sound = bracket == b"[" if depth == 0 else opens or bracket == b"]"
-            if not is_sound or between != (expected if opens else b""):
-                raise ValueError("no array of documents")
-        end = match.end()
-        depth += 1 if opens else -1
-        if depth == 0:
-            if body[end:].strip(_BLANKS):
-                raise ValueError("more than an array of documents")
-            return
-        if depth == 1 and not opens:
-            yield body[begin:end]
-            expected = b","
-        elif depth == _IN_ARRAY and opens:
-            begin = match.start(1)
-    raise ValueError("cut off, or no array of documents")
+        raise TransientError(
+            f"the reply is not an array of documents ({error}): {quoted(body)}", may_be_size=True
+        ) from None
 
 
 def _retry_after(text: str) -> float:
-    """Return the seconds that a ``Retry-After`` asks to wait: a number, or until a date."""
+    """Return the seconds to wait by a ``Retry-After`` header: a number of seconds, or a date."""
     try:
         seconds = float(text)
     except ValueError:
@@ -203,22 +166,17 @@ def _retry_after(text: str) -> float:
 
 
 def quoted(body: bytes) -> str:
-    """Return what a reply says, for a message."""
+    """Return the message, or the beginning, of a reply's body, for an error message."""
     try:
-        said = orjson.loads(body)["message"]
+        message = orjson.loads(body)["message"]
     except (ValueError, TypeError, KeyError):
-        said = body.decode("utf-8", "replace")
-    text = " ".join(str(said).split())
+        message = body.decode("utf-8", "replace")
+    text = " ".join(str(message).split())
     if len(text) > _QUOTED_CHARACTERS:
         text = f"{text[:_QUOTED_CHARACTERS]}…"
     return repr(text) if text else "no content"
 
 
-def _page_title(body: bytes) -> str:
-    """Return a description of a web page, for a message."""
+def _describe_html(body: bytes) -> str:
     match = _TITLE.search(body)
     return f"a web page (HTML) with the title {quoted(match[1])}" if match else "a web page (HTML)"
-
-
-def _without_query(url: str) -> str:
-    return url.partition("?")[0]

@@ -1,7 +1,7 @@
 """A MongoDB database, or a compatible server such as Amazon DocumentDB.
 
-:class:`MongoSource` reads it; :mod:`.address` parses its URL and credentials, :mod:`.faults`
-retries after transient errors, and :mod:`.pages` reads a page at a time.
+:class:`MongoSource` reads it, :mod:`.address` parses its URL and credentials, :mod:`.faults`
+retries requests after transient errors, and :mod:`.pages` reads a page at a time.
 """
 
 from aind_etl.sources.mongodb.source import MongoSource

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
-from pydantic import SecretStr
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
@@ -17,14 +16,14 @@ USERNAME_VARIABLE = "AIND_ETL_MONGODB_USERNAME"
 PASSWORD_VARIABLE = "AIND_ETL_MONGODB_PASSWORD"  # noqa: S105 - a name, not a password
 PASSWORD_FILE_VARIABLE = "AIND_ETL_MONGODB_PASSWORD_FILE"  # noqa: S105
 
-# An "@" anywhere but before the hosts is refused: it would be part of a password that is not
-# percent-encoded, whose beginning would then be shown as a host.
+# An "@" is accepted only before the hosts. Elsewhere it may belong to a password that is not
+# percent-encoded, and the beginning of that password would be shown as a host.
 _URL = re.compile(
     r"mongodb(?:\+srv)?://(?:[^@/?]*@)?(?P<hosts>[\w.,:%\[\]-]+)"
     r"(?:/(?P<database>[^@/?]*))?(?:\?(?P<options>[^@]*))?"
 )
 EXAMPLE = "mongodb://host:27017/analysis?tls=true&tlsCAFile=global-bundle.pem&authSource=admin"
-"""What an address looks like, for messages."""
+"""An example address, for error messages."""
 
 _REACH_SECONDS = 10.0
 _CONNECT_SECONDS = 5.0
@@ -36,13 +35,13 @@ class Address(NamedTuple):
     Attributes
     ----------
     url
-        The address as it was given; may hold a password.
+        The address; it may hold a password.
     name
-        What may be shown of it: scheme, hosts and database.
+        The parts that may be shown: scheme, hosts and database.
     database
-        The database.
+        Name of the database.
     options
-        The names of the options it gives, in lower case.
+        Names of the options in the address, in lower case.
     """
 
     url: str
@@ -52,7 +51,7 @@ class Address(NamedTuple):
 
 
 def parse_address(url: str) -> Address:
-    """Return the parts of an address.
+    """Parse an address.
 
     Raises
     ------
@@ -76,48 +75,35 @@ def parse_address(url: str) -> Address:
     return Address(url, name, database, options)
 
 
-def open_client(  # noqa: PLR0913 - each is a choice of the caller's
+def open_client(  # noqa: PLR0913
     address: Address,
     *,
     username: str | None,
-    password: SecretStr | str | None,
+    password: str | None,
     connections: int,
     deadline: float,
     reply_timeout_ms: int,
 ) -> MongoClient[dict[str, Any]]:
-    """Return a client that has not connected yet.
+    """Return a client that has not connected yet; the address's options override the defaults.
 
-    Parameters
-    ----------
-    address
-        The address; its options go before the defaults here.
-    username, password
-        Credentials; they take precedence over those in the address.
-    connections
-        The most connections, besides the one that watches the server.
-    deadline
-        Seconds until a question is given up.
-    reply_timeout_ms
-        Milliseconds the server may take for one reply.
+    The parameters are those of :class:`~aind_etl.sources.mongodb.MongoSource`.
 
     Raises
     ------
     ConfigurationError
         pymongo does not understand the address.
     """
-    if isinstance(password, SecretStr):
-        password = password.get_secret_value()
     defaults: dict[str, Any] = {
         "appname": "aind-etl",
         "connecttimeoutms": int(_CONNECT_SECONDS * 1000),
         "serverselectiontimeoutms": int(min(_REACH_SECONDS, deadline) * 1000),
         "sockettimeoutms": reply_timeout_ms,
         "maxpoolsize": connections,
-        # The other way to watch a server takes two connections.
+        # The other mode needs two connections to monitor a server.
         "servermonitoringmode": "poll",
     }
     options = {name: value for name, value in defaults.items() if name not in address.options}
-    # DocumentDB refuses retryable writes, and asking again is done here, with a deadline.
+    # DocumentDB refuses retryable writes; reads are retried here, until a deadline.
     options |= {"retrywrites": False, "retryreads": False}
     credentials = {"username": username, "password": password}
     options |= {name: value for name, value in credentials.items() if value}
@@ -128,7 +114,7 @@ def open_client(  # noqa: PLR0913 - each is a choice of the caller's
         )
     try:
         with warnings.catch_warnings():
-            # An option that pymongo ignores, such as a misspelt one of TLS, is a mistake.
+            # pymongo only warns about an unknown option, such as a misspelt TLS option.
             warnings.simplefilter("error", UserWarning)
             return MongoClient(address.url, connect=False, **options)
     except OSError as error:
@@ -137,9 +123,9 @@ def open_client(  # noqa: PLR0913 - each is a choice of the caller's
             f"tlsCertificateKeyFile, tlsCRLFile) cannot be used: {error.strerror or error}."
         ) from None
     except (PyMongoError, UserWarning, ValueError, TypeError) as error:
-        # Of what pymongo says only the names are repeated: it may show values as well.
-        said = str(error).lower()
-        wrong = [name for name in sorted(address.options) if name in said]
+        # Only names of options are repeated: pymongo's message may show values as well.
+        message = str(error).lower()
+        wrong = [name for name in sorted(address.options) if name in message]
         what = f"its option {wrong[0]!r}" if wrong else "its credentials, hosts or options"
         raise ConfigurationError(
             f"The address of the source {address.name} is not understood: {what}. Expected is "
@@ -149,18 +135,15 @@ def open_client(  # noqa: PLR0913 - each is a choice of the caller's
 
 
 def read_credentials(environment: Mapping[str, str]) -> tuple[str | None, str | None]:
-    """Return the user name and the password that the environment has.
+    """Return user name and password from environment variables.
 
-    Parameters
-    ----------
-    environment
-        Where ``AIND_ETL_MONGODB_USERNAME`` and ``AIND_ETL_MONGODB_PASSWORD`` are looked up, or
-        ``AIND_ETL_MONGODB_PASSWORD_FILE``, the path of a file with the password.
+    The password is ``AIND_ETL_MONGODB_PASSWORD``, or the content of the file that
+    ``AIND_ETL_MONGODB_PASSWORD_FILE`` names.
 
     Raises
     ------
     ConfigurationError
-        Both are set, or the password's file cannot be read.
+        Both are set, or the file cannot be read.
     """
     password = environment.get(PASSWORD_VARIABLE)
     file = environment.get(PASSWORD_FILE_VARIABLE)
@@ -177,7 +160,7 @@ def _read_password(path: Path) -> str:
     try:
         password = path.read_text(encoding="utf-8").strip("\r\n")
     except (OSError, UnicodeError) as error:
-        what = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        what = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigurationError(
             f"The file {str(path)!r}, named by {PASSWORD_FILE_VARIABLE}, cannot be read: {what}."
         ) from None

@@ -1,7 +1,8 @@
-"""Errors of a MongoDB server: which are transient, when to retry, and the messages for users."""
+"""Errors of a MongoDB server: which ones are transient, when to retry, and the messages."""
 
 import logging
 from collections.abc import Callable
+from itertools import count
 from typing import TypeVar
 
 from pymongo.errors import (
@@ -31,15 +32,15 @@ from aind_etl.sources.mongodb.address import (
 )
 
 FIRST_PAUSE = 0.25
-"""Seconds before the first retry, at most."""
+"""The most seconds before the first retry."""
 LONGEST_PAUSE = 10.0
-"""Seconds between two attempts, at most."""
+"""The most seconds between two attempts."""
 
 _log = logging.getLogger(__name__)
-_Answer = TypeVar("_Answer")
+_Reply = TypeVar("_Reply")
 
-# Codes of errors that pass: elections, shutdowns, lost cursors, queries killed for their length.
-_PASSING_CODES = frozenset(
+# Elections, shutdowns, lost cursors, and queries that were killed because they took too long.
+_TRANSIENT_CODES = frozenset(
     {6, 7, 43, 50, 89, 91, 134, 175, 189, 237, 262, 9001, 10107}
     | {11600, 11601, 11602, 13388, 13435, 13436}
 )
@@ -48,102 +49,81 @@ _AUTHENTICATION_FAILED = 18
 
 
 class Retries:
-    """Retries requests to a server while that may help.
-
-    Parameters
-    ----------
-    name
-        The source, for messages.
-    deadline
-        Seconds until a question is given up.
-    """
+    """Retries requests to a server after transient errors, until ``deadline`` seconds later."""
 
     def __init__(self, name: str, deadline: float) -> None:
         self._name = name
         self._deadline = deadline
         self._reached = False
 
-    def ask(self, question: Callable[[int], _Answer]) -> _Answer:
-        """Return the answer to a question.
-
-        Parameters
-        ----------
-        question
-            What to call, with the number of attempts that failed.
+    def call(self, request: Callable[[int], _Reply]) -> _Reply:
+        """Return what ``request`` returns; it is called with the number of failed attempts.
 
         Raises
         ------
         SourceError
-            The server refuses to answer, or does not until the deadline.
+            The server refuses the request, or does not answer before the deadline.
         """
         retrying = Retrying(
-            retry=retry_if_exception(self._passes),
+            retry=retry_if_exception(self._is_transient),
             wait=wait_random_exponential(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE),
             stop=stop_before_delay(self._deadline),
             before_sleep=self._log_pause,
             reraise=True,
         )
-        attempts = 0
-
-        def attempt() -> _Answer:
-            nonlocal attempts
-            attempts += 1
-            return question(attempts - 1)
-
+        attempts = count()
         try:
-            answer = retrying(attempt)
+            reply = retrying(lambda: request(next(attempts)))
         except PyMongoError as error:
-            if not self._passes(error):
+            if not self._is_transient(error):
                 raise SourceError(self._explain(error)) from error
             raise SourceError(
-                f"The source {self._name} did not answer within {self._deadline:g} s, "
-                f"though asked {attempts} times; at last: {_reason(error)}. What was "
-                "read stays: run again when the server is well."
+                f"The source {self._name} did not answer within {self._deadline:g} s and "
+                f"{next(attempts)} attempts; the last error: {_reason(error)}. What was read is "
+                "kept: run again when the server has recovered."
             ) from error
         self._reached = True
-        return answer
+        return reply
 
     def _log_pause(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        pause = state.next_action.sleep if state.next_action else 0.0
         if isinstance(error, PyMongoError):
-            _log.warning("%s: %s; asking again in %.1f s", self._name, _reason(error), pause)
+            pause = state.upcoming_sleep
+            _log.warning("%s: %s; retrying in %.1f s", self._name, _reason(error), pause)
 
-    def _passes(self, error: BaseException) -> bool:
-        """Return whether it may help to ask again."""
+    def _is_transient(self, error: BaseException) -> bool:
         if isinstance(error, ServerSelectionTimeoutError):
-            # pymongo kept trying already. A server that has answered before may be restarting;
-            # one that never did has most likely another address.
+            # pymongo has retried already. A server that answered before may be restarting; one
+            # that never did most likely has another address.
             return self._reached
-        if isinstance(error, OperationFailure) and error.code in _PASSING_CODES:
+        if isinstance(error, OperationFailure) and error.code in _TRANSIENT_CODES:
             return True
         return isinstance(error, ConnectionFailure | CursorNotFound | ExecutionTimeout)
 
     def _explain(self, error: PyMongoError) -> str:
-        """Return a sentence on an error that does not pass, without credentials."""
+        """Return the message for an error that is not transient, without credentials."""
         reason = _reason(error)
         if isinstance(error, ServerSelectionTimeoutError):
             return (
                 f"The source {self._name} cannot be reached: {reason}. Check the host, the port "
-                "and the way to it (a tunnel needs directConnection=true), and tls=true with "
-                "tlsCAFile where the server wants TLS."
+                "and the network (a tunnel needs directConnection=true), and set tls=true with "
+                "tlsCAFile if the server requires TLS."
             )
         if isinstance(error, ClientConfigurationError) and "wire version" in reason:
             return (
-                f"The server of {self._name} is too old for this program: {reason}. MongoDB 4.4 "
-                "and Amazon DocumentDB 5.0 or later can be read; upgrade the server."
+                f"The server of {self._name} is too old: {reason}. MongoDB 4.4 or later, or "
+                "Amazon DocumentDB 5.0 or later, is needed; upgrade the server."
             )
         if isinstance(error, ClientConfigurationError):
             return (
                 f"The source {self._name} cannot be found: {reason}. Check the host's name; "
-                "mongodb+srv:// needs a name with SRV records, and otherwise it is mongodb://."
+                "mongodb+srv:// needs a name with SRV records, any other name needs mongodb://."
             )
         if isinstance(error, OperationFailure) and error.code == _AUTHENTICATION_FAILED:
             return (
                 f"The server of {self._name} refuses the user name or the password. Check "
                 f"{USERNAME_VARIABLE} and {PASSWORD_VARIABLE} (or {PASSWORD_FILE_VARIABLE}), and "
-                "write authSource=admin into the address if the user belongs to the database "
-                "'admin'."
+                "add authSource=admin to the address if the user belongs to the database 'admin'."
             )
         if isinstance(error, OperationFailure) and error.code == _UNAUTHORIZED:
             return (
@@ -154,7 +134,7 @@ class Retries:
 
 
 def _reason(error: PyMongoError) -> str:
-    """Return what pymongo says, without the description of the whole deployment."""
+    """Return pymongo's message without its description of the whole deployment."""
     text = " ".join(str(error).split())
     for end in (", Timeout: ", ", full error: ", " (configured timeouts: "):
         text = text.partition(end)[0]

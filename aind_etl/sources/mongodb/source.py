@@ -1,11 +1,12 @@
 """Reading a MongoDB database.
 
 Every request is a ``find`` that is sorted by ``_id``, bounded, and answered in one reply, so that
-it can be repeated from the last ``_id``. Only features of DocumentDB are used; nothing is written.
+reading can resume after the last ``_id``. Only features that DocumentDB has are used; nothing is
+written.
 
-A collection whose ``_id`` are all strings, or all ObjectIds, is paged through by ranges of them. In
-any other its ids are listed first, from the index, and the documents asked for by them: comparisons
-of a filter hold between values of one type only.
+A collection whose ``_id`` values are all strings, or all ObjectIds, is read by ranges of them. In
+any other collection the ids are listed first, from the index, and the documents are read by id,
+because a filter only compares values of the same type.
 """
 
 import os
@@ -18,7 +19,6 @@ from glob import escape
 from typing import Any, Self
 
 import bson
-from pydantic import SecretStr
 from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import InvalidName
 
@@ -40,34 +40,34 @@ _OBJECT_ID_TEXT = re.compile(r'_id:\{"\$oid":"([0-9a-f]{24})"\}')
 
 
 class MongoSource:
-    """One database, of which every collection is a collection of the source.
+    """The collections of one database.
 
-    The record id of a document is its ``_id`` as text, also where the document cannot be read
-    otherwise: ids can be listed without the documents, and have to be the same.
+    The record id of a document is its ``_id`` as text even if the rest of the document cannot be
+    read, because ids are also listed without the documents.
 
     Parameters
     ----------
     url
         The address, ``mongodb://`` or ``mongodb+srv://``, with the name of the database. Its
-        options (TLS, read preference, time-outs) are pymongo's; writes are never retried.
+        options (TLS, read preference, timeouts) are pymongo's; writes are never retried.
     username, password
-        Credentials; they take precedence over those in the address.
+        Credentials; they override those in the address.
     include, exclude
-        Patterns (``*``, ``?``, ``[…]``) of the collections to discover: those that match one of
-        ``include``, or all where none is given, and none of ``exclude``.
+        Patterns (``*``, ``?``, ``[…]``) of the collections to list: those that match any of
+        ``include`` (all by default) and none of ``exclude``.
     deadline
-        Seconds until a question is given up that the server does not answer. The last of the
-        attempts may outlast it, by no more than ``reply_timeout``.
+        Seconds after which a request is no longer retried. The last attempt may exceed it by
+        ``reply_timeout``.
     reply_timeout
-        Seconds the server may take for one reply.
+        Seconds that the server may take for one reply.
     connections
-        The most questions asked at a time, unless the address says ``maxPoolSize``. Besides the
-        connections for these there is one that watches the server.
+        The most concurrent requests, unless the address sets ``maxPoolSize``. One more connection
+        monitors the server.
     page_documents, page_ids
-        The most documents, and the most ids, asked for at a time.
+        The most documents, and the most ids, per request.
     page_bytes
-        About how many bytes a page of documents may have, judged by the page before; the server
-        sends no more than 16 MB in any case.
+        Approximate size of a page of documents, estimated from the previous page. The server sends
+        at most 16 MB.
 
     Raises
     ------
@@ -75,12 +75,12 @@ class MongoSource:
         The address or its options are wrong.
     """
 
-    def __init__(  # noqa: PLR0913 - each is a choice of the caller's
+    def __init__(  # noqa: PLR0913
         self,
         url: str,
         *,
         username: str | None = None,
-        password: SecretStr | str | None = None,
+        password: str | None = None,
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
         deadline: float = 300.0,
@@ -97,9 +97,8 @@ class MongoSource:
         self._page_documents = page_documents
         self._page_ids = page_ids
         max_time_ms = max(1, int(min(deadline, reply_timeout) * 1000))
-        retries = Retries(self.name, deadline)
-        self._ask = retries.ask
-        self._found = False
+        self._retries = Retries(self.name, deadline)
+        self._is_found = False
         self._client = open_client(
             address,
             username=username,
@@ -108,35 +107,24 @@ class MongoSource:
             deadline=deadline,
             reply_timeout_ms=max_time_ms,
         )
-        # None, or 0, is no limit: then the usual one does.
+        # None or 0 means no limit.
         self.connections = int(self._client.options.pool_options.max_pool_size or connections)
         try:
             self._database = self._client[address.database]
         except InvalidName as error:
             raise ConfigurationError(
-                f"The source {self.name} names no database that can be: {error}. Write its name "
+                f"The source {self.name} has an invalid database name: {error}. Write the name "
                 f"after the host: {EXAMPLE}."
             ) from None
         self._pages = Pages(
-            self.name,
-            self._database,
-            retries,
-            max_time_ms=max_time_ms,
-            page_documents=page_documents,
-            page_bytes=page_bytes,
+            self.name, self._database, self._retries, max_time_ms, page_documents, page_bytes
         )
 
     def __repr__(self) -> str:
         return f"MongoSource({self.name!r})"
 
     def list_collections(self) -> list[str]:
-        """Return the names of the collections, sorted: no system's, no empty ones, no views.
-
-        Raises
-        ------
-        SourceError
-            The server cannot be asked, or has no such database.
-        """
+        """Return the names of the collections, sorted, without views, system and empty ones."""
         return [
             name
             for name in sorted(self._discover())
@@ -146,13 +134,7 @@ class MongoSource:
         ]
 
     def count_documents(self, collection: str, split: Split = ALL_IDS) -> int:
-        """Return how many documents of a split the server counts.
-
-        Raises
-        ------
-        SourceError
-            The server cannot be asked.
-        """
+        """Return the number of documents in a split."""
         self._find_database()
         if split == ALL_IDS:
             return self._count(collection, {})
@@ -162,16 +144,13 @@ class MongoSource:
         return sum(self._count(collection, {"_id": condition}) for condition in ranges)
 
     def _count(self, collection: str, condition: Mapping[str, Any]) -> int:
-        return int(self._ask(lambda _: self._database[collection].count_documents(condition)))
+        counted = self._retries.call(
+            lambda _: self._database[collection].count_documents(condition)
+        )
+        return int(counted)
 
     def list_ids(self, collection: str, split: Split = ALL_IDS) -> Iterator[str]:
-        """Yield the record id of every document of a split, reading nothing but ids.
-
-        Raises
-        ------
-        SourceError
-            The collection cannot be read to its end.
-        """
+        """Yield the record id of every document in a split, reading only the index."""
         ranges = self._ranges(collection, split)
         if ranges is None:
             yield from map(record_id_of, self._pages.list_all(collection, split))
@@ -182,40 +161,29 @@ class MongoSource:
                 condition = {**condition, "$gt": page[-1]}  # noqa: PLW2901 - the next page's
 
     def read_raw(self, collection: str, split: Split = ALL_IDS) -> Iterator[RawDocument]:
-        """Yield every document of a split, in the order of ``_id``.
+        """Yield every document in a split, in the order of ``_id``, each once.
 
-        What is inserted, changed or deleted meanwhile may be seen or not; nothing is given twice.
-
-        Raises
-        ------
-        SourceError
-            The collection cannot be read to its end.
+        Documents that are inserted, changed or deleted meanwhile may be missing or not.
         """
-        make = partial(self._pages.document, collection)
+        parse = partial(self._pages.document, collection)
         ranges = self._ranges(collection, split)
         if ranges is None:
             documents = self._pages.documents_with(
                 collection, self._pages.list_all(collection, split)
             )
-            yield from (RawDocument(raw, make) for raw in documents)
+            yield from (RawDocument(raw, parse) for raw in documents)
             return
         for condition in ranges:
             limit = self._page_documents
             while page := self._pages.documents(collection, condition, limit):
-                yield from (RawDocument(raw, make) for raw in page)
+                yield from (RawDocument(raw, parse) for raw in page)
                 condition = {**condition, "$gt": self._pages.identity(collection, page[-1])}  # noqa: PLW2901
                 limit = self._pages.next_limit(page)
 
     def read_documents_by_id(
         self, collection: str, record_ids: AbstractSet[str]
     ) -> Iterator[Document]:
-        """Yield the documents of a collection that have one of ``record_ids``.
-
-        Raises
-        ------
-        SourceError
-            They cannot be read to their end.
-        """
+        """Yield the documents of a collection that have one of ``record_ids``."""
         if not record_ids:
             return
         self._find_database()
@@ -232,15 +200,14 @@ class MongoSource:
                 yield document
 
     def fingerprint(self, collection: str) -> str:
-        """Return how many documents the server counts, and how many bytes they have.
-
-        Raises
-        ------
-        SourceError
-            The server cannot be asked.
-        """
-        facts = self._statistics(collection)
-        return f"{facts.get('count', 0)} documents, {facts.get('size', 0)} bytes"
+        """Return the number of documents and their total size."""
+        self._find_database()
+        statistics = self._retries.call(
+            lambda _: self._database.command(
+                "collStats", collection, read_preference=self._database.read_preference
+            )
+        )
+        return f"{statistics.get('count', 0)} documents, {statistics.get('size', 0)} bytes"
 
     def __enter__(self) -> Self:
         """Return the source."""
@@ -251,21 +218,15 @@ class MongoSource:
         self._client.close()
 
     def _discover(self) -> list[str]:
-        """Return the names of the database's own collections.
-
-        Raises
-        ------
-        SourceError
-            The server cannot be asked, or has no such database.
-        """
-        found = self._ask(lambda _: list(self._database.list_collections(nameOnly=True)))
+        """Return the names of the collections, or raise a SourceError if there is no database."""
+        found = self._retries.call(lambda _: list(self._database.list_collections(nameOnly=True)))
         if not found:
             raise SourceError(
-                f"There is no database {self._database.name!r} at {self.name}, or it has no "
-                "collection that this user may see. Check the name after the host, which must "
-                "match in upper and lower case, and the user's rights."
+                f"There is no database {self._database.name!r} at {self.name}, or this user can "
+                "see none of its collections. Check the name after the host, which is "
+                "case-sensitive, and the user's rights."
             )
-        self._found = True
+        self._is_found = True
         return [
             entry["name"]
             for entry in found
@@ -274,43 +235,17 @@ class MongoSource:
         ]
 
     def _find_database(self) -> None:
-        """Make sure, once, that there is the database; a missing one looks like an empty one.
-
-        Raises
-        ------
-        SourceError
-            There is no such database.
-        """
-        if not self._found:
+        """Check once that the database exists: a missing one looks like an empty one."""
+        if not self._is_found:
             self._discover()
 
-    def _statistics(self, collection: str) -> Mapping[str, Any]:
-        """Return what the server knows of a collection without reading it.
-
-        Raises
-        ------
-        SourceError
-            The server cannot be asked.
-        """
-        self._find_database()
-        return self._ask(
-            lambda _: self._database.command(
-                "collStats", collection, read_preference=self._database.read_preference
-            )
-        )
-
     def _ranges(self, collection: str, split: Split) -> list[Mapping[str, Any]] | None:
-        """Return the conditions on the ``_id`` of a split's documents.
+        """Return the conditions on the ``_id`` that select a split.
 
-        None where the collection has ids that are neither all strings nor all ObjectIds.
-
-        Raises
-        ------
-        SourceError
-            The server cannot be asked.
+        None if the collection's ids are neither all strings nor all ObjectIds.
         """
         self._find_database()
-        # The server sorts by type first: everything between two strings is a string.
+        # The server sorts by type first: all ids between two strings are strings.
         edges = [
             *self._pages.ids(collection, {}, 1, ASCENDING),
             *self._pages.ids(collection, {}, 1, DESCENDING),
@@ -319,7 +254,7 @@ class MongoSource:
             upper = {"$lt": split.upper} if split.upper else {}
             return [{"$gte": split.lower} | upper] if edges else []
         if all(isinstance(edge, bson.ObjectId) for edge in edges):
-            # All of them belong to one split.
+            # All ids that are not strings belong to one split.
             return [{"$gte": bson.ObjectId(bytes(12))}] if split.holds(OTHER_ID_PREFIX) else []
         return None
 
@@ -327,12 +262,12 @@ class MongoSource:
 def open_url(
     url: str, options: SourceOptions, environment: Mapping[str, str] = os.environ
 ) -> MongoSource:
-    """Return the source at an address, with the credentials that the environment has.
+    """Return the source at an address, with the credentials from the environment.
 
     Raises
     ------
     ConfigurationError
-        The address is wrong, or the password's file cannot be read.
+        The address is wrong, or the password file cannot be read.
     """
     username, password = read_credentials(environment)
     return MongoSource(
@@ -346,11 +281,7 @@ def open_url(
 
 
 def _identity_of(record_id: str) -> str | bson.ObjectId | None:
-    """Return the ``_id`` that a record id encodes; None where the text does not tell.
-
-    Values of other types cannot be restored from the text, if only for the order of an object's
-    keys.
-    """
+    """Return the ``_id`` that has a record id; None for types that cannot be restored from text."""
     text = string_id(record_id)
     match = _OBJECT_ID_TEXT.fullmatch(record_id) if text is None else None
     return bson.ObjectId(match[1]) if match else text

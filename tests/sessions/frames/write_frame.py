@@ -1,8 +1,8 @@
 """Write the frame of ``test_pickled_frame.py``, as the installed pandas pickles it.
 
-The files beside this one were written so, by the versions in their names::
+The files beside this one were written by the versions in their names, like this::
 
-    python tests/frames/write_frame.py pandas-2.2.3.pkl
+    python tests/sessions/frames/write_frame.py pandas-2.2.3.pkl
 """
 
 import datetime as dt

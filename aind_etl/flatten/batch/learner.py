@@ -1,0 +1,277 @@
+"""Learning the shape of documents from one of them.
+
+The texts and numbers of the document are replaced by markers, and the document reader parses the
+result: the columns and attributes in which the markers appear tell where each value goes.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+import polars as pl
+
+from aind_etl.flatten.batch.shapes import (
+    EMPTY_LIST,
+    FALSE,
+    NONE,
+    NUMBER_LISTS,
+    TRUE,
+    Affixes,
+    Positions,
+    ProcessShape,
+    Shape,
+)
+from aind_etl.flatten.columns import (
+    BOUNDS,
+    FITTED_NAMES,
+    MAPS,
+    SCALARS,
+    list_paths,
+    scalar_paths,
+)
+from aind_etl.flatten.document_reader import Process, Rejection, read_document
+
+_SCALAR = re.compile(r'[^\[\]{},:"]+')
+_BRACKET = re.compile(r"[\[\]{}]")
+# Markers of numbers are integers that fit every column.
+_LAST_MARKER = 30_000
+_ENTRIES = {"column": pl.String, "name": pl.String, "segment": pl.Int64}
+_ATTRIBUTES = {
+    "section": pl.String,
+    "path": pl.String,
+    "column": pl.String,
+    "segment": pl.Int64,
+    "element": pl.Int64,
+    "conflicting": pl.Int64,
+}
+_ATTRIBUTE_COLUMNS = {str: "value_text", int: "value_number", bool: "value_boolean"}
+
+
+class _UnsupportedError(Exception):
+    """Only the document reader can parse documents of this shape."""
+
+
+def learn(text: str) -> Shape | None:
+    """Return the shape of a document; None if only the document reader can parse such documents.
+
+    Parameters
+    ----------
+    text
+        Canonical JSON of an object, without backslashes.
+    """
+    try:
+        return _Learner(_MarkedDocument(text)).shape()
+    except (_UnsupportedError, Rejection):
+        return None
+
+
+class _Value(NamedTuple):
+    """Where a value is: its segment, and its position among the values of a list."""
+
+    segment: int
+    element: int = NONE
+
+
+class _MarkedDocument:
+    """A document with markers in place of its texts and numbers.
+
+    Attributes
+    ----------
+    segments
+        The document, cut at its quotation marks.
+    values
+        The value that each marker stands for.
+    affixes
+        Punctuation of the segments with numbers or lists.
+    lengths
+        Number of values of the segments with a list; -1 for nested lists or objects.
+    """
+
+    def __init__(self, text: str) -> None:
+        if '{"$' in text:
+            raise _UnsupportedError
+        # The first segment begins at the first quotation mark. The last one also contains the
+        # opening brace of the next document.
+        self.segments = (text[1:] + "{").split('"')[1:]
+        self.values: dict[object, _Value] = {}
+        self.affixes: dict[int, Affixes] = {}
+        self.lengths: dict[int, int] = {}
+        self._marked = list(self.segments)
+        for n in range(0, len(self.segments), 2):
+            if not self.segments[n + 1].startswith(":"):
+                self._marked[n] = self._mark(_Value(n), "text-")
+            self._mark_numbers(n + 1)
+
+    def read(self) -> tuple[str, list[Process]]:
+        """Parse the document with its markers."""
+        text = '{"' + '"'.join(self._marked)[:-1]
+        document = orjson.loads(text)
+        if "object_type" in document and "processing" not in document:
+            raise _UnsupportedError  # Its value may determine the format.
+        return read_document("", text)
+
+    def by_affixes(self, segments: Iterable[int]) -> dict[Affixes, Positions]:
+        """Group segments by their affixes."""
+        found: defaultdict[Affixes, list[int]] = defaultdict(list)
+        for segment in sorted(segments):
+            found[self.affixes[segment]].append(segment)
+        return {affixes: np.array(positions, np.int64) for affixes, positions in found.items()}
+
+    def _mark_numbers(self, n: int) -> None:
+        segment = self.segments[n]
+        found = list(_SCALAR.finditer(segment))
+        words = {match[0] for match in found}
+        if words <= {"null"}:
+            return
+        prefix, suffix = segment[: found[0].start()], segment[found[-1].end() :]
+        between = segment[found[0].start() : found[-1].end()]
+        if _BRACKET.search(between) is not None:
+            self.lengths[n] = -1
+        elif prefix.endswith("[") or len(found) > 1:
+            self.lengths[n] = len(found)
+        elif words <= {"true", "false"}:
+            return  # Documents with another boolean have another shape.
+        self.affixes[n] = Affixes(f'"{prefix}', suffix)
+        elements = iter(range(len(found)))
+
+        def marker(match: re.Match[str]) -> str:
+            element = next(elements) if n in self.lengths else NONE
+            return "null" if match[0] == "null" else self._mark(_Value(n, element))
+
+        self._marked[n] = prefix + _SCALAR.sub(marker, between) + suffix
+
+    def _mark(self, value: _Value, prefix: str = "") -> str:
+        number = 1 + len(self.values)
+        if number > _LAST_MARKER:
+            raise _UnsupportedError
+        marker = f"{prefix}{number}"
+        self.values[marker if prefix else number] = value
+        return marker
+
+
+class _Learner:
+    """Finds where the values of a marked document go."""
+
+    def __init__(self, document: _MarkedDocument) -> None:
+        self._document = document
+        self._used: set[int] = set()
+        # Segments with a list whose entries are attributes.
+        self._listed_attributes: set[int] = set()
+
+    def shape(self) -> Shape:
+        """Return the shape.
+
+        Raises
+        ------
+        _UnsupportedError
+            Where a value goes depends on the document.
+        """
+        document = self._document
+        pipeline_format, processes = document.read()
+        process_shapes = [self._process(pipeline_format, process) for process in processes]
+        varying = {value.segment for value in document.values.values()} | document.affixes.keys()
+        constants = [n for n in range(len(document.segments)) if n not in varying]
+        used = document.affixes.keys() & self._used
+        lists = used & document.lengths.keys()
+        for n in lists:
+            if document.lengths[n] == -1 or re.search("true|false", document.segments[n]):
+                raise _UnsupportedError
+        number_lists = {
+            affixes: np.stack(
+                [
+                    segments,
+                    [document.lengths[n] if n in self._listed_attributes else -1 for n in segments],
+                ]
+            )
+            for affixes, segments in document.by_affixes(lists).items()
+        }
+        return Shape(
+            pipeline_format,
+            process_shapes,
+            np.array(constants, np.int64),
+            pl.Series([f'"{document.segments[n]}' for n in constants]).hash().to_numpy(),
+            document.by_affixes(used - lists),
+            number_lists,
+            document.by_affixes(document.affixes.keys() - used),
+        )
+
+    def _value(self, marker: object) -> _Value:
+        """Return the value that a marker stands for."""
+        if isinstance(marker, bool):
+            return _Value(TRUE if marker else FALSE)
+        found = self._document.values.get(marker) if isinstance(marker, str | int) else None
+        if found is None:
+            raise _UnsupportedError
+        self._used.add(found.segment)
+        return found
+
+    def _process(self, pipeline_format: str, process: Process) -> ProcessShape:
+        if process.rejected:
+            raise _UnsupportedError
+        values = process.values
+        scalars = dict.fromkeys(SCALARS, NONE)
+        for name, paths in scalar_paths(pipeline_format).items():
+            path = next((path for path in paths if path in values), None)
+            if path is not None:
+                scalars[name] = self._value(values[path]).segment
+        number_lists = dict.fromkeys(NUMBER_LISTS, NONE)
+        entries: list[tuple[str, str | None, int]] = []
+        for name, path in list_paths(pipeline_format).items():
+            if path in values and name in number_lists:
+                number_lists[name] = self._number_list(values[path])
+            elif path in values:
+                entries += self._entries(name, values[path])
+        names_fitted = any(column == FITTED_NAMES for column, _, _ in entries)
+        if not names_fitted and any(number_lists[bound] != NONE for bound in BOUNDS):
+            raise _UnsupportedError
+        return ProcessShape(
+            process.index,
+            np.array(list(scalars.values()), np.int64),
+            np.array(list(number_lists.values()), np.int64),
+            pl.DataFrame(entries, schema=_ENTRIES, orient="row"),
+            self._attributes(process),
+        )
+
+    def _number_list(self, entries: list[Any]) -> int:
+        """Return the segment that has all of a list of numbers, which may be of any length."""
+        if not entries:
+            return EMPTY_LIST
+        segments = {self._value(entry).segment for entry in entries if entry is not None}
+        if len(segments) != 1:
+            raise _UnsupportedError
+        (segment,) = segments
+        if self._document.lengths.get(segment) != len(entries):
+            raise _UnsupportedError
+        return segment
+
+    def _entries(self, column: str, values: Any) -> Iterator[tuple[str, str | None, int]]:  # noqa: ANN401
+        """Yield column, name and segment of the entries of a list or an object."""
+        if not values:
+            raise _UnsupportedError
+        for name in values:
+            marker = values[name] if column in MAPS else name
+            if marker is None and column not in MAPS:
+                raise _UnsupportedError
+            segment = NONE if marker is None else self._value(marker).segment
+            yield column, name if column in MAPS else None, segment
+
+    def _attributes(self, process: Process) -> pl.DataFrame:
+        """Return the attributes of a process, as :attr:`ProcessShape.attributes`."""
+        rows = []
+        for position, (section, path, marker) in enumerate(process.attributes):
+            segment, element = self._value(marker)
+            conflicting = NONE
+            if position in process.conflicting:
+                conflicting = self._value(process.values[process.conflicting[position]]).segment
+                if conflicting < 0 or segment < 0:
+                    raise _UnsupportedError
+            if element != NONE:
+                if "null" in self._document.segments[segment]:
+                    raise _UnsupportedError
+                self._listed_attributes.add(segment)
+            column = _ATTRIBUTE_COLUMNS[type(marker)]
+            rows.append((section, path, column, segment, element, conflicting))
+        return pl.DataFrame(rows, schema=_ATTRIBUTES, orient="row")

@@ -1,0 +1,214 @@
+"""Pages of a collection behind a gateway, in the order of ``_id``."""
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from pymongo import ASCENDING, DESCENDING
+
+from aind_etl.contract.id_ranges import Split
+from aind_etl.errors import SourceError
+from aind_etl.sources.canonical import Document, string_id
+from aind_etl.sources.gateway.client import GatewayClient
+from aind_etl.sources.gateway.large_documents import TOO_LARGE, assemble
+from aind_etl.sources.gateway.replies import Page, TooLargeError
+
+_FIRST_PAGE_DOCUMENTS = 64
+_RESTARTS = 10
+_ONLY_ID = {"_id": 1}
+_OTHER_IDS = {"_id": {"$not": {"$type": "string"}}}
+
+
+@dataclass(frozen=True)
+class Pages:
+    """Reads documents and ids of a database, a page at a time.
+
+    Every method raises a :class:`SourceError` if the gateway cannot be read.
+
+    Attributes
+    ----------
+    workers
+        Threads that request pages ahead.
+    page_documents, page_ids
+        The most documents, and the most ids, per request.
+    page_bytes
+        Approximate size of a page, estimated from the previous page.
+    """
+
+    client: GatewayClient
+    workers: ThreadPoolExecutor
+    page_documents: int
+    page_ids: int
+    page_bytes: int
+
+    def first_and_last(self, collection: str, condition: Mapping[str, Any]) -> list[Document]:
+        """Return the first and the last ``_id`` that meet a condition; empty if none does.
+
+        Ids are sorted by type first: if both of these are strings, all are.
+        """
+        edges = [
+            edge
+            for direction in (ASCENDING, DESCENDING)
+            for edge in self.client.find(
+                collection, condition, 1, projection=_ONLY_ID, direction=direction
+            ).documents
+        ]
+        # An empty collection would mean that everything was deleted, so the count must agree.
+        if not edges and self.client.count_documents(collection, condition):
+            raise SourceError(
+                f"The source {self.client.name}/{collection} returns no documents, although it "
+                "counts some. Run again; if it persists, report it to those who run the gateway."
+            )
+        return edges
+
+    def with_string_ids(
+        self, collection: str, split: Split, *, ids_only: bool
+    ) -> Iterator[list[Document]]:
+        """Yield pages of the documents in a split whose ``_id`` is a string; no page is empty.
+
+        The next page is requested while a page is processed.
+        """
+        most = self.page_ids if ids_only else self.page_documents
+        limit = most if ids_only else min(most, _FIRST_PAGE_DOCUMENTS)
+        most_bytes = self.page_bytes
+        coming = self.workers.submit(
+            self._next_page, collection, id_range(split), limit, ids_only=ids_only
+        )
+        try:
+            while (page := coming.result()).documents:
+                if page.was_refused:
+                    # A larger page would be refused again.
+                    most_bytes = page.bytes
+                mean_bytes = max(1, page.bytes // len(page.documents))
+                limit = max(1, min(most, page.limit * 2, most_bytes // mean_bytes))
+                rest = id_range(split, self.string_id(collection, page.documents[-1]))
+                coming = self.workers.submit(
+                    self._next_page, collection, rest, limit, ids_only=ids_only
+                )
+                yield page.documents
+        finally:
+            coming.cancel()
+
+    def with_ids(self, collection: str, identities: Sequence[str]) -> list[Document]:
+        """Return the documents with one of a few string ids."""
+        found: list[Document] = []
+        missing = set(identities)
+        limit = len(missing)
+        while missing:
+            condition = {"_id": {"$in": sorted(missing)}}
+            page, done = self._find_whole(collection, condition, min(limit, len(missing)))
+            if not done:
+                break
+            if not missing.issuperset(done):
+                raise self._not_requested(collection)
+            found += page.documents
+            missing.difference_update(done)
+            limit = page.limit if page.was_refused else page.limit * 2
+        return found
+
+    def with_other_ids(self, collection: str) -> Iterator[Document]:
+        """Yield the documents whose ``_id`` is not a string.
+
+        Filters in plain JSON cannot compare such ids, so pages are requested by position. Documents
+        that are inserted or deleted meanwhile shift those after them; then reading starts over.
+        """
+        seen: set[str] = set()
+        for _ in range(_RESTARTS):
+            if (yield from self._by_position(collection, seen)):
+                return
+        raise SourceError(
+            f"The source {self.client.name}/{collection} changes faster than its documents whose "
+            "_id is not a string can be read. Run again when less is written to it."
+        )
+
+    def _by_position(self, collection: str, seen: set[str]) -> Generator[Document, None, bool]:
+        """Yield the documents not seen yet; return whether none was shifted meanwhile."""
+        position = 0
+        last: str | None = None
+        while True:
+            page = self.client.find(collection, _OTHER_IDS, self.page_documents, skip=position)
+            # The last document of the previous page, and the first one of this page.
+            seam = self.client.find(
+                collection, _OTHER_IDS, 2, projection=_ONLY_ID, skip=max(0, position - 1)
+            ).documents
+            if last is not None and [one.record_id for one in seam[:1]] != [last]:
+                return False
+            if not page.documents:
+                if len(seam) == (last is not None):
+                    return True
+                raise SourceError(
+                    f"The source {self.client.name}/{collection} has a document that is "
+                    f"{TOO_LARGE}, after {position} others with an _id that is not a string. Read "
+                    "this collection from MongoDB itself, or exclude it."
+                )
+            for document in page.documents:
+                if document.record_id not in seen:
+                    seen.add(document.record_id)
+                    yield document
+            position += len(page.documents)
+            last = page.documents[-1].record_id
+
+    def string_id(self, collection: str, document: Document) -> str:
+        """Return the ``_id`` of a document that was requested by a string."""
+        identity = string_id(document.record_id)
+        if identity is None:
+            raise self._not_requested(collection)
+        return identity
+
+    def _next_page(
+        self, collection: str, ids: Mapping[str, str], limit: int, *, ids_only: bool
+    ) -> Page:
+        """Return the first documents whose ``_id`` is in a range; an empty page is the end."""
+        while True:
+            condition = {"_id": ids}
+            if ids_only:
+                page = self.client.find(collection, condition, limit, projection=_ONLY_ID)
+                done = [self.string_id(collection, document) for document in page.documents]
+            else:
+                page, done = self._find_whole(collection, condition, limit)
+            after = [ids["$gt"], *done] if "$gt" in ids else done
+            if any(one >= other for one, other in pairwise(after)):
+                raise self._not_requested(collection)
+            if page.documents or not done:
+                return page
+            ids = {**ids, "$gt": done[-1]}
+
+    def _find_whole(
+        self, collection: str, condition: Mapping[str, Any], limit: int
+    ) -> tuple[Page, list[str]]:
+        """Return the first documents that meet a condition, and their ids.
+
+        A document that is too large for a reply is assembled from parts. If it is deleted
+        meanwhile, only its id is returned. Without any id, no document meets the condition.
+        """
+        try:
+            page = self.client.find(collection, condition, limit, is_divisible=True)
+        except TooLargeError:
+            page = Page([], 0, 1, was_refused=True)
+        if page.documents:
+            return page, [self.string_id(collection, document) for document in page.documents]
+        # The first document alone may exceed the payload limit.
+        first = self.client.find(collection, condition, 1, projection=_ONLY_ID).documents
+        done = [self.string_id(collection, document) for document in first]
+        assembled = [assemble(self.client, collection, identity) for identity in done]
+        documents = [document for document in assembled if document]
+        size = sum(len(document.text) for document in documents)
+        return Page(documents, size, 1), done
+
+    def _not_requested(self, collection: str) -> SourceError:
+        return SourceError(
+            f"The source {self.client.name}/{collection} returns documents that were not "
+            "requested: it ignores the filter or the sort. Check that the address is that of a "
+            "gateway."
+        )
+
+
+def id_range(split: Split, after: str | None = None) -> dict[str, str]:
+    """Return the condition on a string ``_id`` in a split, or in the rest of it after an id.
+
+    An ``_id`` that is not a string never meets it.
+    """
+    lower = {"$gte": split.lower} if after is None else {"$gt": after}
+    return lower | ({"$lt": split.upper} if split.upper else {})

@@ -1,0 +1,205 @@
+"""What the lake relies on, on a disk and on an object store: whole files, and locks."""
+
+import os
+import threading
+from collections.abc import Callable
+from typing import BinaryIO, TypeAlias
+
+import pytest
+import s3fs
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from object_store import new_prefix
+
+from aind_etl.errors import DataError
+from aind_etl.lake.storage import open_storage
+from aind_etl.lake.storage.local import LocalStorage
+from aind_etl.lake.storage.object_store import ObjectStorage
+
+AnyStorage: TypeAlias = LocalStorage | ObjectStorage
+
+NAME = "analyses/collection=a/part.parquet"
+
+
+@pytest.fixture(params=["disk", pytest.param("object store", marks=pytest.mark.slow)])
+def new_storage(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], AnyStorage]:
+    """Return a function that makes an empty storage."""
+    if request.param == "disk":
+        return lambda: LocalStorage(tmp_path_factory.mktemp("storage") / "lake")
+    request.getfixturevalue("endpoint")
+    return lambda: ObjectStorage(new_prefix())
+
+
+@pytest.fixture
+def storage(new_storage: Callable[[], AnyStorage]) -> AnyStorage:
+    return new_storage()
+
+
+def content(text: bytes) -> Callable[[BinaryIO], object]:
+    return lambda file: file.write(text)
+
+
+def own_files(storage: AnyStorage) -> list[str]:
+    return [name for name in storage.files("", "") if not name.startswith("_")]
+
+
+def test_a_written_file_is_read_and_listed(storage: AnyStorage) -> None:
+    assert storage.write(NAME, content(b"one"))
+    assert storage.write("analyses/other.parquet", content(b"second"))
+    assert storage.write("analyses/note.txt", content(b"three"))
+    assert storage.read(NAME) == b"one"
+    assert storage.path(NAME).read_bytes() == b"one"
+    assert storage.files("analyses", ".parquet") == [NAME, "analyses/other.parquet"]
+    assert storage.sizes("analyses", ".parquet") == {NAME: 3, "analyses/other.parquet": 6}
+    assert storage.files("nowhere", ".parquet") == []
+
+
+def test_a_missing_file_is_read_as_none_and_has_no_mark(storage: AnyStorage) -> None:
+    assert storage.read(NAME) is None
+    assert storage.marks("analyses", "") == {}
+    assert not storage.exists(NAME)
+
+
+def test_the_same_content_leaves_the_file_as_it_is(storage: AnyStorage) -> None:
+    def identity() -> object:
+        if isinstance(storage, ObjectStorage):
+            return s3fs.S3FileSystem().info(storage.path(NAME), refresh=True)
+        facts = storage.path(NAME).stat()
+        return facts.st_ino, facts.st_mtime_ns
+
+    storage.write(NAME, content(b"same"))
+    before = identity()
+    assert not storage.write(NAME, content(b"same"))
+    assert identity() == before
+    assert own_files(storage) == [NAME]
+
+
+def test_other_content_replaces_the_file_and_changes_its_mark(storage: AnyStorage) -> None:
+    storage.write(NAME, content(b"same"))
+    marks = [storage.marks("analyses", "")[NAME]]
+    for other in (b"", b"SAME", b"sam", b"same "):
+        assert storage.write(NAME, content(other))
+        assert storage.read(NAME) == other
+        marks.append(storage.marks("analyses", "")[NAME])
+    assert len(set(marks)) == len(marks)
+
+
+def test_a_failed_write_leaves_the_old_file(storage: AnyStorage) -> None:
+    storage.write(NAME, content(b"old"))
+
+    def fail(file: BinaryIO) -> None:
+        file.write(b"half of the n")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        storage.write(NAME, fail)
+    assert storage.read(NAME) == b"old"
+    assert own_files(storage) == [NAME]
+
+
+def test_a_file_that_may_not_be_replaced_is_left_and_named(storage: AnyStorage) -> None:
+    assert storage.write(NAME, content(b"first"), replace=False)
+    with pytest.raises(DataError, match=r"part\.parquet was written by another run"):
+        storage.write(NAME, content(b"second"), replace=False)
+    assert storage.read(NAME) == b"first"
+
+
+def test_an_update_gets_the_present_content(storage: AnyStorage) -> None:
+    storage.update("state", lambda before: (before or b"") + b"1")
+    storage.update("state", lambda before: (before or b"") + b"2")
+    assert storage.read("state") == b"12"
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    writes=st.lists(
+        st.tuples(
+            st.sampled_from(["a/1", "a/2", "a/b/1", "c/1"]), st.none() | st.binary(max_size=3)
+        ),
+        max_size=12,
+    )
+)
+def test_files_are_as_the_last_write_or_removal_left_them(
+    new_storage: Callable[[], AnyStorage], writes: list[tuple[str, bytes | None]]
+) -> None:
+    storage = new_storage()
+    expected: dict[str, bytes] = {}
+    for name, text in writes:
+        if text is None:
+            assert storage.remove(name) == (expected.pop(name, None) is not None)
+        else:
+            assert storage.write(name, content(text)) == (expected.get(name) != text)
+            expected[name] = text
+    assert {name: storage.read(name) for name in own_files(storage)} == expected
+    if isinstance(storage, LocalStorage):
+        needed = {parent for name in expected for parent in storage.path(name).parents}
+        folders = {path for path in storage.root.rglob("*") if path.is_dir()}
+        assert {path for path in folders if path.name[0] != "_"} <= needed
+
+
+def test_a_lock_that_its_thread_holds_is_refused_at_once_and_free_afterwards(
+    storage: AnyStorage,
+) -> None:
+    with storage.lock("a", "it"):
+        with storage.lock("b", "another"):
+            pass
+        with (
+            pytest.raises(DataError, match=r"is writing it .*this process itself"),
+            storage.lock("a", "it", wait_seconds=60),
+        ):
+            pass
+    with pytest.raises(KeyError), storage.lock("a", "it"):
+        raise KeyError
+    with storage.lock("a", "it"):
+        pass
+    assert own_files(storage) == []
+
+
+def test_a_lock_of_another_thread_names_its_process_and_can_be_waited_for(
+    storage: AnyStorage,
+) -> None:
+    order = []
+    taken, refused = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with storage.lock("a", "it"):
+            taken.set()
+            refused.wait(60)
+            order.append("first")
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    taken.wait()
+    with (
+        pytest.raises(DataError, match=rf"writing it \(process {os.getpid()} on"),
+        storage.lock("a", "it"),
+    ):
+        pass
+    refused.set()
+    with storage.lock("a", "it", wait_seconds=60):
+        order.append("second")
+    thread.join()
+    assert order == ["first", "second"]
+
+
+def test_of_many_threads_one_gets_the_lock(storage: AnyStorage) -> None:
+    gate, done = threading.Barrier(6), threading.Barrier(6)
+    got = []
+
+    def race() -> None:
+        gate.wait()
+        try:
+            with open_storage(storage.root).lock("a", "it"):
+                got.append(1)
+                done.wait()
+        except DataError:
+            done.wait()
+
+    racers = [threading.Thread(target=race) for _ in range(6)]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join()
+    assert got == [1]
