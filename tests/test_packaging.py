@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from commands import without_settings
 from worlds import MAIN
 
 from aind_etl.bundle import bundled
@@ -58,22 +59,25 @@ def installed(wheel, tmp_path_factory):
     return folder
 
 
-def run(installed, folder, *arguments):
-    """Run the installed command in a folder outside the clone."""
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("AIND_ETL_", "DAGSTER_", "PYTHONPATH"))
-    }
-    script = RUN.format(clone=str(CLONE), installed=str(installed))
+def run(folder, command, **variables):
+    """Run a command in a folder outside the clone, without the caller's settings."""
+    environment = without_settings(**variables)
+    environment.pop("PYTHONPATH", None)
+    environment.pop("AIND_ETL_RESULTS_ROOT", None)
     return subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)],
+        [*map(str, command)],
         cwd=folder,
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def run_installed(installed, folder, *arguments):
+    """Run the command of the wheel in a folder."""
+    script = RUN.format(clone=str(CLONE), installed=str(installed))
+    return run(folder, [sys.executable, "-c", script, *arguments])
 
 
 def test_the_wheel_contains_the_package_and_its_files(wheel):
@@ -108,15 +112,17 @@ def test_the_wheel_declares_the_command_and_its_dependencies(wheel):
 
 
 def test_the_installed_command_loads_and_queries_the_sample(installed, tmp_path):
-    ended = run(installed, tmp_path, "run", "--source", "sample:?sessions=1")
+    ended = run_installed(installed, tmp_path, "run", "--source", "sample:?sessions=1")
     assert ended.returncode == 0, ended.stderr
     assert "fit_parameters_wide" in ended.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lake"]
     settings = (tmp_path / "lake" / "_dagster" / "dagster.yaml").read_text()
     assert settings == (CLONE / "dagster_home" / "dagster.yaml").read_text()
-    agree = run(installed, tmp_path, "verify", "--source", "sample:?sessions=1")
+    agree = run_installed(installed, tmp_path, "verify", "--source", "sample:?sessions=1")
     assert agree.stdout.endswith("Source, lake and warehouse agree.\n"), agree.stderr
-    count = run(installed, tmp_path, "sql", "SELECT count(*) FROM mle_fitting", "-f", "csv")
+    count = run_installed(
+        installed, tmp_path, "sql", "SELECT count(*) FROM mle_fitting", "-f", "csv"
+    )
     assert int(count.stdout.split()[1]) > 0
 
 
@@ -158,23 +164,11 @@ def light(wheel, tmp_path_factory):
 
 def ask(light, sample, *command, **variables):
     """Run a command of the base installation on the sample, outside the clone."""
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("AIND_ETL_", "DAGSTER_", "PYTHONPATH"))
-    }
-    environment |= {
+    variables = {
         "AIND_ETL_LAKE": str(sample.lake),
         "AIND_ETL_WAREHOUSE": str(sample.warehouse),
     } | variables
-    return subprocess.run(
-        [light / command[0], *command[1:]],
-        cwd=light,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run(light, [light / command[0], *command[1:]], **variables)
 
 
 def test_the_base_installation_is_small(light):

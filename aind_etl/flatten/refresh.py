@@ -6,6 +6,7 @@ partition.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import polars as pl
@@ -177,18 +178,23 @@ def _write(
     rejected: dict[Table, pl.DataFrame],
 ) -> int:
     """Replace the rows of some records, or all; return the number of files written or removed."""
-    written = 0
+    partitions: list[tuple[Table, str]] = []
     for table in ANALYSIS_TABLES:
         months = set(spill.months(table)) | set(
             lake.tables.months(table, collection)
             if records is None
             else lake.tables.months_holding(table, collection, records)
         )
-        for month in sorted(months):
-            rows = spill.rows(table, month)
-            written += lake.tables.replace_rows(
-                table, collection, month, without=records, rows=rows
-            )
+        partitions += [(table, month) for month in sorted(months)]
+
+    def replace_partition(partition: tuple[Table, str]) -> bool:
+        rows = spill.rows(*partition)
+        return lake.tables.replace_rows(
+            partition[0], collection, partition[1], without=records, rows=rows
+        )
+
+    with ThreadPoolExecutor(2, thread_name_prefix="partitions") as pool:
+        written = sum(pool.map(replace_partition, partitions))
     for table, rows in rejected.items():
         written += lake.tables.replace_rows(table, collection, None, without=records, rows=rows)
     return written

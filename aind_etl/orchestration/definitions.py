@@ -18,9 +18,6 @@ from aind_etl.orchestration.schedules import all_schedules
 from aind_etl.orchestration.sensors import all_sensors
 from aind_etl.settings import load_settings
 
-SOURCE_RETRIES = 3
-"""How often a step of a background run retries reading its source."""
-
 
 def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     """Return the definitions.
@@ -31,7 +28,7 @@ def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Defini
         Resources by name, which replace those with the settings of the environment.
     """
     resources = dict(resource_overrides or {})
-    resources.setdefault("etl", Etl(load_settings(), source_retries=SOURCE_RETRIES))
+    resources.setdefault("etl", Etl(load_settings(), source_retries=3))
     settings = resources["etl"].settings
     return dg.Definitions(
         assets=all_assets(),

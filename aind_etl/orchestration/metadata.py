@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from io import BytesIO
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import duckdb
@@ -65,18 +65,8 @@ def freshness() -> dg.FreshnessPolicy:
     )
 
 
-class TableArguments(TypedDict):
-    """Arguments of an asset that is a table."""
-
-    description: str
-    group_name: str
-    kinds: set[str]
-    owners: Sequence[str]
-    metadata: Mapping[str, Any]
-
-
-def table_arguments(table: Table, group: str, kinds: set[str]) -> TableArguments:
-    """Return the arguments that describe a table to :class:`dagster.AssetSpec`."""
+def table_spec(table: Table, group: str, kinds: set[str], **options: Any) -> dg.AssetSpec:  # noqa: ANN401 - Dagster's types
+    """Return the specification of a table's asset, with further options of Dagster."""
     columns = [
         dg.TableColumn(
             column.name,
@@ -94,13 +84,15 @@ def table_arguments(table: Table, group: str, kinds: set[str]) -> TableArguments
             {column.name: [dg.TableColumnDep(log, column.source)] for column in table.columns}
         )
         metadata["dagster/column_lineage"] = dg.MetadataValue.column_lineage(lineage)
-    return {
-        "description": table.description,
-        "group_name": group,
-        "kinds": kinds,
-        "owners": OWNERS,
-        "metadata": metadata,
-    }
+    return dg.AssetSpec(
+        table.name,
+        description=table.description,
+        group_name=group,
+        kinds=kinds,
+        owners=OWNERS,
+        metadata=metadata,
+        **options,
+    )
 
 
 def table_results(

@@ -21,8 +21,6 @@ from aind_etl.orchestration.partitions import (
 from aind_etl.orchestration.resources import Etl
 from aind_etl.settings import Settings
 
-_WEEKLY = "0 12 * * 6"
-
 
 def all_schedules(settings: Settings) -> Sequence[dg.ScheduleDefinition]:
     """Return every schedule."""
@@ -67,7 +65,7 @@ def all_schedules(settings: Settings) -> Sequence[dg.ScheduleDefinition]:
     weekly = dg.ScheduleDefinition(
         name="weekly_verification",
         job=verify_everything,
-        cron_schedule=_WEEKLY,
+        cron_schedule="0 12 * * 6",
         execution_timezone=zone,
         default_status=on,
         description="Compares source, lake and warehouse, content by content.",

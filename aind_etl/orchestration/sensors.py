@@ -77,7 +77,7 @@ def all_sensors(settings: Settings) -> Sequence[dg.SensorDefinition]:
 
     @_sensor(
         job=refresh_collection,
-        minimum_interval_seconds=settings.sensor_interval_seconds or kind.seconds_between_looks,
+        minimum_interval_seconds=settings.sensor_interval_seconds or kind.seconds_between_checks,
         description="Requests a pass over each collection of which the lake is out of date.",
     )
     def newly_finished_analyses(
@@ -163,20 +163,9 @@ def evaluate_source(
         return dg.SkipReason(str(error))
     _record_health(lake, now, "")
     planned = planned_partitions(lake, arrivals.present)
-    stale = _passes_needed(instance, lake, arrivals.behind, planned, now)
-    busy = partitions_in_flight(instance)
-    requests: list[dg.RunRequest] = []
-    notes = [f"{name}: {problem}" for name, problem in arrivals.unanswered.items()]
-    for key, (one, pass_kind) in sorted(stale.items()):
-        if key in busy:
-            notes.append(f"{key}: a run is in flight")
-            continue
-        attempt, wait = next_attempt(instance, one, now)
-        if wait > timedelta(0):
-            notes.append(f"{key}: attempt {attempt} follows in {_minutes(wait)}")
-            continue
-        config = pass_config(pass_kind)
-        requests.append(run_request(one, attempt, partition_key=key, run_config=config))
+    needed = _passes_needed(instance, lake, arrivals.behind, planned, now)
+    requests, waiting = _pass_requests(instance, needed, now)
+    notes = [f"{name}: {problem}" for name, problem in arrivals.unanswered.items()] + waiting
     if not requests:
         return dg.SkipReason("; ".join(notes) or "The lake is up to date with the source.")
     for note in notes:
@@ -216,6 +205,25 @@ def _passes_needed(
         if key_of(failed) in planned.get(failed.collection, ()):
             needed.setdefault(key_of(failed), (failed, Pass.NEW))
     return needed
+
+
+def _pass_requests(
+    instance: dg.DagsterInstance, needed: Mapping[str, tuple[StaleCollection, Pass]], now: datetime
+) -> tuple[list[dg.RunRequest], list[str]]:
+    """Return the requests for passes that can start now, and why the others must wait."""
+    busy = partitions_in_flight(instance)
+    requests, waiting = [], []
+    for key, (stale, pass_kind) in sorted(needed.items()):
+        if key in busy:
+            waiting.append(f"{key}: a run is in flight")
+            continue
+        attempt, wait = next_attempt(instance, stale, now)
+        if wait > timedelta(0):
+            waiting.append(f"{key}: attempt {attempt} follows in {_minutes(wait)}")
+            continue
+        config = pass_config(pass_kind)
+        requests.append(run_request(stale, attempt, partition_key=key, run_config=config))
+    return requests, waiting
 
 
 def _record_health(lake: Lake, now: datetime, error: str) -> None:

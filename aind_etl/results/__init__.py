@@ -12,7 +12,6 @@ Every table follows `analyses`: a record that is deleted, or whose location chan
 from aind_etl.results.figures import Figure, newest_figures
 from aind_etl.results.inventory import (
     ResultFilesReport,
-    ResultLimits,
     refresh_result_files,
     refresh_unclaimed_folders,
 )
@@ -22,7 +21,6 @@ from aind_etl.results.trials import TrialsReport, refresh_trials
 __all__ = [
     "Figure",
     "ResultFilesReport",
-    "ResultLimits",
     "ResultStore",
     "TrialsReport",
     "newest_figures",

@@ -38,12 +38,12 @@ class Figure:
     ----------
     location
         Address of the result folder.
-    file_name
-        A readable name: ``<nwb>_<agent>_<first ten digits of the id>.png``.
     size_bytes
         Size of the figure; None if the result folder has none.
     finished_at
         When the analysis was finished.
+    file_name
+        A readable name: ``<nwb>_<agent>_<first ten digits of the id>.png``.
     preview
         A small PNG of it, or empty.
     """
@@ -52,9 +52,9 @@ class Figure:
     nwb_name: str | None
     agent_alias: str | None
     location: str | None
-    file_name: str
     size_bytes: int | None
-    finished_at: datetime | None = None
+    finished_at: datetime | None
+    file_name: str = ""
     preview: bytes = b""
 
 
@@ -107,7 +107,7 @@ def choose_figures(
     Analyses with the same result folder, such as those of two collections, share a figure.
     """
     rows = connection.execute(_CHOSEN, {**asdict(selection), "figure": FIGURE}).fetchall()
-    return tuple(_unique_names([_figure(*row) for row in rows]))
+    return tuple(_with_names([Figure(*row) for row in rows]))
 
 
 def download_figures(
@@ -188,7 +188,7 @@ def newest_figures(lake: "Lake", store: "ResultStore", count: int) -> list[Figur
         .head(count)
         .collect()
     )
-    found = {one.location: one for one in _unique_names([_figure(*row) for row in newest.rows()])}
+    found = {one.location: one for one in _with_names([Figure(*row) for row in newest.rows()])}
     answers = store.read_files([_request(one) for one in found.values()])
     previews = {
         answer.request.location: preview_of(answer.content)
@@ -244,18 +244,6 @@ ORDER BY session_key, agent_alias, finished_at, record_id
 """
 
 
-def _figure(  # noqa: PLR0913, PLR0917 - the columns of a row
-    record_id: str,
-    nwb_name: str | None,
-    agent_alias: str | None,
-    location: str | None,
-    size_bytes: int | None,
-    finished_at: datetime | None,
-) -> Figure:
-    name = _file_name(nwb_name, agent_alias, record_id[:_ID_DIGITS])
-    return Figure(record_id, nwb_name, agent_alias, location, name, size_bytes, finished_at)
-
-
 def _file_name(nwb_name: str | None, agent_alias: str | None, identity: str) -> str:
     """Return a file name that is safe on every system."""
     session = (nwb_name or "unknown-session").removesuffix(".nwb")
@@ -264,12 +252,15 @@ def _file_name(nwb_name: str | None, agent_alias: str | None, identity: str) -> 
     return f"{safe[-_LONGEST_NAME:].lstrip('.-')}.png"
 
 
-def _unique_names(figures: Sequence[Figure]) -> Iterator[Figure]:
-    """Yield figures with unique names: with whole ids if ten digits are not enough."""
-    uses = Counter(one.file_name.casefold() for one in figures)
+def _with_names(figures: Sequence[Figure]) -> Iterator[Figure]:
+    """Yield figures with unique file names: with whole ids if ten digits are not enough."""
+    short = [
+        _file_name(one.nwb_name, one.agent_alias, one.record_id[:_ID_DIGITS]) for one in figures
+    ]
+    uses = Counter(map(str.casefold, short))
     taken: Counter[str] = Counter()
-    for one in figures:
-        name = one.file_name
+    for one, short_name in zip(figures, short, strict=True):
+        name = short_name
         if uses[name.casefold()] > 1:
             name = _file_name(one.nwb_name, one.agent_alias, one.record_id)
             taken[name.casefold()] += 1

@@ -31,6 +31,8 @@ RESULT_JSONS = (
 FIGURE = "fitted_session.png"
 """Name of the figure of a fitted session."""
 
+# A full listing also finds changed files and folders without a record.
+_FULL_LISTING_EVERY = timedelta(days=7)
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 # Folders listed before their rows are written.
 _BATCH_FOLDERS = 4096
@@ -42,23 +44,6 @@ _FEWEST_PAGES = 16
 _MARGIN = 4
 
 _HOME = pl.col("location").str.replace(r"/[^/]*$", "")
-
-
-@dataclass(frozen=True, slots=True)
-class ResultLimits:
-    """How long folders are checked again.
-
-    Attributes
-    ----------
-    look_back
-        An empty or incomplete folder is checked again until its record arrived longer ago.
-    list_everything_after
-        All folders of a collection are listed again after this time, which finds changed files and
-        folders without a record.
-    """
-
-    look_back: timedelta = timedelta(days=7)
-    list_everything_after: timedelta = timedelta(days=7)
 
 
 @dataclass(slots=True)
@@ -91,13 +76,13 @@ class ResultFilesReport:
     partitions_written: int = 0
 
 
-def refresh_result_files(  # noqa: PLR0913 - clock, limits and progress have defaults
+def refresh_result_files(  # noqa: PLR0913 - clock and progress have defaults
     lake: Lake,
     store: ResultStore,
     collection: str,
     *,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    limits: ResultLimits = ResultLimits(),
+    look_back: timedelta = timedelta(days=7),
     progress: Callable[[int], None] = lambda _folders: None,
     expect: Callable[[int], None] = lambda _folders: None,
 ) -> ResultFilesReport:
@@ -110,6 +95,8 @@ def refresh_result_files(  # noqa: PLR0913 - clock, limits and progress have def
     ----------
     now
         The clock.
+    look_back
+        An empty or incomplete folder is checked again until its record arrived longer ago.
     progress
         Called with the number of folders listed since the last call.
     expect
@@ -126,10 +113,10 @@ def refresh_result_files(  # noqa: PLR0913 - clock, limits and progress have def
     writer.report.removed = remove_gone(
         lake, collection, records, tables.RESULT_FOLDERS, [tables.RESULT_FILES]
     )
-    due = _due(lake, collection, records, now() - limits.look_back)
+    due = _due(lake, collection, records, now() - look_back)
     expect(due["location"].n_unique())
     listed_at = lake.state(collection).results_listed_at
-    list_all = listed_at is None or now() - listed_at >= limits.list_everything_after
+    list_all = listed_at is None or now() - listed_at >= _FULL_LISTING_EVERY
     for home, there in _by_home(records):
         due_there = due.join(there, on=KEY, how="semi")
         files = _list_home(store, home, there.height, due_there.height, list_all=list_all)

@@ -3,7 +3,6 @@
 The simulation runs over a block of sessions at a time, so that memory does not grow with the world.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,6 +23,9 @@ from aind_etl.sample.prototype import prototype_records
 from aind_etl.sample.results import ResultFolders
 from aind_etl.sample.runs import MODEL_FITTING, PREDECESSOR, Pipeline, Run, plan_runs
 from aind_etl.sample.sessions import Session, simulate_sessions
+
+COLLECTIONS = tuple(sorted([MODEL_FITTING, PREDECESSOR, *PROJECT_COLLECTIONS]))
+"""Names of the collections."""
 
 _SESSIONS_TOGETHER = 32
 
@@ -57,8 +59,8 @@ class _AnalysedSession:
     latents: Mapping[str, Latents]
 
 
-class SampleWorld:
-    """Sessions of subjects over months, and the documents that two pipelines wrote about them.
+def stream_documents(sessions: int, seed: int) -> Iterator[tuple[str, Document]]:
+    """Yield every document of a sample world with the name of its collection.
 
     The same number of sessions and the same seed give the same world. A larger world begins with
     the sessions of a smaller one.
@@ -76,26 +78,19 @@ class SampleWorld:
     ValueError
         The number of sessions or the seed is negative.
     """
+    _check_size(sessions, seed)
+    for analysed in _analysed_sessions(sessions, seed, with_latents=False):
+        for record in _records(analysed, seed):
+            yield record.collection, record.document
+    yield from project_documents(sessions, seed)
 
-    def __init__(self, sessions: int = 24, seed: int = 0) -> None:
-        if sessions < 0 or seed < 0:
-            raise ValueError(
-                f"A sample world cannot have {sessions} sessions and seed {seed}; neither may be "
-                "negative."
-            )
-        self._sessions = sessions
-        self._seed = seed
 
-    def collections(self) -> list[str]:
-        """Return the names of the collections, sorted."""
-        return sorted([MODEL_FITTING, PREDECESSOR, *PROJECT_COLLECTIONS])
-
-    def documents(self) -> Iterator[tuple[str, Document]]:
-        """Yield every document with the name of its collection."""
-        for analysed in _analysed_sessions(self._sessions, self._seed, with_latents=False):
-            for record in _records(analysed, self._seed):
-                yield record.collection, record.document
-        yield from project_documents(self._sessions, self._seed)
+def _check_size(sessions: int, seed: int) -> None:
+    if sessions < 0 or seed < 0:
+        raise ValueError(
+            f"A sample world cannot have {sessions} sessions and seed {seed}; neither may be "
+            "negative."
+        )
 
 
 def _analysed_sessions(
@@ -155,15 +150,13 @@ def _request(session: Session, runs: Sequence[Run]) -> FitRequest:
 class _CollectionWriter:
     """Files of documents, one per collection and format."""
 
-    def __init__(
-        self, directory: Path, collections: Sequence[str], formats: Sequence[str], stack: ExitStack
-    ) -> None:
-        self.documents: Counter[str] = Counter(dict.fromkeys(collections, 0))
+    def __init__(self, directory: Path, formats: Sequence[str], stack: ExitStack) -> None:
+        self.documents = dict.fromkeys(COLLECTIONS, 0)
         self.size_in_bytes = 0
         self._formats = formats
         self._files = {
             (collection, name): stack.enter_context((directory / f"{collection}.{name}").open("wb"))
-            for collection in collections
+            for collection in COLLECTIONS
             for name in formats
         }
 
@@ -195,7 +188,7 @@ def write_world(  # noqa: PLR0913 - each says something different of the world
         by ``mongodump``) and ``results/<bucket>/<key>/`` with the result files. It is created if
         necessary; files of the same names are replaced.
     sessions, seed
-        As for :class:`SampleWorld`.
+        As for :func:`stream_documents`.
     formats
         Formats of the documents' files.
     results
@@ -218,13 +211,13 @@ def write_world(  # noqa: PLR0913 - each says something different of the world
     OSError
         A file could not be written.
     """
-    world = SampleWorld(sessions, seed)
+    _check_size(sessions, seed)
     directory.mkdir(parents=True, exist_ok=True)
     folders = None
     if results:
         folders = ResultFolders(directory / "results", seed, shared_figures=shared_figures)
     with ExitStack() as stack:
-        writer = _CollectionWriter(directory, world.collections(), formats, stack)
+        writer = _CollectionWriter(directory, formats, stack)
         analysed_sessions = _analysed_sessions(sessions, seed, with_latents=results)
         for done, analysed in enumerate(analysed_sessions, start=1):
             if folders is not None:
@@ -242,7 +235,7 @@ def write_world(  # noqa: PLR0913 - each says something different of the world
     if folders is not None:
         folders.write_rest()
     return WorldSummary(
-        documents=dict(writer.documents),
+        documents=writer.documents,
         result_folders=0 if folders is None else folders.count,
         size_in_bytes=writer.size_in_bytes + (0 if folders is None else folders.size_in_bytes),
     )

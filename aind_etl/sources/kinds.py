@@ -33,8 +33,8 @@ class SourceKind:
         Environment variables that it reads itself.
     is_simulated
         Whether its documents and result files are invented and must not be mixed with real ones.
-    seconds_between_looks
-        How often it may be asked whether there is something new.
+    seconds_between_checks
+        The shortest time between two checks for changes.
     """
 
     schemes: tuple[str, ...]
@@ -42,7 +42,7 @@ class SourceKind:
     module: str
     credentials: tuple[str, ...] = ()
     is_simulated: bool = False
-    seconds_between_looks: int = 10
+    seconds_between_checks: int = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ KINDS = (
         "`https://host/v1/database` (a gateway)",
         "aind_etl.sources.gateway.source",
         # A count is a request like any other, and a gateway accepts only a few per second.
-        seconds_between_looks=60,
+        seconds_between_checks=60,
     ),
 )
 """Every kind of source."""

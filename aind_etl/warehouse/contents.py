@@ -129,7 +129,8 @@ def fill(
     steps: dict[str, _Step] = {
         table.name: partial(_load, table, lake.tables.files(table), _unflattened(lake, table))
         for table in written_tables(lake)
-        if table in LAKE_TABLES
+        # A table with further columns does not equal the contract's.
+        if table.partitioning is not Partitioning.WAREHOUSE_ONLY
     }
     steps[tables.COLLECTIONS.name] = partial(_load_collections, _states(lake))
     files = [*sql[Kind.VIEW], *sql[Kind.MART]]

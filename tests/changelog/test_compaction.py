@@ -257,12 +257,12 @@ def many_batches(sample_dump: Path, tmp_path: Path) -> tuple[Lake, Path]:
 def test_a_run_compacts_the_log_and_the_tables_stay_the_same(many_batches):
     lake, dump = many_batches
     record = read_dump(dump)[0]["_id"]
-    before, told = tables_of(lake), record_history(lake, MAIN, record)
-    assert len(told) == 9
+    before, history = tables_of(lake), record_history(lake, MAIN, record)
+    assert len(history) == 9
     load(dump, lake)
     assert names(lake) == ["0000000001-0000000009"]
     assert_same(tables_of(lake), before)
-    assert record_history(lake, MAIN, record) == told
+    assert record_history(lake, MAIN, record) == history
     files = files_of(lake.storage.root)
     load(dump, lake)
     assert files_of(lake.storage.root) == files

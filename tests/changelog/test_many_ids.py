@@ -47,7 +47,7 @@ PASS = dedent("""\
 def server(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[MongoClient[dict[str, Any]], str]]:
-    """Give a client of a server with many documents, and its address."""
+    """Yield a client of a server with many documents, and its address."""
     with (
         mongod_or_skip(tmp_path_factory.mktemp("many-mongod")) as port,
         MongoClient[dict[str, Any]]("127.0.0.1", port) as client,
@@ -74,8 +74,8 @@ def make_pass(address: str, lake: Path, kind: str) -> list[int]:
 
 def documents_read(client: MongoClient[dict[str, Any]]) -> int:
     """Return how many whole documents the server returned to the program under test."""
-    asked = {"appName": "aind-etl", "op": "query", "command.projection": {"$exists": False}}
-    return sum(one["nreturned"] for one in client["analysis"]["system.profile"].find(asked))
+    reads = {"appName": "aind-etl", "op": "query", "command.projection": {"$exists": False}}
+    return sum(one["nreturned"] for one in client["analysis"]["system.profile"].find(reads))
 
 
 @NEEDS_PROC

@@ -5,17 +5,17 @@ import gzip
 import io
 import json
 import os
-import pty
 import re
-import select
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import duckdb
 import polars as pl
 import pytest
+from commands import without_settings
 from worlds import MAIN, load, read_dump, write_dump
 
 from aind_etl.changelog.passes import Pass, extract_collection
@@ -35,22 +35,14 @@ SMALL = "dynamic-foraging-analysis"
 DONE, DIFFERENT, WRONG_USE, UNREACHABLE = 0, 1, 2, 3
 
 
-def is_ours(variable):
-    """Return whether an environment variable is a setting that a test must not inherit."""
-    return variable.startswith(("AIND_ETL_", "DAGSTER_")) and variable != "AIND_ETL_RESULTS_ROOT"
-
-
 class Session:
     """A working folder in which the command runs as a process, without the caller's settings."""
 
     def __init__(self, folder):
         self.folder = folder
         self.lake = Lake(folder / "lake")
-        self.environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not is_ours(name) and name != "FORCE_COLOR"
-        }
+        self.environment = without_settings()
+        self.environment.pop("FORCE_COLOR", None)
 
     def start(self, *arguments, **environment):
         """Run the command, and return the ended process."""
@@ -78,19 +70,46 @@ class Session:
         return errors
 
 
+class QuickSession(Session):
+    """A working folder in which the command runs in this process, in a tenth of the time."""
+
+    def start(self, *arguments, **environment):
+        """Run the command, and return its result."""
+        output, errors = (io.TextIOWrapper(io.BytesIO(), write_through=True) for _ in range(2))
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            redirect_stdout(output),
+            redirect_stderr(errors),
+        ):
+            patch.chdir(self.folder)
+            for name in os.environ.keys() - self.environment.keys():
+                patch.delenv(name)
+            # Set before it is deleted, so that a value set by the command is undone.
+            patch.setenv("DAGSTER_HOME", "")
+            patch.delenv("DAGSTER_HOME")
+            for name, value in (self.environment | environment).items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", ["aind-etl", *map(str, arguments)])
+            with pytest.raises(SystemExit) as ended:
+                main()
+        written = (output.buffer.getvalue(), errors.buffer.getvalue())
+        return subprocess.CompletedProcess(arguments, ended.value.code, *written)
+
+
 @pytest.fixture
 def session(tmp_path, new_history):
     folder = tmp_path / "working folder"
     folder.mkdir()
-    session = Session(folder)
+    session = QuickSession(folder)
     session.environment["DAGSTER_HOME"] = str(new_history)
     return session
 
 
 @pytest.fixture(scope="module")
-def first_run(sample_dump, tmp_path_factory):
+def first_run(sample_dump, _made_history, tmp_path_factory):
     """Return a session after a run on two collections of the sample, and the run's output."""
-    session = Session(tmp_path_factory.mktemp("first-run"))
+    session = QuickSession(tmp_path_factory.mktemp("first-run"))
+    shutil.copytree(_made_history, session.folder / "lake" / "_dagster")
     dump = session.folder / "dump"
     dump.mkdir()
     for name in (MAIN, SMALL):
@@ -125,27 +144,6 @@ def dump(sample_dump, session):
     folder.mkdir()
     shutil.copy(sample_dump / f"{SMALL}.jsonl", folder)
     return folder
-
-
-@pytest.fixture
-def in_process(tmp_path, monkeypatch, capsys):
-    """Return a function that runs the command in this process, which takes a tenth of the time.
-
-    It returns the exit code, the output and the errors.
-    """
-    monkeypatch.chdir(tmp_path)
-    # Set before it is deleted, so that a value set by the command is undone.
-    monkeypatch.setenv("DAGSTER_HOME", "")
-    for name in filter(is_ours, list(os.environ)):
-        monkeypatch.delenv(name)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["aind-etl", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return ended.value.code, *capsys.readouterr()
-
-    return run
 
 
 def sentence(text):
@@ -281,7 +279,8 @@ def test_a_truncated_dump_ends_with_3_and_the_other_collections_are_loaded(sessi
         (["run", "--pass", "quick"], "'quick' is not one of 'new', 'full'"),
         (["run", "--max-deleted-share", "2"], "AIND_ETL_MAX_DELETED_SHARE"),
         (["run", "--source", "sample:?sessions=1", "--collection", "typo"], "no collection 'typo'"),
-        (["run", "--lake", "file"], "Not a directory"),
+        (["run", "--lake", "file"], "The lake 'file' is a file; name a folder."),
+        (["sample", "file/world"], "Not a directory"),
         (["rebuild", "--lake", "file/lake"], "nothing in the lake 'file/lake' to rebuild"),
         (["verify", "--source", "sample:?sessions=1", "--collection", "x"], "no collection 'x'"),
         (["sql", "SELECT 1"], "There is no warehouse at 'lake/warehouse.duckdb'"),
@@ -300,11 +299,9 @@ def test_a_truncated_dump_ends_with_3_and_the_other_collections_are_loaded(sessi
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_wrong_use_ends_with_2_and_an_explanation(in_process, arguments, words):
-    Path("file").write_text("not what is expected")
-    code, output, errors = in_process(*arguments)
-    assert (code, output) == (WRONG_USE, "")
-    assert words in sentence(errors)
+def test_wrong_use_ends_with_2_and_an_explanation(session, arguments, words):
+    (session.folder / "file").write_text("not what is expected")
+    assert words in sentence(session.fails(WRONG_USE, *arguments))
 
 
 @pytest.mark.slow
@@ -323,13 +320,9 @@ def test_a_warehouse_that_cannot_be_written_ends_with_2_and_leaves_the_lake(sess
     ],
 )
 @pytest.mark.parametrize("command", [["run"], ["sql", "SELECT 1"]])
-def test_an_error_names_a_wrong_value_in_the_environment(
-    in_process, monkeypatch, command, name, value
-):
-    monkeypatch.setenv(name.split()[0], value)
-    code, _, errors = in_process(*command)
-    assert code == WRONG_USE
-    assert f"{name} is '{value}'" in errors
+def test_an_error_names_a_wrong_value_in_the_environment(session, command, name, value):
+    variable = name.split()[0]
+    assert f"{name} is '{value}'" in session.fails(WRONG_USE, *command, **{variable: value})
 
 
 @pytest.mark.parametrize("command", ["run", "verify"])
@@ -408,10 +401,9 @@ def test_rows_are_written_in_every_format(loaded, tmp_path, file_format, to_file
         ("", "the warehouse is for reading"),
     ],
 )
-def test_a_mistaken_query_ends_with_2_and_changes_nothing(loaded, query, words):
-    before = sorted(path.name for path in loaded.folder.iterdir())
-    assert words in sentence(loaded.fails(WRONG_USE, "sql", query))
-    assert sorted(path.name for path in loaded.folder.iterdir()) == before
+def test_a_mistaken_query_ends_with_2_and_changes_nothing(session, built, query, words):
+    assert words in sentence(session.fails(WRONG_USE, "sql", query, "--warehouse", built.warehouse))
+    assert list(session.folder.iterdir()) == []
 
 
 def test_a_table_is_not_written_to_a_file(loaded):
@@ -576,16 +568,16 @@ def test_the_help_names_every_command(session):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help(in_process, command):
-    code, output, errors = in_process(command, "--help")
-    assert (code, errors) == (DONE, "")
+def test_every_command_has_help(session, command):
+    output, errors = session.run(command, "--help")
+    assert errors == ""
     assert f"aind-etl {command}" in output
     assert len(sentence(output)) > 100
-    assert list(Path.cwd().iterdir()) == []
+    assert list(session.folder.iterdir()) == []
 
 
-def test_the_help_of_options_names_their_environment_variables(in_process):
-    _, output, _ = in_process("run", "--help")
+def test_the_help_of_options_names_their_environment_variables(session):
+    output, _ = session.run("run", "--help")
     for setting in ("SOURCE", "LAKE", "WAREHOUSE", "COLLECTIONS"):
         assert f"AIND_ETL_{setting}" in sentence(output)
 
@@ -640,44 +632,6 @@ def test_a_command_does_not_import_libraries_that_it_does_not_need(
     names = set(ended.stderr.split())
     assert "typer" in names
     assert spared & names == set(), spared & names
-
-
-def on_a_terminal(session, *arguments):
-    """Run the command on a terminal, and return its output."""
-    leader, follower = pty.openpty()
-    with subprocess.Popen(
-        [COMMAND, *map(str, arguments)],
-        cwd=session.folder,
-        env=session.environment | {"TERM": "xterm-256color", "COLUMNS": "120"},
-        stdin=follower,
-        stdout=follower,
-        stderr=follower,
-    ) as process:
-        os.close(follower)
-        shown = b""
-        while True:
-            ready, _, _ = select.select([leader], [], [], 0.2)
-            if ready:
-                try:
-                    part = os.read(leader, 65536)
-                except OSError:
-                    break
-                shown += part
-                if not part:
-                    break
-            elif process.poll() is not None:
-                break
-    os.close(leader)
-    assert process.returncode == DONE, shown
-    return shown.decode()
-
-
-def test_progress_is_shown_only_on_a_terminal(loaded, sample_dump):
-    shown = on_a_terminal(loaded, "verify", "--source", sample_dump)
-    assert "\x1b[" in shown
-    assert f"compare {MAIN}" in shown
-    output, errors = loaded.run("verify", "--source", sample_dump)
-    assert "compare" not in output + errors
 
 
 def test_every_table_view_and_mart_is_listed(loaded):

@@ -19,7 +19,7 @@ from worlds import MAIN, NOON, read_dump
 from aind_etl.contract import ANALYSIS_TABLES, DataType, table_named, tables
 from aind_etl.contract.columns import LEFT_IN_DOCUMENTS
 from aind_etl.contract.schemas import polars_schema
-from aind_etl.flatten import Flattened, flatten_documents, flattener_version
+from aind_etl.flatten import Flattened, flatten_documents, flattener_version, version
 from aind_etl.sources.canonical import canonical_json, document_from_json
 from aind_etl.sources.dump import DumpSource
 
@@ -542,7 +542,7 @@ def with_fit(main, key="params"):
 
 
 def fitted_rows(main):
-    """Yield each analysis that has a fit, with the fit as it stands in the document."""
+    """Yield each analysis that has a fit, with the fit of the document."""
     documents, rows = main
     for row in rows["analyses"].to_dicts():
         fit = fit_of(documents[row["record_id"]], row["process_index"])
@@ -752,6 +752,12 @@ def fit(main):
     }
 
 
+@pytest.fixture(scope="session")
+def sound(fit):
+    """Return the rows of the prototype document with a fit."""
+    return flatten([fit["prototype"]]).rows
+
+
 FIT_AT = {
     "prototype": "analysis_results",
     "framework": "processing.data_processes[0].output_parameters.fitting_results",
@@ -817,11 +823,10 @@ def test_a_value_that_converts_without_loss_is_converted(fit, way, value, column
         (("analysis_datetime",), "0001-01-01T00:00:00+14:00", "finished_at", "wrong_value"),
     ],
 )
-def test_a_wrong_value_is_null_and_the_rest_of_its_document_is_loaded(
-    fit, way, value, column, reason
+def test_a_wrong_value_is_null_and_the_rest_of_its_document_is_loaded(  # noqa: PLR0913, PLR0917
+    fit, sound, way, value, column, reason
 ):
     document = copy.deepcopy(fit["prototype"])
-    sound = flatten([document]).rows
     *to, last = way
     value_at(document, to)[last] = value
     one = flatten([document])
@@ -1064,5 +1069,11 @@ def test_the_order_of_documents_and_the_size_of_batches_do_not_matter(documents,
         assert joined.equals(flattened[MAIN].rows[table.name].sort(table.key))
 
 
-def test_the_version_of_the_flattener_is_a_hash():
-    assert len(flattener_version()) == 16
+def test_the_version_of_the_flattener_changes_with_its_code(tmp_path, monkeypatch):
+    monkeypatch.setattr(version, "__file__", str(tmp_path / "version.py"))
+    found = set()
+    for name in ("tables.py", "batch/reader.py", "refresh.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("code")
+        found.add(flattener_version.__wrapped__())
+    assert len(found) == 2, "refresh.py does not determine rows"

@@ -7,12 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
 import psycopg2
 import pytest
 import yaml
+from commands import ask_page
 from containers import (
     CLONE,
     DOCKER,
@@ -23,7 +23,7 @@ from containers import (
     read_environment_file,
     wait_until,
 )
-from mongod import NoMongodError, find_mongod, running_mongod
+from mongod import mongod_or_skip
 from ports import free_port
 from postgresql import NoPostgresqlError, find_postgresql, running_postgresql
 from pymongo import MongoClient
@@ -71,15 +71,7 @@ class Deployment:
 
     def ask(self, query, **variables):
         """Return the answer of the page's GraphQL."""
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.containers.ports['3000']}/graphql",
-            json.dumps({"query": query, "variables": variables}).encode(),
-            {"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=60) as response:
-            answer = json.load(response)
-        assert "errors" not in answer, answer
-        return answer["data"]
+        return ask_page(f"http://127.0.0.1:{self.containers.ports['3000']}", query, **variables)
 
     def launch(self, job, partition=None):
         """Launch a run on the page, and return its id."""
@@ -120,15 +112,9 @@ def collection(tmp_path_factory):
     """Yield a collection of a MongoDB server with the documents of a small world."""
     folder = tmp_path_factory.mktemp("source")
     write_world(folder, sessions=2, seed=0, formats=("jsonl",), results=False)
-    try:
-        with (
-            running_mongod(find_mongod(), folder / "mongod") as port,
-            MongoClient("127.0.0.1", port) as client,
-        ):
-            client["analysis"][MAIN].insert_many(read_dump(folder))
-            yield client["analysis"][MAIN]
-    except NoMongodError as error:
-        pytest.skip(str(error))
+    with mongod_or_skip(folder / "mongod") as port, MongoClient("127.0.0.1", port) as client:
+        client["analysis"][MAIN].insert_many(read_dump(folder))
+        yield client["analysis"][MAIN]
 
 
 @pytest.fixture(scope="module")
@@ -323,19 +309,13 @@ def test_a_secret_that_cannot_be_read_ends_the_container_with_an_explanation(
 
 
 def test_the_demonstration_loads_a_mongodb_and_keeps_later_changes(tmp_path):
-    demo = read_environment_file(DOCKER / "demo.env")
-    try:
-        mongod = running_mongod(find_mongod(), tmp_path / "mongod")
-        port = mongod.__enter__()
-    except NoMongodError as error:
-        pytest.skip(str(error))
-    try:
-        containers = Containers(tmp_path, demo)
+    containers = Containers(tmp_path, read_environment_file(DOCKER / "demo.env"))
+    command = containers.command("demo-world")
+    # Fewer sessions than the demonstration has.
+    assert command[-1] == "24"
+    command[-1] = "2"
+    with mongod_or_skip(tmp_path / "mongod") as port:
         containers.hosts["demo-mongodb:27017"] = f"127.0.0.1:{port}"
-        command = containers.command("demo-world")
-        # Fewer sessions than the demonstration has.
-        assert command[-1] == "24"
-        command[-1] = "2"
         filled = containers.run("demo-world", command)
         assert filled.returncode == 0, filled.stderr
         with MongoClient(containers.environment("code")["AIND_ETL_SOURCE"]) as client:
@@ -343,11 +323,8 @@ def test_the_demonstration_loads_a_mongodb_and_keeps_later_changes(tmp_path):
             count = collection.count_documents({})
             assert count > 10
             collection.delete_one({})
-        assert containers.run("demo-world", command).returncode == 0
-        with MongoClient(containers.environment("code")["AIND_ETL_SOURCE"]) as client:
-            assert client.get_default_database()[MAIN].count_documents({}) == count - 1
-    finally:
-        mongod.__exit__(None, None, None)
+            assert containers.run("demo-world", command).returncode == 0
+            assert collection.count_documents({}) == count - 1
 
 
 def test_the_demonstration_serves_the_result_folders_as_an_object_store(tmp_path):

@@ -9,8 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +16,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import yaml
+from commands import ask_page, without_settings
 from containers import end_group, free_port, wait_until
 from dagster._core.definitions.data_version import CachingStaleStatusResolver
 from dagster._core.loader import LoadingContextForTest
@@ -57,9 +56,8 @@ GROUPS = {name: one["group"] for name, one in SNAPSHOT["assets"].items()}
 
 @pytest.fixture(autouse=True)
 def own_environment(monkeypatch):
-    for name in os.environ:
-        if name.startswith(("AIND_ETL_", "DAGSTER_")) and name != "AIND_ETL_RESULTS_ROOT":
-            monkeypatch.delenv(name)
+    for name in os.environ.keys() - without_settings().keys():
+        monkeypatch.delenv(name)
 
 
 def etl_of(source, folder, **settings):
@@ -506,20 +504,6 @@ def test_the_history_of_the_instance_shows_the_runs_of_the_command(home, sample_
 # --- the page -----------------------------------------------------------------------------------
 
 
-def ask(port, query):
-    """Return the answer of the page's GraphQL; None if the page is not served yet."""
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/graphql",
-        data=json.dumps({"query": query}).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    try:
-        with urllib.request.urlopen(request) as answer:
-            return json.load(answer)["data"]
-    except (urllib.error.URLError, ConnectionError):
-        return None
-
-
 def test_the_workspace_of_a_clone_names_the_definitions():
     [one] = yaml.safe_load((CLONE / "workspace.yaml").read_text())["load_from"]
     module = import_module(one["python_module"]["module_name"])
@@ -540,8 +524,8 @@ def test_the_page_is_served_with_every_asset(home, tmp_path):
 
     def definitions():
         assert process.poll() is None, log.read_text()
-        return ask(
-            port,
+        return ask_page(
+            f"http://127.0.0.1:{port}",
             "{ version assetNodes { assetKey { path } groupName description } "
             "repositoriesOrError { ... on RepositoryConnection { nodes { jobs { name } } } } }",
         )

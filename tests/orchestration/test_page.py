@@ -3,20 +3,19 @@
 With ``AIND_ETL_WRITE_PICTURES=1`` the tests write the pictures of the documentation.
 """
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 from shutil import copy
 
 import polars as pl
 import pytest
 from chromium import chromium_path, opened_chromium
+from commands import ask_page, without_settings
 from containers import end_group, wait_until
-from mongod import NoMongodError, find_mongod, running_mongod
+from mongod import mongod_or_skip
 from ports import free_port
 from pymongo import MongoClient
 from worlds import MAIN, read_dump
@@ -40,16 +39,10 @@ def collection(tmp_path_factory):
     """Yield a collection of a MongoDB server with the documents of a small world."""
     folder = tmp_path_factory.mktemp("source")
     write_world(folder, sessions=12, seed=0, formats=("jsonl",), results=False)
-    try:
-        with (
-            running_mongod(find_mongod(), folder / "mongod") as port,
-            MongoClient("127.0.0.1", port) as client,
-        ):
-            for path in folder.glob("*.jsonl"):
-                client["analysis"][path.stem].insert_many(read_dump(folder, path.stem))
-            yield client["analysis"][MAIN]
-    except NoMongodError as error:
-        pytest.skip(str(error))
+    with mongod_or_skip(folder / "mongod") as port, MongoClient("127.0.0.1", port) as client:
+        for path in folder.glob("*.jsonl"):
+            client["analysis"][path.stem].insert_many(read_dump(folder, path.stem))
+        yield client["analysis"][MAIN]
 
 
 class Served:
@@ -66,17 +59,8 @@ class Served:
         return self._log.read_text(errors="replace")
 
     def ask(self, query):
-        """Return the answer of the page's GraphQL; None if the page is not served yet."""
-        request = urllib.request.Request(
-            f"{self.address}/graphql",
-            json.dumps({"query": query}).encode(),
-            {"Content-Type": "application/json"},
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return json.load(answer)["data"]
-        except OSError:
-            return None
+        """Return the answer of the page's GraphQL."""
+        return ask_page(self.address, query)
 
     def wait_for_record(self, record_id):
         """Wait until the warehouse has a record."""
@@ -117,15 +101,13 @@ def served(collection, tmp_path_factory):
     copy(CLONE / "dagster_home" / "dagster.yaml", home)
     port = free_port()
     host, server_port = collection.database.client.address
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("AIND_ETL_")
-    } | {
-        "DAGSTER_HOME": str(home),
-        "AIND_ETL_SOURCE": f"mongodb://{host}:{server_port}/analysis",
-        "AIND_ETL_LAKE": str(folder / "lake"),
-        "AIND_ETL_RESULTS_ROOT": str(folder),
-        "AIND_ETL_SENSOR_INTERVAL_SECONDS": "5",
-    }
+    environment = without_settings(
+        DAGSTER_HOME=str(home),
+        AIND_ETL_SOURCE=f"mongodb://{host}:{server_port}/analysis",
+        AIND_ETL_LAKE=str(folder / "lake"),
+        AIND_ETL_RESULTS_ROOT=str(folder),
+        AIND_ETL_SENSOR_INTERVAL_SECONDS="5",
+    )
     made = Served(folder, port)
     with (folder / "dagster.log").open("ab") as log:
         process = subprocess.Popen(

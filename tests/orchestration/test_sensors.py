@@ -4,12 +4,13 @@ import shutil
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import islice
 
 import dagster as dg
 import polars as pl
 import pytest
-from mongod import NoMongodError, find_mongod, running_mongod
+from mongod import mongod_or_skip
 from pymongo import MongoClient
 from worlds import read_dump
 
@@ -48,14 +49,11 @@ SUCCESS, FAILURE = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
     """Return a client of a MongoDB server."""
-    try:
-        with (
-            running_mongod(find_mongod(), tmp_path_factory.mktemp("mongod")) as port,
-            MongoClient("127.0.0.1", port) as client,
-        ):
-            yield client
-    except NoMongodError as error:
-        pytest.skip(str(error))
+    with (
+        mongod_or_skip(tmp_path_factory.mktemp("mongod")) as port,
+        MongoClient("127.0.0.1", port) as client,
+    ):
+        yield client
 
 
 @pytest.fixture
@@ -77,20 +75,19 @@ def etl_on(client, lake):
     return Etl(load_settings(source=f"mongodb://{host}:{port}/analysis", lake=lake))
 
 
-@pytest.fixture(scope="module")
-def jobs():
-    definitions = build_defs()
-    return {name: definitions.resolve_job_def(name) for name in (REFRESH_COLLECTION, PUBLISH)}
+@cache
+def job(name):
+    return build_defs().resolve_job_def(name)
 
 
 @pytest.fixture(scope="module")
-def loaded(client, sample_dump, jobs, tmp_path_factory):
+def loaded(client, sample_dump, tmp_path_factory):
     """Return a lake that runs have loaded completely, which no test may change."""
     folder = tmp_path_factory.mktemp("loaded")
     fill(client, sample_dump)
     etl = etl_on(client, folder / "lake")
     with dg.DagsterInstance.ephemeral(tempdir=str(folder)) as instance:
-        refresh_all(etl, instance, jobs)
+        refresh_all(etl, instance)
         assert look(etl, instance) == UP_TO_DATE
     return folder / "lake"
 
@@ -148,9 +145,13 @@ def look_at_lake(etl, instance):
     return found.skip_message or found.run_requests[0]
 
 
-def execute(etl, instance, request, job):
+def requested_job(request):
+    return job(REFRESH_COLLECTION if request.partition_key else PUBLISH)
+
+
+def execute(etl, instance, request):
     """Execute a requested run, and return its status."""
-    result = job.execute_in_process(
+    result = requested_job(request).execute_in_process(
         instance=instance,
         run_config=dict(request.run_config) | QUIET,
         partition_key=request.partition_key,
@@ -161,17 +162,17 @@ def execute(etl, instance, request, job):
     return result.dagster_run.status
 
 
-def record(instance, request, status, job):
+def record(instance, request, status):
     """Record a requested run with a status."""
     tags = dict(request.tags)
     if request.partition_key:
         tags["dagster/partition"] = request.partition_key
-    return instance.create_run_for_job(job, status=status, tags=tags)
+    return instance.create_run_for_job(requested_job(request), status=status, tags=tags)
 
 
-def refresh_all(etl, instance, jobs):
+def refresh_all(etl, instance):
     for request in look(etl, instance).values():
-        assert execute(etl, instance, request, jobs[REFRESH_COLLECTION]) is SUCCESS
+        assert execute(etl, instance, request) is SUCCESS
 
 
 # --- the source ---------------------------------------------------------------------------------
@@ -185,30 +186,28 @@ def test_new_collections_are_requested_and_become_partitions(etl, instance):
     assert len({request.run_key for request in requests.values()}) == 2
 
 
-def test_a_new_document_causes_one_request_for_its_collection_only(
-    etl_loaded, instance, database, jobs
-):
+def test_a_new_document_causes_one_request_for_its_collection_only(etl_loaded, instance, database):
     assert look(etl_loaded, instance) == UP_TO_DATE
     database[ONE].insert_one({"_id": "new", "nwb_name": "1_2025-01-01.nwb"})
     requests = look(etl_loaded, instance)
     assert requests.keys() == {ONE}
-    assert execute(etl_loaded, instance, requests[ONE], jobs[REFRESH_COLLECTION]) is SUCCESS
+    assert execute(etl_loaded, instance, requests[ONE]) is SUCCESS
     assert "new" in etl_loaded.lake.change_log(ONE).live_documents()["record_id"]
     assert look(etl_loaded, instance) == UP_TO_DATE
 
 
-def test_a_collection_that_appears_is_requested(etl_loaded, instance, database, jobs):
+def test_a_collection_that_appears_is_requested(etl_loaded, instance, database):
     database["a-new-project"].insert_one({"_id": "1", "nwb_name": "1_2025-01-01.nwb"})
     requests = look(etl_loaded, instance)
     assert requests.keys() == {"a-new-project"}
     assert instance.get_dynamic_partitions("collections") == ["a-new-project"]
     request = requests["a-new-project"]
-    assert execute(etl_loaded, instance, request, jobs[REFRESH_COLLECTION]) is SUCCESS
+    assert execute(etl_loaded, instance, request) is SUCCESS
     assert look(etl_loaded, instance) == UP_TO_DATE
 
 
 def test_a_collection_that_grew_too_large_is_requested_in_shards_once(
-    etl_loaded, instance, database, jobs
+    etl_loaded, instance, database
 ):
     instance.add_dynamic_partitions("collections", [ONE, OTHER])
     before = etl_loaded.lake.tables.scan(tables.ANALYSES, ONE).collect().sort("record_id")
@@ -226,7 +225,7 @@ def test_a_collection_that_grew_too_large_is_requested_in_shards_once(
         "to be divided into 2 shards"
     }
     for request in requests.values():
-        assert execute(etl, instance, request, jobs[REFRESH_COLLECTION]) is SUCCESS
+        assert execute(etl, instance, request) is SUCCESS
     after = etl.lake.tables.scan(tables.ANALYSES, ONE).collect().sort("record_id")
     assert after.filter(pl.col("record_id") != "new").equals(before)
     assert look(etl, instance) == UP_TO_DATE
@@ -244,23 +243,23 @@ def test_a_collection_that_grew_too_large_is_requested_in_shards_once(
         dg.DagsterRunStatus.CANCELING,
     ],
 )
-def test_a_collection_with_a_run_in_flight_is_not_requested(etl, instance, status, jobs):
+def test_a_collection_with_a_run_in_flight_is_not_requested(etl, instance, status):
     requests = look(etl, instance)
-    record(instance, requests[ONE], status, jobs[REFRESH_COLLECTION])
+    record(instance, requests[ONE], status)
     assert look(etl, instance).keys() == {OTHER}
-    record(instance, requests[OTHER], status, jobs[REFRESH_COLLECTION])
+    record(instance, requests[OTHER], status)
     assert look(etl, instance) == f"{ONE}: a run is in flight; {OTHER}: a run is in flight"
 
 
 @pytest.mark.parametrize("status", [FAILURE, dg.DagsterRunStatus.CANCELED])
-def test_a_failed_run_is_requested_again_after_growing_pauses(etl, instance, status, jobs):
+def test_a_failed_run_is_requested_again_after_growing_pauses(etl, instance, status):
     moment = now()
     keys = set()
     for attempt in range(1, 4):
         request = look(etl, instance, moment)[ONE]
         assert request.tags.get(ATTEMPT_TAG, "1") == str(attempt)
         keys.add(request.run_key)
-        record(instance, request, status, jobs[REFRESH_COLLECTION])
+        record(instance, request, status)
         pause = pause_after(attempt)
         early = look(etl, instance, now() + pause - timedelta(seconds=20))
         assert ONE not in early
@@ -268,31 +267,29 @@ def test_a_failed_run_is_requested_again_after_growing_pauses(etl, instance, sta
     assert len(keys) == 3, "Dagster ignores a request whose key was used before"
 
 
-def test_a_run_that_failed_after_loading_its_documents_is_requested_again(
-    etl_loaded, instance, jobs
-):
+def test_a_run_that_failed_after_loading_its_documents_is_requested_again(etl_loaded, instance):
     """For example because the store of the result folders did not answer."""
-    record(instance, dg.RunRequest(partition_key=ONE), FAILURE, jobs[REFRESH_COLLECTION])
+    record(instance, dg.RunRequest(partition_key=ONE), FAILURE)
     request = look(etl_loaded, instance)[ONE]
     assert ATTEMPT_TAG not in request.tags
-    record(instance, request, FAILURE, jobs[REFRESH_COLLECTION])
+    record(instance, request, FAILURE)
     assert look(etl_loaded, instance) == f"{ONE}: attempt 2 follows in 1 min"
     request = look(etl_loaded, instance, now() + timedelta(minutes=2))[ONE]
-    assert execute(etl_loaded, instance, request, jobs[REFRESH_COLLECTION]) is SUCCESS
+    assert execute(etl_loaded, instance, request) is SUCCESS
     assert look(etl_loaded, instance) == UP_TO_DATE
 
 
-def command_run(instance, lake, jobs):
+def command_run(instance, lake):
     return instance.create_run_for_job(
-        jobs[REFRESH_COLLECTION],
+        job(REFRESH_COLLECTION),
         status=dg.DagsterRunStatus.STARTED,
         tags=command_tags(lake) | {"dagster/partition": ONE},
     )
 
 
-def test_a_run_of_a_killed_command_fails_and_blocks_nothing(etl, instance, jobs, tmp_path):
-    killed = command_run(instance, etl.lake, jobs)
-    elsewhere = command_run(instance, Lake(tmp_path / "another lake"), jobs)
+def test_a_run_of_a_killed_command_fails_and_blocks_nothing(etl, instance, tmp_path):
+    killed = command_run(instance, etl.lake)
+    elsewhere = command_run(instance, Lake(tmp_path / "another lake"))
     look(etl, instance)
     assert instance.get_run_by_id(killed.run_id).status is dg.DagsterRunStatus.STARTED
     look(etl, instance, now() + timedelta(minutes=5))
@@ -306,8 +303,8 @@ def test_a_run_of_a_killed_command_fails_and_blocks_nothing(etl, instance, jobs,
     assert look(etl, instance).keys() == {ONE, OTHER}
 
 
-def test_a_run_of_a_live_command_is_in_flight(etl, instance, jobs):
-    living = command_run(instance, etl.lake, jobs)
+def test_a_run_of_a_live_command_is_in_flight(etl, instance):
+    living = command_run(instance, etl.lake)
     with run_lock(etl.lake, living):
         assert look(etl, instance, now() + timedelta(days=1)).keys() == {OTHER}
     assert instance.get_run_by_id(living.run_id).status is dg.DagsterRunStatus.STARTED
@@ -318,16 +315,16 @@ def test_pauses_grow_from_a_minute_to_two_hours():
     assert minutes == [1, 2, 4, 64, 120, 120]
 
 
-def test_new_content_is_requested_at_once(etl, instance, database, jobs):
-    record(instance, look(etl, instance)[ONE], FAILURE, jobs[REFRESH_COLLECTION])
+def test_new_content_is_requested_at_once(etl, instance, database):
+    record(instance, look(etl, instance)[ONE], FAILURE)
     assert ONE not in look(etl, instance)
     database[ONE].insert_one({"_id": "1"})
     assert ATTEMPT_TAG not in look(etl, instance)[ONE].tags
 
 
-def test_content_that_the_lake_lacks_is_requested_though_its_run_succeeded(etl, instance, jobs):
+def test_content_that_the_lake_lacks_is_requested_though_its_run_succeeded(etl, instance):
     """For example because the lake was restored from a backup, or removed."""
-    record(instance, look(etl, instance)[ONE], SUCCESS, jobs[REFRESH_COLLECTION])
+    record(instance, look(etl, instance)[ONE], SUCCESS)
     assert ONE not in look(etl, instance)
     later = look(etl, instance, now() + timedelta(minutes=2))
     assert later[ONE].tags[ATTEMPT_TAG] == "2"
@@ -341,10 +338,10 @@ def test_nothing_is_repeated_after_the_loss_of_storage_cursor_and_name(etl_loade
     assert look(etl_loaded, instance, name="renamed") == UP_TO_DATE
 
 
-def test_a_renamed_sensor_knows_the_earlier_requests(etl, instance, jobs):
+def test_a_renamed_sensor_knows_the_earlier_requests(etl, instance):
     requests = look(etl, instance, name="former")
-    record(instance, requests[ONE], dg.DagsterRunStatus.STARTED, jobs[REFRESH_COLLECTION])
-    record(instance, requests[OTHER], FAILURE, jobs[REFRESH_COLLECTION])
+    record(instance, requests[ONE], dg.DagsterRunStatus.STARTED)
+    record(instance, requests[OTHER], FAILURE)
     assert look(etl, instance) == f"{ONE}: a run is in flight; {OTHER}: attempt 2 follows in 1 min"
     later = look(etl, instance, now() + timedelta(minutes=2))
     assert later.keys() == {OTHER}
@@ -352,40 +349,33 @@ def test_a_renamed_sensor_knows_the_earlier_requests(etl, instance, jobs):
 
 
 def test_a_deleted_collection_with_a_run_in_flight_stays_a_partition(
-    etl_loaded, instance, database, jobs
+    etl_loaded, instance, database
 ):
     database[ONE].insert_one({"_id": "1"})
-    record(
-        instance,
-        look(etl_loaded, instance)[ONE],
-        dg.DagsterRunStatus.STARTED,
-        jobs[REFRESH_COLLECTION],
-    )
+    record(instance, look(etl_loaded, instance)[ONE], dg.DagsterRunStatus.STARTED)
     database.drop_collection(ONE)
     look(etl_loaded, instance)
     assert ONE in instance.get_dynamic_partitions("collections")
 
 
 def test_content_that_is_not_loaded_is_requested_after_the_loss_of_the_storage(
-    etl_loaded, instance, database, tmp_path, jobs
+    etl_loaded, instance, database, tmp_path
 ):
     database[ONE].insert_one({"_id": "1"})
-    record(instance, look(etl_loaded, instance)[ONE], FAILURE, jobs[REFRESH_COLLECTION])
+    record(instance, look(etl_loaded, instance)[ONE], FAILURE)
     with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as wiped:
         request = look(etl_loaded, wiped)[ONE]
-        assert execute(etl_loaded, wiped, request, jobs[REFRESH_COLLECTION]) is SUCCESS
+        assert execute(etl_loaded, wiped, request) is SUCCESS
     assert "1" in etl_loaded.lake.change_log(ONE).live_documents()["record_id"]
 
 
 @pytest.mark.parametrize("change", [{"flattened_through": 0}, {"flattener": "earlier"}])
-def test_documents_not_flattened_or_by_earlier_code_are_requested(
-    etl_loaded, instance, change, jobs
-):
+def test_documents_not_flattened_or_by_earlier_code_are_requested(etl_loaded, instance, change):
     """For example because the code location was killed between two steps, or updated."""
     etl_loaded.lake.update_state(ONE, change)
     requests = look(etl_loaded, instance)
     assert requests.keys() == {ONE}
-    assert execute(etl_loaded, instance, requests[ONE], jobs[REFRESH_COLLECTION]) is SUCCESS
+    assert execute(etl_loaded, instance, requests[ONE]) is SUCCESS
     assert look(etl_loaded, instance) == UP_TO_DATE
 
 
@@ -417,17 +407,16 @@ def test_the_lake_records_since_when_a_source_cannot_be_read(etl_loaded, instanc
 
 
 def test_the_session_table_is_requested_once_a_day_and_after_a_failure(instance):
-    job = build_defs().resolve_job_def(SESSIONS)
     first = evaluate_session_table(instance, now())
     assert isinstance(first, dg.RunRequest)
-    instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+    instance.create_run_for_job(job(SESSIONS), status=dg.DagsterRunStatus.STARTED)
     assert "in flight" in evaluate_session_table(instance, now()).skip_message
     run = instance.get_runs(limit=1)[0]
     instance.report_run_failed(run)
     assert "within the last day" in evaluate_session_table(instance, now()).skip_message
     later = now() + timedelta(hours=3)
     assert isinstance(evaluate_session_table(instance, later), dg.RunRequest)
-    instance.create_run_for_job(job, status=SUCCESS)
+    instance.create_run_for_job(job(SESSIONS), status=SUCCESS)
     assert "within the last day" in evaluate_session_table(instance, later).skip_message
     tomorrow = now() + timedelta(hours=27)
     assert isinstance(evaluate_session_table(instance, tomorrow), dg.RunRequest)
@@ -463,14 +452,14 @@ def test_a_collection_that_does_not_answer_delays_no_other(sample_dump, lake):
 # --- the nights ---------------------------------------------------------------------------------
 
 
-def test_a_missed_full_pass_is_requested(etl_loaded, instance, jobs):
+def test_a_missed_full_pass_is_requested(etl_loaded, instance):
     on_time = now() + FULL_PASS_OVERDUE - timedelta(hours=1)
     assert look(etl_loaded, instance, on_time) == UP_TO_DATE
     requests = look(etl_loaded, instance, now() + FULL_PASS_OVERDUE + timedelta(minutes=1))
     assert requests.keys() == {ONE, OTHER}
     config = requests[ONE].run_config["ops"]["documents"]["config"]
     assert config == {"pass_kind": Pass.FULL.value}
-    assert execute(etl_loaded, instance, requests[ONE], jobs[REFRESH_COLLECTION]) is SUCCESS
+    assert execute(etl_loaded, instance, requests[ONE]) is SUCCESS
     assert etl_loaded.lake.state(ONE).last_full_pass_at is not None
 
 
@@ -491,7 +480,7 @@ def nightly_tick(etl, history):
 
 @pytest.mark.slow
 def test_each_night_every_collection_is_read_in_full_in_its_own_run(
-    etl_loaded, instance, new_history, jobs
+    etl_loaded, instance, new_history
 ):
     tick = nightly_tick(etl_loaded, new_history)
     requests = {request.partition_key: request for request in tick.run_requests}
@@ -503,7 +492,7 @@ def test_each_night_every_collection_is_read_in_full_in_its_own_run(
     for _ in range(10):
         lake.change_log(ONE).append(rows)
     build_warehouse(lake, etl_loaded.settings.warehouse_path)
-    assert execute(etl_loaded, instance, requests[ONE], jobs[REFRESH_COLLECTION]) is SUCCESS
+    assert execute(etl_loaded, instance, requests[ONE]) is SUCCESS
     assert lake.state(ONE).last_full_pass_at is not None
     assert len(lake.change_log(ONE).files()) < 8, "the change log is compacted"
     assert isinstance(look_to_publish(etl_loaded, instance), dg.RunRequest), "and then published"
@@ -609,15 +598,14 @@ def test_an_unknown_time_zone_is_an_error():
 
 
 @pytest.mark.slow
-def test_collections_that_arrive_together_are_published_once(etl_loaded, instance, database, jobs):
-    refresh = jobs[REFRESH_COLLECTION]
+def test_collections_that_arrive_together_are_published_once(etl_loaded, instance, database):
     for name in (ONE, OTHER):
         database[name].insert_one({"_id": "new", "nwb_name": "1_2025-01-01.nwb"})
     build_warehouse(etl_loaded.lake, etl_loaded.settings.warehouse_path)
     assert look_to_publish(etl_loaded, instance) == "The warehouse is up to date with the lake."
     one, other = look(etl_loaded, instance).values()
-    assert execute(etl_loaded, instance, one, refresh) is SUCCESS
-    in_flight = record(instance, other, dg.DagsterRunStatus.STARTED, refresh)
+    assert execute(etl_loaded, instance, one) is SUCCESS
+    in_flight = record(instance, other, dg.DagsterRunStatus.STARTED)
     reason = look_to_publish(etl_loaded, instance)
     assert reason == f"Waiting for {other.partition_key} to be published with the rest."
     assert "arrivals_are_in requests" in look_at_lake(etl_loaded, instance)
@@ -626,18 +614,18 @@ def test_collections_that_arrive_together_are_published_once(etl_loaded, instanc
         "collections that keep arriving must not keep the rest from being published"
     )
     instance.delete_run(in_flight.run_id)
-    assert execute(etl_loaded, instance, other, refresh) is SUCCESS
+    assert execute(etl_loaded, instance, other) is SUCCESS
     request = look_to_publish(etl_loaded, instance)
-    assert execute(etl_loaded, instance, request, jobs[PUBLISH]) is SUCCESS
+    assert execute(etl_loaded, instance, request) is SUCCESS
     assert look_to_publish(etl_loaded, instance) == "The warehouse is up to date with the lake."
 
 
-def test_a_failed_publication_is_retried_but_not_while_one_is_in_flight(etl_loaded, instance, jobs):
+def test_a_failed_publication_is_retried_but_not_while_one_is_in_flight(etl_loaded, instance):
     request = look_to_publish(etl_loaded, instance)
-    run = record(instance, request, dg.DagsterRunStatus.STARTED, jobs[PUBLISH])
+    run = record(instance, request, dg.DagsterRunStatus.STARTED)
     assert look_to_publish(etl_loaded, instance) == "A publication is in flight."
     instance.delete_run(run.run_id)
-    record(instance, request, FAILURE, jobs[PUBLISH])
+    record(instance, request, FAILURE)
     assert look_to_publish(etl_loaded, instance) == "Attempt 2 to publish follows in 1 min."
     again = look_to_publish(etl_loaded, instance, now() + timedelta(minutes=2))
     assert (again.tags[ATTEMPT_TAG], again.tags[BATCH_TAG]) == ("2", request.tags[BATCH_TAG])

@@ -22,7 +22,7 @@ from aind_etl.results.figures import (
     Figure,
     Selection,
     _file_name,
-    _unique_names,
+    _with_names,
     choose_figures,
     download_figures,
     preview_of,
@@ -137,8 +137,8 @@ def test_a_file_name_is_safe_for_any_document(
 
 @given(st.lists(st.sampled_from(["aaaaaaaaaa1", "AAAAAAAAAA1", "aaaaaaaaaa2", "b"]), max_size=8))
 def test_no_two_figures_have_one_name(ids: list[str]) -> None:
-    figures = [Figure(one, "x", "y", None, _file_name("x", "y", one[:10]), 1) for one in ids]
-    names = [one.file_name.casefold() for one in _unique_names(figures)]
+    figures = [Figure(one, "x", "y", None, 1, None) for one in ids]
+    names = [one.file_name.casefold() for one in _with_names(figures)]
     assert len(set(names)) == len(names)
 
 

@@ -41,7 +41,6 @@ from aind_etl.contract import tables
 from aind_etl.errors import ConfigurationError, SourceError
 from aind_etl.lake import Lake
 from aind_etl.results import (
-    ResultLimits,
     inventory,
     open_result_store,
     refresh_result_files,
@@ -72,7 +71,6 @@ RESULT_TABLES = (
     tables.REJECTED_RESULTS,
     tables.UNCLAIMED_FOLDERS,
 )
-DEFAULT = ResultLimits()
 Outcomes = dict[str, tuple[str, str | None]]
 
 
@@ -109,7 +107,7 @@ def refresh_results(
     place: Endpoint | Path,
     *,
     now: Clock | None = None,
-    limits: ResultLimits = DEFAULT,
+    look_back: timedelta = timedelta(days=7),
     collections: list[str] | None = None,
 ) -> dict[str, tuple[Any, Any]]:
     """Bring the result tables of a lake up to date; return the reports by collection."""
@@ -117,7 +115,7 @@ def refresh_results(
     with store_at(place) as store:
         return {
             name: (
-                refresh_result_files(lake, store, name, now=now, limits=limits),
+                refresh_result_files(lake, store, name, now=now, look_back=look_back),
                 refresh_trials(lake, store, name, now=now),
             )
             for name in collections or lake.collections()
@@ -270,8 +268,8 @@ def test_a_second_run_requests_and_writes_nothing(
     before = tables_of(lake)
     endpoint.forget()
     # Past the age limit, so that missing files are no longer awaited.
-    lately = ResultLimits(look_back=timedelta(0))
-    reports = refresh_results(lake, endpoint, now=Clock(NOON + timedelta(days=1)), limits=lately)
+    day_later = Clock(NOON + timedelta(days=1))
+    reports = refresh_results(lake, endpoint, now=day_later, look_back=timedelta(0))
     assert endpoint.requests == []
     assert_same(before, tables_of(lake))
     assert {report.partitions_written for pair in reports.values() for report in pair} == {0}
@@ -423,8 +421,7 @@ def test_the_empty_folder_of_an_old_record_is_not_checked_again(few: Few):
     shutil.rmtree(few.result(0).parent)
     few.refresh()
     few.clock.move(days=3)
-    limits = ResultLimits(look_back=timedelta(days=2))
-    assert few.refresh(limits=limits)[0].listed == 0
+    assert few.refresh(look_back=timedelta(days=2))[0].listed == 0
     assert few.outcomes()[few.documents[0]["_id"]] == ("missing", None)
 
 

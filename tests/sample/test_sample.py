@@ -18,7 +18,7 @@ import numpy as np
 import orjson
 import pytest
 
-from aind_etl.sample import SampleWorld, WorldSummary, write_world
+from aind_etl.sample import COLLECTIONS, WorldSummary, stream_documents, write_world
 from aind_etl.sample.agents import CATALOGUE
 from aind_etl.sample.calendar import plan_sessions
 from aind_etl.sample.dynamics import SMALLEST_PROBABILITY, record_latents
@@ -103,7 +103,7 @@ def nwb_names_of(document: Document) -> list[str]:
 @cache
 def make_world(sessions: int, seed: int) -> World:
     world = World(defaultdict(list))
-    for collection, document in SampleWorld(sessions, seed).documents():
+    for collection, document in stream_documents(sessions, seed):
         world.collections[collection].append(document)
     return world
 
@@ -318,7 +318,7 @@ def test_all_33_agents_are_fitted(world: World) -> None:
 
 
 def test_the_world_lists_its_collections(world: World) -> None:
-    assert SampleWorld().collections() == sorted(world.collections)
+    assert sorted(COLLECTIONS) == sorted(world.collections)
     assert set(world.collections) == {MAIN, PREDECESSOR, *PROJECTS}
 
 
@@ -373,18 +373,23 @@ def test_a_large_world_has_the_proportions_of_the_real_collection() -> None:
 
 
 @pytest.mark.parametrize(("sessions", "seed"), [(-1, 0), (1, -1)])
-def test_a_negative_number_of_sessions_or_seed_is_refused(sessions: int, seed: int) -> None:
+def test_a_negative_number_of_sessions_or_seed_is_refused(
+    sessions: int, seed: int, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match="negative"):
-        SampleWorld(sessions, seed)
+        next(stream_documents(sessions, seed))
+    with pytest.raises(ValueError, match="negative"):
+        write_world(tmp_path / "world", sessions=sessions, seed=seed)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_world_without_sessions_still_has_the_other_projects() -> None:
-    collections = {collection for collection, _ in SampleWorld(0).documents()}
+    collections = {collection for collection, _ in stream_documents(0, seed=0)}
     assert collections == set(PROJECTS)
 
 
 def test_documents_stream_without_the_whole_world_being_simulated() -> None:
-    documents = SampleWorld(1_000_000).documents()
+    documents = stream_documents(1_000_000, seed=0)
     assert len(list(islice(documents, 3))) == 3
 
 
@@ -658,7 +663,7 @@ def test_a_written_world_holds_the_documents_of_the_stream(
 ) -> None:
     directory, summary = small
     collections = make_world(2, 4).collections
-    for collection in SampleWorld().collections():
+    for collection in COLLECTIONS:
         documents = collections[collection]
         assert read_jsonl(directory / f"{collection}.jsonl") == documents
         assert bson.decode_all((directory / f"{collection}.bson").read_bytes()) == documents

@@ -193,9 +193,9 @@ def test_each_page_starts_after_the_last_id(sample, stored, open_gateway):
     source = open_gateway(sample, page_documents=3, page_ids=3)
     there = stored[MAIN]
     assert list(read_documents(source, MAIN)) == there
-    asked = document_requests(sample)
-    assert [request.limit for request in asked] == [3] * len(asked)
-    assert [request.condition["_id"] for request in asked] == [
+    requests = document_requests(sample)
+    assert [request.limit for request in requests] == [3] * len(requests)
+    assert [request.condition["_id"] for request in requests] == [
         {"$gte": ""},
         *(
             {"$gt": document.record_id}
@@ -213,9 +213,9 @@ def test_pages_shrink_under_the_payload_cap(sample, stored, open_gateway, over_c
     sample.over_cap = over_cap
     source = open_gateway(sample)
     assert list(read_documents(source, MAIN)) == there
-    asked = document_requests(sample)
-    again = [(one, other) for one, other in pairwise(asked) if one.condition == other.condition]
-    # What is refused is asked for again, half as much; a reply that is only short is taken.
+    pairs = pairwise(document_requests(sample))
+    again = [(one, other) for one, other in pairs if one.condition == other.condition]
+    # A refused request is repeated with half the limit; a short reply is accepted.
     assert bool(again) == (over_cap is OverCap.REFUSE)
     assert all(other.limit == one.limit // 2 for one, other in again)
     ids = {document.record_id for document in there}
@@ -374,7 +374,7 @@ def test_a_document_over_the_cap_is_assembled_from_parts(empty, open_gateway, ov
 
 
 @pytest.mark.parametrize("over_cap", [OverCap.SHORTEN, OverCap.REFUSE])
-@pytest.mark.parametrize("key", ["analysis_results", "of nobody's knowledge"])
+@pytest.mark.parametrize("key", ["analysis_results", "unknown"])
 def test_a_document_with_a_part_over_the_cap_is_rejected_with_the_reason(
     empty, open_gateway, over_cap, key, lake
 ):
@@ -524,7 +524,7 @@ def test_a_document_deleted_while_its_parts_are_read_is_gone(empty, open_gateway
     assert list(open_gateway(empty).read_documents_by_id(MAIN, {"a", "m", "z"})) == there
 
 
-# --- ids that are no text ---------------------------------------------------------------------
+# --- ids that are not strings -------------------------------------------------------------------
 
 
 def other_ids(number: int = 7) -> list[dict[str, Any]]:
@@ -660,7 +660,7 @@ def test_an_address_without_a_server_is_an_error(open_gateway, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "words"),
     [
         (failing(400), "status 400 with 'failing with 400'"),
         (failing(403), "status 403"),
@@ -670,13 +670,13 @@ def test_an_address_without_a_server_is_an_error(open_gateway, monkeypatch):
         ),
     ],
 )
-def test_a_refusal_is_not_retried(sample, open_gateway, fault, said):
+def test_a_refusal_is_not_retried(sample, open_gateway, fault, words):
     sample.fault_for = lambda _: fault
     source = open_gateway(sample)
-    with pytest.raises(SourceError, match=said):
+    with pytest.raises(SourceError, match=words):
         list(read_documents(source, MAIN))
     assert len(sample.requests) == 1
-    with pytest.raises(SourceError, match=said):
+    with pytest.raises(SourceError, match=words):
         source.list_collections()
 
 

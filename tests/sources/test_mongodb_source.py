@@ -165,7 +165,7 @@ class Watch(CommandListener):
 
 @pytest.fixture
 def address(server: Server, database: AnyDatabase) -> str:
-    # A server that says it shuts down is asked how it is again only after this time.
+    # A server that reports a shutdown is checked again only after this time.
     return server.address(database.name, more="heartbeatFrequencyMS=500")
 
 
@@ -193,7 +193,7 @@ def faults(admin: Client, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]
     if not can_fail(admin):
         pytest.skip(f"the server that {URI_VARIABLE} names cannot be made to fail")
     monkeypatch.setattr(faults_module, "FIRST_PAUSE", 0.01)
-    # How long pymongo waits before it looks at a server again whose connection broke.
+    # How long pymongo waits before it checks a server again after a broken connection.
     monkeypatch.setattr(common, "MIN_HEARTBEAT_INTERVAL", 0.01)
     return partial(failing, admin)
 
@@ -224,7 +224,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     with mongod_or_skip(folder, *options) as port:
         uri = f"mongodb://127.0.0.1:{port}/"
         with Client(uri, tls=True, tlsCAFile=str(ca_file)) as first:
-            # Allowed to whoever comes from this host, as long as there is no user.
+            # Allowed from this host as long as there is no user.
             first.admin.command("createUser", "root", pwd="root", roles=["root"])
         with Client(
             uri, tls=True, tlsCAFile=str(ca_file), username="root", password="root"
@@ -340,9 +340,9 @@ def test_many_ids_are_requested_in_several_requests(database, opened, watch, num
     database[MAIN].insert_many({"_id": name} for name in names)
     found = [one.record_id for one in opened().read_documents_by_id(MAIN, set(names))]
     assert found == names
-    asked = [find["filter"]["_id"]["$in"] for find in watch.finds if "_id" in find["filter"]]
-    assert max(map(len, asked)) <= 1000
-    assert max(len(bson.encode({"": some})) for some in asked) < 1.2e6
+    chunks = [find["filter"]["_id"]["$in"] for find in watch.finds if "_id" in find["filter"]]
+    assert max(map(len, chunks)) <= 1000
+    assert max(len(bson.encode({"": chunk})) for chunk in chunks) < 1.2e6
 
 
 def test_no_ids_need_no_request(opened, watch):
@@ -565,9 +565,9 @@ def test_the_command_exits_with_3_and_prints_the_error(
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 3
-    said = capfd.readouterr().err
-    assert f"Error: There is no database '{database.name}' at" in said
-    assert said.count("\n") == 1
+    printed = capfd.readouterr().err
+    assert f"Error: There is no database '{database.name}' at" in printed
+    assert printed.count("\n") == 1
 
 
 class OldServer(socketserver.BaseRequestHandler):
@@ -779,7 +779,7 @@ def requests_during(database: AnyDatabase, work: Callable[[], object]) -> list[S
         work()
     finally:
         database.command("profile", 0)
-    asked = database["system.profile"].find(
+    requests = database["system.profile"].find(
         {"op": "query", "appName": "aind-etl"},
         ["command.projection", "docsExamined", "nreturned", "planSummary"],
     )
@@ -787,7 +787,7 @@ def requests_during(database: AnyDatabase, work: Callable[[], object]) -> list[S
         ServerRequest(
             bool(one["command"]), one["docsExamined"], one["nreturned"], one["planSummary"]
         )
-        for one in asked
+        for one in requests
     ]
 
 
@@ -801,27 +801,27 @@ def test_a_new_pass_reads_only_new_documents(database, opened, lake):
     database[MAIN].insert_many({"_id": one} for one in identities[2_000:])
     database[MAIN].delete_many({"_id": {"$in": identities[:50]}})
     reports = {}
-    asked = requests_during(
+    requests = requests_during(
         database, lambda: reports.update(extract(source, lake, Pass.NEW, now=clock))
     )
     assert (reports[MAIN].new, reports[MAIN].deleted) == (100, 50)
-    assert sum(one.documents_read for one in asked) == 100
-    assert sum(one.returned for one in asked if not one.ids_only) == 100
-    assert all("COLLSCAN" not in one.plan and "SORT" not in one.plan for one in asked)
+    assert sum(one.documents_read for one in requests) == 100
+    assert sum(one.returned for one in requests if not one.ids_only) == 100
+    assert all("COLLSCAN" not in one.plan and "SORT" not in one.plan for one in requests)
 
 
 def test_every_request_uses_the_index_whatever_the_ids(database, opened):
     database[MAIN].insert_many({"_id": one} for one in EVERY_KIND_OF_ID)
     source = opened(page_documents=3, page_ids=3)
-    asked = requests_during(
+    requests = requests_during(
         database,
         lambda: (
             documents_of(source),
             list(source.read_documents_by_id(MAIN, set(source.list_ids(MAIN)))),
         ),
     )
-    assert {one.plan.partition(" ")[0] for one in asked} <= {"IXSCAN", "IDHACK", "EOF"}
-    assert all(one.documents_read <= one.returned + 1 for one in asked)
+    assert {one.plan.partition(" ")[0] for one in requests} <= {"IXSCAN", "IDHACK", "EOF"}
+    assert all(one.documents_read <= one.returned + 1 for one in requests)
 
 
 # End to end

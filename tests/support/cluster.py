@@ -147,7 +147,7 @@ def running_cluster(folder: Path, *, sessions: int, **variables: str) -> Iterato
     Raises
     ------
     NoMongodError, NoPostgresqlError, NoRedisError
-        One of the servers is not to be had.
+        One of the servers does not exist.
     """
     with ExitStack() as stack:
         programs, redis = find_postgresql(), find_redis()

@@ -85,12 +85,7 @@ def image_environment() -> dict[str, str]:
 class Containers:
     """The services of the compose file as processes of this host.
 
-    Parameters
-    ----------
-    folder
-        Where volumes, secrets and logs go.
-    variables
-        What an ``.env`` would say.
+    Volumes, secrets and logs are in ``folder``; ``variables`` are those of the ``.env``.
     """
 
     def __init__(self, folder: Path, variables: Mapping[str, str]) -> None:
@@ -133,7 +128,7 @@ class Containers:
         (self.home / name).write_text(text)
 
     def translate(self, word: str) -> str:
-        """Return a word of a command or an environment as it reads on this host."""
+        """Return a word of a command or an environment with this host's paths and ports."""
         if word in self.ports:
             return str(self.ports[word])
         if word in self.hosts:
@@ -148,9 +143,9 @@ class Containers:
         return word.replace(":3000/", f":{self.ports['3000']}/")
 
     def environment(self, service: str) -> dict[str, str]:
-        """Return everything a container of a service has in its environment."""
+        """Return the environment of a service's container."""
         given = self.services[service].get("environment", {})
-        # A variable without a value is passed on where it is set, and left out where it is not.
+        # A variable without a value is passed on if it is set.
         own = {
             name: str(self._variables[name] if value is None else value)
             for name, value in given.items()
@@ -162,7 +157,7 @@ class Containers:
         return translated
 
     def command(self, service: str) -> list[str]:
-        """Return what a container of a service runs: the image's entry point and its command."""
+        """Return the image's entry point and the command of a service's container."""
         [(_, entrypoint)] = [one for one in read_dockerfile()[-1] if one[0] == "ENTRYPOINT"]
         return [*yaml.safe_load(entrypoint), *self.services[service]["command"]]
 
@@ -184,7 +179,7 @@ class Containers:
         return self.run(service, command)
 
     def start(self, service: str, *more: str, log_name: str = "") -> "subprocess.Popen[bytes]":
-        """Start the process of a service, in a session of its own, with a few words more."""
+        """Start the process of a service in a new session, with ``more`` arguments."""
         with (self.folder / f"{log_name or service}.log").open("ab") as log:
             return subprocess.Popen(
                 [self.translate(word) for word in (*self.command(service), *more)],
@@ -196,7 +191,7 @@ class Containers:
             )
 
     def answers(self, port: str) -> bool:
-        """Return whether somebody listens where a container has this port."""
+        """Return whether a process listens on a container's port."""
         try:
             with socket.create_connection(("127.0.0.1", self.ports[port]), timeout=1):
                 return True
@@ -219,7 +214,7 @@ def wait_until(what: Callable[[], Any], seconds: float, otherwise: Callable[[], 
 
 
 def end_group(process: "subprocess.Popen[bytes]", signal_number: int) -> None:
-    """Send a signal to a process and all it started, and see to it that they end."""
+    """End a process and its children by a signal, or kill them."""
     for number in (signal_number, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)

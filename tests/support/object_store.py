@@ -66,11 +66,11 @@ def requests_go_through(gate: Callable[[str, Send], Awaitable[Any]]) -> Iterator
     """
     ask = s3fs.core._error_wrapper
 
-    async def asked(func: Any, **options: Any) -> Any:
+    async def request(func: Any, **options: Any) -> Any:
         return await gate(func.__name__, lambda: ask(func, **options))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(s3fs.core, "_error_wrapper", asked)
+        patch.setattr(s3fs.core, "_error_wrapper", request)
         yield
 
 

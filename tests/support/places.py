@@ -2,9 +2,9 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import TypeAlias
 from uuid import uuid4
 
 import pytest
@@ -15,39 +15,6 @@ from worlds import files_of
 from aind_etl.lake import Lake
 
 
-class Mortal(Protocol):
-    """The operations of a run until it is killed."""
-
-    @property
-    def is_dead(self) -> bool:
-        """Whether it was."""
-        ...
-
-
-class Places(Protocol):
-    """Places for lakes, all of one kind."""
-
-    def new(self) -> Lake:
-        """Return a lake with nothing in it."""
-        ...
-
-    def copy(self, folder: Path) -> Lake:
-        """Return a new lake with the files of one that lies on a disk."""
-        ...
-
-    def files(self, lake: Lake) -> Mapping[str, object]:
-        """Return a content or etag of every file of a lake, equal for equal contents."""
-        ...
-
-    def remove(self, lake: Lake) -> None:
-        """Remove a lake."""
-        ...
-
-    def killed_at(self, operation: int) -> AbstractContextManager[Mortal]:
-        """Kill what runs in a ``with`` block at some operation that changes a place."""
-        ...
-
-
 class OnDisk:
     """Lakes below a folder."""
 
@@ -55,15 +22,15 @@ class OnDisk:
         self._folder = folder
 
     def new(self) -> Lake:
-        """Return a lake with nothing in it."""
+        """Return an empty lake."""
         return Lake(self._folder / uuid4().hex)
 
     def copy(self, folder: Path) -> Lake:
-        """Return a new lake with the files of another."""
+        """Return a new lake with the files of one on a disk."""
         return Lake(shutil.copytree(folder, self._folder / uuid4().hex))
 
     def files(self, lake: Lake) -> Mapping[str, object]:
-        """Return the content of every file."""
+        """Return the content of every file of a lake."""
         return files_of(Path(str(lake)))
 
     def remove(self, lake: Lake) -> None:
@@ -71,8 +38,8 @@ class OnDisk:
         shutil.rmtree(str(lake))
 
     @contextmanager
-    def killed_at(self, operation: int) -> Iterator[Mortal]:
-        """Kill what runs at some operation on the disk."""
+    def killed_at(self, operation: int) -> Iterator[Disk]:
+        """Kill the run in a ``with`` block at one of its operations on the disk."""
         with pytest.MonkeyPatch.context() as patch, suppress(Killed):
             yield Disk(patch, operation)
 
@@ -81,17 +48,17 @@ class OnStore:
     """Lakes below prefixes of the object store that the environment names."""
 
     def new(self) -> Lake:
-        """Return a lake with nothing in it."""
+        """Return an empty lake."""
         return Lake(new_prefix())
 
     def copy(self, folder: Path) -> Lake:
-        """Return a new lake with the files of one that lies on a disk."""
+        """Return a new lake with the files of one on a disk."""
         lake = self.new()
         upload(folder, str(lake))
         return lake
 
     def files(self, lake: Lake) -> Mapping[str, object]:
-        """Return the etag of every object."""
+        """Return the etag of every object of a lake; equal contents have equal etags."""
         return objects_of(str(lake))
 
     def remove(self, lake: Lake) -> None:
@@ -99,8 +66,12 @@ class OnStore:
         remove(str(lake))
 
     @contextmanager
-    def killed_at(self, operation: int) -> Iterator[Mortal]:
-        """Kill what runs at some request that writes or removes."""
+    def killed_at(self, operation: int) -> Iterator[MortalRequests]:
+        """Kill the run in a ``with`` block at one of its requests that write or remove."""
         requests = MortalRequests(operation)
         with requests.counted(), suppress(KilledError):
             yield requests
+
+
+Places: TypeAlias = OnDisk | OnStore
+"""Places for lakes, all of one kind."""

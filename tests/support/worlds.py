@@ -57,7 +57,7 @@ class Loaded:
 
 
 class Clock:
-    """A clock that stands still until it is moved."""
+    """A clock that shows the same time until it is moved."""
 
     def __init__(self, moment: datetime = NOON) -> None:
         self.moment = moment
@@ -112,8 +112,7 @@ def load(
 ) -> Loaded:
     """Extract and flatten every collection of the source or the lake, as a run does.
 
-    The source is the folder of a dump, or a :class:`Source`; the default clock stands at
-    :data:`NOON`.
+    The source is the folder of a dump, or a :class:`Source`; the default clock shows :data:`NOON`.
     """
     return Loaded(extract(source, lake, pass_kind, limits=limits, now=now), refresh(lake))
 

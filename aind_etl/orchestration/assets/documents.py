@@ -14,7 +14,7 @@ from aind_etl.orchestration.metadata import (
     Timer,
     data_version,
     partition_metadata,
-    table_arguments,
+    table_spec,
 )
 from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH
 from aind_etl.orchestration.resources import Etl
@@ -30,10 +30,9 @@ class PassConfig(dg.Config):
     pass_kind: str = Pass.NEW.value
 
 
-@dg.asset(
+@dg.multi_asset(
     name=tables.DOCUMENTS.name,
-    **table_arguments(tables.DOCUMENTS, "lake", {"parquet"}),
-    partitions_def=COLLECTIONS,
+    specs=[table_spec(tables.DOCUMENTS, "lake", {"parquet"}, partitions_def=COLLECTIONS)],
     backfill_policy=ONE_RUN_EACH,
 )
 @step

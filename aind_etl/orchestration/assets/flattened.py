@@ -8,7 +8,7 @@ import dagster as dg
 from aind_etl.contract import FLATTENED_TABLES, tables
 from aind_etl.flatten import flattener_version
 from aind_etl.flatten.refresh import refresh_analyses
-from aind_etl.orchestration.metadata import Timer, freshness, table_arguments, table_results
+from aind_etl.orchestration.metadata import Timer, freshness, table_results, table_spec
 from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.steps import step
@@ -17,9 +17,10 @@ from aind_etl.orchestration.steps import step
 @dg.multi_asset(
     name="flatten",
     specs=[
-        dg.AssetSpec(
-            table.name,
-            **table_arguments(table, "lake", {"polars", "parquet"}),
+        table_spec(
+            table,
+            "lake",
+            {"polars", "parquet"},
             deps=[tables.DOCUMENTS.name],
             code_version=flattener_version(),
             partitions_def=COLLECTIONS,

@@ -14,9 +14,9 @@ from aind_etl.errors import SourceError
 from aind_etl.orchestration.metadata import (
     Timer,
     figures_preview,
-    table_arguments,
     table_metadata,
     table_results,
+    table_spec,
 )
 from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH
 from aind_etl.orchestration.resources import Etl, ResultStoreError
@@ -40,9 +40,10 @@ _SHOWN_FIGURES = 3
 
 def _specs(written: tuple[Table, ...], upstream: list[str]) -> list[dg.AssetSpec]:
     return [
-        dg.AssetSpec(
-            table.name,
-            **table_arguments(table, "results", {"s3", "parquet"}),
+        table_spec(
+            table,
+            "results",
+            {"s3", "parquet"},
             deps=upstream,
             partitions_def=COLLECTIONS,
             skippable=table is not tables.RESULT_FILES,
@@ -62,7 +63,6 @@ def list_results(
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """List the result folders of a collection's new and recent records."""
     from aind_etl.results import (  # noqa: PLC0415 - slow to import
-        ResultLimits,
         newest_figures,
         refresh_result_files,
     )
@@ -75,7 +75,7 @@ def list_results(
             lake,
             store,
             collection,
-            limits=ResultLimits(look_back=timedelta(days=etl.settings.results_look_back_days)),
+            look_back=timedelta(days=etl.settings.results_look_back_days),
             progress=etl.progress.advance,
             expect=partial(etl.progress.expect, unit="folders"),
         )
@@ -144,10 +144,16 @@ def _metadata(report: "ResultFilesReport | TrialsReport", timer: Timer) -> dict[
     return {**counts, "seconds": timer.seconds}
 
 
-@dg.asset(
+@dg.multi_asset(
     name=tables.UNCLAIMED_FOLDERS.name,
-    **table_arguments(tables.UNCLAIMED_FOLDERS, "results", {"s3", "parquet"}),
-    deps=[tables.ANALYSES.name, tables.RESULT_FILES.name],
+    specs=[
+        table_spec(
+            tables.UNCLAIMED_FOLDERS,
+            "results",
+            {"s3", "parquet"},
+            deps=[tables.ANALYSES.name, tables.RESULT_FILES.name],
+        )
+    ],
 )
 @step
 def unclaimed_folders(etl: dg.ResourceParam[Etl]) -> dg.MaterializeResult[Any]:

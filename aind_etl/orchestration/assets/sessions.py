@@ -8,16 +8,16 @@ import dagster as dg
 
 from aind_etl.contract import tables
 from aind_etl.orchestration.assets.results import open_store
-from aind_etl.orchestration.metadata import Timer, table_arguments, table_metadata
+from aind_etl.orchestration.metadata import Timer, table_metadata, table_spec
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.steps import step
 
 _CHECK = "session_table_can_be_read"
 
 
-@dg.asset(
+@dg.multi_asset(
     name=tables.SESSIONS.name,
-    **table_arguments(tables.SESSIONS, "results", {"s3", "parquet"}),
+    specs=[table_spec(tables.SESSIONS, "results", {"s3", "parquet"})],
     check_specs=[
         dg.AssetCheckSpec(
             _CHECK,

@@ -94,7 +94,6 @@ class MongoSource:
         self.name = address.name
         self._include = include
         self._exclude = exclude
-        self._page_documents = page_documents
         self._page_ids = page_ids
         max_time_ms = max(1, int(min(deadline, reply_timeout) * 1000))
         self._retries = Retries(self.name, deadline)
@@ -174,7 +173,7 @@ class MongoSource:
             yield from (RawDocument(raw, parse) for raw in documents)
             return
         for condition in ranges:
-            limit = self._page_documents
+            limit = self._pages.page_documents
             while page := self._pages.documents(collection, condition, limit):
                 yield from (RawDocument(raw, parse) for raw in page)
                 condition = {**condition, "$gt": self._pages.identity(collection, page[-1])}  # noqa: PLW2901
