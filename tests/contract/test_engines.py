@@ -14,7 +14,7 @@ from worlds import LAKE_TABLES
 
 from aind_etl.contract import DataType, Partitioning, tables
 from aind_etl.contract.engines import Dialect, external_tables
-from aind_etl.warehouse.sql_files import Kind, in_order, read_sql_files, tables_read
+from aind_etl.warehouse.sql_files import Kind, dependencies, read_sql_files
 
 SPARK = "pyspark==4.3.0"
 
@@ -57,12 +57,11 @@ def shown(value):
 
 def portable_sql():
     """Return the marts in Spark's dialect, and the views that they read as its statements."""
-    names = {table.name for table in LAKE_TABLES}
-    files = in_order([*read_sql_files(Kind.VIEW), *read_sql_files(Kind.MART)])
-    names |= {file.name for file in files}
-    marts = {file.name: file.statement for file in files if file.name in PORTABLE_MARTS}
-    read = set().union(*(tables_read(statement, names) for statement in marts.values()))
-    views = [file for file in files if file.kind is Kind.VIEW and file.name in read]
+    files = {file.name: file for kind in (Kind.VIEW, Kind.MART) for file in read_sql_files(kind)}
+    reads = dependencies([*files.values()])
+    marts = {name: files[name].statement for name in reads if name in PORTABLE_MARTS}
+    read = set().union(*(reads[name] for name in marts))
+    views = [files[name] for name in reads if files[name].kind is Kind.VIEW and name in read]
     return (
         [f"CREATE TEMPORARY VIEW {view.name} AS {in_spark(view.statement)}" for view in views],
         {name: in_spark(statement) for name, statement in marts.items()},

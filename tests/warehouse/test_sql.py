@@ -14,7 +14,7 @@ from aind_etl.contract import ANALYSIS_TABLES, TABLES, DataType, table_named
 from aind_etl.contract.ddl import create_table, quote_identifier
 from aind_etl.flatten import derived as deriving
 from aind_etl.warehouse.info import write_info
-from aind_etl.warehouse.sql_files import Kind, in_order, read_sql_files, tables_read
+from aind_etl.warehouse.sql_files import Kind, dependencies, read_sql_files
 
 SQL = Path(__file__).parents[2] / "sql"
 MACROS, VIEWS, MARTS, CHECKS = (
@@ -66,10 +66,12 @@ class World:
         write_info(self.connection, {"built_at": "2026-05-01T12:00:00+00:00"})
         for file in MACROS:
             self.connection.execute(file.statement)
+        files = {file.name: file for file in (*VIEWS, *MARTS)}
         marts = {file.name for file in MARTS}
         self._derived = []
-        for file in in_order([*VIEWS, *MARTS]):
-            if file.kind is Kind.MART or tables_read(file.statement, marts):
+        for name, read in dependencies([*files.values()]).items():
+            file = files[name]
+            if file.kind is Kind.MART or read & marts:
                 self._derived.append(file)
             else:
                 self.connection.execute(f"CREATE VIEW {file.name} AS {file.statement}")

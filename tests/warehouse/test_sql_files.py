@@ -113,7 +113,7 @@ def test_the_tables_a_query_reads_are_found(query, expected):
 # --- the order ------------------------------------------------------------------------------
 
 
-def test_each_file_comes_after_those_it_reads():
+def test_each_file_depends_on_those_it_reads_and_on_tables_of_the_contract():
     files = [
         view("a", "SELECT * FROM b JOIN c USING (x)"),
         view("b", "SELECT * FROM c"),
@@ -126,7 +126,7 @@ def test_each_file_comes_after_those_it_reads():
     assert names.index("c") < names.index("b") < names.index("a")
 
 
-def test_files_that_read_each_other_in_a_circle_are_named():
+def test_files_that_depend_on_each_other_in_a_cycle_are_named():
     files = [
         view("hen", "SELECT * FROM egg"),
         view("egg", "SELECT * FROM hen"),
