@@ -6,8 +6,10 @@ The checks that must pass before publication are in :mod:`aind_etl.warehouse.pub
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import dagster as dg
+import duckdb
 
 from aind_etl.contract import TABLES, tables
 from aind_etl.orchestration.assets.warehouse import WAREHOUSE, was_published
@@ -16,6 +18,7 @@ from aind_etl.orchestration.steps import step
 from aind_etl.text import markdown_table
 from aind_etl.warehouse.connection import connect, is_whole
 from aind_etl.warehouse.location import locate_warehouse
+from aind_etl.warehouse.parallel import run_parallel
 from aind_etl.warehouse.sql_files import Kind, read_sql_files, tables_read
 
 _EXAMPLES = 20
@@ -168,8 +171,10 @@ def warnings(
     if not warehouse.exists() or not is_whole(warehouse.file()):
         return  # Nothing was published yet, or the next publication replaces it.
     with connect(etl.settings.warehouse_path) as connection:
+        queries = {one.name: partial(_count, one.query) for one in selected}
+        counts = run_parallel(connection, queries)
         for one in selected:
-            ((count,),) = connection.execute(f"SELECT count(*) FROM ({one.query})").fetchall()
+            count = counts[one.name]
             metadata = {}
             if count:
                 rows = connection.execute(f"FROM ({one.query}) LIMIT {_EXAMPLES}").fetchall()
@@ -183,3 +188,7 @@ def warnings(
                 description=f"{count:,} to look at." if count else "Nothing to look at.",
                 metadata=metadata,
             )
+
+
+def _count(query: str, connection: duckdb.DuckDBPyConnection) -> int:
+    return int(connection.execute(f"SELECT count(*) FROM ({query})").fetchall()[0][0])
