@@ -5,7 +5,7 @@ checked here. Nothing is derived here.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -90,47 +90,46 @@ def list_types() -> dict[str, pl.DataType]:
 
 
 class ProcessColumns:
-    """The processes of documents of one format, column by column.
+    """Processes of documents, column by column.
 
     Parameters
     ----------
-    pipeline_format
-        ``prototype`` or ``framework``.
+    first_row
+        The ``row`` of the first process.
     """
 
-    def __init__(self, pipeline_format: str) -> None:
-        self._format = pipeline_format
-        self._scalar_paths = scalar_paths(pipeline_format)
-        self._scalars: dict[str, list[Any]] = {name: [] for name in self._scalar_paths}
-        self._list_paths = list_paths(pipeline_format)
+    def __init__(self, first_row: int = 0) -> None:
+        self._first_row = first_row
+        self._formats: list[str] = []
+        self._scalars: dict[str, list[Any]] = {name: [] for name in read_types()}
         self._lists: dict[str, list[list[Any] | None]] = {name: [] for name in list_types()}
         self._numbers: list[int] = []
         self._indices: list[int] = []
         self._attributes: list[Attribute] = []
         self._attribute_counts: list[int] = []
-        self._rejected: list[tuple[int, RejectedValue]] = []
+        self._rejected: list[tuple[int, str, str, str, str]] = []
 
-    def add(self, number: int, processes: Iterable[Process]) -> None:
-        """Add the processes of a document.
+    def add(self, number: int, pipeline_format: str, processes: Iterable[Process]) -> None:
+        """Add the processes of a document, whose position in its batch is ``number``.
 
         Lists that do not agree with each other, or are too long, are rejected as values.
-
-        Parameters
-        ----------
-        number
-            The document's position in its batch.
-        processes
-            All its processes.
         """
+        paths_of_scalars, paths_of_lists = (
+            scalar_paths(pipeline_format),
+            list_paths(pipeline_format),
+        )
         for process in processes:
-            self._reject_lists(process)
-            self._reject_unnamed_bounds(process)
-            self._rejected += [(len(self._numbers), value) for value in process.rejected]
+            _reject_lists(process, paths_of_lists)
+            _reject_unnamed_bounds(process, paths_of_lists)
+            row = self._first_row + len(self._numbers)
+            self._rejected += [(row, *value) for value in process.rejected]
             self._numbers.append(number)
             self._indices.append(process.index)
-            for name, paths in self._scalar_paths.items():
-                self._scalars[name].append(_first_value(process.values, paths))
-            self._add_lists(process.values)
+            self._formats.append(pipeline_format)
+            for name, values in self._scalars.items():
+                values.append(_first_value(process.values, paths_of_scalars.get(name, ())))
+            for name, path in paths_of_lists.items():
+                self._add_list(name, process.values.get(path))
             self._attributes += process.attributes
             self._attribute_counts.append(len(process.attributes))
 
@@ -139,14 +138,13 @@ class ProcessColumns:
 
         Dates and times are still texts. NaN is NULL, as are columns that the format does not have.
         """
-        absent = [None] * len(self._numbers)
         return pl.DataFrame(
             [
                 pl.Series("number", self._numbers, pl.UInt32),
                 pl.Series("process_index", self._indices, pl.Int16),
-                pl.repeat(self._format, len(self._numbers), eager=True).alias("pipeline_format"),
+                pl.Series("pipeline_format", self._formats, pl.String),
                 *(
-                    pl.Series(name, self._scalars.get(name, absent), data_type)
+                    pl.Series(name, self._scalars[name], data_type)
                     for name, data_type in read_types().items()
                 ),
                 *(
@@ -160,11 +158,11 @@ class ProcessColumns:
         )
 
     def attributes(self) -> pl.DataFrame:
-        """Return one row per attribute, with the position of its process in :meth:`frame`."""
+        """Return one row per attribute, with the ``row`` of its process."""
         sections, paths, values = (
             zip(*self._attributes, strict=True) if self._attributes else ((), (), ())
         )
-        rows = np.repeat(np.arange(len(self._numbers)), self._attribute_counts)
+        rows = self._first_row + np.repeat(np.arange(len(self._numbers)), self._attribute_counts)
         texts = [
             str(value) if type(value) is int and abs(value) > LARGEST_EXACT else value
             for value in values
@@ -181,55 +179,52 @@ class ProcessColumns:
         )
 
     def rejected_values(self) -> pl.DataFrame:
-        """Return one row per rejected value, with the position of its process in :meth:`frame`."""
-        rows = [(row, *value) for row, value in self._rejected]
-        return pl.DataFrame(rows, schema=REJECTED, orient="row")
+        """Return one row per rejected value, with the ``row`` of its process."""
+        return pl.DataFrame(self._rejected, schema=REJECTED, orient="row")
 
-    def _reject_lists(self, process: Process) -> None:
-        """Reject parallel lists that differ in length, and lists that are too long."""
-        values = process.values
-        for names in PARALLEL_LISTS:
-            paths = [path for name in names if (path := self._list_paths[name]) in values]
-            if len({len(values[path]) for path in paths}) > 1:
-                counts = ", ".join(f"{_last_key(path)} has {len(values[path])}" for path in paths)
-                for path in paths:
-                    _reject_list(
-                        process, path, "lengths_differ", f"lists of the same length; {counts}"
-                    )
-        for path in self._list_paths.values():
-            if len(values.get(path) or ()) > LONGEST_LIST:
-                _reject_list(process, path, "wrong_value", f"at most {LONGEST_LIST:,} entries")
+    def _add_list(self, name: str, entries: Any) -> None:  # noqa: ANN401 - a list or an object
+        if name in MAPS:
+            self._lists[f"{name}_name"].append(None if entries is None else list(entries))
+            entries = None if entries is None else list(entries.values())
+        self._lists[name].append(entries)
 
-    def _reject_unnamed_bounds(self, process: Process) -> None:
-        """Reject bounds of a parameter that has no name, or whose name is not unique."""
-        path_of_names = self._list_paths[FITTED_NAMES]
-        names = process.values.get(path_of_names)
-        counts = Counter(names or ())
-        expected = f"bounds of a parameter that '{_last_key(path_of_names)}' names once"
-        for path in (self._list_paths[bound] for bound in BOUNDS):
-            bounds = process.values.get(path)
-            if not bounds:
-                continue
-            if names is None:
-                _reject_list(process, path, "unnamed_bounds", expected)
-                continue
-            place = _place(path, process.index)
-            named_bounds = []
-            for index, (bound, name) in enumerate(zip(bounds, names, strict=True)):
-                is_named = name is not None and counts[name] == 1
-                named_bounds.append(bound if is_named else None)
-                if bound is not None and not is_named:
-                    process.reject(f"{place}[{index}]", bound, "unnamed_bounds", expected)
-            process.values[path] = named_bounds
 
-    def _add_lists(self, values: dict[str, Any]) -> None:
-        for name, path in self._list_paths.items():
-            entries = values.get(path)
-            if name in MAPS:
-                names = None if entries is None else list(entries)
-                self._lists[f"{name}_name"].append(names)
-                entries = None if entries is None else list(entries.values())
-            self._lists[name].append(entries)
+def _reject_lists(process: Process, list_paths: Mapping[str, str]) -> None:
+    """Reject parallel lists that differ in length, and lists that are too long."""
+    values = process.values
+    for names in PARALLEL_LISTS:
+        paths = [path for name in names if (path := list_paths[name]) in values]
+        if len({len(values[path]) for path in paths}) > 1:
+            counts = ", ".join(f"{_last_key(path)} has {len(values[path])}" for path in paths)
+            expected = f"lists of the same length; {counts}"
+            for path in paths:
+                _reject_list(process, path, "lengths_differ", expected)
+    for path in list_paths.values():
+        if len(values.get(path) or ()) > LONGEST_LIST:
+            _reject_list(process, path, "wrong_value", f"at most {LONGEST_LIST:,} entries")
+
+
+def _reject_unnamed_bounds(process: Process, list_paths: Mapping[str, str]) -> None:
+    """Reject bounds of a parameter that has no name, or whose name is not unique."""
+    path_of_names = list_paths[FITTED_NAMES]
+    names = process.values.get(path_of_names)
+    counts = Counter(names or ())
+    expected = f"bounds of a parameter that '{_last_key(path_of_names)}' names once"
+    for path in (list_paths[bound] for bound in BOUNDS):
+        bounds = process.values.get(path)
+        if not bounds:
+            continue
+        if names is None:
+            _reject_list(process, path, "unnamed_bounds", expected)
+            continue
+        place = _place(path, process.index)
+        named_bounds = []
+        for index, (bound, name) in enumerate(zip(bounds, names, strict=True)):
+            is_named = name is not None and counts[name] == 1
+            named_bounds.append(bound if is_named else None)
+            if bound is not None and not is_named:
+                process.reject(f"{place}[{index}]", bound, "unnamed_bounds", expected)
+        process.values[path] = named_bounds
 
 
 def _first_value(values: dict[str, Any], paths: Iterable[str]) -> Any:  # noqa: ANN401

@@ -4,12 +4,11 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import NamedTuple
 
 import polars as pl
 
-from aind_etl.contract import FORMATS, DataType, Table, tables
+from aind_etl.contract import DataType, Table, tables
 from aind_etl.contract.schemas import polars_schema
 from aind_etl.flatten import derived
 from aind_etl.flatten.batch import BatchReader
@@ -101,52 +100,41 @@ def flatten_documents(collection: str, documents: pl.DataFrame, unknown_month: s
     }
     return Flattened(
         {table.name: _conform(table, frame) for table, frame in frames.items()},
-        _rejected_rows(tables.REJECTED_DOCUMENTS, parsed.rejections, origins),
+        _rejected_rows(tables.REJECTED_DOCUMENTS, parsed.rejected_documents, origins),
         _rejected_rows(tables.REJECTED_VALUES, rejected_values, analyses),
     )
 
 
 class _Parsed(NamedTuple):
-    """A batch of parsed documents.
-
-    Attributes
-    ----------
-    processes, attributes, rejected_values
-        One row each; attributes and rejected values with the ``row`` of their process.
-    rejections
-        One row per document without a process.
-    """
+    """A batch of parsed documents; attributes and rejected values have the ``row`` of a process."""
 
     processes: pl.DataFrame
     attributes: pl.DataFrame
     rejected_values: pl.DataFrame
-    rejections: pl.DataFrame
+    rejected_documents: pl.DataFrame
 
 
 def _parse(documents: pl.DataFrame) -> _Parsed:
     batch = _BATCH_READER.read(documents["document"])
-    by_format = {name: ProcessColumns(name) for name in FORMATS}
-    rejections: list[tuple[int, str, str | None, str]] = []
+    rest = ProcessColumns(first_row=batch.processes.height)
+    rejected: list[tuple[int, str, str | None, str]] = []
     unparsed = documents.select("record_id", "document")[batch.unparsed]
     with _without_garbage_collection():
         for number, (record_id, text) in zip(batch.unparsed, unparsed.iter_rows(), strict=True):
             try:
-                pipeline_format, processes = read_document(record_id, text)
-                by_format[pipeline_format].add(number, processes)
+                rest.add(number, *read_document(record_id, text))
             except Rejection as error:
-                rejections.append((number, error.reason, error.path or None, error.message))
+                rejected.append((number, error.reason, error.path or None, error.message))
             except RecursionError:
                 message = "The document is nested too deeply to be read. Correct it in the source."
-                rejections.append((number, "nested_too_deeply", None, message))
-    parts = by_format.values()
-    frames = [batch.processes, *(part.frame() for part in parts)]
-    begins = list(accumulate((frame.height for frame in frames[:-1]), initial=0))
+                rejected.append((number, "nested_too_deeply", None, message))
+    processes = pl.concat([batch.processes, rest.frame()])
     return _Parsed(
-        pl.concat(frames).with_columns(_padded_lists()).with_row_index("row"),
-        _renumbered([batch.attributes, *(part.attributes() for part in parts)], begins),
-        _renumbered([part.rejected_values() for part in parts], begins[1:]),
+        processes.with_columns(_padded_lists()).with_row_index("row"),
+        pl.concat([batch.attributes, rest.attributes()]),
+        rest.rejected_values(),
         pl.DataFrame(
-            rejections,
+            rejected,
             schema={
                 "number": pl.UInt32,
                 "reason": pl.String,
@@ -165,13 +153,6 @@ def _padded_lists() -> Iterator[pl.Expr]:
         for name in names:
             nulls = pl.lit(None, list_types()[name]).repeat_by(length)
             yield pl.coalesce(f"{name}_list", nulls)
-
-
-def _renumbered(parts: list[pl.DataFrame], begins: list[int]) -> pl.DataFrame:
-    """Concatenate parts, whose ``row`` counts from the first process of each part."""
-    return pl.concat(
-        part.with_columns(pl.col("row") + begin) for part, begin in zip(parts, begins, strict=True)
-    )
 
 
 @contextmanager

@@ -6,7 +6,7 @@ result: the columns and attributes in which the markers appear tell where each v
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,6 @@ from aind_etl.flatten.batch.shapes import (
     SCALARS,
     TRUE,
     Affixes,
-    ListColumn,
     Positions,
     ProcessShape,
     Shape,
@@ -33,6 +32,7 @@ _SCALAR = re.compile(r'[^\[\]{},:"]+')
 _BRACKET = re.compile(r"[\[\]{}]")
 # Markers of numbers are integers that fit every column.
 _LAST_MARKER = 30_000
+_ENTRIES = {"column": pl.String, "name": pl.String, "segment": pl.Int64}
 _ATTRIBUTES = {
     "section": pl.String,
     "path": pl.String,
@@ -212,19 +212,20 @@ class _Learner:
             if path is not None:
                 scalars[name] = self._value(values[path]).segment
         number_lists = dict.fromkeys(NUMBER_LISTS, NONE)
-        lists = {}
+        entries: list[tuple[str, str | None, int]] = []
         for name, path in list_paths(pipeline_format).items():
             if path in values and name in number_lists:
                 number_lists[name] = self._number_list(values[path])
             elif path in values:
-                lists[name] = self._list(name, values[path])
-        if FITTED_NAMES not in lists and any(number_lists[bound] != NONE for bound in BOUNDS):
+                entries += self._entries(name, values[path])
+        names_fitted = any(column == FITTED_NAMES for column, _, _ in entries)
+        if not names_fitted and any(number_lists[bound] != NONE for bound in BOUNDS):
             raise _UnsupportedError
         return ProcessShape(
             process.index,
             np.array(list(scalars.values()), np.int64),
             np.array(list(number_lists.values()), np.int64),
-            lists,
+            pl.DataFrame(entries, schema=_ENTRIES, orient="row"),
             self._attributes(process),
         )
 
@@ -240,12 +241,16 @@ class _Learner:
             raise _UnsupportedError
         return segment
 
-    def _list(self, name: str, entries: Any) -> ListColumn:  # noqa: ANN401 - a list or an object
-        values = entries.values() if name in MAPS else entries
-        segments = [NONE if value is None else self._value(value).segment for value in values]
-        if name not in MAPS and NONE in segments:
+    def _entries(self, column: str, values: Any) -> Iterator[tuple[str, str | None, int]]:  # noqa: ANN401
+        """Yield column, name and segment of the entries of a list or an object."""
+        if not values:
             raise _UnsupportedError
-        return ListColumn(np.array(segments, np.int64), tuple(entries) if name in MAPS else ())
+        for name in values:
+            marker = values[name] if column in MAPS else name
+            if marker is None and column not in MAPS:
+                raise _UnsupportedError
+            segment = NONE if marker is None else self._value(marker).segment
+            yield column, name if column in MAPS else None, segment
 
     def _attributes(self, process: Process) -> pl.DataFrame:
         """Return the attributes of a process, as :attr:`ProcessShape.attributes`."""

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
-from aind_etl.contract import FORMATS
 from aind_etl.flatten.batch.learner import learn
 from aind_etl.flatten.batch.rows import Rows
-from aind_etl.flatten.batch.segments import Segments, Structure
+from aind_etl.flatten.batch.segments import Segments
 from aind_etl.flatten.batch.shapes import Positions, Shape
 from aind_etl.flatten.batch.values import Values
 from aind_etl.flatten.columns import ProcessColumns
@@ -24,18 +24,10 @@ _MOST_FAILURES = 3
 _MOST_STRUCTURES = 5_000
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedBatch:
-    """What was parsed of a batch.
+class ParsedBatch(NamedTuple):
+    """What was parsed of a batch: processes and attributes as :class:`~.columns.ProcessColumns`.
 
-    Attributes
-    ----------
-    processes
-        As :meth:`~.columns.ProcessColumns.frame`, of either format.
-    attributes
-        As :meth:`~.columns.ProcessColumns.attributes`.
-    unparsed
-        Numbers of the documents that are left to the document reader.
+    ``unparsed`` are the numbers of the documents that are left to the document reader.
     """
 
     processes: pl.DataFrame
@@ -44,21 +36,11 @@ class ParsedBatch:
 
 
 @dataclass(slots=True)
-class _Known:
-    """What is known of the documents with the same keys.
-
-    Attributes
-    ----------
-    shapes
-        Their shapes.
-    n_unknown
-        How many of another shape there were since the last one was learned.
-    n_failures
-        How often no shape could be learned.
-    """
+class _Structure:
+    """What is known of the documents with the same keys."""
 
     shapes: list[Shape] = field(default_factory=list)
-    n_unknown: int = 0
+    n_unknown: int = 0  # documents of another shape since the last one was learned
     n_failures: int = 0
 
     def learn(self, n_documents: int, text: str) -> None:
@@ -73,12 +55,26 @@ class _Known:
         else:
             self.shapes.append(shape)
 
+    def match(self, documents: Positions, segments: Segments) -> Iterator[tuple[Shape, Positions]]:
+        """Yield shapes and the documents that match them."""
+        for number in range(_MOST_SHAPES):
+            if number == len(self.shapes):
+                self.learn(documents.size, segments.document(documents[0]))
+            if number == len(self.shapes):
+                return
+            matches = segments.matches(self.shapes[number], documents)
+            if matches.any():
+                yield self.shapes[number], documents[matches]
+            documents = documents[~matches]
+            if not documents.size:
+                return
+
 
 class BatchReader:
     """Parses documents of the same shape together, and remembers the shapes."""
 
     def __init__(self) -> None:
-        self._known: dict[Structure, _Known] = {}
+        self._structures: dict[tuple[int, int], _Structure] = {}
 
     def read(self, documents: pl.Series) -> ParsedBatch:
         """Parse the documents of a batch that are of a known shape.
@@ -94,7 +90,7 @@ class BatchReader:
         matched = self._match(segments)
         rows = Rows(segments, Values(segments, matched), matched)
         if not rows:
-            nothing = ProcessColumns(FORMATS[0])
+            nothing = ProcessColumns()
             return ParsedBatch(nothing.frame(), nothing.attributes(), list(range(len(documents))))
         processes, attributes = rows.frames()
         numbers = is_plain.arg_true().gather(processes["number"])
@@ -107,30 +103,10 @@ class BatchReader:
         )
 
     def _match(self, segments: Segments) -> list[tuple[Shape, Positions]]:
-        """Return shapes, and the documents that have their structure and types of values."""
-        if len(self._known) > _MOST_STRUCTURES:
-            self._known.clear()
+        if len(self._structures) > _MOST_STRUCTURES:
+            self._structures.clear()
         return [
             found
-            for structure, documents in segments.by_structure()
-            for found in self._match_structure(
-                self._known.setdefault(structure, _Known()), documents, segments
-            )
+            for key, documents in segments.by_structure()
+            for found in self._structures.setdefault(key, _Structure()).match(documents, segments)
         ]
-
-    @staticmethod
-    def _match_structure(
-        known: _Known, documents: Positions, segments: Segments
-    ) -> Iterator[tuple[Shape, Positions]]:
-        for number in range(_MOST_SHAPES):
-            if number == len(known.shapes):
-                known.learn(documents.size, segments.document(documents[0]))
-            if number == len(known.shapes):
-                return
-            shape = known.shapes[number]
-            matches = segments.matches(shape, documents)
-            if matches.any():
-                yield shape, documents[matches]
-            documents = documents[~matches]
-            if not documents.size:
-                return

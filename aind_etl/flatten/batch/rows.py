@@ -1,12 +1,13 @@
 """The rows of the documents of a batch that match a shape."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from aind_etl.flatten.batch.segments import Flags, Segments
+from aind_etl.flatten.batch.segments import Segments
 from aind_etl.flatten.batch.shapes import (
     NONE,
     NUMBER_LISTS,
@@ -17,44 +18,18 @@ from aind_etl.flatten.batch.shapes import (
     Shape,
 )
 from aind_etl.flatten.batch.values import Values
-from aind_etl.flatten.columns import (
-    FITTED_NAMES,
-    MAPS,
-    PARALLEL_LISTS,
-    list_types,
-)
+from aind_etl.flatten.columns import FITTED_NAMES, MAPS, PARALLEL_LISTS, list_types
 from aind_etl.flatten.document_reader import LONGEST_LIST
 
-_NO_SEGMENTS: Positions = np.empty(0, np.int64)
 _INTEGERS = {name: data_type for name, data_type in SCALARS.items() if data_type.is_integer()}
 
 
 class _Block(NamedTuple):
-    """One process of each document of a shape.
-
-    Attributes
-    ----------
-    pipeline_format
-        The format of the documents.
-    process
-        Where the values of the process are.
-    documents
-        Positions of the documents in the batch.
-    first
-        Positions of their first segments, shape (n, 1).
-    """
+    """The rows of one process of the documents of a shape."""
 
     pipeline_format: str
     process: ProcessShape
     documents: Positions
-    first: Positions
-
-    def in_batch(self, segments: Positions) -> Positions:
-        """Return the positions in the batch of segments of the shape, negative ones as they are.
-
-        Shape (n documents, n segments).
-        """
-        return np.where(segments < 0, segments, self.first + segments)
 
 
 class Rows:
@@ -66,7 +41,7 @@ class Rows:
         self._segments = segments
         self._values = values
         self._blocks = [
-            _Block(shape.pipeline_format, process, valid, segments.first[valid][:, None])
+            _Block(shape.pipeline_format, process, valid)
             for shape, documents in matched
             if (valid := documents[values.is_valid[documents]]).size
             for process in shape.processes
@@ -81,121 +56,97 @@ class Rows:
 
         Documents with values that the document reader would reject are left out.
         """
-        processes = self._processes().with_row_index("row")
-        attributes = self._attributes()
+        blocks = self._blocks
+        sizes = [len(block.documents) for block in blocks]
+        documents = np.concatenate([block.documents for block in blocks])
+        formats = pl.Series([block.pipeline_format for block in blocks])
+        block_numbers = np.repeat(np.arange(len(blocks)), sizes)
+        rows = pl.DataFrame(
+            {
+                "number": pl.Series(documents, dtype=pl.UInt32),
+                "process_index": np.repeat([block.process.index for block in blocks], sizes),
+                "pipeline_format": formats.gather(block_numbers),
+                "block": block_numbers,
+                "first": self._segments.first[documents],
+            },
+            schema_overrides={"process_index": pl.Int16},
+        ).with_row_index("row")
+        processes = rows.with_columns(*self._scalars(), *self._number_lists())
+        for lists in self._lists_of_entries(rows):
+            processes = processes.join(lists, on="row", how="left", maintain_order="left")
+        attributes = self._attributes(rows)
         rejected = processes.filter(_has_rejected_values())["number"].unique()
         processes = processes.filter(~pl.col("number").is_in(rejected.implode()))
         if len(rejected):
             kept = processes.select("row").with_row_index("new_row")
             attributes = attributes.join(kept, on="row").drop("row").rename({"new_row": "row"})
         return (
-            processes.drop("row").with_columns(
-                pl.col(name).cast(data_type) for name, data_type in _INTEGERS.items()
+            processes.select(
+                *("number", "process_index", "pipeline_format"),
+                *(pl.col(name).cast(data_type) for name, data_type in SCALARS.items()),
+                *(f"{name}_list" for name in list_types()),
             ),
             attributes.select(
-                "row", "section", "path", "value_text", "value_number", "value_boolean"
+                *("row", "section", "path", "value_text", "value_number", "value_boolean")
             ),
         )
 
-    def _processes(self) -> pl.DataFrame:
-        blocks = self._blocks
-        scalars = np.concatenate([block.in_batch(block.process.scalars) for block in blocks])
-        number_lists = np.concatenate(
-            [block.in_batch(block.process.number_lists) for block in blocks]
-        )
-        sizes = [len(block.documents) for block in blocks]
-        formats = pl.Series([block.pipeline_format for block in blocks])
-        lists = {name: self._number_list(number_lists[:, n]) for n, name in enumerate(NUMBER_LISTS)}
-        lists |= {name: self._strings(name) for name in (FITTED_NAMES, "url")}
-        for name in MAPS:
-            lists[f"{name}_name"], lists[name] = self._map(name)
-        return pl.DataFrame(
+    def _in_batch(self, segments: Iterable[Positions]) -> Positions:
+        """Return the positions in the batch of the segments of each block, shape (rows, segments).
+
+        Negative ones stay as they are.
+        """
+        return np.concatenate(
             [
-                pl.Series("number", np.concatenate([b.documents for b in blocks]), pl.UInt32),
-                pl.Series(
-                    "process_index",
-                    np.repeat([block.process.index for block in blocks], sizes),
-                    pl.Int16,
-                ),
-                formats.gather(np.repeat(np.arange(len(sizes)), sizes)).alias("pipeline_format"),
-                *(
-                    self._scalar(scalars[:, n], data_type).alias(name)
-                    for n, (name, data_type) in enumerate(SCALARS.items())
-                ),
-                *(lists[name].alias(f"{name}_list") for name in list_types()),
+                np.where(some < 0, some, self._segments.first[block.documents][:, None] + some)
+                for some, block in zip(segments, self._blocks, strict=True)
             ]
         )
 
-    def _scalar(self, segments: Positions, data_type: pl.DataType) -> pl.Series:
-        if (segments == NONE).all():
-            return pl.repeat(None, len(segments), dtype=data_type, eager=True)
-        if data_type == pl.String:
-            return self._segments.strings(segments)
-        if data_type == pl.Boolean:
-            return pl.Series(segments == TRUE).set(pl.Series(segments == NONE), None)
-        return pl.Series(self._values.singles(segments), nan_to_null=True)
+    def _scalars(self) -> Iterable[pl.Series]:
+        scalars = self._in_batch(block.process.scalars for block in self._blocks)
+        for (name, data_type), segments in zip(SCALARS.items(), scalars.T, strict=True):
+            if (segments == NONE).all():
+                values = pl.repeat(None, len(segments), dtype=data_type, eager=True)
+            elif data_type == pl.String:
+                values = self._segments.strings(segments)
+            elif data_type == pl.Boolean:
+                values = pl.Series(segments == TRUE).set(pl.Series(segments == NONE), None)
+            else:
+                values = pl.Series(self._values.singles(segments), nan_to_null=True)
+            yield values.alias(name)
 
-    def _number_list(self, segments: Positions) -> pl.Series:
-        lengths, values = self._values.lists(segments)
-        return _lists(lengths, pl.Series(values, nan_to_null=True), segments == NONE)
+    def _number_lists(self) -> Iterable[pl.Series]:
+        number_lists = self._in_batch(block.process.number_lists for block in self._blocks)
+        for name, segments in zip(NUMBER_LISTS, number_lists.T, strict=True):
+            lengths, numbers = self._values.lists(segments)
+            ends = pl.Series(np.concatenate([[0], np.cumsum(lengths)]), dtype=pl.Int64)
+            # Of numpy's arrays, pyarrow would make these with pandas, which is slow to import.
+            lists = pa.LargeListArray.from_arrays(
+                ends.to_arrow(),
+                pl.Series(numbers, nan_to_null=True).to_arrow(),
+                mask=pl.Series(segments == NONE).to_arrow(),
+            )
+            yield pl.Series(f"{name}_list", lists)
 
-    def _strings(self, name: str) -> pl.Series:
-        lengths, segments, is_missing = self._entries(name)
-        return _lists(lengths, self._segments.strings(segments), is_missing)
+    def _lists_of_entries(self, rows: pl.DataFrame) -> Iterable[pl.DataFrame]:
+        """Yield the columns of lists whose entries have a segment each, by ``row``."""
+        entries = _in_rows(rows, [block.process.entries for block in self._blocks])
+        for column in (FITTED_NAMES, "url", *MAPS):
+            found = entries.filter(column=column)
+            segments = found["segment"].to_numpy()
+            values = (
+                pl.Series(self._values.singles(segments), nan_to_null=True)
+                if column in MAPS
+                else self._segments.strings(segments)
+            )
+            lists = {f"{column}_list": values}
+            if column in MAPS:
+                lists[f"{column}_name_list"] = found["name"]
+            yield found.select("row", **lists).group_by("row", maintain_order=True).agg(pl.all())
 
-    def _map(self, name: str) -> tuple[pl.Series, pl.Series]:
-        """Return the names and the values of a column of :data:`MAPS`."""
-        lengths, segments, is_missing = self._entries(name)
-        values = pl.Series(self._values.singles(segments), nan_to_null=True, dtype=pl.Float64)
-        known: list[str] = []
-        codes = []
-        for block in self._blocks:
-            names = block.process.lists[name].names if name in block.process.lists else ()
-            in_shape = np.arange(len(known), len(known) + len(names))
-            codes.append(np.tile(in_shape, len(block.documents)))
-            known.extend(names)
-        names_of_values = pl.Series(known, dtype=pl.String).gather(np.concatenate(codes))
-        return (
-            _lists(lengths, names_of_values, is_missing),
-            _lists(lengths, values, is_missing),
-        )
-
-    def _entries(self, name: str) -> tuple[Positions, Positions, Flags]:
-        """Return the entries of a column whose entries have a segment each.
-
-        Returns
-        -------
-        lengths, segments, is_missing
-            The length of each list, the segments of all entries, and which lists are missing.
-        """
-        lengths, segments, is_missing = [], [], []
-        for block in self._blocks:
-            column = block.process.lists.get(name)
-            entries = _NO_SEGMENTS if column is None else column.segments
-            lengths.append(np.full(len(block.documents), len(entries)))
-            segments.append(block.in_batch(entries).ravel())
-            is_missing.append(np.full(len(block.documents), column is None))
-        return np.concatenate(lengths), np.concatenate(segments), np.concatenate(is_missing)
-
-    def _attributes(self) -> pl.DataFrame:
-        shapes = pl.concat([block.process.attributes for block in self._blocks])
-        heights = [block.process.attributes.height for block in self._blocks]
-        rows = pl.DataFrame(
-            {
-                "block": np.repeat(
-                    np.arange(len(self._blocks)), [len(block.documents) for block in self._blocks]
-                ),
-                "first": np.concatenate([block.first.ravel() for block in self._blocks]),
-            }
-        ).with_row_index("row")
-        found = rows.join(
-            shapes.with_columns(block=np.repeat(np.arange(len(heights)), heights)), on="block"
-        )
-        segment, conflicting = (
-            pl.when(pl.col(name) < 0).then(name).otherwise(pl.col(name) + pl.col("first"))
-            for name in ("segment", "conflicting")
-        )
-        found = found.with_columns(segment=segment, conflicting=conflicting)
+    def _attributes(self, rows: pl.DataFrame) -> pl.DataFrame:
+        found = _in_rows(rows, [block.process.attributes for block in self._blocks])
         parts = []
         for column in ("value_text", "value_number", "value_boolean"):
             part = found.filter(column=column)
@@ -222,6 +173,19 @@ class Rows:
         return pl.Series(values)
 
 
+def _in_rows(rows: pl.DataFrame, of_blocks: list[pl.DataFrame]) -> pl.DataFrame:
+    """Return what each block has, for each of its rows, with the positions in the batch."""
+    numbers = np.repeat(np.arange(len(of_blocks)), [frame.height for frame in of_blocks])
+    found = rows.select("row", "block", "first").join(
+        pl.concat(of_blocks).with_columns(block=numbers), on="block", maintain_order="left_right"
+    )
+    positions = [name for name in ("segment", "conflicting") if name in found.columns]
+    return found.with_columns(
+        pl.when(pl.col(name) < 0).then(name).otherwise(pl.col(name) + pl.col("first")).alias(name)
+        for name in positions
+    )
+
+
 def _has_rejected_values() -> pl.Expr:
     """Return whether a process has values that fit neither each other nor their columns."""
     is_wrong = pl.any_horizontal(
@@ -237,26 +201,3 @@ def _has_rejected_values() -> pl.Expr:
         lengths = [pl.col(f"{name}_list").list.len() for name in parallel]
         is_wrong |= pl.min_horizontal(lengths) != pl.max_horizontal(lengths)
     return is_wrong
-
-
-def _lists(lengths: Positions, values: pl.Series, is_missing: Flags) -> pl.Series:
-    """Return a column of lists.
-
-    Parameters
-    ----------
-    lengths
-        The length of each list, shape (n,).
-    values
-        The entries of all lists.
-    is_missing
-        Which lists are NULL, shape (n,).
-    """
-    ends = np.concatenate([[0], np.cumsum(lengths)])
-    # Of numpy's arrays, pyarrow would make these with pandas, which is slow to import.
-    return pl.Series(
-        pa.LargeListArray.from_arrays(
-            pl.Series(ends, dtype=pl.Int64).to_arrow(),
-            values.to_arrow(),
-            mask=pl.Series(is_missing).to_arrow(),
-        )
-    )

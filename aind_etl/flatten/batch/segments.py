@@ -11,9 +11,6 @@ from aind_etl.flatten.batch.shapes import Affixes, Positions, Shape
 
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 Flags: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
-Structure: TypeAlias = tuple[int, int]
-"""Number of segments of a document, and a hash of its keys and the kinds of their values."""
-
 # Bytes, in which every first byte of a number is the same.
 _KINDS = np.arange(256, dtype=np.uint64)
 _KINDS[list(b"-123456789")] = ord("0")
@@ -53,8 +50,8 @@ class Segments:
         """Return the text of a document."""
         return self._documents[int(number)]  # type: ignore[no-any-return]
 
-    def by_structure(self) -> Iterator[tuple[Structure, Positions]]:
-        """Group the documents with the same keys, whose values begin alike."""
+    def by_structure(self) -> Iterator[tuple[tuple[int, int], Positions]]:
+        """Group the documents with the same keys, whose values begin alike, by a hash of these."""
         if not self._documents.len():
             return
         first = self.first[:-1]

@@ -35,16 +35,6 @@ class Affixes(NamedTuple):
     suffix: str
 
 
-class ListColumn(NamedTuple):
-    """A column of lists whose entries have a segment each, :data:`NONE` for one that is null.
-
-    The entries of one of :data:`MAPS` have names.
-    """
-
-    segments: Positions
-    names: tuple[str, ...]
-
-
 @dataclass(frozen=True, slots=True)
 class ProcessShape:
     """Where the values of one process are.
@@ -55,8 +45,9 @@ class ProcessShape:
         The process's position in the document.
     scalars, number_lists
         The segment of each of :data:`SCALARS` and :data:`NUMBER_LISTS`.
-    lists
-        The other columns of lists, by name.
+    entries
+        One row per entry of the other columns of lists: ``column``, ``name`` (for an entry of one
+        of :data:`MAPS`) and ``segment``.
     attributes
         One row per attribute: ``section``, ``path``, ``column`` of its value, ``segment``,
         ``element`` (its position in a list, or :data:`NONE`) and ``conflicting`` (the segment of a
@@ -66,7 +57,7 @@ class ProcessShape:
     index: int
     scalars: Positions
     number_lists: Positions
-    lists: dict[str, ListColumn]
+    entries: pl.DataFrame
     attributes: pl.DataFrame
 
 
