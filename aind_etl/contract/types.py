@@ -79,14 +79,8 @@ class Column:
 
     Attributes
     ----------
-    name
-        The column's name, in snake case.
-    type
-        Its type.
     description
         What the value means, in one or two sentences without a unit.
-    unit
-        The unit of the number, if it has one.
     prototype, framework
         Where the value comes from in a document of each format.
     required

@@ -52,16 +52,8 @@ Attribute: TypeAlias = tuple[str, str, Scalar]
 class RejectedValue(NamedTuple):
     """A value that does not fit its column, which is NULL instead.
 
-    Attributes
-    ----------
-    path
-        Where the value is in the document.
-    reason
-        A short code: ``wrong_type``, ``wrong_value``, ``lengths_differ`` or ``unnamed_bounds``.
-    value
-        The value's JSON, at most :data:`LONGEST_VALUE` characters of it.
-    expected
-        What would fit, in words.
+    The reason is ``wrong_type``, ``wrong_value``, ``lengths_differ`` or ``unnamed_bounds``; the
+    value is JSON, at most :data:`LONGEST_VALUE` characters of it.
     """
 
     path: str
@@ -78,8 +70,6 @@ class Process:
     ----------
     index
         Its position in the document.
-    sections
-        The sections of its attributes.
     values
         The value at each path of the contract: a scalar, a list for ``[]``, an object for ``*``.
     attributes
@@ -109,14 +99,7 @@ class Process:
 
 
 def read_document(record_id: str, text: str) -> tuple[str, list[Process]]:
-    """Parse a document.
-
-    Parameters
-    ----------
-    record_id
-        Its record id.
-    text
-        Its canonical JSON.
+    """Parse a document from its canonical JSON.
 
     Returns
     -------

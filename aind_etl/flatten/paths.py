@@ -12,27 +12,13 @@ from aind_etl.flatten.conversion import json_types
 
 
 class Leaf(NamedTuple):
-    """A path of the contract, with what is expected there.
-
-    Attributes
-    ----------
-    path
-        The path.
-    data_type
-        Type of the column.
-    stored_types
-        Python types of the values that are stored without conversion.
-    container
-        ``list`` for a path with ``[]``, ``dict`` for one with ``*``; None for a single value.
-    inner
-        For a list of objects, the tree of each object.
-    """
+    """A path of the contract, with what is expected there."""
 
     path: str
     data_type: DataType
-    stored_types: frozenset[type]
-    container: type | None = None
-    inner: "dict[str, Node] | None" = None
+    stored_types: frozenset[type]  # of the values that need no conversion
+    container: type | None = None  # list for "[]", dict for "*"
+    inner: "dict[str, Node] | None" = None  # the tree of each object of a list of objects
 
 
 Node: TypeAlias = "Leaf | dict[str, Node] | None"

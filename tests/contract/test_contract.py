@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from aind_etl.contract import ANALYSIS_TABLES, TABLES, Column, DataType, Table, table_named
-from aind_etl.contract.columns import KEY, LEFT_IN_DOCUMENTS, PROCESS
+from aind_etl.contract.columns import KEY, PROCESS
 from aind_etl.contract.ddl import comments, create_table, describe, quote_identifier, quote_text
 from aind_etl.contract.dictionary import data_dictionary
 from aind_etl.contract.schemas import POLARS_TYPES, arrow_schema, polars_schema
@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "docs"))
 from renew_dictionary import DICTIONARY, dictionary
 
 PATHS = {
-    # Column: where it stands in either format, as the formats' own description says.
+    # Column: its paths in either format, as the formats' own description says.
     "analysis_version": (
         ("analysis_spec.analysis_ver",),
         (f"{PROCESS}.code.parameters.analysis_tag", f"{PROCESS}.code.parameters.analysis_ver"),
@@ -74,10 +74,10 @@ VALUES: dict[DataType, Any] = {
     DataType.TIMESTAMP: datetime(2026, 1, 8, 7, 39, 40, 883_131),  # noqa: DTZ001 - it has no zone
     DataType.TIMESTAMPTZ: datetime(2026, 1, 8, 7, 39, 40, 883_131, tzinfo=UTC),
 }
-"""A value of every type that a narrower or coarser type could not hold."""
+"""For each type, a value that a narrower or coarser type cannot hold."""
 
 IN_DUCKDB = {DataType.TIMESTAMPTZ: "TIMESTAMP WITH TIME ZONE"}
-"""How DuckDB spells a type when asked, where it is not as the contract does."""
+"""Types that DuckDB spells differently in its answers."""
 
 every_table = pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
 
@@ -87,7 +87,7 @@ def in_duckdb(column: Column) -> str:
 
 
 def a_row(table: Table) -> pl.DataFrame:
-    """Return a row of a table with a telling value in every column."""
+    """Return a row of a table with the value of :data:`VALUES` in every column."""
     return pl.DataFrame(
         {column.name: [VALUES[column.type]] for column in table.columns},
         schema=polars_schema(table),
@@ -107,13 +107,9 @@ def warehouse_of(table: Table) -> duckdb.DuckDBPyConnection:
 
 
 @every_table
-def test_the_columns_of_a_table_have_names_of_their_own(table):
-    repeated = [name for name, count in Counter(table.column_names).items() if count > 1]
-    assert repeated == []
-
-
-@every_table
-def test_every_column_has_a_snake_case_name_a_type_and_a_description(table):
+def test_a_table_and_its_columns_are_named_and_described(table):
+    assert re.fullmatch(r"One row per .*\.", table.description)
+    assert len(set(table.column_names)) == len(table.column_names)
     for column in table.columns:
         assert re.fullmatch(r"[a-z][a-z0-9_]*", column.name)
         assert column.type in DataType
@@ -121,14 +117,8 @@ def test_every_column_has_a_snake_case_name_a_type_and_a_description(table):
 
 
 @every_table
-def test_a_table_says_what_a_row_is_in_one_sentence(table):
-    assert table.description.startswith("One row per ")
-    assert table.description.endswith(".")
-
-
-@every_table
-def test_the_columns_of_a_key_are_columns_and_never_empty(table):
-    # What is no document has no id, and a session without a subject or a day no key.
+def test_the_columns_of_a_key_are_never_null(table):
+    # Values that are not documents have no id, and a session without subject or day has no key.
     without = {("documents", "record_id"), ("sessions", "session_key")}
     for name in table.key:
         column = next(column for column in table.columns if column.name == name)
@@ -138,12 +128,12 @@ def test_the_columns_of_a_key_are_columns_and_never_empty(table):
 @pytest.mark.parametrize(
     "table", [t for t in TABLES if t.key[:3] == tuple(c.name for c in KEY)], ids=lambda t: t.name
 )
-def test_tables_of_analyses_begin_with_one_and_the_same_key(table):
+def test_tables_of_analyses_begin_with_the_same_key(table):
     assert table.columns[:3] == KEY
 
 
 @pytest.mark.parametrize("name", PATHS)
-def test_a_column_comes_from_where_the_formats_have_it(name):
+def test_a_column_is_read_from_its_paths_in_the_formats(name):
     column = next(c for table in ANALYSIS_TABLES for c in table.columns if c.name == name)
     assert (column.prototype.paths, column.framework.paths) == PATHS[name]
 
@@ -172,20 +162,12 @@ def test_every_column_of_an_analysis_says_where_it_comes_from_in_both_formats(pi
 
 
 @pytest.mark.parametrize("pipeline_format", ["prototype", "framework"])
-def test_no_two_columns_read_the_same_place(pipeline_format):
-    places = Counter(
-        (path, column.name) for path, column in paths_read(pipeline_format) if path != "_id"
-    )
-    by_path = Counter(path for path, _ in places)
-    assert [path for path, count in by_path.items() if count > 1] == []
+def test_no_two_columns_read_the_same_path(pipeline_format):
+    paths = {(path, column.name) for path, column in paths_read(pipeline_format) if path != "_id"}
+    assert [path for path, n in Counter(path for path, _ in paths).items() if n > 1] == []
 
 
-def test_what_stays_in_the_documents_says_why():
-    assert LEFT_IN_DOCUMENTS
-    assert all(reason for reason in LEFT_IN_DOCUMENTS.values())
-
-
-def test_an_unknown_table_is_named_beside_those_there_are():
+def test_the_error_about_an_unknown_table_lists_the_tables():
     assert table_named("analyses").name == "analyses"
     with pytest.raises(
         KeyError, match="'analysis' is not a table; the tables are analyses, fit_parameters"
@@ -202,7 +184,7 @@ def test_an_unknown_table_is_named_beside_those_there_are():
         (DataType.BIGINT, (-9_223_372_036_854_775_808, 9_223_372_036_854_775_807)),
     ],
 )
-def test_whole_numbers_have_the_range_of_their_type_in_duckdb(data_type, expected):
+def test_integers_have_the_range_of_their_type_in_duckdb(data_type, expected):
     assert data_type.is_integer
     assert data_type.integer_range == expected
     for limit, beyond in zip(expected, (-1, 1), strict=True):
@@ -211,13 +193,13 @@ def test_whole_numbers_have_the_range_of_their_type_in_duckdb(data_type, expecte
             duckdb.execute(f"SELECT ({limit + beyond})::{data_type}")
 
 
-def test_only_whole_numbers_have_a_range():
+def test_only_integers_have_a_range():
     assert not DataType.DOUBLE.is_integer
     with pytest.raises(KeyError):
         _ = DataType.DOUBLE.integer_range
 
 
-def test_the_contract_imports_nothing_else_of_the_package():
+def test_the_contract_imports_no_other_package_of_aind_etl():
     script = (
         "import sys, aind_etl.contract, aind_etl.contract.schemas, aind_etl.contract.ddl, "
         "aind_etl.contract.dictionary\n"
@@ -234,47 +216,35 @@ def test_the_contract_imports_nothing_else_of_the_package():
 # --- what is derived: polars, arrow, DuckDB -------------------------------------------------
 
 
-def test_every_type_has_a_value_to_try_it_with():
+def test_every_type_of_the_contract_is_tested():
     assert set(VALUES) == set(DataType) == set(POLARS_TYPES)
 
 
 @every_table
-def test_polars_and_arrow_have_the_columns_of_the_table(table):
+def test_polars_and_arrow_schemas_have_the_columns_of_the_table(table):
     assert polars_schema(table).names() == list(table.column_names)
-    assert arrow_schema(table).names == list(table.column_names)
-
-
-@every_table
-def test_arrow_knows_which_columns_are_never_empty(table):
-    assert [field.nullable for field in arrow_schema(table)] == [
-        not column.required for column in table.columns
+    assert [(field.name, field.nullable) for field in arrow_schema(table)] == [
+        (column.name, not column.required) for column in table.columns
     ]
 
 
 @every_table
-def test_parquet_of_a_table_has_in_duckdb_the_types_of_its_ddl(table, tmp_path):
-    path = tmp_path / "rows.parquet"
-    pq.write_table(a_row(table).to_arrow().cast(arrow_schema(table)), path)
-    expected = [(column.name, in_duckdb(column)) for column in table.columns]
-    with warehouse_of(table) as connection:
-        for rows in (f"read_parquet('{path}')", quote_identifier(table.name)):
-            described = connection.execute(f"DESCRIBE SELECT * FROM {rows}").fetchall()
-            assert [row[:2] for row in described] == expected
-
-
-@every_table
-def test_a_row_of_every_type_survives_polars_parquet_duckdb_and_back(table, tmp_path):
+def test_a_row_survives_polars_parquet_and_duckdb_with_the_types_of_the_ddl(table, tmp_path):
     path = tmp_path / "rows.parquet"
     row = a_row(table)
     pq.write_table(row.to_arrow().cast(arrow_schema(table)), path)
+    expected = [(column.name, in_duckdb(column)) for column in table.columns]
     with warehouse_of(table) as connection:
         connection.execute(f"INSERT INTO {table.name} SELECT * FROM read_parquet('{path}')")
+        for rows in (f"read_parquet('{path}')", quote_identifier(table.name)):
+            described = connection.execute(f"DESCRIBE SELECT * FROM {rows}").fetchall()
+            assert [row[:2] for row in described] == expected
         back = connection.sql(f"FROM {table.name}").pl()
     assert back.rows() == row.rows() == [tuple(VALUES[column.type] for column in table.columns)]
     assert pl.read_parquet(path).schema == polars_schema(table)
 
 
-def test_arrow_keeps_microseconds_which_older_readers_of_parquet_know():
+def test_parquet_has_microseconds_for_older_readers():
     units = {
         field.type.unit
         for table in TABLES
@@ -285,7 +255,7 @@ def test_arrow_keeps_microseconds_which_older_readers_of_parquet_know():
 
 
 @every_table
-def test_duckdb_refuses_null_in_a_column_that_is_never_empty(table):
+def test_duckdb_rejects_null_only_in_required_columns(table):
     with warehouse_of(table) as connection:
         for column in table.columns:
             nulls = ", ".join(
@@ -306,7 +276,7 @@ def test_duckdb_refuses_null_in_a_column_that_is_never_empty(table):
 
 
 @every_table
-def test_comments_of_tables_and_columns_land_in_duckdb(table):
+def test_duckdb_has_the_comments_of_tables_and_columns(table):
     with warehouse_of(table) as connection:
         found = dict(
             connection.execute(
@@ -318,7 +288,7 @@ def test_comments_of_tables_and_columns_land_in_duckdb(table):
     assert of_table == (table.description,)
 
 
-def test_a_unit_stands_behind_the_description():
+def test_a_unit_follows_the_description():
     (column,) = [c for c in table_named("analyses").columns if c.name == "duration_seconds"]
     assert describe(column) == "How long the analysis took. [s]"
 
@@ -341,7 +311,7 @@ def test_the_data_dictionary_in_the_documentation_is_up_to_date():
 
 
 @pytest.mark.parametrize("kind", [Kind.VIEW, Kind.MART, Kind.MACRO])
-def test_the_dictionary_says_what_is_made_of_the_tables(kind):
+def test_the_dictionary_describes_views_marts_and_macros(kind):
     page = DICTIONARY.read_text(encoding="utf-8").replace("\\", "")
     for file in read_sql_files(kind):
         section = page.split(f"\n### {file.name}\n")[1].split("\n#")[0]

@@ -1,4 +1,4 @@
-"""Engines that query the lake's parquet are told of its tables in words they understand."""
+"""Spark, Trino and Athena understand the definitions of the lake's tables."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from aind_etl.warehouse.sql_files import Kind, in_order, read_sql_files, tables_
 
 SPARK = "pyspark==4.3.0"
 
-# Hive tables know no time of day.
+# Hive tables have no type for a time of day.
 HIVE_HAS_NOT = {DataType.TIME}
 
 SPARK_SCRIPT = """
@@ -44,15 +44,14 @@ print("\\n" + json.dumps(found))
 """
 
 PORTABLE_MARTS = {"fit_coverage", "model_comparison", "parameter_trajectories"}
-"""The marts in SQL that Spark has too.
+"""The marts whose SQL Spark supports.
 
-The others turn rows into columns or the other way round, order within an aggregate, or subtract
-times.
+The others pivot or unpivot, order within an aggregate, or subtract times.
 """
 
 
 def shown(value):
-    """Return a value as it is compared: sums may differ in their last digits."""
+    """Return a value for comparison: sums may differ in their last digits."""
     return f"{value:.9g}" if isinstance(value, float) else str(value)
 
 
@@ -84,7 +83,7 @@ def in_spark(statement):
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_every_table_of_the_lake_is_made_known_with_its_columns_and_partitions(dialect):
+def test_every_table_of_the_lake_is_defined_with_its_columns_and_partitions(dialect):
     statements = external_tables(dialect, "s3://lakes/one/")
     created = [sqlglot.parse_one(one, dialect=dialect) for one in statements if "CREATE" in one]
     assert len(created) == len(LAKE_TABLES)
@@ -101,7 +100,7 @@ def test_every_table_of_the_lake_is_made_known_with_its_columns_and_partitions(d
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_partitions_are_searched_for_where_there_are_any(dialect):
+def test_partitions_are_searched_for_in_partitioned_tables(dialect):
     statements = external_tables(dialect, "s3://lakes/one")
     searched = [one for one in statements if "MSCK" in one or "sync_partition" in one]
     assert len(searched) == sum(
@@ -109,7 +108,7 @@ def test_partitions_are_searched_for_where_there_are_any(dialect):
     )
 
 
-def test_what_a_column_means_is_told_with_its_quotes():
+def test_descriptions_and_locations_are_quoted():
     (_, statement, *_) = external_tables(Dialect.SPARK, "s3://lakes/it's one")
     assert r"LOCATION 's3://lakes/it\'s one/analyses'" in statement
     meaning = tables.ANALYSES.columns[0].description
@@ -117,7 +116,7 @@ def test_what_a_column_means_is_told_with_its_quotes():
 
 
 @pytest.mark.long
-def test_spark_reads_every_table_and_finds_and_makes_what_duckdb_does(built, tmp_path):
+def test_spark_answers_queries_and_portable_marts_as_duckdb_does(built, tmp_path):
     if shutil.which("java") is None:
         pytest.skip("Spark needs Java, and there is none")
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "spark")], check=True)
