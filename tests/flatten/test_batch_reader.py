@@ -1,4 +1,4 @@
-"""Documents parsed together give what the plain reader gives of each of them."""
+"""Documents that are parsed by columns give the rows that the document reader gives."""
 
 import copy
 import json
@@ -15,12 +15,12 @@ from aind_etl.flatten.batch import BatchReader, reader
 from aind_etl.sources.canonical import document_from_json
 from aind_etl.sources.dump import DumpSource
 
-# Documents are large: to make a failing one smaller takes minutes.
+# Documents are large: shrinking a failing one takes minutes.
 UNSHRUNK = (Phase.explicit, Phase.reuse, Phase.generate)
 
 
 def frame_of(documents):
-    """Return documents, JSON values or bytes, as they come out of the change log."""
+    """Return documents, given as JSON values or bytes, as the change log has them."""
     read = [
         document_from_json(one if isinstance(one, bytes) else json.dumps(one).encode())
         for one in documents
@@ -44,7 +44,7 @@ def flatten(frame, *, learning_from):
 
 
 def assert_the_same(documents):
-    """Fail where documents parsed together are not what they are one by one."""
+    """Fail if documents parsed by columns differ from those parsed one by one."""
     frame = frame_of(documents)
     plain = flatten(frame, learning_from=math.inf)
     quick = flatten(frame, learning_from=1)
@@ -53,8 +53,8 @@ def assert_the_same(documents):
         assert quick[name].equals(rows), name
 
 
-def taken_together(documents):
-    """Return how many of the documents the plain reader need not look at."""
+def parsed_by_columns(documents):
+    """Return how many of the documents are not left to the document reader."""
     frame = frame_of(documents)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reader, "_WORTH_LEARNING", 1)
@@ -115,19 +115,19 @@ values = (
 )
 
 
-def test_the_sample_world_is_the_same_parsed_together(documents):
+def test_the_sample_world_has_the_same_rows(documents):
     assert_the_same(documents)
 
 
-def test_most_documents_are_parsed_together(documents):
-    assert taken_together(documents) > 0.9 * len(documents)
+def test_most_documents_are_parsed_by_columns(documents):
+    assert parsed_by_columns(documents) > 0.9 * len(documents)
 
 
 @pytest.mark.slow
 @settings(max_examples=40, phases=UNSHRUNK, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
-def test_any_value_anywhere_is_the_same_parsed_together(kinds, data):
-    """The shape is learned from the first document; the others are like it but for values."""
+def test_documents_with_any_value_anywhere_have_the_same_rows(kinds, data):
+    """The shape is learned from the first document; the others differ from it by values."""
     original = kinds[data.draw(st.integers(0, len(kinds) - 1))]
     ways = [way for way, _ in ways_of(original)]
     batch = [original]
@@ -143,8 +143,8 @@ def test_any_value_anywhere_is_the_same_parsed_together(kinds, data):
 
 @settings(max_examples=20, phases=UNSHRUNK, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
-def test_values_exchanged_within_a_document_are_the_same_parsed_together(kinds, data):
-    """Equal values in places that overrule each other, and numbers in place of others."""
+def test_documents_with_exchanged_values_have_the_same_rows(kinds, data):
+    """Equal values at alternative paths, and other numbers in place of numbers."""
     original = kinds[data.draw(st.integers(0, len(kinds) - 1))]
     leaves = [(way, value) for way, value in ways_of(original) if not isinstance(value, dict)]
     batch = [original]
@@ -156,34 +156,34 @@ def test_values_exchanged_within_a_document_are_the_same_parsed_together(kinds, 
             try:
                 put(changed, way, value)
             except (TypeError, IndexError, KeyError):
-                continue  # An exchange before took the place away.
+                continue  # An earlier exchange removed the place.
         changed["_id"] = f"{number}"
         batch.append(changed)
     assert_the_same(batch)
 
 
-def test_what_is_no_document_is_rejected_as_ever(kinds):
+def test_what_is_not_a_document_is_rejected_in_the_same_way(kinds):
     odd = [b"{", b"7", b'"text"', b"[]", b"{}", b'{"_id":null}', b'{"a":1}', b'{"_id":"1"}']
     odd += [b'{"_id":"2","nwb_name":[[1,2],[3]]}', b'{"_id":"3","nwb_name":NaN}']
     assert_the_same([*odd, *kinds])
 
 
-def test_a_batch_of_nothing_gives_nothing():
+def test_an_empty_batch_has_no_rows():
     assert_the_same([])
 
 
-def test_one_agent_named_differently_in_its_specification_is_an_attribute(kinds):
-    """Only where the two names differ: both documents are of one shape."""
+def test_an_agent_class_that_differs_in_the_specification_is_an_attribute(kinds):
+    """Both documents have one shape."""
     document = next(one for one in kinds if one.get("status") == "success")
     other = copy.deepcopy(document) | {"_id": "other"}
     other["analysis_spec"]["analysis_args"]["agent_class"] = "Another"
     rows = flatten(frame_of([document, other]), learning_from=1)["attributes"]
     assert rows.filter(pl.col("value_text") == "Another").height == 1
-    assert taken_together([document, other]) == 2
+    assert parsed_by_columns([document, other]) == 2
     assert_the_same([document, other])
 
 
-def test_lists_of_other_lengths_are_of_one_shape(kinds):
+def test_documents_with_lists_of_different_lengths_have_one_shape(kinds):
     document = next(
         one for one in kinds if (one.get("analysis_results") or {}).get("cross_validation")
     )
@@ -193,7 +193,7 @@ def test_lists_of_other_lengths_are_of_one_shape(kinds):
         folds[name] = folds[name][:2]
     unequal = copy.deepcopy(shorter) | {"_id": "unequal"}
     unequal["analysis_results"]["cross_validation"]["prediction_accuracy_test"] = [0.5]
-    assert taken_together([document, shorter]) == 2
+    assert parsed_by_columns([document, shorter]) == 2
     assert_the_same([document, shorter, unequal])
     rejected = flatten(frame_of([document, shorter, unequal]), learning_from=1)["rejected_values"]
     assert set(rejected["reason"]) == {"lengths_differ"}

@@ -1,4 +1,4 @@
-"""What follows from the values of a document: sessions, outcomes, times, agents."""
+"""Values derived from those of a document: sessions, outcomes, times, agents."""
 
 import json
 from datetime import UTC, date, datetime, time, timedelta, timezone
@@ -46,18 +46,18 @@ def moment_of(text):
         (None, None),
     ],
 )
-def test_a_session_is_known_by_its_nwb_name_whatever_its_prefix_and_suffix(nwb_name, expected):
+def test_the_session_key_is_the_nwb_name_without_prefix_and_suffix(nwb_name, expected):
     assert key_of(nwb_name) == expected
 
 
 @pytest.mark.parametrize("nwb_name", [None, "FIP_685641_foraging_test.nwb"])
-def test_a_session_without_a_telling_nwb_name_is_known_by_subject_and_day(nwb_name):
+def test_without_a_usable_nwb_name_the_session_key_is_subject_and_day(nwb_name):
     assert key_of(nwb_name, "685641", date(2023, 10, 4)) == "685641_2023-10-04"
     assert key_of(nwb_name, "685641", None) is None
     assert key_of(nwb_name, None, date(2023, 10, 4)) is None
 
 
-def test_the_nwb_name_counts_more_than_subject_and_day():
+def test_the_nwb_name_takes_precedence_over_subject_and_day():
     found = key_of("721403_2024-08-09_08-39-12.nwb", "1", date(2000, 1, 1))
     assert found == "721403_2024-08-09_08-39-12"
 
@@ -71,7 +71,7 @@ def test_the_nwb_name_counts_more_than_subject_and_day():
     prefix=st.sampled_from(["", "behavior_", "ecephys_", "behavior-videos_"]),
     suffix=st.sampled_from(["", ".nwb"]),
 )
-def test_every_spelling_of_an_nwb_name_is_the_same_session(subject, began, prefix, suffix):
+def test_every_spelling_of_an_nwb_name_gives_the_same_session_key(subject, began, prefix, suffix):
     key = f"{subject}_{began:%Y-%m-%d_%H-%M-%S}"
     assert key_of(f"{prefix}{key}{suffix}") == key
     clock = derive(deriving.session_time(pl.col("name")), name=f"{prefix}{key}{suffix}")
@@ -115,7 +115,7 @@ def test_rows_are_filed_under_the_month_of_the_session(day, expected):
         (None, "unknown"),
     ],
 )
-def test_the_outcome_follows_from_the_writers_words(status, expected):
+def test_the_outcome_is_derived_from_the_status(status, expected):
     assert derive(deriving.outcome(pl.col("status")), status=status) == expected
 
 
@@ -136,7 +136,7 @@ def test_the_outcome_follows_from_the_writers_words(status, expected):
         ("2025-06-25", datetime(2025, 6, 25, tzinfo=UTC)),
     ],
 )
-def test_a_time_without_a_zone_is_utc_and_one_with_a_zone_is_moved_there(text, expected):
+def test_times_are_converted_to_utc_and_are_utc_without_a_zone(text, expected):
     assert moment_of(text) == expected
 
 
@@ -144,7 +144,7 @@ def test_a_time_without_a_zone_is_utc_and_one_with_a_zone_is_moved_there(text, e
     "text",
     ["", "yesterday", "2025-02-30T00:00:00", "2025-06-25T25:00:00", "25/06/2025", "1750810355"],
 )
-def test_what_is_no_moment_gives_none(text):
+def test_other_texts_are_no_time(text):
     assert moment_of(text) is None
 
 
@@ -156,7 +156,7 @@ def test_what_is_no_moment_gives_none(text):
         | st.integers(-14 * 60, 14 * 60).map(lambda m: timezone(timedelta(minutes=m))),
     )
 )
-def test_every_moment_python_writes_is_understood(moment):
+def test_every_time_that_python_writes_is_parsed(moment):
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     assert moment_of(moment.isoformat()) == aware
 
@@ -196,7 +196,7 @@ def test_a_folder_in_s3_has_an_https_address(location, expected):
 
 
 @pytest.mark.parametrize("alias", CATALOGUE)
-def test_every_agent_of_the_catalogue_is_named_by_its_class_and_options(alias):
+def test_the_alias_of_every_agent_of_the_catalogue_is_derived(alias):
     agent = CATALOGUE[alias]
     options = {
         key: value if isinstance(value, str) else json.dumps(value)
@@ -221,5 +221,5 @@ def test_the_33_agents_have_33_names():
         ("ForagerLossCounting", {"choice_kernel[0]": "none", "win_stay_lose_switch": "true"}),
     ],
 )
-def test_an_agent_that_the_rule_does_not_cover_is_never_guessed(agent_class, options):
+def test_an_agent_that_the_rule_does_not_cover_has_no_alias(agent_class, options):
     assert deriving.agent_alias(agent_class, options) is None

@@ -1,4 +1,4 @@
-"""Taking one document apart: what is a value, what is an attribute, and what is refused."""
+"""Parsing one document: what becomes a value, what an attribute, and what is rejected."""
 
 import copy
 import json
@@ -8,11 +8,12 @@ from typing import NamedTuple
 import pytest
 from worlds import read_dump
 
-from aind_etl.flatten.document_reader import LONGEST_LIST, Rejection, read_document
+from aind_etl.flatten import document_reader
+from aind_etl.flatten.document_reader import Rejection, read_document
 from aind_etl.sources.canonical import canonical_json, document_from_json
 
 PROCESS = "processing.data_processes[0]"
-WHOLE = "an integer between -2147483648 and 2147483647"
+INTEGER = "an integer between -2147483648 and 2147483647"
 FIT = {
     "prototype": "analysis_results",
     "framework": f"{PROCESS}.output_parameters.fitting_results",
@@ -53,7 +54,7 @@ def framework(fitted_documents):
 
 
 def at(document, path):
-    """Return what stands at a path of a document, None where nothing does."""
+    """Return the value at a path of a document; None if there is none."""
     value = document
     for key in path.replace("[0]", ".0").split("."):
         try:
@@ -90,7 +91,7 @@ def verdict(document):
 # --- which format ---------------------------------------------------------------------------
 
 
-def test_a_document_is_taken_for_the_format_it_is_of(fitted):
+def test_the_format_of_a_document_is_recognized(fitted):
     found, processes = read(fitted.document)
     assert found == fitted.format
     assert [process.index for process in processes] == [0]
@@ -129,17 +130,17 @@ def test_a_document_is_taken_for_the_format_it_is_of(fitted):
         ),
     ],
 )
-def test_what_is_no_document_of_either_format_is_refused(raw, reason, path, words):
+def test_what_is_not_a_document_of_either_format_is_rejected(raw, reason, path, words):
     rejection = verdict(raw)
     assert (rejection.reason, rejection.path) == (reason, path)
     assert re.search(words, rejection.message)
 
 
-def test_more_processes_than_positions_are_refused():
-    processes = [{}] * (LONGEST_LIST + 1)
-    rejection = verdict({"_id": "a", "processing": {"data_processes": processes}})
+def test_processes_beyond_the_largest_index_are_rejected(monkeypatch):
+    monkeypatch.setattr(document_reader, "LONGEST_LIST", 3)
+    rejection = verdict({"_id": "a", "processing": {"data_processes": [{}] * 4}})
     assert (rejection.reason, rejection.path) == ("wrong_value", "processing.data_processes")
-    assert "expected at most 32,767 entries" in rejection.message
+    assert rejection.message == "[{}]; expected at most 3 entries"
 
 
 # --- values at the contract's paths ---------------------------------------------------------
@@ -152,8 +153,8 @@ def test_more_processes_than_positions_are_refused():
         ("AIC", True, "a number"),
         ("AIC", {"value": 1}, "a number"),
         ("LPT", [0.5], "a number"),
-        ("k_model", "five", WHOLE),
-        ("k_model", False, WHOLE),
+        ("k_model", "five", INTEGER),
+        ("k_model", False, INTEGER),
         ("success", "yes", "true or false"),
         ("success", 1, "true or false"),
         ("fit_settings", [], "an object"),
@@ -162,7 +163,7 @@ def test_more_processes_than_positions_are_refused():
         ("params", [1, 2], "an object"),
     ],
 )
-def test_a_value_of_another_type_is_refused_with_its_place(fitted, key, value, expected):
+def test_a_value_of_another_type_is_rejected_with_its_path(fitted, key, value, expected):
     fitted.fit[key] = value
     rejection = verdict(fitted.document)
     assert rejection.reason == "wrong_type"
@@ -171,22 +172,14 @@ def test_a_value_of_another_type_is_refused_with_its_place(fitted, key, value, e
 
 
 @pytest.mark.parametrize("value", [5.5, 2**31, -(2**31) - 1, 1e300, float("nan"), float("inf")])
-def test_a_number_that_is_no_whole_one_of_its_column_is_refused(fitted, value):
+def test_a_number_that_does_not_fit_an_integer_column_is_rejected(fitted, value):
     fitted.fit["k_model"] = value
     rejection = verdict(fitted.document)
     assert (rejection.reason, rejection.path) == (
         "wrong_value",
         f"{fitted.place}.k_model",
     )
-    assert rejection.message == f"{canonical_json(value)}; expected {WHOLE}"
-
-
-def test_whole_numbers_may_be_written_as_floats_and_floats_as_whole_numbers(fitted):
-    fitted.fit["k_model"], fitted.fit["AIC"] = 5.0, 240
-    (process,) = read(fitted.document)[1]
-    values = {path.rpartition(".")[2]: value for path, value in process.values.items()}
-    assert (values["k_model"], type(values["k_model"])) == (5, int)
-    assert values["AIC"] == 240
+    assert rejection.message == f"{canonical_json(value)}; expected {INTEGER}"
 
 
 @pytest.mark.parametrize(
@@ -205,7 +198,9 @@ def test_whole_numbers_may_be_written_as_floats_and_floats_as_whole_numbers(fitt
         ),
     ],
 )
-def test_one_wrong_entry_of_a_list_or_object_is_named(fitted, place, value, path, expected):
+def test_a_wrong_entry_of_a_list_or_object_is_rejected_with_its_path(
+    fitted, place, value, path, expected
+):
     *way, last = place
     target = fitted.fit
     for key in way:
@@ -217,21 +212,15 @@ def test_one_wrong_entry_of_a_list_or_object_is_named(fitted, place, value, path
     assert rejection.message.endswith(f"; expected {expected}")
 
 
-def test_a_long_value_is_cut_in_the_message(fitted):
-    fitted.fit["AIC"] = "x" * 1_000_000
-    value = verdict(fitted.document).message.partition(";")[0]
-    assert value == '"' + "x" * 999
-
-
 @pytest.mark.parametrize("inputs", ["s3://bucket", [3], [{"url": 0.5}], {"url": "s3://bucket"}])
-def test_inputs_that_are_no_list_of_objects_with_addresses_are_refused(framework, inputs):
+def test_inputs_that_are_not_a_list_of_objects_with_addresses_are_rejected(framework, inputs):
     framework["processing"]["data_processes"][0]["code"]["input_data"] = inputs
     rejection = verdict(framework)
     assert rejection.reason == "wrong_type"
     assert rejection.path.startswith(f"{PROCESS}.code.input_data")
 
 
-def test_missing_and_null_values_are_no_values(fitted):
+def test_null_values_are_missing_values(fitted):
     fitted.fit["AIC"] = None
     del fitted.fit["BIC"]
     fitted.fit["cross_validation"] = None
@@ -247,7 +236,7 @@ def attributes_of(document, index=0):
     return {(section, path): value for section, path, value in read(document)[1][index].attributes}
 
 
-def test_unknown_scalars_are_attributes_of_the_section_they_stand_in(fitted):
+def test_unknown_scalars_are_attributes_of_their_section(fitted):
     places = {
         "prototype": {
             "parameters": "analysis_spec.analysis_args",
@@ -273,7 +262,7 @@ def test_unknown_scalars_are_attributes_of_the_section_they_stand_in(fitted):
     assert kept["record", "dry run"] == 3
 
 
-def test_keys_that_look_like_several_steps_do_not_hide_each_other(fitted):
+def test_attributes_of_keys_with_dots_and_brackets_have_their_own_paths(fitted):
     fitted.document["a"] = {"b": 1, "c": [2]}
     fitted.document["a.b"] = 3
     fitted.document["a.c[0]"] = 4
@@ -284,7 +273,7 @@ def test_keys_that_look_like_several_steps_do_not_hide_each_other(fitted):
     assert kept["record", '"a.c[0]"'] == 4
 
 
-def test_a_second_place_that_disagrees_with_the_first_is_kept(fitted):
+def test_a_value_that_conflicts_with_its_column_is_an_attribute(fitted):
     specified = {
         "prototype": "analysis_spec.analysis_args",
         "framework": f"{PROCESS}.code.parameters",
@@ -296,7 +285,7 @@ def test_a_second_place_that_disagrees_with_the_first_is_kept(fitted):
     assert ("parameters", "agent_class") not in attributes_of(fitted.document)
 
 
-def test_a_tag_counts_more_than_an_older_version_beside_it(framework):
+def test_a_tag_takes_precedence_over_an_older_version(framework):
     parameters = at(framework, f"{PROCESS}.code.parameters")
     parameters.pop("analysis_tag", None)
     parameters["analysis_ver"] = "an older one"
@@ -314,34 +303,21 @@ def test_a_tag_counts_more_than_an_older_version_beside_it(framework):
         ([{"a": 1}, {"b": 2}], {"[0].a": 1, "[1].b": 2}),
     ],
 )
-def test_listed_outputs_are_kept_as_attributes_unless_they_are_one_object(
-    framework, outputs, expected
-):
+def test_other_lists_of_outputs_become_attributes(framework, outputs, expected):
     document = framework
     document["processing"]["data_processes"][0]["output_parameters"] = outputs
     kept = {p: v for (section, p), v in attributes_of(document).items() if section == "outputs"}
     assert kept == expected
 
 
-def test_the_one_object_of_listed_outputs_is_read_as_if_it_stood_alone(framework):
+def test_outputs_in_a_list_of_one_are_read_like_the_object_itself(framework):
     alone = read(framework)
     process = framework["processing"]["data_processes"][0]
     process["output_parameters"] = [process["output_parameters"]]
     assert read(framework) == alone
 
 
-def test_what_belongs_to_the_whole_document_is_kept_once(framework):
-    framework["processing"]["data_processes"] *= 2
-    first, second = read(framework)[1]
-    of_document = {
-        path for _, path, _ in first.attributes if not path.startswith("processing.data_processes")
-    }
-    assert "describedBy" in of_document
-    assert "describedBy" not in {path for _, path, _ in second.attributes}
-    assert first.values == second.values
-
-
-def test_extended_json_is_the_value_it_stands_for(fitted):
+def test_extended_json_is_replaced_by_the_encoded_value(fitted):
     fitted.document["_id"] = {"$oid": "0123456789abcdef01234567"}
     fitted.document["ingested"] = {"at": {"$date": "2026-01-08T07:39:40.883Z"}}
     fitted.document["count"] = {"$numberLong": "12"}

@@ -1,4 +1,4 @@
-"""Real records, through dump, lake and warehouse, come out with the values printed in them."""
+"""Real records keep their values through dump, lake and warehouse."""
 
 import json
 from datetime import UTC, date, datetime, time
@@ -63,7 +63,7 @@ PRINTED = {
         "cv_folds": 10,
     },
 }
-"""What the three records of one session print, by alias."""
+"""Values of the three records of one session, by alias."""
 
 PRINTED_PARAMETERS = {
     # Value, fitted or clamped, lower and upper bound.
@@ -143,7 +143,7 @@ def test_every_real_document_is_flattened(documents, warehouse):
     assert rows(warehouse, "FROM rejected_documents") == []
 
 
-def test_source_lake_and_warehouse_agree_on_them(real):
+def test_source_lake_and_warehouse_agree(real):
     documents, dump, lake, warehouse = real
     source = DumpSource(dump)
     for collection in documents:
@@ -152,7 +152,8 @@ def test_source_lake_and_warehouse_agree_on_them(real):
 
 
 @pytest.mark.parametrize("alias", PRINTED)
-def test_the_printed_values_of_a_fit_come_out(fits, warehouse, alias):
+def test_the_analysis_of_a_record_has_its_values(fits, warehouse, alias):
+    document = fits[alias]
     row = analysis(warehouse, PRINTED[alias]["record_id"])
     assert {name: row[name] for name in PRINTED[alias]} == PRINTED[alias]
     assert row["agent_alias"] == alias
@@ -163,29 +164,10 @@ def test_the_printed_values_of_a_fit_come_out(fits, warehouse, alias):
     assert (row["pipeline_format"], row["outcome"]) == ("prototype", "success")
     assert row["analysis_version"] == "first version @ 0.10.0"
     assert row["result_url"] == f"https://{BUCKET}.s3.amazonaws.com/{row['record_id']}"
-
-
-@pytest.mark.parametrize("alias", PRINTED)
-def test_every_scalar_of_a_record_has_the_value_of_the_document(fits, warehouse, alias):
-    document = fits[alias]
-    fit = document["analysis_results"]
-    row = analysis(warehouse, document["_id"])
     for column in ("nwb_name", "status", "subject_id"):
         assert row[column] == document[column]
     assert row["result_location"] == document["s3_location"]
     assert row["analysis_name"] == document["analysis_spec"]["analysis_name"]
-    for column, key in {
-        "log_likelihood": "log_likelihood",
-        "aic": "AIC",
-        "bic": "BIC",
-        "lpt": "LPT",
-        "lpt_aic": "LPT_AIC",
-        "lpt_bic": "LPT_BIC",
-        "k_model": "k_model",
-        "n_trials": "n_trials",
-        "prediction_accuracy": "prediction_accuracy",
-    }.items():
-        assert row[column] == fit[key]
     text = json.dumps(document).encode()
     assert row["content_hash"] == document_from_json(text).content_hash
     # The source leaves these out.
@@ -212,20 +194,19 @@ def test_every_parameter_has_its_value_and_bounds(fits, warehouse, alias):
         assert row["at_bound"] is (False if row["is_fitted"] else None)
 
 
-@pytest.mark.parametrize(("alias", "parameter"), PRINTED_PARAMETERS)
-def test_the_printed_parameters_come_out(warehouse, alias, parameter):
-    (row,) = rows(
-        warehouse,
-        "FROM fit_parameters WHERE record_id = ? AND parameter = ?",
-        PRINTED[alias]["record_id"],
-        parameter,
-    )
-    found = (row["value"], row["is_fitted"], row["lower_bound"], row["upper_bound"])
-    assert found == PRINTED_PARAMETERS[alias, parameter]
+def test_parameters_have_the_values_in_the_records(warehouse):
+    found = {
+        (alias, row["parameter"]): (
+            *(row["value"], row["is_fitted"], row["lower_bound"], row["upper_bound"]),
+        )
+        for alias, printed in PRINTED.items()
+        for row in rows(warehouse, "FROM fit_parameters WHERE record_id = ?", printed["record_id"])
+    }
+    assert found.items() >= PRINTED_PARAMETERS.items()
 
 
 @pytest.mark.parametrize("alias", PRINTED)
-def test_every_fold_of_the_cross_validation_comes_out(fits, warehouse, alias):
+def test_every_fold_of_the_cross_validation_is_a_row(fits, warehouse, alias):
     folds = fits[alias]["analysis_results"].get("cross_validation") or {}
     found = rows(
         warehouse,
@@ -248,7 +229,7 @@ def test_every_fold_of_the_cross_validation_comes_out(fits, warehouse, alias):
             assert summary[f"{part}_mean"] is summary[f"{part}_std"] is None
 
 
-def test_printed_folds_come_out(warehouse):
+def test_a_fold_has_the_values_in_the_record(warehouse):
     (row,) = rows(
         warehouse,
         "FROM cross_validation WHERE record_id = ? AND fold = 9",
@@ -260,7 +241,7 @@ def test_printed_folds_come_out(warehouse):
     assert row["lpt_test"] is row["lpt_fit"] is None
 
 
-def test_what_no_column_holds_is_an_attribute(fits, warehouse):
+def test_values_without_a_column_are_attributes(fits, warehouse):
     found = rows(warehouse, "FROM attributes WHERE record_id = ?", PRINTED["WSLS"]["record_id"])
     values = {
         (row["section"], row["path"]): next(
@@ -288,9 +269,7 @@ def test_what_no_column_holds_is_an_attribute(fits, warehouse):
     assert analysis(warehouse, PRINTED["WSLS"]["record_id"])["n_attributes"] == len(values)
 
 
-def test_the_document_of_another_project_comes_out_with_its_parameters_and_input(
-    documents, warehouse
-):
+def test_the_document_of_another_project_has_its_values_and_input(documents, warehouse):
     (document,) = documents[EXAMPLE]
     (process,) = document["processing"]["data_processes"]
     row = analysis(warehouse, document["_id"])
@@ -331,7 +310,7 @@ def test_parameters_of_another_project_are_attributes(documents, warehouse):
     assert "isi_violations_cutoff" in found
 
 
-def test_a_record_of_which_only_scalars_are_known_comes_out_in_either_format(documents, warehouse):
+def test_a_record_of_which_only_scalars_are_known_has_them_in_either_format(documents, warehouse):
     old, new = documents[FITTING][3:]
     outputs = new["processing"]["data_processes"][0]["output_parameters"]
     for document, fit, expected in (
@@ -355,7 +334,7 @@ def test_a_record_of_which_only_scalars_are_known_comes_out_in_either_format(doc
     assert analysis(warehouse, new["_id"])["started_at"] == started
 
 
-def test_the_familiar_view_shows_them_as_model_fitting_users_know_them(fits, warehouse):
+def test_the_view_mle_fitting_has_the_columns_of_get_mle_model_fitting(fits, warehouse):
     found = rows(warehouse, "FROM mle_fitting WHERE subject_id = '730945'")
     assert {row["agent_alias"]: row["_id"] for row in found} == {
         alias: one["_id"] for alias, one in fits.items()

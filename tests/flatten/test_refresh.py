@@ -1,4 +1,4 @@
-"""The analysis tables follow the change log; what cannot be flattened is kept with its reason."""
+"""The analysis tables follow the change log, and what does not fit is kept with a reason."""
 
 import json
 import math
@@ -35,7 +35,7 @@ from worlds import (
 )
 
 import aind_etl.flatten.refresh
-from aind_etl.contract import ANALYSIS_TABLES, Table, tables
+from aind_etl.contract import ANALYSIS_TABLES, FLATTENED_TABLES, Table, tables
 from aind_etl.flatten import Flattened, flatten_documents
 from aind_etl.flatten.refresh import RefreshReport, refresh_analyses
 from aind_etl.lake import Lake
@@ -171,7 +171,7 @@ STRANGE_VALUES: list[tuple[str, object]] = [
 
 @pytest.fixture(scope="module")
 def bad_dump(sample_dump: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a dump with one document of each kind that is not as it should be, among good ones."""
+    """Return a dump with bad and strange documents of every kind among good ones."""
     folder = tmp_path_factory.mktemp("bad") / "deep" / "er" / "dump"
     fit = a_fit(sample_dump)
     path = write_dump(folder, read_dump(sample_dump)[:20])
@@ -193,28 +193,46 @@ def bad_lake(bad_dump: Path) -> Lake:
     return loaded_lake(bad_dump, bad_dump.parent / "lake")
 
 
+@pytest.fixture(scope="module")
+def bad_tables(bad_lake: Lake) -> dict[Table, pl.DataFrame]:
+    """Return the tables of the collection with the bad documents."""
+    return {table: rows_of(bad_lake, table, MAIN) for table in FLATTENED_TABLES}
+
+
+@pytest.fixture(scope="module")
+def fit(sample_dump: Path) -> JsonDocument:
+    """Return a prototype document with a fit, not to be changed."""
+    return a_fit(sample_dump)
+
+
 def test_every_kind_of_bad_document_is_loaded_or_rejected_and_none_is_lost(bad_lake: Lake) -> None:
     assert_nothing_is_lost(bad_lake)
     documents = live_documents_of(bad_lake).filter(source_collection=MAIN)
     assert documents.height == 40 + len(NOT_DOCUMENTS) + len(WRONG_VALUES) + len(STRANGE_VALUES)
+    hashes = documents.select("record_id", "content_hash")
+    for table in (tables.ANALYSES, tables.REJECTED_DOCUMENTS, tables.REJECTED_VALUES):
+        rows = rows_of(bad_lake, table, MAIN)
+        assert rows.join(hashes, on=hashes.columns, how="anti").is_empty()
 
 
-def test_bad_documents_leave_their_neighbours_unharmed(
-    bad_lake: Lake, sample_dump: Path, tmp_path: Path
+def test_bad_documents_do_not_affect_others(
+    bad_tables: dict[Table, pl.DataFrame], sample_dump: Path, tmp_path: Path
 ) -> None:
     good = read_dump(sample_dump)[:40]
     write_dump(tmp_path / "good", good)
     clean = tables_of(loaded_lake(tmp_path / "good", tmp_path / "lake"))
     ids = {one["_id"] for one in good}
     among = {
-        table.name: rows_of(bad_lake, table, MAIN).filter(pl.col("record_id").is_in(ids))
+        table.name: bad_tables[table].filter(pl.col("record_id").is_in(ids))
         for table in ANALYSIS_TABLES
     }
     assert_same(among, {name: clean[name] for name in among})
 
 
-def test_what_is_no_document_is_rejected_with_its_reason(bad_lake: Lake) -> None:
-    rows = rows_of(bad_lake, tables.REJECTED_DOCUMENTS, MAIN)
+def test_what_is_not_a_document_is_rejected_with_a_reason(
+    bad_tables: dict[Table, pl.DataFrame],
+) -> None:
+    rows = bad_tables[tables.REJECTED_DOCUMENTS]
     assert sorted(rows["reason"]) == sorted(NOT_DOCUMENTS.values())
     for record_id, reason, message in rows.select("record_id", "reason", "message").rows():
         assert record_id.startswith(UNREADABLE_PREFIX) == (reason == "not_json")
@@ -226,28 +244,31 @@ def test_what_is_no_document_is_rejected_with_its_reason(bad_lake: Lake) -> None
 
 
 @pytest.mark.parametrize(("path", "value", "reason"), WRONG_VALUES)
-def test_a_wrong_value_is_rejected_and_the_rest_of_its_record_loaded(
-    bad_lake: Lake, sample_dump: Path, path: str, value: object, reason: str
+def test_a_wrong_value_is_rejected_and_the_rest_of_its_record_is_loaded(
+    bad_tables: dict[Table, pl.DataFrame],
+    fit: JsonDocument,
+    path: str,
+    value: object,
+    reason: str,
 ) -> None:
-    record_id = changed(a_fit(sample_dump), path, value)["_id"]
-    rejected = rows_of(bad_lake, tables.REJECTED_VALUES, MAIN).filter(record_id=record_id)
+    record_id = changed(fit, path, value)["_id"]
+    rejected = bad_tables[tables.REJECTED_VALUES].filter(record_id=record_id)
     assert set(rejected["reason"]) == {reason}
     group = path.rpartition(".")[0] if reason == "lengths_differ" else path
     assert all(found.startswith(group) for found in rejected["path"])
-    (row,) = (
-        rows_of(bad_lake, tables.ANALYSES, MAIN).filter(record_id=record_id).iter_rows(named=True)
-    )
+    (row,) = bad_tables[tables.ANALYSES].filter(record_id=record_id).iter_rows(named=True)
     assert row["n_rejected_values"] == rejected.height
-    assert row["record_id"] not in rows_of(bad_lake, tables.REJECTED_DOCUMENTS)["record_id"]
+    assert record_id not in bad_tables[tables.REJECTED_DOCUMENTS]["record_id"]
     assert row["analysis_version"] is not None or path.startswith("analysis_spec")
 
 
-def test_strange_documents_are_loaded(bad_lake: Lake, sample_dump: Path) -> None:
-    rows = rows_of(bad_lake, tables.ANALYSES, MAIN)
-    loaded = set(rows["record_id"])
+def test_strange_documents_are_loaded(
+    bad_tables: dict[Table, pl.DataFrame], fit: JsonDocument
+) -> None:
+    loaded = set(bad_tables[tables.ANALYSES]["record_id"])
     for path, value in STRANGE_VALUES:
         if path != "_id":
-            assert changed(a_fit(sample_dump), path, value)["_id"] in loaded, path
+            assert changed(fit, path, value)["_id"] in loaded, path
     strange_ids = {
         "",
         "_id:17",
@@ -257,20 +278,21 @@ def test_strange_documents_are_loaded(bad_lake: Lake, sample_dump: Path) -> None
     assert strange_ids | {str(STRANGE_VALUES[0][1])} <= loaded
 
 
-def test_values_that_are_no_number_are_missing_and_infinite_ones_stay(
-    bad_lake: Lake, sample_dump: Path
+def test_nan_is_null_and_infinity_stays(
+    bad_tables: dict[Table, pl.DataFrame], fit: JsonDocument
 ) -> None:
     def log_likelihood(value: float) -> list[float | None]:
-        record_id = changed(a_fit(sample_dump), f"{FIT}.log_likelihood", value)["_id"]
-        rows = rows_of(bad_lake, tables.ANALYSES, MAIN).filter(record_id=record_id)
-        return rows["log_likelihood"].to_list()
+        record_id = changed(fit, f"{FIT}.log_likelihood", value)["_id"]
+        return bad_tables[tables.ANALYSES].filter(record_id=record_id)["log_likelihood"].to_list()
 
     assert log_likelihood(math.nan) == [None]
     assert log_likelihood(-math.inf) == [-math.inf]
 
 
-def test_sixteen_megabytes_of_text_are_kept_whole(bad_lake: Lake) -> None:
-    longest = rows_of(bad_lake, tables.ATTRIBUTES, MAIN)["value_text"].str.len_bytes().max()
+def test_sixteen_megabytes_of_text_are_kept_whole(
+    bad_tables: dict[Table, pl.DataFrame],
+) -> None:
+    longest = bad_tables[tables.ATTRIBUTES]["value_text"].str.len_bytes().max()
     assert longest == 16 << 20
 
 
@@ -281,7 +303,7 @@ def test_nothing_is_written_outside_the_lake(bad_dump: Path, bad_lake: Lake) -> 
     assert bad_lake.collections() == ["../../../x", MAIN]
 
 
-def test_a_run_over_bad_documents_run_again_changes_nothing(bad_dump: Path, bad_lake: Lake) -> None:
+def test_a_second_run_over_bad_documents_changes_nothing(bad_dump: Path, bad_lake: Lake) -> None:
     before = data_files_of(bad_lake.storage.root)
     report = load(bad_dump, bad_lake)
     assert data_files_of(bad_lake.storage.root) == before
@@ -300,10 +322,9 @@ def test_the_warehouse_of_bad_documents_is_built(bad_lake: Lake, tmp_path: Path)
     assert counts == [(documents, len(NOT_DOCUMENTS))]
 
 
-def test_bad_documents_of_bson_are_judged_alike(
-    bad_lake: Lake, sample_dump: Path, tmp_path: Path
+def test_bad_documents_in_bson_have_the_same_rows(
+    bad_tables: dict[Table, pl.DataFrame], fit: JsonDocument, tmp_path: Path
 ) -> None:
-    fit = a_fit(sample_dump)
     values = [
         (path, value)
         for path, value, *_ in [*STRANGE_VALUES, *WRONG_VALUES]
@@ -316,9 +337,7 @@ def test_bad_documents_of_bson_are_judged_alike(
     assert_nothing_is_lost(lake)
     for table in (tables.ANALYSES, tables.REJECTED_VALUES):
         found = rows_of(lake, table)
-        same = rows_of(bad_lake, table, MAIN).filter(
-            pl.col("record_id").is_in(found["record_id"].implode())
-        )
+        same = bad_tables[table].filter(pl.col("record_id").is_in(found["record_id"].implode()))
         assert_same({table.name: found}, {table.name: same})
     assert live_documents_of(lake).height == len(values)
 
@@ -345,14 +364,14 @@ def test_the_report_counts_documents(sample_dump: Path, lake: Lake, tmp_path: Pa
     assert second.partitions_written > 0
 
 
-def test_nothing_new_in_the_log_is_nothing_to_do(sample_lake: Lake) -> None:
+def test_a_refresh_without_new_batches_writes_nothing(sample_lake: Lake) -> None:
     before = files_of(sample_lake.storage.root)
     for collection in sample_lake.collections():
         assert refresh_analyses(sample_lake, collection) == RefreshReport(collection)
     assert files_of(sample_lake.storage.root) == before
 
 
-def test_a_collection_that_was_never_read_is_nothing_to_do(lake: Lake) -> None:
+def test_a_refresh_of_an_unknown_collection_writes_nothing(lake: Lake) -> None:
     assert refresh_analyses(lake, "nobody") == RefreshReport("nobody")
     assert not lake.storage.root.exists()
 
@@ -372,34 +391,23 @@ def test_several_passes_before_one_refresh_give_the_last_version(
     assert_same(contents_of(lake), contents_of(loaded_lake(dump, tmp_path / "other")))
 
 
-def test_a_document_that_breaks_is_rejected_and_one_that_is_mended_comes_back(
-    sample_dump: Path, lake: Lake, tmp_path: Path
+def test_bad_documents_and_values_are_rejected_until_they_are_corrected(
+    fit: JsonDocument, lake: Lake, tmp_path: Path
 ) -> None:
-    fit = a_fit(sample_dump)
     dump = tmp_path / "dump"
-    for rejected in (0, 1, 0, 1):
-        write_dump(dump, [{"_id": fit["_id"]} if rejected else fit])
+    good, bad, wrong = fit | {"subject_id": "1"}, {"_id": fit["_id"]}, fit | {"subject_id": []}
+    for document in (good, bad, wrong, bad, good, wrong, good):
+        write_dump(dump, [document])
         load(dump, lake)
-        assert rows_of(lake, tables.REJECTED_DOCUMENTS).height == rejected
+        assert rows_of(lake, tables.REJECTED_DOCUMENTS).height == (document is bad)
+        assert rows_of(lake, tables.REJECTED_VALUES).height == (document is wrong)
         for table in (tables.ANALYSES, tables.FIT_PARAMETERS, tables.CROSS_VALIDATION):
-            assert bool(rows_of(lake, table).height) != bool(rejected)
-    write_dump(dump, [])
-    load(dump, lake)
-    assert not lake.tables.files(tables.REJECTED_DOCUMENTS)
-
-
-def test_a_value_that_breaks_is_rejected_and_one_that_is_mended_comes_back(
-    sample_dump: Path, lake: Lake, tmp_path: Path
-) -> None:
-    fit = a_fit(sample_dump)
-    dump = tmp_path / "dump"
-    for subject in ("1", [], "1", {}, "1"):
-        write_dump(dump, [fit | {"subject_id": subject}])
-        load(dump, lake)
-        is_sound = subject == "1"
-        assert rows_of(lake, tables.REJECTED_VALUES).height == (not is_sound)
-        assert rows_of(lake, tables.ANALYSES)["subject_id"].to_list() == ["1" if is_sound else None]
-    assert not lake.tables.files(tables.REJECTED_VALUES)
+            assert bool(rows_of(lake, table).height) != (document is bad)
+        subjects = {"1": good, None: wrong}
+        for subject in rows_of(lake, tables.ANALYSES)["subject_id"]:
+            assert subjects[subject] is document
+    for table in (tables.REJECTED_DOCUMENTS, tables.REJECTED_VALUES):
+        assert not lake.tables.files(table)
 
 
 def test_a_record_that_loses_processes_loses_their_rows(
@@ -417,7 +425,7 @@ def test_a_record_that_loses_processes_loses_their_rows(
         assert sorted(set(parameters["process_index"])) == list(range(count))
 
 
-def test_times_say_when_a_record_came_and_when_it_changed(
+def test_rows_have_the_times_of_the_first_and_of_the_last_change(
     sample_dump: Path, lake: Lake, tmp_path: Path
 ) -> None:
     documents = read_dump(sample_dump)[:3]
@@ -454,12 +462,14 @@ def test_bounded_memory_gives_the_same_tables_to_the_byte(
     assert not list(lake.storage.path("_staging").iterdir())
 
 
-def test_no_more_documents_are_held_than_fit(
-    sample_dump: Path, lake: Lake, monkeypatch: pytest.MonkeyPatch
+def test_portions_of_documents_are_bounded_in_number_and_size(
+    sample_dump: Path, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    extract(sample_dump, lake)
-    monkeypatch.setattr(aind_etl.flatten.refresh, "_PORTION_DOCUMENTS", 80)
-    monkeypatch.setattr(aind_etl.flatten.refresh, "_PORTION_BYTES", 200_000)
+    documents = read_dump(sample_dump)[:100]
+    write_dump(tmp_path / "dump", documents)
+    extract(tmp_path / "dump", lake)
+    monkeypatch.setattr(aind_etl.flatten.refresh, "_PORTION_DOCUMENTS", 20)
+    monkeypatch.setattr(aind_etl.flatten.refresh, "_PORTION_BYTES", 50_000)
     portions: list[list[int]] = []
 
     def watched(collection: str, documents: pl.DataFrame, unknown_month: str) -> Flattened:
@@ -470,9 +480,9 @@ def test_no_more_documents_are_held_than_fit(
     steps: list[int] = []
     refresh_analyses(lake, MAIN, progress=steps.append)
     assert [len(portion) for portion in portions] == steps
-    assert sum(steps) == len(read_dump(sample_dump))
-    assert all(len(portion) <= 80 for portion in portions)
-    assert all(len(portion) == 1 or sum(portion) <= 200_000 for portion in portions)
+    assert sum(steps) == len(documents)
+    assert all(len(portion) <= 20 for portion in portions)
+    assert all(len(portion) == 1 or sum(portion) <= 50_000 for portion in portions)
     assert len(steps) > 3
     assert max(steps) > 1
 
@@ -481,7 +491,7 @@ def test_no_more_documents_are_held_than_fit(
 
 
 @pytest.mark.slow
-def test_when_the_code_changes_every_document_is_flattened_or_tried_again(
+def test_when_the_code_changes_every_document_is_flattened_again(
     built: Built, lake: Lake, load_as_before: Callable[[Path, Lake], None]
 ) -> None:
     load_as_before(built.source, lake)
@@ -512,7 +522,7 @@ def test_the_version_of_the_code_is_part_of_the_state(
 # --- rebuilding the tables ------------------------------------------------------------------------
 
 
-def test_tables_made_anew_are_the_same_whatever_became_of_their_files(
+def test_rebuilt_tables_are_the_same_whatever_happened_to_their_files(
     built: Built, sample_lake: Lake
 ) -> None:
     files = sample_lake.tables.files(tables.ANALYSES, MAIN)
@@ -529,7 +539,7 @@ def test_tables_made_anew_are_the_same_whatever_became_of_their_files(
     assert files_of(sample_lake.storage.root) == files_of(built.lake.storage.root)
 
 
-def test_tables_made_anew_of_an_empty_log_are_empty(lake: Lake, tmp_path: Path) -> None:
+def test_tables_rebuilt_from_an_empty_log_are_empty(lake: Lake, tmp_path: Path) -> None:
     write_dump(tmp_path / "dump", [])
     load(tmp_path / "dump", lake)
     assert refresh_analyses(lake, MAIN, rebuild=True) == RefreshReport(MAIN)
@@ -560,7 +570,7 @@ def overwrite(path: Path) -> None:
     "table", [tables.ANALYSES, tables.ATTRIBUTES, tables.REJECTED_VALUES], ids=lambda t: t.name
 )
 @pytest.mark.parametrize("is_changed", [True, False])
-def test_the_next_refresh_makes_a_missing_or_damaged_file_again(  # noqa: PLR0913, PLR0917
+def test_the_next_refresh_rebuilds_a_missing_or_damaged_file(  # noqa: PLR0913, PLR0917
     sample_dump: Path,
     lake: Lake,
     tmp_path: Path,
