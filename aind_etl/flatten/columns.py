@@ -12,80 +12,67 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from aind_etl.contract import DataType, tables
+from aind_etl.contract import Column, DataType, Table, tables
 from aind_etl.contract.columns import KEY
 from aind_etl.contract.schemas import POLARS_TYPES
 from aind_etl.flatten.conversion import LARGEST_EXACT
 from aind_etl.flatten.document_reader import LONGEST_LIST, Attribute, Process, RejectedValue
 
-_KEY_NAMES = frozenset(column.name for column in KEY)
 _READ_AS_TEXT = frozenset({DataType.DATE, DataType.TIME, DataType.TIMESTAMPTZ})
+
+
+def _columns_read(*of_tables: Table) -> list[Column]:
+    """Return the columns that are read from documents, but for the key."""
+    return [
+        column
+        for table in of_tables
+        for column in table.columns
+        if column.is_read and column not in KEY
+    ]
+
+
+_CHILD_COLUMNS = _columns_read(tables.FIT_PARAMETERS, tables.CROSS_VALIDATION, tables.INPUT_ASSETS)
 
 FITTED_NAMES = "parameter"
 BOUNDS = ("lower_bound", "upper_bound")
-FOLD_MEASURES = tuple(
-    column.name
-    for column in tables.CROSS_VALIDATION.columns
-    if column.is_read and column.name not in _KEY_NAMES
-)
+FOLD_MEASURES = tuple(column.name for column in _columns_read(tables.CROSS_VALIDATION))
 """The measures with one value per fold of the cross-validation."""
-
 PARALLEL_LISTS = ((FITTED_NAMES, *BOUNDS), FOLD_MEASURES)
 """Columns whose lists have the same length in a process."""
-
 MAPS = ("value", "value_without_polishing")
 """Columns whose numbers have names, which are in the column ``<name>_name``."""
 
+SCALARS: dict[str, pl.DataType] = {
+    column.name: pl.String() if column.type in _READ_AS_TEXT else POLARS_TYPES[column.type]
+    for column in _columns_read(tables.ANALYSES)
+}
+"""The columns of `analyses` that are read, and their types; dates and times are still texts."""
+LISTS: dict[str, pl.DataType] = {
+    column.name: POLARS_TYPES[column.type] for column in _CHILD_COLUMNS
+} | {f"{name}_name": pl.String() for name in MAPS}
+"""The lists that are read, and the types of their entries."""
 REJECTED: dict[str, pl.DataType] = {
     "row": pl.UInt32(),
     **{name: pl.String() for name in RejectedValue._fields},
 }
 """Schema of :meth:`ProcessColumns.rejected_values`."""
 
-_CHILDREN = (tables.FIT_PARAMETERS, tables.CROSS_VALIDATION, tables.INPUT_ASSETS)
-
 
 @cache
 def scalar_paths(pipeline_format: str) -> dict[str, tuple[str, ...]]:
-    """Return the columns of `analyses` that are read from a format, with their paths."""
+    """Return the paths of each of :data:`SCALARS` in a format."""
     return {
-        column.name: paths
-        for column in tables.ANALYSES.columns
-        if column.name != "record_id" and (paths := column.origins[pipeline_format].paths)
+        column.name: column.origins[pipeline_format].paths
+        for column in _columns_read(tables.ANALYSES)
     }
 
 
 @cache
 def list_paths(pipeline_format: str) -> dict[str, str]:
-    """Return the columns of the child tables that are read, with their path in a format, or ""."""
+    """Return the path of each list in a format, "" if the format does not have it."""
     return {
         column.name: next(iter(column.origins[pipeline_format].paths), "")
-        for table in _CHILDREN
-        for column in table.columns
-        if column.name not in _KEY_NAMES and column.is_read
-    }
-
-
-def read_types() -> dict[str, pl.DataType]:
-    """Return the scalar columns of :meth:`ProcessColumns.frame` that are read, and their types.
-
-    Dates and times are still texts.
-    """
-    return {
-        column.name: pl.String() if column.type in _READ_AS_TEXT else POLARS_TYPES[column.type]
-        for column in tables.ANALYSES.columns
-        if column.is_read and column.name not in _KEY_NAMES
-    }
-
-
-def list_types() -> dict[str, pl.DataType]:
-    """Return the list columns of :meth:`ProcessColumns.frame`, and the types of their entries."""
-    names = (*list_paths("prototype"), *(f"{name}_name" for name in MAPS))
-    return {
-        name: pl.String()
-        if name in {FITTED_NAMES, "url"} or name.endswith("_name")
-        else pl.Float64()
-        for name in names
+        for column in _CHILD_COLUMNS
     }
 
 
@@ -101,8 +88,8 @@ class ProcessColumns:
     def __init__(self, first_row: int = 0) -> None:
         self._first_row = first_row
         self._formats: list[str] = []
-        self._scalars: dict[str, list[Any]] = {name: [] for name in read_types()}
-        self._lists: dict[str, list[list[Any] | None]] = {name: [] for name in list_types()}
+        self._scalars: dict[str, list[Any]] = {name: [] for name in SCALARS}
+        self._lists: dict[str, list[list[Any] | None]] = {name: [] for name in LISTS}
         self._numbers: list[int] = []
         self._indices: list[int] = []
         self._attributes: list[Attribute] = []
@@ -127,7 +114,7 @@ class ProcessColumns:
             self._indices.append(process.index)
             self._formats.append(pipeline_format)
             for name, values in self._scalars.items():
-                values.append(_first_value(process.values, paths_of_scalars.get(name, ())))
+                values.append(_first_value(process.values, paths_of_scalars[name]))
             for name, path in paths_of_lists.items():
                 self._add_list(name, process.values.get(path))
             self._attributes += process.attributes
@@ -145,11 +132,11 @@ class ProcessColumns:
                 pl.Series("pipeline_format", self._formats, pl.String),
                 *(
                     pl.Series(name, self._scalars[name], data_type)
-                    for name, data_type in read_types().items()
+                    for name, data_type in SCALARS.items()
                 ),
                 *(
                     pl.Series(f"{name}_list", self._lists[name], pl.List(inner))
-                    for name, inner in list_types().items()
+                    for name, inner in LISTS.items()
                 ),
             ]
         ).with_columns(

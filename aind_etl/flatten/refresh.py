@@ -116,21 +116,7 @@ def _refresh(
                 # Until all tables are written, their files differ from what the state says.
                 lake.update_state(collection, {"table_sizes": None})
             written = _write(lake, collection, records, spill, rejected)
-            if log.last_batch() < last_batch:
-                raise DataError(
-                    f"The change log of the collection {collection!r} of {lake} disappeared while "
-                    "it was flattened. Find out what removed it; the next run reads the source "
-                    "again."
-                )
-            lake.update_state(
-                collection,
-                {
-                    "flattened_through": last_batch,
-                    "flattener": flattener_version(),
-                    "table_sizes": lake.tables.table_sizes(collection),
-                    "log_gaps": gaps,
-                },
-            )
+            _finish(lake, collection, last_batch, gaps)
     n_rejected = rejected[tables.REJECTED_DOCUMENTS].height
     return RefreshReport(
         collection,
@@ -206,6 +192,24 @@ def _write(
     for table, rows in rejected.items():
         written += lake.tables.replace_rows(table, collection, None, without=records, rows=rows)
     return written
+
+
+def _finish(lake: Lake, collection: str, last_batch: int, gaps: tuple[str, ...]) -> None:
+    """Record that the tables are current, unless the change log disappeared in the meantime."""
+    if lake.change_log(collection).last_batch() < last_batch:
+        raise DataError(
+            f"The change log of the collection {collection!r} of {lake} disappeared while it was "
+            "flattened. Find out what removed it; the next run reads the source again."
+        )
+    lake.update_state(
+        collection,
+        {
+            "flattened_through": last_batch,
+            "flattener": flattener_version(),
+            "table_sizes": lake.tables.table_sizes(collection),
+            "log_gaps": gaps,
+        },
+    )
 
 
 def _changed_records(lake: Lake, collection: str, through: int) -> pl.DataFrame:

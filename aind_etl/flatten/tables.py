@@ -16,10 +16,10 @@ from aind_etl.flatten.columns import (
     BOUNDS,
     FITTED_NAMES,
     FOLD_MEASURES,
+    LISTS,
     PARALLEL_LISTS,
     REJECTED,
     ProcessColumns,
-    list_types,
 )
 from aind_etl.flatten.conversion import expected_values
 from aind_etl.flatten.document_reader import LONGEST_VALUE, Rejection, read_document
@@ -151,7 +151,7 @@ def _padded_lists() -> Iterator[pl.Expr]:
     for names in PARALLEL_LISTS:
         length = pl.coalesce(pl.col(f"{name}_list").list.len() for name in names)
         for name in names:
-            nulls = pl.lit(None, list_types()[name]).repeat_by(length)
+            nulls = pl.lit(None, LISTS[name]).repeat_by(length)
             yield pl.coalesce(f"{name}_list", nulls)
 
 

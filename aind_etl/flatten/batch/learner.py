@@ -18,14 +18,20 @@ from aind_etl.flatten.batch.shapes import (
     FALSE,
     NONE,
     NUMBER_LISTS,
-    SCALARS,
     TRUE,
     Affixes,
     Positions,
     ProcessShape,
     Shape,
 )
-from aind_etl.flatten.columns import BOUNDS, FITTED_NAMES, MAPS, list_paths, scalar_paths
+from aind_etl.flatten.columns import (
+    BOUNDS,
+    FITTED_NAMES,
+    MAPS,
+    SCALARS,
+    list_paths,
+    scalar_paths,
+)
 from aind_etl.flatten.document_reader import Process, Rejection, read_document
 
 _SCALAR = re.compile(r'[^\[\]{},:"]+')

@@ -11,14 +11,13 @@ from aind_etl.flatten.batch.segments import Segments
 from aind_etl.flatten.batch.shapes import (
     NONE,
     NUMBER_LISTS,
-    SCALARS,
     TRUE,
     Positions,
     ProcessShape,
     Shape,
 )
 from aind_etl.flatten.batch.values import Values
-from aind_etl.flatten.columns import FITTED_NAMES, MAPS, PARALLEL_LISTS, list_types
+from aind_etl.flatten.columns import FITTED_NAMES, LISTS, MAPS, PARALLEL_LISTS, SCALARS
 from aind_etl.flatten.document_reader import LONGEST_LIST
 
 _INTEGERS = {name: data_type for name, data_type in SCALARS.items() if data_type.is_integer()}
@@ -84,7 +83,7 @@ class Rows:
             processes.select(
                 *("number", "process_index", "pipeline_format"),
                 *(pl.col(name).cast(data_type) for name, data_type in SCALARS.items()),
-                *(f"{name}_list" for name in list_types()),
+                *(f"{name}_list" for name in LISTS),
             ),
             attributes.select(
                 *("row", "section", "path", "value_text", "value_number", "value_boolean")
@@ -189,7 +188,7 @@ def _in_rows(rows: pl.DataFrame, of_blocks: list[pl.DataFrame]) -> pl.DataFrame:
 def _has_rejected_values() -> pl.Expr:
     """Return whether a process has values that fit neither each other nor their columns."""
     is_wrong = pl.any_horizontal(
-        *(pl.col(f"{name}_list").list.len() > LONGEST_LIST for name in list_types()),
+        *(pl.col(f"{name}_list").list.len() > LONGEST_LIST for name in LISTS),
         *(
             pl.col(name).cast(data_type, strict=False).ne_missing(pl.col(name))
             for name, data_type in _INTEGERS.items()

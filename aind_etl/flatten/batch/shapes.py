@@ -11,16 +11,13 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import polars as pl
 
-from aind_etl.flatten.columns import MAPS, list_types, read_types
+from aind_etl.flatten.columns import LISTS, MAPS
 
 Positions: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 """Positions of segments in their document, or of documents in their batch."""
 
-SCALARS = read_types()
-"""The columns of `analyses` that are read, and their types."""
-
 NUMBER_LISTS = tuple(
-    name for name, inner in list_types().items() if inner == pl.Float64 and name not in MAPS
+    name for name, inner in LISTS.items() if inner == pl.Float64 and name not in MAPS
 )
 """The columns of lists of numbers, each of which is in one segment."""
 
