@@ -110,8 +110,8 @@ RESULT_FOLDERS = Table(
 )
 UNCLAIMED_FOLDERS = Table(
     "unclaimed_folders",
-    "One row per result folder that no current record of any collection names, as of the last "
-    "complete listing of its collection's folders.",
+    "One row per result folder that no record names: as of the last complete listing of the "
+    "folders of a collection, and the current records of all collections.",
     columns.UNCLAIMED_FOLDERS,
     ("source_collection", "location"),
     Partitioning.COLLECTION,

@@ -101,21 +101,18 @@ class ProcessColumns:
 
         Lists that do not agree with each other, or are too long, are rejected as values.
         """
-        paths_of_scalars, paths_of_lists = (
-            scalar_paths(pipeline_format),
-            list_paths(pipeline_format),
-        )
+        paths = list_paths(pipeline_format)
         for process in processes:
-            _reject_lists(process, paths_of_lists)
-            _reject_unnamed_bounds(process, paths_of_lists)
+            _reject_lists(process, paths)
+            _reject_unnamed_bounds(process, paths)
             row = self._first_row + len(self._numbers)
             self._rejected += [(row, *value) for value in process.rejected]
             self._numbers.append(number)
             self._indices.append(process.index)
             self._formats.append(pipeline_format)
-            for name, values in self._scalars.items():
-                values.append(_first_value(process.values, paths_of_scalars[name]))
-            for name, path in paths_of_lists.items():
+            for name, paths_of_scalar in scalar_paths(pipeline_format).items():
+                self._scalars[name].append(_first_value(process.values, paths_of_scalar))
+            for name, path in paths.items():
                 self._add_list(name, process.values.get(path))
             self._attributes += process.attributes
             self._attribute_counts.append(len(process.attributes))

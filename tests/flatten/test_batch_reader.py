@@ -115,12 +115,9 @@ values = (
 )
 
 
-def test_the_sample_world_has_the_same_rows(documents):
-    assert_the_same(documents)
-
-
-def test_most_documents_are_parsed_by_columns(documents):
+def test_the_sample_world_is_mostly_parsed_by_columns_and_has_the_same_rows(documents):
     assert parsed_by_columns(documents) > 0.9 * len(documents)
+    assert_the_same(documents)
 
 
 @pytest.mark.slow
@@ -165,7 +162,7 @@ def test_documents_with_exchanged_values_have_the_same_rows(kinds, data):
 def test_what_is_not_a_document_is_rejected_in_the_same_way(kinds):
     odd = [b"{", b"7", b'"text"', b"[]", b"{}", b'{"_id":null}', b'{"a":1}', b'{"_id":"1"}']
     odd += [b'{"_id":"2","nwb_name":[[1,2],[3]]}', b'{"_id":"3","nwb_name":NaN}']
-    assert_the_same([*odd, *kinds])
+    assert_the_same([*odd, *kinds[:10]])
 
 
 def test_an_empty_batch_has_no_rows():

@@ -5,10 +5,10 @@ from datetime import UTC, date, datetime, time, timedelta, timezone
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aind_etl.flatten import derived as deriving
+from aind_etl.flatten import derived
 from aind_etl.sample.agents import CATALOGUE
 
 
@@ -19,13 +19,18 @@ def derive(expression, **values):
     return row.select(expression).item()
 
 
+def derive_all(expression, texts):
+    """Return an expression's values for a column ``text``."""
+    return pl.DataFrame({"text": texts}).select(expression).to_series().to_list()
+
+
 def key_of(nwb_name, subject_id=None, session_date=None):
     columns = {"nwb_name": nwb_name, "subject_id": subject_id, "session_date": session_date}
-    return derive(deriving.session_key(*map(pl.col, columns)), **columns)
+    return derive(derived.session_key(*map(pl.col, columns)), **columns)
 
 
 def moment_of(text):
-    return derive(deriving.moment(pl.col("text")), text=text)
+    return derive(derived.moment(pl.col("text")), text=text)
 
 
 # --- sessions -------------------------------------------------------------------------------
@@ -62,20 +67,29 @@ def test_the_nwb_name_takes_precedence_over_subject_and_day():
     assert found == "721403_2024-08-09_08-39-12"
 
 
-@given(
-    subject=st.from_regex(r"[0-9]{6}", fullmatch=True),
-    began=st.datetimes(
+SESSIONS = st.tuples(
+    st.from_regex(r"[0-9]{6}", fullmatch=True),
+    st.datetimes(
         min_value=datetime.fromisoformat("2000-01-01"),
         max_value=datetime.fromisoformat("2099-12-31"),
     ),
-    prefix=st.sampled_from(["", "behavior_", "ecephys_", "behavior-videos_"]),
-    suffix=st.sampled_from(["", ".nwb"]),
+    st.sampled_from(["", "behavior_", "ecephys_", "behavior-videos_"]),
+    st.sampled_from(["", ".nwb"]),
 )
-def test_every_spelling_of_an_nwb_name_gives_the_same_session_key(subject, began, prefix, suffix):
-    key = f"{subject}_{began:%Y-%m-%d_%H-%M-%S}"
-    assert key_of(f"{prefix}{key}{suffix}") == key
-    clock = derive(deriving.session_time(pl.col("name")), name=f"{prefix}{key}{suffix}")
-    assert clock == began.time().replace(microsecond=0)
+
+
+@settings(max_examples=10)
+@given(st.lists(SESSIONS, min_size=1))
+def test_every_spelling_of_an_nwb_name_gives_the_same_session_key(sessions):
+    keys = [f"{subject}_{began:%Y-%m-%d_%H-%M-%S}" for subject, began, _, _ in sessions]
+    names = [
+        f"{prefix}{key}{suffix}" for key, (_, _, prefix, suffix) in zip(keys, sessions, strict=True)
+    ]
+    nothing = pl.lit(None, pl.Date)
+    key = derived.session_key(pl.col("text"), nothing.cast(pl.String), nothing)
+    assert derive_all(key, names) == keys
+    clocks = [began.time().replace(microsecond=0) for _, began, _, _ in sessions]
+    assert derive_all(derived.session_time(pl.col("text")), names) == clocks
 
 
 @pytest.mark.parametrize(
@@ -88,12 +102,12 @@ def test_every_spelling_of_an_nwb_name_gives_the_same_session_key(subject, began
     ],
 )
 def test_the_time_of_day_of_a_session_comes_from_the_nwb_name(nwb_name, expected):
-    assert derive(deriving.session_time(pl.col("nwb_name")), nwb_name=nwb_name) == expected
+    assert derive(derived.session_time(pl.col("nwb_name")), nwb_name=nwb_name) == expected
 
 
 @pytest.mark.parametrize(("day", "expected"), [(date(2024, 8, 9), "2024-08"), (None, "no month")])
 def test_rows_are_filed_under_the_month_of_the_session(day, expected):
-    found = derive(deriving.session_month(pl.col("session_date"), "no month"), session_date=day)
+    found = derive(derived.session_month(pl.col("session_date"), "no month"), session_date=day)
     assert found == expected
 
 
@@ -116,7 +130,7 @@ def test_rows_are_filed_under_the_month_of_the_session(day, expected):
     ],
 )
 def test_the_outcome_is_derived_from_the_status(status, expected):
-    assert derive(deriving.outcome(pl.col("status")), status=status) == expected
+    assert derive(derived.outcome(pl.col("status")), status=status) == expected
 
 
 # --- times ----------------------------------------------------------------------------------
@@ -148,17 +162,20 @@ def test_other_texts_are_no_time(text):
     assert moment_of(text) is None
 
 
-@given(
-    st.datetimes(
-        min_value=datetime.fromisoformat("1900-01-01"),
-        max_value=datetime.fromisoformat("2200-01-01"),
-        timezones=st.none()
-        | st.integers(-14 * 60, 14 * 60).map(lambda m: timezone(timedelta(minutes=m))),
-    )
+TIMES = st.datetimes(
+    min_value=datetime.fromisoformat("1900-01-01"),
+    max_value=datetime.fromisoformat("2200-01-01"),
+    timezones=st.none()
+    | st.integers(-14 * 60, 14 * 60).map(lambda m: timezone(timedelta(minutes=m))),
 )
-def test_every_time_that_python_writes_is_parsed(moment):
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    assert moment_of(moment.isoformat()) == aware
+
+
+@settings(max_examples=10)
+@given(st.lists(TIMES, min_size=1))
+def test_every_time_that_python_writes_is_parsed(times):
+    aware = [one if one.tzinfo else one.replace(tzinfo=UTC) for one in times]
+    texts = [one.isoformat() for one in times]
+    assert derive_all(derived.moment(pl.col("text")), texts) == aware
 
 
 @pytest.mark.parametrize(
@@ -172,7 +189,7 @@ def test_every_time_that_python_writes_is_parsed(moment):
     ],
 )
 def test_a_day_is_read_from_an_iso_text(text, expected):
-    assert derive(deriving.day(pl.col("text")), text=text) == expected
+    assert derive(derived.day(pl.col("text")), text=text) == expected
 
 
 # --- addresses ------------------------------------------------------------------------------
@@ -189,7 +206,7 @@ def test_a_day_is_read_from_an_iso_text(text, expected):
     ],
 )
 def test_a_folder_in_s3_has_an_https_address(location, expected):
-    assert derive(deriving.s3_to_https(pl.col("location")), location=location) == expected
+    assert derive(derived.s3_to_https(pl.col("location")), location=location) == expected
 
 
 # --- agents ---------------------------------------------------------------------------------
@@ -202,7 +219,7 @@ def test_the_alias_of_every_agent_of_the_catalogue_is_derived(alias):
         key: value if isinstance(value, str) else json.dumps(value)
         for key, value in agent.keyword_arguments.items()
     }
-    assert deriving.agent_alias(agent.class_name, options) == alias
+    assert derived.agent_alias(agent.class_name, options) == alias
 
 
 def test_the_33_agents_have_33_names():
@@ -222,4 +239,4 @@ def test_the_33_agents_have_33_names():
     ],
 )
 def test_an_agent_that_the_rule_does_not_cover_has_no_alias(agent_class, options):
-    assert deriving.agent_alias(agent_class, options) is None
+    assert derived.agent_alias(agent_class, options) is None

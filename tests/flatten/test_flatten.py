@@ -752,6 +752,12 @@ def fit(main):
     }
 
 
+@pytest.fixture(scope="session")
+def sound(fit):
+    """Return the rows of the prototype document with a fit."""
+    return flatten([fit["prototype"]]).rows
+
+
 FIT_AT = {
     "prototype": "analysis_results",
     "framework": "processing.data_processes[0].output_parameters.fitting_results",
@@ -817,11 +823,10 @@ def test_a_value_that_converts_without_loss_is_converted(fit, way, value, column
         (("analysis_datetime",), "0001-01-01T00:00:00+14:00", "finished_at", "wrong_value"),
     ],
 )
-def test_a_wrong_value_is_null_and_the_rest_of_its_document_is_loaded(
-    fit, way, value, column, reason
+def test_a_wrong_value_is_null_and_the_rest_of_its_document_is_loaded(  # noqa: PLR0913, PLR0917
+    fit, sound, way, value, column, reason
 ):
     document = copy.deepcopy(fit["prototype"])
-    sound = flatten([document]).rows
     *to, last = way
     value_at(document, to)[last] = value
     one = flatten([document])
