@@ -1,9 +1,8 @@
 """Flattening: documents of either format to rows of the contract's tables.
 
-:mod:`.document_reader` parses a document as the contract says, :mod:`.derived` computes derived
-values, and :mod:`.tables` builds the rows. :mod:`.shapes` and :mod:`.batch_reader` do the same for
-many documents of one shape at a time. :mod:`.refresh` keeps the tables in step with the change log.
-Values that do not fit are rejected with a reason, and unknown values become attributes.
+:mod:`.document_reader` parses a document along the contract's paths, and :mod:`.batch` many
+documents of the same shape at a time. :mod:`.derived` computes derived values, and :mod:`.tables`
+builds the rows. :mod:`.refresh` keeps the tables in step with the change log.
 """
 
 from aind_etl.flatten.tables import Flattened, flatten_documents

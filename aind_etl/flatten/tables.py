@@ -135,12 +135,7 @@ def _parse(documents: pl.DataFrame) -> _Parsed:
         rest.rejected_values(),
         pl.DataFrame(
             rejected,
-            schema={
-                "number": pl.UInt32,
-                "reason": pl.String,
-                "path": pl.String,
-                "message": pl.String,
-            },
+            schema={"number": pl.UInt32} | dict.fromkeys(("reason", "path", "message"), pl.String),
             orient="row",
         ),
     )

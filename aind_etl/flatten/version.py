@@ -1,4 +1,4 @@
-"""Which flattener this is."""
+"""The version of the flattener."""
 
 from functools import cache
 from hashlib import sha256
@@ -6,16 +6,15 @@ from pathlib import Path
 
 import aind_etl.contract
 
-# Decides which documents are flattened, not what their rows are.
+# Determines which documents are flattened, not what their rows are.
 _NOT_FLATTENING = "refresh.py"
 
 
 @cache
 def flattener_version() -> str:
-    """Return a text that differs whenever the code that makes rows of documents does.
+    """Return a hash of the code that turns documents into rows.
 
-    It is a hash of that code, so that no one has to remember to raise a number: rows
-    flattened by another version, and documents it rejected, are flattened again.
+    Documents that were flattened or rejected by another version are flattened again.
     """
     digest = sha256()
     for folder in (Path(aind_etl.contract.__file__).parent, Path(__file__).parent):

@@ -542,7 +542,7 @@ def with_fit(main, key="params"):
 
 
 def fitted_rows(main):
-    """Yield each analysis that has a fit, with the fit as it stands in the document."""
+    """Yield each analysis that has a fit, with the fit of the document."""
     documents, rows = main
     for row in rows["analyses"].to_dicts():
         fit = fit_of(documents[row["record_id"]], row["process_index"])

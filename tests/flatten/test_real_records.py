@@ -36,7 +36,7 @@ METRICS = {
 
 @pytest.fixture(scope="module")
 def real(real_records, tmp_path_factory):
-    """Return the real documents, and a lake and a warehouse made of a dump of them."""
+    """Return the real documents, and a lake and a warehouse loaded from a dump of them."""
     folder = tmp_path_factory.mktemp("real")
     dump = folder / "dump"
     dump.mkdir()
