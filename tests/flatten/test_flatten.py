@@ -19,7 +19,7 @@ from worlds import MAIN, NOON, read_dump
 from aind_etl.contract import ANALYSIS_TABLES, DataType, table_named, tables
 from aind_etl.contract.columns import LEFT_IN_DOCUMENTS
 from aind_etl.contract.schemas import polars_schema
-from aind_etl.flatten import Flattened, flatten_documents, flattener_version
+from aind_etl.flatten import Flattened, flatten_documents, flattener_version, version
 from aind_etl.sources.canonical import canonical_json, document_from_json
 from aind_etl.sources.dump import DumpSource
 
@@ -1069,5 +1069,11 @@ def test_the_order_of_documents_and_the_size_of_batches_do_not_matter(documents,
         assert joined.equals(flattened[MAIN].rows[table.name].sort(table.key))
 
 
-def test_the_version_of_the_flattener_is_a_hash():
-    assert len(flattener_version()) == 16
+def test_the_version_of_the_flattener_changes_with_its_code(tmp_path, monkeypatch):
+    monkeypatch.setattr(version, "__file__", str(tmp_path / "version.py"))
+    found = set()
+    for name in ("tables.py", "batch/reader.py", "refresh.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("code")
+        found.add(flattener_version.__wrapped__())
+    assert len(found) == 2, "refresh.py does not determine rows"

@@ -51,13 +51,7 @@ class Values:
         return lengths, self._list_values[np.repeat(begins, lengths) + np.arange(lengths.sum())]
 
     def _segments_of(self, kind: str) -> Iterator[tuple[Affixes, Positions, Positions]]:
-        """Yield the segments that shapes have in the field ``kind``, by affixes.
-
-        Returns
-        -------
-        affixes, segments, lengths
-            The lengths only of number lists.
-        """
+        """Yield affixes, segments and (of number lists) lengths of a field of the shapes."""
         found: defaultdict[Affixes, list[tuple[Positions, Positions]]] = defaultdict(list)
         for shape, documents in self._matched:
             first = self._segments.first[documents][:, None]
