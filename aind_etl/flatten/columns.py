@@ -186,7 +186,7 @@ def list_series(
 ) -> pl.Series:
     """Return a column of lists of these lengths, with all their values one after the other.
 
-    From Python's lists of lists, polars makes it many times more slowly.
+    For Python lists of lists, the constructor of polars is many times slower.
     """
     ends = pl.Series(np.concatenate([[0], np.cumsum(lengths)]), dtype=pl.Int64)
     # From numpy's arrays, pyarrow would make these with pandas, which is slow to import.
