@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from aind_etl.contract import Column, DataType, Table, tables
 from aind_etl.contract.columns import KEY
@@ -131,15 +132,9 @@ class ProcessColumns:
                     pl.Series(name, self._scalars[name], data_type)
                     for name, data_type in SCALARS.items()
                 ),
-                *(
-                    pl.Series(f"{name}_list", self._lists[name], pl.List(inner))
-                    for name, inner in LISTS.items()
-                ),
+                *(self._list_column(name, inner) for name, inner in LISTS.items()),
             ]
-        ).with_columns(
-            pl.col(pl.Float64).fill_nan(None),
-            pl.col(pl.List(pl.Float64)).list.eval(pl.element().fill_nan(None)),
-        )
+        ).with_columns(pl.col(pl.Float64).fill_nan(None))
 
     def attributes(self) -> pl.DataFrame:
         """Return one row per attribute, with the ``row`` of its process."""
@@ -166,11 +161,39 @@ class ProcessColumns:
         """Return one row per rejected value, with the ``row`` of its process."""
         return pl.DataFrame(self._rejected, schema=REJECTED, orient="row")
 
+    def _list_column(self, name: str, inner: pl.DataType) -> pl.Series:
+        lists = self._lists[name]
+        values = pl.Series([value for entries in lists for value in entries or ()], dtype=inner)
+        return list_series(
+            f"{name}_list",
+            np.array([len(entries or ()) for entries in lists], np.int64),
+            values.fill_nan(None) if inner.is_float() else values,
+            pl.Series([entries is None for entries in lists], dtype=pl.Boolean),
+        )
+
     def _add_list(self, name: str, entries: Any) -> None:  # noqa: ANN401 - a list or an object
         if name in MAPS:
             self._lists[f"{name}_name"].append(None if entries is None else list(entries))
             entries = None if entries is None else list(entries.values())
         self._lists[name].append(entries)
+
+
+def list_series(
+    name: str,
+    lengths: np.ndarray[Any, np.dtype[np.int64]],
+    values: pl.Series,
+    is_missing: pl.Series,
+) -> pl.Series:
+    """Return a column of lists of these lengths, with all their values one after the other.
+
+    For Python lists of lists, the constructor of polars is many times slower.
+    """
+    ends = pl.Series(np.concatenate([[0], np.cumsum(lengths)]), dtype=pl.Int64)
+    # From numpy's arrays, pyarrow would make these with pandas, which is slow to import.
+    lists = pa.LargeListArray.from_arrays(
+        ends.to_arrow(), values.to_arrow(), mask=is_missing.to_arrow()
+    )
+    return pl.Series(name, lists)
 
 
 def _reject_lists(process: Process, list_paths: Mapping[str, str]) -> None:

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from aind_etl.flatten.batch.segments import Segments
 from aind_etl.flatten.batch.shapes import (
@@ -17,7 +16,14 @@ from aind_etl.flatten.batch.shapes import (
     Shape,
 )
 from aind_etl.flatten.batch.values import Values
-from aind_etl.flatten.columns import FITTED_NAMES, LISTS, MAPS, PARALLEL_LISTS, SCALARS
+from aind_etl.flatten.columns import (
+    FITTED_NAMES,
+    LISTS,
+    MAPS,
+    PARALLEL_LISTS,
+    SCALARS,
+    list_series,
+)
 from aind_etl.flatten.document_reader import LONGEST_LIST
 
 _INTEGERS = {name: data_type for name, data_type in SCALARS.items() if data_type.is_integer()}
@@ -119,14 +125,8 @@ class Rows:
         number_lists = self._in_batch(block.process.number_lists for block in self._blocks)
         for name, segments in zip(NUMBER_LISTS, number_lists.T, strict=True):
             lengths, numbers = self._values.lists(segments)
-            ends = pl.Series(np.concatenate([[0], np.cumsum(lengths)]), dtype=pl.Int64)
-            # Of numpy's arrays, pyarrow would make these with pandas, which is slow to import.
-            lists = pa.LargeListArray.from_arrays(
-                ends.to_arrow(),
-                pl.Series(numbers, nan_to_null=True).to_arrow(),
-                mask=pl.Series(segments == NONE).to_arrow(),
-            )
-            yield pl.Series(f"{name}_list", lists)
+            values = pl.Series(numbers, nan_to_null=True)
+            yield list_series(f"{name}_list", lengths, values, pl.Series(segments == NONE))
 
     def _lists_of_entries(self, rows: pl.DataFrame) -> Iterable[pl.DataFrame]:
         """Yield the columns of lists whose entries have a segment each, by ``row``."""
