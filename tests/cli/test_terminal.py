@@ -42,7 +42,9 @@ def at_a_terminal(folder, *arguments, columns=100, interrupt_after=None, seconds
     child, terminal = pty.fork()
     if child == 0:
         os.chdir(folder)
-        os.execve(COMMAND, [COMMAND, *arguments], without_settings(TERM="xterm-256color"))
+        environment = without_settings(TERM="xterm-256color")
+        environment.pop("AIND_ETL_RESULTS_ROOT", None)  # The sample has result folders of its own.
+        os.execve(COMMAND, [COMMAND, *arguments], environment)
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, columns, 0, 0))
     written = b""
     until = time.monotonic() + seconds
