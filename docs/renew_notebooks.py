@@ -24,7 +24,12 @@ def executed(path: Path, warehouse: Path) -> nbformat.NotebookNode:
         A cell ends with an error.
     """
     notebook = nbformat.read(path, as_version=4)
-    environment = os.environ | {"AIND_ETL_WAREHOUSE": str(warehouse)}
+    environment = os.environ | {
+        "AIND_ETL_WAREHOUSE": str(warehouse),
+        # Pictures without random ids and the time at which they were drawn.
+        "MATPLOTLIBRC": str(path.parent),
+        "SOURCE_DATE_EPOCH": "0",
+    }
     # The kernel of this Python, whatever kernels the user has installed.
     client = NotebookClient(notebook, timeout=300, kernel_name="python3", record_timing=False)
     client.execute(env=environment)
