@@ -216,8 +216,8 @@ def _workbook(path: Path) -> Iterator["xlsxwriter.Workbook"]:
             yield workbook
     except xlsxwriter.exceptions.FileCreateError as error:
         raise ConfigurationError(
-            f"The workbook {path.name!r} could not be written: {error}. Check the path, the rights "
-            "to it and the free space; an existing file is left unchanged."
+            f"The workbook {path.name!r} could not be written: {error}. Check the path, its "
+            "permissions and the free space; an existing file is left unchanged."
         ) from None
     # Not written by xlsxwriter: on a full disk, its archive prints a traceback when it is deleted.
     path.write_bytes(packed.getvalue())

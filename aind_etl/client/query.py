@@ -226,7 +226,7 @@ def query_error(error: duckdb.Error, *, writing: bool = False) -> ConfigurationE
         wrapped = _WRAPPED.search(str(error))
         reason = wrapped[1].replace('\\"', "'") if wrapped else str(error)
         return ConfigurationError(
-            f"The file could not be written: {reason}. Check the path, the rights to it and the "
+            f"The file could not be written: {reason}. Check the path, its permissions and the "
             "free space; an existing file is left unchanged."
         )
     return ConfigurationError(f"The query cannot be run. {error}")
