@@ -113,7 +113,8 @@ _TRAPS = """\
   NWB names of one session differ between pipelines: never join on `nwb_name`. The behaviour
   database names sessions otherwise; `behavior_session_key(session_id)` maps them.
 - **NULL** is a value that the document lacks, or that did not fit its column (`rejected_values`
-  says which); it is not 0. NaN is stored as NULL; infinities are kept: `WHERE isfinite(log_likelihood)`.
+  says which); it is not 0. NaN is stored as NULL. Infinities are kept:
+  `WHERE isfinite(log_likelihood)`.
 - **Outcomes.** Skipped and failed analyses have rows too: filter on `outcome = 'success'`.
 - **Trials** are those with a response, counted from 0. Each fit has one row more, the state after
   the last trial, with `choice` NULL.
