@@ -80,8 +80,8 @@ def run_parallel(
                     name, results[name] = future.result()
                     order.done(name)
         except BaseException:
-            # After an error or Ctrl-C, nobody waits for a long statement. Repeated, because an
-            # interrupt between two statements has no effect.
+            # An error or Ctrl-C does not wait for a long statement of the other step. Repeated,
+            # because an interrupt between two statements has no effect.
             while running:
                 for cursor in [*cursors]:
                     with suppress(duckdb.Error):  # It has just been closed.
