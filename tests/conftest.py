@@ -1,4 +1,4 @@
-"""What many tests need: the sample world as a dump, as a lake and as a warehouse."""
+"""Fixtures of many tests: the sample world as a dump, as a lake and as a warehouse."""
 
 import gc
 import os
@@ -26,19 +26,19 @@ from aind_etl.sessions import refresh_sessions
 from aind_etl.settings import load_settings
 from aind_etl.warehouse.build import build_warehouse
 
-# Nothing is said about how fast a test is: that depends on the machine.
+# How fast a test is depends on the machine.
 settings.register_profile("unhurried", settings.default, deadline=None)
 settings.load_profile("unhurried")
 
 
 def pytest_unconfigure() -> None:
-    """Take away Hypothesis' callbacks, which would keep DuckDB's types beyond the end."""
+    """Remove Hypothesis' callbacks, which would keep DuckDB's types alive at exit."""
     gc.callbacks.clear()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _nowhere_but_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep tests that name no store of result folders from asking the public one."""
+    """Keep tests that name no store of result folders from reading the public one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIND_ETL_RESULTS_ROOT", str(tmp_path_factory.mktemp("no-results")))
         yield
@@ -54,7 +54,7 @@ def _no_fsync() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Return a function that gives a folder which one worker makes for all."""
+    """Return a function that returns a folder, which one worker fills for all."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
@@ -123,13 +123,13 @@ def sample_lake(built: Built, tmp_path: Path) -> Lake:
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
-    """Return a lake with nothing in it."""
+    """Return an empty lake."""
     return Lake(tmp_path / "lake")
 
 
 @pytest.fixture
 def load_as_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, Lake], None]:
-    """Give a function that loads as an earlier version of the code would have."""
+    """Return a function that loads a source as an earlier version of the code would have."""
 
     def load_as_before(source: Path, lake: Lake) -> None:
         with monkeypatch.context() as patch:
@@ -148,26 +148,28 @@ def _endpoint_address() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def endpoint(_endpoint_address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the address of an S3 endpoint, which is that of the environment as well."""
+    """Yield the address of an S3 endpoint, which the environment names too."""
     with object_store.asked_at(_endpoint_address, tmp_path_factory.mktemp("cache")):
         yield _endpoint_address
 
 
 @pytest.fixture
 def quick_folder() -> Iterator[Path]:
-    """Return a folder in memory, if there can be one, for tests that write thousands of files."""
+    """Yield a folder, in memory if possible, for tests that write thousands of files."""
     memory = Path("/dev/shm")
-    with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+    # A container has 64 MB of it by default.
+    is_usable = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 1 << 30
+    with TemporaryDirectory(dir=memory if is_usable else None) as folder:
         yield Path(folder)
 
 
 @pytest.fixture(params=["disk", "object store"])
 def places(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Places:
-    """Return places for lakes of each kind in turn: what a lake promises, it promises on both."""
+    """Return places for lakes of each kind in turn: the guarantees of a lake hold on both."""
     if request.param == "disk":
         return OnDisk(request.getfixturevalue("quick_folder"))
     request.getfixturevalue("endpoint")
-    # Whoever is killed in a test need not be waited for.
+    # The lease of a process that a test has killed can be taken over at once.
     monkeypatch.setattr(locks, "CLOCKS_DIFFER_SECONDS", -locks.LEASE_SECONDS)
     return OnStore()
 
@@ -183,7 +185,7 @@ def real_records() -> Path:
 
 @pytest.fixture(scope="session")
 def _made_history(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the databases of a Dagster instance, and nothing in them."""
+    """Return a folder with the empty databases of a Dagster instance."""
     # Imported here: most tests need no Dagster.
     import dagster as dg
 
@@ -197,7 +199,7 @@ def _made_history(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def new_history(_made_history: Path, tmp_path: Path) -> Iterator[Path]:
-    """Return a folder for a Dagster instance, its databases made: that takes longer than a run."""
+    """Yield a folder of a Dagster instance with its databases: creating them takes seconds."""
     from sqlalchemy import Engine, event
 
     def skip_fsync(connection: Any, _record: object) -> None:

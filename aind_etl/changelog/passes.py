@@ -295,7 +295,7 @@ class _SplitReader:
     recent_since
         A *new* pass reads records again that arrived later than this; None means none.
     raw_hashes
-        The raw hashes of the last full pass.
+        The raw hashes of earlier passes.
     """
 
     source: Source

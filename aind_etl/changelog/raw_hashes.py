@@ -1,10 +1,10 @@
 """A cache of raw-byte hashes, by which unchanged documents are skipped before parsing.
 
-Converting a document to canonical form takes twenty times as long as hashing its bytes. A full pass
-over a collection, or a shard of it, therefore stores the hash of each document's bytes with its
-record id and content hash. The next pass uses an entry only if the change log still holds that
-content for that record and the canonical form has not changed. The file can be deleted or damaged
-at any time: documents without an entry are parsed.
+Converting a document to canonical form takes twenty times as long as hashing its bytes. A pass that
+reads all of a collection, a shard or a split therefore stores the hash of each document's bytes
+with its record id and content hash. The next pass uses an entry only if the change log still holds
+that content for that record and the canonical form has not changed. The file can be deleted or
+damaged at any time: documents without an entry are parsed.
 """
 
 import logging
@@ -84,7 +84,7 @@ NO_HASHES = KnownHashes(
 
 
 class RawHashes:
-    """The raw hashes of a collection's documents: those of the last full pass, and new ones.
+    """The raw hashes of a collection's documents: those of earlier passes, and new ones.
 
     Threads may share it, each for splits of its own. New hashes are kept in ``folder`` until the
     pass has ended.

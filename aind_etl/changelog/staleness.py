@@ -5,8 +5,10 @@ every minute, and depends on nothing but the source and the lake.
 """
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -177,20 +179,23 @@ def _in_threads(
 ) -> list["Future[_T]"]:
     """Call functions in threads; return their results, or an error for those not in time.
 
-    A server that never replies blocks only daemon threads, which do not keep the process alive.
+    A server that never replies blocks only a few daemon threads, which do not keep the process
+    alive.
     """
-    slots = threading.BoundedSemaphore(_THREADS)
     results: list[Future[_T]] = [Future() for _ in calls]
+    waiting = deque(zip(calls, results, strict=True))
 
-    def run(call: Callable[[], _T], result: "Future[_T]") -> None:
-        with slots:
-            try:
-                result.set_result(call())
-            except Exception as error:  # noqa: BLE001 - passed to the caller
-                result.set_exception(error)
+    def run() -> None:
+        with suppress(IndexError):
+            while True:
+                call, result = waiting.popleft()
+                try:
+                    result.set_result(call())
+                except Exception as error:  # noqa: BLE001 - passed to the caller
+                    result.set_exception(error)
 
-    for call, result in zip(calls, results, strict=True):
-        threading.Thread(target=run, args=(call, result), daemon=True).start()
+    for _ in range(min(_THREADS, len(calls))):
+        threading.Thread(target=run, daemon=True).start()
     done, _ = wait(results, max(0, deadline - monotonic()))
     return [result if result in done else _too_late(within) for result in results]
 

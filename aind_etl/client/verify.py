@@ -286,7 +286,7 @@ def reading(what: str) -> Iterator[None]:
 
 def _read_hashes(source: Source, collection: str, progress: Callable[[int], None]) -> pl.DataFrame:
     schema = {"record_id": pl.String, "content_hash": pl.String}
-    # A generator: polars reads it in chunks, and Python never holds all hashes.
+    # A generator: polars reads it in chunks, and Python holds half a million hashes at most.
     rows = (
         (document.record_id, document.content_hash)
         for document in _counted(read_documents(source, collection), progress)

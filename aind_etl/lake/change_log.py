@@ -132,11 +132,11 @@ class ChangeLog:
 
     def superseded_files(self) -> dict[str, LogFile]:
         """Return, by name, files all of whose batches are in another file, and that file."""
-        needed = set(self.files())
+        needed = self.files()
+        superseded = {name: file for name, file in self._all_files().items() if file not in needed}
         return {
             name: other
-            for name, file in self._all_files().items()
-            if file not in needed
+            for name, file in superseded.items()
             for other in needed
             if shard_of(other.path.name) == shard_of(name)
             and other.first <= file.first <= file.last <= other.last

@@ -28,7 +28,6 @@ from typing import Any, NamedTuple
 
 import bson
 import orjson
-import pymongo
 from bson import json_util
 from bson.codec_options import CodecOptions, DatetimeConversion
 
@@ -197,6 +196,8 @@ def canonical_version() -> str:
     It is derived from this module's code and the versions of its dependencies. Raw hashes stored
     under another version are not used.
     """
+    import pymongo  # noqa: PLC0415 - slow to import, and only a pass needs it
+
     code = sha256(Path(__file__).read_bytes()).hexdigest()[:16]
     versions = f"orjson {orjson.__version__}, pymongo {pymongo.version}"
     return f"{code}, {versions}, Python {platform.python_version()}"

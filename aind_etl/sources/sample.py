@@ -31,7 +31,9 @@ class SampleSource(DumpSource):
         self._seed = seed
         self._lock = Lock()
         self._temporary = TemporaryDirectory(prefix="aind-etl-")
-        super().__init__(Path(self._temporary.name), f"sample:?sessions={sessions}&seed={seed}")
+        super().__init__(
+            Path(self._temporary.name, "world"), f"sample:?sessions={sessions}&seed={seed}"
+        )
 
     def write_results(self, folder: Path) -> Path:
         """Write the result folders below ``folder``, once; see :func:`write_results`."""
@@ -56,8 +58,11 @@ class SampleSource(DumpSource):
 
     def _files(self) -> dict[str, list[Path]]:
         with self._lock:
-            if not any(self._folder.iterdir()):
-                self._write_world(self._folder, results=False)
+            if not self._folder.exists():
+                # Renamed when it is complete: a part of it would be read as a whole dump.
+                with TemporaryDirectory(dir=self._temporary.name) as scratch:
+                    self._write_world(Path(scratch, "world"), results=False)
+                    Path(scratch, "world").rename(self._folder)
         return super()._files()
 
     def _write_world(self, folder: Path, *, results: bool) -> None:

@@ -130,7 +130,7 @@ def build_warehouse(  # noqa: PLR0913 - inputs, output and two callbacks
         replacing = target.current()
         info = _facts(lake, _fingerprint(lake, sql)) | dict(facts or {})
         with duckdb.connect(":memory:", config=_BUILD_CONFIG) as connection:
-            connection.execute("SET GLOBAL TimeZone = 'UTC'")
+            connection.execute("SET TimeZone = 'UTC'")
             connection.execute(
                 f"ATTACH {quote_text(str(building))} AS building "
                 f"(STORAGE_VERSION {quote_text(STORAGE_VERSION)}, ROW_GROUP_SIZE {_ROW_GROUP_ROWS})"

@@ -1,6 +1,7 @@
 """The contents of a warehouse: the lake's tables, `collections`, and what ``sql/`` defines.
 
-Tables, views and marts that do not depend on each other are made at the same time.
+Tables are loaded two at a time, and then views and marts that do not depend on each other are made
+two at a time.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -126,18 +127,20 @@ def fill(
         for name, kind, comment in _columns(connection, table.name)
         if comment
     }
-    steps: dict[str, _Step] = {
+    loads: dict[str, _Step] = {
         table.name: partial(_load, table, lake.tables.files(table), _unflattened(lake, table))
         for table in written_tables(lake)
         # A table with further columns does not equal the contract's.
         if table.partitioning is not Partitioning.WAREHOUSE_ONLY
     }
-    steps[tables.COLLECTIONS.name] = partial(_load_collections, _states(lake))
+    loads[tables.COLLECTIONS.name] = partial(_load_collections, _states(lake))
+    reads = {tables.COLLECTIONS.name: tables_read(COLLECTIONS_QUERY, loads.keys())}
+    run_parallel(connection, loads, reads, progress)
+    # Only when every table is loaded: a macro or a function may hide which of them a mart reads,
+    # and a mart of a table that is still empty would be empty.
     files = [*sql[Kind.VIEW], *sql[Kind.MART]]
-    steps |= {file.name: partial(_run_file, file, known=known) for file in files}
-    reads = dependencies(files)
-    reads[tables.COLLECTIONS.name] = tables_read(COLLECTIONS_QUERY, steps.keys())
-    run_parallel(connection, steps, reads, progress)
+    steps = {file.name: partial(_run_file, file, known=known) for file in files}
+    run_parallel(connection, steps, dependencies(files), progress)
 
 
 def written_tables(lake: "Lake") -> list[Table]:

@@ -164,12 +164,13 @@ def dependencies(files: Sequence[SqlFile]) -> dict[str, set[str]]:
 
 
 def tables_read(query: str, names: AbstractSet[str]) -> set[str]:
-    """Return which of ``names`` a query reads as tables.
+    """Return which of ``names`` a query reads as tables, in upper or lower case.
 
     DuckDB's parser finds the tables of a SELECT. A query that it cannot parse without running it,
     such as a dynamic PIVOT, is searched for the names as words.
     """
-    return set(_tables_or_words(query)).intersection(names)
+    read = {name.lower() for name in _tables_or_words(query)}
+    return {name for name in names if name.lower() in read}
 
 
 @cache

@@ -21,8 +21,8 @@ pytestmark = pytest.mark.slow
 
 IDS = int(os.environ.get("AIND_ETL_TEST_IDS", "30000"))
 CHANGES = 100
-# Without what is mapped of the libraries' files, some 100,000: how much of them the system maps
-# depends on how they came to lie in its cache.
+# A pass takes about 100,000 without the mapped files of libraries, which do not count: how much of
+# them the system maps depends on its cache.
 MOST_KIBIBYTES = 200_000
 
 PASS = dedent("""\

@@ -69,6 +69,25 @@ def test_a_file_is_not_visible_before_it_is_complete(storage: LocalStorage) -> N
     assert staged(storage) == []
 
 
+def test_a_file_is_on_the_disk_before_its_name_is(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    replace = os.replace
+
+    def note_sync(handle: int) -> None:
+        steps.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+
+    def note_replace(source: Path, target: Path) -> None:
+        steps.append("rename")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(os, "replace", note_replace)
+    storage.write(NAME, content(b"one"))
+    assert steps == ["file", "rename", "folder"]
+
+
 def test_a_long_name_can_be_written(storage: LocalStorage) -> None:
     name = f"analyses/collection={'%2F' * 70}/session_month=2024-10/part.parquet"
     assert storage.write(name, content(b"x"))

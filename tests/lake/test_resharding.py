@@ -85,7 +85,7 @@ def seen(lake: Lake) -> dict[str, pl.DataFrame]:
 
 
 def layouts(lake: Lake) -> set[int]:
-    """Return the numbers of shards of the layouts of which there are files."""
+    """Return the number of shards of each layout that has files."""
     return {of for of, names in lake.names_by_shards(MAIN).items() if names}
 
 

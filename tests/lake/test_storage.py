@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable
+from traceback import format_exception
 from typing import BinaryIO, TypeAlias
 
 import pytest
@@ -97,6 +98,7 @@ def test_a_failed_write_leaves_the_old_file(storage: AnyStorage) -> None:
         storage.write(NAME, fail)
     assert storage.read(NAME) == b"old"
     assert own_files(storage) == [NAME]
+    assert storage.files("_staging", "") == []
 
 
 def test_a_file_that_may_not_be_replaced_is_left_and_named(storage: AnyStorage) -> None:
@@ -104,6 +106,19 @@ def test_a_file_that_may_not_be_replaced_is_left_and_named(storage: AnyStorage) 
     with pytest.raises(DataError, match=r"part\.parquet was written by another run"):
         storage.write(NAME, content(b"second"), replace=False)
     assert storage.read(NAME) == b"first"
+
+
+def test_an_error_of_the_store_is_one_message_without_its_cause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_arguments: object) -> bytes:
+        raise PermissionError("the key AKIA0 of the user")
+
+    storage = ObjectStorage("memory://lakes/lake")
+    monkeypatch.setattr(type(storage._store), "cat_file", refuse)
+    with pytest.raises(DataError, match="refuses to read 'state'") as raised:
+        storage.read("state")
+    assert "AKIA0" not in "".join(format_exception(raised.value))
 
 
 def test_an_update_gets_the_present_content(storage: AnyStorage) -> None:

@@ -3,7 +3,7 @@
 import gc
 
 import pytest
-from worlds import MAIN, assert_same, contents_of, load
+from worlds import MAIN, assert_same, contents_of, load, write_dump
 
 from aind_etl.errors import ConfigurationError
 from aind_etl.sources.dump import DumpSource
@@ -72,6 +72,19 @@ def test_closing_the_sample_removes_its_files(tmp_path, monkeypatch):
         assert list(tmp_path.iterdir())
     gc.collect()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_sample_that_cannot_be_written_is_never_read_in_part(monkeypatch):
+    def fail(folder, **_options):
+        write_dump(folder, [{"_id": "a"}])
+        raise OSError(28, "No space left on device")
+
+    with open_source("sample:?sessions=1") as sample:
+        with monkeypatch.context() as patch:
+            patch.setattr("aind_etl.sample.write_world", fail)
+            with pytest.raises(OSError, match="No space left"):
+                sample.list_collections()
+        assert len(list(sample.list_ids(MAIN))) > 1
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""An S3 endpoint with conditional requests, for lakes that lie on an object store."""
+"""An S3 endpoint with conditional requests, for lakes on an object store."""
 
 import subprocess
 import sys
@@ -28,7 +28,7 @@ Send: TypeAlias = Callable[[], Awaitable[Any]]
 
 @contextmanager
 def object_store() -> Iterator[str]:
-    """Run an endpoint, and give its address."""
+    """Run an endpoint, and yield its address."""
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

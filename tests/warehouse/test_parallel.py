@@ -59,3 +59,25 @@ def test_an_error_is_raised_and_nothing_is_begun_after_it(connection):
     with pytest.raises(duckdb.CatalogException, match="nowhere"):
         run_parallel(connection, steps, {"next": {"wrong"}}, begun.append)
     assert begun == ["wrong"]
+
+
+def test_an_error_interrupts_the_other_step(connection):
+    def fail(_cursor):
+        time.sleep(0.3)
+        raise ValueError("wrong")
+
+    steps = {
+        "long": lambda cursor: cursor.execute("SELECT sum(hash(range)) FROM range(1000000000000)"),
+        "wrong": fail,
+    }
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="wrong"):
+        run_parallel(connection, steps)
+    assert time.monotonic() - began < 30
+
+
+def test_times_are_in_utc_whatever_the_time_zone_of_the_machine(connection):
+    connection.execute("SET GLOBAL TimeZone = 'America/Los_Angeles'")
+    query = "SELECT strftime('2026-01-01 00:00:00+00'::TIMESTAMPTZ, '%d %H')"
+    step = {"one": lambda cursor: cursor.execute(query).fetchone()}
+    assert run_parallel(connection, step) == {"one": ("01 00",)}

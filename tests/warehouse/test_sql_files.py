@@ -103,6 +103,7 @@ def test_an_invalid_file_is_named(folder, name, text, words):
         ),
         ("PIVOT fit_parameters ON parameter USING any_value(value)", {"fit_parameters"}),
         ("FROM (PIVOT analyses ON outcome USING count(*)) -- not documents", {"analyses"}),
+        ('SELECT * FROM Analyses JOIN "DOCUMENTS" USING (record_id)', {"analyses", "documents"}),
         ("SELECT * FROM somewhere_else", set()),
     ],
 )

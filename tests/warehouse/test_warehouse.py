@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 
 import duckdb
@@ -15,6 +16,7 @@ from aind_etl.contract import TABLES, Partitioning
 from aind_etl.contract.ddl import describe
 from aind_etl.errors import ConfigurationError, DataError
 from aind_etl.lake import Lake
+from aind_etl.warehouse import contents
 from aind_etl.warehouse.build import build_warehouse
 from aind_etl.warehouse.checks import run_checks
 from aind_etl.warehouse.connection import connect
@@ -272,6 +274,25 @@ def test_an_empty_lake_gives_an_empty_warehouse_with_every_table_and_view(tmp_pa
 
 
 # --- sql/ is added to -------------------------------------------------------------------------
+
+
+def test_a_mart_waits_for_the_tables_that_its_query_hides(lake, path, sql_folder, monkeypatch):
+    load_table = contents._load
+
+    def slowly(table, *arguments):
+        time.sleep(0.5 * (table.name == "attributes"))
+        load_table(table, *arguments)
+
+    monkeypatch.setattr(contents, "_load", slowly)
+    (sql_folder / "macros" / "all_attributes.sql").write_text(
+        "-- All attributes.\nCREATE MACRO all_attributes() AS TABLE FROM attributes"
+    )
+    reads = {"a_macro": "all_attributes()", "a_name": "query_table('attributes')"}
+    for name, source in reads.items():
+        text = f"-- One row per attribute.\nFROM {source}"
+        (sql_folder / "marts" / f"{name}.sql").write_text(text)
+    rows = build_warehouse(lake, path, sql_folder=sql_folder).rows
+    assert rows["a_macro"] == rows["a_name"] == rows["attributes"] > 0
 
 
 def test_a_mart_added_as_a_file_is_in_the_next_warehouse(lake, path, sql_folder):

@@ -231,7 +231,8 @@ class Bucket:
             )
         else:
             return
-        raise DataError(f"{self._display_name} {problem}")
+        # What the store says is not shown: it may be long, and it may name a key.
+        raise DataError(f"{self._display_name} {problem}") from None
 
 
 def etag_of(info: Mapping[str, Any]) -> str:
