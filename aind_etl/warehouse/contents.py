@@ -181,10 +181,11 @@ def _load(
     columns = ", ".join(quote_identifier(name) for name in table.column_names)
     listed = ", ".join(quote_text(str(path)) for path in files)
     try:
-        connection.execute(
+        _execute(
+            connection,
             f"INSERT INTO {quote_identifier(table.name)} ({columns}) SELECT {columns} "
             f"FROM read_parquet([{listed}], hive_partitioning = false, union_by_name = true) "
-            f"WHERE NOT ({left_out})"
+            f"WHERE NOT ({left_out})",
         )
     except duckdb.Error as error:
         raise DataError(
@@ -247,8 +248,8 @@ def _run_file(
             connection.execute(file.statement)
             return
         kind = "VIEW" if file.kind is Kind.VIEW else "TABLE"
+        _execute(connection, f"CREATE {kind} {name} AS {file.statement}")
         connection.begin()
-        connection.execute(f"CREATE {kind} {name} AS {file.statement}")
         connection.execute(f"COMMENT ON {kind} {name} IS {comment}")
         for column, data_type, _ in _columns(connection, file.name):
             meaning = file.columns.get(column) or (known or {}).get((column, data_type))
@@ -261,6 +262,19 @@ def _run_file(
             f"sql/{file.kind}/{file.name}.sql cannot be run: {error}. The existing "
             "warehouse was left in place."
         ) from None
+
+
+def _execute(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
+    """Execute a statement; if it runs out of memory, again with as much as DuckDB takes by default.
+
+    The limit of a build suffices for half a million documents. Lists and windows over more of them
+    are not all spilled to disk.
+    """
+    try:
+        connection.execute(statement)
+    except duckdb.OutOfMemoryException:
+        connection.execute("RESET GLOBAL memory_limit")
+        connection.execute(statement)
 
 
 def _columns(
