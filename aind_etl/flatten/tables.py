@@ -221,7 +221,9 @@ def _counted(analyses: pl.DataFrame, **parts: pl.DataFrame) -> pl.DataFrame:
 def _derive(read: pl.DataFrame, unknown_month: str) -> pl.DataFrame:
     """Add the columns of `analyses` that are derived from others, except for the counts."""
     nwb_name, date = pl.col("nwb_name"), pl.col("session_date")
-    took = (pl.col("finished_at") - pl.col("started_at")).dt.total_microseconds() / 1e6
+    # Not divided: polars divides a single row, but multiplies several rows by the reciprocal, which
+    # differs in the last digit.
+    took = (pl.col("finished_at") - pl.col("started_at")).dt.total_microseconds() * 1e-6
     statistics = {}
     for measure in FOLD_MEASURES:
         folds = pl.col(f"{measure}_list")

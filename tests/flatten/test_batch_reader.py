@@ -180,6 +180,12 @@ def test_an_agent_class_that_differs_in_the_specification_is_an_attribute(kinds)
     assert_the_same([document, other])
 
 
+@pytest.mark.parametrize("number", [2**53 - 1, 2**53, 2**53 + 1, -(2**53) - 1])
+def test_large_integers_keep_their_digits(kinds, number):
+    document = copy.deepcopy(kinds[0]) | {"count": 7}
+    assert_the_same([document, document | {"_id": "other", "count": number}])
+
+
 def test_documents_with_lists_of_different_lengths_have_one_shape(kinds):
     document = next(
         one for one in kinds if (one.get("analysis_results") or {}).get("cross_validation")

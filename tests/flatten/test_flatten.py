@@ -1069,6 +1069,15 @@ def test_the_order_of_documents_and_the_size_of_batches_do_not_matter(documents,
         assert joined.equals(flattened[MAIN].rows[table.name].sort(table.key))
 
 
+def test_a_document_has_the_same_row_alone_as_among_others(main):
+    documents, rows = main
+    alone = [one for one in documents.values() if format_of(one) == "framework"][:40]
+    for document in alone:
+        found = flatten([document]).rows["analyses"].sort("process_index")
+        among = rows["analyses"].filter(record_id=document["_id"]).sort("process_index")
+        assert found.equals(among)
+
+
 def test_the_version_of_the_flattener_changes_with_its_code(tmp_path, monkeypatch):
     monkeypatch.setattr(version, "__file__", str(tmp_path / "version.py"))
     found = set()

@@ -108,4 +108,5 @@ def _to_floats(words: pl.Series) -> Floats:
 
 def _is_exact(numbers: Floats) -> Flags:
     """Return which are numbers that have all digits of an integer."""
-    return np.abs(numbers) <= LARGEST_EXACT  # False for NaN.
+    # False for NaN, and for the next larger integer, which becomes this float as well.
+    return np.abs(numbers) < LARGEST_EXACT
