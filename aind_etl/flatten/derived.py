@@ -57,7 +57,7 @@ def outcome(status: pl.Expr) -> pl.Expr:
 
 
 def moment(text: pl.Expr) -> pl.Expr:
-    """Parse an ISO 8601 time; NULL if the text is none.
+    """Parse an ISO 8601 time; NULL for any other text.
 
     A text without a zone is UTC: no writer gives local times. Times outside the years 1 to 9999
     are NULL as well, because many readers do not support them.

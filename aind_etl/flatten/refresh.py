@@ -1,8 +1,8 @@
 """Keeping the analysis tables in step with the change log.
 
 Only batches since the last refresh are read, and only partitions that contain, or will contain, one
-of their records are rewritten. Memory is bounded by a batch of documents and by the largest
-partition.
+of their records are rewritten. Memory is bounded by a batch of documents and by the two largest
+partitions.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -60,7 +60,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Conditions for analyses, of which None selects all.
+    """Conditions that analyses must meet; None stands for no condition.
 
     Attributes
     ----------

@@ -5,6 +5,7 @@ fields of :class:`_Fit` are decoded.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -175,6 +176,7 @@ def q_value_spread(q_values: FloatArray) -> float | None:
 # --- decoding -------------------------------------------------------------------------------
 
 
+_STRING = re.compile(rb'("(?:[^"\\]|\\.)*")', re.DOTALL)
 _POPULATION = b'"population":'
 _DECODER = msgspec.json.Decoder(_ResultFile)
 
@@ -184,7 +186,7 @@ def _decode(content: bytes) -> _ResultFile:
     try:
         return _DECODER.decode(_without_nan(_without_population(content)))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass  # The slow way reads infinities and NaN beside escapes, or says why this is not JSON.
+        pass  # The slow way reads infinities, or says why this is not JSON.
     try:
         loaded = json.loads(content)
         # Escaped surrogates are valid JSON, but no table can hold them.
@@ -226,10 +228,14 @@ def _without_population(content: bytes) -> bytes:
 
 
 def _without_nan(content: bytes) -> bytes:
-    """Return a JSON text with null in place of every bare ``NaN``, if it has no escapes."""
+    """Return a JSON text with null in place of every bare ``NaN``."""
     first = content.find(b"NaN")
-    if first < 0 or b"\\" in content:
+    if first < 0:
         return content
+    if b"\\" in content:
+        parts = _STRING.split(content)
+        parts[::2] = [part.replace(b"NaN", b"null") for part in parts[::2]]
+        return b"".join(parts)
     # No quote is escaped: every second part between quotes is a string. Only the text from the
     # first to the last NaN is split.
     end = content.rfind(b"NaN") + len(b"NaN")

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable
 from copy import deepcopy
 from datetime import timedelta
@@ -36,9 +37,11 @@ from worlds import (
 
 import aind_etl.flatten.refresh
 from aind_etl.contract import ANALYSIS_TABLES, FLATTENED_TABLES, Table, tables
+from aind_etl.errors import DataError
 from aind_etl.flatten import Flattened, flatten_documents
 from aind_etl.flatten.refresh import RefreshReport, refresh_analyses
 from aind_etl.lake import Lake
+from aind_etl.lake.tables import Tables
 from aind_etl.sources.canonical import UNREADABLE_PREFIX, WITHOUT_ID_PREFIX
 from aind_etl.warehouse.build import build_warehouse
 from aind_etl.warehouse.connection import connect
@@ -408,6 +411,49 @@ def test_bad_documents_and_values_are_rejected_until_they_are_corrected(
             assert subjects[subject] is document
     for table in (tables.REJECTED_DOCUMENTS, tables.REJECTED_VALUES):
         assert not lake.tables.files(table)
+
+
+def test_a_change_log_that_disappears_while_it_is_flattened_is_an_error(
+    sample_dump: Path, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dump = tmp_path / "dump"
+    write_dump(dump, read_dump(sample_dump)[:3])
+    extract(dump, lake)
+
+    def flatten_and_remove(*batch: Any) -> Flattened:
+        shutil.rmtree(lake.storage.path(tables.DOCUMENTS.name))
+        return flatten_documents(*batch)
+
+    monkeypatch.setattr(aind_etl.flatten.refresh, "flatten_documents", flatten_and_remove)
+    with pytest.raises(DataError, match="disappeared while it was flattened"):
+        refresh_analyses(lake, MAIN)
+    assert lake.state(MAIN).flattened_through == 0
+
+
+def test_a_refresh_that_is_interrupted_is_not_taken_for_damage_by_the_next(
+    sample_dump: Path, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = read_dump(sample_dump)[:6]
+    dump = tmp_path / "dump"
+    write_dump(dump, documents)
+    load(dump, lake)
+    documents[0]["status"] = "a status of another length"
+    write_dump(dump, documents)
+    extract(dump, lake)
+    replace_rows = Tables.replace_rows
+
+    def interrupted(self: Tables, table: Table, *partition: Any, **rows: Any) -> bool:
+        if table is tables.REJECTED_DOCUMENTS:
+            raise KeyboardInterrupt
+        return replace_rows(self, table, *partition, **rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tables, "replace_rows", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            refresh_analyses(lake, MAIN)
+    report = refresh_analyses(lake, MAIN)
+    assert (report.flattened, report.repaired) == (1, "")
+    assert_same(contents_of(lake), contents_of(loaded_lake(dump, tmp_path / "other")))
 
 
 def test_a_record_that_loses_processes_loses_their_rows(

@@ -124,6 +124,12 @@ def test_integers_are_numbers():
     assert read_result(encode(with_latents(loss_count=[0, 1, 2, 0]))).columns["loss_count"][2] == 2
 
 
+@pytest.mark.parametrize("note", ["plain", 'with "escapes"'])
+def test_a_field_that_is_nan_is_missing(note: str):
+    fit = a_fit(note=note, n_trials=math.nan)
+    assert_same_trials(read_result(encode(fit)), read_result(encode(a_fit())))
+
+
 @pytest.mark.parametrize("alias", REAL_LATENTS)
 def test_real_latents_are_read_value_for_value(alias: str, real_records: Path):
     folder = real_records / "latent_variables_730945_2024-10-24"

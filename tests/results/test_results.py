@@ -40,6 +40,7 @@ from aind_etl import results
 from aind_etl.contract import tables
 from aind_etl.errors import ConfigurationError, SourceError
 from aind_etl.lake import Lake
+from aind_etl.lake.tables import Tables
 from aind_etl.results import (
     inventory,
     open_result_store,
@@ -431,6 +432,30 @@ def test_a_folder_that_lacks_its_figure_is_incomplete(few: Few):
     assert few.refresh()[0].listed == 1
 
 
+def test_a_folder_is_checked_again_if_its_files_were_not_written(
+    few: Few, monkeypatch: pytest.MonkeyPatch
+):
+    late = few.documents.pop()
+    few.load()
+    few.refresh()
+    few.documents.append(late)
+    few.load()
+    replace_rows = Tables.replace_rows
+
+    def interrupted(self: Tables, table: tables.Table, *partition: Any, **rows: Any) -> bool:
+        if table is tables.RESULT_FILES:
+            raise KeyboardInterrupt
+        return replace_rows(self, table, *partition, **rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tables, "replace_rows", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            few.refresh()
+    few.clock.move(days=1)
+    assert few.refresh(look_back=timedelta(0))[0].listed == 1
+    assert few.outcomes()[late["_id"]] == ("loaded", None)
+
+
 def test_the_folder_of_a_changed_record_is_checked_again(few: Few):
     few.refresh()
     few.clock.move(days=1)
@@ -501,11 +526,12 @@ def test_the_version_of_the_reader_covers_the_code_that_rejects_files(
     decides: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ):
     module = Path(inspect.getfile(decides))
+    before = trials.reader_version()
     read_bytes = Path.read_bytes
     monkeypatch.setattr(
         Path, "read_bytes", lambda path: b"changed" if path == module else read_bytes(path)
     )
-    assert trials.reader_version.__wrapped__() != trials.reader_version()
+    assert trials.reader_version.__wrapped__() != before
 
 
 def test_a_month_of_many_records_is_written_in_parts_that_add_up(

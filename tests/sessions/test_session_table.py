@@ -1,5 +1,7 @@
 """The session table in the lake and the warehouse: names, types, keys, and what changes them."""
 
+import inspect
+import io
 import json
 import os
 import pickle
@@ -24,6 +26,7 @@ from aind_etl.client.verify import verify_warehouse
 from aind_etl.contract import DataType, tables
 from aind_etl.contract.session_labels import original_label
 from aind_etl.errors import DataError
+from aind_etl.flatten import derived
 from aind_etl.lake import Lake
 from aind_etl.orchestration.definitions import build_defs
 from aind_etl.orchestration.jobs import SESSIONS
@@ -35,8 +38,10 @@ from aind_etl.sample.calendar import plan_sessions
 from aind_etl.sample.session_table import SessionTable
 from aind_etl.sample.sessions import simulate_sessions
 from aind_etl.sessions import SessionsReport, refresh_sessions
+from aind_etl.sessions import session_table as session_table_module
 from aind_etl.sessions.frame_process import ReadingLimits
 from aind_etl.sessions.pickled_frame import LABELS, read_frame
+from aind_etl.sessions.pickled_frame.cells import as_plain
 from aind_etl.sessions.rows import column_names, session_rows, snake_case
 from aind_etl.sessions.session_table import investigator_names
 from aind_etl.settings import load_settings
@@ -281,6 +286,19 @@ def test_the_table_is_read_only_when_an_etag_has_changed(
     assert set(sessions_of(filled)["principal_investigator"]) == {"Somebody Else"}
 
 
+@pytest.mark.parametrize("decides", [read_frame, as_plain, session_rows, derived.session_key])
+def test_the_table_is_read_again_when_the_code_that_reads_it_changes(
+    decides: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = Path(inspect.getfile(decides))
+    before = session_table_module._reader_version()
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(
+        Path, "read_bytes", lambda path: b"changed" if path == module else read_bytes(path)
+    )
+    assert session_table_module._reader_version.__wrapped__() != before
+
+
 # --- what can be wrong ----------------------------------------------------------------------
 
 
@@ -299,6 +317,12 @@ def test_without_a_session_table_the_table_is_empty_and_the_report_says_so(
         assert connection.execute("FROM sessions_with_fits").fetchall() == []
 
 
+def without_column(name: str, parquet: bytes) -> bytes:
+    file = io.BytesIO()
+    pl.read_parquet(parquet).drop(name).write_parquet(file)
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("location", "damages"),
     [
@@ -311,6 +335,7 @@ def test_without_a_session_table_the_table_is_empty_and_the_report_says_so(
                 lambda _: b"PAR1" + b"x" * 99,
                 lambda good: good[:-20],
                 lambda good: good[:1000] + b"\0" * 50 + good[1050:],
+                lambda good: without_column("subject_id", good),
             ],
         ),
     ],
