@@ -4,7 +4,7 @@ The file is built in a scratch folder and replaces the published one in one step
 the old file open keep reading it, and new readers get the new one.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,11 +17,12 @@ import duckdb
 
 from aind_etl.contract import tables
 from aind_etl.contract.ddl import comments, create_table, quote_identifier, quote_text
-from aind_etl.errors import ConfigurationError
+from aind_etl.errors import ConfigurationError, DataError
 from aind_etl.settings import WarehouseLocation
 from aind_etl.warehouse.contents import (
     COLLECTIONS_QUERY,
     LAKE_TABLES,
+    OUT_OF_MEMORY,
     fill,
     unflattened_batches,
     written_tables,
@@ -32,6 +33,7 @@ from aind_etl.warehouse.sql_files import Kind, SqlFile, read_sql_files
 if TYPE_CHECKING:
     # The lake is passed in: readers of a warehouse need not load its libraries.
     from aind_etl.lake import Lake
+from aind_etl.text import first_line
 from aind_etl.warehouse.connection import (
     INFO_TABLE,
     LAYOUT_NAME,
@@ -46,6 +48,8 @@ from aind_etl.warehouse.info import read_info_of_file, write_info
 
 STORAGE_VERSION = "v1.0.0"
 """The file format written: the one that every DuckDB client from 1.0 on can open."""
+# It suffices for half a million documents. Lists and windows over more are not all spilled to disk;
+# then the build is repeated with the memory that DuckDB takes by default.
 _BUILD_CONFIG = READ_CONFIG | {"memory_limit": "512MB"}
 # A third of DuckDB's own: one of 122,880 documents does not fit the memory, and is written twice.
 _ROW_GROUP_ROWS = 40_960
@@ -111,8 +115,8 @@ def build_warehouse(  # noqa: PLR0913 - inputs, output and two callbacks
     ConfigurationError
         A file of ``sql/`` cannot be run, or ``location`` is a folder.
     DataError
-        Another process is publishing, a file of the lake is damaged, or the store of the warehouse
-        does not answer.
+        Another process is publishing, a file of the lake is damaged, the store of the warehouse
+        does not answer, or the memory does not suffice.
     """
     if isinstance(location, Path) and location.is_dir():
         raise ConfigurationError(f"The warehouse {str(location)!r} is a folder; name a file.")
@@ -129,17 +133,19 @@ def build_warehouse(  # noqa: PLR0913 - inputs, output and two callbacks
     ):
         replacing = target.current()
         info = _facts(lake, _fingerprint(lake, sql)) | dict(facts or {})
-        with duckdb.connect(":memory:", config=_BUILD_CONFIG) as connection:
-            connection.execute("SET TimeZone = 'UTC'")
-            connection.execute(
-                f"ATTACH {quote_text(str(building))} AS building "
-                f"(STORAGE_VERSION {quote_text(STORAGE_VERSION)}, ROW_GROUP_SIZE {_ROW_GROUP_ROWS})"
-            )
-            connection.execute("USE building")
-            register_filesystem(connection, lake)
-            write_info(connection, info)
-            fill(connection, lake, sql, progress)
-            connection.execute("CHECKPOINT building")
+        try:
+            _build(building, lake, info, sql, progress, _BUILD_CONFIG)
+        except OUT_OF_MEMORY:
+            # From the start: a database whose memory ran out during a commit can be inconsistent.
+            for left in filter(Path.is_file, building.parent.iterdir()):
+                left.unlink()
+            try:
+                _build(building, lake, info, sql, progress, READ_CONFIG)
+            except OUT_OF_MEMORY as error:
+                raise DataError(
+                    f"The memory does not suffice to build the warehouse {location} "
+                    f"({first_line(error)}). Give the process more."
+                ) from None
         rows = _count_rows(building)
         with connect(building) as connection:
             validate(connection)
@@ -168,6 +174,28 @@ def is_current(
         path = target.file()
         facts = read_info_of_file(path) if is_whole(path) else {}
     return facts.get("inputs") == _fingerprint(lake, sql)
+
+
+def _build(  # noqa: PLR0913, PLR0917 - one call
+    path: Path,
+    lake: "Lake",
+    info: Mapping[str, str],
+    sql: Mapping[Kind, Sequence[SqlFile]],
+    progress: Callable[[str], None],
+    config: dict[str, str | bool | int | float | list[str]],
+) -> None:
+    """Write a warehouse to a new file, with a configuration of DuckDB."""
+    with duckdb.connect(":memory:", config=config) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute(
+            f"ATTACH {quote_text(str(path))} AS building "
+            f"(STORAGE_VERSION {quote_text(STORAGE_VERSION)}, ROW_GROUP_SIZE {_ROW_GROUP_ROWS})"
+        )
+        connection.execute("USE building")
+        register_filesystem(connection, lake)
+        write_info(connection, info)
+        fill(connection, lake, sql, progress)
+        connection.execute("CHECKPOINT building")
 
 
 @contextmanager

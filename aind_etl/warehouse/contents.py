@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _Step = Callable[[duckdb.DuckDBPyConnection], None]
 
+OUT_OF_MEMORY = (duckdb.OutOfMemoryException, duckdb.TransactionException)
+"""The errors of a statement without memory; the second is that of a commit."""
+
 LAKE_TABLES = tuple(
     table for table in TABLES if table.partitioning is not Partitioning.WAREHOUSE_ONLY
 )
@@ -112,6 +115,8 @@ def fill(
         A file of ``sql/`` cannot be run.
     DataError
         A file of the lake is damaged.
+    duckdb.Error
+        One of :data:`OUT_OF_MEMORY`. The database cannot be used further.
     """
     # Together: a transaction each would be a write to the disk each.
     connection.begin()
@@ -181,12 +186,13 @@ def _load(
     columns = ", ".join(quote_identifier(name) for name in table.column_names)
     listed = ", ".join(quote_text(str(path)) for path in files)
     try:
-        _execute(
-            connection,
+        connection.execute(
             f"INSERT INTO {quote_identifier(table.name)} ({columns}) SELECT {columns} "
             f"FROM read_parquet([{listed}], hive_partitioning = false, union_by_name = true) "
-            f"WHERE NOT ({left_out})",
+            f"WHERE NOT ({left_out})"
         )
+    except OUT_OF_MEMORY:
+        raise
     except duckdb.Error as error:
         raise DataError(
             f"The table {table.name!r} of the lake cannot be read ({first_line(error)}). "
@@ -248,8 +254,8 @@ def _run_file(
             connection.execute(file.statement)
             return
         kind = "VIEW" if file.kind is Kind.VIEW else "TABLE"
-        _execute(connection, f"CREATE {kind} {name} AS {file.statement}")
         connection.begin()
+        connection.execute(f"CREATE {kind} {name} AS {file.statement}")
         connection.execute(f"COMMENT ON {kind} {name} IS {comment}")
         for column, data_type, _ in _columns(connection, file.name):
             meaning = file.columns.get(column) or (known or {}).get((column, data_type))
@@ -257,24 +263,13 @@ def _run_file(
                 path = f"{name}.{quote_identifier(column)}"
                 connection.execute(f"COMMENT ON COLUMN {path} IS {quote_text(meaning)}")
         connection.commit()
+    except OUT_OF_MEMORY:
+        raise
     except duckdb.Error as error:
         raise ConfigurationError(
             f"sql/{file.kind}/{file.name}.sql cannot be run: {error}. The existing "
             "warehouse was left in place."
         ) from None
-
-
-def _execute(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
-    """Execute a statement; if it runs out of memory, again with as much as DuckDB takes by default.
-
-    The limit of a build suffices for half a million documents. Lists and windows over more of them
-    are not all spilled to disk.
-    """
-    try:
-        connection.execute(statement)
-    except duckdb.OutOfMemoryException:
-        connection.execute("RESET GLOBAL memory_limit")
-        connection.execute(statement)
 
 
 def _columns(

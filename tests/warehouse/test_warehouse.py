@@ -16,7 +16,7 @@ from aind_etl.contract import TABLES, Partitioning
 from aind_etl.contract.ddl import describe
 from aind_etl.errors import ConfigurationError, DataError
 from aind_etl.lake import Lake
-from aind_etl.warehouse import contents
+from aind_etl.warehouse import build, contents
 from aind_etl.warehouse.build import build_warehouse
 from aind_etl.warehouse.checks import run_checks
 from aind_etl.warehouse.connection import connect
@@ -274,6 +274,25 @@ def test_an_empty_lake_gives_an_empty_warehouse_with_every_table_and_view(tmp_pa
 
 
 # --- sql/ is added to -------------------------------------------------------------------------
+
+
+def test_a_build_without_enough_memory_starts_again_with_more(small, path, monkeypatch):
+    monkeypatch.setattr(build, "_BUILD_CONFIG", build._BUILD_CONFIG | {"memory_limit": "4MB"})
+    begun = []
+    report = build_warehouse(small.lake, path, progress=begun.append)
+    assert begun.count("analyses") == 2
+    with connect(small.warehouse) as connection:
+        assert report.rows["analyses"] == scalar(connection, "SELECT count(*) FROM analyses")
+        assert report.rows["best_models"] == scalar(connection, "SELECT count(*) FROM best_models")
+    assert [one for one in path.parent.iterdir() if "building" in one.name] == []
+
+
+def test_a_build_for_which_all_memory_is_too_little_is_explained(small, path, monkeypatch):
+    for config in ("_BUILD_CONFIG", "READ_CONFIG"):
+        monkeypatch.setattr(build, config, getattr(build, config) | {"memory_limit": "4MB"})
+    with pytest.raises(DataError, match="Give the process more"):
+        build_warehouse(small.lake, path)
+    assert not path.exists()
 
 
 def test_a_mart_waits_for_the_tables_that_its_query_hides(lake, path, sql_folder, monkeypatch):
