@@ -491,7 +491,7 @@ def test_a_damaged_lake_is_explained_and_rebuilt_from_the_change_log(copy, sampl
     for command in (["status"], ["verify", "--source", sample_dump]):
         message = sentence(copy.fails(DIFFERENT, *command))
         assert "is damaged" in message
-        assert "The next 'aind-etl run' makes" in message
+        assert "The next 'aind-etl run' derives" in message
     _, errors = copy.run("run", "--source", sample_dump, "--collection", SMALL, "--no-results")
     assert re.search(rf"{SMALL}: The file .* is not as it was written; the tables", errors)
     copy.run("verify", "--source", sample_dump)
