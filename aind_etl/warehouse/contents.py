@@ -16,7 +16,7 @@ from aind_etl.contract.id_ranges import Split
 from aind_etl.errors import ConfigurationError, DataError
 from aind_etl.text import first_line
 from aind_etl.warehouse.connection import MADE_AGAIN, REMEDY
-from aind_etl.warehouse.parallel import run_parallel
+from aind_etl.warehouse.parallel import STATEMENTS, run_parallel
 from aind_etl.warehouse.sql_files import Kind, SqlFile, dependencies, tables_read
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ _Step = Callable[[duckdb.DuckDBPyConnection], None]
 
 OUT_OF_MEMORY = (duckdb.OutOfMemoryException, duckdb.TransactionException)
 """The errors of a statement without memory; the second is that of a commit."""
+
+# For so many analyses, the memory of a build suffices for two statements at a time.
+_MOST_ANALYSES_IN_PARALLEL = 200_000
 
 LAKE_TABLES = tuple(
     table for table in TABLES if table.partitioning is not Partitioning.WAREHOUSE_ONLY
@@ -140,12 +143,15 @@ def fill(
     }
     loads[tables.COLLECTIONS.name] = partial(_load_collections, _states(lake))
     reads = {tables.COLLECTIONS.name: tables_read(COLLECTIONS_QUERY, loads.keys())}
-    run_parallel(connection, loads, reads, progress)
+    # Statements that run at the same time share the memory.
+    is_large = lake.tables.count_rows(tables.ANALYSES) > _MOST_ANALYSES_IN_PARALLEL
+    at_a_time = 1 if is_large else STATEMENTS
+    run_parallel(connection, loads, reads, progress, at_a_time=at_a_time)
     # Only when every table is loaded: a macro or a function may hide which of them a mart reads,
     # and a mart of a table that is still empty would be empty.
     files = [*sql[Kind.VIEW], *sql[Kind.MART]]
     steps = {file.name: partial(_run_file, file, known=known) for file in files}
-    run_parallel(connection, steps, dependencies(files), progress)
+    run_parallel(connection, steps, dependencies(files), progress, at_a_time=at_a_time)
 
 
 def written_tables(lake: "Lake") -> list[Table]:

@@ -12,7 +12,8 @@ import duckdb
 from aind_etl.contract.ddl import quote_identifier
 
 _Result = TypeVar("_Result")
-_THREADS = 2
+STATEMENTS = 2
+"""Number of statements at a time, unless the memory suffices for one only."""
 _INTERRUPT_EVERY_SECONDS = 0.1
 
 
@@ -21,6 +22,8 @@ def run_parallel(
     steps: Mapping[str, Callable[[duckdb.DuckDBPyConnection], _Result]],
     reads: Mapping[str, AbstractSet[str]] | None = None,
     progress: Callable[[str], None] = lambda _name: None,
+    *,
+    at_a_time: int = STATEMENTS,
 ) -> dict[str, _Result]:
     """Run steps, each on a connection of its own to the current database, with times in UTC.
 
@@ -35,6 +38,8 @@ def run_parallel(
         anything else are ignored.
     progress
         Called with each name as its step begins, in the calling thread.
+    at_a_time
+        Number of steps that run at the same time.
 
     Returns
     -------
@@ -68,11 +73,11 @@ def run_parallel(
     ready: list[str] = []
     running: set[Future[tuple[str, _Result]]] = set()
     results: dict[str, _Result] = {}
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="warehouse") as pool:
+    with ThreadPoolExecutor(at_a_time, thread_name_prefix="warehouse") as pool:
         try:
             while order.is_active():
                 ready += order.get_ready()
-                while ready and len(running) < _THREADS:
+                while ready and len(running) < at_a_time:
                     progress(ready[0])
                     running.add(pool.submit(run, ready.pop(0)))
                 ended, running = wait(running, return_when=FIRST_COMPLETED)

@@ -6,6 +6,8 @@ from threading import Barrier
 import duckdb
 import pytest
 
+from aind_etl.warehouse import contents
+from aind_etl.warehouse.build import build_warehouse
 from aind_etl.warehouse.parallel import run_parallel
 
 
@@ -81,3 +83,29 @@ def test_times_are_in_utc_whatever_the_time_zone_of_the_machine(connection):
     query = "SELECT strftime('2026-01-01 00:00:00+00'::TIMESTAMPTZ, '%d %H')"
     step = {"one": lambda cursor: cursor.execute(query).fetchone()}
     assert run_parallel(connection, step) == {"one": ("01 00",)}
+
+
+def test_one_statement_at_a_time_can_be_asked_for(connection):
+    running = []
+
+    def step(_cursor):
+        running.append(True)
+        assert len(running) == 1
+        time.sleep(0.02)
+        running.pop()
+
+    run_parallel(connection, dict.fromkeys("abcd", step), at_a_time=1)
+
+
+def test_a_large_lake_is_built_one_statement_at_a_time(built, tmp_path, monkeypatch):
+    at_a_time = []
+
+    def spy(*arguments, **options):
+        at_a_time.append(options["at_a_time"])
+        return run_parallel(*arguments, **options)
+
+    monkeypatch.setattr(contents, "run_parallel", spy)
+    build_warehouse(built.lake, tmp_path / "small.duckdb")
+    monkeypatch.setattr(contents, "_MOST_ANALYSES_IN_PARALLEL", 10)
+    build_warehouse(built.lake, tmp_path / "large.duckdb")
+    assert at_a_time == [2, 2, 1, 1]
