@@ -1,7 +1,7 @@
 """The contents of a warehouse: the lake's tables, `collections`, and what ``sql/`` defines.
 
 Tables are loaded two at a time, and then views and marts that do not depend on each other are made
-two at a time.
+two at a time; in a large warehouse, one at a time.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ import duckdb
 from aind_etl.contract import TABLES, Partitioning, Table, tables
 from aind_etl.contract.ddl import comments, create_table, quote_identifier, quote_text
 from aind_etl.contract.id_ranges import Split
-from aind_etl.errors import ConfigurationError, DataError
+from aind_etl.errors import ConfigurationError, DamagedTableError, DataError
 from aind_etl.text import first_line
 from aind_etl.warehouse.connection import MADE_AGAIN, REMEDY
 from aind_etl.warehouse.parallel import STATEMENTS, run_parallel
@@ -143,15 +143,22 @@ def fill(
     }
     loads[tables.COLLECTIONS.name] = partial(_load_collections, _states(lake))
     reads = {tables.COLLECTIONS.name: tables_read(COLLECTIONS_QUERY, loads.keys())}
-    # Statements that run at the same time share the memory.
-    is_large = lake.tables.count_rows(tables.ANALYSES) > _MOST_ANALYSES_IN_PARALLEL
-    at_a_time = 1 if is_large else STATEMENTS
+    at_a_time = _statements_at_a_time(lake)
     run_parallel(connection, loads, reads, progress, at_a_time=at_a_time)
     # Only when every table is loaded: a macro or a function may hide which of them a mart reads,
     # and a mart of a table that is still empty would be empty.
     files = [*sql[Kind.VIEW], *sql[Kind.MART]]
     steps = {file.name: partial(_run_file, file, known=known) for file in files}
     run_parallel(connection, steps, dependencies(files), progress, at_a_time=at_a_time)
+
+
+def _statements_at_a_time(lake: "Lake") -> int:
+    """Return how many statements may share the memory of a build."""
+    try:
+        analyses = lake.tables.count_rows(tables.ANALYSES)
+    except DamagedTableError:
+        return 1  # The statement that loads the table says what to do.
+    return STATEMENTS if analyses <= _MOST_ANALYSES_IN_PARALLEL else 1
 
 
 def written_tables(lake: "Lake") -> list[Table]:

@@ -97,7 +97,7 @@ def test_one_statement_at_a_time_can_be_asked_for(connection):
     run_parallel(connection, dict.fromkeys("abcd", step), at_a_time=1)
 
 
-def test_a_large_lake_is_built_one_statement_at_a_time(built, tmp_path, monkeypatch):
+def test_a_large_warehouse_is_built_one_statement_at_a_time(built, tmp_path, monkeypatch):
     at_a_time = []
 
     def spy(*arguments, **options):
