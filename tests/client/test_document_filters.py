@@ -36,7 +36,7 @@ PROCESS = "processing.data_processes"
 OUTPUTS = f"{PROCESS}.output_parameters"
 FIT = f"{OUTPUTS}.fitting_results"
 
-EXAMPLES = int(os.environ.get("AIND_ETL_TEST_FILTERS", "25"))
+EXAMPLES = int(os.environ.get("AIND_ETL_TEST_FILTERS", "40"))
 """How many filters are compared with a server's; ``make test-all`` asks for more."""
 
 ODDITIES: list[JsonDocument] = [

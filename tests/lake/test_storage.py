@@ -127,7 +127,7 @@ def test_an_update_gets_the_present_content(storage: AnyStorage) -> None:
     assert storage.read("state") == b"12"
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     writes=st.lists(
         st.tuples(
