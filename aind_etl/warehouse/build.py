@@ -22,7 +22,6 @@ from aind_etl.settings import WarehouseLocation
 from aind_etl.warehouse.contents import (
     COLLECTIONS_QUERY,
     LAKE_TABLES,
-    OUT_OF_MEMORY,
     fill,
     unflattened_batches,
     written_tables,
@@ -38,8 +37,9 @@ from aind_etl.warehouse.connection import (
     INFO_TABLE,
     LAYOUT_NAME,
     LAYOUT_VERSION,
+    OUT_OF_MEMORY,
     READ_CONFIG,
-    connect,
+    Config,
     is_whole,
     open_alone,
     register_filesystem,
@@ -133,22 +133,28 @@ def build_warehouse(  # noqa: PLR0913 - inputs, output and two callbacks
     ):
         replacing = target.current()
         info = _facts(lake, _fingerprint(lake, sql)) | dict(facts or {})
+
+        def build(config: Config) -> None:
+            # Statements that do not fit the memory are continued on the disk.
+            config = config | {"temp_directory": str(building.parent / "spilled")}
+            _build(building, lake, info, sql, progress, config)
+            with open_alone(building, config) as connection:
+                validate(connection)
+
         try:
-            _build(building, lake, info, sql, progress, _BUILD_CONFIG)
+            build(_BUILD_CONFIG)
         except OUT_OF_MEMORY:
             # From the start: a database whose memory ran out during a commit can be inconsistent.
             for left in filter(Path.is_file, building.parent.iterdir()):
                 left.unlink()
             try:
-                _build(building, lake, info, sql, progress, READ_CONFIG)
+                build(READ_CONFIG)
             except OUT_OF_MEMORY as error:
                 raise DataError(
                     f"The memory does not suffice to build the warehouse {location} "
                     f"({first_line(error)}). Give the process more."
                 ) from None
         rows = _count_rows(building)
-        with connect(building) as connection:
-            validate(connection)
         size = target.publish(building, info, replacing=replacing)
     return BuildReport(location, published=True, rows=rows, size_bytes=size)
 
@@ -182,7 +188,7 @@ def _build(  # noqa: PLR0913, PLR0917 - one call
     info: Mapping[str, str],
     sql: Mapping[Kind, Sequence[SqlFile]],
     progress: Callable[[str], None],
-    config: dict[str, str | bool | int | float | list[str]],
+    config: Config,
 ) -> None:
     """Write a warehouse to a new file, with a configuration of DuckDB."""
     with duckdb.connect(":memory:", config=config) as connection:

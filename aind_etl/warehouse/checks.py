@@ -6,6 +6,7 @@ from functools import partial
 import duckdb
 
 from aind_etl.errors import ConfigurationError
+from aind_etl.warehouse.connection import OUT_OF_MEMORY
 from aind_etl.warehouse.parallel import run_parallel
 from aind_etl.warehouse.sql_files import SqlFile
 
@@ -28,6 +29,8 @@ def _count(check: SqlFile, connection: duckdb.DuckDBPyConnection) -> int:
     try:
         # A statement may end in a comment.
         counted = connection.execute(f"SELECT count(*) FROM (\n{check.statement}\n)").fetchall()
+    except OUT_OF_MEMORY:
+        raise
     except duckdb.Error as error:
         raise ConfigurationError(
             f"sql/{check.kind}/{check.name}.sql cannot be run: {error}"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import duckdb
 
@@ -20,16 +20,20 @@ if TYPE_CHECKING:
     from aind_etl.lake import Lake
 from aind_etl.text import first_line
 
+Config: TypeAlias = dict[str, str | bool | int | float | list[str]]
+"""A configuration of DuckDB."""
 INFO_TABLE = "warehouse_info"
 
 # The name under which a warehouse is attached.
 LAYOUT_NAME = "warehouse"
 LAYOUT_VERSION = 1
 # Extensions are not downloaded during a query: an error that names the missing one is clearer.
-READ_CONFIG: dict[str, str | bool | int | float | list[str]] = {
+READ_CONFIG: Config = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
 }
+OUT_OF_MEMORY = (duckdb.OutOfMemoryException, duckdb.TransactionException)
+"""The errors of a statement without memory; the second is that of a commit."""
 
 
 def register_filesystem(connection: duckdb.DuckDBPyConnection, lake: "Lake") -> None:
@@ -134,9 +138,9 @@ def _use(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
 
 
 @contextmanager
-def open_alone(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def open_alone(path: Path, config: Config = READ_CONFIG) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open a file read-only in a database that no other connection of the process shares."""
-    with duckdb.connect(":memory:", config=READ_CONFIG) as connection:
+    with duckdb.connect(":memory:", config=config) as connection:
         _use(connection, path)
         yield connection
 

@@ -15,7 +15,7 @@ from aind_etl.contract.ddl import comments, create_table, quote_identifier, quot
 from aind_etl.contract.id_ranges import Split
 from aind_etl.errors import ConfigurationError, DamagedTableError, DataError
 from aind_etl.text import first_line
-from aind_etl.warehouse.connection import MADE_AGAIN, REMEDY
+from aind_etl.warehouse.connection import MADE_AGAIN, OUT_OF_MEMORY, REMEDY
 from aind_etl.warehouse.parallel import STATEMENTS, run_parallel
 from aind_etl.warehouse.sql_files import Kind, SqlFile, dependencies, tables_read
 
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from aind_etl.lake.storage.protocol import Location
 
 _Step = Callable[[duckdb.DuckDBPyConnection], None]
-
-OUT_OF_MEMORY = (duckdb.OutOfMemoryException, duckdb.TransactionException)
-"""The errors of a statement without memory; the second is that of a commit."""
 
 # For so many analyses, the memory of a build suffices for two statements at a time.
 _MOST_ANALYSES_IN_PARALLEL = 200_000
@@ -119,7 +116,8 @@ def fill(
     DataError
         A file of the lake is damaged.
     duckdb.Error
-        One of :data:`OUT_OF_MEMORY`. The database cannot be used further.
+        One of :data:`~aind_etl.warehouse.connection.OUT_OF_MEMORY`. The database cannot be used
+        further.
     """
     # Together: a transaction each would be a write to the disk each.
     connection.begin()

@@ -169,10 +169,12 @@ def publish_warehouse(
     outcomes: list[Outcome] = []
 
     def validate(built: duckdb.DuckDBPyConnection) -> None:
-        outcomes.append(_contract_outcome(built, lake))
-        outcomes.append(_agreement_outcome(built, lake))
-        outcomes.append(_collapse_outcome(built, lake, location, max_lost_share))
-        outcomes.extend(_sql_outcomes(built, sql_folder))
+        outcomes[:] = [
+            _contract_outcome(built, lake),
+            _agreement_outcome(built, lake),
+            _collapse_outcome(built, lake, location, max_lost_share),
+            *_sql_outcomes(built, sql_folder),
+        ]
         failed = [one for one in outcomes if not one.holds]
         if failed:
             raise ChecksFailedError(_refusal(failed, location), outcomes)

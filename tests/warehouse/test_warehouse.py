@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import duckdb
 import pytest
@@ -293,6 +294,21 @@ def test_a_build_for_which_all_memory_is_too_little_is_explained(small, path, mo
     with pytest.raises(DataError, match="Give the process more"):
         build_warehouse(small.lake, path)
     assert not path.exists()
+
+
+def test_checks_have_the_memory_of_the_build_and_its_folder(small, path):
+    limits = []
+
+    def validate(built):
+        limits.append(scalar(built, "SELECT current_setting('memory_limit')"))
+        spilled = Path(scalar(built, "SELECT current_setting('temp_directory')"))
+        assert "building" in spilled.parent.name
+        if len(limits) == 1:
+            raise duckdb.OutOfMemoryException
+
+    assert build_warehouse(small.lake, path, validate=validate).published
+    assert limits[0] == "488.2 MiB"
+    assert limits[1] != limits[0]
 
 
 def test_a_mart_waits_for_the_tables_that_its_query_hides(lake, path, sql_folder, monkeypatch):
