@@ -39,11 +39,6 @@ class Agent:
     clamped: Mapping[str, int]
 
     @property
-    def parameter_names(self) -> tuple[str, ...]:
-        """Names of all parameters: the fitted ones, then the clamped ones."""
-        return (*self.bounds, *self.clamped)
-
-    @property
     def k_model(self) -> int:
         """Number of fitted parameters."""
         return len(self.bounds)

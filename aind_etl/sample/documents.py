@@ -1,13 +1,14 @@
 """The parts that documents of both formats share: the fit's results, and how numbers are stored."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
 
 from aind_etl.sample.calendar import FEWEST_TRIALS
-from aind_etl.sample.fits import CrossValidation, Fit
-from aind_etl.sample.latents import Latents
+from aind_etl.sample.dynamics import Latents
+from aind_etl.sample.fits import Fit
 from aind_etl.sample.runs import Run
 from aind_etl.sample.sessions import Session
 
@@ -26,7 +27,6 @@ _LIKELIHOOD_IN_CROSS_VALIDATION_SINCE = datetime.fromisoformat("2025-07-01")
 class Record:
     """A document with the run, session and fit that it describes."""
 
-    collection: str
     document: Document
     # The s3://bucket/key of its result folder, if it has one.
     location: str | None
@@ -36,20 +36,13 @@ class Record:
     fit: Fit | None
 
 
-def stored_number(value: float) -> float | int:
-    """Return a number as the database returns it: whole numbers are integers."""
+def _stored(numbers: Mapping[str, float]) -> Document:
+    """Return numbers as the database returns them: whole numbers are integers."""
+    return {name: _stored_number(value) for name, value in numbers.items()}
+
+
+def _stored_number(value: float) -> float | int:
     return int(value) if value.is_integer() else value
-
-
-def _cross_validation(results: CrossValidation, *, likelihoods: bool) -> Document:
-    stored = {
-        "prediction_accuracy_test": results.prediction_accuracy_test,
-        "prediction_accuracy_fit": results.prediction_accuracy_fit,
-        "prediction_accuracy_test_bias_only": results.prediction_accuracy_test_bias_only,
-    }
-    if likelihoods:
-        stored |= {"LPT_test": results.likelihood_test, "LPT_fit": results.likelihood_fit}
-    return {name: list(map(stored_number, values)) for name, values in stored.items()}
 
 
 def fitting_results(fit: Fit, run: Run) -> Document:
@@ -66,29 +59,23 @@ def fitting_results(fit: Fit, run: Run) -> Document:
             "agent_class_name": agent.class_name,
             "agent_alias": agent.alias,
         },
-        "params": {name: stored_number(value) for name, value in fit.params.items()},
-        "log_likelihood": stored_number(fit.log_likelihood),
-        "AIC": stored_number(fit.aic),
-        "BIC": stored_number(fit.bic),
-        "LPT": stored_number(fit.likelihood_per_trial),
-        "LPT_AIC": stored_number(fit.likelihood_per_trial_aic),
-        "LPT_BIC": stored_number(fit.likelihood_per_trial_bic),
+        "params": _stored(fit.params),
+        **_stored({"log_likelihood": fit.log_likelihood, **fit.criteria()}),
         "k_model": agent.k_model,
-        "n_trials": fit.n_trials,
+        "n_trials": fit.session.n_trials,
         "nfev": fit.evaluations,
         "nit": fit.iterations,
         "success": fit.converged,
-        "params_without_polishing": {
-            name: stored_number(value) for name, value in fit.params_without_polishing.items()
-        },
-        "log_likelihood_without_polishing": stored_number(fit.log_likelihood_without_polishing),
-        "prediction_accuracy": stored_number(fit.prediction_accuracy),
+        "params_without_polishing": _stored(fit.params_without_polishing),
+        "log_likelihood_without_polishing": _stored_number(fit.log_likelihood_without_polishing),
+        "prediction_accuracy": _stored_number(fit.prediction_accuracy),
     }
     if run.folds is not None and fit.cross_validation is not None:
-        likelihoods = run.began >= _LIKELIHOOD_IN_CROSS_VALIDATION_SINCE
-        results["cross_validation"] = _cross_validation(
-            fit.cross_validation, likelihoods=likelihoods
-        )
+        results["cross_validation"] = {
+            name: list(map(_stored_number, values))
+            for name, values in fit.cross_validation.items()
+            if run.began >= _LIKELIHOOD_IN_CROSS_VALIDATION_SINCE or not name.startswith("LPT")
+        }
     return results
 
 

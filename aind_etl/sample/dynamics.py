@@ -25,6 +25,8 @@ BoolArray: TypeAlias = npt.NDArray[np.bool_]
 IntArray: TypeAlias = npt.NDArray[np.int64]
 Parameters: TypeAlias = Mapping[str, FloatArray]
 """Parameter name to its values, shape [candidates]; several rows stacked, [rows, candidates]."""
+Latents: TypeAlias = dict[str, FloatArray | BoolArray]
+"""Latent variables by name; the last axis is trials."""
 
 # The probability of a choice that is impossible under the model: so the log-likelihood shows how
 # many such choices there are.

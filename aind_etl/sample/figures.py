@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from matplotlib.lines import Line2D
 
-from aind_etl.sample.latents import Latents
+from aind_etl.sample.dynamics import Latents
 from aind_etl.sample.sessions import Session
 
 _SIZE_IN_INCHES = (8.0, 2.8)

@@ -24,7 +24,6 @@ from aind_etl.sample.documents import (
     listed_latents,
 )
 from aind_etl.sample.fits import Fit
-from aind_etl.sample.latents import Latents
 from aind_etl.sample.runs import Oddity, Pipeline, Run
 from aind_etl.sample.sessions import Session
 
@@ -207,13 +206,11 @@ def _job_times(run: Run, spent: Sequence[float]) -> list[tuple[datetime, datetim
     return times
 
 
-def _outputs(run: Run, session: Session, fit: Fit | None, latents: Latents | None) -> Document:
-    results: Document = {}
-    if fit is not None:
-        results = fitting_results(fit, run)
-        if latents is not None:
-            results["fit_settings"] = histories(session) | results["fit_settings"]
-            results["fitted_latent_variables"] = listed_latents(latents, gap=None)
+def _outputs(run: Run, session: Session, fit: Fit | None) -> Document:
+    results = {} if fit is None else fitting_results(fit, run)
+    if fit is not None and fit.latents is not None and holds_untrimmed_results(run):
+        results["fit_settings"] = histories(session) | results["fit_settings"]
+        results["fitted_latent_variables"] = listed_latents(fit.latents, gap=None)
     return {
         "additional_info": SKIPPED if fit is None else SUCCESS,
         "subject_id": session.plan.subject.subject_id,
@@ -257,22 +254,11 @@ def _figures_process(fitting: Document) -> Document:
 
 
 def framework_records(
-    run: Run,
-    session: Session,
-    fits: Mapping[str, Fit],
-    latents: Mapping[str, Latents],
-    random: np.random.Generator,
+    run: Run, session: Session, fits: Mapping[str, Fit], random: np.random.Generator
 ) -> Iterator[Record]:
     """Yield the documents of model fitting that a run of the framework wrote.
 
-    Parameters
-    ----------
-    fits
-        The fits by alias; empty if the session was too short.
-    latents
-        The latent variables by alias, for runs whose documents hold untrimmed results.
-    random
-        Generator of the session's documents.
+    ``fits`` holds the fits by alias; it is empty if the session was too short.
     """
     asset = data_asset(make_uuid(random))
     commit = random.bytes(20).hex()
@@ -297,8 +283,7 @@ def framework_records(
             code["commit_hash"] = commit
         name = name_of(code)
         fit = fits.get(alias)
-        untrimmed = latents.get(alias) if holds_untrimmed_results(run) else None
-        outputs = _outputs(run, session, fit, untrimmed)
+        outputs = _outputs(run, session, fit)
         fitting = make_process(
             _PROCESS,
             code,
@@ -318,4 +303,4 @@ def framework_records(
         )
         if Oddity.UNKNOWN_FIELDS in run.oddities:
             _add_unknown_fields(document, outputs)
-        yield Record(run.collection, document, location, run, session, fit)
+        yield Record(document, location, run, session, fit)

@@ -100,4 +100,4 @@ def prototype_records(
             }
         if Oddity.UNKNOWN_FIELDS in run.oddities:
             document |= _unknown_fields(random)
-        yield Record(run.collection, document, location, run, session, fit)
+        yield Record(document, location, run, session, fit)

@@ -6,7 +6,7 @@ tree also holds the session table and the behaviour database.
 
 import json
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from aind_etl.sample.documents import (
 )
 from aind_etl.sample.figures import SessionFigure
 from aind_etl.sample.fits import Fit
-from aind_etl.sample.latents import Latents
 from aind_etl.sample.runs import MODEL_FITTING, Pipeline
 from aind_etl.sample.session_table import SessionTable
 from aind_etl.sample.sessions import Session
@@ -43,40 +42,31 @@ def _encode(content: object) -> bytes:
     return json.dumps(content).encode()
 
 
-def _whole_results(record: Record, fit: Fit, latents: Latents) -> Document:
-    """Return a fit as in its file: with histories, latent variables and candidates."""
-    results = fitting_results(fit, record.run)
-    return results | {
-        "fit_settings": histories(record.session) | results["fit_settings"],
-        "population": fit.population.tolist(),
-        "population_energies": fit.energies.tolist(),
-        "fitted_latent_variables": listed_latents(latents, gap=float("nan")),
-    }
-
-
-def _pipeline_files(record: Record, results: Document) -> Mapping[str, bytes]:
-    """Return the files in which a pipeline writes the results and the job."""
-    document = record.document
-    if record.run.pipeline is Pipeline.FRAMEWORK:
-        return {_FRAMEWORK_RESULTS: _encode(results), "metadata.nd.json": _metadata(document)}
-    early = record.run.began < _PROTOTYPE_RESULTS_RENAMED
-    job = {
-        "job_hash": document["_id"],
-        "nwb_name": document["nwb_name"],
-        "status": document["status"],
-        "analysis_spec": document["analysis_spec"],
-    }
-    return {
-        _EARLY_PROTOTYPE_RESULTS if early else _PROTOTYPE_RESULTS: _encode(
-            document | {"analysis_results": results}
-        ),
-        "docDB_job_manager.json": _encode(job),
-    }
-
-
 def _metadata(document: Document) -> bytes:
     """Return a framework document as in its folder: without the id that the database gives."""
     return _encode({key: value for key, value in document.items() if key != "_id"})
+
+
+def _pipeline_files(record: Record, fit: Fit) -> Mapping[str, bytes]:
+    """Return the files in which a pipeline writes the results and the job."""
+    document, fitted = record.document, fitting_results(fit, record.run)
+    results = fitted | {
+        "fit_settings": histories(record.session) | fitted["fit_settings"],
+        "population": fit.population.tolist(),
+        "population_energies": fit.energies.tolist(),
+        "fitted_latent_variables": listed_latents(fit.latents or {}, gap=float("nan")),
+    }
+    if record.run.pipeline is Pipeline.FRAMEWORK:
+        return {_FRAMEWORK_RESULTS: _encode(results), "metadata.nd.json": _metadata(document)}
+    early = record.run.began < _PROTOTYPE_RESULTS_RENAMED
+    whole = document | {"analysis_results": results}
+    job = {"job_hash": document["_id"]} | {
+        key: document[key] for key in ("nwb_name", "status", "analysis_spec")
+    }
+    return {
+        _EARLY_PROTOTYPE_RESULTS if early else _PROTOTYPE_RESULTS: _encode(whole),
+        "docDB_job_manager.json": _encode(job),
+    }
 
 
 class ResultFolders:
@@ -106,46 +96,37 @@ class ResultFolders:
         """Number of result folders written."""
         return len(self._locations)
 
-    def note_session(self, session: Session) -> None:
-        """Add a session to the tables of sessions and trials, fitted or not."""
+    def write_session(self, session: Session, records: Iterable[Record]) -> None:
+        """Write the result folders of a session, and add it to the tables, fitted or not."""
         self._session_table.add(session)
         self._behavior_database.add(session)
+        for record in records:
+            if record.fit is not None and record.location is not None:
+                self._write_record(record, record.fit, record.location)
 
-    def write_record(self, record: Record, latents: Mapping[str, Latents]) -> None:
-        """Write the result folder of a record of model fitting, if its fit succeeded.
-
-        A few folders and files are left out. ``latents`` are those of the session by alias.
-        """
-        if record.fit is None or record.location is None:
-            return
+    def _write_record(self, record: Record, fit: Fit, location: str) -> None:
         number = self._records
         self._records += 1
         # One of 60 folders is missing, one of 45 figures and one of 70 results.
         if number % 60 == 17:
             return
-        files = dict(self._files(record, record.fit, latents[record.fit.agent.alias]))
+        agent = {"agent_alias": fit.agent.alias, "params": dict(fit.params)}
+        files = {
+            **_pipeline_files(record, fit),
+            _FIGURE: self._draw(record, fit),
+            "forager.pkl": pickle.dumps(agent, protocol=_PICKLE_PROTOCOL),
+        }
         self._latest[record.run.pipeline] = files
-        missing = set()
-        if number % 45 == 8:
-            missing.add(_FIGURE)
+        missing = {_FIGURE} if number % 45 == 8 else set()
         if number % 70 == 23:
             missing |= {_FRAMEWORK_RESULTS, _PROTOTYPE_RESULTS, _EARLY_PROTOTYPE_RESULTS}
-        self._write_folder(
-            record.location,
-            {name: content for name, content in files.items() if name not in missing},
-        )
+        self._write_folder(location, {name: files[name] for name in files if name not in missing})
 
-    def _files(self, record: Record, fit: Fit, latents: Latents) -> Iterator[tuple[str, bytes]]:
-        yield from _pipeline_files(record, _whole_results(record, fit, latents)).items()
-        yield _FIGURE, self._draw(record, fit, latents)
-        agent = {"agent_alias": fit.agent.alias, "params": dict(fit.params)}
-        yield "forager.pkl", pickle.dumps(agent, protocol=_PICKLE_PROTOCOL)
-
-    def _draw(self, record: Record, fit: Fit, latents: Latents) -> bytes:
+    def _draw(self, record: Record, fit: Fit) -> bytes:
         session = record.session
         if not self._has_shared_figures:
             title = f"{record.run.nwb_name}   {fit.agent.alias}"
-            return self._figure.draw(session, latents, title)
+            return self._figure.draw(session, fit.latents or {}, title)
         if self._shared_figure[0] != session.plan.index:
             drawn = self._figure.draw(session, {}, record.run.nwb_name)
             self._shared_figure = (session.plan.index, drawn)

@@ -5,7 +5,7 @@ The simulation runs over a block of sessions at a time, so that memory does not 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -17,10 +17,9 @@ from aind_etl.sample.calendar import SessionPlan, Stream, plan_sessions, random_
 from aind_etl.sample.documents import Document, Record
 from aind_etl.sample.fits import Fit, FitRequest, fit_agents
 from aind_etl.sample.framework import framework_records, holds_untrimmed_results
-from aind_etl.sample.latents import Latents, latent_variables
+from aind_etl.sample.latents import latent_variables
 from aind_etl.sample.projects import PROJECT_COLLECTIONS, project_documents
 from aind_etl.sample.prototype import prototype_records
-from aind_etl.sample.results import ResultFolders
 from aind_etl.sample.runs import MODEL_FITTING, PREDECESSOR, Pipeline, Run, plan_runs
 from aind_etl.sample.sessions import Session, simulate_sessions
 
@@ -49,16 +48,6 @@ class WorldSummary:
     size_in_bytes: int
 
 
-@dataclass(frozen=True)
-class _AnalysedSession:
-    """A session with its runs, and its fits and latent variables by alias."""
-
-    session: Session
-    runs: tuple[Run, ...]
-    fits: Mapping[str, Fit]
-    latents: Mapping[str, Latents]
-
-
 def stream_documents(sessions: int, seed: int) -> Iterator[tuple[str, Document]]:
     """Yield every document of a sample world with the name of its collection.
 
@@ -79,9 +68,9 @@ def stream_documents(sessions: int, seed: int) -> Iterator[tuple[str, Document]]
         The number of sessions or the seed is negative.
     """
     _check_size(sessions, seed)
-    for analysed in _analysed_sessions(sessions, seed, with_latents=False):
-        for record in _records(analysed, seed):
-            yield record.collection, record.document
+    for _, records in _analysed_sessions(sessions, seed, with_latents=False):
+        for record in records:
+            yield record.run.collection, record.document
     yield from project_documents(sessions, seed)
 
 
@@ -95,7 +84,8 @@ def _check_size(sessions: int, seed: int) -> None:
 
 def _analysed_sessions(
     sessions: int, seed: int, *, with_latents: bool
-) -> Iterator[_AnalysedSession]:
+) -> Iterator[tuple[Session, list[Record]]]:
+    """Yield each session with its records, whose fits may all have latent variables."""
     plans = islice(plan_sessions(seed), sessions)
     while block := list(islice(plans, _SESSIONS_TOGETHER)):
         yield from _analyse(block, seed, with_latents=with_latents)
@@ -103,48 +93,40 @@ def _analysed_sessions(
 
 def _analyse(
     plans: Sequence[SessionPlan], seed: int, *, with_latents: bool
-) -> Iterator[_AnalysedSession]:
+) -> Iterator[tuple[Session, list[Record]]]:
     """Simulate sessions together, and fit the agents that their runs fitted."""
     sessions = simulate_sessions(plans, seed)
     runs = {plan.index: plan_runs(plan, seed) for plan in plans}
-    requests = [
-        _request(session, runs[session.plan.index])
-        for session in sessions
-        if not session.plan.is_too_short
-    ]
-    fits: dict[int, dict[str, Fit]] = {plan.index: {} for plan in plans}
-    for (index, alias), fit in fit_agents(requests, seed).items():
-        fits[index][alias] = fit
+    fits = fit_agents([_request(session, runs[session.plan.index]) for session in sessions], seed)
     wanted = [
-        (session, fit)
-        for session in sessions
-        if with_latents or any(map(holds_untrimmed_results, runs[session.plan.index]))
-        for fit in fits[session.plan.index].values()
+        fit
+        for index, of_session in fits.items()
+        if with_latents or any(map(holds_untrimmed_results, runs[index]))
+        for fit in of_session.values()
     ]
-    latents: dict[int, dict[str, Latents]] = {plan.index: {} for plan in plans}
-    for (session, fit), found in zip(wanted, latent_variables(wanted, seed), strict=True):
-        latents[session.plan.index][fit.agent.alias] = found
+    for fit, latents in zip(wanted, latent_variables(wanted, seed), strict=True):
+        fits[fit.session.plan.index][fit.agent.alias] = replace(fit, latents=latents)
     for session in sessions:
         index = session.plan.index
-        yield _AnalysedSession(session, runs[index], fits[index], latents[index])
-
-
-def _records(analysed: _AnalysedSession, seed: int) -> Iterator[Record]:
-    """Yield the records of a session, run by run."""
-    session, fits = analysed.session, analysed.fits
-    random = random_generator(seed, Stream.DOCUMENTS, session.plan.index)
-    for run in analysed.runs:
-        if run.pipeline is Pipeline.PROTOTYPE:
-            yield from prototype_records(run, session, fits, random)
-        else:
-            yield from framework_records(run, session, fits, analysed.latents, random)
+        yield session, list(_records(session, runs[index], fits[index], seed))
 
 
 def _request(session: Session, runs: Sequence[Run]) -> FitRequest:
     """Return one request for all runs over a session, because they fit the same choices."""
-    aliases = {alias for run in runs for alias in run.aliases}
+    is_fitted = not session.plan.is_too_short
+    aliases = {alias for run in runs for alias in run.aliases if is_fitted}
     folds = next((run.folds for run in runs if run.folds is not None), None)
     return FitRequest(session, tuple(sorted(aliases)), folds)
+
+
+def _records(
+    session: Session, runs: Sequence[Run], fits: Mapping[str, Fit], seed: int
+) -> Iterator[Record]:
+    random = random_generator(seed, Stream.DOCUMENTS, session.plan.index)
+    for run in runs:
+        is_prototype = run.pipeline is Pipeline.PROTOTYPE
+        records_of = prototype_records if is_prototype else framework_records
+        yield from records_of(run, session, fits, random)
 
 
 class _CollectionWriter:
@@ -215,17 +197,18 @@ def write_world(  # noqa: PLR0913 - each says something different of the world
     directory.mkdir(parents=True, exist_ok=True)
     folders = None
     if results:
+        # Imported here: documents alone need neither pandas nor matplotlib.
+        from aind_etl.sample.results import ResultFolders  # noqa: PLC0415
+
         folders = ResultFolders(directory / "results", seed, shared_figures=shared_figures)
     with ExitStack() as stack:
         writer = _CollectionWriter(directory, formats, stack)
-        analysed_sessions = _analysed_sessions(sessions, seed, with_latents=results)
-        for done, analysed in enumerate(analysed_sessions, start=1):
+        analysed = _analysed_sessions(sessions, seed, with_latents=results)
+        for done, (session, records) in enumerate(analysed, start=1):
+            for record in records:
+                writer.write(record.run.collection, record.document)
             if folders is not None:
-                folders.note_session(analysed.session)
-            for record in _records(analysed, seed):
-                writer.write(record.collection, record.document)
-                if folders is not None:
-                    folders.write_record(record, analysed.latents)
+                folders.write_session(session, records)
             if progress is not None:
                 progress(done, sessions)
         for collection, document in project_documents(sessions, seed):

@@ -275,7 +275,7 @@ def test_the_catalogue_is_the_real_one(real_records: Path) -> None:
         agent = CATALOGUE[described["agent_alias"]]
         assert agent.class_name == described["agent_class_name"]
         assert dict(agent.keyword_arguments) == described["agent_kwargs"]
-        assert sorted(agent.parameter_names) == sorted(described["params"])
+        assert sorted([*agent.bounds, *agent.clamped]) == sorted(described["params"])
         assert agent.k_model == described["k_model"]
 
 
@@ -748,14 +748,12 @@ def test_result_files_hold_bare_nan_and_have_the_three_historical_names(sample_w
 
 
 def test_the_figure_of_every_agent_is_a_png_of_its_own() -> None:
-    sessions = simulate_sessions(list(islice(plan_sessions(0), 1)), 0)
-    fits = fit_agents([FitRequest(sessions[0], tuple(CATALOGUE), None)], 0).values()
+    (session,) = simulate_sessions(list(islice(plan_sessions(0), 1)), 0)
+    fits = list(fit_agents([FitRequest(session, tuple(CATALOGUE), None)], 0)[0].values())
     figure = SessionFigure()
     drawn = [
-        figure.draw(sessions[0], latents, fit.agent.alias)
-        for fit, latents in zip(
-            fits, latent_variables([(sessions[0], fit) for fit in fits], 0), strict=True
-        )
+        figure.draw(session, latents, fit.agent.alias)
+        for fit, latents in zip(fits, latent_variables(fits, 0), strict=True)
     ]
     assert len(set(drawn)) == len(CATALOGUE)
     for content in drawn:
