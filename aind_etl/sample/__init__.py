@@ -11,6 +11,6 @@ It is the default source of an installation, and the data of tests and benchmark
 - ``world``: all of it as a stream or on disk
 """
 
-from aind_etl.sample.world import COLLECTIONS, WorldSummary, stream_documents, write_world
+from aind_etl.sample.world import COLLECTIONS, stream_documents, write_world
 
-__all__ = ["COLLECTIONS", "WorldSummary", "stream_documents", "write_world"]
+__all__ = ["COLLECTIONS", "stream_documents", "write_world"]

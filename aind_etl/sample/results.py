@@ -79,7 +79,6 @@ class ResultFolders:
     """
 
     def __init__(self, root: Path, seed: int, *, shared_figures: bool = False) -> None:
-        self.size_in_bytes = 0
         self._root = root
         self._seed = seed
         self._figure = SessionFigure()
@@ -90,11 +89,6 @@ class ResultFolders:
         self._latest: dict[Pipeline, Mapping[str, bytes]] = {}
         self._session_table = SessionTable(seed)
         self._behavior_database = BehaviorDatabase(seed)
-
-    @property
-    def count(self) -> int:
-        """Number of result folders written."""
-        return len(self._locations)
 
     def write_session(self, session: Session, records: Iterable[Record]) -> None:
         """Write the result folders of a session, and add it to the tables, fitted or not."""
@@ -177,4 +171,3 @@ class ResultFolders:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-            self.size_in_bytes += len(content)

@@ -5,7 +5,7 @@ The simulation runs over a block of sessions at a time, so that memory does not 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -27,25 +27,6 @@ COLLECTIONS = tuple(sorted([MODEL_FITTING, PREDECESSOR, *PROJECT_COLLECTIONS]))
 """Names of the collections."""
 
 _SESSIONS_TOGETHER = 32
-
-
-@dataclass(frozen=True)
-class WorldSummary:
-    """What :func:`write_world` wrote.
-
-    Parameters
-    ----------
-    documents
-        Number of documents of each collection.
-    result_folders
-        Number of result folders.
-    size_in_bytes
-        Size of all files written.
-    """
-
-    documents: Mapping[str, int]
-    result_folders: int
-    size_in_bytes: int
 
 
 def stream_documents(sessions: int, seed: int) -> Iterator[tuple[str, Document]]:
@@ -129,28 +110,6 @@ def _records(
         yield from records_of(run, session, fits, random)
 
 
-class _CollectionWriter:
-    """Files of documents, one per collection and format."""
-
-    def __init__(self, directory: Path, formats: Sequence[str], stack: ExitStack) -> None:
-        self.documents = dict.fromkeys(COLLECTIONS, 0)
-        self.size_in_bytes = 0
-        self._formats = formats
-        self._files = {
-            (collection, name): stack.enter_context((directory / f"{collection}.{name}").open("wb"))
-            for collection in COLLECTIONS
-            for name in formats
-        }
-
-    def write(self, collection: str, document: Document) -> None:
-        """Append a document to the files of its collection."""
-        self.documents[collection] += 1
-        for name in self._formats:
-            is_bson = name == "bson"
-            encoded = bson.encode(document) if is_bson else orjson.dumps(document) + b"\n"
-            self.size_in_bytes += self._files[collection, name].write(encoded)
-
-
 def write_world(  # noqa: PLR0913 - each says something different of the world
     directory: Path,
     *,
@@ -160,7 +119,7 @@ def write_world(  # noqa: PLR0913 - each says something different of the world
     results: bool = True,
     shared_figures: bool = False,
     progress: Callable[[int, int], None] | None = None,
-) -> WorldSummary:
+) -> dict[str, int]:
     """Write a sample world to disk.
 
     Parameters
@@ -183,8 +142,8 @@ def write_world(  # noqa: PLR0913 - each says something different of the world
 
     Returns
     -------
-    WorldSummary
-        What was written. The same arguments write the same bytes.
+    dict
+        Number of documents of each collection. The same arguments write the same bytes.
 
     Raises
     ------
@@ -201,24 +160,33 @@ def write_world(  # noqa: PLR0913 - each says something different of the world
         from aind_etl.sample.results import ResultFolders  # noqa: PLC0415
 
         folders = ResultFolders(directory / "results", seed, shared_figures=shared_figures)
+    counts = dict.fromkeys(COLLECTIONS, 0)
     with ExitStack() as stack:
-        writer = _CollectionWriter(directory, formats, stack)
+        files = {
+            (collection, name): stack.enter_context((directory / f"{collection}.{name}").open("wb"))
+            for collection in COLLECTIONS
+            for name in formats
+        }
+
+        def write(collection: str, document: Document) -> None:
+            counts[collection] += 1
+            for name in formats:
+                is_bson = name == "bson"
+                encoded = bson.encode(document) if is_bson else orjson.dumps(document) + b"\n"
+                files[collection, name].write(encoded)
+
         analysed = _analysed_sessions(sessions, seed, with_latents=results)
         for done, (session, records) in enumerate(analysed, start=1):
             for record in records:
-                writer.write(record.run.collection, record.document)
+                write(record.run.collection, record.document)
             if folders is not None:
                 folders.write_session(session, records)
             if progress is not None:
                 progress(done, sessions)
         for collection, document in project_documents(sessions, seed):
-            writer.write(collection, document)
+            write(collection, document)
             if folders is not None:
                 folders.write_project_document(document)
     if folders is not None:
         folders.write_rest()
-    return WorldSummary(
-        documents=writer.documents,
-        result_folders=0 if folders is None else folders.count,
-        size_in_bytes=writer.size_in_bytes + (0 if folders is None else folders.size_in_bytes),
-    )
+    return counts
