@@ -67,13 +67,7 @@ _FIVE_AGENTS = (
     "WSLS",
 )
 _SIX_AGENTS = (*_FIVE_AGENTS, "QLearning_L1F0_softmax")
-_FRAMEWORK_AGENTS = (
-    "QLearning_L1F1_CK1_softmax",
-    "QLearning_L2F1_softmax",
-    "QLearning_L2F1_CK1_softmax",
-    "WSLS",
-    "ForagingCompareThreshold",
-)
+_FRAMEWORK_AGENTS = (*_FIVE_AGENTS[:3], "WSLS", "ForagingCompareThreshold")
 _THRESHOLD_AGENTS = (
     "QLearning_L2F1_CK1_softmax",
     "QLearning_L2F1_CKfull_softmax",

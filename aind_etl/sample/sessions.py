@@ -18,7 +18,6 @@ from aind_etl.sample.dynamics import (
     FloatArray,
     IntArray,
     Parameters,
-    rows_at,
     start_agents,
 )
 
@@ -132,8 +131,7 @@ def _play(family: Family, plans: Sequence[SessionPlan], tasks: Sequence[Task]) -
     left = np.zeros(shape, dtype=np.bool_)
     rewarded = np.zeros(shape, dtype=np.bool_)
     for trial in range(len(left)):
-        active = rows_at(n_trials, trial)
-        agents.keep(active)
+        active = agents.keep_active(n_trials, trial)
         of_left, _ = agents.probabilities()
         chosen_left = coins[trial, :active] < of_left[:, 0]
         sides = np.stack([chosen_left, ~chosen_left], axis=1)
