@@ -1,13 +1,11 @@
 """The parts that documents of both formats share: the fit's results, and how numbers are stored."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
 
 from aind_etl.sample.calendar import FEWEST_TRIALS
-from aind_etl.sample.dynamics import Latents
 from aind_etl.sample.fits import Fit
 from aind_etl.sample.runs import Run
 from aind_etl.sample.sessions import Session
@@ -25,13 +23,12 @@ _LIKELIHOOD_IN_CROSS_VALIDATION_SINCE = datetime.fromisoformat("2025-07-01")
 
 @dataclass(frozen=True)
 class Record:
-    """A document with the run, session and fit that it describes."""
+    """A document with the run and the fit that it describes."""
 
     document: Document
     # The s3://bucket/key of its result folder, if it has one.
     location: str | None
     run: Run
-    session: Session
     # None if there is no successful one.
     fit: Fit | None
 
@@ -90,14 +87,3 @@ def histories(session: Session) -> Document:
         "fit_choice_history": (~session.left).astype(float).tolist(),
         "fit_reward_history": session.rewarded.tolist(),
     }
-
-
-def listed_latents(latents: Latents, *, gap: float | None) -> Document:
-    """Return latent variables as lists, with ``gap`` for NaN: NaN in files, None in documents."""
-    return {name: _with_gaps(values.tolist(), gap) for name, values in latents.items()}
-
-
-def _with_gaps(values: list[Any], gap: float | None) -> list[Any]:
-    if isinstance(values[0], list):
-        return [_with_gaps(row, gap) for row in values]
-    return [gap if math.isnan(value) else value for value in values]

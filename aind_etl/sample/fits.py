@@ -9,7 +9,7 @@ choices, so that all numbers agree with each other and with the latent variables
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -61,7 +61,7 @@ class Fit:
         How well fits to parts of the session predict the rest, by the documents' names, one value
         per fold; None without cross-validation.
     latents
-        The latent variables under ``params``, if they are needed.
+        The latent variables under ``params``; empty if nobody needs them.
     """
 
     session: Session
@@ -77,7 +77,7 @@ class Fit:
     population: FloatArray
     energies: FloatArray
     cross_validation: Mapping[str, list[float]] | None
-    latents: Latents | None = None
+    latents: Latents = field(default_factory=dict)
 
     def criteria(self) -> dict[str, float]:
         """Return information criteria and likelihoods per trial by the documents' names.

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import numpy as np
 
 from aind_etl.sample.agents import CATALOGUE, Agent
+from aind_etl.sample.calendar import SessionPlan
 from aind_etl.sample.documents import (
     SKIPPED,
     SUCCESS,
@@ -21,11 +22,9 @@ from aind_etl.sample.documents import (
     fit_arguments,
     fitting_results,
     histories,
-    listed_latents,
 )
 from aind_etl.sample.fits import Fit
 from aind_etl.sample.runs import Oddity, Pipeline, Run
-from aind_etl.sample.sessions import Session
 
 BUCKET = "aind-analysis-prod-o5171v"
 
@@ -206,15 +205,18 @@ def _job_times(run: Run, spent: Sequence[float]) -> list[tuple[datetime, datetim
     return times
 
 
-def _outputs(run: Run, session: Session, fit: Fit | None) -> Document:
+def _outputs(run: Run, plan: SessionPlan, fit: Fit | None) -> Document:
     results = {} if fit is None else fitting_results(fit, run)
-    if fit is not None and fit.latents is not None and holds_untrimmed_results(run):
-        results["fit_settings"] = histories(session) | results["fit_settings"]
-        results["fitted_latent_variables"] = listed_latents(fit.latents, gap=None)
+    if fit is not None and fit.latents and holds_untrimmed_results(run):
+        results["fit_settings"] = histories(fit.session) | results["fit_settings"]
+        results["fitted_latent_variables"] = {
+            name: np.where(np.isnan(values), None, values).tolist()  # type: ignore[call-overload]
+            for name, values in fit.latents.items()
+        }
     return {
         "additional_info": SKIPPED if fit is None else SUCCESS,
-        "subject_id": session.plan.subject.subject_id,
-        "session_date": f"{session.plan.began:%Y-%m-%d}",
+        "subject_id": plan.subject.subject_id,
+        "session_date": f"{plan.began:%Y-%m-%d}",
         "nwb_name": run.nwb_name,
         "fitting_results": results,
     }
@@ -254,7 +256,7 @@ def _figures_process(fitting: Document) -> Document:
 
 
 def framework_records(
-    run: Run, session: Session, fits: Mapping[str, Fit], random: np.random.Generator
+    run: Run, plan: SessionPlan, fits: Mapping[str, Fit], random: np.random.Generator
 ) -> Iterator[Record]:
     """Yield the documents of model fitting that a run of the framework wrote.
 
@@ -283,14 +285,14 @@ def framework_records(
             code["commit_hash"] = commit
         name = name_of(code)
         fit = fits.get(alias)
-        outputs = _outputs(run, session, fit)
+        outputs = _outputs(run, plan, fit)
         fitting = make_process(
             _PROCESS,
             code,
             _as_stored(run, position, outputs),
             began=run.began,
             times=_times(run, position, *job_times[position]),
-            experimenters=[session.plan.subject.investigator],
+            experimenters=[plan.subject.investigator],
         )
         processes = [fitting]
         if Oddity.TWO_PROCESSES in run.oddities:
@@ -303,4 +305,4 @@ def framework_records(
         )
         if Oddity.UNKNOWN_FIELDS in run.oddities:
             _add_unknown_fields(document, outputs)
-        yield Record(document, location, run, session, fit)
+        yield Record(document, location, run, fit)

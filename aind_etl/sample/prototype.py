@@ -21,7 +21,6 @@ from aind_etl.sample.documents import (
 )
 from aind_etl.sample.fits import Fit
 from aind_etl.sample.runs import Oddity, Run
-from aind_etl.sample.sessions import Session
 
 BUCKET = "aind-dynamic-foraging-analysis-prod-o5171v"
 
@@ -64,7 +63,7 @@ def _unknown_fields(random: np.random.Generator) -> Document:
 
 
 def prototype_records(
-    run: Run, session: Session, fits: Mapping[str, Fit], random: np.random.Generator
+    run: Run, fits: Mapping[str, Fit], random: np.random.Generator
 ) -> Iterator[Record]:
     """Yield the documents that a run of the prototype wrote.
 
@@ -100,4 +99,4 @@ def prototype_records(
             }
         if Oddity.UNKNOWN_FIELDS in run.oddities:
             document |= _unknown_fields(random)
-        yield Record(document, location, run, session, fit)
+        yield Record(document, location, run, fit)

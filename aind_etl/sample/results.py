@@ -13,13 +13,7 @@ from pathlib import Path
 from aind_etl.sample import framework, prototype
 from aind_etl.sample.behavior_database import BehaviorDatabase
 from aind_etl.sample.calendar import Stream, random_generator
-from aind_etl.sample.documents import (
-    Document,
-    Record,
-    fitting_results,
-    histories,
-    listed_latents,
-)
+from aind_etl.sample.documents import Document, Record, fitting_results, histories
 from aind_etl.sample.figures import SessionFigure
 from aind_etl.sample.fits import Fit
 from aind_etl.sample.runs import MODEL_FITTING, Pipeline
@@ -51,10 +45,10 @@ def _pipeline_files(record: Record, fit: Fit) -> Mapping[str, bytes]:
     """Return the files in which a pipeline writes the results and the job."""
     document, fitted = record.document, fitting_results(fit, record.run)
     results = fitted | {
-        "fit_settings": histories(record.session) | fitted["fit_settings"],
+        "fit_settings": histories(fit.session) | fitted["fit_settings"],
         "population": fit.population.tolist(),
         "population_energies": fit.energies.tolist(),
-        "fitted_latent_variables": listed_latents(fit.latents or {}, gap=float("nan")),
+        "fitted_latent_variables": {name: one.tolist() for name, one in fit.latents.items()},
     }
     if record.run.pipeline is Pipeline.FRAMEWORK:
         return {_FRAMEWORK_RESULTS: _encode(results), "metadata.nd.json": _metadata(document)}
@@ -70,13 +64,7 @@ def _pipeline_files(record: Record, fit: Fit) -> Mapping[str, bytes]:
 
 
 class ResultFolders:
-    """The folder tree ``<root>/<bucket>/<key>/``.
-
-    Parameters
-    ----------
-    shared_figures
-        Whether the agents of a session share one figure, of the behaviour alone.
-    """
+    """The folder tree ``<root>/<bucket>/<key>/``; figures are as for :func:`write_world`."""
 
     def __init__(self, root: Path, seed: int, *, shared_figures: bool = False) -> None:
         self._root = root
@@ -117,13 +105,12 @@ class ResultFolders:
         self._write_folder(location, {name: files[name] for name in files if name not in missing})
 
     def _draw(self, record: Record, fit: Fit) -> bytes:
-        session = record.session
         if not self._has_shared_figures:
             title = f"{record.run.nwb_name}   {fit.agent.alias}"
-            return self._figure.draw(session, fit.latents or {}, title)
-        if self._shared_figure[0] != session.plan.index:
-            drawn = self._figure.draw(session, {}, record.run.nwb_name)
-            self._shared_figure = (session.plan.index, drawn)
+            return self._figure.draw(fit.session, fit.latents, title)
+        index = fit.session.plan.index
+        if self._shared_figure[0] != index:
+            self._shared_figure = index, self._figure.draw(fit.session, {}, record.run.nwb_name)
         return self._shared_figure[1]
 
     def write_project_document(self, document: Document) -> None:

@@ -89,7 +89,7 @@ def _analyse(
         fits[fit.session.plan.index][fit.agent.alias] = replace(fit, latents=latents)
     for session in sessions:
         index = session.plan.index
-        yield session, list(_records(session, runs[index], fits[index], seed))
+        yield session, list(_records(session.plan, runs[index], fits[index], seed))
 
 
 def _request(session: Session, runs: Sequence[Run]) -> FitRequest:
@@ -101,13 +101,14 @@ def _request(session: Session, runs: Sequence[Run]) -> FitRequest:
 
 
 def _records(
-    session: Session, runs: Sequence[Run], fits: Mapping[str, Fit], seed: int
+    plan: SessionPlan, runs: Sequence[Run], fits: Mapping[str, Fit], seed: int
 ) -> Iterator[Record]:
-    random = random_generator(seed, Stream.DOCUMENTS, session.plan.index)
+    random = random_generator(seed, Stream.DOCUMENTS, plan.index)
     for run in runs:
-        is_prototype = run.pipeline is Pipeline.PROTOTYPE
-        records_of = prototype_records if is_prototype else framework_records
-        yield from records_of(run, session, fits, random)
+        if run.pipeline is Pipeline.PROTOTYPE:
+            yield from prototype_records(run, fits, random)
+        else:
+            yield from framework_records(run, plan, fits, random)
 
 
 def write_world(  # noqa: PLR0913 - each says something different of the world

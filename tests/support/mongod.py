@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
-from ports import free_port, wait_for_port
+from ports import free_port, serving
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
@@ -185,26 +185,10 @@ def running_mongod(program: Program, folder: Path, *arguments: str) -> Iterator[
     command += ["--bind_ip", "127.0.0.1", "--nounixsocket", "--wiredTigerCacheSizeGB", "0.25"]
     command += ["--setParameter", "enableTestCommands=1"]
     command += ["--setParameter", "diagnosticDataCollectionEnabled=false"]
-    log = folder / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, *arguments],
-            env=os.environ | program.environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            if not wait_for_port(port, process, _START_SECONDS):
-                last = (log.read_text(errors="replace").strip().splitlines() or ["empty log"])[-1]
-                raise NoMongodError(f"mongod does not start: {last[:500]}")
-            yield port
-        finally:
-            process.terminate()
-            try:
-                process.wait(_START_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+    with serving(
+        port, [*command, *arguments], os.environ | program.environment, error=NoMongodError
+    ):
+        yield port
 
 
 @contextmanager
