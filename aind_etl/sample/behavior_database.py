@@ -6,7 +6,7 @@ columns and types, because three programs read the sessions' NWB files.
 
 import io
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -105,11 +105,7 @@ def _by_oldest_reader(trials: _Columns) -> _Columns:
     return kept | {"bait_left": (trials["reward_probabilityL"] > 0.5).astype(float)}
 
 
-_WRITERS: tuple[Callable[[_Columns], _Columns], ...] = (
-    _by_current_reader,
-    _by_older_reader,
-    _by_oldest_reader,
-)
+_WRITERS = (_by_current_reader, _by_older_reader, _by_oldest_reader)
 
 
 def _trial_table(session: Session, columns: _Columns) -> pa.Table:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
 
+from aind_etl.sample.agents import Agent
 from aind_etl.sample.calendar import FEWEST_TRIALS
 from aind_etl.sample.fits import Fit
 from aind_etl.sample.runs import Run
@@ -26,8 +27,6 @@ class Record:
     """A document with the run and the fit that it describes."""
 
     document: Document
-    # The s3://bucket/key of its result folder, if it has one.
-    location: str | None
     run: Run
     # None if there is no successful one.
     fit: Fit | None
@@ -60,9 +59,7 @@ def fitting_results(fit: Fit, run: Run) -> Document:
         **_stored({"log_likelihood": fit.log_likelihood, **fit.criteria()}),
         "k_model": agent.k_model,
         "n_trials": fit.session.n_trials,
-        "nfev": fit.evaluations,
-        "nit": fit.iterations,
-        "success": fit.converged,
+        **fit.effort,
         "params_without_polishing": _stored(fit.params_without_polishing),
         "log_likelihood_without_polishing": _stored_number(fit.log_likelihood_without_polishing),
         "prediction_accuracy": _stored_number(fit.prediction_accuracy),
@@ -76,9 +73,16 @@ def fitting_results(fit: Fit, run: Run) -> Document:
     return results
 
 
-def fit_arguments(folds: int | None) -> Document:
-    """Return the arguments that a job passes to the fit."""
-    return {"DE_kwargs": {"polish": True, "seed": 42}, "k_fold_cross_validation": folds}
+def fit_arguments(agent: Agent, folds: int | None) -> Document:
+    """Return what a job fits, and how."""
+    return {
+        "agent_class": agent.class_name,
+        "agent_kwargs": dict(agent.keyword_arguments),
+        "fit_kwargs": {
+            "DE_kwargs": {"polish": True, "seed": 42},
+            "k_fold_cross_validation": folds,
+        },
+    }
 
 
 def histories(session: Session) -> Document:

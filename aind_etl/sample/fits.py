@@ -52,8 +52,8 @@ class Fit:
         Share of choices that were the more likely ones; at even odds the model predicts left.
     params_without_polishing, log_likelihood_without_polishing
         The same before the search close to the best candidate.
-    evaluations, iterations, converged
-        What the optimizer reports.
+    effort
+        What the optimizer reports: ``nfev``, ``nit`` and ``success``.
     population, energies
         The fitted parameters of all candidates, [candidates, k], and their negative
         log-likelihoods, [candidates].
@@ -71,9 +71,7 @@ class Fit:
     prediction_accuracy: float
     params_without_polishing: Mapping[str, float]
     log_likelihood_without_polishing: float
-    evaluations: int
-    iterations: int
-    converged: bool
+    effort: Mapping[str, int | bool]
     population: FloatArray
     energies: FloatArray
     cross_validation: Mapping[str, list[float]] | None
@@ -118,8 +116,7 @@ class _Row:
     uniform: FloatArray
     # The order in which trials are assigned to folds.
     order: IntArray
-    # Evaluations, iterations, and whether the fit converged.
-    effort: tuple[int, int, bool]
+    effort: Mapping[str, int | bool]
 
     @property
     def n_trials(self) -> int:
@@ -150,7 +147,6 @@ def _draw_rows(request: FitRequest, seed: int) -> Iterator[_Row]:
         agent = CATALOGUE[alias]
         iterations = int(random.integers(12, 140))
         polishing = int(random.integers(5, 60))
-        evaluations = 16 * agent.k_model * (iterations + 1) + polishing * (agent.k_model + 1)
         yield _Row(
             session=request.session,
             agent=agent,
@@ -158,7 +154,11 @@ def _draw_rows(request: FitRequest, seed: int) -> Iterator[_Row]:
             normal=random.standard_normal((_POPULATION + _POLISHING, agent.k_model)),
             uniform=random.random((_ANYWHERE, agent.k_model)),
             order=random.permutation(n_trials),
-            effort=(evaluations, iterations, bool(random.random() < 0.97)),
+            effort={
+                "nfev": 16 * agent.k_model * (iterations + 1) + polishing * (agent.k_model + 1),
+                "nit": iterations,
+                "success": bool(random.random() < 0.97),
+            },
         )
 
 
@@ -267,7 +267,6 @@ def _fit_rows(rows: Sequence[_Row]) -> Iterator[Fit]:
     for row, one, two in zip(rows, first, _evaluate(rows, polishing), strict=True):
         is_improved = two.log_likelihood[two.best] > one.log_likelihood[one.best]
         winner = two if is_improved else one
-        evaluations, iterations, converged = row.effort
         yield Fit(
             session=row.session,
             agent=row.agent,
@@ -276,9 +275,7 @@ def _fit_rows(rows: Sequence[_Row]) -> Iterator[Fit]:
             prediction_accuracy=float(winner.correct[winner.best]) / row.n_trials,
             params_without_polishing=_parameters_of(row.agent, one),
             log_likelihood_without_polishing=float(one.log_likelihood[one.best]),
-            evaluations=evaluations,
-            iterations=iterations,
-            converged=converged,
+            effort=row.effort,
             population=one.candidates,
             energies=-one.log_likelihood,
             cross_validation=_cross_validate(row, row.folds, (one, two)) if row.folds else None,

@@ -89,11 +89,6 @@ def make_code(
     }
 
 
-def name_of(code: Document) -> str:
-    """Return the name of a document: a hash of its code block."""
-    return hashlib.sha256(json.dumps(code).encode()).hexdigest()
-
-
 def _experimenters(names: Sequence[str], moment: datetime) -> list[Document] | list[str]:
     if moment >= _SECOND_VERSION_SINCE:
         return list(names)
@@ -133,17 +128,25 @@ def make_process(  # noqa: PLR0913 - a process has that many parts
 
 
 def make_metadata(
-    identifier: str, name: str, location: str, processes: list[Document], version: str
+    identifier: str | None,
+    collection: str,
+    code: Document,
+    processes: list[Document],
+    version: str,
 ) -> Document:
-    """Return a whole document; each of its processes depends on those before it."""
+    """Return a whole document; each of its processes depends on those before it.
+
+    Its name, which is its id if there is no other, is a hash of a code block.
+    """
+    name = hashlib.sha256(json.dumps(code).encode()).hexdigest()
     names = [process["name"] for process in processes]
     return {
-        "_id": identifier,
+        "_id": identifier or name,
         "object_type": "Metadata",
         "describedBy": f"{_SCHEMA_HOME}/metadata.py",
         "schema_version": version,
         "name": name,
-        "location": location,
+        "location": f"s3://{BUCKET}/{collection}/{name}",
         "other_identifiers": None,
         "subject": None,
         "data_description": None,
@@ -171,9 +174,7 @@ def _parameters(agent: Agent, run: Run, earlier_jobs: int) -> Document:
     parameters: Document = {
         "analysis_name": "MLE fitting",
         tag_name: f"aind-analysis-framework {tag}",
-        "agent_class": agent.class_name,
-        "agent_kwargs": dict(agent.keyword_arguments),
-        "fit_kwargs": fit_arguments(run.folds),
+        **fit_arguments(agent, run.folds),
     }
     if earlier_jobs:
         # Left over from another job of the same worker.
@@ -283,7 +284,6 @@ def framework_records(
         )
         if run.began >= _COMMIT_HASH_SINCE:
             code["commit_hash"] = commit
-        name = name_of(code)
         fit = fits.get(alias)
         outputs = _outputs(run, plan, fit)
         fitting = make_process(
@@ -298,11 +298,10 @@ def framework_records(
         if Oddity.TWO_PROCESSES in run.oddities:
             figures = _figures_process(fitting)
             processes = [fitting, figures] if position % 2 == 0 else [figures, fitting]
-        identifier = name if Oddity.NAME_AS_ID in run.oddities else make_uuid(random).hex
-        location = f"s3://{BUCKET}/{run.collection}/{name}"
+        identifier = None if Oddity.NAME_AS_ID in run.oddities else make_uuid(random).hex
         document = make_metadata(
-            identifier, name, location, processes, schema_version_at(run.began)
+            identifier, run.collection, code, processes, schema_version_at(run.began)
         )
         if Oddity.UNKNOWN_FIELDS in run.oddities:
             _add_unknown_fields(document, outputs)
-        yield Record(document, location, run, fit)
+        yield Record(document, run, fit)

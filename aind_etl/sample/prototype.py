@@ -35,11 +35,7 @@ def specification_of(agent: Agent, folds: int | None) -> Document:
         "analysis_name": "MLE fitting",
         "analysis_ver": "first version @ 0.10.0",
         "analysis_libs_to_track_ver": [_MODEL_LIBRARY],
-        "analysis_args": {
-            "agent_class": agent.class_name,
-            "agent_kwargs": dict(agent.keyword_arguments),
-            "fit_kwargs": fit_arguments(folds),
-        },
+        "analysis_args": fit_arguments(agent, folds),
     }
 
 
@@ -99,4 +95,4 @@ def prototype_records(
             }
         if Oddity.UNKNOWN_FIELDS in run.oddities:
             document |= _unknown_fields(random)
-        yield Record(document, location, run, fit)
+        yield Record(document, run, fit)

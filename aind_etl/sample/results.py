@@ -83,10 +83,10 @@ class ResultFolders:
         self._session_table.add(session)
         self._behavior_database.add(session)
         for record in records:
-            if record.fit is not None and record.location is not None:
-                self._write_record(record, record.fit, record.location)
+            if record.fit is not None:
+                self._write_record(record, record.fit)
 
-    def _write_record(self, record: Record, fit: Fit, location: str) -> None:
+    def _write_record(self, record: Record, fit: Fit) -> None:
         number = self._records
         self._records += 1
         # One of 60 folders is missing, one of 45 figures and one of 70 results.
@@ -102,6 +102,7 @@ class ResultFolders:
         missing = {_FIGURE} if number % 45 == 8 else set()
         if number % 70 == 23:
             missing |= {_FRAMEWORK_RESULTS, _PROTOTYPE_RESULTS, _EARLY_PROTOTYPE_RESULTS}
+        location = record.document.get("location") or record.document["s3_location"]
         self._write_folder(location, {name: files[name] for name in files if name not in missing})
 
     def _draw(self, record: Record, fit: Fit) -> bytes:

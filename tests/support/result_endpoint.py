@@ -18,13 +18,10 @@ from yarl import URL
 
 _RCLONE = Path(sys.executable).with_name("rclone")
 
-SLOW_DOWN = (
-    '<?xml version="1.0" encoding="UTF-8"?><Error><Code>SlowDown</Code>'
-    "<Message>Please reduce your request rate.</Message></Error>"
-)
 _ERROR = (
     '<?xml version="1.0" encoding="UTF-8"?><Error><Code>{0}</Code><Message>{0}</Message></Error>'
 )
+SLOW_DOWN = _ERROR.format("SlowDown")
 _OF_ONE_CONNECTION = {"connection", "content-length", "expect", "transfer-encoding"}
 PAGE = "<!DOCTYPE html><html><head><title>Please sign in</title></head><body></body></html>"
 
