@@ -1,4 +1,4 @@
-"""The sample world: its documents as a stream, and as files on disk.
+"""The sample world as files on disk.
 
 The simulation runs over a block of sessions at a time, so that memory does not grow with the world.
 """
@@ -27,40 +27,6 @@ COLLECTIONS = tuple(sorted([MODEL_FITTING, PREDECESSOR, *PROJECT_COLLECTIONS]))
 """Names of the collections."""
 
 _SESSIONS_TOGETHER = 32
-
-
-def stream_documents(sessions: int, seed: int) -> Iterator[tuple[str, Document]]:
-    """Yield every document of a sample world with the name of its collection.
-
-    The same number of sessions and the same seed give the same world. A larger world begins with
-    the sessions of a smaller one.
-
-    Parameters
-    ----------
-    sessions
-        Number of behaviour sessions of the main collection. With at least 24, every oddity of the
-        documents occurs.
-    seed
-        Seed of the simulation.
-
-    Raises
-    ------
-    ValueError
-        The number of sessions or the seed is negative.
-    """
-    _check_size(sessions, seed)
-    for _, records in _analysed_sessions(sessions, seed, with_latents=False):
-        for record in records:
-            yield record.run.collection, record.document
-    yield from project_documents(sessions, seed)
-
-
-def _check_size(sessions: int, seed: int) -> None:
-    if sessions < 0 or seed < 0:
-        raise ValueError(
-            f"A sample world cannot have {sessions} sessions and seed {seed}; neither may be "
-            "negative."
-        )
 
 
 def _analysed_sessions(
@@ -129,8 +95,11 @@ def write_world(  # noqa: PLR0913 - each says something different of the world
         The target: ``<collection>.jsonl`` (a document per line), ``<collection>.bson`` (as written
         by ``mongodump``) and ``results/<bucket>/<key>/`` with the result files. It is created if
         necessary; files of the same names are replaced.
-    sessions, seed
-        As for :func:`stream_documents`.
+    sessions
+        Number of behaviour sessions of the main collection. With at least 24, every oddity of the
+        documents occurs. A larger world begins with the sessions of a smaller one.
+    seed
+        Seed of the simulation.
     formats
         Formats of the documents' files.
     results
@@ -153,7 +122,11 @@ def write_world(  # noqa: PLR0913 - each says something different of the world
     OSError
         A file could not be written.
     """
-    _check_size(sessions, seed)
+    if sessions < 0 or seed < 0:
+        raise ValueError(
+            f"A sample world cannot have {sessions} sessions and seed {seed}; neither may be "
+            "negative."
+        )
     directory.mkdir(parents=True, exist_ok=True)
     folders = None
     if results:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import bson
@@ -19,7 +20,7 @@ import pytest
 from worlds import MAIN, SMALL, read_dump
 from worlds import JsonDocument as Document
 
-from aind_etl.sample import COLLECTIONS, stream_documents, write_world
+from aind_etl.sample import COLLECTIONS, write_world
 from aind_etl.sample.agents import CATALOGUE
 from aind_etl.sample.calendar import plan_sessions
 from aind_etl.sample.dynamics import SMALLEST_PROBABILITY, record_latents
@@ -104,10 +105,9 @@ def nwb_names_of(document: Document) -> list[str]:
 
 @cache
 def make_world(sessions: int, seed: int) -> World:
-    world = World(defaultdict(list))
-    for collection, document in stream_documents(sessions, seed):
-        world.collections[collection].append(document)
-    return world
+    with TemporaryDirectory() as folder:
+        write_world(Path(folder), sessions=sessions, seed=seed, results=False)
+        return World({name: read_dump(Path(folder), name) for name in COLLECTIONS})
 
 
 @pytest.fixture(scope="session")
@@ -375,20 +375,21 @@ def test_a_negative_number_of_sessions_or_seed_is_refused(
     sessions: int, seed: int, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match="negative"):
-        next(stream_documents(sessions, seed))
-    with pytest.raises(ValueError, match="negative"):
         write_world(tmp_path / "world", sessions=sessions, seed=seed)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_world_without_sessions_still_has_the_other_projects() -> None:
-    collections = {collection for collection, _ in stream_documents(0, seed=0)}
-    assert collections == set(PROJECTS)
+    collections = make_world(0, 0).collections
+    assert {name for name, documents in collections.items() if documents} == set(PROJECTS)
 
 
-def test_documents_stream_without_the_whole_world_being_simulated() -> None:
-    documents = stream_documents(1_000_000, seed=0)
-    assert len(list(islice(documents, 3))) == 3
+def test_sessions_are_written_without_the_whole_world_being_simulated(tmp_path: Path) -> None:
+    def stop(done: int, _total: int) -> None:
+        raise KeyboardInterrupt(done)
+
+    with pytest.raises(KeyboardInterrupt, match=r"^1$"):
+        write_world(tmp_path, sessions=1_000_000, seed=0, results=False, progress=stop)
 
 
 # --- oddities -------------------------------------------------------------------------------
@@ -554,12 +555,7 @@ def test_skipped_prototype_records_have_seven_fields_only(world: World) -> None:
     skipped = [document for document in world.prototypes if document["status"] == SKIPPED]
     for document in skipped:
         assert list(document) == [
-            "_id",
-            "nwb_name",
-            "status",
-            "s3_location",
-            "subject_id",
-            "session_date",
+            *("_id", "nwb_name", "status", "s3_location", "subject_id", "session_date"),
             "analysis_spec",
         ]
         assert document["s3_location"] is None
@@ -605,14 +601,10 @@ def fits_with_results(directory: Path) -> Iterator[tuple[Document, Document]]:
                 yield fits[0], results
 
 
-def test_a_written_world_holds_the_documents_of_the_stream(
-    small: tuple[Path, dict[str, int]],
-) -> None:
+def test_both_formats_hold_the_same_documents(small: tuple[Path, dict[str, int]]) -> None:
     directory, counts = small
-    collections = make_world(2, 4).collections
     for collection in COLLECTIONS:
-        documents = collections[collection]
-        assert read_dump(directory, collection) == documents
+        documents = read_dump(directory, collection)
         assert bson.decode_all((directory / f"{collection}.bson").read_bytes()) == documents
         assert counts[collection] == len(documents)
 
