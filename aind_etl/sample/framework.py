@@ -182,28 +182,22 @@ def _parameters(agent: Agent, run: Run, earlier_jobs: int) -> Document:
     return parameters
 
 
-def _times(run: Run, position: int, start: datetime, end: datetime) -> tuple[str, str]:
-    """Return the start and end as text, in the writer's format of the time."""
+def _times(run: Run, position: int, spent: Sequence[float]) -> tuple[str, str]:
+    """Return when a job of a run began and ended, as the writer of the time wrote it."""
+    is_precise = run.began >= _SECOND_VERSION_SINCE
+    start = run.began.replace(microsecond=0)
+    if is_precise:
+        start = run.began + timedelta(seconds=sum(spent[:position]))
+    end = start + timedelta(seconds=spent[position])
     if Oddity.ZONED_TIMES in run.oddities:
         zone = _MOUNTAIN_TIME if position % 3 == 2 else UTC
-        texts = [moment.replace(tzinfo=UTC).astimezone(zone).isoformat() for moment in (start, end)]
-        if position % 3 == 0:
-            texts = [text.replace("+00:00", "Z") for text in texts]
-        return texts[0], texts[1]
-    if run.began < _SECOND_VERSION_SINCE:
+        start, end = (moment.replace(tzinfo=UTC).astimezone(zone) for moment in (start, end))
+    elif not is_precise:
         end = end.replace(microsecond=0)
-    return start.isoformat(), end.isoformat()
-
-
-def _job_times(run: Run, spent: Sequence[float]) -> list[tuple[datetime, datetime]]:
-    """Return when each job of a run began and ended."""
-    times = []
-    start = run.began.replace(microsecond=0)
-    for position, seconds in enumerate(spent):
-        if run.began >= _SECOND_VERSION_SINCE:
-            start = run.began + timedelta(seconds=sum(spent[:position]))
-        times.append((start, start + timedelta(seconds=seconds)))
-    return times
+    texts = start.isoformat(), end.isoformat()
+    if Oddity.ZONED_TIMES in run.oddities and position % 3 == 0:
+        return texts[0].replace("+00:00", "Z"), texts[1].replace("+00:00", "Z")
+    return texts
 
 
 def _outputs(run: Run, plan: SessionPlan, fit: Fit | None) -> Document:
@@ -266,7 +260,6 @@ def framework_records(
     asset = data_asset(make_uuid(random))
     commit = random.bytes(20).hex()
     spent = random.gamma(4.0, 30.0, size=len(run.aliases)).tolist()
-    job_times = _job_times(run, spent)
     accumulates = _INPUTS_ACCUMULATED_SINCE <= run.began < _INPUTS_ACCUMULATED_UNTIL
     inherited = [
         data_asset(make_uuid(random))
@@ -291,7 +284,7 @@ def framework_records(
             code,
             _as_stored(run, position, outputs),
             began=run.began,
-            times=_times(run, position, *job_times[position]),
+            times=_times(run, position, spent),
             experimenters=[plan.subject.investigator],
         )
         processes = [fitting]

@@ -106,17 +106,10 @@ class MortalRequests:
         Number of the request, counted from 1; 0 for none.
     """
 
-    CHANGING = frozenset(
-        {
-            "put_object",
-            "delete_object",
-            "delete_objects",
-            "copy_object",
-            "create_multipart_upload",
-            "upload_part",
-            "complete_multipart_upload",
-            "abort_multipart_upload",
-        }
+    CHANGING = (
+        *("put_object", "delete_object", "delete_objects", "copy_object"),
+        *("create_multipart_upload", "upload_part"),
+        *("complete_multipart_upload", "abort_multipart_upload"),
     )
 
     def __init__(self, killed_at: int = 0) -> None:
