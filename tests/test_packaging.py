@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from commands import without_settings
+from commands import execute, without_settings
 from worlds import MAIN
 
 from aind_etl.bundle import bundled
@@ -37,12 +37,8 @@ pytestmark = pytest.mark.slow
 def wheel(tmp_path_factory):
     """Return the wheel of the clone."""
     folder = tmp_path_factory.mktemp("wheel")
-    built = subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, CLONE],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    pip = [sys.executable, "-m", "pip"]
+    built = execute(*pip, "wheel", "--quiet", "--no-deps", "-w", folder, CLONE)
     if built.returncode and "hatchling" in built.stderr and "No matching" in built.stderr:
         pytest.skip("pip could not download hatchling, which builds the wheel")
     assert built.returncode == 0, built.stderr
@@ -64,14 +60,7 @@ def run(folder, command, **variables):
     environment = without_settings(**variables)
     environment.pop("PYTHONPATH", None)
     environment.pop("AIND_ETL_RESULTS_ROOT", None)
-    return subprocess.run(
-        [*map(str, command)],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return execute(*command, cwd=folder, env=environment)
 
 
 def run_installed(installed, folder, *arguments):
@@ -129,10 +118,9 @@ def test_the_installed_command_loads_and_queries_the_sample(installed, tmp_path)
 def test_the_bundled_files_are_those_of_the_clone(installed):
     script = "from aind_etl.bundle import bundled; print(bundled('sql'), bundled('dagster.yaml'))"
     environment = os.environ | {"PYTHONPATH": str(installed)}
-    arguments = [sys.executable, "-S", "-c", script]
-    found = subprocess.run(
-        arguments, cwd=installed, env=environment, capture_output=True, text=True, check=True
-    ).stdout.split()
+    python = [sys.executable, "-S", "-c", script]
+    done = execute(*python, cwd=installed, env=environment, check=True)
+    found = done.stdout.split()
     assert found == [
         str(installed / "aind_etl/_bundled" / name) for name in ("sql", "dagster.yaml")
     ]
@@ -150,12 +138,7 @@ def light(wheel, tmp_path_factory):
     folder = tmp_path_factory.mktemp("light")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     install = [folder / "bin" / "pip", "install", "--quiet"]
-    done = subprocess.run(
-        [*install, "--constraint", CLONE / "constraints.txt", wheel],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = execute(*install, "--constraint", CLONE / "constraints.txt", wheel)
     if done.returncode and "No matching distribution" in done.stderr:
         pytest.skip("pip could not download the packages")
     assert done.returncode == 0, done.stderr
@@ -164,17 +147,12 @@ def light(wheel, tmp_path_factory):
 
 def ask(light, sample, *command, **variables):
     """Run a command of the base installation on the sample, outside the clone."""
-    variables = {
-        "AIND_ETL_LAKE": str(sample.lake),
-        "AIND_ETL_WAREHOUSE": str(sample.warehouse),
-    } | variables
-    return run(light, [light / command[0], *command[1:]], **variables)
+    own = {"AIND_ETL_LAKE": str(sample.lake), "AIND_ETL_WAREHOUSE": str(sample.warehouse)}
+    return run(light, [light / command[0], *command[1:]], **own | variables)
 
 
 def test_the_base_installation_is_small(light):
-    listed = subprocess.run(
-        [light / "pip", "list", "--format", "freeze"], capture_output=True, text=True, check=True
-    )
+    listed = execute(light / "pip", "list", "--format", "freeze", check=True)
     names = {line.partition("==")[0] for line in listed.stdout.split()}
     assert len(names - {"pip", "setuptools"}) < 30, names
     assert not names & {"dagster", "s3fs", "matplotlib"}
@@ -229,25 +207,13 @@ INTERFACES = {
 def test_every_interface_for_readers_works_in_the_base_installation(light, world, interface):
     sample = SimpleNamespace(lake=world / "lake", warehouse=world / "warehouse.duckdb")
     database = world / "results" / "aind-scratch-data" / "aind-dynamic-foraging-cache"
-    done = ask(
-        light,
-        sample,
-        "python",
-        "-c",
-        INTERFACES[interface],
-        AIND_ETL_BEHAVIOR_DATABASE=str(database),
-    )
+    variables = {"AIND_ETL_BEHAVIOR_DATABASE": str(database)}
+    done = ask(light, sample, "python", "-c", INTERFACES[interface], **variables)
     assert done.returncode == 0, done.stderr
     assert not {"0", "False"} & {*done.stdout.split()} or interface.startswith("trials")
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("AIND_ETL_WAREHOUSE", str(sample.warehouse))
-        environment.setenv("AIND_ETL_BEHAVIOR_DATABASE", str(database))
-        whole = subprocess.run(
-            [sys.executable, "-c", INTERFACES[interface]],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+    variables |= {"AIND_ETL_WAREHOUSE": str(sample.warehouse)}
+    python = [sys.executable, "-c", INTERFACES[interface]]
+    whole = execute(*python, env=os.environ | variables, check=True)
     assert done.stdout == whole.stdout
 
 

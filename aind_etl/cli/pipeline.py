@@ -125,7 +125,7 @@ def sample(
         raise ConfigurationError(f"{str(directory)!r} is not an empty folder; name another.")
     with progress_bars() as progress:
         progress.step("simulate", total=sessions, unit="sessions")
-        summary = write_world(
+        counts = write_world(
             directory,
             sessions=sessions,
             seed=seed,
@@ -133,7 +133,7 @@ def sample(
             results=results,
             progress=progress.reach,
         )
-    for collection, count in summary.documents.items():
+    for collection, count in counts.items():
         say(out, f"{count:>9,}  {collection}")
     folder = shlex.quote(str(directory.absolute()))
     variable = f"AIND_ETL_RESULTS_ROOT={folder}/results " if results else ""

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 
 from aind_etl.contract import Column, tables
-from aind_etl.contract.columns import SESSIONS_MADE
+from aind_etl.contract.columns import ADDED_SESSION_COLUMNS
 from aind_etl.warehouse.sql_files import Kind, SqlFile, read_sql_files
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -168,7 +168,7 @@ def _relation(name: str, names: tuple[str, ...], files: Mapping[str, SqlFile]) -
         columns = [*every, *(_described(f"`{one}`", file.columns.get(one, "")) for one in names)]
         return f"- `{name}`: {file.summary}" + (f" {'; '.join(columns)}." if columns else "")
     table = tables.table_named(name)
-    known = {column.name: column for column in (*table.columns, *SESSIONS_MADE)}
+    known = {column.name: column for column in (*table.columns, *ADDED_SESSION_COLUMNS)}
     columns = [_column(known[one]) for one in names]
     more = f"; and of the session table {_MORE_OF_SESSIONS}" if name == "sessions" else ""
     line = f"- `{name}`: {_first_sentence(table.description)} Key: {', '.join(table.key)}."

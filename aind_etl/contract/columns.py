@@ -728,7 +728,7 @@ SESSIONS = (
 )
 
 PRINCIPAL_INVESTIGATOR = Column("principal_investigator", V, "Who is responsible for the subject.")
-SESSIONS_MADE = (
+ADDED_SESSION_COLUMNS = (
     PRINCIPAL_INVESTIGATOR,
     Column(
         "other_rows",

@@ -8,9 +8,9 @@ It is the default source of an installation, and the data of tests and benchmark
 - ``runs``: which pipeline analysed what, and with which oddities
 - ``documents``, ``prototype``, ``framework``, ``projects``: documents in the writers' formats
 - ``figures``, ``results``, ``session_table``, ``behavior_database``: the files beside the documents
-- ``world``: all of it as a stream or on disk
+- ``world``: all of it on disk
 """
 
-from aind_etl.sample.world import COLLECTIONS, WorldSummary, stream_documents, write_world
+from aind_etl.sample.world import COLLECTIONS, write_world
 
-__all__ = ["COLLECTIONS", "WorldSummary", "stream_documents", "write_world"]
+__all__ = ["COLLECTIONS", "write_world"]

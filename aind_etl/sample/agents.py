@@ -39,11 +39,6 @@ class Agent:
     clamped: Mapping[str, int]
 
     @property
-    def parameter_names(self) -> tuple[str, ...]:
-        """Names of all parameters: the fitted ones, then the clamped ones."""
-        return (*self.bounds, *self.clamped)
-
-    @property
     def k_model(self) -> int:
         """Number of fitted parameters."""
         return len(self.bounds)
@@ -56,28 +51,24 @@ class Agent:
 
 _UNIT_INTERVAL = (0.0, 1.0)
 _SIDE_BIAS = (-5.0, 5.0)
-_KERNEL_SUFFIXES = {"none": "", "one_step": "_CK1", "full": "_CKfull"}
+_KERNEL_WEIGHT = {"choice_kernel_relative_weight": _UNIT_INTERVAL}
 _STEP_SIZE = "choice_kernel_step_size"
-
-
-def _kernel_parameters(kernel: str) -> tuple[dict[str, tuple[float, float]], dict[str, int]]:
-    """Return the bounds and the clamped values that a choice kernel adds."""
-    if kernel == "none":
-        return {}, {}
-    bounds = {"choice_kernel_relative_weight": _UNIT_INTERVAL}
-    if kernel == "one_step":
-        return bounds, {_STEP_SIZE: 1}
-    return {**bounds, _STEP_SIZE: _UNIT_INTERVAL}, {}
+# For each choice kernel the suffix of aliases, and the bounds and clamped values that it adds.
+_KERNELS: Mapping[str, tuple[str, dict[str, tuple[float, float]], dict[str, int]]] = {
+    "none": ("", {}, {}),
+    "one_step": ("_CK1", _KERNEL_WEIGHT, {_STEP_SIZE: 1}),
+    "full": ("_CKfull", _KERNEL_WEIGHT | {_STEP_SIZE: _UNIT_INTERVAL}, {}),
+}
 
 
 def _q_learning(learn_rates: int, forget_rates: int, kernel: str, selection: str) -> Agent:
     names = ["learn_rate"] if learn_rates == 1 else ["learn_rate_rew", "learn_rate_unrew"]
     if forget_rates:
         names.append("forget_rate_unchosen")
-    kernel_bounds, clamped = _kernel_parameters(kernel)
+    kernel_suffix, kernel_bounds, clamped = _KERNELS[kernel]
     softmax = selection == "softmax"
     policy = {"softmax_inverse_temperature": (0.0, 100.0)} if softmax else {"epsilon": (0.0, 1.0)}
-    suffix = _KERNEL_SUFFIXES[kernel] + ("_softmax" if softmax else "_epsi")
+    suffix = kernel_suffix + ("_softmax" if softmax else "_epsi")
     return Agent(
         alias=f"QLearning_L{learn_rates}F{forget_rates}{suffix}",
         class_name="ForagerQLearning",
@@ -99,15 +90,15 @@ def _q_learning(learn_rates: int, forget_rates: int, kernel: str, selection: str
 
 
 def _loss_counting(kernel: str, *, win_stay_lose_switch: bool) -> Agent:
-    kernel_bounds, kernel_clamped = _kernel_parameters(kernel)
-    bounds, clamped = {"biasL": (-1.0, 1.0), **kernel_bounds}, kernel_clamped
+    suffix, kernel_bounds, clamped = _KERNELS[kernel]
+    bounds = {"biasL": (-1.0, 1.0), **kernel_bounds}
     mean, deviation = "loss_count_threshold_mean", "loss_count_threshold_std"
     if win_stay_lose_switch:
         clamped = {mean: 1, deviation: 0, **clamped}
     else:
         bounds = {mean: (0.0, 10.0), deviation: (0.0, 10.0), **bounds}
     return Agent(
-        alias=("WSLS" if win_stay_lose_switch else "LossCounting") + _KERNEL_SUFFIXES[kernel],
+        alias=("WSLS" if win_stay_lose_switch else "LossCounting") + suffix,
         class_name="ForagerLossCounting",
         family=Family.LOSS_COUNTING,
         keyword_arguments={"win_stay_lose_switch": win_stay_lose_switch, "choice_kernel": kernel},
@@ -117,10 +108,10 @@ def _loss_counting(kernel: str, *, win_stay_lose_switch: bool) -> Agent:
 
 
 def _compare_to_threshold(kernel: str) -> Agent:
-    kernel_bounds, clamped = _kernel_parameters(kernel)
+    suffix, kernel_bounds, clamped = _KERNELS[kernel]
     return Agent(
         # The alias says Foraging, the class Forager: so do the real ones.
-        alias=f"ForagingCompareThreshold{_KERNEL_SUFFIXES[kernel]}",
+        alias=f"ForagingCompareThreshold{suffix}",
         class_name="ForagerCompareThreshold",
         family=Family.COMPARE_TO_THRESHOLD,
         keyword_arguments={"choice_kernel": kernel},
@@ -138,13 +129,13 @@ def _compare_to_threshold(kernel: str) -> Agent:
 def _make_catalogue() -> dict[str, Agent]:
     agents = [
         _q_learning(*choices)
-        for choices in product((1, 2), (0, 1), _KERNEL_SUFFIXES, ("softmax", "epsilon-greedy"))
+        for choices in product((1, 2), (0, 1), _KERNELS, ("softmax", "epsilon-greedy"))
     ]
     agents += [
         _loss_counting(kernel, win_stay_lose_switch=fixed)
-        for fixed, kernel in product((False, True), _KERNEL_SUFFIXES)
+        for fixed, kernel in product((False, True), _KERNELS)
     ]
-    agents += [_compare_to_threshold(kernel) for kernel in _KERNEL_SUFFIXES]
+    agents += [_compare_to_threshold(kernel) for kernel in _KERNELS]
     return {agent.alias: agent for agent in agents}
 
 

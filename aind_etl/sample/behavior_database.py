@@ -6,7 +6,7 @@ columns and types, because three programs read the sessions' NWB files.
 
 import io
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -54,8 +54,8 @@ class BehaviorDatabase:
 
 def _trials(session: Session, random: np.random.Generator) -> _Columns:
     """Return the columns of all trials, ignored ones included, each [trials]."""
-    n = len(session.reward_probabilities)
-    valid = session.valid_at
+    n = len(session.task.reward_probabilities)
+    valid = session.task.valid_at
     response = np.full(n, IGNORED)
     response[valid] = np.where(session.left, LEFT, RIGHT)
     earned = np.zeros(n, dtype=bool)
@@ -71,8 +71,8 @@ def _trials(session: Session, random: np.random.Generator) -> _Columns:
         "earned_reward": earned,
         "rewarded_historyL": earned & (response == LEFT),
         "rewarded_historyR": earned & (response == RIGHT),
-        "reward_probabilityL": session.reward_probabilities[:, 0],
-        "reward_probabilityR": session.reward_probabilities[:, 1],
+        "reward_probabilityL": session.task.reward_probabilities[:, 0],
+        "reward_probabilityR": session.task.reward_probabilities[:, 1],
         "auto_waterL": autowater[:, 0].astype(np.int64),
         "auto_waterR": autowater[:, 1].astype(np.int64),
         "goCue_start_time_in_session": go_cue,
@@ -105,15 +105,11 @@ def _by_oldest_reader(trials: _Columns) -> _Columns:
     return kept | {"bait_left": (trials["reward_probabilityL"] > 0.5).astype(float)}
 
 
-_WRITERS: tuple[Callable[[_Columns], _Columns], ...] = (
-    _by_current_reader,
-    _by_older_reader,
-    _by_oldest_reader,
-)
+_WRITERS = (_by_current_reader, _by_older_reader, _by_oldest_reader)
 
 
 def _trial_table(session: Session, columns: _Columns) -> pa.Table:
-    n = len(session.reward_probabilities)
+    n = len(session.task.reward_probabilities)
     identity = {
         "session_id": [behavior_session_id(session)] * n,
         "session_date": [session.plan.began.date().isoformat()] * n,

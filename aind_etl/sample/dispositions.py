@@ -5,11 +5,14 @@ every parameter of every agent, so that the fit of each agent has a sensible sta
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from aind_etl.sample.agents import Agent, Family
+
+Disposition: TypeAlias = Mapping[str, float]
+"""A subject's parameters on one day."""
 
 PLAUSIBLE: Mapping[str, tuple[float, float]] = {
     "learn_rate": (0.2, 0.7),
@@ -33,26 +36,22 @@ _BIAS_IN_PROBABILITY = 0.15
 _DRIFT = 0.04
 
 
-def spread(agent: Agent, name: str) -> float:
-    """Return how much animals differ in a parameter, in the parameter's unit."""
-    low, high = PLAUSIBLE[name]
-    return (high - low) * _bias_scale(agent, name) / 4.0
+def spread(agent: Agent) -> list[float]:
+    """Return how much animals differ in each fitted parameter, in the parameter's unit."""
+    return [
+        (high - low) * _bias_scale(agent, name) / 4.0
+        for name, (low, high) in ((name, PLAUSIBLE[name]) for name in agent.bounds)
+    ]
+
+
+def disposition_for(agent: Agent, disposition: Disposition) -> dict[str, float]:
+    """Return the values of the agent's fitted parameters, in the agent's units."""
+    return {name: disposition[name] * _bias_scale(agent, name) for name in agent.bounds}
 
 
 def _bias_scale(agent: Agent, name: str) -> float:
     in_probability = agent.family is Family.LOSS_COUNTING and name == "biasL"
     return _BIAS_IN_PROBABILITY if in_probability else 1.0
-
-
-@dataclass(frozen=True)
-class Disposition:
-    """A subject's parameters on one day."""
-
-    values: Mapping[str, float]
-
-    def of(self, agent: Agent, name: str) -> float:
-        """Return the value of a parameter in the agent's unit."""
-        return self.values[name] * _bias_scale(agent, name)
 
 
 def drifting_dispositions(random: np.random.Generator, sessions: int) -> list[Disposition]:
@@ -64,4 +63,4 @@ def drifting_dispositions(random: np.random.Generator, sessions: int) -> list[Di
     start = random.uniform(low, high)
     steps = random.normal(0.0, _DRIFT, size=(sessions, len(PLAUSIBLE))) * (high - low)
     values = np.clip(start + np.cumsum(steps, axis=0), low, high)
-    return [Disposition(dict(zip(PLAUSIBLE, row, strict=True))) for row in values.tolist()]
+    return [dict(zip(PLAUSIBLE, row, strict=True)) for row in values.tolist()]

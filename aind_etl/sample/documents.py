@@ -1,13 +1,13 @@
 """The parts that documents of both formats share: the fit's results, and how numbers are stored."""
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
 
+from aind_etl.sample.agents import Agent
 from aind_etl.sample.calendar import FEWEST_TRIALS
-from aind_etl.sample.fits import CrossValidation, Fit
-from aind_etl.sample.latents import Latents
+from aind_etl.sample.fits import Fit
 from aind_etl.sample.runs import Run
 from aind_etl.sample.sessions import Session
 
@@ -24,32 +24,21 @@ _LIKELIHOOD_IN_CROSS_VALIDATION_SINCE = datetime.fromisoformat("2025-07-01")
 
 @dataclass(frozen=True)
 class Record:
-    """A document with the run, session and fit that it describes."""
+    """A document with the run and the fit that it describes."""
 
-    collection: str
     document: Document
-    # The s3://bucket/key of its result folder, if it has one.
-    location: str | None
     run: Run
-    session: Session
     # None if there is no successful one.
     fit: Fit | None
 
 
-def stored_number(value: float) -> float | int:
-    """Return a number as the database returns it: whole numbers are integers."""
+def _stored(numbers: Mapping[str, float]) -> Document:
+    """Return numbers as the database returns them: whole numbers are integers."""
+    return {name: _stored_number(value) for name, value in numbers.items()}
+
+
+def _stored_number(value: float) -> float | int:
     return int(value) if value.is_integer() else value
-
-
-def _cross_validation(results: CrossValidation, *, likelihoods: bool) -> Document:
-    stored = {
-        "prediction_accuracy_test": results.prediction_accuracy_test,
-        "prediction_accuracy_fit": results.prediction_accuracy_fit,
-        "prediction_accuracy_test_bias_only": results.prediction_accuracy_test_bias_only,
-    }
-    if likelihoods:
-        stored |= {"LPT_test": results.likelihood_test, "LPT_fit": results.likelihood_fit}
-    return {name: list(map(stored_number, values)) for name, values in stored.items()}
 
 
 def fitting_results(fit: Fit, run: Run) -> Document:
@@ -66,35 +55,34 @@ def fitting_results(fit: Fit, run: Run) -> Document:
             "agent_class_name": agent.class_name,
             "agent_alias": agent.alias,
         },
-        "params": {name: stored_number(value) for name, value in fit.params.items()},
-        "log_likelihood": stored_number(fit.log_likelihood),
-        "AIC": stored_number(fit.aic),
-        "BIC": stored_number(fit.bic),
-        "LPT": stored_number(fit.likelihood_per_trial),
-        "LPT_AIC": stored_number(fit.likelihood_per_trial_aic),
-        "LPT_BIC": stored_number(fit.likelihood_per_trial_bic),
+        "params": _stored(fit.params),
+        **_stored({"log_likelihood": fit.log_likelihood, **fit.criteria()}),
         "k_model": agent.k_model,
-        "n_trials": fit.n_trials,
-        "nfev": fit.evaluations,
-        "nit": fit.iterations,
-        "success": fit.converged,
-        "params_without_polishing": {
-            name: stored_number(value) for name, value in fit.params_without_polishing.items()
-        },
-        "log_likelihood_without_polishing": stored_number(fit.log_likelihood_without_polishing),
-        "prediction_accuracy": stored_number(fit.prediction_accuracy),
+        "n_trials": fit.session.n_trials,
+        **fit.effort,
+        "params_without_polishing": _stored(fit.params_without_polishing),
+        "log_likelihood_without_polishing": _stored_number(fit.log_likelihood_without_polishing),
+        "prediction_accuracy": _stored_number(fit.prediction_accuracy),
     }
     if run.folds is not None and fit.cross_validation is not None:
-        likelihoods = run.began >= _LIKELIHOOD_IN_CROSS_VALIDATION_SINCE
-        results["cross_validation"] = _cross_validation(
-            fit.cross_validation, likelihoods=likelihoods
-        )
+        results["cross_validation"] = {
+            name: list(map(_stored_number, values))
+            for name, values in fit.cross_validation.items()
+            if run.began >= _LIKELIHOOD_IN_CROSS_VALIDATION_SINCE or not name.startswith("LPT")
+        }
     return results
 
 
-def fit_arguments(folds: int | None) -> Document:
-    """Return the arguments that a job passes to the fit."""
-    return {"DE_kwargs": {"polish": True, "seed": 42}, "k_fold_cross_validation": folds}
+def fit_arguments(agent: Agent, folds: int | None) -> Document:
+    """Return what a job fits, and how."""
+    return {
+        "agent_class": agent.class_name,
+        "agent_kwargs": dict(agent.keyword_arguments),
+        "fit_kwargs": {
+            "DE_kwargs": {"polish": True, "seed": 42},
+            "k_fold_cross_validation": folds,
+        },
+    }
 
 
 def histories(session: Session) -> Document:
@@ -103,14 +91,3 @@ def histories(session: Session) -> Document:
         "fit_choice_history": (~session.left).astype(float).tolist(),
         "fit_reward_history": session.rewarded.tolist(),
     }
-
-
-def listed_latents(latents: Latents, *, gap: float | None) -> Document:
-    """Return latent variables as lists, with ``gap`` for NaN: NaN in files, None in documents."""
-    return {name: _with_gaps(values.tolist(), gap) for name, values in latents.items()}
-
-
-def _with_gaps(values: list[Any], gap: float | None) -> list[Any]:
-    if isinstance(values[0], list):
-        return [_with_gaps(row, gap) for row in values]
-    return [gap if math.isnan(value) else value for value in values]

@@ -25,6 +25,8 @@ BoolArray: TypeAlias = npt.NDArray[np.bool_]
 IntArray: TypeAlias = npt.NDArray[np.int64]
 Parameters: TypeAlias = Mapping[str, FloatArray]
 """Parameter name to its values, shape [candidates]; several rows stacked, [rows, candidates]."""
+Latents: TypeAlias = dict[str, FloatArray | BoolArray]
+"""Latent variables by name; the last axis is trials."""
 
 # The probability of a choice that is impossible under the model: so the log-likelihood shows how
 # many such choices there are.
@@ -74,15 +76,16 @@ class Dynamics(ABC):
         )
         self._previous_left = left
 
-    def keep(self, rows: int) -> None:
-        """Drop all but the first ``rows`` rows."""
-        if rows == self._rows:
-            return
-        self._rows = rows
-        self._parameters = {name: values[:rows] for name, values in self._parameters.items()}
-        for name, value in vars(self).items():
-            if isinstance(value, np.ndarray):
-                setattr(self, name, value[..., :rows, :])
+    def keep_active(self, n_trials: IntArray, trial: int) -> int:
+        """Drop the rows that have no trial at an index, and return how many are left."""
+        rows = int(np.searchsorted(-n_trials, -trial))
+        if rows != self._rows:
+            self._rows = rows
+            self._parameters = {name: values[:rows] for name, values in self._parameters.items()}
+            for name, value in vars(self).items():
+                if isinstance(value, np.ndarray):
+                    setattr(self, name, value[..., :rows, :])
+        return rows
 
     def _switched(self, left: BoolArray) -> BoolArray:
         """Return whether the side differs from the one before, which it does in the first trial."""
@@ -211,7 +214,7 @@ class _CompareToThreshold(Dynamics):
             self._value - self._parameters["threshold"]
         )
 
-    def staying(self) -> FloatArray:
+    def _staying(self) -> FloatArray:
         """Return the probability of staying, the bias towards left included."""
         logit = self._logit_of_staying()
         if self._previous_left is not None:
@@ -221,7 +224,7 @@ class _CompareToThreshold(Dynamics):
     def probabilities(self) -> tuple[FloatArray, FloatArray]:
         if self._previous_left is None:
             return self._even_odds()
-        stay, was_left = self.staying(), self._previous_left
+        stay, was_left = self._staying(), self._previous_left
         weight, kernel = self._parameters["choice_kernel_relative_weight"], self.choice_kernel
         left = (1.0 - weight) * np.where(was_left, stay, 1.0 - stay) + weight * kernel[_LEFT]
         right = (1.0 - weight) * np.where(was_left, 1.0 - stay, stay) + weight * kernel[_RIGHT]
@@ -240,6 +243,7 @@ class _CompareToThreshold(Dynamics):
         return {
             "value": self._value,
             "threshold": self._parameters["threshold"],
+            "staying": self._staying(),
             "p_exploit": 1.0 / (1.0 + np.exp(-self._logit_of_staying())),
         }
 
@@ -270,11 +274,6 @@ def start_agents(family: Family, rows: Sequence[Parameters]) -> Dynamics:
     )
 
 
-def rows_at(n_trials: IntArray, trial: int) -> int:
-    """Return how many rows have a trial at an index."""
-    return int(np.searchsorted(-n_trials, -trial))
-
-
 def run_over_histories(
     agents: Dynamics, left: BoolArray, rewarded: BoolArray, n_trials: IntArray
 ) -> FloatArray:
@@ -296,8 +295,7 @@ def run_over_histories(
     """
     probability = np.ones((len(n_trials), len(left), agents.choice_kernel.shape[-1]))
     for trial in range(len(left)):
-        active = rows_at(n_trials, trial)
-        agents.keep(active)
+        active = agents.keep_active(n_trials, trial)
         chosen_left = left[trial, :active]
         of_left, of_right = agents.probabilities()
         probability[:active, trial] = np.where(chosen_left[:, np.newaxis], of_left, of_right)
@@ -334,15 +332,12 @@ def record_latents(
 
     for trial in range(longest + 1):
         # A row's state is noted once more after its last trial.
-        active = rows_at(n_trials, trial - 1)
-        agents.keep(active)
+        active = agents.keep_active(n_trials, trial - 1)
         for name, value in agents.latents().items():
             note(name, trial, value)
         note("choice_kernel", trial, agents.choice_kernel)
         if trial < longest:
             note("choice_prob", trial, np.stack(agents.probabilities()))
-            if isinstance(agents, _CompareToThreshold):
-                note("staying", trial, agents.staying())
             agents.learn(left[trial, :active], rewarded[trial, :active])
     before_trials_only = {"choice_prob", "staying"}
     return [

@@ -9,19 +9,20 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from matplotlib.lines import Line2D
 
-from aind_etl.sample.latents import Latents
+from aind_etl.sample.dynamics import Latents
 from aind_etl.sample.sessions import Session
 
 _SIZE_IN_INCHES = (8.0, 2.8)
 _DOTS_PER_INCH = 90
-# Latent variables to draw: name, row (None if there is only one), colour and label.
+# Latent variables to draw: name, row (None if there is only one), line width, colour and label.
 _CURVES = (
-    ("q_value", 0, "tab:red", "Q left"),
-    ("q_value", 1, "tab:blue", "Q right"),
-    ("value", None, "tab:purple", "value"),
-    ("threshold", None, "black", "threshold"),
-    ("p_exploit", None, "tab:cyan", "p(exploit)"),
-    ("loss_count", None, "tab:orange", "loss count / highest"),
+    ("choice_prob", 1, 1.4, "tab:green", "p(choose right)"),
+    ("q_value", 0, 0.9, "tab:red", "Q left"),
+    ("q_value", 1, 0.9, "tab:blue", "Q right"),
+    ("value", None, 0.9, "tab:purple", "value"),
+    ("threshold", None, 0.9, "black", "threshold"),
+    ("p_exploit", None, 0.9, "tab:cyan", "p(exploit)"),
+    ("loss_count", None, 0.9, "tab:orange", "loss count / highest"),
 )
 _RIGHT, _LEFT = 1.12, -0.12
 # Position, length and colour of the tick of a trial, by (right chosen, rewarded).
@@ -54,18 +55,15 @@ class SessionFigure:
             for kind, (_, length, colour) in _TICKS.items()
         }
         # Animated: not drawn together with the axes.
-        (self._probability,) = self._axes.plot(
-            [], [], color="tab:green", linewidth=1.4, animated=True
-        )
         self._curves = [
-            self._axes.plot([], [], color=colour, linewidth=0.9, animated=True)[0]
-            for _, _, colour, _ in _CURVES
+            self._axes.plot([], [], color=colour, linewidth=width, animated=True)[0]
+            for _, _, width, colour, _ in _CURVES
         ]
         self._labels = [
             self._axes.text(
                 1.01, 0.0, "", transform=self._axes.transAxes, color=colour, size=8, animated=True
             )
-            for colour in ("tab:green", *(colour for _, _, colour, _ in _CURVES))
+            for _, _, _, colour, _ in _CURVES
         ]
         self._title = self._axes.text(
             0.0, 1.03, "", transform=self._axes.transAxes, size=9, animated=True
@@ -76,18 +74,17 @@ class SessionFigure:
         if self._background is None or self._background[0] is not session:
             self._background = (session, self._drawn_behaviour(session))
         self._canvas.restore_region(self._background[1])
-        has_probability = self._draw_curve(self._probability, latents, "choice_prob", 1)
-        labels = ["p(choose right)" if has_probability else ""]
-        for line, (name, row, _, label) in zip(self._curves, _CURVES, strict=True):
-            labels.append(label if self._draw_curve(line, latents, name, row) else "")
         height = 0.95
-        for text, label in zip(self._labels, labels, strict=True):
-            text.set_text(label)
-            if label:
+        for line, text, (name, row, _, _, label) in zip(
+            self._curves, self._labels, _CURVES, strict=True
+        ):
+            is_shown = self._draw_curve(line, latents, name, row)
+            text.set_text(label if is_shown else "")
+            if is_shown:
                 text.set_y(height)
                 height -= 0.12
         self._title.set_text(title)
-        for artist in (self._probability, *self._curves, *self._labels, self._title):
+        for artist in (*self._curves, *self._labels, self._title):
             self._axes.draw_artist(artist)
         png = BytesIO()
         # A higher compression level takes longer than drawing.

@@ -9,17 +9,18 @@ choices, so that all numbers agree with each other and with the latent variables
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from aind_etl.sample.agents import CATALOGUE, Agent, Family
 from aind_etl.sample.calendar import Stream, random_generator
-from aind_etl.sample.dispositions import spread
+from aind_etl.sample.dispositions import disposition_for, spread
 from aind_etl.sample.dynamics import (
     SMALLEST_PROBABILITY,
     FloatArray,
     IntArray,
+    Latents,
     Parameters,
     run_over_histories,
     start_agents,
@@ -38,35 +39,11 @@ _ROWS_TOGETHER = 256
 
 
 @dataclass(frozen=True)
-class CrossValidation:
-    """How well fits to parts of a session predict the rest, one value per fold.
-
-    Parameters
-    ----------
-    prediction_accuracy_test, prediction_accuracy_fit
-        Share of predicted choices among the held-out and the fitted trials.
-    prediction_accuracy_test_bias_only
-        The same for held-out trials, if the side chosen more often in the fitted trials is always
-        predicted.
-    likelihood_test, likelihood_fit
-        Likelihood per trial, exp(LL / n), of the held-out and the fitted trials.
-    """
-
-    prediction_accuracy_test: list[float]
-    prediction_accuracy_fit: list[float]
-    prediction_accuracy_test_bias_only: list[float]
-    likelihood_test: list[float]
-    likelihood_fit: list[float]
-
-
-@dataclass(frozen=True)
 class Fit:
     """An agent fitted to a session.
 
     Parameters
     ----------
-    n_trials
-        Number of valid trials.
     params
         The best parameters, fitted first, then clamped.
     log_likelihood
@@ -75,51 +52,47 @@ class Fit:
         Share of choices that were the more likely ones; at even odds the model predicts left.
     params_without_polishing, log_likelihood_without_polishing
         The same before the search close to the best candidate.
-    evaluations, iterations, converged
-        What the optimizer reports.
+    effort
+        What the optimizer reports: ``nfev``, ``nit`` and ``success``.
     population, energies
         The fitted parameters of all candidates, [candidates, k], and their negative
         log-likelihoods, [candidates].
+    cross_validation
+        How well fits to parts of the session predict the rest, by the documents' names, one value
+        per fold; None without cross-validation.
+    latents
+        The latent variables under ``params``; empty if nobody needs them.
     """
 
+    session: Session
     agent: Agent
-    n_trials: int
     params: Mapping[str, float]
     log_likelihood: float
     prediction_accuracy: float
     params_without_polishing: Mapping[str, float]
     log_likelihood_without_polishing: float
-    evaluations: int
-    iterations: int
-    converged: bool
+    effort: Mapping[str, int | bool]
     population: FloatArray
     energies: FloatArray
-    cross_validation: CrossValidation | None
+    cross_validation: Mapping[str, list[float]] | None
+    latents: Latents = field(default_factory=dict)
 
-    @property
-    def aic(self) -> float:
-        """Akaike's information criterion, 2 k - 2 LL (Akaike 1974)."""
-        return 2.0 * self.agent.k_model - 2.0 * self.log_likelihood
+    def criteria(self) -> dict[str, float]:
+        """Return information criteria and likelihoods per trial by the documents' names.
 
-    @property
-    def bic(self) -> float:
-        """Bayesian information criterion, k ln n - 2 LL (Schwarz 1978)."""
-        return self.agent.k_model * math.log(self.n_trials) - 2.0 * self.log_likelihood
-
-    @property
-    def likelihood_per_trial(self) -> float:
-        """Geometric mean of the choices' probabilities, exp(LL / n)."""
-        return math.exp(self.log_likelihood / self.n_trials)
-
-    @property
-    def likelihood_per_trial_aic(self) -> float:
-        """Likelihood per trial with AIC's penalty, exp(-AIC / 2n)."""
-        return math.exp(-self.aic / 2.0 / self.n_trials)
-
-    @property
-    def likelihood_per_trial_bic(self) -> float:
-        """Likelihood per trial with BIC's penalty, exp(-BIC / 2n)."""
-        return math.exp(-self.bic / 2.0 / self.n_trials)
+        AIC is 2 k - 2 LL (Akaike 1974), BIC k ln n - 2 LL (Schwarz 1978). LPT is the geometric
+        mean of the choices' probabilities, exp(LL / n), and with a penalty exp(-AIC / 2n).
+        """
+        k, n, log_likelihood = self.agent.k_model, self.session.n_trials, self.log_likelihood
+        aic = 2.0 * k - 2.0 * log_likelihood
+        bic = k * math.log(n) - 2.0 * log_likelihood
+        return {
+            "AIC": aic,
+            "BIC": bic,
+            "LPT": math.exp(log_likelihood / n),
+            "LPT_AIC": math.exp(-aic / 2.0 / n),
+            "LPT_BIC": math.exp(-bic / 2.0 / n),
+        }
 
 
 @dataclass(frozen=True)
@@ -143,8 +116,7 @@ class _Row:
     uniform: FloatArray
     # The order in which trials are assigned to folds.
     order: IntArray
-    # Evaluations, iterations, and whether the fit converged.
-    effort: tuple[int, int, bool]
+    effort: Mapping[str, int | bool]
 
     @property
     def n_trials(self) -> int:
@@ -155,10 +127,17 @@ class _Row:
 class _Evaluation:
     """How well candidates do: in total, [candidates], and per fold, [folds, candidates]."""
 
+    # [candidates, k].
+    candidates: FloatArray
     log_likelihood: FloatArray
     correct: FloatArray
     log_likelihood_by_fold: FloatArray
     correct_by_fold: FloatArray
+
+    @property
+    def best(self) -> int:
+        """Number of the most likely candidate."""
+        return int(np.argmax(self.log_likelihood))
 
 
 def _draw_rows(request: FitRequest, seed: int) -> Iterator[_Row]:
@@ -168,7 +147,6 @@ def _draw_rows(request: FitRequest, seed: int) -> Iterator[_Row]:
         agent = CATALOGUE[alias]
         iterations = int(random.integers(12, 140))
         polishing = int(random.integers(5, 60))
-        evaluations = 16 * agent.k_model * (iterations + 1) + polishing * (agent.k_model + 1)
         yield _Row(
             session=request.session,
             agent=agent,
@@ -176,7 +154,11 @@ def _draw_rows(request: FitRequest, seed: int) -> Iterator[_Row]:
             normal=random.standard_normal((_POPULATION + _POLISHING, agent.k_model)),
             uniform=random.random((_ANYWHERE, agent.k_model)),
             order=random.permutation(n_trials),
-            effort=(evaluations, iterations, bool(random.random() < 0.97)),
+            effort={
+                "nfev": 16 * agent.k_model * (iterations + 1) + polishing * (agent.k_model + 1),
+                "nit": iterations,
+                "success": bool(random.random() < 0.97),
+            },
         )
 
 
@@ -188,9 +170,8 @@ def _bounds(agent: Agent) -> tuple[FloatArray, FloatArray]:
 def _first_candidates(row: _Row) -> FloatArray:
     """Return candidates around the subject's disposition and from anywhere, [candidates, k]."""
     low, high = _bounds(row.agent)
-    names = list(row.agent.bounds)
-    centre = np.array([row.session.plan.disposition.of(row.agent, name) for name in names])
-    scale = np.array([spread(row.agent, name) for name in names])
+    centre = np.array([*disposition_for(row.agent, row.session.plan.disposition).values()])
+    scale = np.array(spread(row.agent))
     # The first candidate is the disposition itself.
     reach = np.linspace(0.0, 2.0, _POPULATION - _ANYWHERE)[:, np.newaxis]
     near = centre + row.normal[: len(reach)] * scale * reach
@@ -202,7 +183,7 @@ def _first_candidates(row: _Row) -> FloatArray:
 def _polishing_candidates(row: _Row, best: FloatArray) -> FloatArray:
     """Return candidates close to the best one, [candidates, k]."""
     low, high = _bounds(row.agent)
-    scale = np.array([spread(row.agent, name) for name in row.agent.bounds])
+    scale = np.array(spread(row.agent))
     reach = np.linspace(0.2, 2.0, _POLISHING)[:, np.newaxis] * _POLISHING_SCALE
     # Steps beyond a bound end on it, as in a gradient search.
     candidates: FloatArray = best + row.normal[_POPULATION:] * scale * reach
@@ -231,17 +212,19 @@ def _evaluate(rows: Sequence[_Row], candidates: Sequence[FloatArray]) -> list[_E
     agents = start_agents(rows[0].agent.family, parameters)
     probabilities = run_over_histories(agents, left, rewarded, n_trials)
     return [
-        _summarise(row, probabilities[number, : row.n_trials]) for number, row in enumerate(rows)
+        _summarise(row, tried, probability[: row.n_trials])
+        for row, tried, probability in zip(rows, candidates, probabilities, strict=True)
     ]
 
 
-def _summarise(row: _Row, probability: FloatArray) -> _Evaluation:
+def _summarise(row: _Row, candidates: FloatArray, probability: FloatArray) -> _Evaluation:
     """Return log-likelihoods and correct predictions from the choices' probabilities."""
     logarithm = np.log(np.where(probability <= 0.0, SMALLEST_PROBABILITY, probability))
     tie = (probability == 0.5) & row.session.left[:, np.newaxis]
     correct = ((probability > 0.5) | tie).astype(np.float64)
     starts = _fold_starts(row.n_trials, row.folds or 1)
     return _Evaluation(
+        candidates,
         logarithm.sum(axis=0),
         correct.sum(axis=0),
         np.add.reduceat(logarithm[row.order], starts, axis=0),
@@ -249,7 +232,7 @@ def _summarise(row: _Row, probability: FloatArray) -> _Evaluation:
     )
 
 
-def _cross_validate(row: _Row, folds: int, tried: Sequence[_Evaluation]) -> CrossValidation:
+def _cross_validate(row: _Row, folds: int, tried: Sequence[_Evaluation]) -> dict[str, list[float]]:
     """Return how well the best candidate of the other folds does on each fold."""
     test_likelihoods = np.concatenate([one.log_likelihood_by_fold for one in tried], axis=1)
     test_correct = np.concatenate([one.correct_by_fold for one in tried], axis=1)
@@ -262,58 +245,50 @@ def _cross_validate(row: _Row, folds: int, tried: Sequence[_Evaluation]) -> Cros
     n_fit = row.n_trials - n_test
     left_test = np.add.reduceat(row.session.left[row.order].astype(np.int64), starts)
     left_fit = left_test.sum() - left_test
+    # Always predicting the side that was chosen more often in the fitted trials.
     by_bias = np.where(2 * left_fit >= n_fit, left_test, n_test - left_test)
-    return CrossValidation(
-        prediction_accuracy_test=(test_correct[fold, best] / n_test).tolist(),
-        prediction_accuracy_fit=(fit_correct[fold, best] / n_fit).tolist(),
-        prediction_accuracy_test_bias_only=(by_bias / n_test).tolist(),
-        likelihood_test=np.exp(test_likelihoods[fold, best] / n_test).tolist(),
-        likelihood_fit=np.exp(fit_likelihoods[fold, best] / n_fit).tolist(),
-    )
+    shares = {
+        "prediction_accuracy_test": test_correct[fold, best] / n_test,
+        "prediction_accuracy_fit": fit_correct[fold, best] / n_fit,
+        "prediction_accuracy_test_bias_only": by_bias / n_test,
+        "LPT_test": np.exp(test_likelihoods[fold, best] / n_test),
+        "LPT_fit": np.exp(fit_likelihoods[fold, best] / n_fit),
+    }
+    return {name: values.tolist() for name, values in shares.items()}
 
 
 def _fit_rows(rows: Sequence[_Row]) -> Iterator[Fit]:
     """Yield the fits of rows of one family, longest first."""
-    population = [_first_candidates(row) for row in rows]
-    first = _evaluate(rows, population)
-    best = [int(np.argmax(one.log_likelihood)) for one in first]
+    first = _evaluate(rows, [_first_candidates(row) for row in rows])
     polishing = [
-        _polishing_candidates(row, values[number])
-        for row, values, number in zip(rows, population, best, strict=True)
+        _polishing_candidates(row, one.candidates[one.best])
+        for row, one in zip(rows, first, strict=True)
     ]
-    second = _evaluate(rows, polishing)
-    for row, values, more_values, one, two, number in zip(
-        rows, population, polishing, first, second, best, strict=True
-    ):
-        winner, winners, place = one, values, number
-        polished = int(np.argmax(two.log_likelihood))
-        if two.log_likelihood[polished] > one.log_likelihood[number]:
-            winner, winners, place = two, more_values, polished
-        evaluations, iterations, converged = row.effort
+    for row, one, two in zip(rows, first, _evaluate(rows, polishing), strict=True):
+        is_improved = two.log_likelihood[two.best] > one.log_likelihood[one.best]
+        winner = two if is_improved else one
         yield Fit(
+            session=row.session,
             agent=row.agent,
-            n_trials=row.n_trials,
-            params=_parameters_of(row.agent, winners[place]),
-            log_likelihood=float(winner.log_likelihood[place]),
-            prediction_accuracy=float(winner.correct[place]) / row.n_trials,
-            params_without_polishing=_parameters_of(row.agent, values[number]),
-            log_likelihood_without_polishing=float(one.log_likelihood[number]),
-            evaluations=evaluations,
-            iterations=iterations,
-            converged=converged,
-            population=values,
+            params=_parameters_of(row.agent, winner),
+            log_likelihood=float(winner.log_likelihood[winner.best]),
+            prediction_accuracy=float(winner.correct[winner.best]) / row.n_trials,
+            params_without_polishing=_parameters_of(row.agent, one),
+            log_likelihood_without_polishing=float(one.log_likelihood[one.best]),
+            effort=row.effort,
+            population=one.candidates,
             energies=-one.log_likelihood,
             cross_validation=_cross_validate(row, row.folds, (one, two)) if row.folds else None,
         )
 
 
-def _parameters_of(agent: Agent, fitted: FloatArray) -> dict[str, float]:
-    values = [*fitted.tolist(), *map(float, agent.clamped.values())]
-    return dict(zip(agent.parameter_names, values, strict=True))
+def _parameters_of(agent: Agent, tried: _Evaluation) -> dict[str, float]:
+    values = _named(agent, tried.candidates[[tried.best]])
+    return {name: float(value[0]) for name, value in values.items()}
 
 
-def fit_agents(requests: Sequence[FitRequest], seed: int) -> dict[tuple[int, str], Fit]:
-    """Return the fits by session number and agent alias.
+def fit_agents(requests: Sequence[FitRequest], seed: int) -> dict[int, dict[str, Fit]]:
+    """Return the fits to each session, by its number and the agent's alias.
 
     A fit depends on the seed and its own session and agents, not on the other sessions.
     """
@@ -321,11 +296,10 @@ def fit_agents(requests: Sequence[FitRequest], seed: int) -> dict[tuple[int, str
     for request in requests:
         for row in _draw_rows(request, seed):
             by_family[row.agent.family].append(row)
-    fits: dict[tuple[int, str], Fit] = {}
+    fits: dict[int, dict[str, Fit]] = {request.session.plan.index: {} for request in requests}
     for members in by_family.values():
         members.sort(key=lambda row: -row.n_trials)
         for start in range(0, len(members), _ROWS_TOGETHER):
-            rows = members[start : start + _ROWS_TOGETHER]
-            for row, fit in zip(rows, _fit_rows(rows), strict=True):
-                fits[row.session.plan.index, row.agent.alias] = fit
+            for fit in _fit_rows(members[start : start + _ROWS_TOGETHER]):
+                fits[fit.session.plan.index][fit.agent.alias] = fit
     return fits

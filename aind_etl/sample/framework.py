@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import numpy as np
 
 from aind_etl.sample.agents import CATALOGUE, Agent
+from aind_etl.sample.calendar import SessionPlan
 from aind_etl.sample.documents import (
     SKIPPED,
     SUCCESS,
@@ -21,12 +22,9 @@ from aind_etl.sample.documents import (
     fit_arguments,
     fitting_results,
     histories,
-    listed_latents,
 )
 from aind_etl.sample.fits import Fit
-from aind_etl.sample.latents import Latents
 from aind_etl.sample.runs import Oddity, Pipeline, Run
-from aind_etl.sample.sessions import Session
 
 BUCKET = "aind-analysis-prod-o5171v"
 
@@ -91,11 +89,6 @@ def make_code(
     }
 
 
-def name_of(code: Document) -> str:
-    """Return the name of a document: a hash of its code block."""
-    return hashlib.sha256(json.dumps(code).encode()).hexdigest()
-
-
 def _experimenters(names: Sequence[str], moment: datetime) -> list[Document] | list[str]:
     if moment >= _SECOND_VERSION_SINCE:
         return list(names)
@@ -135,17 +128,25 @@ def make_process(  # noqa: PLR0913 - a process has that many parts
 
 
 def make_metadata(
-    identifier: str, name: str, location: str, processes: list[Document], version: str
+    identifier: str | None,
+    collection: str,
+    code: Document,
+    processes: list[Document],
+    version: str,
 ) -> Document:
-    """Return a whole document; each of its processes depends on those before it."""
+    """Return a whole document; each of its processes depends on those before it.
+
+    Its name, which is its id if there is no other, is a hash of a code block.
+    """
+    name = hashlib.sha256(json.dumps(code).encode()).hexdigest()
     names = [process["name"] for process in processes]
     return {
-        "_id": identifier,
+        "_id": identifier or name,
         "object_type": "Metadata",
         "describedBy": f"{_SCHEMA_HOME}/metadata.py",
         "schema_version": version,
         "name": name,
-        "location": location,
+        "location": f"s3://{BUCKET}/{collection}/{name}",
         "other_identifiers": None,
         "subject": None,
         "data_description": None,
@@ -173,9 +174,7 @@ def _parameters(agent: Agent, run: Run, earlier_jobs: int) -> Document:
     parameters: Document = {
         "analysis_name": "MLE fitting",
         tag_name: f"aind-analysis-framework {tag}",
-        "agent_class": agent.class_name,
-        "agent_kwargs": dict(agent.keyword_arguments),
-        "fit_kwargs": fit_arguments(run.folds),
+        **fit_arguments(agent, run.folds),
     }
     if earlier_jobs:
         # Left over from another job of the same worker.
@@ -183,41 +182,36 @@ def _parameters(agent: Agent, run: Run, earlier_jobs: int) -> Document:
     return parameters
 
 
-def _times(run: Run, position: int, start: datetime, end: datetime) -> tuple[str, str]:
-    """Return the start and end as text, in the writer's format of the time."""
+def _times(run: Run, position: int, spent: Sequence[float]) -> tuple[str, str]:
+    """Return when a job of a run began and ended, as the writer of the time wrote it."""
+    is_precise = run.began >= _SECOND_VERSION_SINCE
+    start = run.began.replace(microsecond=0)
+    if is_precise:
+        start = run.began + timedelta(seconds=sum(spent[:position]))
+    end = start + timedelta(seconds=spent[position])
     if Oddity.ZONED_TIMES in run.oddities:
         zone = _MOUNTAIN_TIME if position % 3 == 2 else UTC
-        texts = [moment.replace(tzinfo=UTC).astimezone(zone).isoformat() for moment in (start, end)]
-        if position % 3 == 0:
-            texts = [text.replace("+00:00", "Z") for text in texts]
-        return texts[0], texts[1]
-    if run.began < _SECOND_VERSION_SINCE:
+        start, end = (moment.replace(tzinfo=UTC).astimezone(zone) for moment in (start, end))
+    elif not is_precise:
         end = end.replace(microsecond=0)
-    return start.isoformat(), end.isoformat()
+    texts = start.isoformat(), end.isoformat()
+    if Oddity.ZONED_TIMES in run.oddities and position % 3 == 0:
+        return texts[0].replace("+00:00", "Z"), texts[1].replace("+00:00", "Z")
+    return texts
 
 
-def _job_times(run: Run, spent: Sequence[float]) -> list[tuple[datetime, datetime]]:
-    """Return when each job of a run began and ended."""
-    times = []
-    start = run.began.replace(microsecond=0)
-    for position, seconds in enumerate(spent):
-        if run.began >= _SECOND_VERSION_SINCE:
-            start = run.began + timedelta(seconds=sum(spent[:position]))
-        times.append((start, start + timedelta(seconds=seconds)))
-    return times
-
-
-def _outputs(run: Run, session: Session, fit: Fit | None, latents: Latents | None) -> Document:
-    results: Document = {}
-    if fit is not None:
-        results = fitting_results(fit, run)
-        if latents is not None:
-            results["fit_settings"] = histories(session) | results["fit_settings"]
-            results["fitted_latent_variables"] = listed_latents(latents, gap=None)
+def _outputs(run: Run, plan: SessionPlan, fit: Fit | None) -> Document:
+    results = {} if fit is None else fitting_results(fit, run)
+    if fit is not None and fit.latents and holds_untrimmed_results(run):
+        results["fit_settings"] = histories(fit.session) | results["fit_settings"]
+        results["fitted_latent_variables"] = {
+            name: np.where(np.isnan(values), None, values).tolist()  # type: ignore[call-overload]
+            for name, values in fit.latents.items()
+        }
     return {
         "additional_info": SKIPPED if fit is None else SUCCESS,
-        "subject_id": session.plan.subject.subject_id,
-        "session_date": f"{session.plan.began:%Y-%m-%d}",
+        "subject_id": plan.subject.subject_id,
+        "session_date": f"{plan.began:%Y-%m-%d}",
         "nwb_name": run.nwb_name,
         "fitting_results": results,
     }
@@ -257,27 +251,15 @@ def _figures_process(fitting: Document) -> Document:
 
 
 def framework_records(
-    run: Run,
-    session: Session,
-    fits: Mapping[str, Fit],
-    latents: Mapping[str, Latents],
-    random: np.random.Generator,
+    run: Run, plan: SessionPlan, fits: Mapping[str, Fit], random: np.random.Generator
 ) -> Iterator[Record]:
     """Yield the documents of model fitting that a run of the framework wrote.
 
-    Parameters
-    ----------
-    fits
-        The fits by alias; empty if the session was too short.
-    latents
-        The latent variables by alias, for runs whose documents hold untrimmed results.
-    random
-        Generator of the session's documents.
+    ``fits`` holds the fits by alias; it is empty if the session was too short.
     """
     asset = data_asset(make_uuid(random))
     commit = random.bytes(20).hex()
     spent = random.gamma(4.0, 30.0, size=len(run.aliases)).tolist()
-    job_times = _job_times(run, spent)
     accumulates = _INPUTS_ACCUMULATED_SINCE <= run.began < _INPUTS_ACCUMULATED_UNTIL
     inherited = [
         data_asset(make_uuid(random))
@@ -295,27 +277,24 @@ def framework_records(
         )
         if run.began >= _COMMIT_HASH_SINCE:
             code["commit_hash"] = commit
-        name = name_of(code)
         fit = fits.get(alias)
-        untrimmed = latents.get(alias) if holds_untrimmed_results(run) else None
-        outputs = _outputs(run, session, fit, untrimmed)
+        outputs = _outputs(run, plan, fit)
         fitting = make_process(
             _PROCESS,
             code,
             _as_stored(run, position, outputs),
             began=run.began,
-            times=_times(run, position, *job_times[position]),
-            experimenters=[session.plan.subject.investigator],
+            times=_times(run, position, spent),
+            experimenters=[plan.subject.investigator],
         )
         processes = [fitting]
         if Oddity.TWO_PROCESSES in run.oddities:
             figures = _figures_process(fitting)
             processes = [fitting, figures] if position % 2 == 0 else [figures, fitting]
-        identifier = name if Oddity.NAME_AS_ID in run.oddities else make_uuid(random).hex
-        location = f"s3://{BUCKET}/{run.collection}/{name}"
+        identifier = None if Oddity.NAME_AS_ID in run.oddities else make_uuid(random).hex
         document = make_metadata(
-            identifier, name, location, processes, schema_version_at(run.began)
+            identifier, run.collection, code, processes, schema_version_at(run.began)
         )
         if Oddity.UNKNOWN_FIELDS in run.oddities:
             _add_unknown_fields(document, outputs)
-        yield Record(run.collection, document, location, run, session, fit)
+        yield Record(document, run, fit)

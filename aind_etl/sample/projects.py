@@ -11,13 +11,11 @@ import numpy as np
 from aind_etl.sample.calendar import Stream, random_generator
 from aind_etl.sample.documents import Document
 from aind_etl.sample.framework import (
-    BUCKET,
     data_asset,
     make_code,
     make_metadata,
     make_process,
     make_uuid,
-    name_of,
     schema_version_at,
 )
 
@@ -103,11 +101,9 @@ def _make_document(collection: str, number: int, random: np.random.Generator) ->
         times=(began.isoformat(), ended.isoformat()),
         experimenters=[str(make_uuid(random))],
     )
-    name = name_of(code)
-    location = f"s3://{BUCKET}/{collection}/{name}"
     is_old = collection == _NEUROMODULATORS and number == 0
     version = _FIRST_SCHEMA_VERSION if is_old else schema_version_at(began)
-    document = make_metadata(make_uuid(random).hex, name, location, [process], version)
+    document = make_metadata(make_uuid(random).hex, collection, code, [process], version)
     if is_old:
         document = {_FIRST_SCHEMA_NAMES.get(key, key): document[key] for key in document}
     return document

@@ -21,7 +21,6 @@ from aind_etl.sample.documents import (
 )
 from aind_etl.sample.fits import Fit
 from aind_etl.sample.runs import Oddity, Run
-from aind_etl.sample.sessions import Session
 
 BUCKET = "aind-dynamic-foraging-analysis-prod-o5171v"
 
@@ -36,11 +35,7 @@ def specification_of(agent: Agent, folds: int | None) -> Document:
         "analysis_name": "MLE fitting",
         "analysis_ver": "first version @ 0.10.0",
         "analysis_libs_to_track_ver": [_MODEL_LIBRARY],
-        "analysis_args": {
-            "agent_class": agent.class_name,
-            "agent_kwargs": dict(agent.keyword_arguments),
-            "fit_kwargs": fit_arguments(folds),
-        },
+        "analysis_args": fit_arguments(agent, folds),
     }
 
 
@@ -64,7 +59,7 @@ def _unknown_fields(random: np.random.Generator) -> Document:
 
 
 def prototype_records(
-    run: Run, session: Session, fits: Mapping[str, Fit], random: np.random.Generator
+    run: Run, fits: Mapping[str, Fit], random: np.random.Generator
 ) -> Iterator[Record]:
     """Yield the documents that a run of the prototype wrote.
 
@@ -100,4 +95,4 @@ def prototype_records(
             }
         if Oddity.UNKNOWN_FIELDS in run.oddities:
             document |= _unknown_fields(random)
-        yield Record(run.collection, document, location, run, session, fit)
+        yield Record(document, run, fit)

@@ -6,23 +6,16 @@ tree also holds the session table and the behaviour database.
 
 import json
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 
 from aind_etl.sample import framework, prototype
 from aind_etl.sample.behavior_database import BehaviorDatabase
 from aind_etl.sample.calendar import Stream, random_generator
-from aind_etl.sample.documents import (
-    Document,
-    Record,
-    fitting_results,
-    histories,
-    listed_latents,
-)
+from aind_etl.sample.documents import Document, Record, fitting_results, histories
 from aind_etl.sample.figures import SessionFigure
 from aind_etl.sample.fits import Fit
-from aind_etl.sample.latents import Latents
 from aind_etl.sample.runs import MODEL_FITTING, Pipeline
 from aind_etl.sample.session_table import SessionTable
 from aind_etl.sample.sessions import Session
@@ -43,53 +36,37 @@ def _encode(content: object) -> bytes:
     return json.dumps(content).encode()
 
 
-def _whole_results(record: Record, fit: Fit, latents: Latents) -> Document:
-    """Return a fit as in its file: with histories, latent variables and candidates."""
-    results = fitting_results(fit, record.run)
-    return results | {
-        "fit_settings": histories(record.session) | results["fit_settings"],
-        "population": fit.population.tolist(),
-        "population_energies": fit.energies.tolist(),
-        "fitted_latent_variables": listed_latents(latents, gap=float("nan")),
-    }
-
-
-def _pipeline_files(record: Record, results: Document) -> Mapping[str, bytes]:
-    """Return the files in which a pipeline writes the results and the job."""
-    document = record.document
-    if record.run.pipeline is Pipeline.FRAMEWORK:
-        return {_FRAMEWORK_RESULTS: _encode(results), "metadata.nd.json": _metadata(document)}
-    early = record.run.began < _PROTOTYPE_RESULTS_RENAMED
-    job = {
-        "job_hash": document["_id"],
-        "nwb_name": document["nwb_name"],
-        "status": document["status"],
-        "analysis_spec": document["analysis_spec"],
-    }
-    return {
-        _EARLY_PROTOTYPE_RESULTS if early else _PROTOTYPE_RESULTS: _encode(
-            document | {"analysis_results": results}
-        ),
-        "docDB_job_manager.json": _encode(job),
-    }
-
-
 def _metadata(document: Document) -> bytes:
     """Return a framework document as in its folder: without the id that the database gives."""
     return _encode({key: value for key, value in document.items() if key != "_id"})
 
 
-class ResultFolders:
-    """The folder tree ``<root>/<bucket>/<key>/``.
+def _pipeline_files(record: Record, fit: Fit) -> Mapping[str, bytes]:
+    """Return the files in which a pipeline writes the results and the job."""
+    document, fitted = record.document, fitting_results(fit, record.run)
+    results = fitted | {
+        "fit_settings": histories(fit.session) | fitted["fit_settings"],
+        "population": fit.population.tolist(),
+        "population_energies": fit.energies.tolist(),
+        "fitted_latent_variables": {name: one.tolist() for name, one in fit.latents.items()},
+    }
+    if record.run.pipeline is Pipeline.FRAMEWORK:
+        return {_FRAMEWORK_RESULTS: _encode(results), "metadata.nd.json": _metadata(document)}
+    early = record.run.began < _PROTOTYPE_RESULTS_RENAMED
+    whole = document | {"analysis_results": results}
+    job = {"job_hash": document["_id"]} | {
+        key: document[key] for key in ("nwb_name", "status", "analysis_spec")
+    }
+    return {
+        _EARLY_PROTOTYPE_RESULTS if early else _PROTOTYPE_RESULTS: _encode(whole),
+        "docDB_job_manager.json": _encode(job),
+    }
 
-    Parameters
-    ----------
-    shared_figures
-        Whether the agents of a session share one figure, of the behaviour alone.
-    """
+
+class ResultFolders:
+    """The folder tree ``<root>/<bucket>/<key>/``; figures are as for :func:`write_world`."""
 
     def __init__(self, root: Path, seed: int, *, shared_figures: bool = False) -> None:
-        self.size_in_bytes = 0
         self._root = root
         self._seed = seed
         self._figure = SessionFigure()
@@ -101,54 +78,40 @@ class ResultFolders:
         self._session_table = SessionTable(seed)
         self._behavior_database = BehaviorDatabase(seed)
 
-    @property
-    def count(self) -> int:
-        """Number of result folders written."""
-        return len(self._locations)
-
-    def note_session(self, session: Session) -> None:
-        """Add a session to the tables of sessions and trials, fitted or not."""
+    def write_session(self, session: Session, records: Iterable[Record]) -> None:
+        """Write the result folders of a session, and add it to the tables, fitted or not."""
         self._session_table.add(session)
         self._behavior_database.add(session)
+        for record in records:
+            if record.fit is not None:
+                self._write_record(record, record.fit)
 
-    def write_record(self, record: Record, latents: Mapping[str, Latents]) -> None:
-        """Write the result folder of a record of model fitting, if its fit succeeded.
-
-        A few folders and files are left out. ``latents`` are those of the session by alias.
-        """
-        if record.fit is None or record.location is None:
-            return
+    def _write_record(self, record: Record, fit: Fit) -> None:
         number = self._records
         self._records += 1
         # One of 60 folders is missing, one of 45 figures and one of 70 results.
         if number % 60 == 17:
             return
-        files = dict(self._files(record, record.fit, latents[record.fit.agent.alias]))
+        agent = {"agent_alias": fit.agent.alias, "params": dict(fit.params)}
+        files = {
+            **_pipeline_files(record, fit),
+            _FIGURE: self._draw(record, fit),
+            "forager.pkl": pickle.dumps(agent, protocol=_PICKLE_PROTOCOL),
+        }
         self._latest[record.run.pipeline] = files
-        missing = set()
-        if number % 45 == 8:
-            missing.add(_FIGURE)
+        missing = {_FIGURE} if number % 45 == 8 else set()
         if number % 70 == 23:
             missing |= {_FRAMEWORK_RESULTS, _PROTOTYPE_RESULTS, _EARLY_PROTOTYPE_RESULTS}
-        self._write_folder(
-            record.location,
-            {name: content for name, content in files.items() if name not in missing},
-        )
+        location = record.document.get("location") or record.document["s3_location"]
+        self._write_folder(location, {name: files[name] for name in files if name not in missing})
 
-    def _files(self, record: Record, fit: Fit, latents: Latents) -> Iterator[tuple[str, bytes]]:
-        yield from _pipeline_files(record, _whole_results(record, fit, latents)).items()
-        yield _FIGURE, self._draw(record, fit, latents)
-        agent = {"agent_alias": fit.agent.alias, "params": dict(fit.params)}
-        yield "forager.pkl", pickle.dumps(agent, protocol=_PICKLE_PROTOCOL)
-
-    def _draw(self, record: Record, fit: Fit, latents: Latents) -> bytes:
-        session = record.session
+    def _draw(self, record: Record, fit: Fit) -> bytes:
         if not self._has_shared_figures:
             title = f"{record.run.nwb_name}   {fit.agent.alias}"
-            return self._figure.draw(session, latents, title)
-        if self._shared_figure[0] != session.plan.index:
-            drawn = self._figure.draw(session, {}, record.run.nwb_name)
-            self._shared_figure = (session.plan.index, drawn)
+            return self._figure.draw(fit.session, fit.latents, title)
+        index = fit.session.plan.index
+        if self._shared_figure[0] != index:
+            self._shared_figure = index, self._figure.draw(fit.session, {}, record.run.nwb_name)
         return self._shared_figure[1]
 
     def write_project_document(self, document: Document) -> None:
@@ -196,4 +159,3 @@ class ResultFolders:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-            self.size_in_bytes += len(content)

@@ -5,9 +5,12 @@ module decides which oddities the documents have, other than those that follow f
 """
 
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -51,8 +54,8 @@ class Run:
     folds: int | None = 10
     collection: str = MODEL_FITTING
     # Agents whose fit ended in an error.
-    failed: frozenset[str] = frozenset()
-    oddities: frozenset[Oddity] = frozenset()
+    failed: AbstractSet[str] = frozenset()
+    oddities: AbstractSet[Oddity] = frozenset()
 
 
 THIRTY_AGENTS = tuple(
@@ -67,13 +70,7 @@ _FIVE_AGENTS = (
     "WSLS",
 )
 _SIX_AGENTS = (*_FIVE_AGENTS, "QLearning_L1F0_softmax")
-_FRAMEWORK_AGENTS = (
-    "QLearning_L1F1_CK1_softmax",
-    "QLearning_L2F1_softmax",
-    "QLearning_L2F1_CK1_softmax",
-    "WSLS",
-    "ForagingCompareThreshold",
-)
+_FRAMEWORK_AGENTS = (*_FIVE_AGENTS[:3], "WSLS", "ForagingCompareThreshold")
 _THRESHOLD_AGENTS = (
     "QLearning_L2F1_CK1_softmax",
     "QLearning_L2F1_CKfull_softmax",
@@ -89,7 +86,23 @@ _WITHOUT_TIME = "{subject}_{date}.nwb"
 _UNREADABLE = "FIP_{subject}_foraging_test.nwb"
 
 
-def _nwb_name(plan: SessionPlan, form: str = _USUAL) -> str:
+def _run_after(
+    pipeline: Pipeline,
+    days: float,
+    aliases: tuple[str, ...],
+    form: str = _USUAL,
+    **options: Any,  # noqa: ANN401 - fields of Run
+) -> Callable[[SessionPlan], Run]:
+    """Return a function that returns the run over a session, some days after it."""
+
+    def run_over(plan: SessionPlan) -> Run:
+        began = plan.began + timedelta(days=days)
+        return Run(pipeline, _nwb_name(plan, form), aliases, began, **options)
+
+    return run_over
+
+
+def _nwb_name(plan: SessionPlan, form: str) -> str:
     return form.format(
         subject=plan.subject.subject_id,
         date=f"{plan.began:%Y-%m-%d}",
@@ -97,96 +110,66 @@ def _nwb_name(plan: SessionPlan, form: str = _USUAL) -> str:
     )
 
 
-def _prototype(plan: SessionPlan, days: float, aliases: tuple[str, ...] = _FIVE_AGENTS) -> Run:
-    """Return a run of the prototype pipeline, some days after the session."""
-    return Run(Pipeline.PROTOTYPE, _nwb_name(plan), aliases, plan.began + timedelta(days=days))
+_prototype = partial(_run_after, Pipeline.PROTOTYPE)
+_framework = partial(_run_after, Pipeline.FRAMEWORK, form=_PREFIXED)
 
-
-def _framework(plan: SessionPlan, days: float, aliases: tuple[str, ...] = _FRAMEWORK_AGENTS) -> Run:
-    """Return a run of the framework, some days after the session."""
-    name = _nwb_name(plan, _PREFIXED)
-    return Run(Pipeline.FRAMEWORK, name, aliases, plan.began + timedelta(days=days))
-
-
-def _odd(run: Run, *oddities: Oddity) -> Run:
-    return replace(run, oddities=frozenset(oddities))
-
-
-def _named(run: Run, plan: SessionPlan, form: str) -> Run:
-    return replace(run, nwb_name=_nwb_name(plan, form))
-
-
-_SCRIPTED: Mapping[Script, Callable[[SessionPlan], tuple[Run, ...]]] = {
-    Script.NWB_NAME_WITHOUT_TIME: lambda plan: (
-        _named(_prototype(plan, 416.3, THIRTY_AGENTS), plan, _WITHOUT_TIME),
-    ),
-    Script.REFITTED_WITHOUT_CROSS_VALIDATION: lambda plan: (
-        _prototype(plan, 350.7, THIRTY_AGENTS),
-        replace(_prototype(plan, 424.2), folds=None),
-    ),
-    Script.TOO_SHORT_FOR_PROTOTYPE: lambda plan: (_prototype(plan, 320.4, THIRTY_AGENTS),),
-    Script.FAILED_FITS: lambda plan: (
-        replace(
-            _prototype(plan, 262.1, THIRTY_AGENTS),
-            failed=frozenset({"QLearning_L1F0_epsi", "LossCounting_CKfull"}),
-        ),
-    ),
-    Script.TWO_FOLDS: lambda plan: (replace(_prototype(plan, 163.5), folds=2),),
-    Script.FIRST_OF_TWO_ON_A_DAY: lambda plan: (_prototype(plan, 165.2, _SIX_AGENTS),),
-    Script.SECOND_OF_TWO_ON_A_DAY: lambda plan: (_prototype(plan, 165.2, _SIX_AGENTS),),
-    Script.PREFIXED_AND_UNSUFFIXED_NWB_NAMES: lambda plan: (
-        _named(_prototype(plan, 170.8), plan, _PREFIXED),
-        _named(_prototype(plan, 201.6, _SIX_AGENTS), plan, _UNSUFFIXED),
-    ),
-    Script.REFITTED_AFTER_MORE_THAN_A_YEAR: lambda plan: (
-        _prototype(plan, 33.2, THIRTY_AGENTS),
-        replace(_prototype(plan, 420.6, THIRTY_AGENTS), folds=None),
-    ),
-    Script.NO_CROSS_VALIDATION: lambda plan: (replace(_prototype(plan, 6.1), folds=None),),
-    Script.UNREADABLE_NWB_NAME: lambda plan: (
-        _prototype(plan, 4.9),
-        replace(
-            _named(_prototype(plan, 5.3, _FIVE_AGENTS[:2]), plan, _UNREADABLE),
-            failed=frozenset(_FIVE_AGENTS[1:2]),
-        ),
-    ),
-    Script.UNKNOWN_PROTOTYPE_FIELDS: lambda plan: (
-        _odd(_prototype(plan, 2.4), Oddity.UNKNOWN_FIELDS),
-        replace(_prototype(plan, 9.8), collection=PREDECESSOR),
-    ),
-    Script.BOTH_FORMATS_UNTRIMMED: lambda plan: (
-        _prototype(plan, 5.6, THIRTY_AGENTS),
-        _framework(plan, 115.2),
-    ),
-    Script.BOTH_FORMATS: lambda plan: (_prototype(plan, 3.7), _framework(plan, 140.4)),
-    Script.PREDECESSOR_COLLECTION: lambda plan: (
-        _prototype(plan, 12.5),
-        replace(_prototype(plan, 8.2, _SIX_AGENTS), collection=PREDECESSOR),
-    ),
-    Script.TOO_SHORT_FOR_BOTH_FORMATS: lambda plan: (
-        _prototype(plan, 7.3),
-        _framework(plan, 150.9),
-    ),
-    Script.EARLIEST_FRAMEWORK: lambda plan: (_framework(plan, 3.2),),
-    Script.LISTED_OUTPUTS: lambda plan: (
-        _odd(_framework(plan, 6.4, _THRESHOLD_AGENTS), Oddity.LISTED_OUTPUTS),
-    ),
-    Script.TWO_PROCESSES: lambda plan: (
-        _odd(_framework(plan, 20.6, _THRESHOLD_AGENTS), Oddity.TWO_PROCESSES),
-    ),
-    Script.TOO_SHORT_FOR_FRAMEWORK: lambda plan: (_framework(plan, 4.4),),
-    Script.MISSING_OUTPUTS: lambda plan: (_odd(_framework(plan, 4.7), Oddity.MISSING_OUTPUTS),),
-    Script.ZONED_TIMES: lambda plan: (
-        _odd(_framework(plan, 10.3, _THRESHOLD_AGENTS), Oddity.ZONED_TIMES),
-    ),
-    Script.REFITTED_BY_FRAMEWORK: lambda plan: (
-        replace(_framework(plan, 2.9), folds=None),
-        _odd(_framework(plan, 30.1), Oddity.NAME_AS_ID),
-    ),
-    Script.UNKNOWN_FRAMEWORK_FIELDS: lambda plan: (
-        _odd(_framework(plan, 5.8), Oddity.UNKNOWN_FIELDS),
-        replace(_framework(plan, 105.5, _THRESHOLD_AGENTS), folds=None),
-    ),
+_SCRIPTED: Mapping[Script, list[Callable[[SessionPlan], Run]]] = {
+    Script.NWB_NAME_WITHOUT_TIME: [_prototype(416.3, THIRTY_AGENTS, _WITHOUT_TIME)],
+    Script.REFITTED_WITHOUT_CROSS_VALIDATION: [
+        _prototype(350.7, THIRTY_AGENTS),
+        _prototype(424.2, _FIVE_AGENTS, folds=None),
+    ],
+    Script.TOO_SHORT_FOR_PROTOTYPE: [_prototype(320.4, THIRTY_AGENTS)],
+    Script.FAILED_FITS: [
+        _prototype(262.1, THIRTY_AGENTS, failed={"QLearning_L1F0_epsi", "LossCounting_CKfull"})
+    ],
+    Script.TWO_FOLDS: [_prototype(163.5, _FIVE_AGENTS, folds=2)],
+    Script.FIRST_OF_TWO_ON_A_DAY: [_prototype(165.2, _SIX_AGENTS)],
+    Script.SECOND_OF_TWO_ON_A_DAY: [_prototype(165.2, _SIX_AGENTS)],
+    Script.PREFIXED_AND_UNSUFFIXED_NWB_NAMES: [
+        _prototype(170.8, _FIVE_AGENTS, _PREFIXED),
+        _prototype(201.6, _SIX_AGENTS, _UNSUFFIXED),
+    ],
+    Script.REFITTED_AFTER_MORE_THAN_A_YEAR: [
+        _prototype(33.2, THIRTY_AGENTS),
+        _prototype(420.6, THIRTY_AGENTS, folds=None),
+    ],
+    Script.NO_CROSS_VALIDATION: [_prototype(6.1, _FIVE_AGENTS, folds=None)],
+    Script.UNREADABLE_NWB_NAME: [
+        _prototype(4.9, _FIVE_AGENTS),
+        _prototype(5.3, _FIVE_AGENTS[:2], _UNREADABLE, failed={_FIVE_AGENTS[1]}),
+    ],
+    Script.UNKNOWN_PROTOTYPE_FIELDS: [
+        _prototype(2.4, _FIVE_AGENTS, oddities={Oddity.UNKNOWN_FIELDS}),
+        _prototype(9.8, _FIVE_AGENTS, collection=PREDECESSOR),
+    ],
+    Script.BOTH_FORMATS_UNTRIMMED: [
+        _prototype(5.6, THIRTY_AGENTS),
+        _framework(115.2, _FRAMEWORK_AGENTS),
+    ],
+    Script.BOTH_FORMATS: [_prototype(3.7, _FIVE_AGENTS), _framework(140.4, _FRAMEWORK_AGENTS)],
+    Script.PREDECESSOR_COLLECTION: [
+        _prototype(12.5, _FIVE_AGENTS),
+        _prototype(8.2, _SIX_AGENTS, collection=PREDECESSOR),
+    ],
+    Script.TOO_SHORT_FOR_BOTH_FORMATS: [
+        _prototype(7.3, _FIVE_AGENTS),
+        _framework(150.9, _FRAMEWORK_AGENTS),
+    ],
+    Script.EARLIEST_FRAMEWORK: [_framework(3.2, _FRAMEWORK_AGENTS)],
+    Script.LISTED_OUTPUTS: [_framework(6.4, _THRESHOLD_AGENTS, oddities={Oddity.LISTED_OUTPUTS})],
+    Script.TWO_PROCESSES: [_framework(20.6, _THRESHOLD_AGENTS, oddities={Oddity.TWO_PROCESSES})],
+    Script.TOO_SHORT_FOR_FRAMEWORK: [_framework(4.4, _FRAMEWORK_AGENTS)],
+    Script.MISSING_OUTPUTS: [_framework(4.7, _FRAMEWORK_AGENTS, oddities={Oddity.MISSING_OUTPUTS})],
+    Script.ZONED_TIMES: [_framework(10.3, _THRESHOLD_AGENTS, oddities={Oddity.ZONED_TIMES})],
+    Script.REFITTED_BY_FRAMEWORK: [
+        _framework(2.9, _FRAMEWORK_AGENTS, folds=None),
+        _framework(30.1, _FRAMEWORK_AGENTS, oddities={Oddity.NAME_AS_ID}),
+    ],
+    Script.UNKNOWN_FRAMEWORK_FIELDS: [
+        _framework(5.8, _FRAMEWORK_AGENTS, oddities={Oddity.UNKNOWN_FIELDS}),
+        _framework(105.5, _THRESHOLD_AGENTS, folds=None),
+    ],
 }
 
 # The prototype pipeline also analysed the sessions before its start.
@@ -202,10 +185,10 @@ _LONGEST_DELAY_DAYS = 425.0
 _LATEST_REFIT_DAYS = 440.0
 
 
-def plan_runs(plan: SessionPlan, seed: int) -> tuple[Run, ...]:
+def plan_runs(plan: SessionPlan, seed: int) -> list[Run]:
     """Return the runs over a session."""
     if plan.script is not None:
-        return _SCRIPTED[plan.script](plan)
+        return [run_over(plan) for run_over in _SCRIPTED[plan.script]]
     random = random_generator(seed, Stream.RUNS, plan.index)
     if plan.began >= _FRAMEWORK_STARTED:
         runs = _draw_framework_runs(plan, random)
@@ -214,7 +197,7 @@ def plan_runs(plan: SessionPlan, seed: int) -> tuple[Run, ...]:
     else:
         runs = _draw_thirty_agent_runs(plan, random)
     ends = {MODEL_FITTING: _NOTHING_AFTER, PREDECESSOR: _PREDECESSOR_ENDED}
-    return tuple(run for run in runs if run.began < ends[run.collection])
+    return [run for run in runs if run.began < ends[run.collection]]
 
 
 def _draw_delay(plan: SessionPlan, random: np.random.Generator) -> float:
@@ -232,16 +215,15 @@ def _days_after(plan: SessionPlan, earliest: datetime, delay: float) -> float:
 def _draw_thirty_agent_runs(plan: SessionPlan, random: np.random.Generator) -> list[Run]:
     days = _days_after(plan, _PROTOTYPE_STARTED, _draw_delay(plan, random))
     if random.random() < 0.03:
-        return [_spelt_by_chance(_prototype(plan, days), plan, random)]
+        return [_spelt_by_chance(_prototype(days, _FIVE_AGENTS)(plan), plan, random)]
     counts = np.array(list(_MODELS_FITTED.values()))
     n_models = int(random.choice(list(_MODELS_FITTED), p=counts / counts.sum()))
     missing = random.permutation(THIRTY_AGENTS)[n_models:].tolist()
-    first = _prototype(plan, days, THIRTY_AGENTS)
     if random.random() < 0.5:
-        first = replace(first, failed=frozenset(missing))
+        first = _prototype(days, THIRTY_AGENTS, failed=set(missing))(plan)
     else:
         present = tuple(alias for alias in THIRTY_AGENTS if alias not in missing)
-        first = replace(first, aliases=present)
+        first = _prototype(days, present)(plan)
     first = _spelt_by_chance(first, plan, random)
     runs = [first]
     if random.random() < 0.4:
@@ -256,13 +238,13 @@ def _draw_thirty_agent_runs(plan: SessionPlan, random: np.random.Generator) -> l
 
 def _draw_later_prototype_runs(plan: SessionPlan, random: np.random.Generator) -> list[Run]:
     aliases = THIRTY_AGENTS if random.random() < 0.15 else _FIVE_AGENTS
-    run = _spelt_by_chance(_prototype(plan, _draw_delay(plan, random), aliases), plan, random)
+    run = _spelt_by_chance(_prototype(_draw_delay(plan, random), aliases)(plan), plan, random)
     if random.random() < 0.25:
         run = replace(run, folds=None)
     runs = [run]
     if random.random() < 0.15:
         days = _days_after(plan, _PREDECESSOR_STARTED, _draw_delay(plan, random))
-        runs.append(replace(_prototype(plan, days), collection=PREDECESSOR))
+        runs.append(_prototype(days, _FIVE_AGENTS, collection=PREDECESSOR)(plan))
     return runs + _draw_second_format(plan, random)
 
 
@@ -274,7 +256,7 @@ def _draw_framework_runs(plan: SessionPlan, random: np.random.Generator) -> list
         # The other kind of cross-validation, so that the two differ in more than their time.
         runs.append(replace(run, began=later, folds=10 if run.folds is None else None))
     if random.random() < 0.08:
-        runs.append(_prototype(plan, _draw_delay(plan, random)))
+        runs.append(_prototype(_draw_delay(plan, random), _FIVE_AGENTS)(plan))
     return runs
 
 
@@ -288,9 +270,7 @@ def _draw_second_format(plan: SessionPlan, random: np.random.Generator) -> list[
 
 def _draw_framework_run(plan: SessionPlan, random: np.random.Generator, days: float) -> Run:
     aliases = _FRAMEWORK_AGENTS if random.random() < 0.7 else _THRESHOLD_AGENTS
-    run = _framework(plan, days, aliases)
-    if random.random() < 0.35:
-        run = replace(run, folds=None)
+    folds = None if random.random() < 0.35 else 10
     shares = {
         Oddity.UNKNOWN_FIELDS: 0.04,
         Oddity.ZONED_TIMES: 0.1,
@@ -299,16 +279,18 @@ def _draw_framework_run(plan: SessionPlan, random: np.random.Generator, days: fl
         Oddity.TWO_PROCESSES: 0.02,
         Oddity.NAME_AS_ID: 0.1,
     }
-    return _odd(run, *(oddity for oddity, share in shares.items() if random.random() < share))
+    oddities = {oddity for oddity, share in shares.items() if random.random() < share}
+    return _framework(days, aliases, folds=folds, oddities=oddities)(plan)
 
 
 def _spelt_by_chance(run: Run, plan: SessionPlan, random: np.random.Generator) -> Run:
     """Return a prototype run with one of the spellings of the NWB name, and perhaps odd fields."""
-    chance = random.random()
+    chance, form = random.random(), _USUAL
     if chance < 0.1:
-        run = _named(run, plan, _PREFIXED)
+        form = _PREFIXED
     elif chance < 0.12:
-        run = _named(run, plan, _UNSUFFIXED)
+        form = _UNSUFFIXED
     elif chance < 0.15 and plan.is_only_one_of_its_day:
-        run = _named(run, plan, _WITHOUT_TIME)
-    return _odd(run, Oddity.UNKNOWN_FIELDS) if random.random() < 0.03 else _odd(run)
+        form = _WITHOUT_TIME
+    oddities = {Oddity.UNKNOWN_FIELDS} if random.random() < 0.03 else frozenset()
+    return replace(run, nwb_name=_nwb_name(plan, form), oddities=oddities)

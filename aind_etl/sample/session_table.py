@@ -9,22 +9,18 @@ columns as the public reader returns them and the asset in Code Ocean.
 import json
 import pickle
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from itertools import chain
 from zoneinfo import ZoneInfo
 
 import numpy as np
+import pandas as pd
 
 from aind_etl.sample.calendar import Script, Stream, Subject, random_generator
 from aind_etl.sample.sessions import Session
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-_Labels = tuple[str, str]
-_Row = dict[_Labels, object]
-_Label = TypeVar("_Label")
+_Row = dict[tuple[str, str], object]
 
 _ZONE = ZoneInfo("America/Los_Angeles")
 # Fixed, so that a newer Python writes the same bytes.
@@ -39,23 +35,11 @@ _LEVELS = {True: [[0.4, 0.05], [0.3857, 0.0643], [0.3375, 0.1125]], False: [[0.1
 _SECONDS_A_TRIAL = (6.0, 9.0)
 _REWARD_MILLILITRES = 0.003
 _FIRST_COLUMNS = (
-    "subject_id",
-    "session_date",
-    "nwb_suffix",
-    "session",
-    "rig",
-    "trainer",
-    "PI",
-    "curriculum_name",
-    "curriculum_version",
-    "current_stage_actual",
-    "task",
-    "notes",
+    *("subject_id", "session_date", "nwb_suffix", "session", "rig", "trainer", "PI"),
+    *("curriculum_name", "curriculum_version", "current_stage_actual", "task", "notes"),
 )
 _CURRICULUM_COLUMNS = (
-    "curriculum_name",
-    "curriculum_version",
-    "curriculum_schema_version",
+    *("curriculum_name", "curriculum_version", "curriculum_schema_version"),
     "current_stage_actual",
 )
 
@@ -92,35 +76,17 @@ class SessionTable:
 
     def pickled(self) -> bytes:
         """Return ``df_sessions.pkl``: the table as a pickled frame of pandas."""
-        # Imported here: a world without result folders does not need pandas.
-        import pandas as pd  # noqa: PLC0415
-
-        labels = _labels(self._rows)
+        labels = list(dict.fromkeys(chain.from_iterable(self._rows)))
         frame = pd.DataFrame(
             {label: _series([row.get(label) for row in self._rows]) for label in labels},
-            index=pd.MultiIndex.from_arrays(
-                [
-                    pd.Index([subject for subject, _, _ in self._keys], dtype=object),
-                    pd.Index([day for _, day, _ in self._keys], dtype=object),
-                    pd.Index([suffix for _, _, suffix in self._keys], dtype=np.int64),
-                ],
-                names=["subject_id", "session_date", "nwb_suffix"],
-            ),
+            index=_multi_index(self._keys, ("subject_id", "session_date", "nwb_suffix")),
         )
-        frame.columns = pd.MultiIndex.from_arrays(
-            [
-                pd.Index([kind for kind, _ in labels], dtype=object),
-                pd.Index([name for _, name in labels], dtype=object),
-            ],
-            names=["type", "variable"],
-        )
+        frame.columns = _multi_index(labels, ("type", "variable"))
         return pickle.dumps(frame, protocol=_PICKLE_PROTOCOL)
 
-    def in_database(self) -> "pd.DataFrame":
+    def in_database(self) -> pd.DataFrame:
         """Return the session table of the behaviour database."""
-        import pandas as pd  # noqa: PLC0415 - as above
-
-        names = dict.fromkeys((*_FIRST_COLUMNS, *_labels(self._in_database)))
+        names = dict.fromkeys(chain(_FIRST_COLUMNS, *self._in_database))
         # The public reader appends the sessions that only Code Ocean has.
         rows = sorted(self._in_database, key=lambda row: "rig" not in row)
         return pd.DataFrame({name: _series([row.get(name) for row in rows]) for name in names})
@@ -175,9 +141,13 @@ def behavior_session_id(session: Session) -> str:
     return f"{plan.subject.subject_id}_{plan.began:%Y-%m-%d}_{nwb_suffix(session)}"
 
 
-def _labels(rows: Sequence[Mapping[_Label, object]]) -> list[_Label]:
-    """Return the labels of all rows, in the order of their first appearance."""
-    return list(dict.fromkeys(label for row in rows for label in row))
+def _multi_index(rows: Sequence[tuple[object, ...]], names: Sequence[str]) -> pd.MultiIndex:
+    """Return an index of texts, and of integers for the suffix."""
+    levels = [
+        pd.Index([row[level] for row in rows], dtype="int64" if name == "nwb_suffix" else object)
+        for level, name in enumerate(names)
+    ]
+    return pd.MultiIndex.from_arrays(levels, names=names)
 
 
 def _database_row(session: Session, row: _Row) -> dict[str, object]:
@@ -248,7 +218,7 @@ def _metadata(session: Session, number: int, random: np.random.Generator) -> dic
         "rig": str(random.choice(_RIGS)),
         "user_name": str(random.choice(_TRAINERS)),
         "experiment_description": "behavior training",
-        "task": _TASKS[session.is_coupled],
+        "task": _TASKS[session.task.is_coupled],
         "notes": None if random.random() < 0.7 else "mouse was slow to start",
         "session_start_time": began,
         "session_end_time": (plan.began + duration).isoformat(),
@@ -268,8 +238,8 @@ def _metadata(session: Session, number: int, random: np.random.Generator) -> dic
         "water_in_session_total": foraged + given,
         "water_after_session": float(np.round(max(0.0, 1.0 - foraged - given), 3)),
         "water_day_total": max(1.0, foraged + given),
-        "reward_probabilities": _LEVELS[session.is_coupled],
-        "p_reward_sum_mean": 0.45 if session.is_coupled else 1.0,
+        "reward_probabilities": _LEVELS[session.task.is_coupled],
+        "p_reward_sum_mean": 0.45 if session.task.is_coupled else 1.0,
         "p_reward_contrast_mean": float(random.uniform(2.0, 8.0)),
         "effective_block_length_median": float(random.integers(20, 45)),
         "duration_gocue_stop_mean": float(random.normal(1.2, 0.1)),
@@ -289,7 +259,7 @@ def _performance(session: Session, random: np.random.Generator) -> dict[str, obj
     autowater = int(random.integers(0, 6))
     rate = finished / total
     # Very short sessions have no efficiency.
-    efficiency = None if session.plan.is_too_short else rewards / finished / session.best_rate
+    efficiency = None if session.plan.is_too_short else rewards / finished / session.task.best_rate
     right = float((~session.left).mean())
     reaction = float(random.lognormal(-1.2, 0.3))
     return {
@@ -324,8 +294,6 @@ def _series(values: list[object]) -> object:
 
     Numbers with gaps are floats with NaN; texts, flags with gaps and lists are objects with NaN.
     """
-    import pandas as pd  # noqa: PLC0415 - as above
-
     kinds = {type(value) for value in values if value is not None}
     if None not in values and kinds <= {bool}:
         return np.array(values, dtype=np.bool_)

@@ -5,19 +5,19 @@ sessions are in :mod:`aind_etl.sample.calendar`.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from aind_etl.sample.agents import CATALOGUE, Family
 from aind_etl.sample.calendar import SessionPlan, Stream, random_generator
+from aind_etl.sample.dispositions import disposition_for
 from aind_etl.sample.dynamics import (
     BoolArray,
     FloatArray,
     IntArray,
     Parameters,
-    rows_at,
     start_agents,
 )
 
@@ -28,6 +28,41 @@ _COUPLED_BLOCK, _UNCOUPLED_BLOCK = (20, 60), (20, 35)
 
 
 @dataclass(frozen=True)
+class Task:
+    """What a session was going to be, whatever the subject does.
+
+    Parameters
+    ----------
+    valid_at
+        Index of each valid trial among all trials, ignored ones included, [valid trials].
+    reward_probabilities
+        Probability of a reward on the left and on the right, [trials, 2].
+    is_coupled
+        Whether the reward probabilities of both sides changed together, and rewards waited until
+        they were collected.
+    arrivals
+        Whether a reward arrives at a side before each valid trial, [valid trials, 2].
+    coins
+        The subject chooses left if its probability of left is above this number, [valid trials].
+    """
+
+    valid_at: IntArray
+    reward_probabilities: FloatArray
+    is_coupled: bool
+    arrivals: BoolArray
+    coins: FloatArray
+
+    @property
+    def best_rate(self) -> float:
+        """About the share of trials in which the best possible subject would be rewarded.
+
+        It takes always the better side or, if rewards wait, every reward.
+        """
+        best = np.sum if self.is_coupled else np.max
+        return float(best(self.reward_probabilities, axis=1).mean())
+
+
+@dataclass(frozen=True)
 class Session:
     """What happened in a session.
 
@@ -35,24 +70,12 @@ class Session:
     ----------
     left, rewarded
         Whether left was chosen, and whether the choice was rewarded, [valid trials].
-    valid_at
-        Index of each valid trial among all trials, ignored ones included, [valid trials].
-    reward_probabilities
-        Probability of a reward on the left and on the right, [trials, 2].
-    is_coupled
-        Whether the reward probabilities of both sides changed together.
-    best_rate
-        About the share of trials in which the best possible subject would be rewarded: always the
-        better side or, if rewards wait until they are collected, every reward.
     """
 
     plan: SessionPlan
+    task: Task
     left: BoolArray
     rewarded: BoolArray
-    valid_at: IntArray
-    reward_probabilities: FloatArray
-    is_coupled: bool
-    best_rate: float
 
     @property
     def n_trials(self) -> int:
@@ -62,23 +85,7 @@ class Session:
     @property
     def n_ignored(self) -> int:
         """Number of trials without a response."""
-        return len(self.reward_probabilities) - self.n_trials
-
-
-@dataclass(frozen=True)
-class _Task:
-    """The random part of a session."""
-
-    # Whether a reward arrives at a side before each valid trial, [valid trials, 2].
-    arrivals: BoolArray
-    # Whether a reward waits until it is collected.
-    baited: bool
-    # The subject chooses left if its probability of left is above this number, [valid trials].
-    coins: FloatArray
-    # As in Session.
-    valid_at: IntArray
-    reward_probabilities: FloatArray
-    best_rate: float
+        return len(self.task.reward_probabilities) - self.n_trials
 
 
 def _reward_probabilities(random: np.random.Generator, trials: int, *, coupled: bool) -> FloatArray:
@@ -95,7 +102,7 @@ def _reward_probabilities(random: np.random.Generator, trials: int, *, coupled: 
     return np.stack(sides, axis=1)
 
 
-def _prepare_task(plan: SessionPlan, seed: int) -> _Task:
+def _prepare_task(plan: SessionPlan, seed: int) -> Task:
     random = random_generator(seed, Stream.BEHAVIOUR, plan.index)
     ignored = random.geometric(1.0 - _IGNORED_SHARE, size=plan.valid_trials) - 1
     valid = np.cumsum(1 + ignored) - 1
@@ -106,21 +113,12 @@ def _prepare_task(plan: SessionPlan, seed: int) -> _Task:
     # A reward that arrives during ignored trials waits for the next valid one.
     first_since = np.concatenate([[0], valid[:-1] + 1])
     arrivals = np.logical_or.reduceat(drawn, first_since, axis=0) if coupled else drawn[valid]
-    return _Task(
-        arrivals=arrivals,
-        baited=coupled,
-        coins=random.random(plan.valid_trials),
-        valid_at=valid,
-        reward_probabilities=probabilities,
-        best_rate=float((probabilities.sum if coupled else probabilities.max)(axis=1).mean()),
-    )
+    return Task(valid, probabilities, coupled, arrivals, random.random(plan.valid_trials))
 
 
-def _play(
-    family: Family, parameters: Sequence[Parameters], tasks: Sequence[_Task]
-) -> list[tuple[BoolArray, BoolArray]]:
-    """Return the choices and rewards of agents of one family, each in its own task."""
-    agents = start_agents(family, parameters)
+def _play(family: Family, plans: Sequence[SessionPlan], tasks: Sequence[Task]) -> Iterator[Session]:
+    """Yield the sessions of agents of one family, longest first, each in its own task."""
+    agents = start_agents(family, [_true_parameters(plan) for plan in plans])
     n_trials = np.array([len(task.coins) for task in tasks])
     shape = (int(n_trials[0]), len(tasks))
     arrivals = np.zeros((*shape, 2), dtype=np.bool_)
@@ -128,13 +126,12 @@ def _play(
     for row, task in enumerate(tasks):
         arrivals[: n_trials[row], row] = task.arrivals
         coins[: n_trials[row], row] = task.coins
-    keeps_reward = np.array([[task.baited] for task in tasks])
+    keeps_reward = np.array([[task.is_coupled] for task in tasks])
     waiting = np.zeros((len(tasks), 2), dtype=np.bool_)
     left = np.zeros(shape, dtype=np.bool_)
     rewarded = np.zeros(shape, dtype=np.bool_)
     for trial in range(len(left)):
-        active = rows_at(n_trials, trial)
-        agents.keep(active)
+        active = agents.keep_active(n_trials, trial)
         of_left, _ = agents.probabilities()
         chosen_left = coins[trial, :active] < of_left[:, 0]
         sides = np.stack([chosen_left, ~chosen_left], axis=1)
@@ -143,10 +140,9 @@ def _play(
         waiting &= ~sides
         left[trial, :active], rewarded[trial, :active] = chosen_left, collected
         agents.learn(chosen_left, collected)
-    return [
-        (left[:length, row].copy(), rewarded[:length, row].copy())
-        for row, length in enumerate(n_trials.tolist())
-    ]
+    for row, (plan, task) in enumerate(zip(plans, tasks, strict=True)):
+        length = len(task.coins)
+        yield Session(plan, task, left[:length, row].copy(), rewarded[:length, row].copy())
 
 
 def simulate_sessions(plans: Sequence[SessionPlan], seed: int) -> list[Session]:
@@ -157,30 +153,17 @@ def simulate_sessions(plans: Sequence[SessionPlan], seed: int) -> list[Session]:
     by_family: dict[Family, list[SessionPlan]] = defaultdict(list)
     for plan in sorted(plans, key=lambda plan: -plan.valid_trials):
         by_family[CATALOGUE[plan.subject.true_agent].family].append(plan)
-    sessions: dict[int, Session] = {}
-    for family, members in by_family.items():
-        parameters = [_true_parameters(plan) for plan in members]
-        tasks = [_prepare_task(plan, seed) for plan in members]
-        histories = _play(family, parameters, tasks)
-        for plan, task, (left, rewarded) in zip(members, tasks, histories, strict=True):
-            sessions[plan.index] = Session(
-                plan,
-                left,
-                rewarded,
-                task.valid_at,
-                task.reward_probabilities,
-                task.baited,
-                task.best_rate,
-            )
+    sessions = {
+        session.plan.index: session
+        for family, members in by_family.items()
+        for session in _play(family, members, [_prepare_task(plan, seed) for plan in members])
+    }
     return [sessions[plan.index] for plan in plans]
 
 
 def _true_parameters(plan: SessionPlan) -> Parameters:
     agent = CATALOGUE[plan.subject.true_agent]
-    values = {
-        **{name: plan.disposition.of(agent, name) for name in agent.bounds},
-        **agent.clamped,
-    }
+    values = disposition_for(agent, plan.disposition) | dict(agent.clamped)
     return {name: np.array([value], dtype=np.float64) for name, value in values.items()}
 
 

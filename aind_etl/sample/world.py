@@ -1,11 +1,11 @@
-"""The sample world: its documents as a stream, and as files on disk.
+"""The sample world as files on disk.
 
 The simulation runs over a block of sessions at a time, so that memory does not grow with the world.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -17,10 +17,9 @@ from aind_etl.sample.calendar import SessionPlan, Stream, plan_sessions, random_
 from aind_etl.sample.documents import Document, Record
 from aind_etl.sample.fits import Fit, FitRequest, fit_agents
 from aind_etl.sample.framework import framework_records, holds_untrimmed_results
-from aind_etl.sample.latents import Latents, latent_variables
+from aind_etl.sample.latents import latent_variables
 from aind_etl.sample.projects import PROJECT_COLLECTIONS, project_documents
 from aind_etl.sample.prototype import prototype_records
-from aind_etl.sample.results import ResultFolders
 from aind_etl.sample.runs import MODEL_FITTING, PREDECESSOR, Pipeline, Run, plan_runs
 from aind_etl.sample.sessions import Session, simulate_sessions
 
@@ -30,72 +29,10 @@ COLLECTIONS = tuple(sorted([MODEL_FITTING, PREDECESSOR, *PROJECT_COLLECTIONS]))
 _SESSIONS_TOGETHER = 32
 
 
-@dataclass(frozen=True)
-class WorldSummary:
-    """What :func:`write_world` wrote.
-
-    Parameters
-    ----------
-    documents
-        Number of documents of each collection.
-    result_folders
-        Number of result folders.
-    size_in_bytes
-        Size of all files written.
-    """
-
-    documents: Mapping[str, int]
-    result_folders: int
-    size_in_bytes: int
-
-
-@dataclass(frozen=True)
-class _AnalysedSession:
-    """A session with its runs, and its fits and latent variables by alias."""
-
-    session: Session
-    runs: tuple[Run, ...]
-    fits: Mapping[str, Fit]
-    latents: Mapping[str, Latents]
-
-
-def stream_documents(sessions: int, seed: int) -> Iterator[tuple[str, Document]]:
-    """Yield every document of a sample world with the name of its collection.
-
-    The same number of sessions and the same seed give the same world. A larger world begins with
-    the sessions of a smaller one.
-
-    Parameters
-    ----------
-    sessions
-        Number of behaviour sessions of the main collection. With at least 24, every oddity of the
-        documents occurs.
-    seed
-        Seed of the simulation.
-
-    Raises
-    ------
-    ValueError
-        The number of sessions or the seed is negative.
-    """
-    _check_size(sessions, seed)
-    for analysed in _analysed_sessions(sessions, seed, with_latents=False):
-        for record in _records(analysed, seed):
-            yield record.collection, record.document
-    yield from project_documents(sessions, seed)
-
-
-def _check_size(sessions: int, seed: int) -> None:
-    if sessions < 0 or seed < 0:
-        raise ValueError(
-            f"A sample world cannot have {sessions} sessions and seed {seed}; neither may be "
-            "negative."
-        )
-
-
 def _analysed_sessions(
     sessions: int, seed: int, *, with_latents: bool
-) -> Iterator[_AnalysedSession]:
+) -> Iterator[tuple[Session, list[Record]]]:
+    """Yield each session with its records, whose fits may all have latent variables."""
     plans = islice(plan_sessions(seed), sessions)
     while block := list(islice(plans, _SESSIONS_TOGETHER)):
         yield from _analyse(block, seed, with_latents=with_latents)
@@ -103,70 +40,41 @@ def _analysed_sessions(
 
 def _analyse(
     plans: Sequence[SessionPlan], seed: int, *, with_latents: bool
-) -> Iterator[_AnalysedSession]:
+) -> Iterator[tuple[Session, list[Record]]]:
     """Simulate sessions together, and fit the agents that their runs fitted."""
     sessions = simulate_sessions(plans, seed)
     runs = {plan.index: plan_runs(plan, seed) for plan in plans}
-    requests = [
-        _request(session, runs[session.plan.index])
-        for session in sessions
-        if not session.plan.is_too_short
-    ]
-    fits: dict[int, dict[str, Fit]] = {plan.index: {} for plan in plans}
-    for (index, alias), fit in fit_agents(requests, seed).items():
-        fits[index][alias] = fit
+    fits = fit_agents([_request(session, runs[session.plan.index]) for session in sessions], seed)
     wanted = [
-        (session, fit)
-        for session in sessions
-        if with_latents or any(map(holds_untrimmed_results, runs[session.plan.index]))
-        for fit in fits[session.plan.index].values()
+        fit
+        for index, of_session in fits.items()
+        if with_latents or any(map(holds_untrimmed_results, runs[index]))
+        for fit in of_session.values()
     ]
-    latents: dict[int, dict[str, Latents]] = {plan.index: {} for plan in plans}
-    for (session, fit), found in zip(wanted, latent_variables(wanted, seed), strict=True):
-        latents[session.plan.index][fit.agent.alias] = found
+    for fit, latents in zip(wanted, latent_variables(wanted, seed), strict=True):
+        fits[fit.session.plan.index][fit.agent.alias] = replace(fit, latents=latents)
     for session in sessions:
         index = session.plan.index
-        yield _AnalysedSession(session, runs[index], fits[index], latents[index])
-
-
-def _records(analysed: _AnalysedSession, seed: int) -> Iterator[Record]:
-    """Yield the records of a session, run by run."""
-    session, fits = analysed.session, analysed.fits
-    random = random_generator(seed, Stream.DOCUMENTS, session.plan.index)
-    for run in analysed.runs:
-        if run.pipeline is Pipeline.PROTOTYPE:
-            yield from prototype_records(run, session, fits, random)
-        else:
-            yield from framework_records(run, session, fits, analysed.latents, random)
+        yield session, list(_records(session.plan, runs[index], fits[index], seed))
 
 
 def _request(session: Session, runs: Sequence[Run]) -> FitRequest:
     """Return one request for all runs over a session, because they fit the same choices."""
-    aliases = {alias for run in runs for alias in run.aliases}
+    is_fitted = not session.plan.is_too_short
+    aliases = {alias for run in runs for alias in run.aliases if is_fitted}
     folds = next((run.folds for run in runs if run.folds is not None), None)
     return FitRequest(session, tuple(sorted(aliases)), folds)
 
 
-class _CollectionWriter:
-    """Files of documents, one per collection and format."""
-
-    def __init__(self, directory: Path, formats: Sequence[str], stack: ExitStack) -> None:
-        self.documents = dict.fromkeys(COLLECTIONS, 0)
-        self.size_in_bytes = 0
-        self._formats = formats
-        self._files = {
-            (collection, name): stack.enter_context((directory / f"{collection}.{name}").open("wb"))
-            for collection in COLLECTIONS
-            for name in formats
-        }
-
-    def write(self, collection: str, document: Document) -> None:
-        """Append a document to the files of its collection."""
-        self.documents[collection] += 1
-        for name in self._formats:
-            is_bson = name == "bson"
-            encoded = bson.encode(document) if is_bson else orjson.dumps(document) + b"\n"
-            self.size_in_bytes += self._files[collection, name].write(encoded)
+def _records(
+    plan: SessionPlan, runs: Sequence[Run], fits: Mapping[str, Fit], seed: int
+) -> Iterator[Record]:
+    random = random_generator(seed, Stream.DOCUMENTS, plan.index)
+    for run in runs:
+        if run.pipeline is Pipeline.PROTOTYPE:
+            yield from prototype_records(run, fits, random)
+        else:
+            yield from framework_records(run, plan, fits, random)
 
 
 def write_world(  # noqa: PLR0913 - each says something different of the world
@@ -178,7 +86,7 @@ def write_world(  # noqa: PLR0913 - each says something different of the world
     results: bool = True,
     shared_figures: bool = False,
     progress: Callable[[int, int], None] | None = None,
-) -> WorldSummary:
+) -> dict[str, int]:
     """Write a sample world to disk.
 
     Parameters
@@ -187,8 +95,11 @@ def write_world(  # noqa: PLR0913 - each says something different of the world
         The target: ``<collection>.jsonl`` (a document per line), ``<collection>.bson`` (as written
         by ``mongodump``) and ``results/<bucket>/<key>/`` with the result files. It is created if
         necessary; files of the same names are replaced.
-    sessions, seed
-        As for :func:`stream_documents`.
+    sessions
+        Number of behaviour sessions of the main collection. With at least 24, every oddity of the
+        documents occurs. A larger world begins with the sessions of a smaller one.
+    seed
+        Seed of the simulation.
     formats
         Formats of the documents' files.
     results
@@ -201,8 +112,8 @@ def write_world(  # noqa: PLR0913 - each says something different of the world
 
     Returns
     -------
-    WorldSummary
-        What was written. The same arguments write the same bytes.
+    dict
+        Number of documents of each collection. The same arguments write the same bytes.
 
     Raises
     ------
@@ -211,31 +122,45 @@ def write_world(  # noqa: PLR0913 - each says something different of the world
     OSError
         A file could not be written.
     """
-    _check_size(sessions, seed)
+    if sessions < 0 or seed < 0:
+        raise ValueError(
+            f"A sample world cannot have {sessions} sessions and seed {seed}; neither may be "
+            "negative."
+        )
     directory.mkdir(parents=True, exist_ok=True)
     folders = None
     if results:
+        # Imported here: documents alone need neither pandas nor matplotlib.
+        from aind_etl.sample.results import ResultFolders  # noqa: PLC0415
+
         folders = ResultFolders(directory / "results", seed, shared_figures=shared_figures)
+    counts = dict.fromkeys(COLLECTIONS, 0)
     with ExitStack() as stack:
-        writer = _CollectionWriter(directory, formats, stack)
-        analysed_sessions = _analysed_sessions(sessions, seed, with_latents=results)
-        for done, analysed in enumerate(analysed_sessions, start=1):
+        files = {
+            (collection, name): stack.enter_context((directory / f"{collection}.{name}").open("wb"))
+            for collection in COLLECTIONS
+            for name in formats
+        }
+
+        def write(collection: str, document: Document) -> None:
+            counts[collection] += 1
+            for name in formats:
+                is_bson = name == "bson"
+                encoded = bson.encode(document) if is_bson else orjson.dumps(document) + b"\n"
+                files[collection, name].write(encoded)
+
+        analysed = _analysed_sessions(sessions, seed, with_latents=results)
+        for done, (session, records) in enumerate(analysed, start=1):
+            for record in records:
+                write(record.run.collection, record.document)
             if folders is not None:
-                folders.note_session(analysed.session)
-            for record in _records(analysed, seed):
-                writer.write(record.collection, record.document)
-                if folders is not None:
-                    folders.write_record(record, analysed.latents)
+                folders.write_session(session, records)
             if progress is not None:
                 progress(done, sessions)
         for collection, document in project_documents(sessions, seed):
-            writer.write(collection, document)
+            write(collection, document)
             if folders is not None:
                 folders.write_project_document(document)
     if folders is not None:
         folders.write_rest()
-    return WorldSummary(
-        documents=writer.documents,
-        result_folders=0 if folders is None else folders.count,
-        size_in_bytes=writer.size_in_bytes + (0 if folders is None else folders.size_in_bytes),
-    )
+    return counts

@@ -12,13 +12,13 @@ import orjson
 import polars as pl
 
 from aind_etl.contract import Column, DataType, Table, tables
-from aind_etl.contract.columns import SESSIONS_MADE
+from aind_etl.contract.columns import ADDED_SESSION_COLUMNS
 from aind_etl.contract.schemas import POLARS_TYPES, polars_schema
 from aind_etl.contract.session_labels import describe
 from aind_etl.errors import DataError
 from aind_etl.flatten import derived
 
-_KNOWN_COLUMNS = (*tables.SESSIONS.columns, *SESSIONS_MADE)
+_KNOWN_COLUMNS = (*tables.SESSIONS.columns, *ADDED_SESSION_COLUMNS)
 _KNOWN_NAMES = frozenset(column.name for column in _KNOWN_COLUMNS)
 _TYPES: dict[pl.DataType, DataType] = {
     POLARS_TYPES[ours]: ours

@@ -3,11 +3,11 @@
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from commands import execute
 from renew_cookbook import COOKBOOK, queries, renewed
 from worlds import SMALL
 
@@ -78,13 +78,6 @@ def test_a_column_is_added_in_the_contract(sample_dump, tmp_path):
     run = ["run", "--no-results", "--source", str(sample_dump), "--collection", SMALL]
     asked = ["sql", "SELECT count(*) AS n FROM analyses WHERE n_optimizer_restarts IS NULL"]
     for arguments in (run, asked):
-        done = subprocess.run(
-            [*command, *arguments],
-            env=environment,
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            check=False,
-        )
+        done = execute(*command, *arguments, env=environment, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[-1]) > 0

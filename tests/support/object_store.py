@@ -1,6 +1,5 @@
 """An S3 endpoint with conditional requests, for lakes on an object store."""
 
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
@@ -11,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 import s3fs
-from ports import free_port, wait_for_port
+from ports import free_port, serving
 
 BUCKET = "lakes"
 ENVIRONMENT = {
@@ -20,7 +19,6 @@ ENVIRONMENT = {
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
-_START_SECONDS = 60
 
 Send: TypeAlias = Callable[[], Awaitable[Any]]
 """Sends a request to the store, and returns its answer."""
@@ -31,14 +29,8 @@ def object_store() -> Iterator[str]:
     """Run an endpoint, and yield its address."""
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        if not wait_for_port(port, server, _START_SECONDS):
-            raise RuntimeError("the S3 endpoint did not start")
+    with serving(port, command):
         yield f"http://127.0.0.1:{port}"
-    finally:
-        server.kill()
-        server.wait()
 
 
 @contextmanager
@@ -114,17 +106,10 @@ class MortalRequests:
         Number of the request, counted from 1; 0 for none.
     """
 
-    CHANGING = frozenset(
-        {
-            "put_object",
-            "delete_object",
-            "delete_objects",
-            "copy_object",
-            "create_multipart_upload",
-            "upload_part",
-            "complete_multipart_upload",
-            "abort_multipart_upload",
-        }
+    CHANGING = (
+        *("put_object", "delete_object", "delete_objects", "copy_object"),
+        *("create_multipart_upload", "upload_part"),
+        *("complete_multipart_upload", "abort_multipart_upload"),
     )
 
     def __init__(self, killed_at: int = 0) -> None:

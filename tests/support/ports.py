@@ -1,8 +1,14 @@
-"""Ports of this host for servers that tests start."""
+"""Servers that tests start on ports of this host."""
 
 import socket
 import subprocess
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+_SECONDS = 60
 
 
 def free_port() -> int:
@@ -12,14 +18,37 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for_port(port: int, process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Return whether a process listens on a port before it ends or the time is over."""
-    give_up = time.monotonic() + seconds
-    while time.monotonic() < give_up and process.poll() is None:
+def is_open(port: int) -> bool:
+    """Return whether a process of this host listens on a port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def serving(
+    port: int,
+    command: Sequence[str | Path],
+    environment: Mapping[str, str] | None = None,
+    error: type[Exception] = RuntimeError,
+) -> Iterator[None]:
+    """Run a server, which listens on a port within the ``with`` block.
+
+    If it does not start, ``error`` is raised with the last line that it printed.
+    """
+    with NamedTemporaryFile() as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return True
-    return False
+            give_up = time.monotonic() + _SECONDS
+            while not is_open(port):
+                if process.poll() is not None or time.monotonic() > give_up:
+                    printed = Path(log.name).read_text(errors="replace").strip()
+                    raise error(f"a server does not start: {printed[-500:]}")
+                time.sleep(0.05)
+            yield
+        finally:
+            process.terminate()
+            try:
+                process.wait(_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

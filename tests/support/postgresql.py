@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +16,15 @@ _START_SECONDS = "60"
 
 
 class NoPostgresqlError(Exception):
-    """There is no PostgreSQL; the message says why."""
+    """There is no PostgreSQL, or it does not start; the message says why."""
 
 
 def find_postgresql() -> Path:
-    """Return the folder with ``initdb`` and ``pg_ctl``: the newest of Debian's, or the path's.
-
-    Raises
-    ------
-    NoPostgresqlError
-        There is none.
-    """
-    newest_first = sorted(
-        Path("/usr/lib/postgresql").glob("*/bin"),
-        key=lambda folder: float(folder.parent.name),
-        reverse=True,
-    )
-    on_path = shutil.which("initdb")
-    candidates = [*newest_first, *([Path(on_path).resolve().parent] if on_path else [])]
+    """Return the folder with ``initdb`` and ``pg_ctl``: the newest of Debian's, or the path's."""
+    of_debian = Path("/usr/lib/postgresql").glob("*/bin")
+    candidates = sorted(of_debian, key=lambda one: float(one.parent.name), reverse=True)
+    if on_path := shutil.which("initdb"):
+        candidates.append(Path(on_path).resolve().parent)
     for folder in candidates:
         if (folder / "initdb").exists() and (folder / "pg_ctl").exists():
             return folder
@@ -44,13 +35,7 @@ def find_postgresql() -> Path:
 def running_postgresql(
     programs: Path, *, user: str, password_file: Path, database: str
 ) -> Iterator[int]:
-    """Run a server with a superuser and a database, and yield its port.
-
-    Raises
-    ------
-    NoPostgresqlError
-        It does not start.
-    """
+    """Run a server with a superuser and a database, and yield its port."""
     with tempfile.TemporaryDirectory(prefix="aind-etl-postgresql-") as made:
         folder = Path(made)
         password = folder / "password"
@@ -90,13 +75,7 @@ def running_postgresql(
 
 
 def _not_root(*places: Path) -> Mapping[str, Any]:
-    """Return the user for PostgreSQL, which refuses to run as root, and give them the places.
-
-    Raises
-    ------
-    NoPostgresqlError
-        There is no such user.
-    """
+    """Return the user for PostgreSQL, which refuses to run as root, and give them the places."""
     if os.geteuid() != 0:
         return {}
     try:
@@ -113,10 +92,7 @@ def _create(database: str, user: str, password: str, port: int) -> None:
     import psycopg2
 
     address = {"host": "127.0.0.1", "port": port, "user": user, "password": password}
-    connection = psycopg2.connect(**address, dbname="postgres")
-    try:
+    with closing(psycopg2.connect(**address, dbname="postgres")) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
             cursor.execute(f'CREATE DATABASE "{database}"')
-    finally:
-        connection.close()

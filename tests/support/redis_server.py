@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ports import free_port
@@ -16,20 +16,13 @@ _START_SECONDS = 30
 
 
 class NoRedisError(Exception):
-    """There is no Redis; the message says why."""
+    """There is no Redis, or it does not start; the message says why."""
 
 
 def find_redis() -> str:
-    """Return the path of ``redis-server``, or of ``valkey-server``, which is the same.
-
-    Raises
-    ------
-    NoRedisError
-        There is none.
-    """
-    for name in ("redis-server", "valkey-server"):
-        if found := shutil.which(name):
-            return found
+    """Return the path of ``redis-server``, or of ``valkey-server``, which is the same."""
+    if found := shutil.which("redis-server") or shutil.which("valkey-server"):
+        return found
     raise NoRedisError("there is no redis-server; Debian's package is called redis-server")
 
 
@@ -44,25 +37,19 @@ class RedisServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, and wait until it answers.
-
-        Raises
-        ------
-        NoRedisError
-            It does not.
-        """
+        """Start it, and wait until it answers."""
         log = self._folder / "log"
         with log.open("ab") as output:
             self._process = subprocess.Popen(self._command, stdout=output, stderr=output)
         give_up = time.monotonic() + _START_SECONDS
         while time.monotonic() < give_up and self._process.poll() is None:
-            try:
-                with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
-                    connection.sendall(b"PING\r\n")
-                    if connection.recv(16).startswith(b"+PONG"):
-                        return
-            except OSError:
-                pass
+            with (
+                suppress(OSError),
+                socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection,
+            ):
+                connection.sendall(b"PING\r\n")
+                if connection.recv(16).startswith(b"+PONG"):
+                    return
             time.sleep(0.02)
         raise NoRedisError(f"redis-server does not start: {log.read_text()[-500:]}")
 
@@ -76,13 +63,7 @@ class RedisServer:
 
 @contextmanager
 def running_redis(program: str, *arguments: str) -> Iterator[RedisServer]:
-    """Run a server for the duration of a ``with`` block.
-
-    Raises
-    ------
-    NoRedisError
-        It does not start.
-    """
+    """Run a server for the duration of a ``with`` block."""
     with tempfile.TemporaryDirectory(prefix="aind-etl-redis-") as folder:
         server = RedisServer(program, Path(folder), *arguments)
         server.start()

@@ -5,7 +5,6 @@ rclone serves a folder as S3; the proxy forwards requests, records them and inje
 
 import asyncio
 import re
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -14,19 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiohttp import ClientSession, TCPConnector, web
-from ports import free_port, wait_for_port
+from ports import free_port, serving
 from yarl import URL
 
 _RCLONE = Path(sys.executable).with_name("rclone")
-_START_SECONDS = 20
 
-SLOW_DOWN = (
-    '<?xml version="1.0" encoding="UTF-8"?><Error><Code>SlowDown</Code>'
-    "<Message>Please reduce your request rate.</Message></Error>"
-)
 _ERROR = (
     '<?xml version="1.0" encoding="UTF-8"?><Error><Code>{0}</Code><Message>{0}</Message></Error>'
 )
+SLOW_DOWN = _ERROR.format("SlowDown")
 _OF_ONE_CONNECTION = {"connection", "content-length", "expect", "transfer-encoding"}
 PAGE = "<!DOCTYPE html><html><head><title>Please sign in</title></head><body></body></html>"
 
@@ -172,14 +167,8 @@ def serve_folder(folder: Path, *, is_still: bool = False) -> Iterator[str]:
     address = f"127.0.0.1:{port}"
     command = [_RCLONE, "serve", "s3", "--addr", address, "--vfs-cache-mode", "off"]
     command += ["--dir-cache-time", "1h" if is_still else "0s", "--config", "/dev/null", folder]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        if not wait_for_port(port, process, _START_SECONDS):
-            raise RuntimeError("rclone did not start")
+    with serving(port, command):
         yield f"http://{address}"
-    finally:
-        process.kill()
-        process.wait()
 
 
 @contextmanager
