@@ -3,14 +3,12 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import BinaryIO
 
 from aind_etl.settings import WarehouseLocation
 from aind_etl.warehouse.local_file import LocalWarehouse, WarehouseFile
-from aind_etl.warehouse.object_file import ObjectWarehouse, cache_folder, endpoint
+from aind_etl.warehouse.object_file import ObjectWarehouse, cache_folder, endpoint, open_store
 
 _BEGINNING_BYTES = 4096
 
@@ -48,14 +46,11 @@ def file_beside(location: WarehouseLocation, name: str) -> Iterator[tuple[Wareho
         path = location.with_name(name)
         yield path, path
         return
-    from aind_etl.lake.storage.object_store import ObjectStorage  # noqa: PLC0415 - slow to import
-
-    root = location.rpartition("/")[0]
     with TemporaryDirectory(prefix="aind-etl-") as folder:
         written = Path(folder) / name
-        yield f"{root}/{name}", written
-        store = ObjectStorage(root, name=f"The store of the warehouse {location}")
-        store.write(name, partial(_write, written.read_bytes()))
+        yield f"{location.rpartition('/')[0]}/{name}", written
+        content = written.read_bytes()
+        open_store(location).write(name, lambda file: file.write(content))
 
 
 def beginning_beside(location: WarehouseLocation, name: str) -> bytes:
@@ -72,18 +67,10 @@ def beginning_beside(location: WarehouseLocation, name: str) -> bytes:
             return b""
         with path.open("rb") as file:
             return file.read(_BEGINNING_BYTES)
-    from aind_etl.lake.storage.object_store import ObjectStorage  # noqa: PLC0415 - slow to import
-
-    root = location.rpartition("/")[0]
-    store = ObjectStorage(root, name=f"The store of the warehouse {location}")
-    return (store.read(name) or b"")[:_BEGINNING_BYTES]
+    return (open_store(location).read(name) or b"")[:_BEGINNING_BYTES]
 
 
 _OBJECTS: dict[tuple[str, str, Path], ObjectWarehouse] = {}
 if hasattr(os, "register_at_fork"):
     # Locks survive a fork, but not the threads that would release them.
     os.register_at_fork(after_in_child=_OBJECTS.clear)
-
-
-def _write(content: bytes, file: BinaryIO) -> None:
-    file.write(content)

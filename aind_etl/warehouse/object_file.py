@@ -36,7 +36,7 @@ _RECHECK_SECONDS = 3.0
 # A store that does not answer delays every query that asks it.
 _RECHECK_AFTER_FAILURE_SECONDS = 30.0
 # Readers have a copy to fall back on.
-_SHORT_TIMEOUTS = {
+_SHORT_TIMEOUTS: dict[str, Any] = {
     "config_kwargs": {
         "connect_timeout": 5,
         "read_timeout": 20,
@@ -106,8 +106,8 @@ class ObjectWarehouse:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._root, _, self._name = url.rpartition("/")
-        if not self._name or self._root.endswith(("/", ":")):
+        root, _, self._name = url.rpartition("/")
+        if not self._name or root.endswith(("/", ":")):
             raise ConfigurationError(
                 f"The warehouse {url!r} names no object. Expected is a path, or something like "
                 "s3://bucket/lake/warehouse.duckdb."
@@ -201,7 +201,7 @@ class ObjectWarehouse:
             Another publisher was faster, or the store does not answer.
         """
         metadata = {name.replace("_", "-"): value for name, value in facts.items()}
-        store = self._open_store()
+        store = open_store(self._url)
         # Whether this succeeds or not, the store must be asked again.
         self._ask_at = 0.0
         if not store.put_file(self._name, building, metadata, replacing=replacing):
@@ -220,15 +220,7 @@ class ObjectWarehouse:
 
     @cached_property
     def _store(self) -> "ObjectStorage":
-        return self._open_store(**_SHORT_TIMEOUTS)
-
-    def _open_store(self, **options: Any) -> "ObjectStorage":  # noqa: ANN401 - the store's own
-        with needs_pipeline(f"The warehouse {self._url}"):
-            from aind_etl.lake.storage.object_store import (  # noqa: PLC0415 - slow to import
-                ObjectStorage,
-            )
-
-        return ObjectStorage(self._root, name=f"The store of the warehouse {self._url}", **options)
+        return open_store(self._url, **_SHORT_TIMEOUTS)
 
     def _ask(self) -> "ObjectFacts | None":
         return self._store.facts(self._name)
@@ -308,6 +300,20 @@ class ObjectWarehouse:
         staged.write_text(json.dumps(asdict(copy)))
         staged.replace(self._note)
         self._copy = copy
+
+
+def open_store(
+    url: str,
+    what: str = "warehouse",
+    **options: Any,  # noqa: ANN401 - the store's own
+) -> "ObjectStorage":
+    """Open the store of an object, at the folder that holds it; errors call it ``what``."""
+    with needs_pipeline(f"The {what} {url}"):
+        from aind_etl.lake.storage.object_store import (  # noqa: PLC0415 - slow to import
+            ObjectStorage,
+        )
+
+    return ObjectStorage(url.rpartition("/")[0], name=f"The store of the {what} {url}", **options)
 
 
 def endpoint() -> str:

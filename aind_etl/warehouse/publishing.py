@@ -232,16 +232,19 @@ def _contract_outcome(built: duckdb.DuckDBPyConnection, lake: Lake) -> Outcome:
         ]
     differing += [row for table in LAKE_TABLES for row in _differing_files(lake, table)]
     columns = sum(len(table.columns) for table in TABLES)
-    return Outcome(
-        Check(CONTRACT_CHECK, _SUMMARIES[CONTRACT_CHECK]),
-        not differing,
-        f"{len(differing):,} columns differ."
-        if differing
-        else f"All {columns:,} columns of {len(TABLES)} tables follow the contract.",
-        markdown_table(("table or file", "column", "expected", "actual"), differing)
-        if differing
-        else "",
-    )
+    message = f"All {columns:,} columns of {len(TABLES)} tables follow the contract."
+    if differing:
+        message = f"{len(differing):,} columns differ."
+    header = ("table or file", "column", "expected", "actual")
+    return _outcome(CONTRACT_CHECK, message, header, differing)
+
+
+def _outcome(
+    name: str, message: str, header: Sequence[str] = (), offending: Sequence[Sequence[str]] = ()
+) -> Outcome:
+    """Return the outcome of a check in Python, which holds if nothing offends."""
+    details = markdown_table(header, offending) if offending else ""
+    return Outcome(Check(name, _SUMMARIES[name]), not offending, message, details)
 
 
 def _short_type(kind: str) -> str:
@@ -276,16 +279,11 @@ def _agreement_outcome(built: duckdb.DuckDBPyConnection, lake: Lake) -> Outcome:
         total += actual
         if expected != actual:
             differing.append((table.name, f"{expected:,}", f"{actual:,}"))
-    return Outcome(
-        Check(AGREEMENT_CHECK, _SUMMARIES[AGREEMENT_CHECK]),
-        not differing,
-        f"{len(differing)} tables differ."
-        if differing
-        else f"{total:,} rows of {len(LAKE_TABLES)} tables are in both.",
-        markdown_table(("table", "rows in the lake", "rows in the warehouse"), differing)
-        if differing
-        else "",
-    )
+    message = f"{total:,} rows of {len(LAKE_TABLES)} tables are in both."
+    if differing:
+        message = f"{len(differing)} tables differ."
+    header = ("table", "rows in the lake", "rows in the warehouse")
+    return _outcome(AGREEMENT_CHECK, message, header, differing)
 
 
 def _lake_rows(lake: Lake) -> int:
@@ -305,27 +303,24 @@ def _lake_rows(lake: Lake) -> int:
 def _collapse_outcome(
     built: duckdb.DuckDBPyConnection, lake: Lake, location: WarehouseLocation, max_lost_share: float
 ) -> Outcome:
-    check = Check(COLLAPSE_CHECK, _SUMMARIES[COLLAPSE_CHECK])
     target = locate_warehouse(location)
     is_ours = read_info(location).get("lake") == str(lake)
     if not is_ours or not is_whole(target.file()):
-        return Outcome(check, holds=True, message="No warehouse of this lake was published before.")
+        return _outcome(COLLAPSE_CHECK, "No warehouse of this lake was published before.")
     lost = []
     with connect(location) as current:
         for table in _LASTING:
             before, now = _count(current, table), _count(built, table)
             if before - now > max_lost_share * before:
                 lost.append((table.name, f"{before:,}", f"{now:,}"))
-    if not lost:
-        return Outcome(check, holds=True, message=f"{len(_LASTING)} tables were compared.")
     names = ", ".join(f"{name} from {before} rows to {now}" for name, before, now in lost)
-    return Outcome(
-        check,
-        holds=False,
-        message=f"More than a share of {max_lost_share:g} was lost: {names}. If these rows were "
-        "deleted on purpose, run once with --max-deleted-share 1.",
-        details=markdown_table(("table", "rows published", "rows now"), lost),
-    )
+    message = f"{len(_LASTING)} tables were compared."
+    if lost:
+        message = (
+            f"More than a share of {max_lost_share:g} was lost: {names}. If these rows were "
+            "deleted on purpose, run once with --max-deleted-share 1."
+        )
+    return _outcome(COLLAPSE_CHECK, message, ("table", "rows published", "rows now"), lost)
 
 
 def _count(connection: duckdb.DuckDBPyConnection, table: Table) -> int:

@@ -12,18 +12,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
-from aind_etl.errors import ConfigurationError, needs_pipeline
+from aind_etl.errors import ConfigurationError
 from aind_etl.settings import WarehouseLocation
 from aind_etl.text import suggest
 from aind_etl.warehouse.info import read_info_of_file
 from aind_etl.warehouse.local_file import sync
 from aind_etl.warehouse.location import locate_warehouse
-
-if TYPE_CHECKING:
-    # Slow to import, and not needed for a warehouse on a disk.
-    from aind_etl.lake.storage.object_store import ObjectStorage
+from aind_etl.warehouse.object_file import open_store
 
 _FOLDER = "snapshots"
 _SUFFIX = ".duckdb"
@@ -142,14 +138,14 @@ def _keep_file(published: Path, location: Path) -> bool:
 
 
 def _keep_object(published: Path, location: str) -> bool:
-    store, name = _store(location)
+    name = location.rpartition("/")[2]
     # The local copy of the warehouse may be replaced during the upload.
     with TemporaryDirectory(prefix="aind-etl-") as folder:
         copy = Path(folder) / name
         shutil.copyfile(published, copy)
         facts = read_info_of_file(copy) | {_TAKEN_AT: datetime.now(UTC).isoformat()}
         metadata = {key.replace("_", "-"): value for key, value in facts.items()}
-        return store.put_file(name, copy, metadata, replacing=None)
+        return open_store(location, "snapshot").put_file(name, copy, metadata, replacing=None)
 
 
 def _files(warehouse: Path) -> Iterator[Snapshot]:
@@ -161,7 +157,7 @@ def _files(warehouse: Path) -> Iterator[Snapshot]:
 
 
 def _objects(warehouse: str) -> Iterator[Snapshot]:
-    store, _ = _store(f"{warehouse.rpartition('/')[0]}/{_FOLDER}/")
+    store = open_store(f"{warehouse.rpartition('/')[0]}/{_FOLDER}/", "snapshots")
     for name in store.files("", _SUFFIX):
         facts = store.facts(name)
         # An object without this time was uploaded by something else.
@@ -171,12 +167,3 @@ def _objects(warehouse: str) -> Iterator[Snapshot]:
         info = {key.replace("-", "_"): value for key, value in facts.metadata.items()}
         location = f"{store.root}/{name}"
         yield Snapshot(name.removesuffix(_SUFFIX), location, taken_at, facts.size, info)
-
-
-def _store(location: str) -> "tuple[ObjectStorage, str]":
-    """Return the store of a snapshot, and the snapshot's name in it."""
-    root, _, name = location.rpartition("/")
-    with needs_pipeline(f"The snapshot {location}"):
-        from aind_etl.lake.storage.object_store import ObjectStorage  # noqa: PLC0415 - as above
-
-    return ObjectStorage(root, name=f"The store of the snapshots {root}"), name
