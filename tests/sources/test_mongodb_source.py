@@ -45,13 +45,13 @@ from aind_etl.changelog.passes import Pass
 from aind_etl.cli import main
 from aind_etl.contract.id_ranges import shards
 from aind_etl.errors import ConfigurationError, SourceError
+from aind_etl.settings import Settings
 from aind_etl.sources.canonical import Document, document_from_bson, record_id_of
 from aind_etl.sources.dump import DumpSource
-from aind_etl.sources.kinds import SourceOptions
 from aind_etl.sources.mongodb import MongoSource
 from aind_etl.sources.mongodb import address as address_module
 from aind_etl.sources.mongodb import faults as faults_module
-from aind_etl.sources.mongodb.source import open_url
+from aind_etl.sources.mongodb.source import open_source
 from aind_etl.sources.protocol import read_documents
 
 Client = MongoClient[dict[str, Any]]
@@ -707,7 +707,8 @@ def test_credentials_come_from_the_environment(secured, tmp_path):
         named | {address_module.PASSWORD_VARIABLE: PASSWORD},
         named | {address_module.PASSWORD_FILE_VARIABLE: str(file)},
     ):
-        with open_url(secured.address(), SourceOptions(exclude=["other"]), environment) as source:
+        settings = Settings(source=secured.address(), exclude=("other",))
+        with open_source(settings, environment) as source:
             assert source.list_collections() == [MAIN]
 
 
@@ -730,7 +731,7 @@ def test_invalid_credentials_give_a_short_error(tmp_path, environment, words):
         f"AIND_ETL_MONGODB_{name}": value.format(**files) for name, value in environment.items()
     }
     with pytest.raises(ConfigurationError, match=words) as caught:
-        open_url("mongodb://host/analysis", SourceOptions(), given)
+        open_source(Settings(source="mongodb://host/analysis"), given)
     assert "secret" not in str(caught.value)
     assert str(caught.value).endswith(".")
 

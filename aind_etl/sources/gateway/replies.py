@@ -51,8 +51,6 @@ class TransientError(Exception):
     ----------
     reason
         What happened.
-    is_reply
-        Whether the gateway itself replied with the error.
     may_be_size
         Whether a smaller request may succeed.
     is_busy
@@ -65,13 +63,11 @@ class TransientError(Exception):
         self,
         reason: str,
         *,
-        is_reply: bool = False,
         may_be_size: bool = False,
         is_busy: bool = False,
         wait: float = 0.0,
     ) -> None:
         super().__init__(reason)
-        self.is_reply = is_reply
         self.may_be_size = may_be_size
         self.is_busy = is_busy
         self.wait = wait
@@ -118,7 +114,6 @@ def check_reply(address: str, reply: httpx.Response, body: bytes) -> None:
     if status >= _SERVER_ERROR or status in _TRANSIENT_STATUSES:
         raise TransientError(
             reason,
-            is_reply=True,
             may_be_size=status >= _SERVER_ERROR and status not in _BUSY_STATUSES,
             is_busy=status in _BUSY_STATUSES,
             wait=_retry_after(reply.headers.get("retry-after", "")),
