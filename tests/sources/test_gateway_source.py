@@ -17,41 +17,22 @@ import polars as pl
 import pytest
 from bson import ObjectId, json_util
 from gateway_server import (
-    CUT,
-    CUT_UNNOTICED,
-    EMPTY_BODY,
-    ENDLESS,
-    INTERNAL,
-    INVALID_JSON,
-    NO_ARRAY,
-    PAGE,
-    PAGE_OF_A_BAD_GATEWAY,
-    PAGE_THAT_SAYS_IT_IS_JSON,
+    FAULTS,
     PREFIX,
-    RESET,
-    SCALARS,
-    TIMED_OUT,
-    TOO_MANY,
-    TWO_ARRAYS,
-    UNAVAILABLE,
     Fault,
     Gateway,
     OverCap,
     Request,
     failing,
-    retry_at,
     running_gateway,
     running_http2_gateway,
 )
 from hypothesis import given
 from hypothesis import strategies as st
-from mongod import (
-    NoMongodError,
-    make_certificate,
-)
+from mongod import certificate_or_skip
 from pymongo import MongoClient
 from pymongo.database import Database
-from worlds import MAIN, assert_same, contents_of, extract, live_documents_of, load
+from worlds import MAIN, extract, live_documents_of, load
 
 from aind_etl.changelog.passes import Pass
 from aind_etl.contract import tables
@@ -84,30 +65,7 @@ ODD_DOCUMENTS: list[dict[str, Any]] = [
 
 EVERY_COLLECTION = [*KNOWN_COLLECTIONS, ODD]
 
-FAULTS = {
-    "429": TOO_MANY,
-    "429 with Retry-After": failing(429, Retry_After="0.1"),
-    "429 with a date": failing(429, Retry_After=retry_at(0)),
-    "429 with nonsense": failing(429, Retry_After="soon"),
-    "500": INTERNAL,
-    "503": UNAVAILABLE,
-    "504": TIMED_OUT,
-    "408": failing(408),
-    "reset": RESET,
-    "cut": CUT,
-    "cut unnoticed": CUT_UNNOTICED,
-    "slow without end": ENDLESS,
-    "empty body": EMPTY_BODY,
-    "invalid JSON": INVALID_JSON,
-    "no array": NO_ARRAY,
-    "scalars": SCALARS,
-    "two arrays": TWO_ARRAYS,
-    "page": PAGE,
-    "page that says it is JSON": PAGE_THAT_SAYS_IT_IS_JSON,
-    "page of a bad gateway": PAGE_OF_A_BAD_GATEWAY,
-}
 every_fault = pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-every_cap = pytest.mark.parametrize("over_cap", OverCap)
 
 
 @pytest.fixture(scope="session")
@@ -253,10 +211,7 @@ def test_the_next_page_is_requested_while_a_page_is_processed(sample, open_gatew
 def test_http_2_is_used_if_the_gateway_offers_it(
     world, stored, open_gateway, tmp_path, monkeypatch
 ):
-    try:
-        trusted, for_server = make_certificate(tmp_path / "certificates")
-    except NoMongodError as error:
-        pytest.skip(str(error))
+    trusted, for_server = certificate_or_skip(tmp_path / "certificates")
     monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
     with running_http2_gateway(world, for_server) as running:
         source = open_gateway(running, page_documents=4)
@@ -268,10 +223,7 @@ def test_http_2_is_used_if_the_gateway_offers_it(
 
 def test_an_untrusted_certificate_is_an_error(world, open_gateway, tmp_path, monkeypatch):
     monkeypatch.setattr(client_module, "_REACH_SECONDS", 0.1)
-    try:
-        _, for_server = make_certificate(tmp_path / "certificates")
-    except NoMongodError as error:
-        pytest.skip(str(error))
+    _, for_server = certificate_or_skip(tmp_path / "certificates")
     with (
         running_http2_gateway(world, for_server) as running,
         pytest.raises(SourceError, match=r"cannot be reached .* CERTIFICATE_VERIFY_FAILED"),
@@ -365,11 +317,18 @@ def large(**more: Any) -> list[dict[str, Any]]:
     return [{"_id": "a"}, wide | more, {"_id": "z"}]
 
 
-@every_cap
-def test_a_document_over_the_cap_is_assembled_from_parts(empty, open_gateway, over_cap):
-    empty.payload_cap, empty.over_cap = 8000, over_cap
+@pytest.fixture
+def capped(empty: Gateway) -> Gateway:
+    """Return a gateway to a document that is larger than a reply, and two others."""
+    empty.payload_cap = 8000
     empty.database[MAIN].insert_many(large())
-    source = open_gateway(empty)
+    return empty
+
+
+@pytest.mark.parametrize("over_cap", OverCap)
+def test_a_document_over_the_cap_is_assembled_from_parts(capped, open_gateway, over_cap):
+    capped.over_cap = over_cap
+    source = open_gateway(capped)
     assert list(read_documents(source, MAIN)) == expected(large())
     assert list(source.read_documents_by_id(MAIN, {"m", "z", "gone"})) == expected(large()[1:])
     assert list(source.list_ids(MAIN)) == ["a", "m", "z"]
@@ -485,45 +444,37 @@ def test_a_part_that_fails_for_an_unknown_reason_is_an_error(empty, open_gateway
         list(documents)
 
 
-def test_a_document_that_changes_while_its_parts_are_read_is_read_again(empty, open_gateway):
-    empty.payload_cap = 8000
-    empty.database[MAIN].insert_many(large())
-
+def test_a_document_that_changes_while_its_parts_are_read_is_read_again(capped, open_gateway):
     def change(request: Request) -> None:
         if "analysis_spec" in request.parameters.get("projection", "{}"):
-            empty.before_reply = lambda _: None
-            empty.database[MAIN].replace_one({"_id": "m"}, large(status="new")[1])
+            capped.before_reply = lambda _: None
+            capped.database[MAIN].replace_one({"_id": "m"}, large(status="new")[1])
 
-    empty.before_reply = change
-    assert list(read_documents(open_gateway(empty), MAIN)) == expected(large(status="new"))
+    capped.before_reply = change
+    assert list(read_documents(open_gateway(capped), MAIN)) == expected(large(status="new"))
 
 
-def test_a_document_that_changes_all_the_time_is_an_error(empty, open_gateway):
-    empty.payload_cap = 8000
-    empty.database[MAIN].insert_many(large())
+def test_a_document_that_changes_all_the_time_is_an_error(capped, open_gateway):
     versions = count()
 
     def change(_: Request) -> None:
-        empty.database[MAIN].update_one({"_id": "m"}, {"$set": {"status": next(versions)}})
+        capped.database[MAIN].update_one({"_id": "m"}, {"$set": {"status": next(versions)}})
 
-    empty.before_reply = change
+    capped.before_reply = change
     with pytest.raises(SourceError, match=r"'m' of .* changes while it is read"):
-        list(read_documents(open_gateway(empty), MAIN))
+        list(read_documents(open_gateway(capped), MAIN))
 
 
-def test_a_document_deleted_while_its_parts_are_read_is_gone(empty, open_gateway):
-    empty.payload_cap = 8000
-    empty.database[MAIN].insert_many(large())
-
+def test_a_document_deleted_while_its_parts_are_read_is_gone(capped, open_gateway):
     def remove(request: Request) -> None:
         if "analysis_spec" in request.parameters.get("projection", "{}"):
-            empty.database[MAIN].delete_one({"_id": "m"})
+            capped.database[MAIN].delete_one({"_id": "m"})
 
-    empty.before_reply = remove
+    capped.before_reply = remove
     there = expected([large()[0], large()[2]])
-    assert list(read_documents(open_gateway(empty), MAIN)) == there
-    empty.database[MAIN].insert_one(large()[1])
-    assert list(open_gateway(empty).read_documents_by_id(MAIN, {"a", "m", "z"})) == there
+    assert list(read_documents(open_gateway(capped), MAIN)) == there
+    capped.database[MAIN].insert_one(large()[1])
+    assert list(open_gateway(capped).read_documents_by_id(MAIN, {"a", "m", "z"})) == there
 
 
 # --- ids that are not strings -------------------------------------------------------------------
@@ -648,7 +599,7 @@ def test_a_permanent_fault_while_reading_is_an_error(sample, open_gateway, fault
 
 
 def test_the_error_shows_the_title_of_a_proxy_s_page(sample, open_gateway):
-    sample.fault_for = lambda _: PAGE
+    sample.fault_for = lambda _: FAULTS["page"]
     with pytest.raises(SourceError, match=r"web page \(HTML\) .*'Please sign in' .* proxy"):
         open_gateway(sample, deadline=0.1).list_collections()
 
@@ -877,14 +828,6 @@ def test_a_truncated_body_is_never_a_shorter_list_of_documents(share):
 # --- end to end -------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-def test_a_lake_loaded_from_the_gateway_equals_one_from_the_dump(sample, built, open_gateway, lake):
-    source = open_gateway(sample, collections=KNOWN_COLLECTIONS)
-    load(source, lake)
-    assert_same(contents_of(lake), contents_of(built.lake))
-    assert not any(report.batches for report in extract(source, lake).values())
-
-
 @pytest.mark.parametrize("pass_kind", list(Pass))
 def test_both_passes_find_new_and_deleted_documents(empty, open_gateway, lake, pass_kind):
     collection = empty.database[MAIN]
@@ -907,7 +850,7 @@ def test_a_gateway_that_fails_midway_deletes_nothing(sample, open_gateway, lake)
     collections = [MAIN, ODD]
     extract(open_gateway(sample, collections=collections), lake)
     sample.requests.clear()
-    sample.fault_for = lambda _: UNAVAILABLE if len(sample.requests) > 12 else None
+    sample.fault_for = lambda _: failing(503) if len(sample.requests) > 12 else None
     failing_source = open_gateway(sample, collections=collections, deadline=0.1, page_documents=50)
     with pytest.raises(SourceError):
         extract(failing_source, lake)

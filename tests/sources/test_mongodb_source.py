@@ -21,24 +21,10 @@ import orjson
 import pytest
 from bson import json_util
 from bson.raw_bson import RawBSONDocument
-from mongod import (
-    URI_VARIABLE,
-    NoMongodError,
-    Server,
-    can_fail,
-    failing,
-    make_certificate,
-    mongod_or_skip,
-)
-from pymongo import MongoClient, common
+from mongod import URI_VARIABLE, Server, can_fail, certificate_or_skip, failing, mongod_or_skip
+from pymongo import MongoClient, common, monitoring
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
-from pymongo.monitoring import (
-    CommandFailedEvent,
-    CommandListener,
-    CommandStartedEvent,
-    CommandSucceededEvent,
-)
 from worlds import MAIN, Clock, extract, load, read_dump
 
 from aind_etl.changelog.passes import Pass
@@ -59,35 +45,12 @@ AnyDatabase = Database[dict[str, Any]]
 
 TWENTY_FOUR_DIGITS = "5f5f5f5f5f5f5f5f5f5f5f5f"
 EVERY_KIND_OF_ID = [
-    bson.MinKey(),
-    None,
-    float("nan"),
-    float("-inf"),
-    -7,
-    1,
-    bson.Decimal128("1.10"),
-    2.5,
-    bson.Int64(2**60),
-    float("inf"),
-    "",
-    "1",
-    TWENTY_FOUR_DIGITS,
-    "long " * 2000,
-    "ä",
-    {},
-    {"b": 1, "a": 2},
-    b"",
-    b"xx",
-    bson.Binary(b"0123456789abcdef", 4),
-    bson.ObjectId(TWENTY_FOUR_DIGITS),
-    bson.ObjectId("6f6f6f6f6f6f6f6f6f6f6f6f"),
-    False,
-    True,
-    bson.DatetimeMS(-(2**62)),
-    datetime(2026, 5, 1, 12, tzinfo=UTC),
-    bson.DatetimeMS(2**62),
-    bson.Timestamp(1, 1),
-    bson.MaxKey(),
+    *(bson.MinKey(), None, float("nan"), float("-inf"), -7, 1, bson.Decimal128("1.10"), 2.5),
+    *(bson.Int64(2**60), float("inf"), "", "1", TWENTY_FOUR_DIGITS, "long " * 2000, "ä"),
+    *({}, {"b": 1, "a": 2}, b"", b"xx", bson.Binary(b"0123456789abcdef", 4)),
+    *(bson.ObjectId(TWENTY_FOUR_DIGITS), bson.ObjectId("6f6f6f6f6f6f6f6f6f6f6f6f")),
+    *(False, True, bson.DatetimeMS(-(2**62)), datetime(2026, 5, 1, 12, tzinfo=UTC)),
+    *(bson.DatetimeMS(2**62), bson.Timestamp(1, 1), bson.MaxKey()),
 ]
 """In the order of the server."""
 
@@ -114,14 +77,14 @@ def _only_counts(pipeline: list[dict[str, Any]]) -> bool:
     return rest == [COUNTING] and match.keys() == {"$match"} and match["$match"].keys() <= {"_id"}
 
 
-class Watch(CommandListener):
+class Watch(monitoring.CommandListener):
     """Records commands, and those that DocumentDB lacks or a reader must not send."""
 
     def __init__(self) -> None:
         self.commands: list[dict[str, Any]] = []
         self.wrong: list[str] = []
 
-    def started(self, event: CommandStartedEvent) -> None:
+    def started(self, event: monitoring.CommandStartedEvent) -> None:
         """Record a command."""
         command = dict(event.command)
         self.commands.append(command)
@@ -132,12 +95,12 @@ class Watch(CommandListener):
         if event.command_name == "find":
             self.wrong += self._wrong_in_find(command)
 
-    def succeeded(self, event: CommandSucceededEvent) -> None:
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
         """Look for open cursors."""
         if event.command_name == "find" and event.reply["cursor"]["id"]:
             self.wrong.append("a cursor was left open")
 
-    def failed(self, event: CommandFailedEvent) -> None:
+    def failed(self, event: monitoring.CommandFailedEvent) -> None:
         """Do nothing: tests make commands fail."""
 
     @property
@@ -214,10 +177,7 @@ class Secured(NamedTuple):
 @pytest.fixture(scope="session")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     folder = tmp_path_factory.mktemp("secured")
-    try:
-        ca_file, server_file = make_certificate(folder / "tls")
-    except NoMongodError as error:
-        pytest.skip(str(error))
+    ca_file, server_file = certificate_or_skip(folder / "tls")
     options = ["--auth", "--tlsMode", "requireTLS", "--tlsCAFile", str(ca_file)]
     options += ["--tlsCertificateKeyFile", str(server_file)]
     options += ["--tlsAllowConnectionsWithoutCertificates"]
@@ -419,16 +379,16 @@ def test_views_and_system_and_empty_collections_are_not_listed(database, opened)
 @pytest.mark.parametrize(
     ("include", "exclude", "expected"),
     [
-        ([], [], ["fits-a", "fits-b", "other"]),
-        (["fits-*"], [], ["fits-a", "fits-b"]),
-        (["fits-*", "other"], ["*-b"], ["fits-a", "other"]),
-        ([], ["[fo]*"], []),
+        ("", "", ["fits-a", "fits-b", "other"]),
+        ("fits-*", "", ["fits-a", "fits-b"]),
+        ("fits-*,other", "*-b", ["fits-a", "other"]),
+        ("", "[fo]*", []),
     ],
 )
 def test_patterns_choose_collections(database, opened, include, exclude, expected):
     for name in ("fits-a", "fits-b", "other"):
         database[name].insert_one({"_id": 1})
-    source = opened(include=include, exclude=exclude)
+    source = opened(includes=Settings(include=include, exclude=exclude).includes)
     assert source.list_collections() == expected
     # What was loaded before it was excluded must not look as if it were gone.
     assert list(source.list_ids("other")) == ["_id:1"]
@@ -851,20 +811,19 @@ def test_both_passes_keep_a_lake_up_to_date_with_the_database(database, opened, 
 # The watch itself
 
 
+BOUNDED = {"sort": [("_id", 1)], "limit": -1}
+
+
 @pytest.mark.parametrize(
     "ask",
     [
         lambda collection: collection.find().to_list(),
         lambda collection: collection.find({}, sort=[("_id", 1)]).to_list(),
-        lambda collection: collection.find({}, sort=[("_id", 1)], limit=-1, hint="_id_").to_list(),
         lambda collection: collection.find({}, sort=[("x", 1)], limit=-1).to_list(),
-        lambda collection: collection.find({"x": 1}, sort=[("_id", 1)], limit=-1).to_list(),
-        lambda collection: collection.find(
-            {"_id": {"$type": 2}}, sort=[("_id", 1)], limit=-1
-        ).to_list(),
-        lambda collection: collection.find(
-            {}, sort=[("_id", 1)], limit=-1, allow_disk_use=True
-        ).to_list(),
+        lambda collection: collection.find({}, **BOUNDED, hint="_id_").to_list(),
+        lambda collection: collection.find({}, **BOUNDED, allow_disk_use=True).to_list(),
+        lambda collection: collection.find({"x": 1}, **BOUNDED).to_list(),
+        lambda collection: collection.find({"_id": {"$type": 2}}, **BOUNDED).to_list(),
         lambda collection: collection.aggregate([{"$facet": {"a": []}}]).to_list(),
         lambda collection: collection.insert_one({}),
     ],

@@ -3,7 +3,7 @@
 import gc
 
 import pytest
-from worlds import MAIN, assert_same, contents_of, load, write_dump
+from worlds import MAIN, write_dump
 
 from aind_etl.errors import ConfigurationError
 from aind_etl.settings import Settings
@@ -44,13 +44,6 @@ def test_the_sample_has_the_documents_of_its_dump(sample_dump):
             assert list(sample.list_ids(collection)) == ids
             found = sample.read_documents_by_id(collection, set(ids[:3]))
             assert [document.record_id for document in found] == ids[:3]
-
-
-@pytest.mark.slow
-def test_the_sample_loads_like_its_dump(built, lake):
-    with opened("sample:?sessions=24&seed=0") as sample:
-        load(sample, lake)
-    assert_same(contents_of(lake), contents_of(built.lake))
 
 
 def test_another_seed_gives_other_documents_name_and_fingerprint():

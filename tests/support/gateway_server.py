@@ -32,6 +32,8 @@ from pymongo.errors import OperationFailure
 PREFIX = "/v1/analysis"
 _PAGE = b"<!DOCTYPE html><html><head><title>Please sign in</title></head><body></body></html>"
 _PIECE_SECONDS = 0.05
+MOST_REQUESTS = 600
+"""After so many requests a client is most likely in an endless loop, and is refused."""
 
 
 class OverCap(Enum):
@@ -74,27 +76,31 @@ def failing(status: int, **headers: str) -> Fault:
     )
 
 
-TOO_MANY = failing(429)
-UNAVAILABLE = failing(503)
-INTERNAL = failing(500)
-TIMED_OUT = failing(504)
-RESET = Fault(is_reset=True)
-CUT = Fault(is_cut=True)
-CUT_UNNOTICED = Fault(spoil=lambda body: body[: len(body) // 2])
-ENDLESS = Fault(is_endless=True)
-EMPTY_BODY = Fault(spoil=lambda _: b"")
-INVALID_JSON = Fault(spoil=lambda body: body.replace(b":", b"=", 1) if b":" in body else b"[oops]")
-NO_ARRAY = Fault(spoil=lambda _: b'{"message": "Internal error"}')
-SCALARS = Fault(spoil=lambda _: b"[1, 2]")
-TWO_ARRAYS = Fault(spoil=lambda body: body + body)
-PAGE = Fault(spoil=lambda _: _PAGE, content_type="text/html; charset=utf-8")
-PAGE_THAT_SAYS_IT_IS_JSON = Fault(spoil=lambda _: b"\n" + _PAGE)
-PAGE_OF_A_BAD_GATEWAY = Fault(502, spoil=lambda _: _PAGE, content_type="text/html")
-
-
-def retry_at(moment: float) -> str:
-    """Return a Unix time as a date for ``Retry-After``."""
-    return formatdate(moment, usegmt=True)
+FAULTS = {
+    "429": failing(429),
+    "429 with Retry-After": failing(429, Retry_After="0.1"),
+    "429 with a date": failing(429, Retry_After=formatdate(0, usegmt=True)),
+    "429 with nonsense": failing(429, Retry_After="soon"),
+    "500": failing(500),
+    "503": failing(503),
+    "504": failing(504),
+    "408": failing(408),
+    "reset": Fault(is_reset=True),
+    "cut": Fault(is_cut=True),
+    "cut unnoticed": Fault(spoil=lambda body: body[: len(body) // 2]),
+    "slow without end": Fault(is_endless=True),
+    "empty body": Fault(spoil=lambda _: b""),
+    "invalid JSON": Fault(
+        spoil=lambda body: body.replace(b":", b"=", 1) if b":" in body else b"[oops]"
+    ),
+    "no array": Fault(spoil=lambda _: b'{"message": "Internal error"}'),
+    "scalars": Fault(spoil=lambda _: b"[1, 2]"),
+    "two arrays": Fault(spoil=lambda body: body + body),
+    "page": Fault(spoil=lambda _: _PAGE, content_type="text/html; charset=utf-8"),
+    "page that says it is JSON": Fault(spoil=lambda _: b"\n" + _PAGE),
+    "page of a bad gateway": Fault(502, spoil=lambda _: _PAGE, content_type="text/html"),
+}
+"""Faults that a retry may overcome."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +176,8 @@ class Gateway:
         # Number of compressed replies.
         self.packed = 0
         self.is_closing = threading.Event()
+        # Whether a client was refused because it sent too many requests.
+        self.is_overrun = False
         self._under_way = 0
         self._lock = threading.Lock()
 
@@ -184,6 +192,9 @@ class Gateway:
             self.requests.append(request)
             self._under_way += 1
             self.most_under_way = max(self.most_under_way, self._under_way)
+            if len(self.requests) > MOST_REQUESTS:
+                self.is_overrun = True
+                return failing(400)
             return self.faults.popleft() if self.faults else self.fault_for(request)
 
     def end(self) -> None:
@@ -333,6 +344,7 @@ def running_gateway(database: Database[dict[str, Any]]) -> Iterator[Gateway]:
             gateway.is_closing.set()
             server.shutdown()
             thread.join()
+        assert not gateway.is_overrun, f"a client sent more than {MOST_REQUESTS} requests"
 
 
 @contextmanager

@@ -11,18 +11,15 @@ because a filter only compares values of the same type.
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from fnmatch import fnmatchcase
-from glob import escape
 from typing import Any
 
 import bson
 from pymongo import ASCENDING, DESCENDING
-from pymongo.errors import InvalidName
 
 from aind_etl.contract.id_ranges import ALL_IDS, Split
-from aind_etl.errors import ConfigurationError, SourceError
+from aind_etl.errors import SourceError
 from aind_etl.settings import Settings
 from aind_etl.sources.canonical import (
     OTHER_ID_PREFIX,
@@ -31,7 +28,7 @@ from aind_etl.sources.canonical import (
     record_id_of,
     string_id,
 )
-from aind_etl.sources.mongodb.address import EXAMPLE, open_client, parse_address, read_credentials
+from aind_etl.sources.mongodb.address import open_database, read_credentials
 from aind_etl.sources.mongodb.faults import Retries
 from aind_etl.sources.mongodb.pages import Pages
 from aind_etl.sources.protocol import Source
@@ -53,9 +50,8 @@ class MongoSource(Source):
         options (TLS, read preference, timeouts) are pymongo's; writes are never retried.
     username, password
         Credentials; they override those in the address.
-    include, exclude
-        Patterns (``*``, ``?``, ``[…]``) of the collections to list: those that match any of
-        ``include`` (all by default) and none of ``exclude``.
+    includes
+        Returns whether to list a collection; by default all are listed.
     deadline
         Seconds after which a request is no longer retried. The last attempt may exceed it by
         ``reply_timeout``.
@@ -82,8 +78,7 @@ class MongoSource(Source):
         *,
         username: str | None = None,
         password: str | None = None,
-        include: Sequence[str] = (),
-        exclude: Sequence[str] = (),
+        includes: Callable[[str], bool] = lambda _: True,
         deadline: float = 300.0,
         reply_timeout: float = 60.0,
         connections: int = 4,
@@ -91,31 +86,22 @@ class MongoSource(Source):
         page_ids: int = 5_000,
         page_bytes: int = 8 << 20,
     ) -> None:
-        address = parse_address(url)
-        self.name = address.name
-        self._include = include
-        self._exclude = exclude
+        self._includes = includes
         self._page_ids = page_ids
         max_time_ms = max(1, int(min(deadline, reply_timeout) * 1000))
-        self._retries = Retries(self.name, deadline)
-        self._is_found = False
-        self._client = open_client(
-            address,
+        self.name, self._database = open_database(
+            url,
             username=username,
             password=password,
             connections=connections,
             deadline=deadline,
             reply_timeout_ms=max_time_ms,
         )
+        self._client = self._database.client
         # None or 0 means no limit.
         self.connections = int(self._client.options.pool_options.max_pool_size or connections)
-        try:
-            self._database = self._client[address.database]
-        except InvalidName as error:
-            raise ConfigurationError(
-                f"The source {self.name} has an invalid database name: {error}. Write the name "
-                f"after the host: {EXAMPLE}."
-            ) from None
+        self._retries = Retries(self.name, deadline)
+        self._is_found = False
         self._limits = (max_time_ms, page_documents, page_bytes)
 
     def __repr__(self) -> str:
@@ -129,9 +115,7 @@ class MongoSource(Source):
         return [
             name
             for name in sorted(self._discover())
-            if any(fnmatchcase(name, pattern) for pattern in self._include or ["*"])
-            and not any(fnmatchcase(name, pattern) for pattern in self._exclude)
-            and self._pages(name).ids({}, 1)
+            if self._includes(name) and self._pages(name).ids({}, 1)
         ]
 
     def count_documents(self, collection: str, split: Split = ALL_IDS) -> int:
@@ -262,8 +246,7 @@ def open_source(settings: Settings, environment: Mapping[str, str] = os.environ)
         settings.source,
         username=username,
         password=password,
-        include=[escape(name) for name in settings.collections] or settings.include,
-        exclude=() if settings.collections else settings.exclude,
+        includes=settings.includes,
         connections=settings.connections,
     )
 
