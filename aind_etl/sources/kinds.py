@@ -85,16 +85,16 @@ def kind_of(url: str) -> SourceKind:
     ConfigurationError
         Its scheme is unknown.
     """
+    by_scheme = {scheme: kind for kind in KINDS for scheme in kind.schemes}
     # The address is not parsed further: Python's parser refuses characters of some passwords.
     scheme, colon, rest = url.partition(":")
-    scheme = scheme.lower() if colon else ""
-    for kind in KINDS:
-        if scheme in kind.schemes:
-            return kind
-    if rest.startswith("//"):
+    kind = by_scheme.get(scheme.lower() if colon else "")
+    if kind is None and rest.startswith("//"):
         # Only the scheme is shown: the rest may hold a password.
-        raise ConfigurationError(f"Sources of the kind {scheme}:// are not known. {known_kinds()}")
-    return next(kind for kind in KINDS if "" in kind.schemes)
+        raise ConfigurationError(
+            f"Sources of the kind {scheme.lower()}:// are not known. {known_kinds()}"
+        )
+    return kind or by_scheme[""]
 
 
 def known_kinds() -> str:

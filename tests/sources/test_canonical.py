@@ -3,7 +3,6 @@
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -66,19 +65,6 @@ def parsed(text: str) -> Any:
     return json.loads(text, object_hook=restore)
 
 
-@pytest.fixture
-def timezone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Return a function that sets the time zone of the machine."""
-
-    def move(name: str) -> None:
-        monkeypatch.setenv("TZ", name)
-        time.tzset()
-
-    yield move
-    monkeypatch.undo()
-    time.tzset()
-
-
 def test_every_export_format_gives_the_same_text_and_hash(sample_dump):
     for document in read_dump(sample_dump, MAIN):
         ways = exported(document) | {"as written": document_from_json(orjson.dumps(document))}
@@ -138,13 +124,6 @@ def test_no_digit_of_a_long_integer_is_lost():
     assert exported({"_id": "a", **decimals})["mongodump"] == document
 
 
-@pytest.mark.parametrize("integer", [*INT64, INT64[0] - 1, INT64[1] + 1, 2**64 - 1, 2**64])
-def test_integers_at_the_limits_stay_exact(integer):
-    text = document_from_json(json.dumps({"x": integer}).encode()).text
-    value = json.loads(text)["x"]
-    assert (int(value["$numberDecimal"]) if isinstance(value, dict) else value) == integer
-
-
 @pytest.mark.parametrize("other", [b'{"a":[2.0,1]}', b'{"a":[1,2]}', b'{"a":[2,1],"b":null}'])
 def test_documents_that_differ_in_type_order_of_a_list_or_nulls_differ(other):
     assert document_from_json(b'{"a":[2,1]}').content_hash != document_from_json(other).content_hash
@@ -169,6 +148,7 @@ def test_canonical_text_keeps_all_values_and_is_stable(document):
 
 
 @given(st.dictionaries(KEYS, st.integers() | st.floats() | st.lists(st.integers() | st.floats())))
+@example({"a": [*INT64, INT64[0] - 1, INT64[1] + 1, 2**64 - 1, 2**64]})
 def test_numbers_of_any_size_keep_their_value(document):
     def exactly(value: Any) -> Any:
         if isinstance(value, dict) and value.keys() == {"$numberDecimal"}:
@@ -326,9 +306,14 @@ def test_a_number_out_of_range_in_extended_json_is_read(key, endless):
 
 
 @pytest.mark.parametrize("zone", ["UTC", "America/Los_Angeles", "Asia/Kolkata"])
-def test_a_date_without_a_zone_is_utc_in_any_time_zone(timezone, zone):
-    timezone(zone)
-    document = document_from_json(b'{"x":{"$date":"2024-10-24T09:30:00"}}')
+def test_a_date_without_a_zone_is_utc_in_any_time_zone(monkeypatch, zone):
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        document = document_from_json(b'{"x":{"$date":"2024-10-24T09:30:00"}}')
+    finally:
+        monkeypatch.undo()
+        time.tzset()
     assert document.text == '{"x":{"$date":"2024-10-24T09:30:00Z"}}'
 
 

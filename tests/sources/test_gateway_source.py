@@ -705,12 +705,12 @@ def test_a_gateway_that_asks_to_wait_too_long_is_an_error(sample, open_gateway, 
 
 def test_the_request_rate_is_limited(sample, stored, open_gateway):
     began = time.monotonic()
-    source = open_gateway(sample, requests_per_second=50, page_documents=20)
+    source = open_gateway(sample, requests_per_second=10, page_documents=20)
     wanted = set(source.list_ids(MAIN))
     assert sorted(source.read_documents_by_id(MAIN, wanted)) == stored[MAIN]
     assert len(sample.requests) >= 8
     for number, request in enumerate(sorted(sample.requests, key=lambda request: request.at)):
-        assert request.at >= began + number / 50
+        assert request.at >= began + number / 10
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])

@@ -46,18 +46,18 @@ def test_the_sample_has_the_documents_of_its_dump(sample_dump):
             assert [document.record_id for document in found] == ids[:3]
 
 
-def test_another_seed_gives_other_documents_name_and_fingerprint():
-    with opened("sample:?sessions=2&seed=0") as one, opened("sample:?seed=1&sessions=2") as other:
-        assert set(one.list_ids(MAIN)).isdisjoint(other.list_ids(MAIN))
-        assert one.name != other.name
-        assert one.fingerprint(MAIN) != other.fingerprint(MAIN)
-
-
-def test_more_sessions_give_more_documents():
-    with opened("sample:?sessions=1") as small, opened("sample:?sessions=3") as large:
+def test_size_and_seed_determine_documents_name_and_fingerprint():
+    with (
+        opened("sample:?sessions=1") as small,
+        opened("sample:?sessions=3&seed=0") as large,
+        opened("sample:?seed=1&sessions=3") as other,
+    ):
         few, many = list(small.list_ids(MAIN)), list(large.list_ids(MAIN))
         assert 0 < len(few) < len(many)
         assert set(few) < set(many)
+        assert set(many).isdisjoint(other.list_ids(MAIN))
+        assert len({source.name for source in (small, large, other)}) == 3
+        assert len({source.fingerprint(MAIN) for source in (small, large, other)}) == 3
 
 
 def test_closing_the_sample_removes_its_files(tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
 """A small REST gateway over a real MongoDB server, for tests.
 
-It speaks the public gateway's protocol (``find``, ``count_documents``, ``aggregate``; a payload
-cap), fails on request, and records the requests.
+It speaks the public gateway's protocol (``find``, ``count_documents``; a payload cap), fails on
+request, and records the requests.
 """
 
 import gzip
@@ -12,7 +12,7 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -32,8 +32,6 @@ from pymongo.errors import OperationFailure
 PREFIX = "/v1/analysis"
 _PAGE = b"<!DOCTYPE html><html><head><title>Please sign in</title></head><body></body></html>"
 _PIECE_SECONDS = 0.05
-MOST_REQUESTS = 600
-"""After so many requests a client is most likely in an endless loop, and is refused."""
 
 
 class OverCap(Enum):
@@ -176,7 +174,8 @@ class Gateway:
         # Number of compressed replies.
         self.packed = 0
         self.is_closing = threading.Event()
-        # Whether a client was refused because it sent too many requests.
+        # After so many requests the client is most likely in an endless loop, and is refused.
+        self.most_requests: float = 600
         self.is_overrun = False
         self._under_way = 0
         self._lock = threading.Lock()
@@ -192,7 +191,7 @@ class Gateway:
             self.requests.append(request)
             self._under_way += 1
             self.most_under_way = max(self.most_under_way, self._under_way)
-            if len(self.requests) > MOST_REQUESTS:
+            if len(self.requests) > self.most_requests:
                 self.is_overrun = True
                 return failing(400)
             return self.faults.popleft() if self.faults else self.fault_for(request)
@@ -202,31 +201,28 @@ class Gateway:
         with self._lock:
             self._under_way -= 1
 
-    def answer(self, request: Request, body: bytes) -> tuple[int, bytes]:
+    def answer(self, request: Request) -> tuple[int, bytes]:
         """Return status and body of the reply to a request."""
         if self.misses and request.collection not in self.database.list_collection_names():
             return 404, b'{"message": "Not Found"}'
         collection = self.database[request.collection]
         try:
-            if (request.method, request.action) == ("GET", "count_documents"):
+            if request.action == "count_documents":
                 counts = {
                     "total_record_count": collection.count_documents({}),
                     "filtered_record_count": collection.count_documents(request.condition),
                 }
                 return 200, json.dumps(counts).encode()
-            if (request.method, request.action) == ("GET", "find"):
-                parameters = request.parameters
-                found: Iterable[dict[str, Any]] = collection.find(
-                    request.condition,
-                    json.loads(parameters.get("projection", "null")),
-                    sort=list(json.loads(parameters.get("sort", "{}")).items()),
-                    limit=request.limit,
-                    skip=int(parameters.get("skip", 0)),
-                )
-            elif (request.method, request.action) == ("POST", "aggregate"):
-                found = collection.aggregate(json.loads(body))
-            else:
+            if request.action != "find":
                 return 403, b'{"message": "Missing Authentication Token"}'
+            parameters = request.parameters
+            found = collection.find(
+                request.condition,
+                json.loads(parameters.get("projection", "null")),
+                sort=list(json.loads(parameters.get("sort", "{}")).items()),
+                limit=request.limit,
+                skip=int(parameters.get("skip", 0)),
+            )
             page = list(found)
             if self.leaves_out and len(page) > _SMALL_PAGE:
                 # The last one stays, after which the next page begins.
@@ -267,23 +263,17 @@ class _Handler(BaseHTTPRequestHandler):
         super().setup()
         self.server.gateway.connect()
 
-    def do_GET(self) -> None:
-        self._reply(b"")
-
-    def do_POST(self) -> None:
-        self._reply(self.rfile.read(int(self.headers.get("content-length", 0))))
-
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - named by the base
         """Log nothing: the requests are recorded."""
 
-    def _reply(self, sent: bytes) -> None:
+    def do_GET(self) -> None:
         gateway = self.server.gateway
         request = as_request(self.command, self.path, dict(self.headers))
         fault = gateway.begin(request)
         try:
             status, body = 200, b""
             if fault is None or fault.status == 200:
-                status, body = gateway.answer(request, sent)
+                status, body = gateway.answer(request)
             if fault is not None:
                 status = fault.status if fault.status != 200 else status
                 body = fault.spoil(body)
@@ -344,7 +334,7 @@ def running_gateway(database: Database[dict[str, Any]]) -> Iterator[Gateway]:
             gateway.is_closing.set()
             server.shutdown()
             thread.join()
-        assert not gateway.is_overrun, f"a client sent more than {MOST_REQUESTS} requests"
+        assert not gateway.is_overrun, f"a client sent more than {gateway.most_requests} requests"
 
 
 @contextmanager
@@ -398,7 +388,7 @@ def _speak_http2(gateway: Gateway, plain: socket.socket, context: ssl.SSLContext
                     }
                     request = as_request(fields.pop(":method"), fields.pop(":path"), fields)
                     gateway.begin(request)
-                    status, body = gateway.answer(request, b"")
+                    status, body = gateway.answer(request)
                     gateway.end()
                     head = [(":status", str(status)), ("content-type", "application/json")]
                     speaker.send_headers(event.stream_id, head)

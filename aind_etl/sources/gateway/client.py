@@ -87,10 +87,7 @@ class GatewayClient:
         self._slots = threading.BoundedSemaphore(concurrency)
         self._client = httpx.Client(
             http2=True,
-            headers={
-                "accept": "application/json",
-                "user-agent": f"aind-etl/{version('aind-etl')}",
-            },
+            headers={"accept": "application/json", "user-agent": f"aind-etl/{version('aind-etl')}"},
             timeout=httpx.Timeout(self._reply_timeout, connect=_CONNECT_SECONDS, pool=None),
             limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
         )

@@ -17,18 +17,8 @@ _ATTEMPTS = 3
 
 # Top-level keys that may be large. All other keys are read in one request.
 _LARGE_KEYS = (
-    "analysis_results",
-    "analysis_spec",
-    "processing",
-    "acquisition",
-    "instrument",
-    "procedures",
-    "subject",
-    "data_description",
-    "quality_control",
-    "model",
-    "session",
-    "rig",
+    *("analysis_results", "analysis_spec", "processing", "acquisition", "instrument", "procedures"),
+    *("subject", "data_description", "quality_control", "model", "session", "rig"),
 )
 
 

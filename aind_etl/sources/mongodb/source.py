@@ -107,9 +107,6 @@ class MongoSource(Source):
     def __repr__(self) -> str:
         return f"MongoSource({self.name!r})"
 
-    def _pages(self, collection: str) -> Pages:
-        return Pages(self.name, self._retries, *self._limits, self._database[collection])
-
     def list_collections(self) -> list[str]:
         """Return the names of the collections, sorted, without views, system and empty ones."""
         return [
@@ -191,6 +188,9 @@ class MongoSource(Source):
     def __exit__(self, *exception: object) -> None:
         """Close the connections."""
         self._client.close()
+
+    def _pages(self, collection: str) -> Pages:
+        return Pages(self.name, self._retries, *self._limits, self._database[collection])
 
     def _discover(self) -> list[str]:
         """Return the names of the collections, or raise a SourceError if there is no database."""
