@@ -604,6 +604,12 @@ def test_the_error_shows_the_title_of_a_proxy_s_page(sample, open_gateway):
         open_gateway(sample, deadline=0.1).list_collections()
 
 
+def test_a_gateway_that_only_replies_with_errors_is_reached(sample, open_gateway):
+    sample.fault_for = lambda _: failing(503)
+    with pytest.raises(SourceError, match="did not answer"):
+        open_gateway(sample, deadline=0.1).list_collections()
+
+
 def test_an_address_without_a_server_is_an_error(open_gateway, monkeypatch):
     monkeypatch.setattr(client_module, "_REACH_SECONDS", 0.2)
     with pytest.raises(
