@@ -301,8 +301,8 @@ def open_source(settings: Settings) -> DumpSource:
         The folder does not exist, or holds no dump.
     """
     parts = urlsplit(settings.source)
-    path = unquote(parts.path) if parts.scheme == "file" else settings.source
-    folder = Path(path).expanduser()
+    is_url = parts.scheme == "file"
+    folder = Path(unquote(parts.path)) if is_url else Path(settings.source).expanduser()
     if not folder.is_dir():
         raise ConfigurationError(
             f"The source {str(folder)!r} is not a folder. Name a folder with one file per "

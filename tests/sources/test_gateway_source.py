@@ -32,7 +32,7 @@ from hypothesis import strategies as st
 from mongod import certificate_or_skip
 from pymongo import MongoClient
 from pymongo.database import Database
-from worlds import MAIN, extract, live_documents_of, load
+from worlds import MAIN, assert_same, contents_of, extract, live_documents_of, load
 
 from aind_etl.changelog.passes import Pass
 from aind_etl.contract import tables
@@ -610,6 +610,14 @@ def test_a_gateway_that_only_replies_with_errors_is_reached(sample, open_gateway
         open_gateway(sample, deadline=0.1).list_collections()
 
 
+def test_a_refusal_does_not_mean_that_a_gateway_is_reached(sample, open_gateway, monkeypatch):
+    monkeypatch.setattr(client_module, "_REACH_SECONDS", 0.2)
+    sample.faults.append(failing(403))
+    sample.fault_for = lambda _: Fault(is_reset=True)
+    with pytest.raises(SourceError, match="cannot be reached"):
+        open_gateway(sample, deadline=5).list_collections()
+
+
 def test_an_address_without_a_server_is_an_error(open_gateway, monkeypatch):
     monkeypatch.setattr(client_module, "_REACH_SECONDS", 0.2)
     with pytest.raises(
@@ -832,6 +840,14 @@ def test_a_truncated_body_is_never_a_shorter_list_of_documents(share):
 
 
 # --- end to end -------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_lake_loaded_from_the_gateway_equals_one_from_the_dump(sample, built, open_gateway, lake):
+    source = open_gateway(sample, collections=KNOWN_COLLECTIONS)
+    load(source, lake)
+    assert_same(contents_of(lake), contents_of(built.lake))
+    assert not any(report.batches for report in extract(source, lake).values())
 
 
 @pytest.mark.parametrize("pass_kind", list(Pass))

@@ -232,7 +232,9 @@ def test_a_database_gives_the_documents_of_its_dump(database, opened, sample_dum
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
 def test_ids_of_all_types_are_read_once_and_in_order(database, opened, size):
-    documents = [{"_id": one, "n": n} for n, one in enumerate(EVERY_KIND_OF_ID)]
+    documents = [
+        {"_id": one, "values": [one, 1.0, bson.Regex("^a", "i")]} for one in EVERY_KIND_OF_ID
+    ]
     database[MAIN].insert_many(random.Random(0).sample(documents, len(documents)))
     source = opened(page_documents=size, page_ids=size)
     expected = [document_from_bson(bson.encode(document)) for document in documents]
@@ -483,6 +485,14 @@ def test_a_server_that_cannot_be_reached_gives_a_short_error(host):
 def test_a_missing_database_is_an_error_rather_than_empty(opened, database, method):
     with pytest.raises(SourceError, match="There is no database") as caught:
         list(getattr(opened(), method)(*[MAIN] * (method != "list_collections")))
+    assert_short(caught.value, database.name)
+
+
+@pytest.mark.parametrize("method", ["list_ids", "read_raw", "count_documents"])
+def test_a_name_that_no_collection_may_have_is_a_short_error(opened, database, method):
+    database[MAIN].insert_one({"_id": "a"})
+    with pytest.raises(SourceError, match="must not start or end with") as caught:
+        list(getattr(opened(), method)("name."))
     assert_short(caught.value, database.name)
 
 

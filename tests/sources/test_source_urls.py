@@ -30,6 +30,8 @@ def test_a_tilde_means_the_home_folder(sample_dump, tmp_path, monkeypatch):
     (tmp_path / "dump").symlink_to(sample_dump)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert opened("~/dump").list_collections() == DumpSource(sample_dump).list_collections()
+    with pytest.raises(ConfigurationError, match="'~/dump' is not a folder"):
+        opened("file:~/dump")  # In a URL it is a character like any other.
 
 
 def test_the_sample_has_the_documents_of_its_dump(sample_dump):

@@ -243,9 +243,13 @@ class GatewayClient:
                 raise TransientError(
                     f"the reply was truncated or damaged: {_reason(error)}", may_be_size=True
                 ) from error
-        # Only a gateway replies with an error; a page that succeeds may be that of a proxy.
-        self._is_reached |= reply.is_error
-        check_reply(address, reply, body)
+        try:
+            check_reply(address, reply, body)
+        except TransientError:
+            # A refusal, or a page that succeeds, may come from a proxy.
+            if reply.is_error:
+                self._is_reached = True
+            raise
         return body
 
     def _explain(self, address: str, error: TransientError, attempts: int) -> str:

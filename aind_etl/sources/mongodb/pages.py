@@ -9,7 +9,7 @@ import bson
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.raw_bson import RawBSONDocument
 from pymongo import ASCENDING
-from pymongo.collection import Collection
+from pymongo.database import Database
 
 from aind_etl.contract.id_ranges import Split
 from aind_etl.errors import SourceError
@@ -59,7 +59,8 @@ class Pages:
     max_time_ms: int
     page_documents: int
     page_bytes: int
-    collection: Collection[dict[str, Any]]
+    database: Database[dict[str, Any]]
+    collection: str
 
     def list_all(self, split: Split) -> list[Any]:
         """Return every ``_id`` of a split in order, for a collection with several types of ids."""
@@ -138,7 +139,7 @@ class Pages:
         def find(attempt: int) -> list[_Found]:
             # A request that took too long is repeated with a smaller limit.
             smaller = max(1, limit >> attempt) if limit else 0
-            batches: Iterable[Any] = self.collection.find_raw_batches(
+            batches: Iterable[Any] = self.database[self.collection].find_raw_batches(
                 condition,
                 projection,
                 sort={"_id": direction},
@@ -162,7 +163,7 @@ class Pages:
             ) from error
 
     def __str__(self) -> str:
-        return f"The collection {self.collection.name!r} of {self.source_name}"
+        return f"The collection {self.collection!r} of {self.source_name}"
 
 
 def _chunks(values: Iterable[Any]) -> Iterator[list[Any]]:

@@ -33,7 +33,6 @@ from aind_etl.sources.mongodb.faults import Retries
 from aind_etl.sources.mongodb.pages import Pages
 from aind_etl.sources.protocol import Source
 
-_NO_ID: Mapping[str, Any] = {"$in": []}
 _OBJECT_ID_TEXT = re.compile(r'_id:\{"\$oid":"([0-9a-f]{24})"\}')
 
 
@@ -190,7 +189,7 @@ class MongoSource(Source):
         self._client.close()
 
     def _pages(self, collection: str) -> Pages:
-        return Pages(self.name, self._retries, *self._limits, self._database[collection])
+        return Pages(self.name, self._retries, *self._limits, self._database, collection)
 
     def _discover(self) -> list[str]:
         """Return the names of the collections, or raise a SourceError if there is no database."""
@@ -225,11 +224,12 @@ class MongoSource(Source):
             *self._pages(collection).ids({}, 1, ASCENDING),
             *self._pages(collection).ids({}, 1, DESCENDING),
         ]
-        if all(type(edge) is str for edge in edges):
+        types = set(map(type, edges))
+        # All ids that are not strings belong to one split. No range of strings holds them.
+        if types == {bson.ObjectId} and split.holds(OTHER_ID_PREFIX):
+            return {"$gte": bson.ObjectId(bytes(12))}
+        if types <= {str} or types == {bson.ObjectId}:
             return {"$gte": split.lower} | ({"$lt": split.upper} if split.upper else {})
-        if all(isinstance(edge, bson.ObjectId) for edge in edges):
-            # All ids that are not strings belong to one split.
-            return {"$gte": bson.ObjectId(bytes(12))} if split.holds(OTHER_ID_PREFIX) else _NO_ID
         return None
 
 
