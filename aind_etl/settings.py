@@ -158,14 +158,15 @@ class Settings(BaseModel):
             raise ConfigurationError(
                 f"There is no collection {', '.join(map(repr, unknown))}; there are {others}."
             )
+        return sorted(filter(self.includes, present))
+
+    def includes(self, collection: str) -> bool:
+        """Return whether a collection is to be processed if it is present."""
         if self.collections:
-            return sorted(self.collections)
-        return sorted(
-            name
-            for name in present
-            if any(fnmatchcase(name, pattern) for pattern in self.include or ["*"])
-            and not any(fnmatchcase(name, pattern) for pattern in self.exclude)
-        )
+            return collection in self.collections
+        return any(
+            fnmatchcase(collection, pattern) for pattern in self.include or ["*"]
+        ) and not any(fnmatchcase(collection, pattern) for pattern in self.exclude)
 
     def without_secrets(self, text: str) -> str:
         """Return a text without the settings' secrets and without credentials in URLs."""

@@ -20,7 +20,7 @@ from aind_etl.flatten.refresh import refresh_analyses
 from aind_etl.lake import Lake
 from aind_etl.lake.paths import UNKNOWN_MONTH
 from aind_etl.results import open_result_store, refresh_trials
-from aind_etl.settings import load_settings
+from aind_etl.settings import Settings, load_settings
 from aind_etl.sources.kinds import open_source
 from aind_etl.sources.protocol import read_documents
 from aind_etl.warehouse.build import build_warehouse
@@ -33,7 +33,7 @@ Answer = tuple[int, dict[str, Any]]
 
 def _extract(source: str, lake: Lake, pass_kind: Pass) -> int:
     """Run a pass over the collection; return how many documents it read."""
-    with open_source(source) as opened:
+    with open_source(Settings(source=source)) as opened:
         return extract_collection(opened, lake, COLLECTION, pass_kind).read
 
 
@@ -174,7 +174,7 @@ def trials(store_address: str, folder: str, taken: Taken) -> Answer:
 
 def canonical(source: str, target: str, taken: Taken) -> Answer:
     """Write the documents of a source to a parquet file, as canonical JSON."""
-    with timed(taken), open_source(source) as opened:
+    with timed(taken), open_source(Settings(source=source)) as opened:
         read = list(read_documents(opened, COLLECTION))
     names = ["record_id", "document", "content_hash"]
     pl.DataFrame(read, schema=names, orient="row").write_parquet(target)

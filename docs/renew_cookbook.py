@@ -39,7 +39,7 @@ def build_sample(folder: Path) -> Path:
         source="sample:", lake=folder / "lake", warehouse=None, collections=(), results_root=None
     )
     lake = Lake(settings.lake)
-    with open_source(settings.source) as source, open_result_store(settings) as store:
+    with open_source(settings) as source, open_result_store(settings) as store:
         for collection in source.list_collections():
             extract_collection(source, lake, collection, Pass.FULL, now=lambda: _NOW)
             refresh_analyses(lake, collection)

@@ -180,13 +180,13 @@ def verify(
     settings = make_settings(source, lake, warehouse, collection)
     from aind_etl.client.verify import verify_collection, verify_tables, verify_warehouse
     from aind_etl.lake import Lake
-    from aind_etl.sources.kinds import open_configured_source
+    from aind_etl.sources.kinds import open_source
 
     store = Lake(settings.lake)
     counts = ("source", "lake", "flattened", "rejected")
     rows = []
     differences = []
-    with progress_bars() as progress, open_configured_source(settings) as opened:
+    with progress_bars() as progress, open_source(settings) as opened:
         for name in settings.choose({*opened.list_collections(), *store.collections()}):
             progress.step(f"compare {name}")
             comparison, found = verify_collection(

@@ -206,7 +206,7 @@ def dev(
     if "://" not in settings.source:
         from aind_etl.sources.kinds import open_source
 
-        with open_source(settings.source):
+        with open_source(settings):
             pass  # A wrong address is an error here, not in every run.
     from aind_etl.orchestration.dev import serve
     from aind_etl.orchestration.instance import dagster_home

@@ -12,7 +12,7 @@ from aind_etl.lake import Lake
 from aind_etl.orchestration.partitions import partition_of
 from aind_etl.progress import NoProgress, Progress
 from aind_etl.settings import Settings
-from aind_etl.sources.kinds import open_configured_source
+from aind_etl.sources.kinds import open_source
 from aind_etl.sources.protocol import Source
 
 _FIRST_PAUSE_SECONDS = 15
@@ -57,7 +57,7 @@ class Etl:
         """Open the source for the duration of a ``with`` block."""
         if self.opened is not None:
             return nullcontext(self.opened)
-        return open_configured_source(self.settings)
+        return open_source(self.settings)
 
     def list_collections(self) -> list[str]:
         """Return the names of the source's collections, sorted."""

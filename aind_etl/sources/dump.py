@@ -13,17 +13,18 @@ import logging
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from functools import cache
 from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Self, cast
+from typing import TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from aind_etl.contract.id_ranges import ALL_IDS, Split
 from aind_etl.errors import ConfigurationError, SourceError
+from aind_etl.settings import Settings
 from aind_etl.sources.canonical import (
     UNREADABLE_PREFIX,
     Document,
@@ -32,11 +33,11 @@ from aind_etl.sources.canonical import (
     document_from_bson,
     document_from_json,
 )
-from aind_etl.sources.kinds import SourceOptions
-from aind_etl.sources.protocol import read_documents
+from aind_etl.sources.protocol import Source, read_documents
 
 _FILE_NAME = re.compile(r"(?P<collection>.+)\.(?P<format>jsonl|json|bson)(?P<gzip>\.gz)?")
 _log = logging.getLogger(__name__)
+_File: TypeAlias = BufferedReader | gzip.GzipFile
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # Files without documents that mongodump writes.
 _NO_DOCUMENTS = re.compile(r".*\.metadata\.json(\.gz)?|prelude\.json(\.gz)?|system\..*")
@@ -50,11 +51,11 @@ _LARGEST_BSON = 1 << 30
 # quantifiers are possessive, because a string may be as long as a document.
 _TOKEN = re.compile(rb'[{}\[\]]|"[^"\\]*+(?:\\.[^"\\]*+)*+(?:(")|\\?\Z)', re.DOTALL)
 _NEXT_DOCUMENT = re.compile(rb"\n(?=\{)")
-_OPENING = (b"{", b"[")
+_OPENING = b"{["
 _BETWEEN_DOCUMENTS = b" \t\r\n,"
 
 
-class DumpSource:
+class DumpSource(Source):
     """A folder of dumped collections.
 
     Parameters
@@ -65,9 +66,10 @@ class DumpSource:
         The source's name; the folder's path by default.
     """
 
+    connections = 1
+
     def __init__(self, folder: Path, name: str | None = None) -> None:
         self._folder = folder
-        self.connections = 1
         self.name = name or str(folder)
 
     def list_collections(self) -> list[str]:
@@ -79,25 +81,22 @@ class DumpSource:
 
     def list_ids(self, collection: str, split: Split = ALL_IDS) -> Iterator[str]:
         """Yield the record id of every document of a split."""
-        for document in read_documents(self, collection, split):
-            yield document.record_id
+        return (document.record_id for document in read_documents(self, collection, split))
 
     def read_raw(self, collection: str, split: Split = ALL_IDS) -> Iterator[RawDocument | Document]:
         """Yield every document of a split, in the order of the file."""
+        raw = self._read(collection)
         if split == ALL_IDS:
-            yield from self._read(collection)
-            return
-        for document in map(canonical_document, self._read(collection)):
-            if split.holds(document.record_id):
-                yield document
+            return raw
+        documents = map(canonical_document, raw)
+        return (document for document in documents if split.holds(document.record_id))
 
     def read_documents_by_id(
         self, collection: str, record_ids: AbstractSet[str]
     ) -> Iterator[Document]:
         """Yield the documents of a collection that have one of ``record_ids``."""
-        for document in read_documents(self, collection):
-            if document.record_id in record_ids:
-                yield document
+        documents = read_documents(self, collection)
+        return (document for document in documents if document.record_id in record_ids)
 
     def fingerprint(self, collection: str) -> str:
         """Return the sizes and modification times of the collection's files."""
@@ -107,25 +106,18 @@ class DumpSource:
             raise SourceError(f"The source {self.name} cannot be read: {error}.") from error
         return ",".join(f"{stat.st_size}@{stat.st_mtime_ns}" for stat in stats)
 
-    def __enter__(self) -> Self:
-        """Return the source."""
-        return self
-
     def __exit__(self, *exception: object) -> None:
         """Do nothing: files are closed when they have been read."""
 
     def _read(self, collection: str) -> Iterator[RawDocument]:
         for path in self._files().get(collection, []):
+            format_name = path.name.removesuffix(".gz").rpartition(".")[2]
+            split, parse = _FORMATS[format_name]
             with _open(path) as file:
-                format_name = path.name.removesuffix(".gz").rpartition(".")[2]
-                if format_name == "bson":
-                    for raw in _split_bson(file):
-                        yield RawDocument(raw, document_from_bson)
-                else:
-                    _expect_utf8(path)
-                    split = _split_lines if format_name == "jsonl" else _split_json
-                    for raw in split(file):
-                        yield RawDocument(raw, document_from_json)
+                if format_name != "bson":
+                    _expect_utf8(file)
+                for raw in split(file):
+                    yield RawDocument(raw, parse)
 
     def _files(self) -> dict[str, list[Path]]:
         """Return the files of each collection, by name."""
@@ -161,18 +153,8 @@ def _warn(message: str) -> None:
     _log.warning(message)
 
 
-def _expect_utf8(path: Path) -> None:
-    """Raise an EOFError if a file is encoded in UTF-16."""
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        head = file.read(2)
-    if head in _UTF16 or head[1:] == b"\0":
-        raise EOFError(
-            "it is encoded in UTF-16; expected UTF-8. Convert it with 'iconv -f UTF-16 -t UTF-8'"
-        )
-
-
 @contextmanager
-def _open(path: Path) -> Iterator[BinaryIO]:
+def _open(path: Path) -> Iterator[_File]:
     """Open a file, decompressed; errors of reading it become a :class:`SourceError`."""
     try:
         with path.open("rb") as file:
@@ -184,15 +166,29 @@ def _open(path: Path) -> Iterator[BinaryIO]:
         ) from error
 
 
-def _decompressed(file: BufferedReader) -> BinaryIO:
+def _decompressed(file: BufferedReader) -> gzip.GzipFile:
     # Python reads an empty file as the compressed form of nothing, but gzip never writes one.
     if not file.peek(1):
         raise EOFError("it is empty")
-    return cast("BinaryIO", gzip.GzipFile(fileobj=file))
+    return gzip.GzipFile(fileobj=file)
 
 
-def _split_lines(file: BinaryIO) -> Iterator[bytes]:
-    """Yield the lines that are not blank, or raise an EOFError if the last one is truncated."""
+def _expect_utf8(file: _File) -> None:
+    """Raise an EOFError if a file is encoded in UTF-16."""
+    head = file.read(2)
+    if head in _UTF16 or head[1:] == b"\0":
+        raise EOFError(
+            "it is encoded in UTF-16; expected UTF-8. Convert it with 'iconv -f UTF-16 -t UTF-8'"
+        )
+    file.seek(0)
+
+
+# Each of the following yields the bytes of the documents of a file, and raises an EOFError if the
+# file is truncated.
+
+
+def _split_lines(file: _File) -> Iterator[bytes]:
+    """Yield the lines that are not blank."""
     for line in file:
         stripped = line.strip()
         if stripped:
@@ -201,14 +197,8 @@ def _split_lines(file: BinaryIO) -> Iterator[bytes]:
             yield stripped
 
 
-def _split_bson(file: BinaryIO) -> Iterator[bytes]:
-    """Yield the documents of a file of concatenated BSON.
-
-    Raises
-    ------
-    EOFError
-        The file ends within a document, or a length is invalid.
-    """
+def _split_bson(file: _File) -> Iterator[bytes]:
+    """Yield the documents of a file of concatenated BSON."""
     position = 0
     while head := file.read(_LENGTH_BYTES):
         length = struct.unpack("<i", head)[0] if len(head) == _LENGTH_BYTES else 0
@@ -221,22 +211,16 @@ def _split_bson(file: BinaryIO) -> Iterator[bytes]:
         position += length
 
 
-def _split_json(file: BinaryIO) -> Iterator[bytes]:  # noqa: PLR0912 - a branch per kind of token
+def _split_json(file: _File) -> Iterator[bytes]:
     """Yield the documents of a JSON file: an array, or concatenated values.
 
     Only strings and brackets are parsed, so that a malformed document does not affect its
     neighbours. Text between two documents, other than separators, is yielded as a document.
-
-    Raises
-    ------
-    EOFError
-        The file ends within a document or within the array.
     """
     buffer = b""
-    depth = 0
-    is_ended = False
+    depth = begin = scanned = 0
     is_array: bool | None = None  # Unknown until the first bracket.
-    begin = scanned = 0
+    is_open = False  # Whether the end of the array is still to come.
     # Each read doubles the buffer, so that an incomplete document is copied only a few times.
     while chunk := file.read(max(_CHUNK_BYTES, len(buffer))):
         buffer += chunk
@@ -245,35 +229,30 @@ def _split_json(file: BinaryIO) -> Iterator[bytes]:  # noqa: PLR0912 - a branch 
             if token[:1] == b'"':
                 if match[1] is None:
                     break  # Wait for the rest of the string.
-                scanned = match.end()
-                continue
-            scanned = match.end()
-            if is_array is None:
-                is_array = token == b"["
-                if is_array:
-                    yield from _stray(buffer[: match.start()])
-                    begin = match.end()
-                    continue
-            if token in b"{[":
+            elif depth == 0 and (token in b"}]" or (token == b"[" and is_array is None)):
+                # A bracket around all documents, or one that closes nothing.
+                yield from _stray(buffer[begin : match.start()])
+                begin = match.end()
+                is_open = token == b"["
+                is_array = is_array or is_open
+            elif token in _OPENING:
                 if depth == 0:
                     yield from _stray(buffer[begin : match.start()])
                     begin = match.start()
                 depth += 1
-            elif depth > 0:
+                is_array = bool(is_array)
+            else:
                 depth -= 1
                 if depth == 0:
                     yield buffer[begin : match.end()]
                     begin = match.end()
-            else:
-                yield from _stray(buffer[begin : match.start()])
-                begin = match.end()
-                is_ended = True
+            scanned = match.end()
         else:
             scanned = len(buffer)
         buffer = buffer[begin:]
         scanned -= begin
         begin = 0
-    if is_array and not is_ended:
+    if is_open:
         raise EOFError("it ends within its array of documents")
     yield from _split_rest(buffer, is_array=bool(is_array))
 
@@ -283,11 +262,6 @@ def _split_rest(text: bytes, *, is_array: bool) -> Iterator[bytes]:
 
     A document that is never closed would swallow all that follow. Formatted JSON has no line that
     begins with the brace of an inner object, so such a line begins the next document.
-
-    Raises
-    ------
-    EOFError
-        The last document is truncated.
     """
     *parts, last = [text] if is_array else _NEXT_DOCUMENT.split(text)
     for part in parts:
@@ -311,7 +285,14 @@ def _stray(text: bytes) -> Iterator[bytes]:
         yield stripped
 
 
-def open_url(url: str, options: SourceOptions) -> DumpSource:  # noqa: ARG001 - the same for all
+_FORMATS: dict[str, tuple[Callable[[_File], Iterator[bytes]], Callable[[bytes], Document]]] = {
+    "jsonl": (_split_lines, document_from_json),
+    "json": (_split_json, document_from_json),
+    "bson": (_split_bson, document_from_bson),
+}
+
+
+def open_source(settings: Settings) -> DumpSource:
     """Return the dump in a folder, given by its path or its ``file:`` URL.
 
     Raises
@@ -319,8 +300,9 @@ def open_url(url: str, options: SourceOptions) -> DumpSource:  # noqa: ARG001 - 
     ConfigurationError
         The folder does not exist, or holds no dump.
     """
-    parts = urlsplit(url)
-    folder = Path(unquote(parts.path)) if parts.scheme == "file" else Path(url).expanduser()
+    parts = urlsplit(settings.source)
+    is_url = parts.scheme == "file"
+    folder = Path(unquote(parts.path)) if is_url else Path(settings.source).expanduser()
     if not folder.is_dir():
         raise ConfigurationError(
             f"The source {str(folder)!r} is not a folder. Name a folder with one file per "

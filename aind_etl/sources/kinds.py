@@ -3,7 +3,6 @@
 A source is a module of this package and a row of :data:`KINDS`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
@@ -27,8 +26,8 @@ class SourceKind:
     help
         What its addresses look like, in Markdown.
     module
-        The module whose ``open_url`` takes an address and :class:`SourceOptions`. It is imported
-        when it is needed, because the sources use different libraries.
+        The module whose ``open_source`` takes the settings. It is imported when it is needed,
+        because the sources use different libraries.
     credentials
         Environment variables that it reads itself.
     is_simulated
@@ -43,30 +42,6 @@ class SourceKind:
     credentials: tuple[str, ...] = ()
     is_simulated: bool = False
     seconds_between_checks: int = 10
-
-
-@dataclass(frozen=True, slots=True)
-class SourceOptions:
-    """What a user may choose besides the address.
-
-    Attributes
-    ----------
-    collections
-        Names of the only collections to request from a server. A gateway cannot list others. A
-        dump ignores this and lists all of its collections.
-    include, exclude
-        Patterns of the collections to discover on a server if ``collections`` is empty.
-    connections
-        The most concurrent requests to a server.
-    requests_per_second
-        The most requests per second to a gateway.
-    """
-
-    collections: Sequence[str] = ()
-    include: Sequence[str] = ()
-    exclude: Sequence[str] = ()
-    connections: int = 4
-    requests_per_second: float = 5.0
 
 
 KINDS = (
@@ -110,16 +85,16 @@ def kind_of(url: str) -> SourceKind:
     ConfigurationError
         Its scheme is unknown.
     """
+    by_scheme = {scheme: kind for kind in KINDS for scheme in kind.schemes}
     # The address is not parsed further: Python's parser refuses characters of some passwords.
     scheme, colon, rest = url.partition(":")
-    scheme = scheme.lower() if colon else ""
-    for kind in KINDS:
-        if scheme in kind.schemes:
-            return kind
-    if rest.startswith("//"):
+    kind = by_scheme.get(scheme.lower() if colon else "")
+    if kind is None and rest.startswith("//"):
         # Only the scheme is shown: the rest may hold a password.
-        raise ConfigurationError(f"Sources of the kind {scheme}:// are not known. {known_kinds()}")
-    return next(kind for kind in KINDS if "" in kind.schemes)
+        raise ConfigurationError(
+            f"Sources of the kind {scheme.lower()}:// are not known. {known_kinds()}"
+        )
+    return kind or by_scheme[""]
 
 
 def known_kinds() -> str:
@@ -127,27 +102,13 @@ def known_kinds() -> str:
     return f"Known sources: {', '.join(kind.help for kind in KINDS)}."
 
 
-def open_configured_source(settings: "Settings") -> "Source":
-    """Return the source that the settings name, with their options; see :func:`open_source`."""
-    return open_source(
-        settings.source,
-        SourceOptions(
-            collections=settings.collections,
-            include=settings.include,
-            exclude=settings.exclude,
-            connections=settings.connections,
-            requests_per_second=settings.requests_per_second,
-        ),
-    )
-
-
-def open_source(url: str, options: SourceOptions | None = None) -> "Source":
-    """Return the source at an address of one of the :data:`KINDS`.
+def open_source(settings: "Settings") -> "Source":
+    """Return the source that the settings name, of one of the :data:`KINDS`.
 
     Raises
     ------
     ConfigurationError
         The address is not understood, or what it names does not exist.
     """
-    module = import_module(kind_of(url).module)
-    return cast("Source", module.open_url(url, options or SourceOptions()))
+    module = import_module(kind_of(settings.source).module)
+    return cast("Source", module.open_source(settings))

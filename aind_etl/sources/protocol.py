@@ -14,17 +14,17 @@ class Source(Protocol):
     Every method raises :class:`~aind_etl.errors.SourceError`, and nothing else, if the source
     cannot be reached or read. An iterator that ends without an error has yielded everything:
     deletions are derived from that. Several threads may call the methods.
+
+    Attributes
+    ----------
+    name
+        The address without credentials.
+    connections
+        The most concurrent requests.
     """
 
-    @property
-    def name(self) -> str:
-        """The address without credentials."""
-        ...
-
-    @property
-    def connections(self) -> int:
-        """The most concurrent requests."""
-        ...
+    name: str
+    connections: int
 
     def list_collections(self) -> list[str]:
         """Return the names of the collections, sorted."""
@@ -60,7 +60,7 @@ class Source(Protocol):
 
     def __enter__(self) -> Self:
         """Return the source."""
-        ...
+        return self
 
     def __exit__(self, *exception: object) -> None:
         """Release connections and temporary files."""

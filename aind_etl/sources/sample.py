@@ -8,8 +8,9 @@ from urllib.parse import parse_qsl, urlsplit
 from filelock import FileLock
 
 from aind_etl.errors import ConfigurationError
+from aind_etl.settings import Settings
 from aind_etl.sources.dump import DumpSource
-from aind_etl.sources.kinds import SourceOptions, known_kinds
+from aind_etl.sources.kinds import known_kinds
 
 _DEFAULT_SESSIONS = 24
 _DEFAULT_SEED = 0
@@ -87,11 +88,11 @@ def write_results(url: str, lake: Path) -> Path:
     ConfigurationError
         The address is not understood.
     """
-    with open_url(url, SourceOptions()) as sample:
+    with open_source(Settings(source=url)) as sample:
         return sample.write_results(lake / "_sample_results")
 
 
-def open_url(url: str, options: SourceOptions) -> SampleSource:  # noqa: ARG001 - the same for all
+def open_source(settings: Settings) -> SampleSource:
     """Return the sample source at an address such as ``sample:?sessions=100&seed=1``.
 
     Raises
@@ -99,21 +100,20 @@ def open_url(url: str, options: SourceOptions) -> SampleSource:  # noqa: ARG001 
     ConfigurationError
         The address is not understood.
     """
-    parts = urlsplit(url)
+    not_understood = f"The source {settings.source!r} is not understood"
+    parts = urlsplit(settings.source)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     if parts.path or parts.netloc or not query.keys() <= {"sessions", "seed"}:
-        raise ConfigurationError(f"The source {url!r} is not understood. {known_kinds()}")
+        raise ConfigurationError(f"{not_understood}. {known_kinds()}")
     try:
         sessions = int(query.get("sessions", _DEFAULT_SESSIONS))
         seed = int(query.get("seed", _DEFAULT_SEED))
     except ValueError:
         raise ConfigurationError(
-            f"The source {url!r} is not understood: sessions and seed are whole numbers. "
-            f"{known_kinds()}"
+            f"{not_understood}: sessions and seed are whole numbers. {known_kinds()}"
         ) from None
     if sessions < 1 or seed < 0:
         raise ConfigurationError(
-            f"The source {url!r} is not understood: sessions must be at least 1 and seed at "
-            "least 0."
+            f"{not_understood}: sessions must be at least 1 and seed at least 0."
         )
     return SampleSource(sessions, seed)

@@ -19,17 +19,7 @@ from uuid import uuid4
 import polars as pl
 import pytest
 from bson import ObjectId
-from gateway_server import (
-    CUT,
-    CUT_UNNOTICED,
-    RESET,
-    TOO_MANY,
-    UNAVAILABLE,
-    Fault,
-    Gateway,
-    failing,
-    running_gateway,
-)
+from gateway_server import FAULTS, Fault, Gateway, failing, running_gateway
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -143,7 +133,7 @@ class ByMongod:
 class ByGateway:
     """A database behind a gateway."""
 
-    FAULTS = (TOO_MANY, UNAVAILABLE, RESET, CUT, CUT_UNNOTICED)
+    HOWS = ("429", "503", "reset", "cut", "cut unnoticed")
 
     def __init__(self, database: AnyDatabase, gateway: Gateway) -> None:
         self.database = gateway.database = database
@@ -151,6 +141,7 @@ class ByGateway:
 
     def open(self) -> GatewaySource:
         """Open the source."""
+        self._gateway.requests.clear()
         return GatewaySource(
             self._gateway.url,
             COLLECTIONS,
@@ -163,7 +154,8 @@ class ByGateway:
     @contextmanager
     def passing(self, number: int) -> Iterator[None]:
         """Cause a transient error."""
-        self._gateway.faults.extend([self.FAULTS[number % len(self.FAULTS)]] * (1 + number % 3))
+        fault = FAULTS[self.HOWS[number % len(self.HOWS)]]
+        self._gateway.faults.extend([fault] * (1 + number % 3))
         yield
         self._gateway.faults.clear()
 

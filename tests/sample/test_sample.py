@@ -742,8 +742,8 @@ def test_result_folders_are_written_once_for_several_runs_at_the_same_time(
     tmp_path: Path,
 ) -> None:
     program = (
-        "import sys; from pathlib import Path; from aind_etl.sources.kinds import open_source; "
-        "print(open_source('sample:?sessions=2').write_results(Path(sys.argv[1])))"
+        "import sys; from pathlib import Path; from aind_etl.sources.sample import SampleSource; "
+        "print(SampleSource(sessions=2, seed=0).write_results(Path(sys.argv[1])))"
     )
     running = [
         subprocess.Popen(

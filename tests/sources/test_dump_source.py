@@ -38,37 +38,27 @@ def as_pretty_array(documents: list[JsonDocument]) -> bytes:
     return json.dumps(documents, indent="\t").encode()
 
 
-def as_pretty_documents(documents: list[JsonDocument]) -> bytes:
-    return "\n".join(json.dumps(one, indent=2) for one in documents).encode()
-
-
-def as_documents_without_anything_between(documents: list[JsonDocument]) -> bytes:
-    return b"".join(map(orjson.dumps, documents))
-
-
 def as_bson(documents: list[JsonDocument]) -> bytes:
     return b"".join(map(bson.encode, documents))
 
 
-def with_windows_line_ends(documents: list[JsonDocument]) -> bytes:
-    return as_lines(documents).replace(b"\n", b"\r\n") + b"\r\n\r\n"
-
-
-def without_a_last_line_end(documents: list[JsonDocument]) -> bytes:
-    return as_lines(documents).removesuffix(b"\n")
-
-
-WAYS = [
-    (as_lines, "jsonl"),
-    (with_windows_line_ends, "jsonl"),
-    (without_a_last_line_end, "jsonl"),
-    (as_lines, "json"),
-    (as_array, "json"),
-    (as_pretty_array, "json"),
-    (as_pretty_documents, "json"),
-    (as_documents_without_anything_between, "json"),
-    (as_bson, "bson"),
-]
+FORMATS: dict[str, tuple[str, Callable[[list[JsonDocument]], bytes]]] = {
+    "lines": ("jsonl", as_lines),
+    "Windows line ends": (
+        "jsonl",
+        lambda documents: as_lines(documents).replace(b"\n", b"\r\n") + b"\r\n\r\n",
+    ),
+    "no last line end": ("jsonl", lambda documents: as_lines(documents).removesuffix(b"\n")),
+    "lines of json": ("json", as_lines),
+    "array": ("json", as_array),
+    "pretty array": ("json", as_pretty_array),
+    "pretty documents": (
+        "json",
+        lambda documents: "\n".join(json.dumps(one, indent=2) for one in documents).encode(),
+    ),
+    "nothing between": ("json", lambda documents: b"".join(map(orjson.dumps, documents))),
+    "bson": ("bson", as_bson),
+}
 
 
 @pytest.fixture(params=["plain", "gzip"])
@@ -106,8 +96,8 @@ def ids(folder: Path, collection: str = MAIN) -> list[str]:
 # --- formats ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("written", "format_name"), WAYS)
-def test_every_format_gives_the_same_documents(small_dump, tmp_path, packed, written, format_name):
+@pytest.mark.parametrize(("format_name", "written"), FORMATS.values(), ids=FORMATS)
+def test_every_format_gives_the_same_documents(small_dump, tmp_path, packed, format_name, written):
     names = DumpSource(small_dump).list_collections()
     for name in names:
         packed(tmp_path / f"{name}.{format_name}", written(read_dump(small_dump, name)))
@@ -140,15 +130,8 @@ def test_only_the_suffix_determines_the_format(tmp_path):
 @pytest.mark.parametrize(
     "beside",
     [
-        f"{MAIN}.metadata.json",
-        f"{MAIN}.metadata.json.gz",
-        "prelude.json",
-        "prelude.json.gz",
-        "system.views.bson",
-        "system.profile.bson.gz",
-        "README.md",
-        "oplog.txt",
-        "jsonl",
+        *(f"{MAIN}.metadata.json", f"{MAIN}.metadata.json.gz", "prelude.json", "prelude.json.gz"),
+        *("system.views.bson", "system.profile.bson.gz", "README.md", "oplog.txt", "jsonl"),
     ],
 )
 def test_other_files_of_mongodump_are_not_collections(tmp_path, beside):
@@ -193,13 +176,8 @@ def test_names_that_mongodump_percent_encoded_are_decoded(tmp_path):
         write_dump(tmp_path, [{"_id": name}], name)
     source = DumpSource(tmp_path)
     assert source.list_collections() == ["../../x", "100%", "a b", "dotted.name", "mäuse"]
-    assert [ids(tmp_path, name) for name in source.list_collections()] == [
-        ["..%2F..%2Fx"],
-        ["100%25"],
-        ["a%20b"],
-        ["dotted.name"],
-        ["mäuse"],
-    ]
+    found = [record_id for name in source.list_collections() for record_id in ids(tmp_path, name)]
+    assert found == ["..%2F..%2Fx", "100%25", "a%20b", "dotted.name", "mäuse"]
 
 
 def test_a_collection_may_have_several_files(tmp_path):

@@ -17,38 +17,19 @@ import polars as pl
 import pytest
 from bson import ObjectId, json_util
 from gateway_server import (
-    CUT,
-    CUT_UNNOTICED,
-    EMPTY_BODY,
-    ENDLESS,
-    INTERNAL,
-    INVALID_JSON,
-    NO_ARRAY,
-    PAGE,
-    PAGE_OF_A_BAD_GATEWAY,
-    PAGE_THAT_SAYS_IT_IS_JSON,
+    FAULTS,
     PREFIX,
-    RESET,
-    SCALARS,
-    TIMED_OUT,
-    TOO_MANY,
-    TWO_ARRAYS,
-    UNAVAILABLE,
     Fault,
     Gateway,
     OverCap,
     Request,
     failing,
-    retry_at,
     running_gateway,
     running_http2_gateway,
 )
 from hypothesis import given
 from hypothesis import strategies as st
-from mongod import (
-    NoMongodError,
-    make_certificate,
-)
+from mongod import certificate_or_skip
 from pymongo import MongoClient
 from pymongo.database import Database
 from worlds import MAIN, assert_same, contents_of, extract, live_documents_of, load
@@ -84,30 +65,7 @@ ODD_DOCUMENTS: list[dict[str, Any]] = [
 
 EVERY_COLLECTION = [*KNOWN_COLLECTIONS, ODD]
 
-FAULTS = {
-    "429": TOO_MANY,
-    "429 with Retry-After": failing(429, Retry_After="0.1"),
-    "429 with a date": failing(429, Retry_After=retry_at(0)),
-    "429 with nonsense": failing(429, Retry_After="soon"),
-    "500": INTERNAL,
-    "503": UNAVAILABLE,
-    "504": TIMED_OUT,
-    "408": failing(408),
-    "reset": RESET,
-    "cut": CUT,
-    "cut unnoticed": CUT_UNNOTICED,
-    "slow without end": ENDLESS,
-    "empty body": EMPTY_BODY,
-    "invalid JSON": INVALID_JSON,
-    "no array": NO_ARRAY,
-    "scalars": SCALARS,
-    "two arrays": TWO_ARRAYS,
-    "page": PAGE,
-    "page that says it is JSON": PAGE_THAT_SAYS_IT_IS_JSON,
-    "page of a bad gateway": PAGE_OF_A_BAD_GATEWAY,
-}
 every_fault = pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-every_cap = pytest.mark.parametrize("over_cap", OverCap)
 
 
 @pytest.fixture(scope="session")
@@ -253,10 +211,7 @@ def test_the_next_page_is_requested_while_a_page_is_processed(sample, open_gatew
 def test_http_2_is_used_if_the_gateway_offers_it(
     world, stored, open_gateway, tmp_path, monkeypatch
 ):
-    try:
-        trusted, for_server = make_certificate(tmp_path / "certificates")
-    except NoMongodError as error:
-        pytest.skip(str(error))
+    trusted, for_server = certificate_or_skip(tmp_path / "certificates")
     monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
     with running_http2_gateway(world, for_server) as running:
         source = open_gateway(running, page_documents=4)
@@ -268,10 +223,7 @@ def test_http_2_is_used_if_the_gateway_offers_it(
 
 def test_an_untrusted_certificate_is_an_error(world, open_gateway, tmp_path, monkeypatch):
     monkeypatch.setattr(client_module, "_REACH_SECONDS", 0.1)
-    try:
-        _, for_server = make_certificate(tmp_path / "certificates")
-    except NoMongodError as error:
-        pytest.skip(str(error))
+    _, for_server = certificate_or_skip(tmp_path / "certificates")
     with (
         running_http2_gateway(world, for_server) as running,
         pytest.raises(SourceError, match=r"cannot be reached .* CERTIFICATE_VERIFY_FAILED"),
@@ -365,11 +317,18 @@ def large(**more: Any) -> list[dict[str, Any]]:
     return [{"_id": "a"}, wide | more, {"_id": "z"}]
 
 
-@every_cap
-def test_a_document_over_the_cap_is_assembled_from_parts(empty, open_gateway, over_cap):
-    empty.payload_cap, empty.over_cap = 8000, over_cap
+@pytest.fixture
+def capped(empty: Gateway) -> Gateway:
+    """Return a gateway to a document that is larger than a reply, and two others."""
+    empty.payload_cap = 8000
     empty.database[MAIN].insert_many(large())
-    source = open_gateway(empty)
+    return empty
+
+
+@pytest.mark.parametrize("over_cap", OverCap)
+def test_a_document_over_the_cap_is_assembled_from_parts(capped, open_gateway, over_cap):
+    capped.over_cap = over_cap
+    source = open_gateway(capped)
     assert list(read_documents(source, MAIN)) == expected(large())
     assert list(source.read_documents_by_id(MAIN, {"m", "z", "gone"})) == expected(large()[1:])
     assert list(source.list_ids(MAIN)) == ["a", "m", "z"]
@@ -485,45 +444,37 @@ def test_a_part_that_fails_for_an_unknown_reason_is_an_error(empty, open_gateway
         list(documents)
 
 
-def test_a_document_that_changes_while_its_parts_are_read_is_read_again(empty, open_gateway):
-    empty.payload_cap = 8000
-    empty.database[MAIN].insert_many(large())
-
+def test_a_document_that_changes_while_its_parts_are_read_is_read_again(capped, open_gateway):
     def change(request: Request) -> None:
         if "analysis_spec" in request.parameters.get("projection", "{}"):
-            empty.before_reply = lambda _: None
-            empty.database[MAIN].replace_one({"_id": "m"}, large(status="new")[1])
+            capped.before_reply = lambda _: None
+            capped.database[MAIN].replace_one({"_id": "m"}, large(status="new")[1])
 
-    empty.before_reply = change
-    assert list(read_documents(open_gateway(empty), MAIN)) == expected(large(status="new"))
+    capped.before_reply = change
+    assert list(read_documents(open_gateway(capped), MAIN)) == expected(large(status="new"))
 
 
-def test_a_document_that_changes_all_the_time_is_an_error(empty, open_gateway):
-    empty.payload_cap = 8000
-    empty.database[MAIN].insert_many(large())
+def test_a_document_that_changes_all_the_time_is_an_error(capped, open_gateway):
     versions = count()
 
     def change(_: Request) -> None:
-        empty.database[MAIN].update_one({"_id": "m"}, {"$set": {"status": next(versions)}})
+        capped.database[MAIN].update_one({"_id": "m"}, {"$set": {"status": next(versions)}})
 
-    empty.before_reply = change
+    capped.before_reply = change
     with pytest.raises(SourceError, match=r"'m' of .* changes while it is read"):
-        list(read_documents(open_gateway(empty), MAIN))
+        list(read_documents(open_gateway(capped), MAIN))
 
 
-def test_a_document_deleted_while_its_parts_are_read_is_gone(empty, open_gateway):
-    empty.payload_cap = 8000
-    empty.database[MAIN].insert_many(large())
-
+def test_a_document_deleted_while_its_parts_are_read_is_gone(capped, open_gateway):
     def remove(request: Request) -> None:
         if "analysis_spec" in request.parameters.get("projection", "{}"):
-            empty.database[MAIN].delete_one({"_id": "m"})
+            capped.database[MAIN].delete_one({"_id": "m"})
 
-    empty.before_reply = remove
+    capped.before_reply = remove
     there = expected([large()[0], large()[2]])
-    assert list(read_documents(open_gateway(empty), MAIN)) == there
-    empty.database[MAIN].insert_one(large()[1])
-    assert list(open_gateway(empty).read_documents_by_id(MAIN, {"a", "m", "z"})) == there
+    assert list(read_documents(open_gateway(capped), MAIN)) == there
+    capped.database[MAIN].insert_one(large()[1])
+    assert list(open_gateway(capped).read_documents_by_id(MAIN, {"a", "m", "z"})) == there
 
 
 # --- ids that are not strings -------------------------------------------------------------------
@@ -648,9 +599,23 @@ def test_a_permanent_fault_while_reading_is_an_error(sample, open_gateway, fault
 
 
 def test_the_error_shows_the_title_of_a_proxy_s_page(sample, open_gateway):
-    sample.fault_for = lambda _: PAGE
+    sample.fault_for = lambda _: FAULTS["page"]
     with pytest.raises(SourceError, match=r"web page \(HTML\) .*'Please sign in' .* proxy"):
         open_gateway(sample, deadline=0.1).list_collections()
+
+
+def test_a_gateway_that_only_replies_with_errors_is_reached(sample, open_gateway):
+    sample.fault_for = lambda _: failing(503)
+    with pytest.raises(SourceError, match="did not answer"):
+        open_gateway(sample, deadline=0.1).list_collections()
+
+
+def test_a_refusal_does_not_mean_that_a_gateway_is_reached(sample, open_gateway, monkeypatch):
+    monkeypatch.setattr(client_module, "_REACH_SECONDS", 0.2)
+    sample.faults.append(failing(403))
+    sample.fault_for = lambda _: Fault(is_reset=True)
+    with pytest.raises(SourceError, match="cannot be reached"):
+        open_gateway(sample, deadline=5).list_collections()
 
 
 def test_an_address_without_a_server_is_an_error(open_gateway, monkeypatch):
@@ -754,12 +719,12 @@ def test_a_gateway_that_asks_to_wait_too_long_is_an_error(sample, open_gateway, 
 
 def test_the_request_rate_is_limited(sample, stored, open_gateway):
     began = time.monotonic()
-    source = open_gateway(sample, requests_per_second=50, page_documents=20)
+    source = open_gateway(sample, requests_per_second=10, page_documents=20)
     wanted = set(source.list_ids(MAIN))
     assert sorted(source.read_documents_by_id(MAIN, wanted)) == stored[MAIN]
     assert len(sample.requests) >= 8
     for number, request in enumerate(sorted(sample.requests, key=lambda request: request.at)):
-        assert request.at >= began + number / 50
+        assert request.at >= began + number / 10
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
@@ -907,7 +872,7 @@ def test_a_gateway_that_fails_midway_deletes_nothing(sample, open_gateway, lake)
     collections = [MAIN, ODD]
     extract(open_gateway(sample, collections=collections), lake)
     sample.requests.clear()
-    sample.fault_for = lambda _: UNAVAILABLE if len(sample.requests) > 12 else None
+    sample.fault_for = lambda _: failing(503) if len(sample.requests) > 12 else None
     failing_source = open_gateway(sample, collections=collections, deadline=0.1, page_documents=50)
     with pytest.raises(SourceError):
         extract(failing_source, lake)

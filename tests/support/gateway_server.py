@@ -1,7 +1,7 @@
 """A small REST gateway over a real MongoDB server, for tests.
 
-It speaks the public gateway's protocol (``find``, ``count_documents``, ``aggregate``; a payload
-cap), fails on request, and records the requests.
+It speaks the public gateway's protocol (``find``, ``count_documents``; a payload cap), fails on
+request, and records the requests.
 """
 
 import gzip
@@ -12,7 +12,7 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -74,27 +74,31 @@ def failing(status: int, **headers: str) -> Fault:
     )
 
 
-TOO_MANY = failing(429)
-UNAVAILABLE = failing(503)
-INTERNAL = failing(500)
-TIMED_OUT = failing(504)
-RESET = Fault(is_reset=True)
-CUT = Fault(is_cut=True)
-CUT_UNNOTICED = Fault(spoil=lambda body: body[: len(body) // 2])
-ENDLESS = Fault(is_endless=True)
-EMPTY_BODY = Fault(spoil=lambda _: b"")
-INVALID_JSON = Fault(spoil=lambda body: body.replace(b":", b"=", 1) if b":" in body else b"[oops]")
-NO_ARRAY = Fault(spoil=lambda _: b'{"message": "Internal error"}')
-SCALARS = Fault(spoil=lambda _: b"[1, 2]")
-TWO_ARRAYS = Fault(spoil=lambda body: body + body)
-PAGE = Fault(spoil=lambda _: _PAGE, content_type="text/html; charset=utf-8")
-PAGE_THAT_SAYS_IT_IS_JSON = Fault(spoil=lambda _: b"\n" + _PAGE)
-PAGE_OF_A_BAD_GATEWAY = Fault(502, spoil=lambda _: _PAGE, content_type="text/html")
-
-
-def retry_at(moment: float) -> str:
-    """Return a Unix time as a date for ``Retry-After``."""
-    return formatdate(moment, usegmt=True)
+FAULTS = {
+    "429": failing(429),
+    "429 with Retry-After": failing(429, Retry_After="0.1"),
+    "429 with a date": failing(429, Retry_After=formatdate(0, usegmt=True)),
+    "429 with nonsense": failing(429, Retry_After="soon"),
+    "500": failing(500),
+    "503": failing(503),
+    "504": failing(504),
+    "408": failing(408),
+    "reset": Fault(is_reset=True),
+    "cut": Fault(is_cut=True),
+    "cut unnoticed": Fault(spoil=lambda body: body[: len(body) // 2]),
+    "slow without end": Fault(is_endless=True),
+    "empty body": Fault(spoil=lambda _: b""),
+    "invalid JSON": Fault(
+        spoil=lambda body: body.replace(b":", b"=", 1) if b":" in body else b"[oops]"
+    ),
+    "no array": Fault(spoil=lambda _: b'{"message": "Internal error"}'),
+    "scalars": Fault(spoil=lambda _: b"[1, 2]"),
+    "two arrays": Fault(spoil=lambda body: body + body),
+    "page": Fault(spoil=lambda _: _PAGE, content_type="text/html; charset=utf-8"),
+    "page that says it is JSON": Fault(spoil=lambda _: b"\n" + _PAGE),
+    "page of a bad gateway": Fault(502, spoil=lambda _: _PAGE, content_type="text/html"),
+}
+"""Faults that a retry may overcome."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +174,9 @@ class Gateway:
         # Number of compressed replies.
         self.packed = 0
         self.is_closing = threading.Event()
+        # After so many requests the client is most likely in an endless loop, and is refused.
+        self.most_requests: float = 600
+        self.is_overrun = False
         self._under_way = 0
         self._lock = threading.Lock()
 
@@ -184,6 +191,9 @@ class Gateway:
             self.requests.append(request)
             self._under_way += 1
             self.most_under_way = max(self.most_under_way, self._under_way)
+            if len(self.requests) > self.most_requests:
+                self.is_overrun = True
+                return failing(400)
             return self.faults.popleft() if self.faults else self.fault_for(request)
 
     def end(self) -> None:
@@ -191,31 +201,28 @@ class Gateway:
         with self._lock:
             self._under_way -= 1
 
-    def answer(self, request: Request, body: bytes) -> tuple[int, bytes]:
+    def answer(self, request: Request) -> tuple[int, bytes]:
         """Return status and body of the reply to a request."""
         if self.misses and request.collection not in self.database.list_collection_names():
             return 404, b'{"message": "Not Found"}'
         collection = self.database[request.collection]
         try:
-            if (request.method, request.action) == ("GET", "count_documents"):
+            if request.action == "count_documents":
                 counts = {
                     "total_record_count": collection.count_documents({}),
                     "filtered_record_count": collection.count_documents(request.condition),
                 }
                 return 200, json.dumps(counts).encode()
-            if (request.method, request.action) == ("GET", "find"):
-                parameters = request.parameters
-                found: Iterable[dict[str, Any]] = collection.find(
-                    request.condition,
-                    json.loads(parameters.get("projection", "null")),
-                    sort=list(json.loads(parameters.get("sort", "{}")).items()),
-                    limit=request.limit,
-                    skip=int(parameters.get("skip", 0)),
-                )
-            elif (request.method, request.action) == ("POST", "aggregate"):
-                found = collection.aggregate(json.loads(body))
-            else:
+            if request.action != "find":
                 return 403, b'{"message": "Missing Authentication Token"}'
+            parameters = request.parameters
+            found = collection.find(
+                request.condition,
+                json.loads(parameters.get("projection", "null")),
+                sort=list(json.loads(parameters.get("sort", "{}")).items()),
+                limit=request.limit,
+                skip=int(parameters.get("skip", 0)),
+            )
             page = list(found)
             if self.leaves_out and len(page) > _SMALL_PAGE:
                 # The last one stays, after which the next page begins.
@@ -256,23 +263,17 @@ class _Handler(BaseHTTPRequestHandler):
         super().setup()
         self.server.gateway.connect()
 
-    def do_GET(self) -> None:
-        self._reply(b"")
-
-    def do_POST(self) -> None:
-        self._reply(self.rfile.read(int(self.headers.get("content-length", 0))))
-
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - named by the base
         """Log nothing: the requests are recorded."""
 
-    def _reply(self, sent: bytes) -> None:
+    def do_GET(self) -> None:
         gateway = self.server.gateway
         request = as_request(self.command, self.path, dict(self.headers))
         fault = gateway.begin(request)
         try:
             status, body = 200, b""
             if fault is None or fault.status == 200:
-                status, body = gateway.answer(request, sent)
+                status, body = gateway.answer(request)
             if fault is not None:
                 status = fault.status if fault.status != 200 else status
                 body = fault.spoil(body)
@@ -333,6 +334,7 @@ def running_gateway(database: Database[dict[str, Any]]) -> Iterator[Gateway]:
             gateway.is_closing.set()
             server.shutdown()
             thread.join()
+        assert not gateway.is_overrun, f"a client sent more than {gateway.most_requests} requests"
 
 
 @contextmanager
@@ -386,7 +388,7 @@ def _speak_http2(gateway: Gateway, plain: socket.socket, context: ssl.SSLContext
                     }
                     request = as_request(fields.pop(":method"), fields.pop(":path"), fields)
                     gateway.begin(request)
-                    status, body = gateway.answer(request, b"")
+                    status, body = gateway.answer(request)
                     gateway.end()
                     head = [(":status", str(status)), ("content-type", "application/json")]
                     speaker.send_headers(event.stream_id, head)

@@ -9,6 +9,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from importlib.metadata import version
 from itertools import count
 from typing import Any, TypeVar, cast
@@ -19,6 +20,7 @@ import orjson
 from pymongo import ASCENDING
 from tenacity import (
     RetryCallState,
+    RetryError,
     Retrying,
     retry_if_exception_type,
     stop_before_delay,
@@ -85,10 +87,7 @@ class GatewayClient:
         self._slots = threading.BoundedSemaphore(concurrency)
         self._client = httpx.Client(
             http2=True,
-            headers={
-                "accept": "application/json",
-                "user-agent": f"aind-etl/{version('aind-etl')}",
-            },
+            headers={"accept": "application/json", "user-agent": f"aind-etl/{version('aind-etl')}"},
             timeout=httpx.Timeout(self._reply_timeout, connect=_CONNECT_SECONDS, pool=None),
             limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
         )
@@ -172,34 +171,29 @@ class GatewayClient:
         # Clients that failed together must not retry together: the pauses are random.
         backoff = wait_random_exponential(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE)
 
-        def wait(state: RetryCallState) -> float:
-            error = _error_of(state)
-            self._is_reached |= error.is_reply
-            return max(backoff(state), error.wait)
-
         def stop(state: RetryCallState) -> bool:
             # The deadline depends on the attempts so far.
             return stop_before_delay(self._current_deadline)(state)
 
         def before_sleep(state: RetryCallState) -> None:
-            error, pause = _error_of(state), state.upcoming_sleep
+            error, pause = _error_of(state.outcome), state.upcoming_sleep
             _log.warning("%s: %s; retrying in %.1f s", address, error, pause)
             if error.is_busy:
                 self._rate_limiter.hold(pause)
 
         retrying = Retrying(
             retry=retry_if_exception_type(TransientError),
-            wait=wait,
+            wait=lambda state: max(backoff(state), _error_of(state.outcome).wait),
             stop=stop,
             before_sleep=before_sleep,
             sleep=self._rate_limiter.sleep,
-            reraise=True,
         )
         try:
             reply = retrying(request)
-        except TransientError as error:
-            attempts = int(retrying.statistics["attempt_number"])
-            raise self._final_error(address, error, attempts) from error
+        except RetryError as error:
+            last = error.last_attempt
+            message = self._explain(address, _error_of(last), last.attempt_number)
+            raise SourceError(message) from last.exception()
         self._is_reached = True
         return reply
 
@@ -249,24 +243,30 @@ class GatewayClient:
                 raise TransientError(
                     f"the reply was truncated or damaged: {_reason(error)}", may_be_size=True
                 ) from error
-        check_reply(address, reply, body)
+        try:
+            check_reply(address, reply, body)
+        except TransientError:
+            # A refusal, or a page that succeeds, may come from a proxy.
+            if reply.is_error:
+                self._is_reached = True
+            raise
         return body
 
-    def _final_error(self, address: str, error: TransientError, attempts: int) -> SourceError:
-        """Return the error for a request that is no longer retried."""
+    def _explain(self, address: str, error: TransientError, attempts: int) -> str:
+        """Return the message for a request that is no longer retried."""
         deadline = self._current_deadline
         if error.wait > deadline:
-            return SourceError(
+            return (
                 f"The gateway asks to wait {error.wait:.0f} s, which is longer than the deadline "
                 f"of {deadline:g} s for {address}: {error}. What was read is kept: run again "
                 "later, or with a lower request rate."
             )
         if not self._is_reached:
-            return SourceError(
+            return (
                 f"The gateway cannot be reached at {address}: {error}. Check the address and the "
                 "network (a proxy, a sign-in page)."
             )
-        return SourceError(
+        return (
             f"The gateway did not answer {address} within {deadline:g} s and {attempts} attempts; "
             f"the last error: {error}. What was read is kept: run again when it has recovered."
         )
@@ -306,8 +306,8 @@ class RateLimiter:
             raise SourceError("The source was closed while it was read.")
 
 
-def _error_of(state: RetryCallState) -> TransientError:
-    return cast("TransientError", state.outcome.exception() if state.outcome else None)
+def _error_of(attempt: Future[Any] | None) -> TransientError:
+    return cast("TransientError", attempt and attempt.exception())
 
 
 def _is_address(url: str) -> bool:

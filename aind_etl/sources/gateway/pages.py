@@ -3,6 +3,7 @@
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -23,18 +24,10 @@ _OTHER_IDS = {"_id": {"$not": {"$type": "string"}}}
 
 @dataclass(frozen=True)
 class Pages:
-    """Reads documents and ids of a database, a page at a time.
+    """Reads documents and ids of a collection, a page at a time.
 
-    Every method raises a :class:`SourceError` if the gateway cannot be read.
-
-    Attributes
-    ----------
-    workers
-        Threads that request pages ahead.
-    page_documents, page_ids
-        The most documents, and the most ids, per request.
-    page_bytes
-        Approximate size of a page, estimated from the previous page.
+    Its limits are those of a :class:`~aind_etl.sources.gateway.GatewaySource`, and its workers
+    request pages ahead. Every method raises a :class:`SourceError` if the gateway cannot be read.
     """
 
     client: GatewayClient
@@ -42,8 +35,14 @@ class Pages:
     page_documents: int
     page_ids: int
     page_bytes: int
+    collection: str
 
-    def first_and_last(self, collection: str, condition: Mapping[str, Any]) -> list[Document]:
+    @property
+    def name(self) -> str:
+        """The collection's name in messages."""
+        return f"{self.client.name}/{self.collection}"
+
+    def first_and_last(self, condition: Mapping[str, Any]) -> list[Document]:
         """Return the first and the last ``_id`` that meet a condition; empty if none does.
 
         Ids are sorted by type first: if both of these are strings, all are.
@@ -51,21 +50,17 @@ class Pages:
         edges = [
             edge
             for direction in (ASCENDING, DESCENDING)
-            for edge in self.client.find(
-                collection, condition, 1, projection=_ONLY_ID, direction=direction
-            ).documents
+            for edge in self._find(condition, 1, projection=_ONLY_ID, direction=direction).documents
         ]
         # An empty collection would mean that everything was deleted, so the count must agree.
-        if not edges and self.client.count_documents(collection, condition):
+        if not edges and self.client.count_documents(self.collection, condition):
             raise SourceError(
-                f"The source {self.client.name}/{collection} returns no documents, although it "
-                "counts some. Run again; if it persists, report it to those who run the gateway."
+                f"The source {self.name} returns no documents, although it counts some. Run "
+                "again; if it persists, report it to those who run the gateway."
             )
         return edges
 
-    def with_string_ids(
-        self, collection: str, split: Split, *, ids_only: bool
-    ) -> Iterator[list[Document]]:
+    def with_string_ids(self, split: Split, *, ids_only: bool) -> Iterator[list[Document]]:
         """Yield pages of the documents in a split whose ``_id`` is a string; no page is empty.
 
         The next page is requested while a page is processed.
@@ -73,9 +68,8 @@ class Pages:
         most = self.page_ids if ids_only else self.page_documents
         limit = most if ids_only else min(most, _FIRST_PAGE_DOCUMENTS)
         most_bytes = self.page_bytes
-        coming = self.workers.submit(
-            self._next_page, collection, id_range(split), limit, ids_only=ids_only
-        )
+        next_page = partial(self._next_page, ids_only=ids_only)
+        coming = self.workers.submit(next_page, id_range(split), limit)
         try:
             while (page := coming.result()).documents:
                 if page.was_refused:
@@ -83,32 +77,30 @@ class Pages:
                     most_bytes = page.bytes
                 mean_bytes = max(1, page.bytes // len(page.documents))
                 limit = max(1, min(most, page.limit * 2, most_bytes // mean_bytes))
-                rest = id_range(split, self.string_id(collection, page.documents[-1]))
-                coming = self.workers.submit(
-                    self._next_page, collection, rest, limit, ids_only=ids_only
-                )
+                rest = id_range(split, self.string_id(page.documents[-1]))
+                coming = self.workers.submit(next_page, rest, limit)
                 yield page.documents
         finally:
             coming.cancel()
 
-    def with_ids(self, collection: str, identities: Sequence[str]) -> list[Document]:
+    def with_ids(self, identities: Sequence[str]) -> list[Document]:
         """Return the documents with one of a few string ids."""
         found: list[Document] = []
         missing = set(identities)
         limit = len(missing)
         while missing:
             condition = {"_id": {"$in": sorted(missing)}}
-            page, done = self._find_whole(collection, condition, min(limit, len(missing)))
+            page, done = self._find_whole(condition, min(limit, len(missing)))
             if not done:
                 break
             if not missing.issuperset(done):
-                raise self._not_requested(collection)
+                raise self._not_requested()
             found += page.documents
             missing.difference_update(done)
             limit = page.limit if page.was_refused else page.limit * 2
         return found
 
-    def with_other_ids(self, collection: str) -> Iterator[Document]:
+    def with_other_ids(self) -> Iterator[Document]:
         """Yield the documents whose ``_id`` is not a string.
 
         Filters in plain JSON cannot compare such ids, so pages are requested by position. Documents
@@ -116,22 +108,22 @@ class Pages:
         """
         seen: set[str] = set()
         for _ in range(_RESTARTS):
-            if (yield from self._by_position(collection, seen)):
+            if (yield from self._by_position(seen)):
                 return
         raise SourceError(
-            f"The source {self.client.name}/{collection} changes faster than its documents whose "
-            "_id is not a string can be read. Run again when less is written to it."
+            f"The source {self.name} changes faster than its documents whose _id is not a string "
+            "can be read. Run again when less is written to it."
         )
 
-    def _by_position(self, collection: str, seen: set[str]) -> Generator[Document, None, bool]:
+    def _by_position(self, seen: set[str]) -> Generator[Document, None, bool]:
         """Yield the documents not seen yet; return whether none was shifted meanwhile."""
         position = 0
         last: str | None = None
         while True:
-            page = self.client.find(collection, _OTHER_IDS, self.page_documents, skip=position)
+            page = self._find(_OTHER_IDS, self.page_documents, skip=position)
             # The last document of the previous page, and the first one of this page.
-            seam = self.client.find(
-                collection, _OTHER_IDS, 2, projection=_ONLY_ID, skip=max(0, position - 1)
+            seam = self._find(
+                _OTHER_IDS, 2, projection=_ONLY_ID, skip=max(0, position - 1)
             ).documents
             if last is not None and [one.record_id for one in seam[:1]] != [last]:
                 return False
@@ -139,9 +131,9 @@ class Pages:
                 if len(seam) == (last is not None):
                     return True
                 raise SourceError(
-                    f"The source {self.client.name}/{collection} has a document that is "
-                    f"{TOO_LARGE}, after {position} others with an _id that is not a string. Read "
-                    "this collection from MongoDB itself, or exclude it."
+                    f"The source {self.name} has a document that is {TOO_LARGE}, after {position} "
+                    "others with an _id that is not a string. Read this collection from MongoDB "
+                    "itself, or exclude it."
                 )
             for document in page.documents:
                 if document.record_id not in seen:
@@ -150,58 +142,59 @@ class Pages:
             position += len(page.documents)
             last = page.documents[-1].record_id
 
-    def string_id(self, collection: str, document: Document) -> str:
+    def string_id(self, document: Document) -> str:
         """Return the ``_id`` of a document that was requested by a string."""
         identity = string_id(document.record_id)
         if identity is None:
-            raise self._not_requested(collection)
+            raise self._not_requested()
         return identity
 
-    def _next_page(
-        self, collection: str, ids: Mapping[str, str], limit: int, *, ids_only: bool
-    ) -> Page:
+    def _next_page(self, ids: Mapping[str, str], limit: int, *, ids_only: bool) -> Page:
         """Return the first documents whose ``_id`` is in a range; an empty page is the end."""
         while True:
             condition = {"_id": ids}
             if ids_only:
-                page = self.client.find(collection, condition, limit, projection=_ONLY_ID)
-                done = [self.string_id(collection, document) for document in page.documents]
+                page = self._find(condition, limit, projection=_ONLY_ID)
+                done = list(map(self.string_id, page.documents))
             else:
-                page, done = self._find_whole(collection, condition, limit)
+                page, done = self._find_whole(condition, limit)
             after = [ids["$gt"], *done] if "$gt" in ids else done
             if any(one >= other for one, other in pairwise(after)):
-                raise self._not_requested(collection)
+                raise self._not_requested()
             if page.documents or not done:
                 return page
             ids = {**ids, "$gt": done[-1]}
 
-    def _find_whole(
-        self, collection: str, condition: Mapping[str, Any], limit: int
-    ) -> tuple[Page, list[str]]:
+    def _find_whole(self, condition: Mapping[str, Any], limit: int) -> tuple[Page, list[str]]:
         """Return the first documents that meet a condition, and their ids.
 
         A document that is too large for a reply is assembled from parts. If it is deleted
         meanwhile, only its id is returned. Without any id, no document meets the condition.
         """
         try:
-            page = self.client.find(collection, condition, limit, is_divisible=True)
+            page = self._find(condition, limit, is_divisible=True)
         except TooLargeError:
             page = Page([], 0, 1, was_refused=True)
         if page.documents:
-            return page, [self.string_id(collection, document) for document in page.documents]
+            return page, list(map(self.string_id, page.documents))
         # The first document alone may exceed the payload limit.
-        first = self.client.find(collection, condition, 1, projection=_ONLY_ID).documents
-        done = [self.string_id(collection, document) for document in first]
-        assembled = [assemble(self.client, collection, identity) for identity in done]
+        first = self._find(condition, 1, projection=_ONLY_ID).documents
+        done = list(map(self.string_id, first))
+        assembled = [
+            assemble(partial(self._find, {"_id": identity}, 1), self.name, identity)
+            for identity in done
+        ]
         documents = [document for document in assembled if document]
         size = sum(len(document.text) for document in documents)
         return Page(documents, size, 1), done
 
-    def _not_requested(self, collection: str) -> SourceError:
+    def _find(self, condition: Mapping[str, Any], limit: int, **more: Any) -> Page:  # noqa: ANN401
+        return self.client.find(self.collection, condition, limit, **more)
+
+    def _not_requested(self) -> SourceError:
         return SourceError(
-            f"The source {self.client.name}/{collection} returns documents that were not "
-            "requested: it ignores the filter or the sort. Check that the address is that of a "
-            "gateway."
+            f"The source {self.name} returns documents that were not requested: it ignores the "
+            "filter or the sort. Check that the address is that of a gateway."
         )
 
 

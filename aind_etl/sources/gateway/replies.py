@@ -12,9 +12,7 @@ import orjson
 from aind_etl.errors import SourceError
 from aind_etl.sources.canonical import Document, documents_from_json_array
 
-_TOO_LARGE_STATUS = 413
 _TRANSIENT_STATUSES = frozenset({408, 425, 429})
-_SERVER_ERROR = 500
 # The gateway asks all clients to slow down.
 _BUSY_STATUSES = frozenset({429, 503})
 
@@ -28,14 +26,10 @@ class Page(NamedTuple):
 
     Attributes
     ----------
-    documents
-        The documents.
     bytes
         Size of the body.
     limit
-        The limit of the request.
-    was_refused
-        Whether a request with a larger limit was refused as too large.
+        The limit of the request; ``was_refused`` if a larger one was refused as too large.
     """
 
     documents: list[Document]
@@ -51,8 +45,6 @@ class TransientError(Exception):
     ----------
     reason
         What happened.
-    is_reply
-        Whether the gateway itself replied with the error.
     may_be_size
         Whether a smaller request may succeed.
     is_busy
@@ -65,13 +57,11 @@ class TransientError(Exception):
         self,
         reason: str,
         *,
-        is_reply: bool = False,
         may_be_size: bool = False,
         is_busy: bool = False,
         wait: float = 0.0,
     ) -> None:
         super().__init__(reason)
-        self.is_reply = is_reply
         self.may_be_size = may_be_size
         self.is_busy = is_busy
         self.wait = wait
@@ -113,13 +103,12 @@ def check_reply(address: str, reply: httpx.Response, body: bytes) -> None:
             )
         return
     reason = f"status {status} with {content}"
-    if status == _TOO_LARGE_STATUS:
+    if status == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
         raise TooLargeError(f"The gateway refuses {address} as too large: {reason}.")
-    if status >= _SERVER_ERROR or status in _TRANSIENT_STATUSES:
+    if reply.is_server_error or status in _TRANSIENT_STATUSES:
         raise TransientError(
             reason,
-            is_reply=True,
-            may_be_size=status >= _SERVER_ERROR and status not in _BUSY_STATUSES,
+            may_be_size=reply.is_server_error and status not in _BUSY_STATUSES,
             is_busy=status in _BUSY_STATUSES,
             wait=_retry_after(reply.headers.get("retry-after", "")),
         )

@@ -9,16 +9,17 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Self
+from functools import partial
 from urllib.parse import quote
 
 from aind_etl.contract.id_ranges import ALL_IDS, Split
 from aind_etl.errors import SourceError
+from aind_etl.settings import Settings
 from aind_etl.sources.canonical import OTHER_ID_PREFIX, Document, string_id
 from aind_etl.sources.gateway.client import GatewayClient, as_json
 from aind_etl.sources.gateway.pages import Pages, id_range
 from aind_etl.sources.gateway.replies import RefusedError
-from aind_etl.sources.kinds import SourceOptions
+from aind_etl.sources.protocol import Source
 
 KNOWN_COLLECTIONS = (
     "architecture_example_v2",
@@ -35,7 +36,7 @@ _URL_IDS_BYTES = 6 << 10
 _ABSENT_STATUSES = frozenset({403, 404})
 
 
-class GatewaySource:
+class GatewaySource(Source):
     """Named collections of one database behind a gateway.
 
     Threads may share a source; its limits apply to all of them together.
@@ -90,7 +91,9 @@ class GatewaySource:
             reply_timeout=reply_timeout,
         )
         self.name = self._client.name
-        self._pages = Pages(self._client, self._workers, page_documents, page_ids, page_bytes)
+        self._pages = partial(
+            Pages, self._client, self._workers, page_documents, page_ids, page_bytes
+        )
 
     def __repr__(self) -> str:
         return f"GatewaySource({self.name!r})"
@@ -101,7 +104,7 @@ class GatewaySource:
         refusal = ""
         for collection in self._collections:
             try:
-                if self._pages.first_and_last(collection, {}):
+                if self._pages(collection).first_and_last({}):
                     found.append(collection)
             except RefusedError as error:
                 if error.status not in _ABSENT_STATUSES:
@@ -143,11 +146,12 @@ class GatewaySource:
         self, collection: str, record_ids: AbstractSet[str]
     ) -> Iterator[Document]:
         """Yield the documents of a collection that have one of ``record_ids``."""
+        pages = self._pages(collection)
         strings = {identity for identity in map(string_id, record_ids) if identity is not None}
         pending: deque[Future[list[Document]]] = deque()
         try:
             for chunk in _chunks(sorted(strings)):
-                pending.append(self._workers.submit(self._pages.with_ids, collection, chunk))
+                pending.append(self._workers.submit(pages.with_ids, chunk))
                 if len(pending) == self.connections:
                     yield from pending.popleft().result()
             while pending:
@@ -156,7 +160,7 @@ class GatewaySource:
             for future in pending:
                 future.cancel()
         if len(strings) < len(record_ids):
-            for document in self._pages.with_other_ids(collection):
+            for document in pages.with_other_ids():
                 if document.record_id in record_ids:
                     yield document
 
@@ -167,10 +171,6 @@ class GatewaySource:
         """
         return f"{self.count_documents(collection)} documents"
 
-    def __enter__(self) -> Self:
-        """Return the source."""
-        return self
-
     def __exit__(self, *exception: object) -> None:
         """Cancel pending requests, and close the connections."""
         self._client.give_up()
@@ -179,27 +179,25 @@ class GatewaySource:
 
     def _read(self, collection: str, split: Split, *, ids_only: bool) -> Iterator[Document]:
         """Yield the documents of a split, or only their ids."""
+        pages = self._pages(collection)
         condition = {} if split == ALL_IDS else {"_id": id_range(split)}
-        edges = self._pages.first_and_last(collection, condition)
+        edges = pages.first_and_last(condition)
         if edges:
             last_read = ""
-            for page in self._pages.with_string_ids(collection, split, ids_only=ids_only):
-                last_read = self._pages.string_id(collection, page[-1])
+            for page in pages.with_string_ids(split, ids_only=ids_only):
+                last_read = pages.string_id(page[-1])
                 yield from page
             last = string_id(edges[-1].record_id) or ""
-            if last > last_read and (
-                self._pages.first_and_last(collection, condition)[-1:] == edges[-1:]
-            ):
+            if last > last_read and pages.first_and_last(condition)[-1:] == edges[-1:]:
                 raise SourceError(
-                    f"The source {self.name}/{collection} returned documents up to the _id "
-                    f"{last_read!r} only, although it has {last!r}: most likely it writes ids of "
-                    "other types as strings. Read this collection from MongoDB itself, or exclude "
-                    "it."
+                    f"The source {pages.name} returned documents up to the _id {last_read!r} "
+                    f"only, although it has {last!r}: most likely it writes ids of other types as "
+                    "strings. Read this collection from MongoDB itself, or exclude it."
                 )
         if split.holds(OTHER_ID_PREFIX):
-            ends = edges if split == ALL_IDS else self._pages.first_and_last(collection, {})
+            ends = edges if split == ALL_IDS else pages.first_and_last({})
             if not all(end.text.startswith('{"_id":"') for end in ends):
-                yield from self._pages.with_other_ids(collection)
+                yield from pages.with_other_ids()
 
 
 def _chunks(identities: Iterable[str]) -> Iterator[list[str]]:
@@ -217,11 +215,11 @@ def _chunks(identities: Iterable[str]) -> Iterator[list[str]]:
         yield chunk
 
 
-def open_url(url: str, options: SourceOptions) -> GatewaySource:
+def open_source(settings: Settings) -> GatewaySource:
     """Return the database behind the gateway at an address."""
     return GatewaySource(
-        url,
-        options.collections or KNOWN_COLLECTIONS,
-        concurrency=options.connections,
-        requests_per_second=options.requests_per_second,
+        settings.source,
+        settings.collections or KNOWN_COLLECTIONS,
+        concurrency=settings.connections,
+        requests_per_second=settings.requests_per_second,
     )

@@ -4,11 +4,12 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from pymongo import MongoClient
-from pymongo.errors import PyMongoError
+from pymongo.database import Database
+from pymongo.errors import InvalidName, PyMongoError
 
 from aind_etl.errors import ConfigurationError
 
@@ -22,77 +23,36 @@ _URL = re.compile(
     r"mongodb(?:\+srv)?://(?:[^@/?]*@)?(?P<hosts>[\w.,:%\[\]-]+)"
     r"(?:/(?P<database>[^@/?]*))?(?:\?(?P<options>[^@]*))?"
 )
-EXAMPLE = "mongodb://host:27017/analysis?tls=true&tlsCAFile=global-bundle.pem&authSource=admin"
-"""An example address, for error messages."""
+_EXAMPLE = "mongodb://host:27017/analysis?tls=true&tlsCAFile=global-bundle.pem&authSource=admin"
 
 _REACH_SECONDS = 10.0
 _CONNECT_SECONDS = 5.0
 
 
-class Address(NamedTuple):
-    """The address of a database.
-
-    Attributes
-    ----------
-    url
-        The address; it may hold a password.
-    name
-        The parts that may be shown: scheme, hosts and database.
-    database
-        Name of the database.
-    options
-        Names of the options in the address, in lower case.
-    """
-
-    url: str
-    name: str
-    database: str
-    options: frozenset[str]
-
-
-def parse_address(url: str) -> Address:
-    """Parse an address.
-
-    Raises
-    ------
-    ConfigurationError
-        It is not understood, or names no database.
-    """
-    match = _URL.fullmatch(url)
-    if not match:
-        raise ConfigurationError(
-            "The address of the MongoDB source is not understood (it is not shown: it may hold "
-            f"a password). Expected is something like {EXAMPLE}; in user name, password and "
-            "options, write @ as %40, / as %2F, : as %3A and ? as %3F."
-        )
-    database = unquote(match["database"] or "")
-    name = f"{url.partition('://')[0]}://{match['hosts']}/{database}"
-    if not database:
-        raise ConfigurationError(
-            f"The source {name} names no database. Write it after the host: {EXAMPLE}."
-        )
-    options = frozenset(name.lower() for name, _ in parse_qsl(match["options"] or ""))
-    return Address(url, name, database, options)
-
-
-def open_client(  # noqa: PLR0913
-    address: Address,
+def open_database(  # noqa: PLR0913
+    url: str,
     *,
     username: str | None,
     password: str | None,
     connections: int,
     deadline: float,
     reply_timeout_ms: int,
-) -> MongoClient[dict[str, Any]]:
-    """Return a client that has not connected yet; the address's options override the defaults.
+) -> tuple[str, Database[dict[str, Any]]]:
+    """Return the name and the database of an address; its options override the defaults.
 
-    The parameters are those of :class:`~aind_etl.sources.mongodb.MongoSource`.
+    The name is what may be shown of the address: scheme, hosts and database. The client has not
+    connected yet. The parameters are those of :class:`~aind_etl.sources.mongodb.MongoSource`.
 
     Raises
     ------
     ConfigurationError
-        pymongo does not understand the address.
+        The address is not understood, or names no database.
     """
+    name, database, given = _parse_address(url)
+    if password and not username and "@" not in url:
+        raise ConfigurationError(
+            f"There is a password for the source {name}, but no user name. Set {USERNAME_VARIABLE}."
+        )
     defaults: dict[str, Any] = {
         "appname": "aind-etl",
         "connecttimeoutms": int(_CONNECT_SECONDS * 1000),
@@ -102,36 +62,55 @@ def open_client(  # noqa: PLR0913
         # The other mode needs two connections to monitor a server.
         "servermonitoringmode": "poll",
     }
-    options = {name: value for name, value in defaults.items() if name not in address.options}
+    options = {option: value for option, value in defaults.items() if option not in given}
     # DocumentDB refuses retryable writes; reads are retried here, until a deadline.
     options |= {"retrywrites": False, "retryreads": False}
     credentials = {"username": username, "password": password}
-    options |= {name: value for name, value in credentials.items() if value}
-    if password and not username and "@" not in address.url:
-        raise ConfigurationError(
-            f"There is a password for the source {address.name}, but no user name. Set "
-            f"{USERNAME_VARIABLE}."
-        )
+    options |= {option: value for option, value in credentials.items() if value}
     try:
         with warnings.catch_warnings():
             # pymongo only warns about an unknown option, such as a misspelt TLS option.
             warnings.simplefilter("error", UserWarning)
-            return MongoClient(address.url, connect=False, **options)
+            client: MongoClient[dict[str, Any]] = MongoClient(url, connect=False, **options)
+        return name, client[database]
+    except InvalidName as error:
+        raise ConfigurationError(
+            f"The source {name} has an invalid database name: {error}. Write the name after the "
+            f"host: {_EXAMPLE}."
+        ) from None
     except OSError as error:
         raise ConfigurationError(
-            f"A file that the options of the source {address.name} name (tlsCAFile, "
+            f"A file that the options of the source {name} name (tlsCAFile, "
             f"tlsCertificateKeyFile, tlsCRLFile) cannot be used: {error.strerror or error}."
         ) from None
     except (PyMongoError, UserWarning, ValueError, TypeError) as error:
         # Only names of options are repeated: pymongo's message may show values as well.
         message = str(error).lower()
-        wrong = [name for name in sorted(address.options) if name in message]
+        wrong = [option for option in sorted(given) if option in message]
         what = f"its option {wrong[0]!r}" if wrong else "its credentials, hosts or options"
         raise ConfigurationError(
-            f"The address of the source {address.name} is not understood: {what}. Expected is "
-            f"something like {EXAMPLE}, with special characters percent-encoded, and a "
-            "password where there is a user name."
+            f"The address of the source {name} is not understood: {what}. Expected is something "
+            f"like {_EXAMPLE}, with special characters percent-encoded, and a password where there "
+            "is a user name."
         ) from None
+
+
+def _parse_address(url: str) -> tuple[str, str, set[str]]:
+    """Return what may be shown of an address, its database, and its options in lower case."""
+    match = _URL.fullmatch(url)
+    if not match:
+        raise ConfigurationError(
+            "The address of the MongoDB source is not understood (it is not shown: it may hold "
+            f"a password). Expected is something like {_EXAMPLE}; in user name, password and "
+            "options, write @ as %40, / as %2F, : as %3A and ? as %3F."
+        )
+    database = unquote(match["database"] or "")
+    name = f"{url.partition('://')[0]}://{match['hosts']}/{database}"
+    if not database:
+        raise ConfigurationError(
+            f"The source {name} names no database. Write it after the host: {_EXAMPLE}."
+        )
+    return name, database, {option.lower() for option, _ in parse_qsl(match["options"] or "")}
 
 
 def read_credentials(environment: Mapping[str, str]) -> tuple[str | None, str | None]:

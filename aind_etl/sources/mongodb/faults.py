@@ -5,19 +5,10 @@ from collections.abc import Callable
 from itertools import count
 from typing import TypeVar
 
-from pymongo.errors import (
-    ConfigurationError as ClientConfigurationError,
-)
-from pymongo.errors import (
-    ConnectionFailure,
-    CursorNotFound,
-    ExecutionTimeout,
-    OperationFailure,
-    PyMongoError,
-    ServerSelectionTimeoutError,
-)
+from pymongo import errors
 from tenacity import (
     RetryCallState,
+    RetryError,
     Retrying,
     retry_if_exception,
     stop_before_delay,
@@ -69,63 +60,63 @@ class Retries:
             wait=wait_random_exponential(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE),
             stop=stop_before_delay(self._deadline),
             before_sleep=self._log_pause,
-            reraise=True,
         )
         attempts = count()
         try:
             reply = retrying(lambda: request(next(attempts)))
-        except PyMongoError as error:
-            if not self._is_transient(error):
-                raise SourceError(self._explain(error)) from error
+        except RetryError as error:
+            cause = error.last_attempt.exception()
             raise SourceError(
                 f"The source {self._name} did not answer within {self._deadline:g} s and "
-                f"{next(attempts)} attempts; the last error: {_reason(error)}. What was read is "
+                f"{next(attempts)} attempts; the last error: {_reason(cause)}. What was read is "
                 "kept: run again when the server has recovered."
-            ) from error
+            ) from cause
+        except errors.PyMongoError as error:
+            raise SourceError(self._explain(error)) from error
         self._reached = True
         return reply
 
     def _log_pause(self, state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        if isinstance(error, PyMongoError):
-            pause = state.upcoming_sleep
-            _log.warning("%s: %s; retrying in %.1f s", self._name, _reason(error), pause)
+        reason = _reason(state.outcome and state.outcome.exception())
+        _log.warning("%s: %s; retrying in %.1f s", self._name, reason, state.upcoming_sleep)
 
     def _is_transient(self, error: BaseException) -> bool:
-        if isinstance(error, ServerSelectionTimeoutError):
+        if isinstance(error, errors.ServerSelectionTimeoutError):
             # pymongo has retried already. A server that answered before may be restarting; one
             # that never did most likely has another address.
             return self._reached
-        if isinstance(error, OperationFailure) and error.code in _TRANSIENT_CODES:
+        if isinstance(error, errors.OperationFailure) and error.code in _TRANSIENT_CODES:
             return True
-        return isinstance(error, ConnectionFailure | CursorNotFound | ExecutionTimeout)
+        return isinstance(
+            error, errors.ConnectionFailure | errors.CursorNotFound | errors.ExecutionTimeout
+        )
 
-    def _explain(self, error: PyMongoError) -> str:
+    def _explain(self, error: errors.PyMongoError) -> str:
         """Return the message for an error that is not transient, without credentials."""
         reason = _reason(error)
-        if isinstance(error, ServerSelectionTimeoutError):
+        if isinstance(error, errors.ServerSelectionTimeoutError):
             return (
                 f"The source {self._name} cannot be reached: {reason}. Check the host, the port "
                 "and the network (a tunnel needs directConnection=true), and set tls=true with "
                 "tlsCAFile if the server requires TLS."
             )
-        if isinstance(error, ClientConfigurationError) and "wire version" in reason:
+        if isinstance(error, errors.ConfigurationError) and "wire version" in reason:
             return (
                 f"The server of {self._name} is too old: {reason}. MongoDB 4.4 or later, or "
                 "Amazon DocumentDB 5.0 or later, is needed; upgrade the server."
             )
-        if isinstance(error, ClientConfigurationError):
+        if isinstance(error, errors.ConfigurationError):
             return (
                 f"The source {self._name} cannot be found: {reason}. Check the host's name; "
                 "mongodb+srv:// needs a name with SRV records, any other name needs mongodb://."
             )
-        if isinstance(error, OperationFailure) and error.code == _AUTHENTICATION_FAILED:
+        if isinstance(error, errors.OperationFailure) and error.code == _AUTHENTICATION_FAILED:
             return (
                 f"The server of {self._name} refuses the user name or the password. Check "
                 f"{USERNAME_VARIABLE} and {PASSWORD_VARIABLE} (or {PASSWORD_FILE_VARIABLE}), and "
                 "add authSource=admin to the address if the user belongs to the database 'admin'."
             )
-        if isinstance(error, OperationFailure) and error.code == _UNAUTHORIZED:
+        if isinstance(error, errors.OperationFailure) and error.code == _UNAUTHORIZED:
             return (
                 f"The user may not read {self._name}: {reason}. Grant the role 'read' on the "
                 f"database, or set {USERNAME_VARIABLE} and {PASSWORD_VARIABLE}."
@@ -133,7 +124,7 @@ class Retries:
         return f"The source {self._name} cannot be read: {reason}."
 
 
-def _reason(error: PyMongoError) -> str:
+def _reason(error: object) -> str:
     """Return pymongo's message without its description of the whole deployment."""
     text = " ".join(str(error).split())
     for end in (", Timeout: ", ", full error: ", " (configured timeouts: "):

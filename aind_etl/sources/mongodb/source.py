@@ -11,19 +11,16 @@ because a filter only compares values of the same type.
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from fnmatch import fnmatchcase
-from functools import partial
-from glob import escape
-from typing import Any, Self
+from typing import Any
 
 import bson
 from pymongo import ASCENDING, DESCENDING
-from pymongo.errors import InvalidName
 
 from aind_etl.contract.id_ranges import ALL_IDS, Split
-from aind_etl.errors import ConfigurationError, SourceError
+from aind_etl.errors import SourceError
+from aind_etl.settings import Settings
 from aind_etl.sources.canonical import (
     OTHER_ID_PREFIX,
     Document,
@@ -31,15 +28,15 @@ from aind_etl.sources.canonical import (
     record_id_of,
     string_id,
 )
-from aind_etl.sources.kinds import SourceOptions
-from aind_etl.sources.mongodb.address import EXAMPLE, open_client, parse_address, read_credentials
+from aind_etl.sources.mongodb.address import open_database, read_credentials
 from aind_etl.sources.mongodb.faults import Retries
 from aind_etl.sources.mongodb.pages import Pages
+from aind_etl.sources.protocol import Source
 
 _OBJECT_ID_TEXT = re.compile(r'_id:\{"\$oid":"([0-9a-f]{24})"\}')
 
 
-class MongoSource:
+class MongoSource(Source):
     """The collections of one database.
 
     The record id of a document is its ``_id`` as text even if the rest of the document cannot be
@@ -52,9 +49,8 @@ class MongoSource:
         options (TLS, read preference, timeouts) are pymongo's; writes are never retried.
     username, password
         Credentials; they override those in the address.
-    include, exclude
-        Patterns (``*``, ``?``, ``[…]``) of the collections to list: those that match any of
-        ``include`` (all by default) and none of ``exclude``.
+    includes
+        Returns whether to list a collection; by default all are listed.
     deadline
         Seconds after which a request is no longer retried. The last attempt may exceed it by
         ``reply_timeout``.
@@ -81,8 +77,7 @@ class MongoSource:
         *,
         username: str | None = None,
         password: str | None = None,
-        include: Sequence[str] = (),
-        exclude: Sequence[str] = (),
+        includes: Callable[[str], bool] = lambda _: True,
         deadline: float = 300.0,
         reply_timeout: float = 60.0,
         connections: int = 4,
@@ -90,34 +85,23 @@ class MongoSource:
         page_ids: int = 5_000,
         page_bytes: int = 8 << 20,
     ) -> None:
-        address = parse_address(url)
-        self.name = address.name
-        self._include = include
-        self._exclude = exclude
+        self._includes = includes
         self._page_ids = page_ids
         max_time_ms = max(1, int(min(deadline, reply_timeout) * 1000))
-        self._retries = Retries(self.name, deadline)
-        self._is_found = False
-        self._client = open_client(
-            address,
+        self.name, self._database = open_database(
+            url,
             username=username,
             password=password,
             connections=connections,
             deadline=deadline,
             reply_timeout_ms=max_time_ms,
         )
+        self._client = self._database.client
         # None or 0 means no limit.
         self.connections = int(self._client.options.pool_options.max_pool_size or connections)
-        try:
-            self._database = self._client[address.database]
-        except InvalidName as error:
-            raise ConfigurationError(
-                f"The source {self.name} has an invalid database name: {error}. Write the name "
-                f"after the host: {EXAMPLE}."
-            ) from None
-        self._pages = Pages(
-            self.name, self._database, self._retries, max_time_ms, page_documents, page_bytes
-        )
+        self._retries = Retries(self.name, deadline)
+        self._is_found = False
+        self._limits = (max_time_ms, page_documents, page_bytes)
 
     def __repr__(self) -> str:
         return f"MongoSource({self.name!r})"
@@ -127,57 +111,49 @@ class MongoSource:
         return [
             name
             for name in sorted(self._discover())
-            if any(fnmatchcase(name, pattern) for pattern in self._include or ["*"])
-            and not any(fnmatchcase(name, pattern) for pattern in self._exclude)
-            and self._pages.ids(name, {}, 1)
+            if self._includes(name) and self._pages(name).ids({}, 1)
         ]
 
     def count_documents(self, collection: str, split: Split = ALL_IDS) -> int:
         """Return the number of documents in a split."""
         self._find_database()
-        if split == ALL_IDS:
-            return self._count(collection, {})
-        ranges = self._ranges(collection, split)
-        if ranges is None:
-            return sum(1 for _ in self.list_ids(collection, split))
-        return sum(self._count(collection, {"_id": condition}) for condition in ranges)
-
-    def _count(self, collection: str, condition: Mapping[str, Any]) -> int:
-        counted = self._retries.call(
-            lambda _: self._database[collection].count_documents(condition)
+        condition: Mapping[str, Any] = {}
+        if split != ALL_IDS:
+            ids = self._condition(collection, split)
+            if ids is None:
+                return sum(1 for _ in self.list_ids(collection, split))
+            condition = {"_id": ids}
+        return self._retries.call(
+            lambda _: int(self._database[collection].count_documents(condition))
         )
-        return int(counted)
 
     def list_ids(self, collection: str, split: Split = ALL_IDS) -> Iterator[str]:
         """Yield the record id of every document in a split, reading only the index."""
-        ranges = self._ranges(collection, split)
-        if ranges is None:
-            yield from map(record_id_of, self._pages.list_all(collection, split))
+        pages = self._pages(collection)
+        condition = self._condition(collection, split)
+        if condition is None:
+            yield from map(record_id_of, pages.list_all(split))
             return
-        for condition in ranges:
-            while page := self._pages.ids(collection, {"_id": condition}, self._page_ids):
-                yield from map(record_id_of, page)
-                condition = {**condition, "$gt": page[-1]}  # noqa: PLW2901 - the next page's
+        while page := pages.ids({"_id": condition}, self._page_ids):
+            yield from map(record_id_of, page)
+            condition = {**condition, "$gt": page[-1]}
 
     def read_raw(self, collection: str, split: Split = ALL_IDS) -> Iterator[RawDocument]:
         """Yield every document in a split, in the order of ``_id``, each once.
 
         Documents that are inserted, changed or deleted meanwhile may be missing or not.
         """
-        parse = partial(self._pages.document, collection)
-        ranges = self._ranges(collection, split)
-        if ranges is None:
-            documents = self._pages.documents_with(
-                collection, self._pages.list_all(collection, split)
-            )
-            yield from (RawDocument(raw, parse) for raw in documents)
+        pages = self._pages(collection)
+        condition = self._condition(collection, split)
+        if condition is None:
+            for raw in pages.documents_with(pages.list_all(split)):
+                yield RawDocument(raw, pages.document)
             return
-        for condition in ranges:
-            limit = self._pages.page_documents
-            while page := self._pages.documents(collection, condition, limit):
-                yield from (RawDocument(raw, parse) for raw in page)
-                condition = {**condition, "$gt": self._pages.identity(collection, page[-1])}  # noqa: PLW2901
-                limit = self._pages.next_limit(page)
+        limit = pages.page_documents
+        while page := pages.documents(condition, limit):
+            yield from (RawDocument(raw, pages.document) for raw in page)
+            condition = {**condition, "$gt": pages.identity(page[-1])}
+            limit = pages.next_limit(page)
 
     def read_documents_by_id(
         self, collection: str, record_ids: AbstractSet[str]
@@ -186,15 +162,15 @@ class MongoSource:
         if not record_ids:
             return
         self._find_database()
+        pages = self._pages(collection)
         identities: list[Any] = [_identity_of(record_id) for record_id in sorted(record_ids)]
-        if None in identities and self._ranges(collection, ALL_IDS) is None:
-            listed = self._pages.list_all(collection, ALL_IDS)
+        if None in identities and self._condition(collection, ALL_IDS) is None:
+            listed = pages.list_all(ALL_IDS)
             identities = [value for value in listed if record_id_of(value) in record_ids]
         else:
             known = [value for value in identities if value is not None]
             identities = sorted(known, key=lambda value: (not isinstance(value, str), value))
-        for raw in self._pages.documents_with(collection, identities):
-            document = self._pages.document(collection, raw)
+        for document in map(pages.document, pages.documents_with(identities)):
             if document.record_id in record_ids:
                 yield document
 
@@ -208,13 +184,12 @@ class MongoSource:
         )
         return f"{statistics.get('count', 0)} documents, {statistics.get('size', 0)} bytes"
 
-    def __enter__(self) -> Self:
-        """Return the source."""
-        return self
-
     def __exit__(self, *exception: object) -> None:
         """Close the connections."""
         self._client.close()
+
+    def _pages(self, collection: str) -> Pages:
+        return Pages(self.name, self._retries, *self._limits, self._database, collection)
 
     def _discover(self) -> list[str]:
         """Return the names of the collections, or raise a SourceError if there is no database."""
@@ -238,29 +213,27 @@ class MongoSource:
         if not self._is_found:
             self._discover()
 
-    def _ranges(self, collection: str, split: Split) -> list[Mapping[str, Any]] | None:
-        """Return the conditions on the ``_id`` that select a split.
+    def _condition(self, collection: str, split: Split) -> Mapping[str, Any] | None:
+        """Return the condition on the ``_id`` that selects a split.
 
         None if the collection's ids are neither all strings nor all ObjectIds.
         """
         self._find_database()
         # The server sorts by type first: all ids between two strings are strings.
         edges = [
-            *self._pages.ids(collection, {}, 1, ASCENDING),
-            *self._pages.ids(collection, {}, 1, DESCENDING),
+            *self._pages(collection).ids({}, 1, ASCENDING),
+            *self._pages(collection).ids({}, 1, DESCENDING),
         ]
-        if all(type(edge) is str for edge in edges):
-            upper = {"$lt": split.upper} if split.upper else {}
-            return [{"$gte": split.lower} | upper] if edges else []
-        if all(isinstance(edge, bson.ObjectId) for edge in edges):
-            # All ids that are not strings belong to one split.
-            return [{"$gte": bson.ObjectId(bytes(12))}] if split.holds(OTHER_ID_PREFIX) else []
+        types = set(map(type, edges))
+        # All ids that are not strings belong to one split. No range of strings holds them.
+        if types == {bson.ObjectId} and split.holds(OTHER_ID_PREFIX):
+            return {"$gte": bson.ObjectId(bytes(12))}
+        if types <= {str} or types == {bson.ObjectId}:
+            return {"$gte": split.lower} | ({"$lt": split.upper} if split.upper else {})
         return None
 
 
-def open_url(
-    url: str, options: SourceOptions, environment: Mapping[str, str] = os.environ
-) -> MongoSource:
+def open_source(settings: Settings, environment: Mapping[str, str] = os.environ) -> MongoSource:
     """Return the source at an address, with the credentials from the environment.
 
     Raises
@@ -270,12 +243,11 @@ def open_url(
     """
     username, password = read_credentials(environment)
     return MongoSource(
-        url,
+        settings.source,
         username=username,
         password=password,
-        include=[escape(name) for name in options.collections] or options.include,
-        exclude=() if options.collections else options.exclude,
-        connections=options.connections,
+        includes=settings.includes,
+        connections=settings.connections,
     )
 
 
