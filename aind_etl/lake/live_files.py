@@ -1,6 +1,7 @@
 """The files of the lake that count: those of each collection's present layout."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from aind_etl.contract import tables
@@ -16,7 +17,9 @@ from aind_etl.lake.paths import (
     shard_of,
 )
 from aind_etl.lake.state import Layout, parse_layout, parse_state
-from aind_etl.lake.storage.protocol import Storage
+
+if TYPE_CHECKING:
+    from aind_etl.lake.storage.protocol import Storage
 
 
 class ReshardedError(DataError):
@@ -26,7 +29,7 @@ class ReshardedError(DataError):
 class LiveFiles:
     """The files of the lake that count, for one shard or, if that is UNSHARDED, for all."""
 
-    def __init__(self, storage: Storage, shard: Shard) -> None:
+    def __init__(self, storage: "Storage", shard: Shard) -> None:
         self.storage = storage
         self.shard = shard
 

@@ -86,8 +86,8 @@ class Tables:
     def size_bytes(self, table: Table, collection: str) -> int:
         """Return the size in bytes of the files of one collection's shard of a table."""
         live = set(self.files(table, collection))
-        sizes = self._storage.sizes(table_folder(table, collection), ".parquet")
-        return sum(size for name, size in sizes.items() if self._storage.path(name) in live)
+        stored = self._storage.files(table_folder(table, collection), ".parquet")
+        return sum(file.size for name, file in stored.items() if self._storage.path(name) in live)
 
     def as_written(self, table: Table) -> Table:
         """Return a table with the columns of its file, where further columns are data."""
@@ -171,9 +171,9 @@ class Tables:
     def table_sizes(self, collection: str) -> dict[str, int]:
         """Return the size in bytes of each file of the flattened tables, for this shard."""
         return {
-            name: size
+            name: file.size
             for table in FLATTENED_TABLES
-            for name, size in self._storage.sizes(
+            for name, file in self._storage.files(
                 table_folder(table, collection), ".parquet"
             ).items()
             if is_own_file(name) and shard_of(name) == self._files.shard

@@ -297,7 +297,7 @@ def test_a_pass_that_finds_nothing_new_rewrites_nothing(
 
 def test_the_same_rows_leave_a_partition_as_it_is(places: Places, built: Built) -> None:
     lake = places.copy(built.lake.storage.root)
-    before = lake.storage.marks("", ".parquet")
+    before = lake.storage.files("", ".parquet")
     for table in (tables.ANALYSES, tables.ATTRIBUTES):
         month = lake.tables.months(table, MAIN)[0]
         rows = lake.tables.read_partition(table, MAIN, month)
@@ -305,7 +305,7 @@ def test_the_same_rows_leave_a_partition_as_it_is(places: Places, built: Built) 
         records = rows.select("record_id").unique()
         assert not lake.tables.replace_rows(table, MAIN, month, without=records, rows=shuffled)
         assert not lake.tables.replace_rows(table, MAIN, month, without=None, rows=shuffled)
-    assert lake.storage.marks("", ".parquet") == before
+    assert lake.storage.files("", ".parquet") == before
 
 
 def test_a_damaged_partition_is_an_error_that_names_it(sample_lake: Lake) -> None:

@@ -62,7 +62,7 @@ def test_a_file_is_not_visible_before_it_is_complete(storage: LocalStorage) -> N
     def look(file: BinaryIO) -> None:
         file.write(b"half")
         file.flush()
-        seen.append((storage.read(NAME), storage.files("", ".parquet")))
+        seen.append((storage.read(NAME), list(storage.files("", ".parquet"))))
 
     storage.write(NAME, look)
     assert seen == [(None, [])]

@@ -212,7 +212,7 @@ def test_the_lock_of_a_killed_process_is_free_when_its_lease_ends(
     monkeypatch.setattr(locks, "CLOCKS_DIFFER_SECONDS", -locks.LEASE_SECONDS)
     with storage.lock("a", "it"):
         pass
-    assert storage.files("", "") == []
+    assert storage.files("", "") == {}
 
 
 def test_a_lock_is_renewed_for_as_long_as_it_is_held(
@@ -221,8 +221,8 @@ def test_a_lock_is_renewed_for_as_long_as_it_is_held(
     monkeypatch.setattr(locks, "LEASE_SECONDS", 0.4)
     monkeypatch.setattr(locks, "CLOCKS_DIFFER_SECONDS", 0.0)
     with storage.lock("a", "it"):
-        first = storage.marks("_locks", "")
-        while storage.marks("_locks", "") == first:
+        first = storage.files("_locks", "")
+        while storage.files("_locks", "") == first:
             pass
         storage.write(NAME, content(b"still mine"))
 
@@ -294,9 +294,9 @@ def test_a_warehouse_built_from_it_agrees_with_it(
 
 def test_a_second_load_writes_nothing(sample_dump: Path, lake_url: str) -> None:
     lake = Lake(lake_url)
-    before = lake.storage.marks("", ".parquet")
+    before = lake.storage.files("", ".parquet")
     load(sample_dump, lake)
-    assert lake.storage.marks("", ".parquet") == before
+    assert lake.storage.files("", ".parquet") == before
 
 
 def test_a_run_requests_the_row_count_of_each_file_of_its_shard_once(

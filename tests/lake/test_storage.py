@@ -52,14 +52,15 @@ def test_a_written_file_is_read_and_listed(storage: AnyStorage) -> None:
     assert storage.write("analyses/note.txt", content(b"three"))
     assert storage.read(NAME) == b"one"
     assert storage.path(NAME).read_bytes() == b"one"
-    assert storage.files("analyses", ".parquet") == [NAME, "analyses/other.parquet"]
-    assert storage.sizes("analyses", ".parquet") == {NAME: 3, "analyses/other.parquet": 6}
-    assert storage.files("nowhere", ".parquet") == []
+    files = storage.files("analyses", ".parquet")
+    assert list(files) == [NAME, "analyses/other.parquet"]
+    assert [file.size for file in files.values()] == [3, 6]
+    assert storage.files("nowhere", ".parquet") == {}
 
 
-def test_a_missing_file_is_read_as_none_and_has_no_mark(storage: AnyStorage) -> None:
+def test_a_missing_file_is_read_as_none_and_not_listed(storage: AnyStorage) -> None:
     assert storage.read(NAME) is None
-    assert storage.marks("analyses", "") == {}
+    assert storage.files("analyses", "") == {}
     assert not storage.exists(NAME)
 
 
@@ -79,11 +80,11 @@ def test_the_same_content_leaves_the_file_as_it_is(storage: AnyStorage) -> None:
 
 def test_other_content_replaces_the_file_and_changes_its_mark(storage: AnyStorage) -> None:
     storage.write(NAME, content(b"same"))
-    marks = [storage.marks("analyses", "")[NAME]]
+    marks = [storage.files("analyses", "")[NAME].mark]
     for other in (b"", b"SAME", b"sam", b"same "):
         assert storage.write(NAME, content(other))
         assert storage.read(NAME) == other
-        marks.append(storage.marks("analyses", "")[NAME])
+        marks.append(storage.files("analyses", "")[NAME].mark)
     assert len(set(marks)) == len(marks)
 
 
@@ -98,7 +99,7 @@ def test_a_failed_write_leaves_the_old_file(storage: AnyStorage) -> None:
         storage.write(NAME, fail)
     assert storage.read(NAME) == b"old"
     assert own_files(storage) == [NAME]
-    assert storage.files("_staging", "") == []
+    assert storage.files("_staging", "") == {}
 
 
 def test_a_file_that_may_not_be_replaced_is_left_and_named(storage: AnyStorage) -> None:
