@@ -25,7 +25,7 @@ from aind_etl.changelog.comparison import COMPARED_BYTES, Comparison, Found
 from aind_etl.changelog.current_versions import current_versions_by_split
 from aind_etl.changelog.log_writer import LogWriter
 from aind_etl.changelog.parallel import in_parallel
-from aind_etl.changelog.raw_hashes import NO_HASHES, RawHashes, open_raw_hashes
+from aind_etl.changelog.raw_hashes import KNOWN_COLUMNS, RawHashes, open_raw_hashes
 from aind_etl.contract.id_ranges import Split
 from aind_etl.errors import DataError, SourceError
 from aind_etl.lake import Lake
@@ -329,7 +329,7 @@ class _SplitReader:
                 documents = self.source.read_documents_by_id(
                     self.collection, set(wanted["record_id"])
                 )
-                yield from comparison.compare(documents, NO_HASHES)
+                yield from comparison.compare(documents, pl.DataFrame(schema=KNOWN_COLUMNS))
         yield Found(known=live.height, gone=gone)
 
     def _compare_all(

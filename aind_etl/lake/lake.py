@@ -7,7 +7,7 @@ from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel
 
 from aind_etl.contract import Table
 from aind_etl.contract.id_ranges import UNSHARDED, Shard, shards
@@ -21,21 +21,14 @@ from aind_etl.lake.paths import (
     shard_of,
     table_folder,
 )
-from aind_etl.lake.state import (
-    CollectionState,
-    Layout,
-    SourceHealth,
-    merge_states,
-    parse_layout,
-    parse_state,
-)
+from aind_etl.lake.state import CollectionState, Layout, SourceHealth, merge_states, parse
 from aind_etl.lake.storage import open_storage
 from aind_etl.lake.tables import Tables
 
 if TYPE_CHECKING:
     from aind_etl.lake.storage.protocol import Location
 
-Scratch = Literal["extract", "recognise", "refresh"]
+Scratch = Literal["extract", "raw-hashes", "refresh"]
 """What a run takes scratch space for."""
 _SOURCE_HEALTH = f"{STATE_FOLDER}/source.health"
 # Longer than replacing the largest collection, or loading the warehouse, takes.
@@ -121,13 +114,7 @@ class Lake:
             f"how the collection {collection!r} of {self} is divided",
             wait_seconds=_LAYOUT_WAIT_SECONDS,
         ):
-            present = self.layout(collection)
-
-            def change(content: bytes | None) -> bytes:
-                layout = (parse_layout(content) or present).model_copy(update=dict(changes))
-                return json.dumps(layout.model_dump(by_alias=True), indent=1).encode()
-
-            self.storage.update(layout_name(collection), change)
+            self._update(layout_name(collection), self.layout(collection), changes)
 
     def names_by_shards(self, collection: str) -> dict[int, list[str]]:
         """Return the names of all files of a collection, by the number of shards of a layout."""
@@ -153,7 +140,8 @@ class Lake:
             if layout is not None and layout.shards > 1:
                 every = [self.for_shard(shard).state(collection) for shard in shards(layout.shards)]
                 return merge_states(collection, every)
-        return parse_state(collection, self.storage.read(self.state_name(collection)))
+        content = self.storage.read(self.state_name(collection))
+        return parse(CollectionState, content) or CollectionState(collection=collection)
 
     def state_name(self, collection: str) -> str:
         """Return the name of the file of a collection's state, for this shard."""
@@ -163,12 +151,8 @@ class Lake:
 
     def update_state(self, collection: str, changes: Mapping[str, Any]) -> None:
         """Write changed fields of a collection's state."""
-
-        def change(content: bytes | None) -> bytes:
-            state = parse_state(collection, content).model_copy(update=dict(changes))
-            return json.dumps(state.model_dump(mode="json"), indent=1).encode()
-
-        self.storage.update(self.state_name(collection), change)
+        name = self.state_name(collection)
+        self._update(name, CollectionState(collection=collection), changes)
 
     def raw_hashes_name(self, collection: str) -> str:
         """Return the name of the file with the hashes of a collection's raw documents."""
@@ -176,16 +160,20 @@ class Lake:
 
     def source_health(self) -> SourceHealth:
         """Return whether the source can be read."""
-        content = self.storage.read(_SOURCE_HEALTH)
-        try:
-            return SourceHealth.model_validate_json(content or b"{}")
-        except ValidationError:
-            return SourceHealth()
+        return parse(SourceHealth, self.storage.read(_SOURCE_HEALTH)) or SourceHealth()
 
     def update_source_health(self, changes: Mapping[str, Any]) -> None:
         """Write changed fields of the source's health."""
-        health = self.source_health().model_copy(update=dict(changes))
-        self.storage.update(_SOURCE_HEALTH, lambda _: health.model_dump_json().encode())
+        self._update(_SOURCE_HEALTH, SourceHealth(), changes)
+
+    def _update(self, name: str, default: BaseModel, changes: Mapping[str, Any]) -> None:
+        """Write changed fields of a state file; the others keep their values, or the default's."""
+
+        def change(content: bytes | None) -> bytes:
+            state = (parse(type(default), content) or default).model_copy(update=dict(changes))
+            return json.dumps(state.model_dump(mode="json", by_alias=True), indent=1).encode()
+
+        self.storage.update(name, change)
 
     @contextmanager
     def lock(self, collection: str, *, wait_seconds: float = 0) -> Iterator[None]:
@@ -222,14 +210,14 @@ class Lake:
         Writers that replace rows of several tables hold it, and so do readers that read several
         tables in one state. The whole lake locks those of every shard.
         """
-        with ExitStack() as held:
-            held.enter_context(
-                self.storage.lock(
-                    f"tables-of={self._lock_name(collection)}",
-                    f"the tables of the collection {self._described(collection)} of {self}",
-                    wait_seconds=_TABLES_WAIT_SECONDS,
-                )
-            )
+        with (
+            self.storage.lock(
+                f"tables-of={self._lock_name(collection)}",
+                f"the tables of the collection {self._described(collection)} of {self}",
+                wait_seconds=_TABLES_WAIT_SECONDS,
+            ),
+            ExitStack() as held,
+        ):
             if self.shard == UNSHARDED:
                 # Nobody can reshard it from here on, because that takes the lock just taken.
                 layout = self._files.written_layout(collection) or Layout()

@@ -16,7 +16,7 @@ from aind_etl.lake.paths import (
     log_folder,
     shard_of,
 )
-from aind_etl.lake.state import Layout, parse_layout, parse_state
+from aind_etl.lake.state import CollectionState, Layout, parse
 
 if TYPE_CHECKING:
     from aind_etl.lake.storage.protocol import Storage
@@ -75,8 +75,8 @@ class LiveFiles:
                 f"{STATE_FOLDER}/collection={name}.json",
                 *self.storage.files(f"{STATE_FOLDER}/parts-of={name}", ".json"),
             ]
-            known = {parse_state("", self.storage.read(state)).collection for state in states}
-            found |= known - {""}
+            known = (parse(CollectionState, self.storage.read(state)) for state in states)
+            found |= {state.collection for state in known if state}
         return found
 
     def layout(self, collection: str) -> Layout:
@@ -103,4 +103,4 @@ class LiveFiles:
 
     def written_layout(self, collection: str) -> Layout | None:
         """Return the layout in a collection's layout file; None if there is no valid one."""
-        return parse_layout(self.storage.read(layout_name(collection)))
+        return parse(Layout, self.storage.read(layout_name(collection)))

@@ -146,7 +146,7 @@ def test_a_cache_with_any_changed_byte_is_not_used(folder, lake):
         spoilt[place] ^= 1 << place % 8
         cache_file(lake).write_bytes(spoilt)
         with open_raw_hashes(lake, MAIN) as raw_hashes:
-            assert raw_hashes.known(UNSHARDED.ids, live).rows.is_empty()
+            assert raw_hashes.known(UNSHARDED.ids, live).is_empty()
 
 
 def test_a_new_pass_does_not_rewrite_the_cache(folder, lake, sample_dump):

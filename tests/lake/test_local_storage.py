@@ -149,7 +149,7 @@ def test_files_of_killed_processes_are_cleared_and_those_of_living_ones_are_not(
         program = (
             "import sys; from pathlib import Path; "
             "from aind_etl.lake.storage.local import LocalStorage; "
-            "LocalStorage(Path(sys.argv[1])).clear_staging('extract-a', 'recognise-a')"
+            "LocalStorage(Path(sys.argv[1])).clear_staging('extract-a', 'raw-hashes-a')"
         )
         subprocess.run([sys.executable, "-c", program, str(storage.root)], check=True)
         file.write(b"whole")
