@@ -180,7 +180,7 @@ def _write(
     """Replace the rows of some records, or all; return the number of files written or removed."""
     partitions: list[tuple[Table, str]] = []
     for table in ANALYSIS_TABLES:
-        months = set(spill.months(table)) | set(
+        months = set(spill.partitions(table)) | set(
             lake.tables.months(table, collection)
             if records is None
             else lake.tables.months_holding(table, collection, records)

@@ -197,6 +197,20 @@ def read_log_file(
             yield pl.DataFrame(group).select(wanted)
 
 
+def in_portions(frames: Iterable[pl.DataFrame], portion_bytes: int) -> Iterator[pl.DataFrame]:
+    """Yield the rows of frames in portions of at least a number of bytes; the last is smaller."""
+    held: list[pl.DataFrame] = []
+    size = 0
+    for frame in frames:
+        held.append(frame)
+        size += int(frame.estimated_size())
+        if size >= portion_bytes:
+            yield pl.concat(held)
+            held, size = [], 0
+    if held:
+        yield pl.concat(held)
+
+
 @contextmanager
 def reading_log(path: "Location") -> Iterator[None]:
     """Turn an error of reading a file of the log into a :class:`DataError` that names it."""

@@ -492,12 +492,12 @@ def test_rows_are_returned_from_the_disk_as_from_memory(
         spill.add(table, frame.clear())
     assert bool(list(tmp_path.iterdir())) == (budget < 1 << 30)
     for table, frame in filed.items():
-        assert spill.months(table) == ["2024-10", UNKNOWN_MONTH]
-        for month in spill.months(table):
+        assert spill.partitions(table) == ["2024-10", UNKNOWN_MONTH]
+        for month in spill.partitions(table):
             found = spill.rows(table, month)
             expected = frame.filter(pl.col("session_month") == month).drop("session_month")
             assert_same({"rows": found.sort(found.columns)}, {"rows": expected.sort(found.columns)})
-    assert spill.months(tables.INPUT_ASSETS) == []
+    assert spill.partitions(tables.INPUT_ASSETS) == []
     assert spill.rows(tables.INPUT_ASSETS, "2024-10").is_empty()
 
 
