@@ -120,7 +120,7 @@ class Lake:
         """Return the names of all files of a collection, by the number of shards of a layout."""
         found: dict[int, list[str]] = {1: []}
         for table in COLLECTION_TABLES:
-            for name in self._files.names(table_folder(table, collection)):
+            for name in self._files.stored(table_folder(table, collection)):
                 found.setdefault(shard_of(name).of, []).append(name)
         folder = f"{STATE_FOLDER}/parts-of={encode_name(collection)}"
         for name in self.storage.files(folder, ""):

@@ -26,7 +26,6 @@ from aind_etl.lake.paths import (
     encode_name,
     is_own_file,
     month_of,
-    shard_of,
     single_file,
     table_folder,
 )
@@ -85,9 +84,9 @@ class Tables:
 
     def size_bytes(self, table: Table, collection: str) -> int:
         """Return the size in bytes of the files of one collection's shard of a table."""
-        live = set(self.files(table, collection))
-        stored = self._storage.files(table_folder(table, collection), ".parquet")
-        return sum(file.size for name, file in stored.items() if self._storage.path(name) in live)
+        counted = set(self.files(table, collection))
+        live = self._files.live(table_folder(table, collection))
+        return sum(file.size for name, file in live.items() if self._storage.path(name) in counted)
 
     def as_written(self, table: Table) -> Table:
         """Return a table with the columns of its file, where further columns are data."""
@@ -173,10 +172,7 @@ class Tables:
         return {
             name: file.size
             for table in FLATTENED_TABLES
-            for name, file in self._storage.files(
-                table_folder(table, collection), ".parquet"
-            ).items()
-            if is_own_file(name) and shard_of(name) == self._files.shard
+            for name, file in self._files.live(table_folder(table, collection)).items()
         }
 
     def replace_rows(

@@ -1,6 +1,5 @@
 """Requests to an object store: list, read, and write a file if it has not changed meanwhile."""
 
-import errno
 import io
 import mimetypes
 import uuid
@@ -164,8 +163,7 @@ class Bucket:
             except OSError as error:
                 # Not found: it was removed meanwhile, or this request put its parts together
                 # already.
-                is_gone = isinstance(error, FileNotFoundError)
-                if not is_gone and not isinstance(error, FileExistsError) and not _is_unmet(error):
+                if not isinstance(error, FileNotFoundError) and not _is_unmet(error):
                     raise
                 now = self.facts(name)
                 if now is None and facts is None:
@@ -245,10 +243,8 @@ def etag_of(info: Mapping[str, Any]) -> str:
 
 def _is_unmet(error: OSError) -> bool:
     """Return whether a store refused a request because its condition did not hold."""
+    if isinstance(error, FileExistsError):
+        return True
     cause = error.__cause__
-    if isinstance(cause, ClientError):
-        return cause.response.get("Error", {}).get("Code") in {
-            "PreconditionFailed",
-            "ConditionalRequestConflict",
-        }
-    return error.errno == errno.EINVAL and "pre-condition" in str(error)
+    code = cause.response.get("Error", {}).get("Code") if isinstance(cause, ClientError) else ""
+    return code in {"PreconditionFailed", "ConditionalRequestConflict"}

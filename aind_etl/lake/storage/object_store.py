@@ -111,23 +111,10 @@ class ObjectStorage(Bucket):
         *,
         replacing: ObjectFacts | None,
     ) -> bool:
-        """Write a local file of any size with metadata, unless the object has changed meanwhile.
+        """Write a local file of any size with the metadata that :meth:`facts` will return.
 
-        Parameters
-        ----------
-        name
-            The object's name.
-        source
-            The local file.
-        metadata
-            The metadata that :meth:`facts` will return.
-        replacing
-            The present object, from :meth:`facts`; None where there is none.
-
-        Returns
-        -------
-        bool
-            False if the object has changed; nothing is written then.
+        ``replacing`` is the present object, from :meth:`facts`; None where there is none. If the
+        object has changed meanwhile, nothing is written and the result is False.
         """
         self._check_leases()
         with source.open("rb") as file:
