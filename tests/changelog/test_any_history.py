@@ -18,7 +18,8 @@ from uuid import uuid4
 
 import polars as pl
 import pytest
-from bson import ObjectId
+from bson import CodecOptions, ObjectId
+from bson.raw_bson import RawBSONDocument
 from gateway_server import (
     CUT,
     CUT_UNNOTICED,
@@ -374,14 +375,10 @@ class History(RuleBasedStateMachine):
 
     def hashes_at_the_server(self, name: str) -> dict[str, str]:
         """Return the content hash of every document of a collection, by record id."""
-        raw = b"".join(self.served.database[name].find_raw_batches())
-        hashes = {}
-        while raw:
-            length = int.from_bytes(raw[:4], "little")
-            document = document_from_bson(raw[:length])
-            hashes[document.record_id] = document.content_hash
-            raw = raw[length:]
-        return hashes
+        raw = CodecOptions(document_class=RawBSONDocument)
+        found = self.served.database.get_collection(name, raw).find()
+        documents = [document_from_bson(one.raw) for one in found]
+        return {one.record_id: one.content_hash for one in documents}
 
     def teardown(self) -> None:
         """End with a full pass."""

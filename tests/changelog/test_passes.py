@@ -586,16 +586,6 @@ def assert_current(lake: Lake, dump: Dump) -> None:
     assert sorted(flattened + rejected) == sorted(live)
 
 
-def test_every_version_of_a_document_is_kept(dump, lake):
-    one = dump.ids[0]
-    versions = [dump.documents[one] | {"status": f"version {number}"} for number in range(4)]
-    for version in versions:
-        dump.put(version)
-        run(dump, lake)
-    logged = lake.change_log(MAIN).versions().filter(pl.col("record_id") == one).sort("batch_id")
-    assert list(map(orjson.loads, logged.collect()["document"])) == versions
-
-
 def test_collections_do_not_affect_each_other(sample_dump, lake, dump):
     extract(sample_dump, lake)
     others = {name: log_of(lake, name) for name in lake.collections() if name != MAIN}

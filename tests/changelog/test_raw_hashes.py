@@ -89,14 +89,6 @@ def test_only_documents_with_other_bytes_are_parsed(folder, lake, parsed):
     assert parsed == []
 
 
-def test_known_bytes_are_not_parsed_whatever_the_file(folder, lake, parsed):
-    run(folder, lake)
-    (folder / f"{MAIN}.jsonl").rename(folder / f"{MAIN}.json")
-    parsed.clear()
-    run(folder, lake)
-    assert parsed == []
-
-
 def test_unreadable_documents_are_parsed_every_time(folder, lake, parsed):
     with (folder / f"{MAIN}.jsonl").open("ab") as file:
         file.write(b'{"_id": "broken\n["a", "list"]\n')

@@ -38,7 +38,6 @@ from worlds import (
     write_dump,
 )
 
-from aind_etl.changelog.passes import Pass
 from aind_etl.contract import Table, tables
 from aind_etl.contract.schemas import arrow_schema, polars_schema
 from aind_etl.errors import DataError
@@ -246,25 +245,6 @@ def test_only_the_partitions_of_a_changed_record_are_rewritten(
     assert before.keys() <= after.keys()
 
 
-@pytest.mark.slow
-def test_a_record_whose_month_changes_moves_to_another_partition(
-    sample_dump: Path, sample_lake: Lake, tmp_path: Path
-) -> None:
-    documents = read_dump(sample_dump)
-    moved = next(one for one in documents if "analysis_results" in one)
-    old_month = moved["session_date"][:7]
-    moved["session_date"] = "1999-12-31"
-    dump = shutil.copytree(sample_dump, tmp_path / "dump")
-    write_dump(dump, documents)
-    load(dump, sample_lake)
-    for table in (tables.ANALYSES, tables.FIT_PARAMETERS):
-        there = sample_lake.tables.read_partition(table, MAIN, "1999-12")
-        assert there["record_id"].unique().to_list() == [moved["_id"]]
-        left = sample_lake.tables.read_partition(table, MAIN, old_month)
-        assert moved["_id"] not in left["record_id"].to_list()
-    assert_same(contents_of(sample_lake), contents_of(loaded_lake(dump, tmp_path / "new")))
-
-
 def test_a_partition_that_loses_its_last_row_disappears_with_its_folder(
     sample_dump: Path, tmp_path: Path
 ) -> None:
@@ -284,15 +264,6 @@ def test_a_partition_that_loses_its_last_row_disappears_with_its_folder(
         "documents"
     ]
     assert lake.collections() == [MAIN]
-
-
-def test_a_pass_that_finds_nothing_new_rewrites_nothing(
-    sample_dump: Path, sample_lake: Lake
-) -> None:
-    before = data_files_of(sample_lake.storage.root)
-    for pass_kind in Pass:
-        load(sample_dump, sample_lake, pass_kind)
-    assert data_files_of(sample_lake.storage.root) == before
 
 
 def test_the_same_rows_leave_a_partition_as_it_is(places: Places, built: Built) -> None:
@@ -433,14 +404,6 @@ def test_batches_are_numbered_in_order_and_never_rewritten(places: Places) -> No
     assert log.last_batch() == 3
     assert [batch["batch_id"].to_list() for batch in log.read_batches(1)] == [[2], [3]]
     assert log.versions(after=2).collect()["batch_id"].to_list() == [3]
-
-
-def test_the_last_version_decides_whether_a_document_is_live(places: Places) -> None:
-    log = places.new().change_log("x")
-    log.append(versions("a", "b", "c"))
-    log.append(versions("a", "b", operation="delete"))
-    log.append(versions("a"))
-    assert sorted(log.live_documents()["record_id"]) == ["a", "c"]
 
 
 def test_a_state_is_kept_but_for_changed_fields_and_ignores_unknown_ones(places: Places) -> None:

@@ -7,17 +7,15 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
-from typing import BinaryIO
 
-import duckdb
 import polars as pl
 import pytest
 import s3fs
 from click.testing import Result
 from object_store import Send, counted, new_prefix, requests_go_through
+from places import content
 from typer.testing import CliRunner
 from worlds import (
     MAIN,
@@ -69,10 +67,6 @@ def lake_url(sample_dump: Path, endpoint: str) -> str:
     return address
 
 
-def content(text: bytes) -> Callable[[BinaryIO], object]:
-    return lambda file: file.write(text)
-
-
 # --- files ------------------------------------------------------------------------------------
 
 
@@ -81,16 +75,6 @@ def test_a_file_is_fetched_to_the_disk(storage: ObjectStorage, tmp_path: Path) -
     storage.fetch(NAME, tmp_path / "here")
     assert (tmp_path / "here").read_bytes() == b"one"
     assert list(tmp_path.iterdir()) == [tmp_path / "here"]
-
-
-def test_a_written_file_is_read_by_polars_and_duckdb(storage: ObjectStorage) -> None:
-    rows = pl.DataFrame({"record_id": ["a", "b"]})
-    storage.write(NAME, rows.write_parquet)  # type: ignore[arg-type]
-    assert pl.scan_parquet(str(storage.path(NAME))).select("record_id").collect().equals(rows)
-    with duckdb.connect() as connection:
-        connection.register_filesystem(s3fs.S3FileSystem())
-        found = connection.sql(f"SELECT record_id FROM read_parquet('{storage.path(NAME)}')")
-        assert found.fetchall() == [("a",), ("b",)]
 
 
 @pytest.mark.parametrize("size", [5, 11_000_000])

@@ -11,6 +11,7 @@ import s3fs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from object_store import new_prefix
+from places import content
 
 from aind_etl.errors import DataError
 from aind_etl.lake.storage import open_storage
@@ -38,15 +39,13 @@ def storage(new_storage: Callable[[], AnyStorage]) -> AnyStorage:
     return new_storage()
 
 
-def content(text: bytes) -> Callable[[BinaryIO], object]:
-    return lambda file: file.write(text)
-
-
 def own_files(storage: AnyStorage) -> list[str]:
     return [name for name in storage.files("", "") if not name.startswith("_")]
 
 
 def test_a_written_file_is_read_and_listed(storage: AnyStorage) -> None:
+    assert storage.read(NAME) is None
+    assert not storage.exists(NAME)
     assert storage.write(NAME, content(b"one"))
     assert storage.write("analyses/other.parquet", content(b"second"))
     assert storage.write("analyses/note.txt", content(b"three"))
@@ -56,12 +55,6 @@ def test_a_written_file_is_read_and_listed(storage: AnyStorage) -> None:
     assert list(files) == [NAME, "analyses/other.parquet"]
     assert [file.size for file in files.values()] == [3, 6]
     assert storage.files("nowhere", ".parquet") == {}
-
-
-def test_a_missing_file_is_read_as_none_and_not_listed(storage: AnyStorage) -> None:
-    assert storage.read(NAME) is None
-    assert storage.files("analyses", "") == {}
-    assert not storage.exists(NAME)
 
 
 def test_the_same_content_leaves_the_file_as_it_is(storage: AnyStorage) -> None:
@@ -120,12 +113,6 @@ def test_an_error_of_the_store_is_one_message_without_its_cause(
     with pytest.raises(DataError, match="refuses to read 'state'") as raised:
         storage.read("state")
     assert "AKIA0" not in "".join(format_exception(raised.value))
-
-
-def test_an_update_gets_the_present_content(storage: AnyStorage) -> None:
-    storage.update("state", lambda before: (before or b"") + b"1")
-    storage.update("state", lambda before: (before or b"") + b"2")
-    assert storage.read("state") == b"12"
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
