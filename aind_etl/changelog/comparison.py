@@ -127,13 +127,9 @@ def _in_portions(
 
 
 def _as_frame(portion: list[RawDocument | Document], known: pl.DataFrame) -> pl.DataFrame:
-    """Return documents as a frame, parsing only those with unknown bytes, and empty the list.
+    """Return documents as a frame in the same order, and empty the list.
 
-    Returns
-    -------
-    polars.DataFrame
-        Columns ``record_id``, ``document``, ``content_hash`` and ``raw_hash``, in the same order.
-        ``document`` is null if the bytes are known, ``raw_hash`` if they must not be cached.
+    ``document`` is null if the bytes are known, ``raw_hash`` if they must not be cached.
     """
     hashes = [raw_hash(one.raw) if isinstance(one, RawDocument) else None for one in portion]
     looked_up = (

@@ -32,20 +32,10 @@ _PORTION_BYTES = 8 << 20
 def current_versions_by_split(
     lake: Lake, collection: str, splits: Sequence[Split]
 ) -> Iterator[Callable[[Split], pl.DataFrame]]:
-    """Provide a function that returns the live documents of a split.
+    """Provide a function, which threads may share, that returns the live documents of a split.
 
-    Parameters
-    ----------
-    lake, collection
-        The lake and the collection. Versions appended later are not seen.
-    splits
-        All splits of the collection, in order.
-
-    Yields
-    ------
-    Callable
-        Takes one of the splits, and returns the columns of
-        :meth:`~aind_etl.lake.change_log.ChangeLog.live_documents`. Threads may share it.
+    Its result has the columns of :meth:`~aind_etl.lake.change_log.ChangeLog.live_documents`.
+    ``splits`` are all splits of the collection, in order. Versions appended later are not seen.
     """
     if len(splits) == 1:
         yield lambda _: lake.change_log(collection).live_documents()

@@ -30,6 +30,8 @@ from aind_etl.text import first_line
 
 _log = logging.getLogger(__name__)
 
+KNOWN_COLUMNS = {"record_id": pl.String, "content_hash": pl.String, "raw_hash": pl.Binary}
+"""The columns of raw hashes that identify live documents; each raw hash is there once."""
 _NO_ENTRIES = pl.DataFrame(
     schema={"record_id": pl.String, "content_hash": pl.Binary, "raw_hash": pl.Binary}
 )
@@ -46,10 +48,6 @@ _ROW_GROUP_ROWS = 8_192
 def raw_hash(raw: bytes) -> bytes:
     """Return the first 128 bits of the SHA-256 of a document's bytes."""
     return sha256(raw).digest()[:_RAW_HASH_BYTES]
-
-
-KNOWN_COLUMNS = {"record_id": pl.String, "content_hash": pl.String, "raw_hash": pl.Binary}
-"""The columns of raw hashes that identify live documents; each raw hash is there once."""
 
 
 class RawHashes:
@@ -171,19 +169,14 @@ def open_raw_hashes(lake: Lake, collection: str) -> Iterator[RawHashes]:
 
 
 def _checked_metadata(file: BinaryIO) -> pq.FileMetaData | None:
-    """Return the metadata of a cache file; None if it is of another canonical form.
-
-    Raises
-    ------
-    ValueError
-        Its digest is wrong: reading damaged parquet may crash the process.
-    """
+    """Return the metadata of a cache file; None if it is of another canonical form."""
     size = file.seek(0, os.SEEK_END) - sha256().digest_size
     file.seek(0)
     digest = sha256()
     for start in range(0, size, _PIECE_BYTES):
         digest.update(file.read(min(_PIECE_BYTES, size - start)))
     if size < 0 or file.read() != digest.digest():
+        # Reading damaged parquet may crash the process.
         raise ValueError("its checksum is wrong")
     # Parquet ends with the metadata, its length in four bytes, and four magic bytes.
     file.seek(size - 8)

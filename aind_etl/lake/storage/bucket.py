@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from contextvars import Context
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, cast
 from urllib.parse import quote, unquote
 
@@ -125,14 +124,9 @@ class Bucket:
                 return None
 
     def fetch(self, name: str, target: Path) -> None:
-        """Copy a file to a local disk, where it appears whole or not at all."""
-        with (
-            self._reporting(f"read {name!r}"),
-            TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as folder,
-        ):
-            staged = Path(folder) / target.name
-            self._store.get_file(self._url(name), str(staged))
-            staged.replace(target)
+        """Copy a file to a local disk; an error may leave a part of it there."""
+        with self._reporting(f"read {name!r}"):
+            self._store.get_file(self._url(name), str(target))
 
     def discard(self, name: str) -> None:
         """Remove a file that exists, regardless of locks."""
