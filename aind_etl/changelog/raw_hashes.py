@@ -32,9 +32,7 @@ _log = logging.getLogger(__name__)
 
 KNOWN_COLUMNS = {"record_id": pl.String, "content_hash": pl.String, "raw_hash": pl.Binary}
 """The columns of raw hashes that identify live documents; each raw hash is there once."""
-_NO_ENTRIES = pl.DataFrame(
-    schema={"record_id": pl.String, "content_hash": pl.Binary, "raw_hash": pl.Binary}
-)
+_NO_ENTRIES = pl.DataFrame(schema=KNOWN_COLUMNS | {"content_hash": pl.Binary})
 _FILE_SCHEMA = pa.schema(
     {"record_id": pa.string(), "content_hash": pa.binary(), "raw_hash": pa.binary()}
 )

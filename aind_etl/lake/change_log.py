@@ -68,8 +68,6 @@ class ChangeLog:
     def versions(self, after: int = 0) -> pl.LazyFrame:
         """Return every version later than batch ``after``, lazily."""
         files = [file for file in self.files() if file.last > after]
-        if not files:
-            return pl.LazyFrame(schema=polars_schema(tables.DOCUMENTS))
         versions = scan_files([file.path for file in files], tables.DOCUMENTS)
         # Only a compacted file can also hold earlier versions.
         is_mixed = any(file.first <= after for file in files)

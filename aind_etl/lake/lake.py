@@ -191,10 +191,10 @@ class Lake:
             f"the collection {self._described(collection)} of {self}",
             wait_seconds=wait_seconds,
         ):
-            layout = self._files.written_layout(collection)
-            if layout is None:
-                # Without a layout file, only the lake for a shard has to look for shards.
-                layout = Layout() if self.shard == UNSHARDED else self.layout(collection)
+            # Without a layout file, only the lake for a shard has to look for shards.
+            layout = self._files.written_layout(collection) or (
+                Layout() if self.shard == UNSHARDED else self.layout(collection)
+            )
             if layout.shards != self.shard.of:
                 raise ReshardedError(
                     f"The collection {collection!r} of {self} has {layout.shards} shards, and this "

@@ -76,7 +76,9 @@ def read_arrow(path: Path) -> pl.DataFrame:
 def scan_files(
     files: Sequence["Location"], table: Table, path_column: str | None = None
 ) -> pl.LazyFrame:
-    """Scan files of a table that may have been written under an older contract."""
+    """Scan files of a table, perhaps none, that an older contract may have written."""
+    if not files:
+        return pl.LazyFrame(schema=polars_schema(table))
     return pl.scan_parquet(
         [str(file) for file in files],
         schema=polars_schema(table),

@@ -61,10 +61,7 @@ class Tables:
 
     def scan(self, table: Table, collection: str | None = None) -> pl.LazyFrame:
         """Return the rows of a table, or of one collection's shard of it, lazily."""
-        files = self.files(table, collection)
-        if not files:
-            return pl.LazyFrame(schema=polars_schema(table))
-        return scan_files(files, table)
+        return scan_files(self.files(table, collection), table)
 
     def count_rows(self, table: Table, collection: str | None = None) -> int:
         """Return the number of rows of a table, or of one collection's shard of it."""

@@ -2,12 +2,10 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from textwrap import dedent
 from urllib.parse import quote
 
 import duckdb
@@ -466,31 +464,15 @@ def test_rows_are_returned_from_the_disk_as_from_memory(
 
 # --- locks ------------------------------------------------------------------------------------
 
-HOLD = dedent("""\
-    import sys, time
-    from pathlib import Path
-    from aind_etl.lake import Lake
-
-    with Lake(Path(sys.argv[1])).lock(sys.argv[2]):
-        print("held", flush=True)
-        time.sleep(600)
-""")
-
 
 @pytest.mark.slow
 def test_two_runs_can_write_two_collections_but_not_one(sample_dump: Path, lake: Lake) -> None:
-    command = [sys.executable, "-c", HOLD, str(lake), MAIN]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        with lake.lock("another"):
-            pass
-        with pytest.raises(DataError, match=f"process {holder.pid}") as refused:
-            load(sample_dump, lake)
+    with lake.lock(MAIN), ThreadPoolExecutor(1) as other_run:
+        with pytest.raises(DataError, match=f"process {os.getpid()}") as refused:
+            other_run.submit(load, sample_dump, lake).result()
         assert repr(MAIN) in str(refused.value)
+        assert lake.collections()
         assert MAIN not in lake.collections()
-        holder.kill()
-        holder.wait()
     load(sample_dump, lake)
     assert len(log_of(lake)) == len(read_dump(sample_dump))
 

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from traceback import format_exception
 from typing import BinaryIO, TypeAlias
 
@@ -172,37 +173,32 @@ def test_a_lock_of_another_thread_names_its_process_and_can_be_waited_for(
             refused.wait(60)
             order.append("first")
 
-    thread = threading.Thread(target=first)
-    thread.start()
-    taken.wait()
-    with (
-        pytest.raises(DataError, match=rf"writing it \(process {os.getpid()} on"),
-        storage.lock("a", "it"),
-    ):
-        pass
-    refused.set()
-    with storage.lock("a", "it", wait_seconds=60):
-        order.append("second")
-    thread.join()
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(first)
+        taken.wait()
+        with (
+            pytest.raises(DataError, match=rf"writing it \(process {os.getpid()} on"),
+            storage.lock("a", "it"),
+        ):
+            pass
+        refused.set()
+        with storage.lock("a", "it", wait_seconds=60):
+            order.append("second")
     assert order == ["first", "second"]
 
 
 def test_of_many_threads_one_gets_the_lock(storage: AnyStorage) -> None:
     gate, done = threading.Barrier(6), threading.Barrier(6)
-    got = []
 
-    def race() -> None:
+    def race(_: int) -> bool:
         gate.wait()
         try:
             with open_storage(storage.root).lock("a", "it"):
-                got.append(1)
                 done.wait()
         except DataError:
             done.wait()
+            return False
+        return True
 
-    racers = [threading.Thread(target=race) for _ in range(6)]
-    for racer in racers:
-        racer.start()
-    for racer in racers:
-        racer.join()
-    assert got == [1]
+    with ThreadPoolExecutor(6) as racers:
+        assert sum(racers.map(race, range(6))) == 1
