@@ -74,13 +74,7 @@ class Comparison:
             first_seen = (
                 read.unique("record_id", keep="first", maintain_order=True)
                 .join(self.seen, on="record_id", how="anti", maintain_order="left")
-                .join(
-                    self._live,
-                    on="record_id",
-                    how="left",
-                    suffix="_live",
-                    maintain_order="left",
-                )
+                .join(self._live, on="record_id", how="left", suffix="_live", maintain_order="left")
             )
             is_new = pl.col("content_hash_live").is_null()
             is_changed = pl.col("content_hash_live") != pl.col("content_hash")

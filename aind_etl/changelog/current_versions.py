@@ -16,12 +16,7 @@ import pyarrow as pa
 from aind_etl.contract import tables
 from aind_etl.contract.id_ranges import Split
 from aind_etl.lake import Lake
-from aind_etl.lake.change_log import (
-    LIVENESS_COLUMNS,
-    current_versions,
-    in_portions,
-    read_log_file,
-)
+from aind_etl.lake.change_log import LIVENESS_COLUMNS, current_versions, in_portions, read_log_file
 from aind_etl.lake.spill import Spill
 
 # Rows collected before they are partitioned: a compromise between many files and much memory.

@@ -123,11 +123,7 @@ def find_stale_collections(
 
 
 def _plan_shards(
-    source: Source,
-    lake: Lake,
-    collection: str,
-    reasons: Mapping[Shard, str],
-    most_documents: int,
+    source: Source, lake: Lake, collection: str, reasons: Mapping[Shard, str], most_documents: int
 ) -> Mapping[Shard, str]:
     """Plan the number of shards; return those to read, and why."""
     try:

@@ -33,12 +33,7 @@ from gateway_server import (
 )
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from mongod import can_fail, mongod_or_skip
 from places import Places
 from pymongo import MongoClient, common

@@ -79,10 +79,7 @@ def test_only_documents_with_other_bytes_are_parsed(folder, lake, parsed):
     write_dump(folder, documents)
     parsed.clear()
     report = run(folder, lake)
-    assert [json.loads(raw)["_id"] for raw in parsed] == [
-        documents[3]["_id"],
-        documents[5]["_id"],
-    ]
+    assert [json.loads(raw)["_id"] for raw in parsed] == [documents[3]["_id"], documents[5]["_id"]]
     assert (report.changed, report.unchanged) == (1, len(documents) - 1)
     parsed.clear()
     assert run(folder, lake).unchanged == len(documents)

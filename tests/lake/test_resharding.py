@@ -376,9 +376,7 @@ def test_a_lost_layout_is_an_error_if_resharding_was_interrupted(
 
 
 @pytest.mark.long
-def test_a_run_on_shards_gives_the_tables_of_a_run_on_whole_collections(
-    tmp_path: Path,
-) -> None:
+def test_a_run_on_shards_gives_the_tables_of_a_run_on_whole_collections(tmp_path: Path) -> None:
     whole, divided = Lake(tmp_path / "whole"), Lake(tmp_path / "shards")
     # As if the number of documents of a dump were known beforehand.
     assert plan_shards(divided, MAIN, 40, most_documents=10) == 4

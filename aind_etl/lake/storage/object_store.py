@@ -104,12 +104,7 @@ class ObjectStorage(Bucket):
             )
 
     def put_file(
-        self,
-        name: str,
-        source: Path,
-        metadata: Mapping[str, str],
-        *,
-        replacing: ObjectFacts | None,
+        self, name: str, source: Path, metadata: Mapping[str, str], *, replacing: ObjectFacts | None
     ) -> bool:
         """Write a local file of any size with the metadata that :meth:`facts` will return.
 
