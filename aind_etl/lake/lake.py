@@ -98,13 +98,7 @@ class Lake:
         return ChangeLog(self._files, collection)
 
     def layout(self, collection: str) -> Layout:
-        """Return the layout of a collection; one shard where nothing else is known.
-
-        Raises
-        ------
-        DataError
-            The layout file is missing or damaged while the collection was being resharded.
-        """
+        """Return the layout of a collection; see :meth:`.LiveFiles.layout`."""
         return self._files.layout(collection)
 
     def update_layout(self, collection: str, changes: Mapping[str, Any]) -> None:
