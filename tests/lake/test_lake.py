@@ -55,10 +55,6 @@ FILLED = [
 ]
 
 
-def partitions(built: Built, table: Table) -> list[Path]:
-    return sorted(built.lake.storage.path(table.name).rglob("*.parquet"))
-
-
 # --- readers ----------------------------------------------------------------------------------
 
 
@@ -126,20 +122,20 @@ def test_a_reader_of_one_partition_gets_only_its_rows(built: Built) -> None:
 
 def test_every_partition_is_one_file_in_its_folder(built: Built) -> None:
     for table in LAKE_TABLES:
-        paths = partitions(built, table)
+        paths = built.lake.tables.files(table)
         for path in paths:
             levels = path.relative_to(built.lake.storage.path(table.name)).parts[:-1]
             assert tuple(level.partition("=")[0] for level in levels) == table.partitioning.value
         if table is not tables.DOCUMENTS:
             assert len({path.parent for path in paths}) == len(paths), table.name
-    assert partitions(built, tables.ANALYSES)
+    assert built.lake.tables.files(tables.ANALYSES)
     assert list(built.lake.storage.path("_staging").iterdir()) == []
 
 
 def test_files_have_the_contract_s_columns_and_types(built: Built) -> None:
     times = 0
     for table in FILLED:
-        for path in partitions(built, table):
+        for path in built.lake.tables.files(table):
             assert pq.read_schema(path).equals(arrow_schema(table), check_metadata=False)
         for field in arrow_schema(table):
             assert not pa.types.is_nested(field.type)
@@ -147,7 +143,7 @@ def test_files_have_the_contract_s_columns_and_types(built: Built) -> None:
             if pa.types.is_timestamp(field.type):
                 times += 1
                 assert field.type == pa.timestamp("us", "UTC")
-        group = pq.read_metadata(partitions(built, table)[0]).row_group(0)
+        group = pq.read_metadata(built.lake.tables.files(table)[0]).row_group(0)
         assert {group.column(i).compression for i in range(group.num_columns)} == {"ZSTD"}
     assert times > 3
 
@@ -187,14 +183,14 @@ def test_rows_are_sorted_by_their_key_and_every_key_is_unique(built: Built) -> N
     for table in FILLED:
         if table is tables.DOCUMENTS:
             continue
-        for path in partitions(built, table):
+        for path in built.lake.tables.files(table):
             found = list(pl.read_parquet(path, hive_partitioning=False).select(table.key).rows())
             assert found == sorted(found), table.name
         assert rows_of(built.lake, table).select(table.key).is_unique().all(), table.name
 
 
 def test_every_reader_gets_the_same_time(built: Built) -> None:
-    path = partitions(built, tables.DOCUMENTS)[0]
+    path = built.lake.tables.files(tables.DOCUMENTS)[0]
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'Asia/Kolkata'")
         (moment,) = connection.execute(
