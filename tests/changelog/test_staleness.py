@@ -15,6 +15,6 @@ def test_a_source_that_never_answers_blocks_only_a_few_threads():
     try:
         results = _in_threads([released.wait] * 100, monotonic() + 0.1, within)
         assert threading.active_count() - before <= _THREADS
-        assert all(isinstance(result.exception(), SourceError) for result in results)
+        assert all(isinstance(result.exception(timeout=0), SourceError) for result in results)
     finally:
         released.set()
