@@ -202,7 +202,7 @@ def test_the_lock_of_a_killed_process_is_free_when_its_lease_ends(
 def test_a_lock_is_renewed_for_as_long_as_it_is_held(
     storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "LEASE_SECONDS", 0.4)
+    monkeypatch.setattr(locks, "LEASE_SECONDS", 4.0)
     monkeypatch.setattr(locks, "CLOCKS_DIFFER_SECONDS", 0.0)
     with storage.lock("a", "it"):
         first = storage.files("_locks", "")
