@@ -97,15 +97,16 @@ def reshard(lake: Lake, collection: str, of: int) -> None:
     DataError
         Another run works on the collection for very long, or a file is damaged.
     """
-    is_done = False
-    while not is_done:
+    while True:
         try:
             _reshard(lake.whole, collection, of)
-            is_done = True
         except ReshardedError:
             # Another run was first, and has done this or something else.
             layout = lake.layout(collection)
-            is_done = layout.shards == of and not layout.is_to_be_cleared
+            if layout.shards == of and not layout.is_to_be_cleared:
+                return
+        else:
+            return
 
 
 def _reshard(whole: Lake, collection: str, of: int) -> None:

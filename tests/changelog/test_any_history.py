@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 from uuid import uuid4
 
 import polars as pl
@@ -83,24 +83,6 @@ PASSES = st.sampled_from(Pass)
 NAMES = st.sampled_from(COLLECTIONS)
 IDS = st.sampled_from(range(len(IDENTITIES)))
 DIVISIONS = st.sampled_from([1, 2, 100])
-
-
-class Served(Protocol):
-    """A database that can be opened as a source and made to fail."""
-
-    database: AnyDatabase
-
-    def open(self) -> AbstractContextManager[Source]:
-        """Open the source."""
-        ...
-
-    def passing(self, number: int) -> AbstractContextManager[None]:
-        """Cause a transient error."""
-        ...
-
-    def failing_after(self, requests: int) -> AbstractContextManager[None]:
-        """Make every request fail after some."""
-        ...
 
 
 class ByMongod:
@@ -173,6 +155,10 @@ class ByGateway:
             yield
         finally:
             self._gateway.fault_for = lambda _: None
+
+
+Served: TypeAlias = ByMongod | ByGateway
+"""A database that can be opened as a source and made to fail."""
 
 
 class Omitting:

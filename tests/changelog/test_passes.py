@@ -313,9 +313,8 @@ def test_how_far_a_new_pass_looks_back_is_configurable(dump, lake):
         assert run(dump, lake, Pass.NEW, now=clock, limits=limits).read == read
 
 
-def test_an_interrupted_first_load_does_not_count_as_recent(dump, lake, monkeypatch):
-    monkeypatch.setattr(aind_etl.changelog.comparison, "COMPARED_DOCUMENTS", 5)
-    monkeypatch.setattr(aind_etl.changelog.log_writer, "_BATCH_BYTES", 1)
+@pytest.mark.usefixtures("small_batches")
+def test_an_interrupted_first_load_does_not_count_as_recent(dump, lake):
     clock = Clock()
     with pytest.raises(SourceError):
         extract_collection(Failing(dump.folder, 20), lake, MAIN, Pass.NEW, now=clock)
