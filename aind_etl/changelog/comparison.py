@@ -55,13 +55,15 @@ class Comparison:
     ----------
     seen
         Column ``record_id``: the records compared so far.
+    parsed
+        Columns ``record_id``, ``content_hash`` and ``raw_hash``: the documents parsed so far.
     """
 
     def __init__(self, live: pl.DataFrame, most_bytes: int) -> None:
         self._live = live.select("record_id", "content_hash")
         self._most_bytes = most_bytes
         self.seen = _NO_IDS
-        self._parsed = [pl.DataFrame(schema=KNOWN_COLUMNS)]
+        self.parsed = pl.DataFrame(schema=KNOWN_COLUMNS)
 
     def compare(
         self, documents: Iterable[RawDocument | Document], known: pl.DataFrame
@@ -81,9 +83,8 @@ class Comparison:
             differing = first_seen.filter(is_new | is_changed)
             new = differing.select(is_new.sum()).item()
             self.seen = pl.concat([self.seen, first_seen.select("record_id")])
-            self._parsed.append(
-                first_seen.drop_nulls(["raw_hash", "document"]).select(*KNOWN_COLUMNS)
-            )
+            parsed = first_seen.drop_nulls(["raw_hash", "document"]).select(*KNOWN_COLUMNS)
+            self.parsed = pl.concat([self.parsed, parsed])
             yield Found(
                 differing.select(
                     "record_id", "document", "content_hash", operation=pl.lit("upsert")
@@ -94,10 +95,6 @@ class Comparison:
                 unchanged=first_seen.height - differing.height,
                 repeated=read.height - first_seen.height,
             )
-
-    def parsed(self) -> pl.DataFrame:
-        """Return ``record_id``, ``content_hash`` and ``raw_hash`` of the documents parsed."""
-        return pl.concat(self._parsed)
 
     def not_seen(self) -> pl.DataFrame:
         """Return the ids of the live records that have not been compared."""

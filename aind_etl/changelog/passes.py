@@ -261,7 +261,7 @@ class _Extraction:
         known = raw_hashes.known(split, live)
         documents = self.source.read_raw(self.collection, split)
         yield from comparison.compare(documents, known)
-        raw_hashes.record(split, known, comparison.seen, comparison.parsed())
+        raw_hashes.record(split, known, comparison.seen, comparison.parsed)
 
     def _still_missing(self, gone: pl.DataFrame) -> pl.DataFrame:
         """Return the records that the source does not return by id either."""
