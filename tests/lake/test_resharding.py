@@ -348,6 +348,13 @@ def test_a_run_for_a_shard_that_no_longer_exists_is_refused(divided: Lake) -> No
         pass
 
 
+def test_who_locks_the_tables_of_the_whole_lake_locks_those_of_each_shard(divided: Lake) -> None:
+    with divided.tables_lock(MAIN):
+        for shard in shards(4):
+            with pytest.raises(DataError, match="this process itself"):
+                divided.for_shard(shard).tables_lock(MAIN).__enter__()
+
+
 def test_a_lost_or_damaged_layout_is_derived_from_the_files(
     dump: Path, divided: Lake, tmp_path: Path
 ) -> None:
