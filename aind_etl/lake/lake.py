@@ -158,7 +158,12 @@ class Lake:
 
     def update_source_health(self, changes: Mapping[str, Any]) -> None:
         """Write changed fields of the source's health."""
-        self._update(_SOURCE_HEALTH, SourceHealth(), changes)
+
+        def change(content: bytes | None) -> bytes:
+            health = parse(SourceHealth, content) or SourceHealth()
+            return health.model_copy(update=dict(changes)).model_dump_json().encode()
+
+        self.storage.update(_SOURCE_HEALTH, change)
 
     def _update(self, name: str, default: BaseModel, changes: Mapping[str, Any]) -> None:
         """Write changed fields of a state file; the others keep their values, or the default's."""
@@ -242,8 +247,9 @@ class Lake:
 
     def clear_staging(self, collection: str) -> None:
         """Remove what killed runs of this shard left; call it under :meth:`lock`."""
-        purposes = get_args(Scratch)
+        # An earlier version called one of them "recognise".
+        purposes = (*get_args(Scratch), "recognise")
         self.storage.clear_staging(*(self._scratch_name(one, collection) for one in purposes))
 
-    def _scratch_name(self, purpose: Scratch, collection: str) -> str:
+    def _scratch_name(self, purpose: str, collection: str) -> str:
         return f"{purpose}-{self._lock_name(collection)}"

@@ -82,7 +82,7 @@ class LiveFiles:
                 *self.storage.files(f"{STATE_FOLDER}/parts-of={name}", ".json"),
             ]
             known = (parse(CollectionState, self.storage.read(state)) for state in states)
-            found |= {state.collection for state in known if state}
+            found |= {state.collection for state in known if state} - {""}
         return found
 
     def layout(self, collection: str) -> Layout:

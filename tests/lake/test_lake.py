@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from places import Places
+from places import Places, content
 from worlds import (
     LAKE_TABLES,
     MAIN,
@@ -44,6 +44,7 @@ from aind_etl.lake.change_log import record_ids
 from aind_etl.lake.parquet import write_parquet
 from aind_etl.lake.paths import UNKNOWN_MONTH, encode_name
 from aind_etl.lake.spill import Spill
+from aind_etl.lake.state import SourceHealth
 
 FILLED = [
     tables.ANALYSES,
@@ -419,11 +420,40 @@ def test_a_state_that_cannot_be_read_costs_work_and_no_data(
     lake = sample_lake
     before = tables_of(lake)
     files = data_files_of(lake.storage.root)
-    for content in (b"", b"{", b"[]", b'{"collection": 5}', b"\xff\xfe"):
-        lake.storage.path(f"_state/collection={MAIN}.json").write_bytes(content)
+    for invalid in (b"", b"{", b"[]", b'{"collection": 5}', b"\xff\xfe"):
+        lake.storage.path(f"_state/collection={MAIN}.json").write_bytes(invalid)
         assert load(sample_dump, lake).extracts[MAIN].unchanged == len(read_dump(sample_dump))
         assert_same(tables_of(lake), before)
         assert data_files_of(lake.storage.root) == files
+
+
+def test_the_source_s_health_is_kept_but_for_changed_fields(places: Places) -> None:
+    lake = places.new()
+    assert lake.source_health() == SourceHealth()
+    lake.update_source_health({"reached_at": NOON, "error": "→ no answer"})
+    lake.update_source_health({"is_alerted": True})
+    expected = SourceHealth(reached_at=NOON, error="→ no answer", is_alerted=True)
+    assert lake.source_health() == expected
+    assert lake.storage.read("_state/source.health") == expected.model_dump_json().encode()
+    for invalid in (b"", b"{", b"[]", b'{"error": 5}', b"\xff\xfe"):
+        lake.storage.write("_state/source.health", content(invalid))
+        assert lake.source_health() == SourceHealth()
+    lake.update_source_health({"error": "no answer"})
+    assert lake.source_health() == SourceHealth(error="no answer")
+
+
+# --- scratch ----------------------------------------------------------------------------------
+
+
+def test_scratch_of_killed_runs_is_removed_also_that_of_an_earlier_version(tmp_path: Path) -> None:
+    left = {f"{kind}-{name}" for kind in ("extract", "recognise", "refresh") for name in "xy"}
+    for name in left:
+        (tmp_path / "_staging" / name).mkdir(parents=True)
+    lake = Lake(tmp_path)
+    with lake.lock("x"), lake.scratch("raw-hashes", "y"):
+        lake.clear_staging("x")
+        kept = {path.name for path in (tmp_path / "_staging").iterdir()}
+    assert kept == {"extract-y", "recognise-y", "refresh-y", "raw-hashes-y"}
 
 
 # --- spilling ---------------------------------------------------------------------------------

@@ -52,6 +52,15 @@ def test_a_reader_keeps_reading_the_file_it_opened(storage: LocalStorage) -> Non
     assert storage.read(NAME) == b"new"
 
 
+def test_only_existing_files_are_listed(storage: LocalStorage) -> None:
+    storage.write(NAME, content(b"x"))
+    folder = storage.path(NAME).parent
+    # As if it vanished while the folder is listed.
+    (folder / "vanished.parquet").symlink_to("nowhere")
+    (folder / "folder.parquet").mkdir()
+    assert list(storage.files("", ".parquet")) == [NAME]
+
+
 def test_a_file_is_not_visible_before_it_is_complete(storage: LocalStorage) -> None:
     seen: list[tuple[bytes | None, list[str]]] = []
 
