@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from aind_etl.changelog.raw_hashes import KnownHashes, raw_hash
+from aind_etl.changelog.raw_hashes import KNOWN_COLUMNS, raw_hash
 from aind_etl.sources.canonical import Document, RawDocument, canonical_document
 
 # The most documents compared at a time: enough for columnar operations to pay off.
@@ -13,12 +13,6 @@ COMPARED_DOCUMENTS = 2_500
 COMPARED_BYTES = 32 << 20
 
 _NO_IDS = pl.DataFrame(schema={"record_id": pl.String})
-_NO_VERSIONS = pl.DataFrame(
-    schema=dict.fromkeys(("record_id", "document", "content_hash", "operation"), pl.String)
-)
-_NOTHING_PARSED = pl.DataFrame(
-    schema={"record_id": pl.String, "content_hash": pl.String, "raw_hash": pl.Binary}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +31,7 @@ class Found:
         Column ``record_id``: those of them that the source no longer has.
     """
 
-    versions: pl.DataFrame = field(default_factory=_NO_VERSIONS.clear)
+    versions: pl.DataFrame = field(default_factory=pl.DataFrame)
     read: int = 0
     new: int = 0
     changed: int = 0
@@ -61,38 +55,36 @@ class Comparison:
     ----------
     seen
         Column ``record_id``: the records compared so far.
+    parsed
+        Columns ``record_id``, ``content_hash`` and ``raw_hash``: the documents parsed so far.
     """
 
     def __init__(self, live: pl.DataFrame, most_bytes: int) -> None:
         self._live = live.select("record_id", "content_hash")
         self._most_bytes = most_bytes
         self.seen = _NO_IDS
-        self._parsed: list[pl.DataFrame] = [_NOTHING_PARSED]
+        self.parsed = pl.DataFrame(schema=KNOWN_COLUMNS)
 
     def compare(
-        self, documents: Iterable[RawDocument | Document], known: KnownHashes
+        self, documents: Iterable[RawDocument | Document], known: pl.DataFrame
     ) -> Iterator[Found]:
-        """Yield what is new or changed among documents; those with known hashes are not parsed."""
+        """Yield what is new or changed among documents; those with known hashes are not parsed.
+
+        ``known`` is from :meth:`~aind_etl.changelog.raw_hashes.RawHashes.known`.
+        """
         for read in _in_portions(documents, known, self._most_bytes):
             first_seen = (
                 read.unique("record_id", keep="first", maintain_order=True)
                 .join(self.seen, on="record_id", how="anti", maintain_order="left")
-                .join(
-                    self._live,
-                    on="record_id",
-                    how="left",
-                    suffix="_live",
-                    maintain_order="left",
-                )
+                .join(self._live, on="record_id", how="left", suffix="_live", maintain_order="left")
             )
             is_new = pl.col("content_hash_live").is_null()
             is_changed = pl.col("content_hash_live") != pl.col("content_hash")
             differing = first_seen.filter(is_new | is_changed)
             new = differing.select(is_new.sum()).item()
             self.seen = pl.concat([self.seen, first_seen.select("record_id")])
-            self._parsed.append(
-                first_seen.drop_nulls(["raw_hash", "document"]).select(_NOTHING_PARSED.columns)
-            )
+            parsed = first_seen.drop_nulls(["raw_hash", "document"]).select(*KNOWN_COLUMNS)
+            self.parsed = pl.concat([self.parsed, parsed])
             yield Found(
                 differing.select(
                     "record_id", "document", "content_hash", operation=pl.lit("upsert")
@@ -104,17 +96,13 @@ class Comparison:
                 repeated=read.height - first_seen.height,
             )
 
-    def parsed(self) -> pl.DataFrame:
-        """Return ``record_id``, ``content_hash`` and ``raw_hash`` of the documents parsed."""
-        return pl.concat(self._parsed)
-
     def not_seen(self) -> pl.DataFrame:
         """Return the ids of the live records that have not been compared."""
         return self._live.select("record_id").join(self.seen, on="record_id", how="anti")
 
 
 def _in_portions(
-    documents: Iterable[RawDocument | Document], known: KnownHashes, most_bytes: int
+    documents: Iterable[RawDocument | Document], known: pl.DataFrame, most_bytes: int
 ) -> Iterator[pl.DataFrame]:
     """Yield documents as frames of a bounded number and size; see :func:`_as_frame`."""
     portion: list[RawDocument | Document] = []
@@ -129,17 +117,17 @@ def _in_portions(
         yield _as_frame(portion, known)
 
 
-def _as_frame(portion: list[RawDocument | Document], known: KnownHashes) -> pl.DataFrame:
-    """Return documents as a frame, parsing only those with unknown bytes, and empty the list.
+def _as_frame(portion: list[RawDocument | Document], known: pl.DataFrame) -> pl.DataFrame:
+    """Return documents as a frame in the same order, and empty the list.
 
-    Returns
-    -------
-    polars.DataFrame
-        Columns ``record_id``, ``document``, ``content_hash`` and ``raw_hash``, in the same order.
-        ``document`` is null if the bytes are known, ``raw_hash`` if they must not be cached.
+    ``document`` is null if the bytes are known, ``raw_hash`` if they must not be cached.
     """
     hashes = [raw_hash(one.raw) if isinstance(one, RawDocument) else None for one in portion]
-    looked_up = known.look_up(hashes).with_row_index("position")
+    looked_up = (
+        pl.DataFrame({"raw_hash": hashes}, schema={"raw_hash": pl.Binary})
+        .join(known, on="raw_hash", how="left", maintain_order="left")
+        .with_row_index("position")
+    )
     is_known = pl.col("record_id").is_not_null()
     positions = looked_up.filter(~is_known)["position"].to_list()
     documents = [canonical_document(portion[position]) for position in positions]
@@ -157,13 +145,7 @@ def _as_frame(portion: list[RawDocument | Document], known: KnownHashes) -> pl.D
                 for position, one in zip(positions, documents, strict=True)
             ],
         },
-        schema={
-            "position": looked_up.schema["position"],
-            "record_id": pl.String,
-            "document": pl.String,
-            "content_hash": pl.String,
-            "raw_hash": pl.Binary,
-        },
+        schema={"position": pl.get_index_type(), "document": pl.String, **KNOWN_COLUMNS},
     )
     unparsed = looked_up.filter(is_known).with_columns(document=pl.lit(None, pl.String))
     return pl.concat([parsed, unparsed.select(parsed.columns)]).sort("position")

@@ -62,21 +62,14 @@ def record_history(lake: Lake, collection: str, record_id: str) -> list[Version]
         rows = log.versions().filter(pl.col("record_id") == record_id).sort("batch_id").collect()
     versions: list[Version] = []
     before: dict[str, str] | None = None
-    for row in rows.iter_rows(named=True):
+    columns = ("batch_id", "extracted_at", "operation", "content_hash", "document")
+    for batch_id, at, operation, content_hash, document in rows.select(columns).iter_rows():
         changes: tuple[Change, ...] = ()
-        if row["document"] is not None:
-            after = dict(_leaves(orjson.loads(row["document"]), ""))
+        if document is not None:
+            after = dict(_leaves(orjson.loads(document), ""))
             changes = () if before is None else tuple(_changes(before, after))
             before = after
-        versions.append(
-            Version(
-                row["batch_id"],
-                row["extracted_at"],
-                row["operation"],
-                row["content_hash"],
-                changes,
-            )
-        )
+        versions.append(Version(batch_id, at, operation, content_hash, changes))
     if not versions:
         collections = lake.collections()
         if collection not in collections:

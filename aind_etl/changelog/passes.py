@@ -25,7 +25,7 @@ from aind_etl.changelog.comparison import COMPARED_BYTES, Comparison, Found
 from aind_etl.changelog.current_versions import current_versions_by_split
 from aind_etl.changelog.log_writer import LogWriter
 from aind_etl.changelog.parallel import in_parallel
-from aind_etl.changelog.raw_hashes import NO_HASHES, RawHashes, open_raw_hashes
+from aind_etl.changelog.raw_hashes import KNOWN_COLUMNS, RawHashes, open_raw_hashes
 from aind_etl.contract.id_ranges import Split
 from aind_etl.errors import DataError, SourceError
 from aind_etl.lake import Lake
@@ -171,10 +171,8 @@ class _Extraction:
             current_versions_by_split(self.lake, self.collection, splits) as live,
             open_raw_hashes(self.lake, self.collection) as raw_hashes,
         ):
-            reader = _SplitReader(
-                self.source, self.collection, self.kind, live, recent_since, raw_hashes
-            )
-            known, gone = self._read(reader, splits, log, report)
+            compare = partial(self._compare, live, raw_hashes, recent_since)
+            known, gone = self._read([partial(compare, split) for split in splits], log, report)
             missing = self._still_missing(gone)
             seen = known - missing.height + report.new
             disagreement = self._disagreement(counted, seen)
@@ -202,12 +200,11 @@ class _Extraction:
         return state
 
     def _read(
-        self, reader: "_SplitReader", splits: list[Split], log: LogWriter, report: ExtractReport
+        self, work: list[Callable[[], Iterator[Found]]], log: LogWriter, report: ExtractReport
     ) -> tuple[int, pl.DataFrame]:
         """Compare all splits; return how many documents were known, and which were not seen."""
         known = 0
         gone: list[pl.DataFrame] = []
-        work = [partial(reader.compare, split) for split in splits]
         with closing(in_parallel(work, self.source.connections)) as results:
             for found in results:
                 report.read += found.read
@@ -221,6 +218,50 @@ class _Extraction:
                 if found.read:
                     self.progress(found.read)
         return known, pl.concat(gone)
+
+    def _compare(
+        self,
+        live_in: Callable[[Split], pl.DataFrame],
+        raw_hashes: RawHashes,
+        recent_since: datetime | None,
+        split: Split,
+    ) -> Iterator[Found]:
+        """Yield the differences in a split, and finally the documents that are gone.
+
+        It runs in any thread and writes nothing.
+        """
+        live = live_in(split)
+        # Each connection holds a portion in memory.
+        comparison = Comparison(live, COMPARED_BYTES // self.source.connections)
+        if self.kind is Pass.FULL:
+            yield from self._compare_all(split, live, comparison, raw_hashes)
+            gone = comparison.not_seen()
+        else:
+            present = record_ids(self.source.list_ids(self.collection, split)).unique()
+            missing = present.join(live, on="record_id", how="anti")
+            recent = live.filter(
+                pl.col("extracted_at") > pl.lit(recent_since, pl.Datetime("us", "UTC"))
+            )
+            wanted = pl.concat([missing, recent.select("record_id")])
+            # Documents deleted between listing and reading are found gone by the next pass.
+            gone = live.join(present, on="record_id", how="anti").select("record_id")
+            if wanted.height * 2 > present.height:
+                # Scanning is faster than fetching this many documents by id.
+                yield from self._compare_all(split, live, comparison, raw_hashes)
+            elif not wanted.is_empty():
+                documents = self.source.read_documents_by_id(
+                    self.collection, set(wanted["record_id"])
+                )
+                yield from comparison.compare(documents, pl.DataFrame(schema=KNOWN_COLUMNS))
+        yield Found(known=live.height, gone=gone)
+
+    def _compare_all(
+        self, split: Split, live: pl.DataFrame, comparison: Comparison, raw_hashes: RawHashes
+    ) -> Iterator[Found]:
+        known = raw_hashes.known(split, live)
+        documents = self.source.read_raw(self.collection, split)
+        yield from comparison.compare(documents, known)
+        raw_hashes.record(split, known, comparison.seen, comparison.parsed)
 
     def _still_missing(self, gone: pl.DataFrame) -> pl.DataFrame:
         """Return the records that the source does not return by id either."""
@@ -282,60 +323,3 @@ class _Extraction:
         if self.lake.state(self.collection).first_pass_ended_at is None:
             changes["first_pass_ended_at"] = ended
         self.lake.update_state(self.collection, changes)
-
-
-@dataclass(frozen=True)
-class _SplitReader:
-    """Reads and compares the splits of a collection, in any thread; it writes nothing.
-
-    Attributes
-    ----------
-    live
-        Returns the live documents of a split in the change log.
-    recent_since
-        A *new* pass reads records again that arrived later than this; None means none.
-    raw_hashes
-        The raw hashes of earlier passes.
-    """
-
-    source: Source
-    collection: str
-    kind: Pass
-    live: Callable[[Split], pl.DataFrame]
-    recent_since: datetime | None
-    raw_hashes: RawHashes
-
-    def compare(self, split: Split) -> Iterator[Found]:
-        """Yield the differences in a split, and finally the documents that are gone."""
-        live = self.live(split)
-        # Each connection holds a portion in memory.
-        comparison = Comparison(live, COMPARED_BYTES // self.source.connections)
-        if self.kind is Pass.FULL:
-            yield from self._compare_all(split, live, comparison)
-            gone = comparison.not_seen()
-        else:
-            present = record_ids(self.source.list_ids(self.collection, split)).unique()
-            missing = present.join(live, on="record_id", how="anti")
-            recent = live.filter(
-                pl.col("extracted_at") > pl.lit(self.recent_since, pl.Datetime("us", "UTC"))
-            )
-            wanted = pl.concat([missing, recent.select("record_id")])
-            # Documents deleted between listing and reading are found gone by the next pass.
-            gone = live.join(present, on="record_id", how="anti").select("record_id")
-            if wanted.height * 2 > present.height:
-                # Scanning is faster than fetching this many documents by id.
-                yield from self._compare_all(split, live, comparison)
-            elif not wanted.is_empty():
-                documents = self.source.read_documents_by_id(
-                    self.collection, set(wanted["record_id"])
-                )
-                yield from comparison.compare(documents, NO_HASHES)
-        yield Found(known=live.height, gone=gone)
-
-    def _compare_all(
-        self, split: Split, live: pl.DataFrame, comparison: Comparison
-    ) -> Iterator[Found]:
-        known = self.raw_hashes.known(split, live)
-        documents = self.source.read_raw(self.collection, split)
-        yield from comparison.compare(documents, known)
-        self.raw_hashes.record(split, known, comparison.seen, comparison.parsed())

@@ -7,7 +7,7 @@ every minute, and depends on nothing but the source and the lake.
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, InvalidStateError, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -56,14 +56,14 @@ class StalenessReport:
     ----------
     present
         Every collection of the source and of the lake, sorted.
-    behind
+    stale
         The stale collections, or shards of them.
     unanswered
         Why a collection could not be checked, by its name.
     """
 
     present: list[str]
-    behind: list[StaleCollection] = field(default_factory=list)
+    stale: list[StaleCollection] = field(default_factory=list)
     unanswered: dict[str, str] = field(default_factory=dict)
 
 
@@ -118,16 +118,12 @@ def find_stale_collections(
         for shard, reason in reasons.items():
             name = lake.for_shard(shard).name_of(collection)
             identity = _hash(name, source.name, fingerprint, flattener_version())
-            report.behind.append(StaleCollection(collection, identity, reason, shard))
+            report.stale.append(StaleCollection(collection, identity, reason, shard))
     return report
 
 
 def _plan_shards(
-    source: Source,
-    lake: Lake,
-    collection: str,
-    reasons: Mapping[Shard, str],
-    most_documents: int,
+    source: Source, lake: Lake, collection: str, reasons: Mapping[Shard, str], most_documents: int
 ) -> Mapping[Shard, str]:
     """Plan the number of shards; return those to read, and why."""
     try:
@@ -186,7 +182,8 @@ def _in_threads(
     waiting = deque(zip(calls, results, strict=True))
 
     def run() -> None:
-        with suppress(IndexError):
+        # Nothing is left to do, or it is too late for the result.
+        with suppress(IndexError, InvalidStateError):
             while True:
                 call, result = waiting.popleft()
                 try:
@@ -196,19 +193,15 @@ def _in_threads(
 
     for _ in range(min(_THREADS, len(calls))):
         threading.Thread(target=run, daemon=True).start()
-    done, _ = wait(results, max(0, deadline - monotonic()))
-    return [result if result in done else _too_late(within) for result in results]
-
-
-def _too_late(within: timedelta) -> "Future[_T]":
-    result: Future[_T] = Future()
-    result.set_exception(
-        SourceError(
-            f"The source did not answer within {within.total_seconds():g} seconds. Check the "
-            "server and the network; the next check tries again."
-        )
+    wait(results, max(0, deadline - monotonic()))
+    too_late = SourceError(
+        f"The source did not answer within {within.total_seconds():g} seconds. Check the server "
+        "and the network; the next check tries again."
     )
-    return result
+    for result in results:
+        with suppress(InvalidStateError):  # It is there.
+            result.set_exception(too_late)
+    return results
 
 
 def _hash(*texts: str) -> str:

@@ -16,7 +16,6 @@ from aind_etl.contract.schemas import polars_schema
 from aind_etl.errors import DamagedTableError, DataError
 from aind_etl.flatten import flatten_documents, flattener_version
 from aind_etl.lake import Lake
-from aind_etl.lake.paths import UNKNOWN_MONTH
 from aind_etl.lake.spill import Spill
 from aind_etl.lake.state import CollectionState
 
@@ -161,7 +160,7 @@ def _flatten(
         for table in (tables.REJECTED_DOCUMENTS, tables.REJECTED_VALUES)
     }
     for documents in portions:
-        flattened = flatten_documents(collection, documents, UNKNOWN_MONTH)
+        flattened = flatten_documents(collection, documents)
         for table in ANALYSIS_TABLES:
             spill.add(table, flattened.rows[table.name])
         rejected[tables.REJECTED_DOCUMENTS].append(flattened.rejected)
@@ -180,7 +179,7 @@ def _write(
     """Replace the rows of some records, or all; return the number of files written or removed."""
     partitions: list[tuple[Table, str]] = []
     for table in ANALYSIS_TABLES:
-        months = set(spill.months(table)) | set(
+        months = set(spill.partitions(table)) | set(
             lake.tables.months(table, collection)
             if records is None
             else lake.tables.months_holding(table, collection, records)

@@ -68,8 +68,6 @@ class ChangeLog:
     def versions(self, after: int = 0) -> pl.LazyFrame:
         """Return every version later than batch ``after``, lazily."""
         files = [file for file in self.files() if file.last > after]
-        if not files:
-            return pl.LazyFrame(schema=polars_schema(tables.DOCUMENTS))
         versions = scan_files([file.path for file in files], tables.DOCUMENTS)
         # Only a compacted file can also hold earlier versions.
         is_mixed = any(file.first <= after for file in files)
@@ -195,6 +193,20 @@ def read_log_file(
             # One thread: each thread that decodes keeps memory for later.
             group = log.read_row_group(number, present, use_threads=False)
             yield pl.DataFrame(group).select(wanted)
+
+
+def in_portions(frames: Iterable[pl.DataFrame], portion_bytes: int) -> Iterator[pl.DataFrame]:
+    """Yield the rows of frames in portions of at least a number of bytes; the last is smaller."""
+    held: list[pl.DataFrame] = []
+    size = 0
+    for frame in frames:
+        held.append(frame)
+        size += int(frame.estimated_size())
+        if size >= portion_bytes:
+            yield pl.concat(held)
+            held, size = [], 0
+    if held:
+        yield pl.concat(held)
 
 
 @contextmanager

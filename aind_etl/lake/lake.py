@@ -7,7 +7,7 @@ from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel
 
 from aind_etl.contract import Table
 from aind_etl.contract.id_ranges import UNSHARDED, Shard, shards
@@ -21,21 +21,14 @@ from aind_etl.lake.paths import (
     shard_of,
     table_folder,
 )
-from aind_etl.lake.state import (
-    CollectionState,
-    Layout,
-    SourceHealth,
-    merge_states,
-    parse_layout,
-    parse_state,
-)
+from aind_etl.lake.state import CollectionState, Layout, SourceHealth, merge_states, parse
 from aind_etl.lake.storage import open_storage
 from aind_etl.lake.tables import Tables
 
 if TYPE_CHECKING:
     from aind_etl.lake.storage.protocol import Location
 
-Scratch = Literal["extract", "recognise", "refresh"]
+Scratch = Literal["extract", "raw-hashes", "refresh"]
 """What a run takes scratch space for."""
 _SOURCE_HEALTH = f"{STATE_FOLDER}/source.health"
 # Longer than replacing the largest collection, or loading the warehouse, takes.
@@ -105,13 +98,7 @@ class Lake:
         return ChangeLog(self._files, collection)
 
     def layout(self, collection: str) -> Layout:
-        """Return the layout of a collection; one shard where nothing else is known.
-
-        Raises
-        ------
-        DataError
-            The layout file is missing or damaged while the collection was being resharded.
-        """
+        """Return the layout of a collection; see :meth:`.LiveFiles.layout`."""
         return self._files.layout(collection)
 
     def update_layout(self, collection: str, changes: Mapping[str, Any]) -> None:
@@ -121,19 +108,13 @@ class Lake:
             f"how the collection {collection!r} of {self} is divided",
             wait_seconds=_LAYOUT_WAIT_SECONDS,
         ):
-            present = self.layout(collection)
-
-            def change(content: bytes | None) -> bytes:
-                layout = (parse_layout(content) or present).model_copy(update=dict(changes))
-                return json.dumps(layout.model_dump(by_alias=True), indent=1).encode()
-
-            self.storage.update(layout_name(collection), change)
+            self._update(layout_name(collection), self.layout(collection), changes)
 
     def names_by_shards(self, collection: str) -> dict[int, list[str]]:
         """Return the names of all files of a collection, by the number of shards of a layout."""
         found: dict[int, list[str]] = {1: []}
         for table in COLLECTION_TABLES:
-            for name in self._files.names(table_folder(table, collection)):
+            for name in self._files.stored(table_folder(table, collection)):
                 found.setdefault(shard_of(name).of, []).append(name)
         folder = f"{STATE_FOLDER}/parts-of={encode_name(collection)}"
         for name in self.storage.files(folder, ""):
@@ -153,7 +134,8 @@ class Lake:
             if layout is not None and layout.shards > 1:
                 every = [self.for_shard(shard).state(collection) for shard in shards(layout.shards)]
                 return merge_states(collection, every)
-        return parse_state(collection, self.storage.read(self.state_name(collection)))
+        content = self.storage.read(self.state_name(collection))
+        return parse(CollectionState, content) or CollectionState(collection=collection)
 
     def state_name(self, collection: str) -> str:
         """Return the name of the file of a collection's state, for this shard."""
@@ -163,12 +145,8 @@ class Lake:
 
     def update_state(self, collection: str, changes: Mapping[str, Any]) -> None:
         """Write changed fields of a collection's state."""
-
-        def change(content: bytes | None) -> bytes:
-            state = parse_state(collection, content).model_copy(update=dict(changes))
-            return json.dumps(state.model_dump(mode="json"), indent=1).encode()
-
-        self.storage.update(self.state_name(collection), change)
+        name = self.state_name(collection)
+        self._update(name, CollectionState(collection=collection), changes)
 
     def raw_hashes_name(self, collection: str) -> str:
         """Return the name of the file with the hashes of a collection's raw documents."""
@@ -176,16 +154,25 @@ class Lake:
 
     def source_health(self) -> SourceHealth:
         """Return whether the source can be read."""
-        content = self.storage.read(_SOURCE_HEALTH)
-        try:
-            return SourceHealth.model_validate_json(content or b"{}")
-        except ValidationError:
-            return SourceHealth()
+        return parse(SourceHealth, self.storage.read(_SOURCE_HEALTH)) or SourceHealth()
 
     def update_source_health(self, changes: Mapping[str, Any]) -> None:
         """Write changed fields of the source's health."""
-        health = self.source_health().model_copy(update=dict(changes))
-        self.storage.update(_SOURCE_HEALTH, lambda _: health.model_dump_json().encode())
+
+        def change(content: bytes | None) -> bytes:
+            health = parse(SourceHealth, content) or SourceHealth()
+            return health.model_copy(update=dict(changes)).model_dump_json().encode()
+
+        self.storage.update(_SOURCE_HEALTH, change)
+
+    def _update(self, name: str, default: BaseModel, changes: Mapping[str, Any]) -> None:
+        """Write changed fields of a state file; the others keep their values, or the default's."""
+
+        def change(content: bytes | None) -> bytes:
+            state = (parse(type(default), content) or default).model_copy(update=dict(changes))
+            return json.dumps(state.model_dump(mode="json", by_alias=True), indent=1).encode()
+
+        self.storage.update(name, change)
 
     @contextmanager
     def lock(self, collection: str, *, wait_seconds: float = 0) -> Iterator[None]:
@@ -203,10 +190,10 @@ class Lake:
             f"the collection {self._described(collection)} of {self}",
             wait_seconds=wait_seconds,
         ):
-            layout = self._files.written_layout(collection)
-            if layout is None:
-                # Without a layout file, only the lake for a shard has to look for shards.
-                layout = Layout() if self.shard == UNSHARDED else self.layout(collection)
+            # Without a layout file, only the lake for a shard has to look for shards.
+            layout = self._files.written_layout(collection) or (
+                Layout() if self.shard == UNSHARDED else self.layout(collection)
+            )
             if layout.shards != self.shard.of:
                 raise ReshardedError(
                     f"The collection {collection!r} of {self} has {layout.shards} shards, and this "
@@ -222,14 +209,14 @@ class Lake:
         Writers that replace rows of several tables hold it, and so do readers that read several
         tables in one state. The whole lake locks those of every shard.
         """
-        with ExitStack() as held:
-            held.enter_context(
-                self.storage.lock(
-                    f"tables-of={self._lock_name(collection)}",
-                    f"the tables of the collection {self._described(collection)} of {self}",
-                    wait_seconds=_TABLES_WAIT_SECONDS,
-                )
-            )
+        with (
+            self.storage.lock(
+                f"tables-of={self._lock_name(collection)}",
+                f"the tables of the collection {self._described(collection)} of {self}",
+                wait_seconds=_TABLES_WAIT_SECONDS,
+            ),
+            ExitStack() as held,
+        ):
             if self.shard == UNSHARDED:
                 # Nobody can reshard it from here on, because that takes the lock just taken.
                 layout = self._files.written_layout(collection) or Layout()
@@ -260,8 +247,9 @@ class Lake:
 
     def clear_staging(self, collection: str) -> None:
         """Remove what killed runs of this shard left; call it under :meth:`lock`."""
-        purposes = get_args(Scratch)
+        # An earlier version called one of them "recognise".
+        purposes = (*get_args(Scratch), "recognise")
         self.storage.clear_staging(*(self._scratch_name(one, collection) for one in purposes))
 
-    def _scratch_name(self, purpose: Scratch, collection: str) -> str:
+    def _scratch_name(self, purpose: str, collection: str) -> str:
         return f"{purpose}-{self._lock_name(collection)}"

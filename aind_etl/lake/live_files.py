@@ -1,6 +1,7 @@
 """The files of the lake that count: those of each collection's present layout."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from aind_etl.contract import tables
@@ -15,8 +16,11 @@ from aind_etl.lake.paths import (
     log_folder,
     shard_of,
 )
-from aind_etl.lake.state import Layout, parse_layout, parse_state
-from aind_etl.lake.storage.protocol import Storage
+from aind_etl.lake.state import CollectionState, Layout, parse
+from aind_etl.lake.storage.protocol import StoredFile
+
+if TYPE_CHECKING:
+    from aind_etl.lake.storage.protocol import Storage
 
 
 class ReshardedError(DataError):
@@ -26,35 +30,40 @@ class ReshardedError(DataError):
 class LiveFiles:
     """The files of the lake that count, for one shard or, if that is UNSHARDED, for all."""
 
-    def __init__(self, storage: Storage, shard: Shard) -> None:
+    def __init__(self, storage: "Storage", shard: Shard) -> None:
         self.storage = storage
         self.shard = shard
 
-    def names(self, folder: str) -> list[str]:
-        """Return the names of all files of tables below a folder, of whichever layout."""
-        return [name for name in self.storage.files(folder, ".parquet") if is_own_file(name)]
+    def stored(self, folder: str) -> dict[str, StoredFile]:
+        """Return all files of tables below a folder, of whichever layout, by name."""
+        files = self.storage.files(folder, ".parquet")
+        return {name: file for name, file in files.items() if is_own_file(name)}
 
-    def live(self, folder: str) -> list[str]:
-        """Return the names of the files below a folder that count, for this shard.
+    def live(self, folder: str) -> dict[str, StoredFile]:
+        """Return the files below a folder that count, for this shard, by name.
 
         Files of another layout are there while a collection is being resharded, or where that was
         interrupted.
         """
-        names = self.names(folder)
+        files = self.stored(folder)
         if self.shard != UNSHARDED:
-            return [name for name in names if shard_of(name) == self.shard]
-        if all(shard_of(name) == UNSHARDED for name in names):
-            return names
+            return {name: file for name, file in files.items() if shard_of(name) == self.shard}
+        if all(shard_of(name) == UNSHARDED for name in files):
+            return files
         numbers = {
             encoded: self.layout(collection).shards
-            for encoded in set(map(collection_of, names))
+            for encoded in set(map(collection_of, files))
             for collection in self.decode([encoded])
         }
-        return [name for name in names if shard_of(name).of == numbers.get(collection_of(name))]
+        return {
+            name: file
+            for name, file in files.items()
+            if shard_of(name).of == numbers.get(collection_of(name))
+        }
 
     def logged(self) -> list[str]:
         """Return the names of the collections that have a change log, sorted."""
-        encoded = set(map(collection_of, self.names(tables.DOCUMENTS.name)))
+        encoded = set(map(collection_of, self.stored(tables.DOCUMENTS.name)))
         return sorted(self.decode(encoded - {""}))
 
     def decode(self, encoded: Iterable[str]) -> set[str]:
@@ -72,8 +81,8 @@ class LiveFiles:
                 f"{STATE_FOLDER}/collection={name}.json",
                 *self.storage.files(f"{STATE_FOLDER}/parts-of={name}", ".json"),
             ]
-            known = {parse_state("", self.storage.read(state)).collection for state in states}
-            found |= known - {""}
+            known = (parse(CollectionState, self.storage.read(state)) for state in states)
+            found |= {state.collection for state in known if state} - {""}
         return found
 
     def layout(self, collection: str) -> Layout:
@@ -87,7 +96,7 @@ class LiveFiles:
         layout = self.written_layout(collection)
         if layout is not None:
             return layout
-        numbers = {shard_of(name).of for name in self.names(log_folder(collection))} or {1}
+        numbers = {shard_of(name).of for name in self.stored(log_folder(collection))} or {1}
         if len(numbers) > 1:
             raise DataError(
                 f"The change log of the collection {collection!r} of {self.storage.root} has files "
@@ -100,4 +109,4 @@ class LiveFiles:
 
     def written_layout(self, collection: str) -> Layout | None:
         """Return the layout in a collection's layout file; None if there is no valid one."""
-        return parse_layout(self.storage.read(layout_name(collection)))
+        return parse(Layout, self.storage.read(layout_name(collection)))

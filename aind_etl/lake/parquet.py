@@ -14,11 +14,10 @@ from aind_etl.contract import Table
 from aind_etl.contract.schemas import arrow_schema, polars_schema
 from aind_etl.errors import DamagedTableError, DataError
 from aind_etl.lake.encoding import writer_options
-from aind_etl.lake.storage.protocol import Storage
 from aind_etl.text import first_line
 
 if TYPE_CHECKING:
-    from aind_etl.lake.storage.protocol import Location
+    from aind_etl.lake.storage.protocol import Location, Storage
 
 # Small enough that a query by subject or date skips most of a partition, large enough to
 # compress well.
@@ -28,7 +27,7 @@ _END_BYTES = 64 << 10
 
 
 def write_parquet(  # noqa: PLR0913 - what is written, and where
-    storage: Storage,
+    storage: "Storage",
     name: str,
     table: Table,
     portions: Iterable[pl.DataFrame],
@@ -39,7 +38,7 @@ def write_parquet(  # noqa: PLR0913 - what is written, and where
     """Write a table's file from portions of its rows; one portion at a time is in memory.
 
     ``metadata`` is added to the file's schema. ``replace`` and the result are as for
-    :meth:`~aind_etl.lake.storage.protocol.Storage.write`.
+    :meth:`~aind_etl.lake.storage.local.LocalStorage.write`.
     """
     schema = arrow_schema(table)
     if metadata is not None:
@@ -77,7 +76,9 @@ def read_arrow(path: Path) -> pl.DataFrame:
 def scan_files(
     files: Sequence["Location"], table: Table, path_column: str | None = None
 ) -> pl.LazyFrame:
-    """Scan files of a table that may have been written under an older contract."""
+    """Scan files of a table, perhaps none, that an older contract may have written."""
+    if not files:
+        return pl.LazyFrame(schema=polars_schema(table))
     return pl.scan_parquet(
         [str(file) for file in files],
         schema=polars_schema(table),

@@ -16,7 +16,7 @@ from aind_etl.contract import Partitioning, tables
 from aind_etl.contract.id_ranges import MOST_RANGES, Split, shards
 from aind_etl.errors import DataError
 from aind_etl.lake import Lake
-from aind_etl.lake.change_log import LogFile, read_log_file
+from aind_etl.lake.change_log import LogFile, in_portions, read_log_file
 from aind_etl.lake.live_files import ReshardedError
 from aind_etl.lake.parquet import write_parquet
 from aind_etl.lake.paths import COLLECTION_TABLES
@@ -97,15 +97,16 @@ def reshard(lake: Lake, collection: str, of: int) -> None:
     DataError
         Another run works on the collection for very long, or a file is damaged.
     """
-    is_done = False
-    while not is_done:
+    while True:
         try:
             _reshard(lake.whole, collection, of)
-            is_done = True
         except ReshardedError:
             # Another run was first, and has done this or something else.
             layout = lake.layout(collection)
-            is_done = layout.shards == of and not layout.is_to_be_cleared
+            if layout.shards == of and not layout.is_to_be_cleared:
+                return
+        else:
+            return
 
 
 def _reshard(whole: Lake, collection: str, of: int) -> None:
@@ -145,12 +146,14 @@ def _reshard_log(present: Sequence[Lake], planned: Sequence[Lake], collection: s
         first = min(file.first for file in group)
         last = max(file.last for file in group)
         for shard in planned:
-            portions = _portions(group, shard.shard.ids)
-            portion = next(portions, None)
-            if portion is not None:
+            versions = chain.from_iterable(read_log_file(file.path) for file in group)
+            is_own = is_in_range(shard.shard.ids, pl.col("record_id"))
+            own = (rows for some in versions if not (rows := some.filter(is_own)).is_empty())
+            first_rows = next(own, None)
+            if first_rows is not None:
                 name = shard.change_log(collection).file_name(first, last)
-                rows = chain([portion], portions)
-                write_parquet(shard.storage, name, tables.DOCUMENTS, rows)
+                portions = in_portions(chain([first_rows], own), _ROW_GROUP_BYTES)
+                write_parquet(shard.storage, name, tables.DOCUMENTS, portions)
 
 
 def _overlapping(files: Sequence[LogFile]) -> Iterator[Sequence[LogFile]]:
@@ -163,21 +166,6 @@ def _overlapping(files: Sequence[LogFile]) -> Iterator[Sequence[LogFile]]:
         held.append(file)
     if held:
         yield held
-
-
-def _portions(files: Sequence[LogFile], split: Split) -> Iterator[pl.DataFrame]:
-    """Yield the versions in some files that are in a split, in portions of a row group."""
-    held: list[pl.DataFrame] = []
-    size = 0
-    for file in files:
-        for versions in read_log_file(file.path):
-            held.append(versions.filter(is_in_range(split, pl.col("record_id"))))
-            size += int(held[-1].estimated_size())
-            if size >= _ROW_GROUP_BYTES:
-                yield pl.concat(held)
-                held, size = [], 0
-    if any(not versions.is_empty() for versions in held):
-        yield pl.concat(held)
 
 
 def _reshard_tables(present: Sequence[Lake], planned: Sequence[Lake], collection: str) -> None:

@@ -10,7 +10,7 @@ from aind_etl.lake.parquet import read_arrow
 
 
 class Spill:
-    """Collects the rows of many tables in batches, and returns them partition by partition.
+    """Collects the rows of tables in batches, and returns them partition by partition.
 
     Rows beyond a budget are written to disk, so that memory is bounded by the budget and the
     largest partition, not by the collection.
@@ -21,17 +21,20 @@ class Spill:
         An empty folder for the rows on disk.
     budget_bytes
         Size of the rows kept in memory.
+    key
+        The column that names a row's partition; it is not returned.
     """
 
-    def __init__(self, folder: Path, budget_bytes: int) -> None:
+    def __init__(self, folder: Path, budget_bytes: int, key: str = "session_month") -> None:
         self._folder = folder
         self._budget = budget_bytes
+        self._key = key
         self._held: list[tuple[Table, pl.DataFrame]] = []
         self._held_bytes = 0
         self._files: dict[tuple[str, str], list[Path]] = {}
 
     def add(self, table: Table, rows: pl.DataFrame) -> None:
-        """Add rows with the table's columns and ``session_month``."""
+        """Add rows with columns of the table and the key."""
         if rows.is_empty():
             return
         self._held.append((table, rows))
@@ -39,31 +42,29 @@ class Spill:
         if self._held_bytes > self._budget:
             self._flush()
 
-    def months(self, table: Table) -> list[str]:
-        """Return the session months for which there are rows of a table, sorted."""
-        months = {month for name, month in self._files if name == table.name}
+    def partitions(self, table: Table) -> list[str]:
+        """Return the keys for which there are rows of a table, sorted."""
+        found = {partition for name, partition in self._files if name == table.name}
         for rows in self._held_rows(table):
-            months.update(rows["session_month"].unique())
-        return sorted(months)
+            found.update(rows[self._key].unique())
+        return sorted(found)
 
-    def rows(self, table: Table, month: str) -> pl.DataFrame:
-        """Return the rows of one partition of a table."""
-        spilled = [read_arrow(path) for path in self._files.get((table.name, month), ())]
-        held = [
-            rows.filter(pl.col("session_month") == month).drop("session_month")
-            for rows in self._held_rows(table)
-        ]
-        return pl.concat([pl.DataFrame(schema=polars_schema(table)), *spilled, *held])
+    def rows(self, table: Table, partition: str) -> pl.DataFrame:
+        """Return the rows of one partition of a table, with the columns that were added."""
+        spilled = [read_arrow(path) for path in self._files.get((table.name, partition), ())]
+        is_in_partition = pl.col(self._key) == partition
+        held = [rows.filter(is_in_partition).drop(self._key) for rows in self._held_rows(table)]
+        return pl.concat([*spilled, *held] or [pl.DataFrame(schema=polars_schema(table))])
 
     def _held_rows(self, table: Table) -> list[pl.DataFrame]:
         return [rows for other, rows in self._held if other is table]
 
     def _flush(self) -> None:
         for number, (table, rows) in enumerate(self._held):
-            parts = rows.partition_by("session_month", as_dict=True, include_key=False)
-            for (month,), part in parts.items():
-                files = self._files.setdefault((table.name, str(month)), [])
-                path = self._folder / f"{table.name}-{month}-{number}-{len(files)}.arrow"
+            parts = rows.partition_by(self._key, as_dict=True, include_key=False)
+            for (partition,), part in parts.items():
+                files = self._files.setdefault((table.name, str(partition)), [])
+                path = self._folder / f"{table.name}-{partition}-{number}-{len(files)}.arrow"
                 part.write_ipc(path, compression="lz4")
                 files.append(path)
         self._held.clear()

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aind_etl.contract.id_ranges import MOST_RANGES
 
+_Model = TypeVar("_Model", bound=BaseModel)
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
@@ -90,19 +91,12 @@ def merge_states(collection: str, states: Sequence[CollectionState]) -> Collecti
     return CollectionState.model_validate(merged)
 
 
-def parse_layout(content: bytes | None) -> Layout | None:
-    """Return the layout in a layout file; None if it is missing or invalid."""
+def parse(model: type[_Model], content: bytes | None) -> _Model | None:
+    """Return the content of a state file; None if it is missing or invalid.
+
+    An invalid file was written by hand or by a later version: what it says is determined again.
+    """
     try:
-        return None if content is None else Layout.model_validate_json(content)
+        return model.model_validate_json(content or b"")
     except ValidationError:
-        return None  # The layout is derived from the files of the change log.
-
-
-def parse_state(collection: str, content: bytes | None) -> CollectionState:
-    """Return the state in a state file; an empty one if it is missing or invalid."""
-    if content is not None:
-        try:
-            return CollectionState.model_validate_json(content)
-        except ValidationError:
-            pass  # Written by hand or by a later version: its content is determined again.
-    return CollectionState(collection=collection)
+        return None

@@ -26,7 +26,6 @@ from aind_etl.lake.paths import (
     encode_name,
     is_own_file,
     month_of,
-    shard_of,
     single_file,
     table_folder,
 )
@@ -62,10 +61,7 @@ class Tables:
 
     def scan(self, table: Table, collection: str | None = None) -> pl.LazyFrame:
         """Return the rows of a table, or of one collection's shard of it, lazily."""
-        files = self.files(table, collection)
-        if not files:
-            return pl.LazyFrame(schema=polars_schema(table))
-        return scan_files(files, table)
+        return scan_files(self.files(table, collection), table)
 
     def count_rows(self, table: Table, collection: str | None = None) -> int:
         """Return the number of rows of a table, or of one collection's shard of it."""
@@ -85,9 +81,9 @@ class Tables:
 
     def size_bytes(self, table: Table, collection: str) -> int:
         """Return the size in bytes of the files of one collection's shard of a table."""
-        live = set(self.files(table, collection))
-        sizes = self._storage.sizes(table_folder(table, collection), ".parquet")
-        return sum(size for name, size in sizes.items() if self._storage.path(name) in live)
+        counted = set(self.files(table, collection))
+        live = self._files.live(table_folder(table, collection))
+        return sum(file.size for name, file in live.items() if self._storage.path(name) in counted)
 
     def as_written(self, table: Table) -> Table:
         """Return a table with the columns of its file, where further columns are data."""
@@ -171,12 +167,9 @@ class Tables:
     def table_sizes(self, collection: str) -> dict[str, int]:
         """Return the size in bytes of each file of the flattened tables, for this shard."""
         return {
-            name: size
+            name: file.size
             for table in FLATTENED_TABLES
-            for name, size in self._storage.sizes(
-                table_folder(table, collection), ".parquet"
-            ).items()
-            if is_own_file(name) and shard_of(name) == self._files.shard
+            for name, file in self._files.live(table_folder(table, collection)).items()
         }
 
     def replace_rows(

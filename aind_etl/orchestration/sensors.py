@@ -163,7 +163,7 @@ def evaluate_source(
         return dg.SkipReason(str(error))
     _record_health(lake, now, "")
     planned = planned_partitions(lake, arrivals.present)
-    needed = _passes_needed(instance, lake, arrivals.behind, planned, now)
+    needed = _passes_needed(instance, lake, arrivals.stale, planned, now)
     requests, waiting = _pass_requests(instance, needed, now)
     notes = [f"{name}: {problem}" for name, problem in arrivals.unanswered.items()] + waiting
     if not requests:

@@ -231,8 +231,8 @@ def _fingerprint(lake: "Lake", sql: dict[Kind, list[SqlFile]]) -> str:
     for made_by in (str(LAYOUT_VERSION), version("aind-etl"), duckdb.__version__, STORAGE_VERSION):
         digest.update(made_by.encode())
     for table in LAKE_TABLES:
-        for name, mark in sorted(lake.storage.marks(table.name, ".parquet").items()):
-            digest.update(f"{name}\0{mark}\0".encode())
+        for name, stored in lake.storage.files(table.name, ".parquet").items():
+            digest.update(f"{name}\0{stored.mark}\0".encode())
     for table in written_tables(lake):
         digest.update("\0".join([create_table(table), *comments(table)]).encode())
     digest.update(COLLECTIONS_QUERY.encode())

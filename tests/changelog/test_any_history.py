@@ -13,21 +13,17 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 from uuid import uuid4
 
 import polars as pl
 import pytest
-from bson import ObjectId
+from bson import CodecOptions, ObjectId
+from bson.raw_bson import RawBSONDocument
 from gateway_server import FAULTS, Fault, Gateway, failing, running_gateway
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from mongod import can_fail, mongod_or_skip
 from places import Places
 from pymongo import MongoClient, common
@@ -77,24 +73,6 @@ PASSES = st.sampled_from(Pass)
 NAMES = st.sampled_from(COLLECTIONS)
 IDS = st.sampled_from(range(len(IDENTITIES)))
 DIVISIONS = st.sampled_from([1, 2, 100])
-
-
-class Served(Protocol):
-    """A database that can be opened as a source and made to fail."""
-
-    database: AnyDatabase
-
-    def open(self) -> AbstractContextManager[Source]:
-        """Open the source."""
-        ...
-
-    def passing(self, number: int) -> AbstractContextManager[None]:
-        """Cause a transient error."""
-        ...
-
-    def failing_after(self, requests: int) -> AbstractContextManager[None]:
-        """Make every request fail after some."""
-        ...
 
 
 class ByMongod:
@@ -169,6 +147,10 @@ class ByGateway:
             yield
         finally:
             self._gateway.fault_for = lambda _: None
+
+
+Served: TypeAlias = ByMongod | ByGateway
+"""A database that can be opened as a source and made to fail."""
 
 
 class Omitting:
@@ -366,14 +348,10 @@ class History(RuleBasedStateMachine):
 
     def hashes_at_the_server(self, name: str) -> dict[str, str]:
         """Return the content hash of every document of a collection, by record id."""
-        raw = b"".join(self.served.database[name].find_raw_batches())
-        hashes = {}
-        while raw:
-            length = int.from_bytes(raw[:4], "little")
-            document = document_from_bson(raw[:length])
-            hashes[document.record_id] = document.content_hash
-            raw = raw[length:]
-        return hashes
+        raw = CodecOptions(document_class=RawBSONDocument)
+        found = self.served.database.get_collection(name, raw).find()
+        documents = [document_from_bson(one.raw) for one in found]
+        return {one.record_id: one.content_hash for one in documents}
 
     def teardown(self) -> None:
         """End with a full pass."""

@@ -8,7 +8,7 @@ from random import Random
 
 import orjson
 import pytest
-from worlds import MAIN, load
+from worlds import MAIN, load, write_dump
 
 import aind_etl.orchestration.metadata
 import aind_etl.results
@@ -166,10 +166,8 @@ def test_no_value_is_at_an_infinite_bound(lake, tmp_path):
             },
         },
     }
-    folder = tmp_path / "dump"
-    folder.mkdir()
-    (folder / "c.jsonl").write_bytes(orjson.dumps(document))
-    load(folder, lake)
+    write_dump(tmp_path / "dump", [document])
+    load(tmp_path / "dump", lake)
     rows = lake.tables.scan(tables.FIT_PARAMETERS).collect()
     assert dict(rows.select("parameter", "at_bound").iter_rows()) == {
         "learn_rate": False,

@@ -313,9 +313,8 @@ def test_how_far_a_new_pass_looks_back_is_configurable(dump, lake):
         assert run(dump, lake, Pass.NEW, now=clock, limits=limits).read == read
 
 
-def test_an_interrupted_first_load_does_not_count_as_recent(dump, lake, monkeypatch):
-    monkeypatch.setattr(aind_etl.changelog.comparison, "COMPARED_DOCUMENTS", 5)
-    monkeypatch.setattr(aind_etl.changelog.log_writer, "_BATCH_BYTES", 1)
+@pytest.mark.usefixtures("small_batches")
+def test_an_interrupted_first_load_does_not_count_as_recent(dump, lake):
     clock = Clock()
     with pytest.raises(SourceError):
         extract_collection(Failing(dump.folder, 20), lake, MAIN, Pass.NEW, now=clock)
@@ -584,16 +583,6 @@ def assert_current(lake: Lake, dump: Dump) -> None:
     flattened = lake.tables.scan(tables.ANALYSES).collect()["record_id"].to_list()
     rejected = lake.tables.scan(tables.REJECTED_DOCUMENTS).collect()["record_id"].to_list()
     assert sorted(flattened + rejected) == sorted(live)
-
-
-def test_every_version_of_a_document_is_kept(dump, lake):
-    one = dump.ids[0]
-    versions = [dump.documents[one] | {"status": f"version {number}"} for number in range(4)]
-    for version in versions:
-        dump.put(version)
-        run(dump, lake)
-    logged = lake.change_log(MAIN).versions().filter(pl.col("record_id") == one).sort("batch_id")
-    assert list(map(orjson.loads, logged.collect()["document"])) == versions
 
 
 def test_collections_do_not_affect_each_other(sample_dump, lake, dump):

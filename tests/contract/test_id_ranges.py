@@ -1,4 +1,4 @@
-"""Splits and shards: every record is in exactly one of them, and several are read at a time."""
+"""Splits and shards: every record is in exactly one of them."""
 
 import threading
 import time
@@ -17,7 +17,6 @@ from pymongo import MongoClient
 from pymongo.database import Database
 from worlds import ANY_SHARE, Clock, extract, files_of, live_documents_of, log_of, write_dump
 
-from aind_etl.changelog.parallel import in_parallel
 from aind_etl.changelog.passes import ExtractLimits, Pass, extract_collection
 from aind_etl.contract.id_ranges import ALL_IDS, MOST_RANGES, Shard, shards, splits
 from aind_etl.errors import SourceError
@@ -246,55 +245,3 @@ def test_a_dump_is_read_once_and_whole(tmp_path: Path) -> None:
     reports = extract(tmp_path / "dump", Lake(tmp_path / "lake"), limits=ANY_SHARE)
     assert [report.splits for report in reports.values()] == [1]
     assert files_of(tmp_path / "lake")
-
-
-# --- several at a time --------------------------------------------------------------------------
-
-
-def test_all_results_arrive_and_no_more_than_allowed_run_at_a_time() -> None:
-    under_way = most = 0
-    lock = threading.Lock()
-
-    def work(number: int) -> Iterator[int]:
-        nonlocal under_way, most
-        with lock:
-            under_way += 1
-            most = max(most, under_way)
-        yield from range(number * 10, number * 10 + 10)
-        with lock:
-            under_way -= 1
-
-    begun = [lambda number=number: work(number) for number in range(8)]
-    assert sorted(in_parallel(begun, 3)) == list(range(80))
-    assert 1 <= most <= 3
-
-
-def test_work_waits_for_the_consumer_of_the_results() -> None:
-    given_out: list[int] = []
-
-    def work() -> Iterator[int]:
-        for number in range(1000):
-            given_out.append(number)
-            yield number
-
-    results = in_parallel([work, work], 2)
-    next(results)
-    time.sleep(0.3)
-    # Those that wait in the queue, and one in each thread.
-    assert len(given_out) <= 1 + 2 + 2
-    results.close()
-    assert len(given_out) < 20
-
-
-def test_an_error_of_one_stops_all() -> None:
-    def fail() -> Iterator[int]:
-        yield 1
-        raise SourceError("the line is cut")
-
-    def go_on() -> Iterator[int]:
-        while True:
-            yield 2
-
-    with pytest.raises(SourceError, match="the line is cut"):
-        list(in_parallel([fail, go_on, go_on], 2))
-    assert not [one for one in threading.enumerate() if one.name.startswith("split")]

@@ -38,7 +38,7 @@ def flatten(frame, *, learning_from):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reader, "_WORTH_LEARNING", learning_from)
         patch.setattr(tables, "_BATCH_READER", BatchReader())
-        made = flatten_documents(MAIN, frame, "unknown")
+        made = flatten_documents(MAIN, frame)
     rejected = {"rejected_documents": made.rejected, "rejected_values": made.rejected_values}
     return {name: rows.sort(rows.columns) for name, rows in (made.rows | rejected).items()}
 

@@ -23,7 +23,6 @@ from aind_etl.flatten import Flattened, flatten_documents, flattener_version, ve
 from aind_etl.sources.canonical import canonical_json, document_from_json
 from aind_etl.sources.dump import DumpSource
 
-NO_MONTH = "no month"
 MOMENT = pl.Datetime("us", "UTC")
 INPUT = {
     "record_id": pl.String,
@@ -56,7 +55,7 @@ def flatten(documents, collection=MAIN):
         },
         schema=INPUT,
     )
-    return flatten_documents(collection, frame, NO_MONTH)
+    return flatten_documents(collection, frame)
 
 
 def format_of(document):
@@ -376,7 +375,7 @@ def test_rows_are_filed_by_the_month_of_the_session(flattened):
     for one in flattened.values():
         for row in one.rows["analyses"].to_dicts():
             day = row["session_date"]
-            assert row["session_month"] == (f"{day:%Y-%m}" if day else NO_MONTH)
+            assert row["session_month"] == (f"{day:%Y-%m}" if day else "unknown")
         for child in CHILDREN:
             rows = one.rows[child.name]
             assert rows.join(one.rows["analyses"], on=key, how="anti").is_empty()

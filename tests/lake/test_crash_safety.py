@@ -70,10 +70,10 @@ def _flattened_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Flatten the same documents once per test: it takes most of a run's time, and no disk."""
     made: dict[tuple[object, ...], Flattened] = {}
 
-    def flatten_once(collection: str, documents: pl.DataFrame, unknown_month: str) -> Flattened:
-        key = (collection, unknown_month, *documents.iter_rows())
+    def flatten_once(collection: str, documents: pl.DataFrame) -> Flattened:
+        key = (collection, *documents.iter_rows())
         if key not in made:
-            made[key] = flatten_documents(collection, documents, unknown_month)
+            made[key] = flatten_documents(collection, documents)
         return made[key]
 
     monkeypatch.setattr(aind_etl.flatten.refresh, "flatten_documents", flatten_once)
@@ -90,18 +90,22 @@ def few(sample_dump: Path) -> list[JsonDocument]:
 
 
 @pytest.fixture
-def first_load(few: list[JsonDocument], tmp_path: Path) -> Scenario:
+def dump(few: list[JsonDocument], tmp_path: Path) -> Path:
+    """Return the folder of a dump of the documents."""
+    write_dump(tmp_path / "dump", few)
+    return tmp_path / "dump"
+
+
+@pytest.fixture
+def first_load(dump: Path, tmp_path: Path) -> Scenario:
     """Return a first load."""
-    dump = tmp_path / "dump"
-    write_dump(dump, few)
     (tmp_path / "before").mkdir()
     return Scenario(tmp_path / "before", dump, lambda lake: load(dump, lake))
 
 
 @pytest.fixture
-def second_load(few: list[JsonDocument], tmp_path: Path) -> Scenario:
+def second_load(few: list[JsonDocument], dump: Path, tmp_path: Path) -> Scenario:
     """Return a load with documents new, gone, changed, moved, repaired and broken."""
-    dump = tmp_path / "dump"
     new, gone, moved, updated, *rest = few
     write_dump(dump, [gone, moved, updated, *rest])
     write_dump(dump, [gone], "another")
@@ -118,20 +122,16 @@ def second_load(few: list[JsonDocument], tmp_path: Path) -> Scenario:
 
 @pytest.fixture
 def another_flattener(
-    few: list[JsonDocument], tmp_path: Path, load_as_before: Callable[[Path, Lake], None]
+    dump: Path, tmp_path: Path, load_as_before: Callable[[Path, Lake], None]
 ) -> Scenario:
     """Return a load that flattens everything again, because the code has changed."""
-    dump = tmp_path / "dump"
-    write_dump(dump, few)
     load_as_before(dump, Lake(tmp_path / "before"))
     return Scenario(tmp_path / "before", dump, lambda lake: load(dump, lake))
 
 
 @pytest.fixture
-def rebuild(few: list[JsonDocument], tmp_path: Path) -> Scenario:
+def rebuild(dump: Path, tmp_path: Path) -> Scenario:
     """Return the rebuild of tables whose files are damaged or gone."""
-    dump = tmp_path / "dump"
-    write_dump(dump, few)
     lake = loaded_lake(dump, tmp_path / "before")
     for table in (tables.ANALYSES, tables.ATTRIBUTES):
         first, *_, last = lake.tables.files(table)
@@ -264,9 +264,9 @@ def test_a_lake_removed_during_a_run_is_loaded_again_by_the_next(
     assert cleared_at > 10
 
 
-def test_tables_of_a_lost_change_log_are_rebuilt(few: list[JsonDocument], tmp_path: Path) -> None:
-    dump = tmp_path / "dump"
-    write_dump(dump, few)
+def test_tables_of_a_lost_change_log_are_rebuilt(
+    few: list[JsonDocument], dump: Path, tmp_path: Path
+) -> None:
     lake = loaded_lake(dump, tmp_path / "lake")
     write_dump(dump, few[2:])
     expected = contents_of(loaded_lake(dump, tmp_path / "undisturbed"))
@@ -348,15 +348,14 @@ def test_a_run_repairs_what_a_process_killed_at_any_moment_left(
 
 
 def test_the_command_killed_and_repeated_makes_the_same_lake_and_warehouse(
-    few: list[JsonDocument], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dump: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
-    write_dump(tmp_path / "dump", few)
-    expected = loaded_lake(tmp_path / "dump", tmp_path / "undisturbed")
+    expected = loaded_lake(dump, tmp_path / "undisturbed")
     lake = Lake(tmp_path / "lake")
     command = [
         *(sys.executable, "-c", "from aind_etl.cli import main; main()"),
-        *("run", "--no-results", "--source", str(tmp_path / "dump"), "--lake", str(lake)),
+        *("run", "--no-results", "--source", str(dump), "--lake", str(lake)),
     ]
     assert kill_once(command, lake.storage.root, 12)
     assert not (lake.storage.root / "warehouse.duckdb").exists()

@@ -2,12 +2,10 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from textwrap import dedent
 from urllib.parse import quote
 
 import duckdb
@@ -19,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from places import Places
+from places import Places, content
 from worlds import (
     LAKE_TABLES,
     MAIN,
@@ -38,7 +36,6 @@ from worlds import (
     write_dump,
 )
 
-from aind_etl.changelog.passes import Pass
 from aind_etl.contract import Table, tables
 from aind_etl.contract.schemas import arrow_schema, polars_schema
 from aind_etl.errors import DataError
@@ -47,6 +44,7 @@ from aind_etl.lake.change_log import record_ids
 from aind_etl.lake.parquet import write_parquet
 from aind_etl.lake.paths import UNKNOWN_MONTH, encode_name
 from aind_etl.lake.spill import Spill
+from aind_etl.lake.state import SourceHealth
 
 FILLED = [
     tables.ANALYSES,
@@ -56,10 +54,6 @@ FILLED = [
     tables.ATTRIBUTES,
     tables.DOCUMENTS,
 ]
-
-
-def partitions(built: Built, table: Table) -> list[Path]:
-    return sorted(built.lake.storage.path(table.name).rglob("*.parquet"))
 
 
 # --- readers ----------------------------------------------------------------------------------
@@ -129,20 +123,20 @@ def test_a_reader_of_one_partition_gets_only_its_rows(built: Built) -> None:
 
 def test_every_partition_is_one_file_in_its_folder(built: Built) -> None:
     for table in LAKE_TABLES:
-        paths = partitions(built, table)
+        paths = built.lake.tables.files(table)
         for path in paths:
             levels = path.relative_to(built.lake.storage.path(table.name)).parts[:-1]
             assert tuple(level.partition("=")[0] for level in levels) == table.partitioning.value
         if table is not tables.DOCUMENTS:
             assert len({path.parent for path in paths}) == len(paths), table.name
-    assert partitions(built, tables.ANALYSES)
+    assert built.lake.tables.files(tables.ANALYSES)
     assert list(built.lake.storage.path("_staging").iterdir()) == []
 
 
 def test_files_have_the_contract_s_columns_and_types(built: Built) -> None:
     times = 0
     for table in FILLED:
-        for path in partitions(built, table):
+        for path in built.lake.tables.files(table):
             assert pq.read_schema(path).equals(arrow_schema(table), check_metadata=False)
         for field in arrow_schema(table):
             assert not pa.types.is_nested(field.type)
@@ -150,7 +144,7 @@ def test_files_have_the_contract_s_columns_and_types(built: Built) -> None:
             if pa.types.is_timestamp(field.type):
                 times += 1
                 assert field.type == pa.timestamp("us", "UTC")
-        group = pq.read_metadata(partitions(built, table)[0]).row_group(0)
+        group = pq.read_metadata(built.lake.tables.files(table)[0]).row_group(0)
         assert {group.column(i).compression for i in range(group.num_columns)} == {"ZSTD"}
     assert times > 3
 
@@ -190,14 +184,14 @@ def test_rows_are_sorted_by_their_key_and_every_key_is_unique(built: Built) -> N
     for table in FILLED:
         if table is tables.DOCUMENTS:
             continue
-        for path in partitions(built, table):
+        for path in built.lake.tables.files(table):
             found = list(pl.read_parquet(path, hive_partitioning=False).select(table.key).rows())
             assert found == sorted(found), table.name
         assert rows_of(built.lake, table).select(table.key).is_unique().all(), table.name
 
 
 def test_every_reader_gets_the_same_time(built: Built) -> None:
-    path = partitions(built, tables.DOCUMENTS)[0]
+    path = built.lake.tables.files(tables.DOCUMENTS)[0]
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'Asia/Kolkata'")
         (moment,) = connection.execute(
@@ -246,25 +240,6 @@ def test_only_the_partitions_of_a_changed_record_are_rewritten(
     assert before.keys() <= after.keys()
 
 
-@pytest.mark.slow
-def test_a_record_whose_month_changes_moves_to_another_partition(
-    sample_dump: Path, sample_lake: Lake, tmp_path: Path
-) -> None:
-    documents = read_dump(sample_dump)
-    moved = next(one for one in documents if "analysis_results" in one)
-    old_month = moved["session_date"][:7]
-    moved["session_date"] = "1999-12-31"
-    dump = shutil.copytree(sample_dump, tmp_path / "dump")
-    write_dump(dump, documents)
-    load(dump, sample_lake)
-    for table in (tables.ANALYSES, tables.FIT_PARAMETERS):
-        there = sample_lake.tables.read_partition(table, MAIN, "1999-12")
-        assert there["record_id"].unique().to_list() == [moved["_id"]]
-        left = sample_lake.tables.read_partition(table, MAIN, old_month)
-        assert moved["_id"] not in left["record_id"].to_list()
-    assert_same(contents_of(sample_lake), contents_of(loaded_lake(dump, tmp_path / "new")))
-
-
 def test_a_partition_that_loses_its_last_row_disappears_with_its_folder(
     sample_dump: Path, tmp_path: Path
 ) -> None:
@@ -286,18 +261,9 @@ def test_a_partition_that_loses_its_last_row_disappears_with_its_folder(
     assert lake.collections() == [MAIN]
 
 
-def test_a_pass_that_finds_nothing_new_rewrites_nothing(
-    sample_dump: Path, sample_lake: Lake
-) -> None:
-    before = data_files_of(sample_lake.storage.root)
-    for pass_kind in Pass:
-        load(sample_dump, sample_lake, pass_kind)
-    assert data_files_of(sample_lake.storage.root) == before
-
-
 def test_the_same_rows_leave_a_partition_as_it_is(places: Places, built: Built) -> None:
     lake = places.copy(built.lake.storage.root)
-    before = lake.storage.marks("", ".parquet")
+    before = lake.storage.files("", ".parquet")
     for table in (tables.ANALYSES, tables.ATTRIBUTES):
         month = lake.tables.months(table, MAIN)[0]
         rows = lake.tables.read_partition(table, MAIN, month)
@@ -305,7 +271,7 @@ def test_the_same_rows_leave_a_partition_as_it_is(places: Places, built: Built) 
         records = rows.select("record_id").unique()
         assert not lake.tables.replace_rows(table, MAIN, month, without=records, rows=shuffled)
         assert not lake.tables.replace_rows(table, MAIN, month, without=None, rows=shuffled)
-    assert lake.storage.marks("", ".parquet") == before
+    assert lake.storage.files("", ".parquet") == before
 
 
 def test_a_damaged_partition_is_an_error_that_names_it(sample_lake: Lake) -> None:
@@ -435,14 +401,6 @@ def test_batches_are_numbered_in_order_and_never_rewritten(places: Places) -> No
     assert log.versions(after=2).collect()["batch_id"].to_list() == [3]
 
 
-def test_the_last_version_decides_whether_a_document_is_live(places: Places) -> None:
-    log = places.new().change_log("x")
-    log.append(versions("a", "b", "c"))
-    log.append(versions("a", "b", operation="delete"))
-    log.append(versions("a"))
-    assert sorted(log.live_documents()["record_id"]) == ["a", "c"]
-
-
 def test_a_state_is_kept_but_for_changed_fields_and_ignores_unknown_ones(places: Places) -> None:
     lake = places.new()
     moment = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -462,11 +420,40 @@ def test_a_state_that_cannot_be_read_costs_work_and_no_data(
     lake = sample_lake
     before = tables_of(lake)
     files = data_files_of(lake.storage.root)
-    for content in (b"", b"{", b"[]", b'{"collection": 5}', b"\xff\xfe"):
-        lake.storage.path(f"_state/collection={MAIN}.json").write_bytes(content)
+    for invalid in (b"", b"{", b"[]", b'{"collection": 5}', b"\xff\xfe"):
+        lake.storage.path(f"_state/collection={MAIN}.json").write_bytes(invalid)
         assert load(sample_dump, lake).extracts[MAIN].unchanged == len(read_dump(sample_dump))
         assert_same(tables_of(lake), before)
         assert data_files_of(lake.storage.root) == files
+
+
+def test_the_source_s_health_is_kept_but_for_changed_fields(places: Places) -> None:
+    lake = places.new()
+    assert lake.source_health() == SourceHealth()
+    lake.update_source_health({"reached_at": NOON, "error": "→ no answer"})
+    lake.update_source_health({"is_alerted": True})
+    expected = SourceHealth(reached_at=NOON, error="→ no answer", is_alerted=True)
+    assert lake.source_health() == expected
+    assert lake.storage.read("_state/source.health") == expected.model_dump_json().encode()
+    for invalid in (b"", b"{", b"[]", b'{"error": 5}', b"\xff\xfe"):
+        lake.storage.write("_state/source.health", content(invalid))
+        assert lake.source_health() == SourceHealth()
+    lake.update_source_health({"error": "no answer"})
+    assert lake.source_health() == SourceHealth(error="no answer")
+
+
+# --- scratch ----------------------------------------------------------------------------------
+
+
+def test_scratch_of_killed_runs_is_removed_also_that_of_an_earlier_version(tmp_path: Path) -> None:
+    left = {f"{kind}-{name}" for kind in ("extract", "recognise", "refresh") for name in "xy"}
+    for name in left:
+        (tmp_path / "_staging" / name).mkdir(parents=True)
+    lake = Lake(tmp_path)
+    with lake.lock("x"), lake.scratch("raw-hashes", "y"):
+        lake.clear_staging("x")
+        kept = {path.name for path in (tmp_path / "_staging").iterdir()}
+    assert kept == {"extract-y", "recognise-y", "refresh-y", "raw-hashes-y"}
 
 
 # --- spilling ---------------------------------------------------------------------------------
@@ -492,42 +479,26 @@ def test_rows_are_returned_from_the_disk_as_from_memory(
         spill.add(table, frame.clear())
     assert bool(list(tmp_path.iterdir())) == (budget < 1 << 30)
     for table, frame in filed.items():
-        assert spill.months(table) == ["2024-10", UNKNOWN_MONTH]
-        for month in spill.months(table):
+        assert spill.partitions(table) == ["2024-10", UNKNOWN_MONTH]
+        for month in spill.partitions(table):
             found = spill.rows(table, month)
             expected = frame.filter(pl.col("session_month") == month).drop("session_month")
             assert_same({"rows": found.sort(found.columns)}, {"rows": expected.sort(found.columns)})
-    assert spill.months(tables.INPUT_ASSETS) == []
+    assert spill.partitions(tables.INPUT_ASSETS) == []
     assert spill.rows(tables.INPUT_ASSETS, "2024-10").is_empty()
 
 
 # --- locks ------------------------------------------------------------------------------------
 
-HOLD = dedent("""\
-    import sys, time
-    from pathlib import Path
-    from aind_etl.lake import Lake
-
-    with Lake(Path(sys.argv[1])).lock(sys.argv[2]):
-        print("held", flush=True)
-        time.sleep(600)
-""")
-
 
 @pytest.mark.slow
 def test_two_runs_can_write_two_collections_but_not_one(sample_dump: Path, lake: Lake) -> None:
-    command = [sys.executable, "-c", HOLD, str(lake), MAIN]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        with lake.lock("another"):
-            pass
-        with pytest.raises(DataError, match=f"process {holder.pid}") as refused:
-            load(sample_dump, lake)
+    with lake.lock(MAIN), ThreadPoolExecutor(1) as other_run:
+        with pytest.raises(DataError, match=f"process {os.getpid()}") as refused:
+            other_run.submit(load, sample_dump, lake).result()
         assert repr(MAIN) in str(refused.value)
+        assert lake.collections()
         assert MAIN not in lake.collections()
-        holder.kill()
-        holder.wait()
     load(sample_dump, lake)
     assert len(log_of(lake)) == len(read_dump(sample_dump))
 

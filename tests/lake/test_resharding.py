@@ -348,6 +348,13 @@ def test_a_run_for_a_shard_that_no_longer_exists_is_refused(divided: Lake) -> No
         pass
 
 
+def test_who_locks_the_tables_of_the_whole_lake_locks_those_of_each_shard(divided: Lake) -> None:
+    with divided.tables_lock(MAIN):
+        for shard in shards(4):
+            with pytest.raises(DataError, match="this process itself"):
+                divided.for_shard(shard).tables_lock(MAIN).__enter__()
+
+
 def test_a_lost_or_damaged_layout_is_derived_from_the_files(
     dump: Path, divided: Lake, tmp_path: Path
 ) -> None:
@@ -376,9 +383,7 @@ def test_a_lost_layout_is_an_error_if_resharding_was_interrupted(
 
 
 @pytest.mark.long
-def test_a_run_on_shards_gives_the_tables_of_a_run_on_whole_collections(
-    tmp_path: Path,
-) -> None:
+def test_a_run_on_shards_gives_the_tables_of_a_run_on_whole_collections(tmp_path: Path) -> None:
     whole, divided = Lake(tmp_path / "whole"), Lake(tmp_path / "shards")
     # As if the number of documents of a dump were known beforehand.
     assert plan_shards(divided, MAIN, 40, most_documents=10) == 4

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from traceback import format_exception
 from typing import BinaryIO, TypeAlias
 
@@ -11,6 +12,7 @@ import s3fs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from object_store import new_prefix
+from places import content
 
 from aind_etl.errors import DataError
 from aind_etl.lake.storage import open_storage
@@ -38,29 +40,22 @@ def storage(new_storage: Callable[[], AnyStorage]) -> AnyStorage:
     return new_storage()
 
 
-def content(text: bytes) -> Callable[[BinaryIO], object]:
-    return lambda file: file.write(text)
-
-
 def own_files(storage: AnyStorage) -> list[str]:
     return [name for name in storage.files("", "") if not name.startswith("_")]
 
 
 def test_a_written_file_is_read_and_listed(storage: AnyStorage) -> None:
+    assert storage.read(NAME) is None
+    assert not storage.exists(NAME)
     assert storage.write(NAME, content(b"one"))
     assert storage.write("analyses/other.parquet", content(b"second"))
     assert storage.write("analyses/note.txt", content(b"three"))
     assert storage.read(NAME) == b"one"
     assert storage.path(NAME).read_bytes() == b"one"
-    assert storage.files("analyses", ".parquet") == [NAME, "analyses/other.parquet"]
-    assert storage.sizes("analyses", ".parquet") == {NAME: 3, "analyses/other.parquet": 6}
-    assert storage.files("nowhere", ".parquet") == []
-
-
-def test_a_missing_file_is_read_as_none_and_has_no_mark(storage: AnyStorage) -> None:
-    assert storage.read(NAME) is None
-    assert storage.marks("analyses", "") == {}
-    assert not storage.exists(NAME)
+    files = storage.files("analyses", ".parquet")
+    assert list(files) == [NAME, "analyses/other.parquet"]
+    assert [file.size for file in files.values()] == [3, 6]
+    assert storage.files("nowhere", ".parquet") == {}
 
 
 def test_the_same_content_leaves_the_file_as_it_is(storage: AnyStorage) -> None:
@@ -79,11 +74,11 @@ def test_the_same_content_leaves_the_file_as_it_is(storage: AnyStorage) -> None:
 
 def test_other_content_replaces_the_file_and_changes_its_mark(storage: AnyStorage) -> None:
     storage.write(NAME, content(b"same"))
-    marks = [storage.marks("analyses", "")[NAME]]
+    marks = [storage.files("analyses", "")[NAME].mark]
     for other in (b"", b"SAME", b"sam", b"same "):
         assert storage.write(NAME, content(other))
         assert storage.read(NAME) == other
-        marks.append(storage.marks("analyses", "")[NAME])
+        marks.append(storage.files("analyses", "")[NAME].mark)
     assert len(set(marks)) == len(marks)
 
 
@@ -98,7 +93,7 @@ def test_a_failed_write_leaves_the_old_file(storage: AnyStorage) -> None:
         storage.write(NAME, fail)
     assert storage.read(NAME) == b"old"
     assert own_files(storage) == [NAME]
-    assert storage.files("_staging", "") == []
+    assert storage.files("_staging", "") == {}
 
 
 def test_a_file_that_may_not_be_replaced_is_left_and_named(storage: AnyStorage) -> None:
@@ -119,12 +114,6 @@ def test_an_error_of_the_store_is_one_message_without_its_cause(
     with pytest.raises(DataError, match="refuses to read 'state'") as raised:
         storage.read("state")
     assert "AKIA0" not in "".join(format_exception(raised.value))
-
-
-def test_an_update_gets_the_present_content(storage: AnyStorage) -> None:
-    storage.update("state", lambda before: (before or b"") + b"1")
-    storage.update("state", lambda before: (before or b"") + b"2")
-    assert storage.read("state") == b"12"
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -184,37 +173,32 @@ def test_a_lock_of_another_thread_names_its_process_and_can_be_waited_for(
             refused.wait(60)
             order.append("first")
 
-    thread = threading.Thread(target=first)
-    thread.start()
-    taken.wait()
-    with (
-        pytest.raises(DataError, match=rf"writing it \(process {os.getpid()} on"),
-        storage.lock("a", "it"),
-    ):
-        pass
-    refused.set()
-    with storage.lock("a", "it", wait_seconds=60):
-        order.append("second")
-    thread.join()
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(first)
+        taken.wait()
+        with (
+            pytest.raises(DataError, match=rf"writing it \(process {os.getpid()} on"),
+            storage.lock("a", "it"),
+        ):
+            pass
+        refused.set()
+        with storage.lock("a", "it", wait_seconds=60):
+            order.append("second")
     assert order == ["first", "second"]
 
 
 def test_of_many_threads_one_gets_the_lock(storage: AnyStorage) -> None:
     gate, done = threading.Barrier(6), threading.Barrier(6)
-    got = []
 
-    def race() -> None:
+    def race(_: int) -> bool:
         gate.wait()
         try:
             with open_storage(storage.root).lock("a", "it"):
-                got.append(1)
                 done.wait()
         except DataError:
             done.wait()
+            return False
+        return True
 
-    racers = [threading.Thread(target=race) for _ in range(6)]
-    for racer in racers:
-        racer.start()
-    for racer in racers:
-        racer.join()
-    assert got == [1]
+    with ThreadPoolExecutor(6) as racers:
+        assert sum(racers.map(race, range(6))) == 1

@@ -229,7 +229,7 @@ def is_settled(cluster, instance):
             most_documents=etl.settings.partition_documents,
             within=timedelta(minutes=1),
         )
-    return not arrivals.behind and is_current(etl.lake, etl.settings.warehouse_path)
+    return not arrivals.stale and is_current(etl.lake, etl.settings.warehouse_path)
 
 
 def explanation(cluster, instance):

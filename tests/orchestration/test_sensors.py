@@ -446,7 +446,7 @@ def test_a_collection_that_does_not_answer_delays_no_other(sample_dump, lake):
         source.released.set()
     assert found.unanswered.keys() == {ONE}
     assert "did not answer within 1 seconds" in found.unanswered[ONE]
-    assert {one.collection for one in found.behind} == set(found.present) - {ONE}
+    assert {one.collection for one in found.stale} == set(found.present) - {ONE}
 
 
 # --- the nights ---------------------------------------------------------------------------------

@@ -1,10 +1,10 @@
 """Places of lakes in tests, on a disk or an object store, and runs that are killed there."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 from uuid import uuid4
 
 import pytest
@@ -75,3 +75,8 @@ class OnStore:
 
 Places: TypeAlias = OnDisk | OnStore
 """Places for lakes, all of one kind."""
+
+
+def content(text: bytes) -> Callable[[BinaryIO], object]:
+    """Return a function that writes a text, as a storage expects it."""
+    return lambda file: file.write(text)

@@ -211,6 +211,31 @@ def test_a_warehouse_replaced_during_a_fetch_is_fetched_again(url, publish, monk
     assert version_read(url) == "third"
 
 
+@pytest.mark.usefixtures("_check_each_time")
+def test_no_part_of_an_interrupted_fetch_is_read(url, publish, monkeypatch, tmp_path, machine):
+    publish(url, "first")
+    machine("another")
+    assert version_read(url) == "first"
+    machine("publisher")
+    publish(url, "second")
+    machine("another")
+
+    def interrupted(_self, _name, target):
+        target.write_bytes(b"half")
+        raise DataError("The connection is cut.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ObjectStorage, "fetch", interrupted)
+        patch.setattr(object_file, "_RECHECK_AFTER_FAILURE_SECONDS", 0.0)
+        assert version_read(url) == "first"
+        machine("a third")
+        with pytest.raises(ConfigurationError, match="The connection is cut"):
+            version_read(url)
+    assert copies(tmp_path / "a third") == []
+    machine("another")
+    assert version_read(url) == "second"
+
+
 def test_many_readers_of_one_machine_fetch_it_once(url, publish, machine):
     publish(url, "first")
     machine("another")

@@ -1,6 +1,5 @@
 """Requests to an object store: list, read, and write a file if it has not changed meanwhile."""
 
-import errno
 import io
 import mimetypes
 import uuid
@@ -9,7 +8,6 @@ from contextlib import contextmanager, suppress
 from contextvars import Context
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, cast
 from urllib.parse import quote, unquote
 
@@ -126,14 +124,9 @@ class Bucket:
                 return None
 
     def fetch(self, name: str, target: Path) -> None:
-        """Copy a file to a local disk, where it appears whole or not at all."""
-        with (
-            self._reporting(f"read {name!r}"),
-            TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as folder,
-        ):
-            staged = Path(folder) / target.name
-            self._store.get_file(self._url(name), str(staged))
-            staged.replace(target)
+        """Copy a file to a local disk; an error may leave a part of it there."""
+        with self._reporting(f"read {name!r}"):
+            self._store.get_file(self._url(name), str(target))
 
     def discard(self, name: str) -> None:
         """Remove a file that exists, regardless of locks."""
@@ -164,8 +157,7 @@ class Bucket:
             except OSError as error:
                 # Not found: it was removed meanwhile, or this request put its parts together
                 # already.
-                is_gone = isinstance(error, FileNotFoundError)
-                if not is_gone and not isinstance(error, FileExistsError) and not _is_unmet(error):
+                if not isinstance(error, FileNotFoundError) and not _is_unmet(error):
                     raise
                 now = self.facts(name)
                 if now is None and facts is None:
@@ -245,10 +237,8 @@ def etag_of(info: Mapping[str, Any]) -> str:
 
 def _is_unmet(error: OSError) -> bool:
     """Return whether a store refused a request because its condition did not hold."""
+    if isinstance(error, FileExistsError):
+        return True
     cause = error.__cause__
-    if isinstance(cause, ClientError):
-        return cause.response.get("Error", {}).get("Code") in {
-            "PreconditionFailed",
-            "ConditionalRequestConflict",
-        }
-    return error.errno == errno.EINVAL and "pre-condition" in str(error)
+    code = cause.response.get("Error", {}).get("Code") if isinstance(cause, ClientError) else ""
+    return code in {"PreconditionFailed", "ConditionalRequestConflict"}

@@ -4,6 +4,7 @@ import fcntl
 import filecmp
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,6 +16,7 @@ import filelock
 
 from aind_etl.errors import ConfigurationError, DataError
 from aind_etl.lake.storage.locks import refuse_reentry
+from aind_etl.lake.storage.protocol import StoredFile
 
 _STAGING = "_staging"
 _LOCKS = "_locks"
@@ -23,7 +25,7 @@ _ABANDONED_SECONDS = 3600
 
 
 class LocalStorage:
-    """A :class:`~aind_etl.lake.storage.protocol.Storage` in a folder of a local disk.
+    """The lake's files in a folder of a local disk.
 
     Parameters
     ----------
@@ -40,22 +42,16 @@ class LocalStorage:
         """Return the path of a file."""
         return self.root / name
 
-    def files(self, folder: str, suffix: str) -> list[str]:
-        """Return the names of the files anywhere below ``folder`` that end with ``suffix``."""
-        return sorted(
-            path.relative_to(self.root).as_posix()
-            for path in self.path(folder).rglob(f"*{suffix}")
-            if path.is_file()
-        )
-
-    def sizes(self, folder: str, suffix: str) -> dict[str, int]:
-        """Return the size in bytes of each of :meth:`files`, by name."""
-        return {name: self.path(name).stat().st_size for name in self.files(folder, suffix)}
-
-    def marks(self, folder: str, suffix: str) -> dict[str, str]:
-        """Return a text for each of :meth:`files`, by name, that changes with the content."""
-        facts = {name: self.path(name).stat() for name in self.files(folder, suffix)}
-        return {name: f"{fact.st_size} {fact.st_mtime_ns}" for name, fact in facts.items()}
+    def files(self, folder: str, suffix: str) -> dict[str, StoredFile]:
+        """Return the files anywhere below ``folder`` that end with ``suffix``, by name, sorted."""
+        found = {}
+        for path in self.path(folder).rglob(f"*{suffix}"):
+            with suppress(FileNotFoundError):
+                facts = path.stat()
+                if stat.S_ISREG(facts.st_mode):
+                    mark = f"{facts.st_size} {facts.st_mtime_ns}"
+                    found[path.relative_to(self.root).as_posix()] = StoredFile(facts.st_size, mark)
+        return dict(sorted(found.items()))
 
     def exists(self, name: str) -> bool:
         """Return whether a file exists."""
@@ -71,7 +67,27 @@ class LocalStorage:
     def write(
         self, name: str, write_content: Callable[[BinaryIO], object], *, replace: bool = True
     ) -> bool:
-        """Write a file beside its place and rename it; return False if it has this content."""
+        """Write a file that appears whole or not at all, beside its place and by a rename.
+
+        Parameters
+        ----------
+        name
+            The file's name.
+        write_content
+            Writes the content to the open file that it is given.
+        replace
+            Whether an existing file may be replaced.
+
+        Returns
+        -------
+        bool
+            False if the file already has this content and was left as it is.
+
+        Raises
+        ------
+        DataError
+            The file exists and may not be replaced, or another process wrote it meanwhile.
+        """
         target = self.path(name)
         with self._staged() as (staged, file):
             write_content(file)
@@ -158,7 +174,13 @@ class LocalStorage:
 
     @contextmanager
     def lock(self, name: str, purpose: str, *, wait_seconds: float = 0) -> Iterator[None]:
-        """Hold a lock that the operating system releases however the process ends."""
+        """Hold a lock that the operating system releases however the process ends.
+
+        Raises
+        ------
+        DataError
+            Another process holds the lock; the error says what its ``purpose`` is.
+        """
         folder = self.root / _LOCKS
         folder.mkdir(parents=True, exist_ok=True)
         holder = folder / f"{name}.holder"

@@ -25,13 +25,7 @@ _HELD_BY_THREAD = threading.local()
 
 @contextmanager
 def refuse_reentry(name: str, purpose: str) -> Iterator[None]:
-    """Refuse a lock that the same thread already holds, because it would wait for itself.
-
-    Raises
-    ------
-    DataError
-        The thread holds the lock.
-    """
+    """Refuse a lock that the same thread already holds, because it would wait for itself."""
     held: set[str] = _HELD_BY_THREAD.__dict__.setdefault("names", set())
     if name in held:
         raise DataError(

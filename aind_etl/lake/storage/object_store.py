@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from fsspec import AbstractFileSystem
 from upath import UPath
@@ -19,6 +19,7 @@ from upath import UPath
 from aind_etl.errors import DataError
 from aind_etl.lake.storage.bucket import Bucket, ObjectFacts, etag_of
 from aind_etl.lake.storage.locks import Lease, refuse_reentry
+from aind_etl.lake.storage.protocol import StoredFile
 
 _RECHECK_SECONDS = 0.5
 
@@ -27,7 +28,7 @@ _HELD: dict[str, list[Lease]] = {}
 
 
 class ObjectStorage(Bucket):
-    """A :class:`~aind_etl.lake.storage.protocol.Storage` below one prefix of an object store.
+    """The lake's files below one prefix of an object store.
 
     Every operation raises :class:`~aind_etl.errors.DataError` if the store refuses a request or
     does not answer, and every change also if this process has lost one of its locks.
@@ -37,22 +38,8 @@ class ObjectStorage(Bucket):
         """Return the URL of a file."""
         return self.root / name
 
-    def files(self, folder: str, suffix: str) -> list[str]:
-        """Return the names of the files anywhere below ``folder`` that end with ``suffix``."""
-        return sorted(self._listing(folder, suffix))
-
-    def sizes(self, folder: str, suffix: str) -> dict[str, int]:
-        """Return the size in bytes of each of :meth:`files`, by name."""
-        return {name: info["size"] for name, info in self._listing(folder, suffix).items()}
-
-    def marks(self, folder: str, suffix: str) -> dict[str, str]:
-        """Return a text for each of :meth:`files`, by name, that changes with the content."""
-        return {
-            name: f"{info['size']} {etag_of(info)}"
-            for name, info in self._listing(folder, suffix).items()
-        }
-
-    def _listing(self, folder: str, suffix: str) -> dict[str, dict[str, Any]]:
+    def files(self, folder: str, suffix: str) -> dict[str, StoredFile]:
+        """Return the files anywhere below ``folder`` that end with ``suffix``, by name, sorted."""
         with self._reporting(f"list {folder!r}"):
             try:
                 if self._is_s3 and folder:
@@ -63,8 +50,10 @@ class ObjectStorage(Bucket):
                 return {}
         prefix = str(self.root).partition("://")[2]
         return {
-            path.removeprefix(prefix).lstrip("/"): info
-            for path, info in found.items()
+            path.removeprefix(prefix).lstrip("/"): StoredFile(
+                info["size"], f"{info['size']} {etag_of(info)}"
+            )
+            for path, info in sorted(found.items())
             if path.endswith(suffix)
         }
 
@@ -115,30 +104,12 @@ class ObjectStorage(Bucket):
             )
 
     def put_file(
-        self,
-        name: str,
-        source: Path,
-        metadata: Mapping[str, str],
-        *,
-        replacing: ObjectFacts | None,
+        self, name: str, source: Path, metadata: Mapping[str, str], *, replacing: ObjectFacts | None
     ) -> bool:
-        """Write a local file of any size with metadata, unless the object has changed meanwhile.
+        """Write a local file of any size with the metadata that :meth:`facts` will return.
 
-        Parameters
-        ----------
-        name
-            The object's name.
-        source
-            The local file.
-        metadata
-            The metadata that :meth:`facts` will return.
-        replacing
-            The present object, from :meth:`facts`; None where there is none.
-
-        Returns
-        -------
-        bool
-            False if the object has changed; nothing is written then.
+        ``replacing`` is the present object, from :meth:`facts`; None where there is none. If the
+        object has changed meanwhile, nothing is written and the result is False.
         """
         self._check_leases()
         with source.open("rb") as file:
