@@ -1,16 +1,10 @@
-"""Names without a path in filters of documents: they mean a value in either format.
+"""Paths of documents that the contract names, without positions in lists."""
 
-The two formats keep the same values in different places, so a filter by a path finds documents of
-one format only. A name that is a column of the model-fitting answer or of `analyses` is replaced by
-the paths of both formats. A dotted path is left as it is.
-"""
-
-from collections.abc import Mapping
+from collections.abc import Iterator
 from functools import cache
-from typing import Any
 
-from aind_etl.client.document_filter import LOGICAL, refuse_deep_nesting
-from aind_etl.contract import tables
+from aind_etl.contract import Column, DataType, Origin, tables
+from aind_etl.contract.columns import FIT, LEFT_IN_DOCUMENTS
 
 _COLUMNS_OF_ANSWER = {
     "AIC": "aic",
@@ -27,54 +21,25 @@ _COLUMNS_OF_ANSWER = {
 """Columns of the model-fitting answer whose names in the contract differ."""
 
 
-def in_either_format(query: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a MongoDB filter in which names without a path are replaced by both formats' paths.
-
-    What a server finds by the name itself is still found. Too deep nesting is an ArgumentError.
-    """
-    refuse_deep_nesting(query)
-    return _expand(query)
-
-
-def _expand(query: Mapping[str, Any]) -> dict[str, Any]:
-    conditions = []
-    for key, value in query.items():
-        if key in LOGICAL and isinstance(value, list | tuple):
-            inner = [_expand(one) if isinstance(one, Mapping) else one for one in value]
-            conditions.append({key: inner})
-        elif key in _paths():
-            conditions.append(_at_any(_paths()[key], key, value))
-        else:
-            conditions.append({key: value})
-    if len(conditions) == 1:
-        return conditions[0]
-    return {"$and": conditions} if conditions else {}
-
-
-def _at_any(paths: tuple[str, ...], name: str, value: object) -> dict[str, Any]:
-    """Return the condition that a value passes a test at one of its paths."""
-    if len(paths) == 1:
-        return {paths[0]: value}
-    return {
-        "$or": [
-            # A test such as $ne matches documents without a value at the path.
-            {path: value} if path == name else {"$and": [{path: {"$exists": True}}, {path: value}]}
-            for path in paths
-        ]
-    }
+@cache
+def known_paths() -> frozenset[str]:
+    """Return the paths from which values are read, and of large values that are not."""
+    left = (f"{fit}.{path}" for fit in FIT.values() for path in LEFT_IN_DOCUMENTS)
+    columns = (column for table in tables.ANALYSIS_TABLES for column in table.columns)
+    return frozenset([*left, *(path for column in columns for path in _paths(column))])
 
 
 @cache
-def _paths() -> dict[str, tuple[str, ...]]:
-    """Return the paths of each name in documents of either format."""
+def paths_by_name() -> dict[str, tuple[str, ...]]:
+    """Return the paths in either format of each name that needs no path in a filter.
+
+    The two formats keep the same values in different places, so a filter by a path finds documents
+    of one format only. The names are columns of the model-fitting answer and of `analyses`.
+    """
     found: dict[str, tuple[str, ...]] = {}
     children = (tables.FIT_PARAMETERS, tables.CROSS_VALIDATION, tables.INPUT_ASSETS)
     for column in (column for table in (tables.ANALYSES, *children) for column in table.columns):
-        paths = tuple(
-            path.replace("[]", "").removesuffix(".*")
-            for origin in column.origins.values()
-            for path in origin.paths
-        )
+        paths = tuple(_paths(column))
         if paths and column.name != "record_id":
             found.setdefault(column.name, paths)
     names = {name: found[column] for name, column in _COLUMNS_OF_ANSWER.items()}
@@ -84,3 +49,24 @@ def _paths() -> dict[str, tuple[str, ...]]:
         # Other names of the child tables are too common to replace.
         if name in tables.ANALYSES.column_names or name.startswith("prediction")
     }
+
+
+def text_columns(path: str) -> dict[str, str]:
+    """Return the columns of `analyses`, by format, that hold the text at a path unchanged."""
+    return {
+        pipeline_format: column.name
+        for column in tables.ANALYSES.columns
+        for pipeline_format, origin in column.origins.items()
+        if column.type is DataType.VARCHAR
+        and not origin.note
+        and _without_positions(origin) == [path]
+    }
+
+
+def _paths(column: Column) -> Iterator[str]:
+    for origin in column.origins.values():
+        yield from _without_positions(origin)
+
+
+def _without_positions(origin: Origin) -> list[str]:
+    return [path.replace("[]", "").removesuffix(".*") for path in origin.paths]

@@ -40,7 +40,7 @@ def find_documents(
         raise ArgumentError(f"There is no collection {collection!r}. {suggest(collection, known)}")
     is_matching = "TRUE"
     if query:
-        found = matching_records(connection, collection, query, with_rejected=True)
+        found = matching_records(connection, collection, query)
         connection.register("matching", found.to_frame().to_arrow())
         is_matching = "record_id IN (FROM matching)"
     # The last version of a deleted document has no text.

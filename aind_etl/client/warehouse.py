@@ -52,7 +52,7 @@ class Warehouse(Generic[Frame]):
     ------
     ConfigurationError
         There is no such snapshot. Each query raises it if there is no warehouse, or it cannot be
-        read.
+        read, lacks a table, or cannot run the SQL.
     ValueError
         Each query raises it if an argument is wrong.
 
@@ -214,7 +214,7 @@ class Warehouse(Generic[Frame]):
             newest_only=newest_only,
         )
         table = tables.FIT_PARAMETERS
-        condition = selection.one_of("parameter", parameter, table)
+        condition = selection.one_of("parameter", parameter, table.name)
         query = select_with_sessions(table, selection, condition, "agent_alias, parameter")
         return self._run(query, selection)
 
@@ -333,13 +333,7 @@ class Warehouse(Generic[Frame]):
             return find_documents(connection, collection, filter, projection, limit)
 
     def table(self, name: str) -> Frame:
-        """Return a whole table, view or mart.
-
-        Raises
-        ------
-        ConfigurationError
-            There is no warehouse, or it has no such table.
-        """
+        """Return a whole table, view or mart."""
         return self.sql(f"FROM {quote_identifier(name)}")
 
     def sql(
@@ -353,11 +347,6 @@ class Warehouse(Generic[Frame]):
             The SELECT, in DuckDB's SQL.
         parameters
             Values for its ``?``, or for its ``$name``.
-
-        Raises
-        ------
-        ConfigurationError
-            There is no warehouse, or the query cannot be run.
 
         Examples
         --------
@@ -387,7 +376,8 @@ class Warehouse(Generic[Frame]):
             frame = self._read(extend(connection, rows))
             # Every kind of frame has a shape: rows and columns.
             if not frame.shape[0]:  # type: ignore[attr-defined]
-                selection.refuse_unknown_names(connection)
+                for problem in selection.unknown_names(connection):
+                    raise ArgumentError(problem)
             return frame
 
     def _read(self, relation: duckdb.DuckDBPyRelation) -> Frame:
