@@ -25,7 +25,8 @@ Test: TypeAlias = Callable[[str], str]
 
 _LOGICAL = ("$and", "$or", "$nor")
 _SIGNS = {"$eq": "=", "$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
-_TESTS = (*_SIGNS, "$ne", "$in", "$nin", "$exists", "$regex", "$options", "$not", "$elemMatch")
+_DENIED = {"$ne": "$eq", "$nin": "$in"}
+_TESTS = (*_SIGNS, *_DENIED, "$in", "$exists", "$regex", "$options", "$not", "$elemMatch")
 _PATTERN_OPTIONS = {"i": re.IGNORECASE, "m": re.MULTILINE, "s": re.DOTALL, "x": re.VERBOSE}
 _MOST_LEVELS = 100
 _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
@@ -159,12 +160,10 @@ class DocumentFilter:
         match operator:
             case "$eq":
                 return self._equal(place, value)
-            case "$ne":
-                return f"NOT {self._equal(place, value)}"
             case "$in":
                 return self._in(place, value)
-            case "$nin":
-                return f"NOT {self._in(place, value)}"
+            case "$ne" | "$nin":
+                return f"NOT {self._test(place, _DENIED[operator], value, options)}"
             case "$exists":
                 return self._exists(place, value)
             case "$regex":
@@ -203,9 +202,7 @@ class DocumentFilter:
 
     def _in(self, place: Place, value: object) -> str:
         if not isinstance(value, Sequence | set | frozenset) or isinstance(value, str):
-            raise ArgumentError(
-                f"At '{place.path}', '$in' and '$nin' take a list of values, not {value!r}."
-            )
+            raise _wrong_value(place, "'$in' and '$nin' take a list of values", value)
         conditions = [self._equal(place, one) for one in value if not isinstance(one, str)]
         strings = sorted({one for one in value if isinstance(one, str)})
         if strings:
@@ -217,7 +214,7 @@ class DocumentFilter:
 
     def _exists(self, place: Place, value: object) -> str:
         if not isinstance(value, bool | int):
-            raise ArgumentError(f"At '{place.path}', '$exists' takes True or False, not {value!r}.")
+            raise _wrong_value(place, "'$exists' takes True or False", value)
         exists = self._any(place, lambda one: f"{one} IS NOT NULL", is_whole=True)
         return exists if value else f"NOT {exists}"
 
@@ -225,16 +222,12 @@ class DocumentFilter:
         if isinstance(value, re.Pattern):
             return f"NOT {self._equal(place, value)}"
         if not isinstance(value, Mapping) or not value:
-            raise ArgumentError(
-                f"At '{place.path}', '$not' takes operators such as {{'$gt': 5}}, not {value!r}."
-            )
+            raise _wrong_value(place, "'$not' takes operators such as {'$gt': 5}", value)
         return f"NOT {self._all_tests(place, value)}"
 
     def _element_match(self, place: Place, value: object) -> str:
         if not isinstance(value, Mapping) or not value:
-            raise ArgumentError(
-                f"At '{place.path}', '$elemMatch' takes what an entry must meet, not {value!r}."
-            )
+            raise _wrong_value(place, "'$elemMatch' takes what an entry must meet", value)
         above = place.full_path
 
         def meets(entry: str) -> str:
@@ -248,7 +241,7 @@ class DocumentFilter:
 
     def _matches(self, place: Place, value: object, options: object = None) -> Test:
         """Return the test that a regular expression is found in a string."""
-        pattern = _compile(place.path, value, options)
+        pattern = _compile(place, value, options)
         name = f"matches_{len(self.functions)}"
         self.functions[name] = lambda text: pattern.search(text) is not None
         return lambda one: f"{name}({json_sql.text(one)})"
@@ -257,12 +250,10 @@ class DocumentFilter:
         """Return the test that a value has the type of another, and compares with it so."""
         other = _scalar(place.path, operator, value)
         sign = _SIGNS[operator]
-        if isinstance(other, str):
+        if isinstance(other, str | bool):
+            of_its_type = json_sql.text if isinstance(other, str) else json_sql.boolean
             bound = self._bind(other)
-            return lambda one: f"{json_sql.text(one)} {sign} {bound}"
-        if isinstance(other, bool):
-            bound = self._bind(other)
-            return lambda one: f"{json_sql.boolean(one)} {sign} {bound}"
+            return lambda one: f"{of_its_type(one)} {sign} {bound}"
         return lambda one: self._compares_number(one, sign, other)
 
     def _compares_number(self, value: str, sign: str, other: float) -> str:
@@ -270,16 +261,12 @@ class DocumentFilter:
         if math.isnan(other):
             # To a server, NaN equals NaN and is neither less nor greater.
             return "FALSE" if sign in {">", "<"} else f"isnan({number})"
-        if math.isfinite(other) and other == int(other):
-            # Integers are compared as integers: as floats, large ones would be equal.
-            is_integer = json_sql.is_integer(value)
-            if abs(other) > _FIRST_INEXACT:
-                is_integer = f"({is_integer} OR abs({number}) < 1e30)"
+        compares = f"{number} {sign} {self._bind(float(other))}"
+        if _FIRST_INEXACT <= abs(other) < math.inf:
+            # Compared as integers, which all such numbers are: as floats, some would be equal.
+            is_in_range = f"abs({number}) < 1e30 AND NOT {json_sql.is_object(value)}"
             as_integers = f"{value}::HUGEINT {sign} {self._bind(int(other))}::HUGEINT"
-            as_floats = f"{number} {sign} {self._bind(float(other))}"
-            compares = f"CASE WHEN {is_integer} THEN {as_integers} ELSE {as_floats} END"
-        else:
-            compares = f"{number} {sign} {self._bind(other)}"
+            compares = f"CASE WHEN {is_in_range} THEN {as_integers} ELSE {compares} END"
         return f"NOT isnan({number}) AND {compares}"
 
 
@@ -324,7 +311,7 @@ def _scalar(path: str, operator: str, value: object) -> Scalar:
     )
 
 
-def _compile(path: str, value: object, options: object) -> re.Pattern[str]:
+def _compile(place: Place, value: object, options: object) -> re.Pattern[str]:
     # As on a server, classes such as \w are those of ASCII.
     flags = int(re.ASCII)
     if isinstance(value, re.Pattern):
@@ -332,18 +319,20 @@ def _compile(path: str, value: object, options: object) -> re.Pattern[str]:
         value = value.pattern
     options = options or ""
     if not isinstance(value, str):
-        raise ArgumentError(f"At '{path}', '$regex' takes a string, not {_short(value)}.")
+        raise _wrong_value(place, "'$regex' takes a string", value)
     if not isinstance(options, str) or not set(options) <= _PATTERN_OPTIONS.keys():
-        raise ArgumentError(
-            f"At '{path}', '$options' takes letters out of {in_words(_PATTERN_OPTIONS, 'and')}, "
-            f"not {options!r}."
-        )
+        letters = in_words(_PATTERN_OPTIONS, "and")
+        raise _wrong_value(place, f"'$options' takes letters out of {letters}", options)
     for option in options:
         flags |= _PATTERN_OPTIONS[option]
     try:
         return re.compile(value, flags)
     except re.error as error:
         raise ArgumentError(f"The regular expression {value!r} cannot be read: {error}.") from None
+
+
+def _wrong_value(place: Place, expected: str, value: object) -> ArgumentError:
+    return ArgumentError(f"At '{place.path}', {expected}, not {_short(value)}.")
 
 
 def _unknown_operator(operator: str, place: str, known: Sequence[str]) -> ArgumentError:

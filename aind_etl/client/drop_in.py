@@ -88,21 +88,18 @@ def replace_public_reader() -> None:
         "get_session_table": get_session_table,
         "get_logistic_regression": get_logistic_regression,
     }
-    _register(_READER, fits)
-    _register(f"{_READER}.han_pipeline", fits | sessions)
-    _register(f"{_READER}.df_mle_model_fitting", fits)
-    _register(_DATABASE_CLIENT, {})
-    _register(f"{_DATABASE_CLIENT}.document_db", {"MetadataDbClient": MetadataDbClient})
+    pipeline = _register(f"{_READER}.han_pipeline", fits | sessions)
+    fitting = _register(f"{_READER}.df_mle_model_fitting", fits)
+    _register(_READER, {**fits, "han_pipeline": pipeline, "df_mle_model_fitting": fitting})
+    client = _register(f"{_DATABASE_CLIENT}.document_db", {"MetadataDbClient": MetadataDbClient})
+    _register(_DATABASE_CLIENT, {"document_db": client})
 
 
-def _register(name: str, members: Mapping[str, object]) -> None:
-    """Register a package, or a module of one that is registered."""
+def _register(name: str, members: Mapping[str, object]) -> ModuleType:
     module = ModuleType(name, "Answered by the warehouse; see aind_etl.client.drop_in.")
     vars(module).update(members)
-    package, _, own = name.rpartition(".")
-    if package:
-        setattr(sys.modules[package], own, module)
-    else:
+    if "." not in name:
         # Makes it a package, whose modules can be imported.
         module.__path__ = []
     sys.modules[name] = module
+    return module

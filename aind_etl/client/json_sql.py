@@ -41,11 +41,6 @@ def is_array(value: str) -> str:
     return f"json_type({value}) = 'ARRAY'"
 
 
-def is_integer(value: str) -> str:
-    """Return SQL that is true where a value is written as an integer."""
-    return f"json_type({value}) IN ('BIGINT', 'UBIGINT')"
-
-
 def elements(value: str) -> str:
     """Return SQL of the elements of an array, NULL for other values."""
     return f"CASE WHEN {is_array(value)} THEN json_extract({value}, '$[*]') END"

@@ -20,8 +20,7 @@ from aind_etl.client.document_paths import paths_by_name
 from aind_etl.client.latents import find_latents
 from aind_etl.client.query import open_warehouse
 from aind_etl.client.records import matching_records
-from aind_etl.client.selection import Selection
-from aind_etl.contract import tables
+from aind_etl.client.selection import KEY, Selection
 from aind_etl.errors import ArgumentError, SourceError, needs_pipeline
 from aind_etl.settings import load_settings
 
@@ -29,7 +28,6 @@ _log = logging.getLogger(__name__)
 
 _COLLECTION = "dynamic-foraging-model-fitting"
 """The collection to which both pipelines write fits."""
-_KEY = tables.RECORD_KEY
 _SOURCES = {
     "framework": "aind analysis framework",
     "prototype": "han's analysis pipeline",
@@ -200,7 +198,7 @@ def get_mle_model_fitting(  # noqa: PLR0913, PLR0917 - the public reader's argum
 def _find(
     connection: duckdb.DuckDBPyConnection, selection: Selection, query: Mapping[str, Any] | None
 ) -> pl.DataFrame:
-    """Return the fits of a selection that meet a MongoDB filter, successful or not."""
+    """Return the fits of a selection that meet a MongoDB filter, the newest first."""
     is_matching = "TRUE"
     if query:
         records = matching_records(connection, _COLLECTION, query, paths_by_name())
@@ -208,24 +206,19 @@ def _find(
         is_matching = "record_id IN (FROM matching)"
     found: pl.DataFrame = connection.sql(
         "SELECT * REPLACE (session_date::VARCHAR AS session_date) "
-        f"FROM {selection.source} WHERE {is_matching}",
+        f"FROM {selection.source} WHERE {is_matching} "
+        f"ORDER BY finished_at DESC NULLS LAST, changed_at DESC NULLS LAST, {KEY}",
         params=selection.parameters,
     ).pl()
     return found
 
 
 def _choose(fits: pl.DataFrame, *, only_recent_version: bool) -> pl.DataFrame:
-    """Return the successful fits, the newest first, and log what is left out."""
+    """Return the successful fits, and log what is left out."""
     for pipeline_format, source in _SOURCES.items():
         count = fits.filter(pl.col("pipeline_format") == pipeline_format).height
         _log.info("%s: %s", source, _counted(count, "record"))
-    successful = fits.filter(pl.col("outcome") == "success").sort(
-        "finished_at",
-        "changed_at",
-        *_KEY,
-        descending=[True, True, False, False, False],
-        nulls_last=True,
-    )
+    successful = fits.filter(pl.col("outcome") == "success")
     skipped = fits.height - successful.height
     _log.info("%s, %s skipped", _counted(successful.height, "successful fit"), f"{skipped:,}")
     if not only_recent_version:
