@@ -1,10 +1,10 @@
-"""The arguments of :class:`~aind_etl.client.warehouse.Warehouse` as SQL over `analyses`."""
+"""Arguments of the functions for notebooks as SQL over `analyses` or `mle_fits`."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
 import duckdb
 
-from aind_etl.client.arguments import parse_day_range, parse_strings
+from aind_etl.client.arguments import parse_day, parse_strings
 from aind_etl.contract import FORMATS, Table, tables
 from aind_etl.contract.ddl import quote_identifier
 from aind_etl.errors import ArgumentError
@@ -58,7 +58,18 @@ class Selection:
         return f"{quote_identifier(column)} IN (SELECT unnest(${column}))"
 
     def _between(self, value: object) -> Iterator[str]:
-        first, last = parse_day_range("session_date", value)
+        days = value if isinstance(value, tuple | list) else (value, value)
+        if len(days) != 2:  # noqa: PLR2004 - a range has two ends
+            raise ArgumentError(
+                f"session_date is {value!r}; expected a day, or the first and the last day of a "
+                "range such as ('2024-10-01', '2024-10-31')."
+            )
+        first, last = (None if day is None else parse_day("session_date", day) for day in days)
+        if first and last and last < first:
+            raise ArgumentError(
+                f"session_date ends on {last}, before it begins; expected a first day before "
+                f"{last}."
+            )
         for name, sign, day in (("first_day", ">=", first), ("last_day", "<=", last)):
             if day is not None:
                 self.parameters[name] = day

@@ -29,6 +29,9 @@ Day: TypeAlias = str | date
 Outcome = Literal["success", "skipped", "failed", "unknown"]
 PipelineFormat = Literal["prototype", "framework"]
 
+_Extension: TypeAlias = Callable[
+    [duckdb.DuckDBPyConnection, duckdb.DuckDBPyRelation], duckdb.DuckDBPyRelation
+]
 _READERS = {"polars": "pl", "pandas": "df", "arrow": "to_arrow_table"}
 """The method of a relation that reads it as a kind of frame."""
 
@@ -263,8 +266,8 @@ class Warehouse(Generic[Frame]):
         >>> trials.columns[:4]
         ['session_key', 'subject_id', 'session_date', 'agent_alias']
         """
-        filters = (subject_id, session_date, agent_alias, record_id, collection)
-        if limit is None and all(one is None for one in filters):
+        filters = (subject_id, session_date, agent_alias, record_id, collection, limit)
+        if all(one is None for one in filters):
             raise ArgumentError(
                 "trials() of everything may be millions of rows. Give a subject_id, session_date, "
                 "agent_alias, record_id or collection, or a limit."
@@ -363,17 +366,10 @@ class Warehouse(Generic[Frame]):
         with open_warehouse(self.path) as connection:
             return self._read(read_relation(connection, query, parameters))
 
-    def _run(
-        self,
-        query: str,
-        selection: Selection,
-        extend: Callable[
-            [duckdb.DuckDBPyConnection, duckdb.DuckDBPyRelation], duckdb.DuckDBPyRelation
-        ] = lambda _connection, rows: rows,
-    ) -> Frame:
+    def _run(self, query: str, selection: Selection, extend: _Extension | None = None) -> Frame:
         with open_warehouse(self.path) as connection:
             rows = connection.sql(query, params=selection.parameters or None)
-            frame = self._read(extend(connection, rows))
+            frame = self._read(extend(connection, rows) if extend else rows)
             # Every kind of frame has a shape: rows and columns.
             if not frame.shape[0]:  # type: ignore[attr-defined]
                 for problem in selection.unknown_names(connection):

@@ -17,7 +17,7 @@ import pytest
 from bson import ObjectId
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mongod import NoMongodError, find_mongod, running_mongod
+from mongod import mongod_or_skip
 from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
@@ -85,15 +85,12 @@ def collection(
     documents: list[JsonDocument], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Collection[JsonDocument]]:
     """Give the documents in a MongoDB server."""
-    try:
-        with (
-            running_mongod(find_mongod(), tmp_path_factory.mktemp("filter-mongod")) as port,
-            MongoClient[JsonDocument]("127.0.0.1", port) as client,
-        ):
-            client["analysis"][MAIN].insert_many(documents)
-            yield client["analysis"][MAIN]
-    except NoMongodError as error:
-        pytest.skip(str(error))
+    with (
+        mongod_or_skip(tmp_path_factory.mktemp("filter-mongod")) as port,
+        MongoClient[JsonDocument]("127.0.0.1", port) as client,
+    ):
+        client["analysis"][MAIN].insert_many(documents)
+        yield client["analysis"][MAIN]
 
 
 MISFITS: list[JsonDocument] = [

@@ -11,14 +11,13 @@ import logging
 import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from mongod import NoMongodError, find_mongod, running_mongod
+from mongod import mongod_or_skip
 from pymongo import MongoClient
 from pymongo.collection import Collection
 from worlds import MAIN, Built, JsonDocument, read_dump
@@ -222,15 +221,12 @@ def spread(values: list[float]) -> float:
 @pytest.fixture(scope="module")
 def reference(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reference]:
     """Give the world's documents in a MongoDB server."""
-    try:
-        with (
-            running_mongod(find_mongod(), tmp_path_factory.mktemp("fitting-mongod")) as port,
-            MongoClient[JsonDocument]("127.0.0.1", port) as client,
-        ):
-            client["analysis"][MAIN].insert_many(read_dump(world))
-            yield Reference(client["analysis"][MAIN], world / "results")
-    except NoMongodError as error:
-        pytest.skip(str(error))
+    with (
+        mongod_or_skip(tmp_path_factory.mktemp("fitting-mongod")) as port,
+        MongoClient[JsonDocument]("127.0.0.1", port) as client,
+    ):
+        client["analysis"][MAIN].insert_many(read_dump(world))
+        yield Reference(client["analysis"][MAIN], world / "results")
 
 
 @pytest.fixture(scope="module")
@@ -412,11 +408,6 @@ def test_what_a_server_finds_by_a_name_without_a_path_is_still_found(warehouse):
     assert found >= ids_of({"processing": {"$exists": True}}, warehouse)
 
 
-def test_the_environment_names_the_warehouse(warehouse, monkeypatch):
-    monkeypatch.setenv("AIND_ETL_WAREHOUSE", str(warehouse))
-    assert len(get_mle_model_fitting("652257", if_include_latent_variables=False))
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -446,9 +437,6 @@ def test_numbers_of_fits_found_and_skipped_are_logged(warehouse, reference, capl
     )
 
 
-NESTED: JsonDocument = reduce(lambda one, _: {"$and": [one]}, range(3000), {"subject_id": "1"})
-
-
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
@@ -458,11 +446,8 @@ NESTED: JsonDocument = reduce(lambda one, _: {"$and": [one]}, range(3000), {"sub
         ({"session_date": "2024-10-32"}, ValueError, "a day such as '2024-10-24'"),
         ({"session_date": "24.10.2024"}, ValueError, "session_date is '24.10.2024'"),
         ({"subject_id": 652257.0}, ValueError, "subject_id is 652257.0"),
-        ({"from_custom_query": {"subjct_id": "1"}}, ValueError, "Did you mean 'subject_id'"),
-        ({"from_custom_query": {"status": {"$where": "1"}}}, ValueError, "'$where' at 'status'"),
         ({"from_custom_query": "status"}, ValueError, "not 'status'"),
         ({"from_custom_query": {"AIC": {"$gt": 10**400}}}, ValueError, "at most 64 bits"),
-        ({"from_custom_query": NESTED}, ValueError, "nested more than 100 levels"),
     ],
 )
 def test_a_mistake_in_the_arguments_is_explained(warehouse, arguments, error, words):

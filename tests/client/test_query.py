@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import shutil
+from contextlib import ExitStack
 from datetime import date
 
 import polars as pl
@@ -60,16 +61,8 @@ NOT_READING = [
 @pytest.fixture
 def ask(built):
     """Return a function that opens a query on the warehouse of the sample."""
-    opened = []
-
-    def open_query(text):
-        query = Query(built.warehouse, text)
-        opened.append(query)
-        return query
-
-    yield open_query
-    for query in opened:
-        query.__exit__()
+    with ExitStack() as opened:
+        yield lambda text: opened.enter_context(Query(built.warehouse, text))
 
 
 def test_the_first_rows_are_formatted_for_people(ask):
