@@ -41,10 +41,7 @@ OUTPUTS = f"{PROCESS}.output_parameters"
 FIT = f"{OUTPUTS}.fitting_results"
 
 CASES: dict[str, dict[str, Any]] = {
-    "a subject of the prototype": {"subject_id": "652097"},
     "a subject of both pipelines": {"subject_id": "652175"},
-    "a subject of the framework": {"subject_id": "652257"},
-    "an early subject": {"subject_id": "652001"},
     "a subject and an agent": {"subject_id": "652229", "agent_alias": "WSLS"},
     "a day": {"session_date": "2024-10-24"},
     "a subject on a day": {"subject_id": "652175", "session_date": "2024-10-24"},
@@ -71,14 +68,6 @@ CASES: dict[str, dict[str, Any]] = {
         "from_custom_query": {
             "analysis_results.fit_settings.agent_alias": {"$regex": "_CK"},
             "analysis_results.n_trials": {"$gt": 400},
-        }
-    },
-    "either format": {
-        "from_custom_query": {
-            "$or": [
-                {"analysis_results.params.learn_rate": {"$gt": 0.5}},
-                {f"{FIT}.params.biasL": {"$lt": 0}},
-            ]
         }
     },
     "a subject's recent fits": {
