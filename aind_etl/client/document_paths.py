@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from functools import cache
 
-from aind_etl.contract import Column, DataType, Origin, tables
+from aind_etl.contract import Column, tables
 from aind_etl.contract.columns import FIT, LEFT_IN_DOCUMENTS
 
 _COLUMNS_OF_ANSWER = {
@@ -51,22 +51,7 @@ def paths_by_name() -> dict[str, tuple[str, ...]]:
     }
 
 
-def text_columns(path: str) -> dict[str, str]:
-    """Return the columns of `analyses`, by format, that hold the text at a path unchanged."""
-    return {
-        pipeline_format: column.name
-        for column in tables.ANALYSES.columns
-        for pipeline_format, origin in column.origins.items()
-        if column.type is DataType.VARCHAR
-        and not origin.note
-        and _without_positions(origin) == [path]
-    }
-
-
 def _paths(column: Column) -> Iterator[str]:
     for origin in column.origins.values():
-        yield from _without_positions(origin)
-
-
-def _without_positions(origin: Origin) -> list[str]:
-    return [path.replace("[]", "").removesuffix(".*") for path in origin.paths]
+        for path in origin.paths:
+            yield path.replace("[]", "").removesuffix(".*")

@@ -1,9 +1,9 @@
 """The records of a collection that meet a MongoDB filter.
 
-The filter is evaluated on the JSON of documents, after columns of `analyses` have narrowed them
-down.
+The filter is evaluated on the JSON of documents, after strings in it have narrowed them down.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,21 +11,21 @@ import duckdb
 import polars as pl
 
 from aind_etl.client.document_filter import NO_NAMES, DocumentFilter, Names
-from aind_etl.client.document_paths import known_paths, text_columns
+from aind_etl.client.document_paths import known_paths
 from aind_etl.client.json_sql import values_at
-from aind_etl.contract.ddl import quote_identifier, quote_text
 from aind_etl.errors import ArgumentError
+from aind_etl.sources.canonical import record_id_of
 from aind_etl.text import suggest
 
+# Rows of the change log that are not JSON are left out.
 _LIVE_DOCUMENTS = (
+    "WITH candidates AS (SELECT DISTINCT record_id, content_hash FROM analyses "
+    "WHERE source_collection = $collection UNION ALL "
+    "SELECT record_id, content_hash FROM rejected_documents "
+    "WHERE source_collection = $collection AND NOT starts_with(record_id, '_unreadable:')) "
     "SELECT record_id, document::JSON AS document FROM documents "
     "JOIN candidates USING (record_id, content_hash) "
     "WHERE source_collection = $collection AND operation = 'upsert'"
-)
-# Documents without a row of `analyses`, apart from rows that are not JSON.
-_REJECTED = (
-    "SELECT record_id, content_hash FROM rejected_documents "
-    "WHERE source_collection = $collection AND NOT starts_with(record_id, '_unreadable:')"
 )
 
 
@@ -53,14 +53,17 @@ def matching_records(
     condition = DocumentFilter(query, names)
     for path in sorted(condition.paths):
         _refuse_unknown_path(connection, collection, path)
-    parameters: dict[str, object] = {"collection": collection} | condition.parameters
-    # One aggregate each: different processes of a document may meet different conditions.
-    narrowing = "".join(f" AND bool_or({one})" for one in _narrowing(query, names, parameters))
+    # Few documents need to be parsed if all that match have the same text.
+    texts = {
+        f"text_{n}": json.dumps(text, ensure_ascii=False) for n, text in enumerate(_texts(query))
+    }
+    narrowing = "".join(f" AND contains(documents.document, ${name})" for name in texts)
+    parameters = {"collection": collection} | texts | condition.parameters
+    if isinstance(query.get("_id"), str):
+        parameters["record_id"] = record_id_of(query["_id"])
+        narrowing += " AND record_id = $record_id"
     statement = (
-        "WITH candidates AS (SELECT record_id, any_value(content_hash) AS content_hash "
-        "FROM analyses WHERE source_collection = $collection GROUP BY record_id "
-        f"HAVING TRUE{narrowing} UNION ALL {_REJECTED}), "
-        f"live AS MATERIALIZED ({_LIVE_DOCUMENTS}) "
+        f"WITH live AS MATERIALIZED ({_LIVE_DOCUMENTS}{narrowing}) "
         f"SELECT DISTINCT record_id FROM live WHERE {condition.predicate}"
     )
     for name, function in condition.functions.items():
@@ -78,21 +81,17 @@ def _refuse_unknown_path(connection: duckdb.DuckDBPyConnection, collection: str,
     plain = ".".join(step for step in path.split(".") if not step.isdecimal())
     if any(known == plain or known.startswith(f"{plain}.") for known in known_paths()):
         return
-    documents = (
-        "WITH candidates AS (SELECT DISTINCT record_id, content_hash FROM analyses "
-        f"WHERE source_collection = $collection UNION ALL {_REJECTED}) {_LIVE_DOCUMENTS}"
-    )
     values = values_at("document", path, is_whole=True)
     parameters = {"collection": collection}
     has_value = f"len(list_filter({values}, lambda v: v IS NOT NULL)) > 0"
-    statement = f"SELECT 1 FROM ({documents}) WHERE {has_value} LIMIT 1"
+    statement = f"SELECT 1 FROM ({_LIVE_DOCUMENTS}) WHERE {has_value} LIMIT 1"
     if connection.execute(statement, parameters).fetchall():
         return
     above, _, _ = path.rpartition(".")
     objects = values_at("document", above, is_whole=False) if above else "[document]"
     beside = connection.execute(
         f"SELECT DISTINCT unnest(json_keys(value)) FROM (SELECT unnest({objects}) AS value "
-        f"FROM ({documents})) WHERE json_type(value) = 'OBJECT'",
+        f"FROM ({_LIVE_DOCUMENTS})) WHERE json_type(value) = 'OBJECT'",
         parameters,
     ).fetchall()
     names = [f"{above}.{key}" if above else key for (key,) in beside]
@@ -102,34 +101,12 @@ def _refuse_unknown_path(connection: duckdb.DuckDBPyConnection, collection: str,
     )
 
 
-def _narrowing(
-    query: Mapping[str, Any], names: Names, parameters: dict[str, object]
-) -> Iterator[str]:
-    """Yield predicates over `analyses` that some row of every matching record meets."""
+def _texts(query: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the strings that every document which meets a filter has as a value."""
     for key, value in query.items():
-        path, *others = names.get(key, (key,))
         text = value.get("$eq") if isinstance(value, Mapping) else value
-        columns = {} if others else text_columns(path)
         if key == "$and":
             for one in value:
-                yield from _narrowing(one, names, parameters)
-        elif columns and isinstance(text, str):
-            name = f"text_{len(parameters)}"
-            parameters[name] = text
-            yield _has_text(path, columns, f"${name}")
-
-
-def _has_text(path: str, columns: Mapping[str, str], text: str) -> str:
-    # Values that do not fit their column, and fields of the other format, are not in the column.
-    begin, _, _ = path.partition(".")
-    formats = ", ".join(map(quote_text, columns))
-    elsewhere = (
-        f"n_rejected_values > 0 OR pipeline_format NOT IN ({formats}) AND record_id IN "
-        "(SELECT record_id FROM attributes "
-        f"WHERE source_collection = $collection AND starts_with(path, {quote_text(begin)}))"
-    )
-    inside = [
-        f"pipeline_format = '{pipeline_format}' AND {quote_identifier(column)} = {text}"
-        for pipeline_format, column in columns.items()
-    ]
-    return " OR ".join([*inside, elsewhere])
+                yield from _texts(one)
+        elif isinstance(text, str):
+            yield text

@@ -328,6 +328,13 @@ def test_a_mistake_in_a_filter_is_explained(warehouse, query, words):
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize("query", [{"words": "é"}, {"words": "B\nb"}, {"_id": "odd processes 0"}])
+def test_a_text_is_found_however_json_writes_it(collection, warehouse, query):
+    expected = {document["_id"] for document in collection.find(query, {"_id": 1})}
+    assert expected
+    assert set(matching_records(warehouse, MAIN, query)) == expected
+
+
 @pytest.mark.parametrize("path", ["_id", "subject_id", "session_date"])
 def test_a_filter_may_have_thousands_of_values(collection, warehouse, path):
     values = [document.get(path) for document in collection.find({}, {path: 1})][::2]

@@ -395,6 +395,7 @@ def test_what_a_server_finds_by_a_name_without_a_path_is_still_found(warehouse):
     # A framework document has no 'status' at its root, so a server finds all of them.
     found = ids_of({"status": {"$ne": "success"}}, warehouse)
     assert found >= ids_of({"processing": {"$exists": True}}, warehouse)
+    assert not found & ids_of({"analysis_results": {"$exists": True}}, warehouse)
 
 
 @pytest.mark.parametrize(

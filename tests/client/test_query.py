@@ -7,6 +7,7 @@ import shutil
 from contextlib import ExitStack
 from datetime import date
 
+import duckdb
 import polars as pl
 import pytest
 
@@ -207,10 +208,9 @@ def test_a_missing_warehouse_is_explained(tmp_path):
 
 def test_a_query_that_failed_closes_the_file(built, tmp_path):
     copy = shutil.copy(built.warehouse, tmp_path / "copy.duckdb")
-    with pytest.raises(ConfigurationError):
+    # The traceback keeps the query.
+    with pytest.raises(ConfigurationError) as _caught:
         Query(copy, "SELEC 1")
-    import duckdb
-
     # A writer can open the file only if no process has it open.
     with duckdb.connect(copy) as connection:
         connection.execute("CREATE TABLE t (x INTEGER)")
