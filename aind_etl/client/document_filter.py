@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from itertools import count
-from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 from aind_etl.client import json_sql
@@ -19,7 +18,6 @@ from aind_etl.text import in_words, suggest
 Scalar: TypeAlias = str | int | float | bool
 Names: TypeAlias = Mapping[str, tuple[str, ...]]
 """Names that mean a value at one of several paths."""
-NO_NAMES: Names = MappingProxyType({})
 Test: TypeAlias = Callable[[str], str]
 """Returns SQL that is true where a value, given as SQL, passes a test."""
 
@@ -79,7 +77,7 @@ class DocumentFilter:
         It is not a filter, or has a part that is not supported, which is named.
     """
 
-    def __init__(self, query: object, names: Names = NO_NAMES) -> None:
+    def __init__(self, query: object, names: Names) -> None:
         _refuse_deep_nesting(query)
         self.parameters: dict[str, Any] = {}
         self.functions: dict[str, Callable[[str], bool]] = {}

@@ -24,9 +24,8 @@ from pymongo.errors import OperationFailure
 from worlds import MAIN, JsonDocument, load, read_dump, write_dump
 
 from aind_etl import Warehouse
-from aind_etl.client.documents import find_documents
+from aind_etl.client.documents import find_documents, matching_records
 from aind_etl.client.projection import parse_projection
-from aind_etl.client.records import matching_records
 from aind_etl.errors import ArgumentError
 from aind_etl.lake import Lake
 from aind_etl.warehouse.build import build_warehouse
