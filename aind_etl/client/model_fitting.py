@@ -302,11 +302,8 @@ def _download_figures(
 
 
 def _note_repeated_agents(fits: pl.DataFrame, filters: Mapping[str, object]) -> None:
-    if (
-        filters["subject_id"]
-        and filters["session_date"]
-        and fits["agent_alias"].is_duplicated().any()
-    ):
+    is_of_one_day = filters["subject_id"] and filters["session_date"]
+    if is_of_one_day and fits["agent_alias"].is_duplicated().any():
         _log.warning(
             "Several fits of one agent on this day: choose by nwb_name, n_trials or "
             "pipeline_source. The NWB names are %s",
