@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 
 _COLLECTION = "dynamic-foraging-model-fitting"
 """The collection to which both pipelines write fits."""
+_FITS = f"(FROM mle_fits WHERE source_collection = '{_COLLECTION}')"
 _SOURCES = {
     "framework": "aind analysis framework",
     "prototype": "han's analysis pipeline",
@@ -165,10 +166,7 @@ def get_mle_model_fitting(  # noqa: PLR0913, PLR0917 - the public reader's argum
             "session_date, agent_alias, from_custom_query and analysis_tag."
         )
     selection = Selection(
-        "mle_fits",
-        collection=_COLLECTION,
-        pipeline_format="framework" if filters["analysis_tag"] else None,
-        **filters,
+        _FITS, pipeline_format="framework" if filters["analysis_tag"] else None, **filters
     )
     with open_warehouse(warehouse) as connection:
         fits = _find(connection, selection, from_custom_query)

@@ -38,8 +38,11 @@ FIT = f"{OUTPUTS}.fitting_results"
 EXAMPLES = int(os.environ.get("AIND_ETL_TEST_FILTERS", "40"))
 """How many filters are compared with a server's; ``make test-all`` asks for more."""
 
+ESCAPED = '"\\/\b\f\t\x00\x1f\x7f\u2028😀'
+"""Characters that writers of JSON may write in several ways."""
+
 ODDITIES: list[JsonDocument] = [
-    {"words": ["b", "é", None, "B\nb"], "share": 1, "empty": [], "nothing": None},
+    {"words": ["b", "é", None, "B\nb", ESCAPED], "share": 1, "empty": [], "nothing": None},
     {"words": "b", "share": float("nan"), "deep": [{"a": 1, "b": [{"c": 2}]}, {"a": None}, 7]},
     {"words": [], "share": True, "deep": {"a": [[1]], "b": {}}, "nested": [[1, 2], [3]]},
     {"words": ["c", ["b"]], "share": [0.5, float("inf")], "deep": [[{"a": 1}]], "empty": {}},
@@ -329,7 +332,10 @@ def test_a_mistake_in_a_filter_is_explained(warehouse, query, words):
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("query", [{"words": "é"}, {"words": "B\nb"}, {"_id": "odd processes 0"}])
+@pytest.mark.parametrize(
+    "query",
+    [{"words": "é"}, {"words": "B\nb"}, {"words": ESCAPED}, {"_id": "odd processes 0"}],
+)
 def test_a_text_is_found_however_json_writes_it(collection, warehouse, query):
     assert found_as_by_a_server(collection, warehouse, query)
 

@@ -20,9 +20,11 @@ import pytest
 from mongod import mongod_or_skip
 from pymongo import MongoClient
 from pymongo.collection import Collection
-from worlds import MAIN, Built, JsonDocument, read_dump
+from worlds import MAIN, Built, JsonDocument, load, read_dump, write_dump
 
 from aind_etl import get_mle_model_fitting
+from aind_etl.lake import Lake
+from aind_etl.warehouse.build import build_warehouse
 
 FIRST = ["_id", "nwb_name", "session_date", "status", "subject_id", "analysis_time", "agent_alias"]
 FIRST += ["n_trials", "S3_location", "CO_asset_id", "analysis_tag", "pipeline_source"]
@@ -411,6 +413,17 @@ def test_what_a_server_finds_by_a_name_without_a_path_is_still_found(warehouse):
 def test_none_is_returned_for_no_fit_with_a_hint_in_the_log(warehouse, caplog, arguments, words):
     assert get_mle_model_fitting(**arguments, warehouse=warehouse) is None
     assert words in caplog.text
+
+
+def test_fits_of_other_collections_are_unknown(tmp_path, caplog):
+    fit = {"analysis_spec": {"analysis_name": "MLE fitting"}, "analysis_results": {}}
+    lake = Lake(tmp_path / "lake")
+    for subject, collection in (("652257", MAIN), ("652258", "another")):
+        write_dump(tmp_path / "dump", [fit | {"_id": "a", "subject_id": subject}], collection)
+    load(tmp_path / "dump", lake)
+    build_warehouse(lake, tmp_path / "warehouse.duckdb")
+    assert get_mle_model_fitting("652258", warehouse=tmp_path / "warehouse.duckdb") is None
+    assert "There is no subject_id '652258'. Did you mean '652257'?" in caplog.text
 
 
 def test_numbers_of_fits_found_and_skipped_are_logged(warehouse, reference, caplog):
