@@ -58,21 +58,3 @@ def parse_day(argument: str, value: object) -> date:
         raise ArgumentError(
             f"{argument} is {value!r}; expected a day such as '2024-10-24'."
         ) from None
-
-
-def parse_day_range(argument: str, value: object) -> tuple[date | None, date | None]:
-    """Return the first and the last day of a day, or of a range that may be open at either end."""
-    if not isinstance(value, tuple | list):
-        day = parse_day(argument, value)
-        return day, day
-    if len(value) != 2:  # noqa: PLR2004 - a range has two ends
-        raise ArgumentError(
-            f"{argument} is {value!r}; expected a day, or the first and the last day of a range "
-            "such as ('2024-10-01', '2024-10-31')."
-        )
-    first, last = (None if one is None else parse_day(argument, one) for one in value)
-    if first and last and last < first:
-        raise ArgumentError(
-            f"{argument} ends on {last}, before it begins; expected a first day before {last}."
-        )
-    return first, last

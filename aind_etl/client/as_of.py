@@ -133,18 +133,16 @@ def _copy_results(lake: Lake, past: Lake, collection: str) -> None:
     """Copy the rows read from result folders, of the analyses in the other lake."""
     records = past.tables.scan(tables.ANALYSES, collection).select("record_id").unique()
     for table in _RESULT_TABLES:
-        partitions: dict[str | None, pl.LazyFrame]
-        if table.partitioning is Partitioning.COLLECTION_AND_MONTH:
-            partitions = {
-                month: lake.tables.scan_month(table, collection, month)
-                for month in lake.tables.months(table, collection)
-            }
-        else:
-            partitions = {None: lake.tables.scan(table, collection)}
-        for month, rows in partitions.items():
-            has_records = "record_id" in table.column_names
-            known = rows.join(records, on="record_id", how="semi") if has_records else rows
-            past.tables.replace_rows(table, collection, month, without=None, rows=known.collect())
+        by_month = table.partitioning is Partitioning.COLLECTION_AND_MONTH
+        for month in lake.tables.months(table, collection) if by_month else [None]:
+            rows = (
+                lake.tables.scan_month(table, collection, month)
+                if month
+                else lake.tables.scan(table, collection)
+            )
+            if "record_id" in table.column_names:
+                rows = rows.join(records, on="record_id", how="semi")
+            past.tables.replace_rows(table, collection, month, without=None, rows=rows.collect())
 
 
 def _copy_sessions(lake: Lake, past: Lake) -> None:

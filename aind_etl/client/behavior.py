@@ -223,12 +223,10 @@ def _read_folder(
                 if name in _MATCHED or (name in columns if columns else _is_default(name))
             ]
             rows = pl.DataFrame(file.read(wanted))
-        typed = rows.with_columns(
-            pl.col(name).cast(dtype, strict=False)
-            for name, dtype in _COLUMNS.items()
-            if name in wanted
-        )
-        found.append((typed, names))
+        typed = [
+            pl.col(name).cast(_COLUMNS[name], strict=False) for name in wanted if name in _COLUMNS
+        ]
+        found.append((rows.with_columns(typed), names))
     return found
 
 
@@ -239,26 +237,25 @@ def _is_default(name: str) -> bool:
 def _open(connection: duckdb.DuckDBPyConnection, settings: Settings) -> tuple[pafs.FileSystem, str]:
     """Return the file system of the behaviour database, and its path in it."""
     address = settings.behavior_database
+    if address.startswith(_S3):
+        path = address.removeprefix(_S3)
+        root = settings.results_root or _sample_root(connection, settings) or _S3
+        if root.startswith(_S3):
+            store = pafs.S3FileSystem(
+                anonymous=settings.s3_anon,
+                endpoint_override=settings.s3_endpoint_url,
+                region="us-west-2",  # that of the institute's buckets
+                connect_timeout=10,
+            )
+            return store, f"{root.removeprefix(_S3).strip('/')}/{path}".lstrip("/")
+        address = f"{root}/{path}"
     if "://" not in address:
         return pafs.LocalFileSystem(), str(Path(address).expanduser().absolute())
-    if not address.startswith(_S3):
-        with needs_pipeline(f"The behaviour database {without_credentials(address)}"):
-            from fsspec.core import url_to_fs  # noqa: PLC0415 - rarely needed
+    with needs_pipeline(f"The behaviour database {without_credentials(address)}"):
+        from fsspec.core import url_to_fs  # noqa: PLC0415 - rarely needed
 
-            files, path = url_to_fs(address)
-        return pafs.PyFileSystem(pafs.FSSpecHandler(files)), path
-    path = address.removeprefix(_S3)
-    root = settings.results_root or _sample_root(connection, settings)
-    if root is not None and not root.startswith(_S3):
-        return pafs.LocalFileSystem(), str(Path(root).expanduser().absolute() / path)
-    bucket = (root or "").removeprefix(_S3).strip("/")
-    store = pafs.S3FileSystem(
-        anonymous=settings.s3_anon,
-        endpoint_override=settings.s3_endpoint_url,
-        region="us-west-2",  # that of the institute's buckets
-        connect_timeout=10,
-    )
-    return store, f"{bucket}/{path}" if bucket else path
+        files, path = url_to_fs(address)
+    return pafs.PyFileSystem(pafs.FSSpecHandler(files)), path
 
 
 def _sample_root(connection: duckdb.DuckDBPyConnection, settings: Settings) -> str | None:

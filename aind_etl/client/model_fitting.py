@@ -15,25 +15,20 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
-from aind_etl.client.arguments import (
-    explain_unknown_arguments,
-    parse_day,
-    parse_strings,
-)
-from aind_etl.client.bare_names import in_either_format
+from aind_etl.client.arguments import explain_unknown_arguments, parse_day, parse_strings
+from aind_etl.client.document_paths import paths_by_name
+from aind_etl.client.documents import matching_records
 from aind_etl.client.latents import find_latents
 from aind_etl.client.query import open_warehouse
-from aind_etl.client.records import matching_records
-from aind_etl.contract import tables
+from aind_etl.client.selection import KEY, Selection
 from aind_etl.errors import ArgumentError, SourceError, needs_pipeline
 from aind_etl.settings import load_settings
-from aind_etl.text import suggest
 
 _log = logging.getLogger(__name__)
 
 _COLLECTION = "dynamic-foraging-model-fitting"
 """The collection to which both pipelines write fits."""
-_KEY = tables.RECORD_KEY
+_FITS = f"(FROM mle_fits WHERE source_collection = '{_COLLECTION}')"
 _SOURCES = {
     "framework": "aind analysis framework",
     "prototype": "han's analysis pipeline",
@@ -53,7 +48,6 @@ _FOLDS = (
     "prediction_accuracy_fit",
     "prediction_accuracy_test_bias_only",
 )
-_IS_FIT = "analysis_name = 'MLE fitting'"
 
 
 @explain_unknown_arguments
@@ -160,21 +154,26 @@ def get_mle_model_fitting(  # noqa: PLR0913, PLR0917 - the public reader's argum
     ...     if_include_latent_variables=False,
     ... )
     """
-    filters: dict[str, Sequence[object]] = {
-        "subject_id": parse_strings("subject_id", subject_id),
-        "session_date": [parse_day("session_date", session_date)] if session_date else [],
-        "agent_alias": parse_strings("agent_alias", agent_alias),
-        "analysis_version": parse_strings("analysis_tag", analysis_tag),
+    filters: dict[str, Any] = {
+        "subject_id": parse_strings("subject_id", subject_id) or None,
+        "session_date": parse_day("session_date", session_date) if session_date else None,
+        "agent_alias": parse_strings("agent_alias", agent_alias) or None,
+        "analysis_tag": parse_strings("analysis_tag", analysis_tag) or None,
     }
     if not any(filters.values()) and not from_custom_query:
         raise ArgumentError(
             "There is no filter, which would return every fit. Give at least one of subject_id, "
             "session_date, agent_alias, from_custom_query and analysis_tag."
         )
+    selection = Selection(
+        _FITS, pipeline_format="framework" if filters["analysis_tag"] else None, **filters
+    )
     with open_warehouse(warehouse) as connection:
-        fits = _find(connection, filters, from_custom_query)
+        fits = _find(connection, selection, from_custom_query)
         if fits.is_empty():
-            _note_nothing_found(connection, filters)
+            _log.warning("No fit of the model-fitting collection meets the filters")
+            for problem in selection.unknown_names(connection):
+                _log.warning("%s", problem)
             return None
         fits = _choose(fits, only_recent_version=only_recent_version)
         if fits.is_empty():
@@ -195,45 +194,29 @@ def get_mle_model_fitting(  # noqa: PLR0913, PLR0917 - the public reader's argum
 
 
 def _find(
-    connection: duckdb.DuckDBPyConnection,
-    filters: Mapping[str, Sequence[object]],
-    query: Mapping[str, Any] | None,
+    connection: duckdb.DuckDBPyConnection, selection: Selection, query: Mapping[str, Any] | None
 ) -> pl.DataFrame:
-    """Return the fits that meet the filters, successful or not."""
-    conditions = ["source_collection = $collection"]
-    parameters: dict[str, object] = {"collection": _COLLECTION}
-    for column, values in filters.items():
-        if values:
-            conditions.append(f"{column} IN (SELECT unnest(${column}))")
-            parameters[column] = list(values)
-    if filters["analysis_version"]:
-        conditions.append("pipeline_format = 'framework'")
+    """Return the fits of a selection that meet a MongoDB filter, the newest first."""
+    is_matching = "TRUE"
     if query:
-        if isinstance(query, Mapping):
-            query = in_either_format(query)
-        records = matching_records(connection, _COLLECTION, query, wanted=_IS_FIT)
+        records = matching_records(connection, _COLLECTION, query, paths_by_name())
         connection.register("matching", records.to_frame().to_arrow())
-        conditions.append("record_id IN (FROM matching)")
+        is_matching = "record_id IN (FROM matching)"
     found: pl.DataFrame = connection.sql(
         "SELECT * REPLACE (session_date::VARCHAR AS session_date) "
-        f"FROM mle_fits WHERE {' AND '.join(conditions)}",
-        params=parameters,
+        f"FROM {selection.source} WHERE {is_matching} "
+        f"ORDER BY finished_at DESC NULLS LAST, changed_at DESC NULLS LAST, {KEY}",
+        params=selection.parameters,
     ).pl()
     return found
 
 
 def _choose(fits: pl.DataFrame, *, only_recent_version: bool) -> pl.DataFrame:
-    """Return the successful fits, the newest first, and log what is left out."""
+    """Return the successful fits, and log what is left out."""
     for pipeline_format, source in _SOURCES.items():
         count = fits.filter(pl.col("pipeline_format") == pipeline_format).height
         _log.info("%s: %s", source, _counted(count, "record"))
-    successful = fits.filter(pl.col("outcome") == "success").sort(
-        "finished_at",
-        "changed_at",
-        *_KEY,
-        descending=[True, True, False, False, False],
-        nulls_last=True,
-    )
+    successful = fits.filter(pl.col("outcome") == "success")
     skipped = fits.height - successful.height
     _log.info("%s, %s skipped", _counted(successful.height, "successful fit"), f"{skipped:,}")
     if not only_recent_version:
@@ -288,25 +271,20 @@ def _download_figures(
 ) -> None:
     """Write the figures of fits to a folder, and log the outcome."""
     with needs_pipeline("Downloading figures"):
-        from aind_etl.results import open_result_store  # noqa: PLC0415 - needs the pipeline
-        from aind_etl.results.figures import (  # noqa: PLC0415
-            Selection,
-            choose_figures,
-            download_figures,
-        )
+        from aind_etl.results import figures, open_result_store  # noqa: PLC0415
 
     subjects = fits["subject_id"].unique()
-    selection = Selection(subject_id=subjects.item() if subjects.len() == 1 else None)
+    subject = figures.Selection(subject_id=subjects.item() if subjects.len() == 1 else None)
     chosen = set(fits["record_id"])
     # Figures that the last inventory did not find may have been written since.
-    figures = [
+    wanted = [
         replace(one, size_bytes=one.size_bytes or 0)
-        for one in choose_figures(connection, selection)
+        for one in figures.choose_figures(connection, subject)
         if one.record_id in chosen and one.location
     ]
     try:
         with open_result_store(load_settings(s3_concurrency=threads)) as store:
-            report = download_figures(store, figures, folder)
+            report = figures.download_figures(store, wanted, folder)
     except SourceError as error:
         _log.warning("Figures cannot be downloaded. %s", error)
         return
@@ -321,36 +299,14 @@ def _download_figures(
         _log.warning("No figure %s: %s", figure.file_name, why)
 
 
-def _note_repeated_agents(fits: pl.DataFrame, filters: Mapping[str, Sequence[object]]) -> None:
-    if (
-        filters["subject_id"]
-        and filters["session_date"]
-        and fits["agent_alias"].is_duplicated().any()
-    ):
+def _note_repeated_agents(fits: pl.DataFrame, filters: Mapping[str, object]) -> None:
+    is_of_one_day = filters["subject_id"] and filters["session_date"]
+    if is_of_one_day and fits["agent_alias"].is_duplicated().any():
         _log.warning(
             "Several fits of one agent on this day: choose by nwb_name, n_trials or "
             "pipeline_source. The NWB names are %s",
             ", ".join(fits["nwb_name"].unique().sort().drop_nulls()),
         )
-
-
-def _note_nothing_found(
-    connection: duckdb.DuckDBPyConnection, filters: Mapping[str, Sequence[object]]
-) -> None:
-    """Log that nothing was found, and which of the filters' values the warehouse lacks."""
-    _log.warning("No fit of the model-fitting collection meets the filters")
-    for column in ("subject_id", "agent_alias", "analysis_version"):
-        if not filters[column]:
-            continue
-        rows = connection.execute(
-            f"SELECT DISTINCT {column} FROM analyses WHERE source_collection = $collection "
-            f"AND {column} IS NOT NULL AND {_IS_FIT}",
-            {"collection": _COLLECTION},
-        ).fetchall()
-        known = {name for (name,) in rows}
-        for value in filters[column]:
-            if value not in known:
-                _log.warning("There is no %s %r. %s", column, value, suggest(str(value), known))
 
 
 def _counted(count: int, noun: str) -> str:

@@ -52,13 +52,10 @@ def parse_projection(
             f"The projection {dict(projection)!r} both includes and excludes fields; only _id may "
             "be left out of the fields that are included."
         )
-    if not is_inclusion:
-        left_out = _tree([*flags, *([] if with_id else [_ID])])
-        return lambda document: _without(document, left_out)
-    included = _tree([*flags, *([_ID] if with_id else [])], computed)
+    named = _tree([*flags, *([_ID] if with_id == is_inclusion else [])], computed)
 
     def project(document: JsonDocument) -> JsonDocument:
-        result: JsonDocument = _only(document, included)
+        result: JsonDocument = _project(document, named, is_inclusion=is_inclusion)
         values = {name: _value_at(document, steps) for name, steps in computed.items()}
         return result | {name: one for name, one in values.items() if one is not _MISSING}
 
@@ -102,32 +99,21 @@ def _tree(paths: list[str], computed: Mapping[str, object] | None = None) -> _Tr
     return tree
 
 
-def _only(value: Any, tree: _Tree) -> Any:  # noqa: ANN401 - any JSON
-    """Return the parts of a value that a tree names, in each object of a list."""
+def _project(value: Any, tree: _Tree, *, is_inclusion: bool) -> Any:  # noqa: ANN401 - any JSON
+    """Return the parts of a value that a tree names, or all others, in each object of a list."""
     if isinstance(value, list):
-        kept = (_only(one, tree) for one in value)
+        kept = (_project(one, tree, is_inclusion=is_inclusion) for one in value)
         return [one for one in kept if one is not _MISSING]
     if not isinstance(value, dict):
-        return _MISSING
-    found = {
-        name: inner if tree[name] is None else _only(inner, tree[name] or {})
-        for name, inner in value.items()
-        if name in tree
-    }
-    return {name: inner for name, inner in found.items() if inner is not _MISSING}
-
-
-def _without(value: Any, tree: _Tree) -> Any:  # noqa: ANN401 - any JSON
-    """Return a value without the parts that a tree names, in each object of a list."""
-    if isinstance(value, list):
-        return [_without(one, tree) for one in value]
-    if not isinstance(value, dict):
-        return value
-    return {
-        name: inner if name not in tree else _without(inner, tree[name] or {})
-        for name, inner in value.items()
-        if name not in tree or tree[name] is not None
-    }
+        return _MISSING if is_inclusion else value
+    result = {}
+    for name, inner in value.items():
+        branch = tree.get(name)
+        if branch is not None:
+            result[name] = _project(inner, branch, is_inclusion=is_inclusion)
+        elif (name in tree) == is_inclusion:
+            result[name] = inner
+    return {name: inner for name, inner in result.items() if inner is not _MISSING}
 
 
 def _value_at(value: Any, steps: list[str]) -> Any:  # noqa: ANN401 - any JSON

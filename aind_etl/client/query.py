@@ -6,7 +6,7 @@ The warehouse is opened read-only. DuckDB's errors become errors with a message 
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO, Literal, Self
@@ -23,11 +23,8 @@ FileFormat = Literal["csv", "json", "parquet"]
 NESTED = frozenset({"list", "array", "map", "struct", "union"})
 """The ids of DuckDB's types whose values hold other values."""
 
-_NUMERIC = frozenset(
-    f"{sign}{kind}"
-    for sign in ("", "u")
-    for kind in ("tinyint", "smallint", "integer", "bigint", "hugeint")
-) | {"float", "double", "decimal"}
+# Every numeric type equals it. It belongs to the DB-API, but is missing in the module's stubs.
+_NUMBER = duckdb.NUMBER  # type: ignore[attr-defined]
 _COPY_OPTIONS: dict[FileFormat, str] = {
     "csv": "FORMAT csv, HEADER",
     "json": "FORMAT json, ARRAY true",
@@ -60,16 +57,16 @@ class Query:
     """
 
     def __init__(self, warehouse: WarehouseLocation, text: str, *, sandbox: bool = False) -> None:
-        self._connection = connections.connect(warehouse)
         self._text = text.strip().rstrip(";")
-        self._scratch = TemporaryDirectory(prefix="aind-etl-") if sandbox else None
-        try:
+        self._scratch: Path | None = None
+        with ExitStack() as stack:
+            if sandbox:
+                self._scratch = Path(stack.enter_context(TemporaryDirectory(prefix="aind-etl-")))
+            self._connection = stack.enter_context(connections.connect(warehouse))
             if self._scratch is not None:
-                restrict(self._connection, Path(self._scratch.name))
+                restrict(self._connection, self._scratch)
             self._relation = read_relation(self._connection, self._text)
-        except BaseException:
-            self._connection.close()
-            raise
+            self._close = stack.pop_all().close
 
     def head(self, count: int) -> tuple[list[tuple[str, bool]], list[list[str]], bool]:
         """Return the first rows, formatted for people.
@@ -87,17 +84,14 @@ class Query:
             rows = self._relation.limit(count + 1).fetchall()
         except duckdb.Error as error:
             raise query_error(error) from None
-        columns = [
-            (name, kind.id in _NUMERIC)
-            for name, kind in zip(self._relation.columns, self._relation.types, strict=True)
-        ]
+        columns = [(name, kind == _NUMBER) for name, kind, *_ in self._relation.description]
         shown = [[_format(value) for value in row] for row in rows[:count]]
         return columns, shown, len(rows) > count
 
     def write(self, path: Path, file_format: FileFormat) -> None:
         """Write all rows to a file."""
         # A sandboxed query may write to one folder only.
-        target = Path(self._scratch.name) / "rows" if self._scratch is not None else path
+        target = self._scratch / "rows" if self._scratch else path
         try:
             # On lines of its own, because the query may end in a comment.
             rows = f"(\n{self._text}\n)"
@@ -121,9 +115,7 @@ class Query:
 
     def __exit__(self, *exception: object) -> None:
         """Close the warehouse."""
-        self._connection.close()
-        if self._scratch is not None:
-            self._scratch.cleanup()
+        self._close()
 
 
 @contextmanager

@@ -1,62 +1,85 @@
-"""The arguments of :class:`~aind_etl.client.warehouse.Warehouse` as SQL over `analyses`."""
+"""Arguments of the functions for notebooks as SQL over `analyses` or `mle_fits`."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import duckdb
 
-from aind_etl.client.arguments import parse_day_range, parse_strings
+from aind_etl.client.arguments import parse_day, parse_strings
 from aind_etl.contract import FORMATS, Table, tables
 from aind_etl.contract.ddl import quote_identifier
 from aind_etl.errors import ArgumentError
 from aind_etl.text import suggest
 
-OUTCOMES = ("success", "skipped", "failed", "unknown")
 KEY = ", ".join(tables.RECORD_KEY)
+_CLOSED = {
+    "pipeline_format": FORMATS,
+    "outcome": ("success", "skipped", "failed", "unknown"),
+}
+"""The values of columns that have no others."""
+_COLUMNS = {"collection": "source_collection", "analysis_tag": "analysis_version"}
+"""The columns of arguments that have another name."""
 
 
 class Selection:
-    """The rows of `analyses` that meet every argument which is not None.
+    """The rows of a table that meet every argument which is not None.
 
     ``source`` is a subquery, and ``parameters`` are the values of its named parameters. A wrong
     argument is an ArgumentError.
     """
 
-    def __init__(self, *, newest_only: bool = False, **arguments: Any) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        table: str = tables.ANALYSES.name,
+        *,
+        newest_only: bool = False,
+        session_date: object = None,
+        **arguments: object,
+    ) -> None:
         self.parameters: dict[str, object] = {}
         self._named: list[tuple[str, str, list[str]]] = []
-        for column, known in (("pipeline_format", FORMATS), ("outcome", OUTCOMES)):
-            _refuse_unknown(column, parse_strings(column, arguments.get(column)), known)
-        days = arguments.pop("session_date")
-        conditions = [] if days is None else list(self._between(days))
-        for argument, value in arguments.items():
-            column = "source_collection" if argument == "collection" else argument
-            conditions.append(self.one_of(column, value, tables.ANALYSES, argument=argument))
-        table = "latest_analyses" if newest_only else tables.ANALYSES.name
+        conditions = [self.one_of(name, value, table) for name, value in arguments.items()]
+        if session_date is not None:
+            conditions.extend(self._between(session_date))
+        table = "latest_analyses" if newest_only else table
         self.source = f"(SELECT * FROM {table} WHERE {' AND '.join(conditions)})"
 
-    def one_of(self, column: str, value: object, table: Table, *, argument: str = "") -> str:
+    def one_of(self, argument: str, value: object, table: str) -> str:
         """Return the condition that a column of a table has a value, or one of several."""
         if value is None:
             return "TRUE"
-        values = parse_strings(argument or column, value)
+        column = _COLUMNS.get(argument, argument)
+        values = parse_strings(argument, value)
         self.parameters[column] = values
-        self._named.append((column, table.name, values))
+        if column in _CLOSED:
+            for problem in _unknown(column, values, _CLOSED[column]):
+                raise ArgumentError(problem)
+        elif column != "record_id":  # of which there are too many to check
+            self._named.append((column, table, values))
         return f"{quote_identifier(column)} IN (SELECT unnest(${column}))"
 
     def _between(self, value: object) -> Iterator[str]:
-        first, last = parse_day_range("session_date", value)
+        days = value if isinstance(value, tuple | list) else (value, value)
+        if len(days) != 2:  # noqa: PLR2004 - a range has two ends
+            raise ArgumentError(
+                f"session_date is {value!r}; expected a day, or the first and the last day of a "
+                "range such as ('2024-10-01', '2024-10-31')."
+            )
+        first, last = (None if day is None else parse_day("session_date", day) for day in days)
+        if first and last and last < first:
+            raise ArgumentError(
+                f"session_date ends on {last}, before it begins; expected a first day before "
+                f"{last}."
+            )
         for name, sign, day in (("first_day", ">=", first), ("last_day", "<=", last)):
             if day is not None:
                 self.parameters[name] = day
                 yield f"session_date {sign} ${name}"
 
-    def refuse_unknown_names(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Raise an ArgumentError for a value that no row has; record ids are too many to check."""
+    def unknown_names(self, connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
+        """Yield a message for each value of an argument that no row has."""
         for column, table, values in self._named:
-            if column not in {"record_id", "outcome", "pipeline_format"}:
-                rows = connection.execute(f"SELECT DISTINCT {column} FROM {table}").fetchall()
-                _refuse_unknown(column, values, [name for (name,) in rows if name is not None])
+            rows = connection.execute(f"SELECT DISTINCT {column} FROM {table}").fetchall()
+            yield from _unknown(column, values, [name for (name,) in rows if name is not None])
 
 
 def select_columns(table: Table, columns: Sequence[str] | None) -> str:
@@ -85,7 +108,7 @@ def select_with_sessions(table: Table, selection: Selection, condition: str, ord
     )
 
 
-def _refuse_unknown(column: str, values: Iterable[str], known: Sequence[str]) -> None:
+def _unknown(column: str, values: Iterable[str], known: Sequence[str]) -> Iterator[str]:
     for value in values:
         if value not in known:
-            raise ArgumentError(f"There is no {column} {value!r}. {suggest(value, known)}")
+            yield f"There is no {column} {value!r}. {suggest(value, known)}"

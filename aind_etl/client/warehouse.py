@@ -29,6 +29,9 @@ Day: TypeAlias = str | date
 Outcome = Literal["success", "skipped", "failed", "unknown"]
 PipelineFormat = Literal["prototype", "framework"]
 
+_Extension: TypeAlias = Callable[
+    [duckdb.DuckDBPyConnection, duckdb.DuckDBPyRelation], duckdb.DuckDBPyRelation
+]
 _READERS = {"polars": "pl", "pandas": "df", "arrow": "to_arrow_table"}
 """The method of a relation that reads it as a kind of frame."""
 
@@ -52,7 +55,7 @@ class Warehouse(Generic[Frame]):
     ------
     ConfigurationError
         There is no such snapshot. Each query raises it if there is no warehouse, or it cannot be
-        read.
+        read, lacks a table, or cannot run the SQL.
     ValueError
         Each query raises it if an argument is wrong.
 
@@ -214,7 +217,7 @@ class Warehouse(Generic[Frame]):
             newest_only=newest_only,
         )
         table = tables.FIT_PARAMETERS
-        condition = selection.one_of("parameter", parameter, table)
+        condition = selection.one_of("parameter", parameter, table.name)
         query = select_with_sessions(table, selection, condition, "agent_alias, parameter")
         return self._run(query, selection)
 
@@ -263,8 +266,8 @@ class Warehouse(Generic[Frame]):
         >>> trials.columns[:4]
         ['session_key', 'subject_id', 'session_date', 'agent_alias']
         """
-        filters = (subject_id, session_date, agent_alias, record_id, collection)
-        if limit is None and all(one is None for one in filters):
+        filters = (subject_id, session_date, agent_alias, record_id, collection, limit)
+        if all(one is None for one in filters):
             raise ArgumentError(
                 "trials() of everything may be millions of rows. Give a subject_id, session_date, "
                 "agent_alias, record_id or collection, or a limit."
@@ -333,13 +336,7 @@ class Warehouse(Generic[Frame]):
             return find_documents(connection, collection, filter, projection, limit)
 
     def table(self, name: str) -> Frame:
-        """Return a whole table, view or mart.
-
-        Raises
-        ------
-        ConfigurationError
-            There is no warehouse, or it has no such table.
-        """
+        """Return a whole table, view or mart."""
         return self.sql(f"FROM {quote_identifier(name)}")
 
     def sql(
@@ -353,11 +350,6 @@ class Warehouse(Generic[Frame]):
             The SELECT, in DuckDB's SQL.
         parameters
             Values for its ``?``, or for its ``$name``.
-
-        Raises
-        ------
-        ConfigurationError
-            There is no warehouse, or the query cannot be run.
 
         Examples
         --------
@@ -374,20 +366,14 @@ class Warehouse(Generic[Frame]):
         with open_warehouse(self.path) as connection:
             return self._read(read_relation(connection, query, parameters))
 
-    def _run(
-        self,
-        query: str,
-        selection: Selection,
-        extend: Callable[
-            [duckdb.DuckDBPyConnection, duckdb.DuckDBPyRelation], duckdb.DuckDBPyRelation
-        ] = lambda _connection, rows: rows,
-    ) -> Frame:
+    def _run(self, query: str, selection: Selection, extend: _Extension | None = None) -> Frame:
         with open_warehouse(self.path) as connection:
             rows = connection.sql(query, params=selection.parameters or None)
-            frame = self._read(extend(connection, rows))
+            frame = self._read(extend(connection, rows) if extend else rows)
             # Every kind of frame has a shape: rows and columns.
             if not frame.shape[0]:  # type: ignore[attr-defined]
-                selection.refuse_unknown_names(connection)
+                for problem in selection.unknown_names(connection):
+                    raise ArgumentError(problem)
             return frame
 
     def _read(self, relation: duckdb.DuckDBPyRelation) -> Frame:

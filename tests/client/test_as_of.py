@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from worlds import ANY_SHARE, MAIN, NOON, Built, Clock, load, read_dump, write_dump
+from worlds import ANY_SHARE, MAIN, NOON, Clock, assert_same, load, read_dump, write_dump
 
 from aind_etl.changelog.compaction import compact_change_log
 from aind_etl.client.as_of import build_as_of, parse_moment
@@ -24,7 +24,7 @@ _NOT_RECORDED = ("last_new_pass_at", "last_full_pass_at")
 
 
 def rows_of(warehouse: Path) -> dict[str, pl.DataFrame]:
-    """Return every table and mart of a warehouse."""
+    """Return every table and mart of a warehouse, sorted."""
     found = {}
     with connect(warehouse) as connection:
         names = connection.execute(
@@ -32,19 +32,11 @@ def rows_of(warehouse: Path) -> dict[str, pl.DataFrame]:
             "AND table_name <> 'warehouse_info' AND database_name <> 'system'"
         ).fetchall()
         for (name,) in names:
-            frame = connection.sql(f'FROM "{name}"').pl()
-            found[name] = frame.drop(*_NOT_RECORDED, strict=False)
+            frame = connection.sql(f'FROM "{name}"').pl().drop(*_NOT_RECORDED, strict=False)
+            order = [name for name, kind in frame.schema.items() if not kind.is_nested()]
+            found[name] = frame.sort(order)
     assert {table.name for table in TABLES} <= found.keys()
     return found
-
-
-def assert_same(before: dict[str, pl.DataFrame], warehouse: Path) -> None:
-    """Fail with the first table or mart of a warehouse whose rows differ."""
-    after = rows_of(warehouse)
-    assert before.keys() == after.keys()
-    for name, rows in before.items():
-        order = [one for one in rows.columns if not rows.schema[one].is_nested()]
-        assert rows.sort(order).equals(after[name].sort(order)), name
 
 
 def change_in_every_way(dump: Path) -> None:
@@ -72,9 +64,7 @@ def dump(sample_dump: Path, tmp_path: Path) -> Path:
         pytest.param("in shards", marks=pytest.mark.slow),
     ],
 )
-def test_the_warehouse_as_of_a_moment_equals_the_one_built_then(
-    dump: Path, tmp_path: Path, layout: str
-) -> None:
+def test_the_warehouse_as_of_a_moment_equals_the_one_built_then(dump, tmp_path, layout):
     lake = Lake(tmp_path / "lake")
     if layout == "in shards":
         lake.update_layout(MAIN, {"shards": 4, "planned_shards": 4})
@@ -92,14 +82,14 @@ def test_the_warehouse_as_of_a_moment_equals_the_one_built_then(
         compact_change_log(lake, MAIN, fewest_files=2)
     build_warehouse(lake, tmp_path / "second.duckdb")
     report = build_as_of(lake, NOON + timedelta(days=1), tmp_path / "as-of.duckdb")
-    assert_same(first, tmp_path / "as-of.duckdb")
+    assert_same(first, rows_of(tmp_path / "as-of.duckdb"))
     assert report.rows["analyses"] == first["analyses"].height
     build_as_of(lake, LATER, tmp_path / "now.duckdb")
-    assert_same(rows_of(tmp_path / "second.duckdb"), tmp_path / "now.duckdb")
+    assert_same(rows_of(tmp_path / "second.duckdb"), rows_of(tmp_path / "now.duckdb"))
 
 
 @pytest.mark.slow
-def test_results_are_the_current_ones_for_analyses_known_then(world: Path, tmp_path: Path) -> None:
+def test_results_are_the_current_ones_for_analyses_known_then(world, tmp_path):
     dump = tmp_path / "dump"
     dump.mkdir()
     for path in world.glob("*.jsonl"):
@@ -131,7 +121,7 @@ def test_results_are_the_current_ones_for_analyses_known_then(world: Path, tmp_p
     assert "are as of built_at" in info["results"]
 
 
-def test_nothing_is_known_before_the_first_extraction(built: Built, tmp_path: Path) -> None:
+def test_nothing_is_known_before_the_first_extraction(built, tmp_path):
     with pytest.raises(ConfigurationError, match="first filled at 2026-05-01T12:00:00"):
         build_as_of(built.lake, NOON - timedelta(seconds=1), tmp_path / "as-of.duckdb")
     assert not (tmp_path / "as-of.duckdb").exists()
@@ -146,10 +136,10 @@ def test_nothing_is_known_before_the_first_extraction(built: Built, tmp_path: Pa
         ("2026-06-01T12:30:00-07:00", datetime(2026, 6, 1, 19, 30, tzinfo=UTC)),
     ],
 )
-def test_a_moment_is_a_day_or_a_time(text: str, moment: datetime) -> None:
+def test_a_moment_is_a_day_or_a_time(text, moment):
     assert parse_moment(text) == moment
 
 
-def test_a_text_that_is_not_a_moment_is_refused() -> None:
+def test_a_text_that_is_not_a_moment_is_refused():
     with pytest.raises(ArgumentError, match="expected a day such as 2026-06-01"):
         parse_moment("June")

@@ -4,7 +4,6 @@ import doctest
 import logging
 import re
 import shutil
-from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
@@ -53,9 +52,7 @@ def replace_trials(database: Path, subject: str, trials: pl.DataFrame) -> None:
 
 
 @pytest.mark.parametrize("subject", ["652257", "652324", "652001"])
-def test_each_trial_of_a_fit_is_joined_with_what_the_animal_did(
-    warehouse: Warehouse[pl.DataFrame], database: Path, subject: str
-) -> None:
+def test_each_trial_of_a_fit_is_joined_with_what_the_animal_did(warehouse, database, subject):
     joined = warehouse.trials(subject_id=subject, behavior=True)
     alone = warehouse.trials(subject_id=subject)
     assert joined.select(alone.columns).equals(alone)
@@ -78,9 +75,7 @@ def test_each_trial_of_a_fit_is_joined_with_what_the_animal_did(
     assert last["behavior_trial"].null_count() == last.height > 0
 
 
-def test_files_with_different_columns_and_types_become_one_frame(
-    warehouse: Warehouse[pl.DataFrame],
-) -> None:
+def test_files_with_different_columns_and_types_become_one_frame(warehouse):
     frame = warehouse.trials(agent_alias=AGENT, behavior=True)
     schema = {
         "behavior_trial": pl.Int32,
@@ -96,9 +91,7 @@ def test_files_with_different_columns_and_types_become_one_frame(
     assert 0 < len(with_laser) < len(frame["subject_id"].unique())
 
 
-def test_only_the_asked_subjects_are_read(
-    warehouse: Warehouse[pl.DataFrame], database: Path, world: Path
-) -> None:
+def test_only_the_asked_subjects_are_read(warehouse, database, world):
     for folder in (database / "trial_table").iterdir():
         if folder.name != "subject_id=652257":
             (folder / f"{folder.name.removeprefix('subject_id=')}.parquet").write_bytes(b"broken")
@@ -112,9 +105,7 @@ def test_only_the_asked_subjects_are_read(
     assert warehouse.trials(limit=3, behavior=True)["behavior_session_id"].null_count() == 0
 
 
-def test_columns_are_chosen_by_their_names_in_the_database(
-    warehouse: Warehouse[pl.DataFrame],
-) -> None:
+def test_columns_are_chosen_by_their_names_in_the_database(warehouse):
     alone = warehouse.trials(subject_id="652257", limit=1).columns
     asked = ["laser_power", "goCue_start_time_in_session", "session_date"]
     frame = warehouse.trials(subject_id="652257", behavior=True, columns=asked)
@@ -138,12 +129,7 @@ def test_columns_are_chosen_by_their_names_in_the_database(
     ],
     ids=["another number of trials", "another choice", "another reward"],
 )
-def test_a_session_that_differs_is_reported_and_not_joined(
-    warehouse: Warehouse[pl.DataFrame],
-    database: Path,
-    caplog: pytest.LogCaptureFixture,
-    difference: tuple[str, pl.Expr, str],
-) -> None:
+def test_a_session_that_differs_is_reported_and_not_joined(warehouse, database, caplog, difference):
     column, value, words = difference
     theirs = trials_of(database, "652324")
     wrong = theirs["session_id"].unique().sort()[0]
@@ -163,9 +149,7 @@ def test_a_session_that_differs_is_reported_and_not_joined(
     assert of_session["animal_response"].null_count() == of_session.height > 0
 
 
-def test_a_session_that_the_database_lacks_is_reported(
-    warehouse: Warehouse[pl.DataFrame], database: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_session_that_the_database_lacks_is_reported(warehouse, database, caplog):
     shutil.rmtree(database / "trial_table" / "subject_id=652324")
     with caplog.at_level(logging.WARNING):
         frame = warehouse.trials(subject_id="652324", behavior=True)
@@ -173,9 +157,7 @@ def test_a_session_that_the_database_lacks_is_reported(
     assert "652324_2026-03-10_15-33-11 is not there" in caplog.text
 
 
-def test_the_database_is_read_from_an_object_store(
-    world: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_database_is_read_from_an_object_store(world, monkeypatch):
     with endpoint_before(world / "results") as endpoint:
         monkeypatch.setenv("AIND_ETL_S3_ENDPOINT_URL", endpoint.url)
         monkeypatch.setenv("AIND_ETL_RESULTS_ROOT", "s3://")
@@ -186,15 +168,7 @@ def test_the_database_is_read_from_an_object_store(
     assert {method for method, _ in endpoint.requests} <= {"GET", "HEAD"}
 
 
-@pytest.mark.parametrize("frames", ["pandas", "arrow"])
-def test_trials_with_behaviour_are_any_kind_of_frame(
-    world: Path, database: Path, frames: str
-) -> None:
-    warehouse = Warehouse(world / "warehouse.duckdb", frames=frames)
-    assert warehouse.trials(subject_id="652257", behavior=True, limit=9).shape[0] == 9
-
-
-def test_trials_need_a_filter_or_a_limit(warehouse: Warehouse[pl.DataFrame]) -> None:
+def test_trials_need_a_filter_or_a_limit(warehouse):
     with pytest.raises(ArgumentError, match="subject_id"):
         warehouse.trials()
     with pytest.raises(ArgumentError, match="subject_id"):
@@ -207,22 +181,14 @@ def test_trials_need_a_filter_or_a_limit(warehouse: Warehouse[pl.DataFrame]) -> 
 # --- the documentation ---------------------------------------------------------------------
 
 
-def test_the_examples_in_the_documentation_run(
-    world: Path, database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_examples_in_the_documentation_run(world, database, monkeypatch):
     monkeypatch.setenv("AIND_ETL_WAREHOUSE", str(world / "warehouse.duckdb"))
     failed, ran = doctest.testfile(str(DOCUMENTATION), module_relative=False)
     assert (failed, ran > 4) == (0, True)
 
 
-def recipes() -> Iterator[str]:
-    yield from re.findall(r"```sql\n(.*?)```", DOCUMENTATION.read_text(), re.DOTALL)
-
-
-def test_the_documented_query_returns_the_same_rows(
-    world: Path, warehouse: Warehouse[pl.DataFrame], database: Path
-) -> None:
-    (recipe,) = recipes()
+def test_the_documented_query_returns_the_same_rows(world, warehouse, database):
+    (recipe,) = re.findall(r"```sql\n(.*?)```", DOCUMENTATION.read_text(), re.DOTALL)
     public = load_settings().behavior_database
     default = type(load_settings()).model_fields["behavior_database"].default
     assert default in recipe
@@ -251,9 +217,7 @@ def test_the_documented_query_returns_the_same_rows(
         (None, None),
     ],
 )
-def test_a_session_of_the_database_has_the_key_of_the_session_table(
-    world: Path, name: str | None, key: str | None
-) -> None:
+def test_a_session_of_the_database_has_the_key_of_the_session_table(world, name, key):
     with connect(world / "warehouse.duckdb") as connection:
         ((found,),) = connection.execute("SELECT behavior_session_key(?)", [name]).fetchall()
         assert found == key
@@ -278,9 +242,7 @@ def of_reader() -> pd.DataFrame:
     return frame[frame["rig"].notna()].drop(columns=added)
 
 
-def test_the_session_table_equals_that_of_the_public_reader(
-    world: Path, of_reader: pd.DataFrame
-) -> None:
+def test_the_session_table_equals_that_of_the_public_reader(world, of_reader):
     frame = get_session_table(warehouse=world / "warehouse.duckdb")
     assert list(frame.columns[:12]) == list(of_reader.columns[:12])
     assert set(frame.columns) == set(of_reader.columns)
@@ -297,9 +259,7 @@ def test_the_session_table_equals_that_of_the_public_reader(
     assert frame["has_video"].dtype == bool
 
 
-def test_the_session_table_can_be_limited_to_recent_months(
-    world: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_session_table_can_be_limited_to_recent_months(world, monkeypatch):
     whole = get_session_table(warehouse=world / "warehouse.duckdb")
     newest = whole["session_date"].max()
     monkeypatch.setattr(pd.Timestamp, "now", lambda: newest + pd.DateOffset(days=1))
@@ -308,7 +268,7 @@ def test_the_session_table_can_be_limited_to_recent_months(
     assert months["session_date"].min().date() > date(2026, 1, 1)
 
 
-def test_sessions_of_the_older_rigs_are_returned_on_request(world: Path, tmp_path: Path) -> None:
+def test_sessions_of_the_older_rigs_are_returned_on_request(world, tmp_path):
     copy = tmp_path / "warehouse.duckdb"
     shutil.copy(world / "warehouse.duckdb", copy)
     with duckdb.connect(copy) as connection:
@@ -318,9 +278,7 @@ def test_sessions_of_the_older_rigs_are_returned_on_request(world: Path, tmp_pat
     assert len(get_session_table(True, warehouse=copy)) > len(without)
 
 
-def test_without_a_session_table_the_frame_is_empty_and_the_log_explains_it(
-    built, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_without_a_session_table_the_frame_is_empty_and_the_log_explains_it(built, caplog):
     with caplog.at_level(logging.WARNING):
         frame = get_session_table(warehouse=built.warehouse)
     assert frame.empty

@@ -17,16 +17,15 @@ import pytest
 from bson import ObjectId
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mongod import NoMongodError, find_mongod, running_mongod
+from mongod import mongod_or_skip
 from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
 from worlds import MAIN, JsonDocument, load, read_dump, write_dump
 
 from aind_etl import Warehouse
-from aind_etl.client.documents import find_documents
+from aind_etl.client.documents import find_documents, matching_records
 from aind_etl.client.projection import parse_projection
-from aind_etl.client.records import matching_records
 from aind_etl.errors import ArgumentError
 from aind_etl.lake import Lake
 from aind_etl.warehouse.build import build_warehouse
@@ -39,8 +38,11 @@ FIT = f"{OUTPUTS}.fitting_results"
 EXAMPLES = int(os.environ.get("AIND_ETL_TEST_FILTERS", "40"))
 """How many filters are compared with a server's; ``make test-all`` asks for more."""
 
+ESCAPED = '"\\/\b\f\t\x00\x1f\x7f\u2028😀'
+"""Characters that writers of JSON may write in several ways."""
+
 ODDITIES: list[JsonDocument] = [
-    {"words": ["b", "é", None, "B\nb"], "share": 1, "empty": [], "nothing": None},
+    {"words": ["b", "é", None, "B\nb", ESCAPED], "share": 1, "empty": [], "nothing": None},
     {"words": "b", "share": float("nan"), "deep": [{"a": 1, "b": [{"c": 2}]}, {"a": None}, 7]},
     {"words": [], "share": True, "deep": {"a": [[1]], "b": {}}, "nested": [[1, 2], [3]]},
     {"words": ["c", ["b"]], "share": [0.5, float("inf")], "deep": [[{"a": 1}]], "empty": {}},
@@ -85,15 +87,12 @@ def collection(
     documents: list[JsonDocument], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Collection[JsonDocument]]:
     """Give the documents in a MongoDB server."""
-    try:
-        with (
-            running_mongod(find_mongod(), tmp_path_factory.mktemp("filter-mongod")) as port,
-            MongoClient[JsonDocument]("127.0.0.1", port) as client,
-        ):
-            client["analysis"][MAIN].insert_many(documents)
-            yield client["analysis"][MAIN]
-    except NoMongodError as error:
-        pytest.skip(str(error))
+    with (
+        mongod_or_skip(tmp_path_factory.mktemp("filter-mongod")) as port,
+        MongoClient[JsonDocument]("127.0.0.1", port) as client,
+    ):
+        client["analysis"][MAIN].insert_many(documents)
+        yield client["analysis"][MAIN]
 
 
 MISFITS: list[JsonDocument] = [
@@ -273,22 +272,24 @@ def paths(documents: list[JsonDocument]) -> Paths:
     return Paths(documents)
 
 
+def found_as_by_a_server(collection, warehouse, query) -> set[str]:
+    """Return the ids of the records that meet a filter; fail if a server finds others."""
+    found = matching_records(warehouse, MAIN, query).to_list()
+    assert len(found) == len(set(found))
+    assert set(found) == {one["_id"] for one in collection.find(query, {"_id": 1})}, query
+    return set(found)
+
+
 @pytest.mark.parametrize("operator", ["$eq", "$ne", *SIGNS])
 @pytest.mark.parametrize("number", [2**53 - 1, 2**53, 2**53 + 1])
 def test_integers_equal_as_floats_are_distinguished(collection, warehouse, operator, number):
-    query = {"big": {operator: number}}
-    expected = {document["_id"] for document in collection.find(query, {"_id": 1})}
-    assert set(matching_records(warehouse, MAIN, query)) == expected
+    found_as_by_a_server(collection, warehouse, {"big": {operator: number}})
 
 
 @settings(max_examples=EXAMPLES)
 @given(seed=st.integers(0, 2**32))
 def test_the_same_records_are_found_as_by_a_server(collection, warehouse, paths, seed):
-    query = Filters(paths, Random(seed)).make()
-    expected = {document["_id"] for document in collection.find(query, {"_id": 1})}
-    found = matching_records(warehouse, MAIN, query).to_list()
-    assert len(found) == len(set(found))
-    assert set(found) == expected, query
+    found_as_by_a_server(collection, warehouse, Filters(paths, Random(seed)).make())
 
 
 NESTED: JsonDocument = reduce(lambda inner, _: {"$not": inner}, range(3000), {"$eq": 1})
@@ -331,13 +332,19 @@ def test_a_mistake_in_a_filter_is_explained(warehouse, query, words):
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "query",
+    [{"words": "é"}, {"words": "B\nb"}, {"words": ESCAPED}, {"_id": "odd processes 0"}],
+)
+def test_a_text_is_found_however_json_writes_it(collection, warehouse, query):
+    assert found_as_by_a_server(collection, warehouse, query)
+
+
 @pytest.mark.parametrize("path", ["_id", "subject_id", "session_date"])
 def test_a_filter_may_have_thousands_of_values(collection, warehouse, path):
     values = [document.get(path) for document in collection.find({}, {path: 1})][::2]
     query = {path: {"$in": [*values, *map(str, range(4000))]}}
-    expected = {document["_id"] for document in collection.find(query, {"_id": 1})}
-    assert expected
-    assert set(matching_records(warehouse, MAIN, query)) == expected
+    assert found_as_by_a_server(collection, warehouse, query)
 
 
 @pytest.mark.parametrize(

