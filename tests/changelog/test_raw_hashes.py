@@ -49,14 +49,13 @@ def folder(sample_dump: Path, tmp_path: Path) -> Path:
 def parsed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """Return a list to which every document that is parsed is added."""
     seen: list[bytes] = []
-    for name in ("document_from_json", "document_from_bson"):
-        make: Callable[[bytes], Document] = getattr(dump, name)
+    for suffix, (split, make) in dump._FORMATS.items():
 
         def noting(raw: bytes, make: Callable[[bytes], Document] = make) -> Document:
             seen.append(raw)
             return make(raw)
 
-        monkeypatch.setattr(dump, name, noting)
+        monkeypatch.setitem(dump._FORMATS, suffix, (split, noting))
     return seen
 
 
