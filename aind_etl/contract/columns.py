@@ -24,6 +24,12 @@ FIT = {
 }
 """Path of the fitting results in a document of each format."""
 
+AGENT_OPTIONS = {
+    "prototype": "analysis_spec.analysis_args.agent_kwargs",
+    "framework": f"{PROCESS}.code.parameters.agent_kwargs",
+}
+"""Path of the agent's keyword arguments in a document of each format."""
+
 
 class Origins(TypedDict):
     """The origins in both formats, as keyword arguments of :class:`Column`."""

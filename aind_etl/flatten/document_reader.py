@@ -6,6 +6,7 @@ fit; a value anywhere else becomes an attribute. Nothing is derived from the val
 """
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple, TypeAlias
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 import orjson
 
 from aind_etl.contract import ANALYSIS_TABLES, DataType
+from aind_etl.contract.columns import AGENT_OPTIONS
 from aind_etl.flatten.conversion import Scalar, convert, expected_values, json_types
 from aind_etl.flatten.paths import (
     PROCESSES,
@@ -124,6 +126,23 @@ def read_document(record_id: str, text: str) -> tuple[str, list[Process]]:
         "The document is of neither format: a prototype document has 'analysis_spec' and "
         f"'nwb_name', a framework document 'processing'; this one has {_shorten(list(document))}.",
     )
+
+
+def agent_options(
+    text: str, pipeline_format: str, indices: Iterable[int]
+) -> Iterator[dict[str, Any]]:
+    """Yield the agent's keyword arguments of some processes of a document that has them.
+
+    An agent without keyword arguments, or with something else in their place, has none.
+    """
+    document = _parse("", text)
+    for index in indices:
+        value: Any = document
+        for key in AGENT_OPTIONS[pipeline_format].split("."):
+            value = value.get(key.removesuffix("[]")) if isinstance(value, dict) else None
+            if key.endswith("[]"):
+                value = value[index]
+        yield value if isinstance(value, dict) else {}
 
 
 def _parse(record_id: str, text: str) -> dict[str, Any]:

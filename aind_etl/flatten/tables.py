@@ -22,7 +22,7 @@ from aind_etl.flatten.columns import (
     ProcessColumns,
 )
 from aind_etl.flatten.conversion import expected_values
-from aind_etl.flatten.document_reader import LONGEST_VALUE, Rejection, read_document
+from aind_etl.flatten.document_reader import LONGEST_VALUE, Rejection, agent_options, read_document
 from aind_etl.sources.canonical import canonical_json
 
 _ROW = ("row", *tables.RECORD_KEY, "session_month")
@@ -78,7 +78,7 @@ def flatten_documents(collection: str, documents: pl.DataFrame, unknown_month: s
     """
     parsed = _parse(documents)
     processes = parsed.processes.join(
-        _derived_aliases(parsed), on="row", how="left", maintain_order="left"
+        _derived_aliases(parsed.processes, documents), on="row", how="left", maintain_order="left"
     )
     rejected_values = pl.concat([parsed.rejected_values, *_undated(processes)])
     origins = documents.drop("document").with_row_index("number")
@@ -162,28 +162,23 @@ def _without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _derived_aliases(parsed: _Parsed) -> pl.DataFrame:
-    """Return the agent's alias of the processes that have none, by their ``row``."""
-    prefix = "agent_kwargs."
-    value = pl.coalesce(
-        "value_text",
-        pl.col("value_boolean").cast(pl.String),
-        pl.col("value_number").cast(pl.String).str.strip_suffix(".0"),
+def _derived_aliases(processes: pl.DataFrame, documents: pl.DataFrame) -> pl.DataFrame:
+    """Return the alias of the agents that documents do not name, by the ``row`` of the process."""
+    unnamed = (
+        processes.filter(pl.col("agent_alias").is_null(), pl.col("agent_class").is_not_null())
+        .group_by("number", "pipeline_format")
+        .agg("row", "process_index", "agent_class")
     )
-    unnamed = parsed.processes.filter(pl.col("agent_alias").is_null()).select("row", "agent_class")
-    agents = (
-        parsed.attributes.filter(
-            pl.col("section") == "parameters", pl.col("path").str.starts_with(prefix)
-        )
-        .join(unnamed.drop_nulls(), on="row")
-        .group_by("row", "agent_class")
-        .agg(keys=pl.col("path").str.strip_prefix(prefix), values=value)
-    )
+    texts = documents["document"].gather(unnamed["number"])
     aliases = [
-        derived.agent_alias(agent_class, dict(zip(keys, values, strict=True)))
-        for agent_class, keys, values in agents.drop("row").iter_rows()
+        list(map(derived.agent_alias, classes, agent_options(text, pipeline_format, indices)))
+        for text, (pipeline_format, indices, classes) in zip(
+            texts, unnamed.drop("number", "row").iter_rows(), strict=True
+        )
     ]
-    return agents.select("row", derived_alias=pl.Series(aliases, dtype=pl.String))
+    return unnamed.select(
+        "row", derived_alias=pl.Series(aliases, dtype=pl.List(pl.String))
+    ).explode("row", "derived_alias")
 
 
 def _undated(processes: pl.DataFrame) -> Iterator[pl.DataFrame]:

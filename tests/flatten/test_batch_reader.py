@@ -201,3 +201,63 @@ def test_documents_with_lists_of_different_lengths_have_one_shape(kinds):
     rejected = flatten(frame_of([document, shorter, unequal]), learning_from=1)["rejected_values"]
     assert set(rejected["reason"]) == {"lengths_differ"}
     assert set(rejected["record_id"]) == {"unequal"}
+
+
+LEARNING, COUNTING, THRESHOLD = (
+    f"Forager{name}" for name in ("QLearning", "LossCounting", "CompareThreshold")
+)
+
+
+def rates(learning, forgetting=1):
+    """Return the keyword arguments of an agent with these rates."""
+    names = {"number_of_learning_rate": learning, "number_of_forget_rate": forgetting}
+    return names | {"choice_kernel": "none", "action_selection": "softmax"}
+
+
+def switch(value, kernel="full"):
+    return {"choice_kernel": kernel, "win_stay_lose_switch": value}
+
+
+@pytest.mark.parametrize("learning_from", [1, math.inf], ids=["by columns", "one by one"])
+@pytest.mark.parametrize(
+    ("agent_class", "options", "alias"),
+    [
+        # Rates are as Python writes them.
+        (LEARNING, rates(2), "QLearning_L2F1_softmax"),
+        (LEARNING, rates(2.0), "QLearning_L2.0F1_softmax"),
+        (LEARNING, rates(None), "QLearning_LNoneF1_softmax"),
+        (LEARNING, rates({}), "QLearning_L{}F1_softmax"),
+        (LEARNING, rates(2, [1, 2]), "QLearning_L2F[1, 2]_softmax"),
+        (LEARNING, {"choice_kernel": "none", "action_selection": "softmax"}, None),
+        (COUNTING, switch(True), "WSLS_CKfull"),
+        (COUNTING, switch("True"), "WSLS_CKfull"),
+        (COUNTING, switch("False"), "LossCounting_CKfull"),
+        (COUNTING, switch("true"), None),
+        (COUNTING, switch("maybe"), None),
+        (COUNTING, switch(None), None),
+        (COUNTING, switch(True, ["full"]), None),
+        (THRESHOLD, {"choice_kernel": "one_step"}, "ForagingCompareThreshold_CK1"),
+        (THRESHOLD, {"choice_kernel": "two_step"}, None),
+        # One more keyword argument, even without a value, is not covered.
+        (THRESHOLD, {"choice_kernel": "none", "temperature": 1}, None),
+        (THRESHOLD, {"choice_kernel": "none", "temperature": None}, None),
+        (THRESHOLD, {"choice_kernel": "none", "temperature": {}}, None),
+        (THRESHOLD, {}, None),
+        (THRESHOLD, None, None),
+        (THRESHOLD, ["choice_kernel"], None),
+        ("ForagerOfTheFuture", {"choice_kernel": "none"}, None),
+        (None, {"choice_kernel": "none"}, None),
+    ],
+)
+def test_an_alias_is_derived_only_from_keyword_arguments_that_the_rule_covers(
+    agent_class, options, alias, learning_from
+):
+    specification = {"agent_class": agent_class, "agent_kwargs": options}
+    process = {"code": {"parameters": specification}}
+    documents = [
+        {"_id": "1", "analysis_spec": {"analysis_args": specification}},
+        {"_id": "2", "processing": {"data_processes": [{}, process, process]}},
+    ]
+    found = flatten(frame_of(documents), learning_from=learning_from)["analyses"]
+    found = found.sort("record_id", "process_index")
+    assert found["agent_alias"].to_list() == [alias, None, alias, alias]
