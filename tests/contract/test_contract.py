@@ -161,7 +161,7 @@ def test_tables_of_analyses_begin_with_the_same_key(table):
 
 def test_columns_are_read_from_their_paths_in_the_formats():
     found = {
-        column.name: (list(column.prototype.paths), list(column.framework.paths))
+        column.name: tuple(list(origin.paths) for origin in column.origins.values())
         for table in ANALYSIS_TABLES
         for column in table.columns
         if column.is_read and column.name != "record_id"
