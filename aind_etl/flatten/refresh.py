@@ -163,9 +163,9 @@ def _flatten(
     for documents in portions:
         flattened = flatten_documents(collection, documents, UNKNOWN_MONTH)
         for table in ANALYSIS_TABLES:
-            spill.add(table, flattened.rows[table.name])
-        rejected[tables.REJECTED_DOCUMENTS].append(flattened.rejected)
-        rejected[tables.REJECTED_VALUES].append(flattened.rejected_values)
+            spill.add(table, flattened[table.name])
+        for table, rows in rejected.items():
+            rows.append(flattened[table.name])
         progress(documents.height)
     return {table: pl.concat(frames) for table, frames in rejected.items()}
 

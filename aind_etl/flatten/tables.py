@@ -3,8 +3,7 @@
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TypeAlias
 
 import polars as pl
 
@@ -39,23 +38,11 @@ _DATED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Flattened:
-    """The rows of a batch of documents.
+Flattened: TypeAlias = dict[str, pl.DataFrame]
+"""The rows of each of the flattened tables, by its name.
 
-    Attributes
-    ----------
-    rows
-        The rows of each analysis table, by its name: its columns and ``session_month``.
-    rejected
-        Rows of `rejected_documents`.
-    rejected_values
-        Rows of `rejected_values`.
-    """
-
-    rows: dict[str, pl.DataFrame]
-    rejected: pl.DataFrame
-    rejected_values: pl.DataFrame
+Those of the analysis tables have ``session_month`` in addition to the table's columns.
+"""
 
 
 def flatten_documents(collection: str, documents: pl.DataFrame, unknown_month: str) -> Flattened:
@@ -74,13 +61,13 @@ def flatten_documents(collection: str, documents: pl.DataFrame, unknown_month: s
     Returns
     -------
     Flattened
-        Every document is either in ``rows["analyses"]``, once per process, or in ``rejected``.
+        Every document is either in `analyses`, once per process, or in `rejected_documents`.
     """
-    parsed = _parse(documents)
-    processes = parsed.processes.join(
-        _derived_aliases(parsed.processes, documents), on="row", how="left", maintain_order="left"
+    processes, attributes, rejected_values, rejected_documents = _parse(documents)
+    processes = processes.join(
+        _derived_aliases(processes, documents), on="row", how="left", maintain_order="left"
     )
-    rejected_values = pl.concat([parsed.rejected_values, *_undated(processes)])
+    rejected_values = pl.concat([rejected_values, *_undated(processes)])
     origins = documents.drop("document").with_row_index("number")
     origins = origins.with_columns(source_collection=pl.lit(collection))
     analyses = _derive(
@@ -89,7 +76,7 @@ def flatten_documents(collection: str, documents: pl.DataFrame, unknown_month: s
         ).join(origins, on="number", how="inner", maintain_order="left"),
         unknown_month,
     )
-    attributes = parsed.attributes.join(analyses.select(_ROW), on="row", how="inner")
+    attributes = attributes.join(analyses.select(_ROW), on="row", how="inner")
     analyses = _counted(analyses, n_attributes=attributes, n_rejected_values=rejected_values)
     frames = {
         tables.ANALYSES: analyses,
@@ -98,23 +85,18 @@ def flatten_documents(collection: str, documents: pl.DataFrame, unknown_month: s
         tables.INPUT_ASSETS: _input_assets(analyses),
         tables.ATTRIBUTES: attributes,
     }
-    return Flattened(
-        {table.name: _conform(table, frame) for table, frame in frames.items()},
-        _rejected_rows(tables.REJECTED_DOCUMENTS, parsed.rejected_documents, origins),
-        _rejected_rows(tables.REJECTED_VALUES, rejected_values, analyses),
-    )
+    return {table.name: _conform(table, frame) for table, frame in frames.items()} | {
+        "rejected_documents": _rejected_rows(
+            tables.REJECTED_DOCUMENTS, rejected_documents, origins
+        ),
+        "rejected_values": _rejected_rows(tables.REJECTED_VALUES, rejected_values, analyses),
+    }
 
 
-class _Parsed(NamedTuple):
-    """A batch of parsed documents; attributes and rejected values have the ``row`` of a process."""
-
-    processes: pl.DataFrame
-    attributes: pl.DataFrame
-    rejected_values: pl.DataFrame
-    rejected_documents: pl.DataFrame
-
-
-def _parse(documents: pl.DataFrame) -> _Parsed:
+def _parse(
+    documents: pl.DataFrame,
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Return processes, their attributes and rejected values by ``row``, and rejected documents."""
     batch = _BATCH_READER.read(documents["document"])
     rest = ProcessColumns(first_row=batch.processes.height)
     rejected: list[tuple[int, str, str | None, str]] = []
@@ -129,7 +111,7 @@ def _parse(documents: pl.DataFrame) -> _Parsed:
                 message = "The document is nested too deeply to be read. Correct it in the source."
                 rejected.append((number, "nested_too_deeply", None, message))
     processes = pl.concat([batch.processes, rest.frame()])
-    return _Parsed(
+    return (
         processes.with_columns(_padded_lists()).with_row_index("row"),
         pl.concat([batch.attributes, rest.attributes()]),
         rest.rejected_values(),
