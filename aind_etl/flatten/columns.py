@@ -6,14 +6,13 @@ checked here. Nothing is derived here.
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from aind_etl.contract import Column, DataType, Table, tables
+from aind_etl.contract import FORMATS, Column, DataType, Table, tables
 from aind_etl.contract.columns import KEY
 from aind_etl.contract.schemas import POLARS_TYPES
 from aind_etl.flatten.conversion import LARGEST_EXACT
@@ -59,22 +58,16 @@ REJECTED: dict[str, pl.DataType] = {
 """Schema of :meth:`ProcessColumns.rejected_values`."""
 
 
-@cache
-def scalar_paths(pipeline_format: str) -> dict[str, tuple[str, ...]]:
-    """Return the paths of each of :data:`SCALARS` in a format."""
-    return {
-        column.name: column.origins[pipeline_format].paths
-        for column in _columns_read(tables.ANALYSES)
-    }
-
-
-@cache
-def list_paths(pipeline_format: str) -> dict[str, str]:
-    """Return the path of each list in a format, "" if the format does not have it."""
-    return {
-        column.name: next(iter(column.origins[pipeline_format].paths), "")
-        for column in _CHILD_COLUMNS
-    }
+SCALAR_PATHS = {
+    name: {column.name: column.origins[name].paths for column in _columns_read(tables.ANALYSES)}
+    for name in FORMATS
+}
+"""The paths of each of :data:`SCALARS`, by format."""
+LIST_PATHS = {
+    name: {column.name: next(iter(column.origins[name].paths), "") for column in _CHILD_COLUMNS}
+    for name in FORMATS
+}
+"""The path of each list that is read, by format; "" if the format does not have it."""
 
 
 class ProcessColumns:
@@ -94,7 +87,7 @@ class ProcessColumns:
         self._numbers: list[int] = []
         self._indices: list[int] = []
         self._attributes: list[Attribute] = []
-        self._attribute_counts: list[int] = []
+        self._attribute_rows: list[int] = []
         self._rejected: list[tuple[int, str, str, str, str]] = []
 
     def add(self, number: int, pipeline_format: str, processes: Iterable[Process]) -> None:
@@ -102,7 +95,7 @@ class ProcessColumns:
 
         Lists that do not agree with each other, or are too long, are rejected as values.
         """
-        paths = list_paths(pipeline_format)
+        paths = LIST_PATHS[pipeline_format]
         for process in processes:
             _reject_lists(process, paths)
             _reject_unnamed_bounds(process, paths)
@@ -111,12 +104,12 @@ class ProcessColumns:
             self._numbers.append(number)
             self._indices.append(process.index)
             self._formats.append(pipeline_format)
-            for name, paths_of_scalar in scalar_paths(pipeline_format).items():
+            for name, paths_of_scalar in SCALAR_PATHS[pipeline_format].items():
                 self._scalars[name].append(_first_value(process.values, paths_of_scalar))
             for name, path in paths.items():
                 self._add_list(name, process.values.get(path))
             self._attributes += process.attributes
-            self._attribute_counts.append(len(process.attributes))
+            self._attribute_rows += [row] * len(process.attributes)
 
     def frame(self) -> pl.DataFrame:
         """Return one row per process: the scalars as they were read, and the lists.
@@ -141,14 +134,13 @@ class ProcessColumns:
         sections, paths, values = (
             zip(*self._attributes, strict=True) if self._attributes else ((), (), ())
         )
-        rows = self._first_row + np.repeat(np.arange(len(self._numbers)), self._attribute_counts)
         texts = [
             str(value) if type(value) is int and abs(value) > LARGEST_EXACT else value
             for value in values
         ]
         return pl.DataFrame(
             {
-                "row": pl.Series(rows, dtype=pl.UInt32),
+                "row": pl.Series(self._attribute_rows, dtype=pl.UInt32),
                 "section": pl.Series(sections, dtype=pl.String),
                 "path": pl.Series(paths, dtype=pl.String),
                 "value_text": _values_of_types(texts, {str}, pl.String()),

@@ -106,10 +106,7 @@ def _parse(
             try:
                 rest.add(number, *read_document(record_id, text))
             except Rejection as error:
-                rejected.append((number, error.reason, error.path or None, error.message))
-            except RecursionError:
-                message = "The document is nested too deeply to be read. Correct it in the source."
-                rejected.append((number, "nested_too_deeply", None, message))
+                rejected.append((number, error.reason, error.path, error.message))
     processes = pl.concat([batch.processes, rest.frame()])
     return (
         processes.with_columns(_padded_lists()).with_row_index("row"),

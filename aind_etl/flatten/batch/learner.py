@@ -24,14 +24,7 @@ from aind_etl.flatten.batch.shapes import (
     ProcessShape,
     Shape,
 )
-from aind_etl.flatten.columns import (
-    BOUNDS,
-    FITTED_NAMES,
-    MAPS,
-    SCALARS,
-    list_paths,
-    scalar_paths,
-)
+from aind_etl.flatten.columns import BOUNDS, FITTED_NAMES, LIST_PATHS, MAPS, SCALAR_PATHS, SCALARS
 from aind_etl.flatten.document_reader import Process, Rejection, read_document
 
 _SCALAR = re.compile(r'[^\[\]{},:"]+')
@@ -202,13 +195,13 @@ class _Learner:
             raise _UnsupportedError
         values = process.values
         scalars = dict.fromkeys(SCALARS, NONE)
-        for name, paths in scalar_paths(pipeline_format).items():
+        for name, paths in SCALAR_PATHS[pipeline_format].items():
             path = next((path for path in paths if path in values), None)
             if path is not None:
                 scalars[name] = self._value(values[path]).segment
         number_lists = dict.fromkeys(NUMBER_LISTS, NONE)
         entries: list[tuple[str, str | None, int]] = []
-        for name, path in list_paths(pipeline_format).items():
+        for name, path in LIST_PATHS[pipeline_format].items():
             if path in values and name in number_lists:
                 number_lists[name] = self._number_list(values[path])
             elif path in values:
@@ -228,15 +221,11 @@ class _Learner:
         """Return the segment that has all of a list of numbers, which may be of any length."""
         if not entries:
             return EMPTY_LIST
-        segments = {
-            self._value(entry, is_fixed=False).segment for entry in entries if entry is not None
-        }
-        if len(segments) != 1:
+        values = (self._value(entry, is_fixed=False) for entry in entries if entry is not None)
+        segments = {value.segment for value in values}
+        if [self._document.lengths.get(segment) for segment in segments] != [len(entries)]:
             raise _UnsupportedError
-        (segment,) = segments
-        if self._document.lengths.get(segment) != len(entries):
-            raise _UnsupportedError
-        return segment
+        return segments.pop()
 
     def _entries(self, column: str, values: Any) -> Iterator[tuple[str, str | None, int]]:  # noqa: ANN401
         """Yield column, name and segment of the entries of a list or an object."""

@@ -7,14 +7,7 @@ import numpy as np
 import polars as pl
 
 from aind_etl.flatten.batch.segments import Segments
-from aind_etl.flatten.batch.shapes import (
-    NONE,
-    NUMBER_LISTS,
-    TRUE,
-    Positions,
-    ProcessShape,
-    Shape,
-)
+from aind_etl.flatten.batch.shapes import NONE, NUMBER_LISTS, TRUE, Positions, ProcessShape, Shape
 from aind_etl.flatten.batch.values import Values
 from aind_etl.flatten.columns import (
     FITTED_NAMES,
