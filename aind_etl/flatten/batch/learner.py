@@ -24,7 +24,14 @@ from aind_etl.flatten.batch.shapes import (
     ProcessShape,
     Shape,
 )
-from aind_etl.flatten.columns import BOUNDS, FITTED_NAMES, LIST_PATHS, MAPS, SCALAR_PATHS, SCALARS
+from aind_etl.flatten.columns import (
+    BOUNDS,
+    FITTED_NAMES,
+    LIST_PATHS,
+    MAPS,
+    SCALAR_PATHS,
+    first_value,
+)
 from aind_etl.flatten.document_reader import Process, Rejection, read_document
 
 _SCALAR = re.compile(r'[^\[\]{},:"]+')
@@ -153,13 +160,6 @@ class _Learner:
         self._fixed: set[int] = set()
 
     def shape(self) -> Shape:
-        """Return the shape.
-
-        Raises
-        ------
-        _UnsupportedError
-            Where a value goes depends on the document.
-        """
         document = self._document
         pipeline_format, processes = document.read()
         process_shapes = [self._process(pipeline_format, process) for process in processes]
@@ -190,37 +190,39 @@ class _Learner:
             self._fixed.add(found.segment)
         return found
 
+    def _segment(self, marker: object) -> int:
+        return NONE if marker is None else self._value(marker).segment
+
     def _process(self, pipeline_format: str, process: Process) -> ProcessShape:
         if process.rejected:
             raise _UnsupportedError
         values = process.values
-        scalars = dict.fromkeys(SCALARS, NONE)
-        for name, paths in SCALAR_PATHS[pipeline_format].items():
-            path = next((path for path in paths if path in values), None)
-            if path is not None:
-                scalars[name] = self._value(values[path]).segment
-        number_lists = dict.fromkeys(NUMBER_LISTS, NONE)
-        entries: list[tuple[str, str | None, int]] = []
-        for name, path in LIST_PATHS[pipeline_format].items():
-            if path in values and name in number_lists:
-                number_lists[name] = self._number_list(values[path])
-            elif path in values:
-                entries += self._entries(name, values[path])
-        names_fitted = any(column == FITTED_NAMES for column, _, _ in entries)
-        if not names_fitted and any(number_lists[bound] != NONE for bound in BOUNDS):
+        lists = LIST_PATHS[pipeline_format]
+        if lists[FITTED_NAMES] not in values and any(lists[bound] in values for bound in BOUNDS):
             raise _UnsupportedError
+        scalars = [
+            self._segment(first_value(values, paths))
+            for paths in SCALAR_PATHS[pipeline_format].values()
+        ]
+        number_lists = [self._number_list(values.get(lists[name])) for name in NUMBER_LISTS]
+        entries = [
+            entry
+            for name, path in lists.items()
+            if path in values and name not in NUMBER_LISTS
+            for entry in self._entries(name, values[path])
+        ]
         return ProcessShape(
             process.index,
-            np.array(list(scalars.values()), np.int64),
-            np.array(list(number_lists.values()), np.int64),
+            np.array(scalars, np.int64),
+            np.array(number_lists, np.int64),
             pl.DataFrame(entries, schema=_ENTRIES, orient="row"),
             self._attributes(process),
         )
 
-    def _number_list(self, entries: list[Any]) -> int:
+    def _number_list(self, entries: list[Any] | None) -> int:
         """Return the segment that has all of a list of numbers, which may be of any length."""
         if not entries:
-            return EMPTY_LIST
+            return NONE if entries is None else EMPTY_LIST
         values = (self._value(entry, is_fixed=False) for entry in entries if entry is not None)
         segments = {value.segment for value in values}
         if [self._document.lengths.get(segment) for segment in segments] != [len(entries)]:
@@ -229,14 +231,13 @@ class _Learner:
 
     def _entries(self, column: str, values: Any) -> Iterator[tuple[str, str | None, int]]:  # noqa: ANN401
         """Yield column, name and segment of the entries of a list or an object."""
-        if not values:
+        if not values or (column not in MAPS and None in values):
             raise _UnsupportedError
         for name in values:
-            marker = values[name] if column in MAPS else name
-            if marker is None and column not in MAPS:
-                raise _UnsupportedError
-            segment = NONE if marker is None else self._value(marker).segment
-            yield column, name if column in MAPS else None, segment
+            if column in MAPS:
+                yield column, name, self._segment(values[name])
+            else:
+                yield column, None, self._segment(name)
 
     def _attributes(self, process: Process) -> pl.DataFrame:
         """Return the attributes of a process, as :attr:`ProcessShape.attributes`."""

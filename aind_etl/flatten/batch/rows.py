@@ -10,6 +10,7 @@ from aind_etl.flatten.batch.segments import Segments
 from aind_etl.flatten.batch.shapes import NONE, NUMBER_LISTS, TRUE, Positions, ProcessShape, Shape
 from aind_etl.flatten.batch.values import Values
 from aind_etl.flatten.columns import (
+    ATTRIBUTES,
     FITTED_NAMES,
     LISTS,
     MAPS,
@@ -84,9 +85,7 @@ class Rows:
                 *(pl.col(name).cast(data_type) for name, data_type in SCALARS.items()),
                 *(f"{name}_list" for name in LISTS),
             ),
-            attributes.select(
-                *("row", "section", "path", "value_text", "value_number", "value_boolean")
-            ),
+            attributes.select(*ATTRIBUTES),
         )
 
     def _in_batch(self, segments: Iterable[Positions]) -> Positions:
