@@ -150,10 +150,7 @@ def _inconsistency(
 
 
 def _flatten(
-    collection: str,
-    portions: Iterable[pl.DataFrame],
-    spill: Spill,
-    progress: Callable[[int], None],
+    collection: str, portions: Iterable[pl.DataFrame], spill: Spill, progress: Callable[[int], None]
 ) -> dict[Table, pl.DataFrame]:
     """Flatten documents to a spill, and return the rows of what is rejected."""
     rejected = {
@@ -188,10 +185,9 @@ def _write(
         partitions += [(table, month) for month in sorted(months)]
 
     def replace_partition(partition: tuple[Table, str]) -> bool:
-        rows = spill.rows(*partition)
-        return lake.tables.replace_rows(
-            partition[0], collection, partition[1], without=records, rows=rows
-        )
+        table, month = partition
+        rows = spill.rows(table, month)
+        return lake.tables.replace_rows(table, collection, month, without=records, rows=rows)
 
     with ThreadPoolExecutor(2, thread_name_prefix="partitions") as pool:
         written = sum(pool.map(replace_partition, partitions))

@@ -104,12 +104,6 @@ def test_the_time_of_day_of_a_session_comes_from_the_nwb_name(nwb_name, expected
     assert derive(derived.session_time(pl.col("nwb_name")), nwb_name=nwb_name) == expected
 
 
-@pytest.mark.parametrize(("day", "expected"), [(date(2024, 8, 9), "2024-08"), (None, "no month")])
-def test_rows_are_filed_under_the_month_of_the_session(day, expected):
-    found = derive(derived.session_month(pl.col("session_date"), "no month"), session_date=day)
-    assert found == expected
-
-
 # --- outcomes -------------------------------------------------------------------------------
 
 

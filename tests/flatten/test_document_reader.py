@@ -14,10 +14,7 @@ from aind_etl.sources.canonical import canonical_json
 
 PROCESS = "processing.data_processes[0]"
 INTEGER = "an integer between -2147483648 and 2147483647"
-FIT = {
-    "prototype": "analysis_results",
-    "framework": f"{PROCESS}.output_parameters.fitting_results",
-}
+FIT = {"prototype": "analysis_results", "framework": f"{PROCESS}.output_parameters.fitting_results"}
 
 
 @pytest.fixture(scope="session")
@@ -166,10 +163,7 @@ def test_a_value_of_another_type_is_rejected_with_its_path(fitted, key, value, e
 def test_a_number_that_does_not_fit_an_integer_column_is_rejected(fitted, value):
     fitted.fit["k_model"] = value
     rejection = verdict(fitted.document)
-    assert (rejection.reason, rejection.path) == (
-        "wrong_value",
-        f"{fitted.place}.k_model",
-    )
+    assert (rejection.reason, rejection.path) == ("wrong_value", f"{fitted.place}.k_model")
     assert rejection.message == f"{canonical_json(value)}; expected {INTEGER}"
 
 

@@ -1001,16 +1001,10 @@ def test_a_changed_document_loses_no_value_and_does_not_affect_others(one_of_eac
 
 
 @pytest.mark.slow
-@given(ANYTHING)
-def test_any_json_is_flattened_or_rejected_once(value):
-    one = flatten([value])
-    assert one["analyses"]["record_id"].n_unique() + one["rejected_documents"].height == 1
-
-
-@pytest.mark.slow
-@given(st.binary(max_size=40))
-def test_any_bytes_are_flattened_or_rejected_once(raw):
-    one = flatten([raw])
+@pytest.mark.parametrize("values", [ANYTHING, st.binary(max_size=40)], ids=["JSON", "bytes"])
+@given(data=st.data())
+def test_anything_is_flattened_or_rejected_once(values, data):
+    one = flatten([data.draw(values)])
     assert one["analyses"]["record_id"].n_unique() + one["rejected_documents"].height == 1
 
 

@@ -154,9 +154,7 @@ def test_every_parameter_has_its_value_and_bounds(fits, warehouse, alias):
 def test_every_fold_of_the_cross_validation_is_a_row(fits, warehouse, alias):
     folds = fits[alias]["analysis_results"].get("cross_validation") or {}
     found = rows(
-        warehouse,
-        "FROM cross_validation WHERE record_id = ? ORDER BY fold",
-        fits[alias]["_id"],
+        warehouse, "FROM cross_validation WHERE record_id = ? ORDER BY fold", fits[alias]["_id"]
     )
     parts = (
         "prediction_accuracy_test",
@@ -194,10 +192,7 @@ def test_values_without_a_column_are_attributes(fits, warehouse):
         ("outputs", "fit_settings.clamp_params.loss_count_threshold_std"): 0.0,
         ("outputs", "fit_settings.agent_kwargs.win_stay_lose_switch"): True,
         ("outputs", "fit_settings.agent_kwargs.choice_kernel"): "none",
-        (
-            "record",
-            "analysis_spec.analysis_libs_to_track_ver[0]",
-        ): "aind_dynamic_foraging_models",
+        ("record", "analysis_spec.analysis_libs_to_track_ver[0]"): "aind_dynamic_foraging_models",
     }
     assert analysis(warehouse, fits["WSLS"]["_id"])["n_attributes"] == len(values)
 
