@@ -174,29 +174,15 @@ COLLECTIONS = Table(
     Partitioning.WAREHOUSE_ONLY,
 )
 
-TABLES = (
-    ANALYSES,
-    FIT_PARAMETERS,
-    CROSS_VALIDATION,
-    INPUT_ASSETS,
-    ATTRIBUTES,
-    RESULT_FOLDERS,
-    RESULT_FILES,
-    TRIALS,
-    ANALYSES_LATENTS,
-    OTHER_LATENTS,
-    REJECTED_RESULTS,
-    UNCLAIMED_FOLDERS,
-    DOCUMENTS,
-    REJECTED_VALUES,
-    REJECTED_DOCUMENTS,
-    SESSIONS,
-    COLLECTIONS,
-)
-"""Every table, in the order in which people are likely to need them."""
-
 ANALYSIS_TABLES = (ANALYSES, FIT_PARAMETERS, CROSS_VALIDATION, INPUT_ASSETS, ATTRIBUTES)
 """The tables that documents are flattened to."""
+
+TABLES = (
+    *ANALYSIS_TABLES,
+    *(RESULT_FOLDERS, RESULT_FILES, TRIALS, ANALYSES_LATENTS, OTHER_LATENTS, REJECTED_RESULTS),
+    *(UNCLAIMED_FOLDERS, DOCUMENTS, REJECTED_VALUES, REJECTED_DOCUMENTS, SESSIONS, COLLECTIONS),
+)
+"""Every table, in the order in which people are likely to need them."""
 
 FLATTENED_TABLES = (*ANALYSIS_TABLES, REJECTED_VALUES, REJECTED_DOCUMENTS)
 """The tables that documents are flattened to, and those of what does not fit."""

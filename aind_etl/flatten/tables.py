@@ -1,7 +1,7 @@
 """From documents to rows of `analyses`, its child tables, and what is rejected."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
 
@@ -81,8 +81,8 @@ def flatten_documents(collection: str, documents: pl.DataFrame, unknown_month: s
     frames = {
         tables.ANALYSES: analyses,
         tables.FIT_PARAMETERS: _fit_parameters(analyses),
-        tables.CROSS_VALIDATION: _cross_validation(analyses),
-        tables.INPUT_ASSETS: _input_assets(analyses),
+        tables.CROSS_VALIDATION: _listed(analyses, FOLD_MEASURES, "fold"),
+        tables.INPUT_ASSETS: _listed(analyses, ["url"], "position"),
         tables.ATTRIBUTES: attributes,
     }
     return {table.name: _conform(table, frame) for table, frame in frames.items()} | {
@@ -198,13 +198,10 @@ def _derive(read: pl.DataFrame, unknown_month: str) -> pl.DataFrame:
     # Not divided: polars divides a single row, but multiplies several rows by the reciprocal, which
     # differs in the last digit.
     took = (pl.col("finished_at") - pl.col("started_at")).dt.total_microseconds() * 1e-6
-    statistics = {}
-    for measure in FOLD_MEASURES:
-        folds = pl.col(f"{measure}_list")
-        statistics[f"{measure}_mean"] = folds.list.mean()
-        statistics[f"{measure}_std"] = folds.list.std(ddof=0)
+    folds = {measure: pl.col(f"{measure}_list").list for measure in FOLD_MEASURES}
     return read.with_columns(
-        **statistics,
+        *(values.mean().alias(f"{measure}_mean") for measure, values in folds.items()),
+        *(values.std(ddof=0).alias(f"{measure}_std") for measure, values in folds.items()),
         session_time=derived.session_time(nwb_name),
         session_key=derived.session_key(nwb_name, pl.col("subject_id"), date),
         session_month=derived.session_month(date, unknown_month),
@@ -218,9 +215,10 @@ def _derive(read: pl.DataFrame, unknown_month: str) -> pl.DataFrame:
 
 
 def _fit_parameters(analyses: pl.DataFrame) -> pl.DataFrame:
-    def entries(names: str, values: str, label: str) -> pl.DataFrame:
-        listed = analyses.select("row", parameter=names, **{label: pl.col(values)})
-        return listed.explode("parameter", label).drop_nulls("parameter")
+    def named(name: str) -> pl.DataFrame:
+        values = analyses.select("row", f"{name}_list", parameter=f"{name}_name_list")
+        values = values.rename({f"{name}_list": name})
+        return values.explode("parameter", name).drop_nulls("parameter")
 
     bounds = (
         analyses.select("row", f"{FITTED_NAMES}_list", *(f"{name}_list" for name in BOUNDS))
@@ -230,19 +228,14 @@ def _fit_parameters(analyses: pl.DataFrame) -> pl.DataFrame:
         .unique(["row", FITTED_NAMES], keep="any")
         .with_columns(is_named=pl.lit(value=True))
     )
-    unpolished = entries(
-        "value_without_polishing_name_list",
-        "value_without_polishing_list",
-        "value_without_polishing",
-    )
     lower, upper, value = pl.col("lower_bound"), pl.col("upper_bound"), pl.col("value")
     tolerance = _BOUND_TOLERANCE * (upper - lower)
     # Without a finite range, only a value that equals a bound is at it.
     tolerance = pl.when(tolerance.is_finite()).then(tolerance).otherwise(0.0)
     return (
-        entries("value_name_list", "value_list", "value")
+        named("value")
         .join(bounds, on=["row", FITTED_NAMES], how="full", coalesce=True)
-        .join(unpolished, on=["row", FITTED_NAMES], how="full", coalesce=True)
+        .join(named("value_without_polishing"), on=["row", FITTED_NAMES], how="full", coalesce=True)
         .join(
             analyses.select(*_ROW, names_fitted=pl.col(f"{FITTED_NAMES}_list").is_not_null()),
             on="row",
@@ -255,23 +248,14 @@ def _fit_parameters(analyses: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _cross_validation(analyses: pl.DataFrame) -> pl.DataFrame:
-    lists = [f"{measure}_list" for measure in FOLD_MEASURES]
+def _listed(analyses: pl.DataFrame, names: Sequence[str], position: str) -> pl.DataFrame:
+    """Return one row per entry of parallel lists, with its position."""
+    lists = [f"{name}_list" for name in names]
     return (
-        analyses.select(*_ROW, *lists, fold=pl.int_ranges(pl.col(lists[0]).list.len()))
+        analyses.select(*_ROW, *lists, pl.int_ranges(pl.col(lists[0]).list.len()).alias(position))
         .rename(lambda name: name.removesuffix("_list"))
-        .explode("fold", *FOLD_MEASURES)
-        .drop_nulls("fold")
-    )
-
-
-def _input_assets(analyses: pl.DataFrame) -> pl.DataFrame:
-    return (
-        analyses.select(
-            *_ROW, url="url_list", position=pl.int_ranges(pl.col("url_list").list.len())
-        )
-        .explode("position", "url")
-        .drop_nulls("position")
+        .explode(position, *names)
+        .drop_nulls(position)
     )
 
 

@@ -40,12 +40,8 @@ _BRACKET = re.compile(r"[\[\]{}]")
 _LAST_MARKER = 30_000
 _ENTRIES = {"column": pl.String, "name": pl.String, "segment": pl.Int64}
 _ATTRIBUTES = {
-    "section": pl.String,
-    "path": pl.String,
-    "column": pl.String,
-    "segment": pl.Int64,
-    "element": pl.Int64,
-    "conflicting": pl.Int64,
+    **dict.fromkeys(("section", "path", "column"), pl.String),
+    **dict.fromkeys(("segment", "element", "conflicting"), pl.Int64),
 }
 _ATTRIBUTE_COLUMNS = {str: "value_text", int: "value_number", bool: "value_boolean"}
 
