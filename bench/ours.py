@@ -18,7 +18,6 @@ from aind_etl.contract import ANALYSIS_TABLES, tables
 from aind_etl.flatten import flatten_documents
 from aind_etl.flatten.refresh import refresh_analyses
 from aind_etl.lake import Lake
-from aind_etl.lake.paths import UNKNOWN_MONTH
 from aind_etl.results import open_result_store, refresh_trials
 from aind_etl.settings import load_settings
 from aind_etl.sources.kinds import open_source
@@ -96,10 +95,7 @@ def flatten(source: str, _target: str, taken: Taken) -> Answer:
     now = pl.lit(datetime.now(UTC))
     documents = pl.read_parquet(source).with_columns(first_seen_at=now, changed_at=now)
     with timed(taken):
-        done = [
-            flatten_documents(COLLECTION, part, UNKNOWN_MONTH)
-            for part in documents.iter_slices(10_000)
-        ]
+        done = [flatten_documents(COLLECTION, part) for part in documents.iter_slices(10_000)]
     seen = sum(
         part["analyses"]["record_id"].n_unique() + part["rejected_documents"].height
         for part in done

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 import polars as pl
 
+from aind_etl.lake.paths import UNKNOWN_MONTH
+
 NWB_NAME = (
     r"^(?:[A-Za-z][A-Za-z-]*_)?([^_]+)_(\d{4}-\d{2}-\d{2})(?:_(\d{2}-\d{2}-\d{2}))?(?:\.nwb)?$"
 )
@@ -82,9 +84,9 @@ def _in_calendar(time: pl.Expr) -> pl.Expr:
     return pl.when(time.dt.year().is_between(1, 9999)).then(time)
 
 
-def session_month(session_date: pl.Expr, unknown: str) -> pl.Expr:
-    """Return the month of the partition, ``YYYY-MM``; ``unknown`` if there is no date."""
-    return session_date.dt.to_string("%Y-%m").fill_null(unknown)
+def session_month(session_date: pl.Expr) -> pl.Expr:
+    """Return the month of the partition, ``YYYY-MM`` or ``unknown``."""
+    return session_date.dt.to_string("%Y-%m").fill_null(UNKNOWN_MONTH)
 
 
 def s3_to_https(location: pl.Expr) -> pl.Expr:

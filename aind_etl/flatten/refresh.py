@@ -16,7 +16,6 @@ from aind_etl.contract.schemas import polars_schema
 from aind_etl.errors import DamagedTableError, DataError
 from aind_etl.flatten import flatten_documents, flattener_version
 from aind_etl.lake import Lake
-from aind_etl.lake.paths import UNKNOWN_MONTH
 from aind_etl.lake.spill import Spill
 from aind_etl.lake.state import CollectionState
 
@@ -158,7 +157,7 @@ def _flatten(
         for table in (tables.REJECTED_DOCUMENTS, tables.REJECTED_VALUES)
     }
     for documents in portions:
-        flattened = flatten_documents(collection, documents, UNKNOWN_MONTH)
+        flattened = flatten_documents(collection, documents)
         for table in ANALYSIS_TABLES:
             spill.add(table, flattened[table.name])
         for table, rows in rejected.items():

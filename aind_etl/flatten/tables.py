@@ -45,7 +45,7 @@ Those of the analysis tables have ``session_month`` in addition to the table's c
 """
 
 
-def flatten_documents(collection: str, documents: pl.DataFrame, unknown_month: str) -> Flattened:
+def flatten_documents(collection: str, documents: pl.DataFrame) -> Flattened:
     """Flatten a batch of documents.
 
     Parameters
@@ -55,8 +55,6 @@ def flatten_documents(collection: str, documents: pl.DataFrame, unknown_month: s
     documents
         Columns ``record_id``, ``document`` (canonical JSON), ``content_hash``, ``first_seen_at``
         and ``changed_at``, one row per document.
-    unknown_month
-        The ``session_month`` of rows without a session date.
 
     Returns
     -------
@@ -73,8 +71,7 @@ def flatten_documents(collection: str, documents: pl.DataFrame, unknown_month: s
     analyses = _derive(
         processes.with_columns(
             _PARSERS[column.type](pl.col(name)).alias(name) for name, column in _DATED.items()
-        ).join(origins, on="number", how="inner", maintain_order="left"),
-        unknown_month,
+        ).join(origins, on="number", how="inner", maintain_order="left")
     )
     attributes = attributes.join(analyses.select(_ROW), on="row", how="inner")
     analyses = _counted(analyses, n_attributes=attributes, n_rejected_values=rejected_values)
@@ -192,7 +189,7 @@ def _counted(analyses: pl.DataFrame, **parts: pl.DataFrame) -> pl.DataFrame:
     return analyses
 
 
-def _derive(read: pl.DataFrame, unknown_month: str) -> pl.DataFrame:
+def _derive(read: pl.DataFrame) -> pl.DataFrame:
     """Add the columns of `analyses` that are derived from others, except for the counts."""
     nwb_name, date = pl.col("nwb_name"), pl.col("session_date")
     # Not divided: polars divides a single row, but multiplies several rows by the reciprocal, which
@@ -204,7 +201,7 @@ def _derive(read: pl.DataFrame, unknown_month: str) -> pl.DataFrame:
         *(values.std(ddof=0).alias(f"{measure}_std") for measure, values in folds.items()),
         session_time=derived.session_time(nwb_name),
         session_key=derived.session_key(nwb_name, pl.col("subject_id"), date),
-        session_month=derived.session_month(date, unknown_month),
+        session_month=derived.session_month(date),
         outcome=derived.outcome(pl.col("status")),
         duration_seconds=pl.coalesce("duration_seconds", took),
         result_url=derived.s3_to_https(pl.col("result_location")),

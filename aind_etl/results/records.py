@@ -8,7 +8,6 @@ from aind_etl.contract import Table, tables
 from aind_etl.contract.schemas import polars_schema
 from aind_etl.flatten.derived import session_month
 from aind_etl.lake import Lake
-from aind_etl.lake.paths import UNKNOWN_MONTH
 
 KEY = list(tables.RECORD_KEY)
 
@@ -25,7 +24,7 @@ def scan_analyses(lake: Lake, collection: str) -> pl.LazyFrame:
         "content_hash",
         "changed_at",
         location=pl.col("result_location").str.strip_chars_end("/"),
-        session_month=session_month(pl.col("session_date"), UNKNOWN_MONTH),
+        session_month=session_month(pl.col("session_date")),
     )
 
 

@@ -5,7 +5,7 @@ import math
 
 import polars as pl
 import pytest
-from flattening import NO_MONTH, frame_of
+from flattening import frame_of
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from mutations import put, value_at, ways_of
@@ -23,7 +23,7 @@ def flatten(frame, *, learning_from):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reader, "_WORTH_LEARNING", learning_from)
         patch.setattr(tables, "_BATCH_READER", BatchReader())
-        made = flatten_documents(MAIN, frame, NO_MONTH)
+        made = flatten_documents(MAIN, frame)
     return {name: rows.sort(rows.columns) for name, rows in made.items()}
 
 

@@ -11,24 +11,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 import pytest
-from flattening import NO_MONTH, canonical, flatten
+from flattening import canonical, flatten
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutations import ANYTHING, mutate, mutations, put, value_at, ways_of
 from worlds import MAIN, NOON
 
 from aind_etl.contract import ANALYSIS_TABLES, DataType, tables
-from aind_etl.contract.columns import LEFT_IN_DOCUMENTS
+from aind_etl.contract.columns import FOLD_MEASURES, LEFT_IN_DOCUMENTS
 from aind_etl.contract.schemas import polars_schema
 from aind_etl.flatten import flattener_version, version
+from aind_etl.lake.paths import UNKNOWN_MONTH
 from aind_etl.sources.canonical import canonical_json
 
 CHILDREN = [table for table in ANALYSIS_TABLES if table is not tables.ANALYSES]
-PARTS = (
-    "prediction_accuracy_test",
-    "prediction_accuracy_fit",
-    "prediction_accuracy_test_bias_only",
-)
 
 
 def format_of(document):
@@ -339,7 +335,7 @@ def test_rows_are_filed_by_the_month_of_the_session(flattened):
     for one in flattened.values():
         for row in one["analyses"].to_dicts():
             day = row["session_date"]
-            assert row["session_month"] == (f"{day:%Y-%m}" if day else NO_MONTH)
+            assert row["session_month"] == (f"{day:%Y-%m}" if day else UNKNOWN_MONTH)
         for child in CHILDREN:
             rows = one[child.name]
             assert rows.join(one["analyses"], on=key, how="anti").is_empty()
@@ -529,12 +525,8 @@ def test_statistics_over_folds_have_n_in_the_denominator(main):
     for row, fit in fitted_rows(main):
         folds = fit.get("cross_validation")
         assert row["cv_folds"] == (len(folds["prediction_accuracy_test"]) if folds else None)
-        for key, column in {
-            **dict(zip(PARTS, PARTS, strict=True)),
-            "LPT_test": "lpt_test",
-            "LPT_fit": "lpt_fit",
-        }.items():
-            mean, std = row[f"{column}_mean"], row[f"{column}_std"]
+        for key in FOLD_MEASURES:
+            mean, std = row[f"{key.lower()}_mean"], row[f"{key.lower()}_std"]
             if not folds or key not in folds:
                 assert mean is std is None
                 continue

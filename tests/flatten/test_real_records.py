@@ -9,6 +9,7 @@ import pytest
 from worlds import load
 
 from aind_etl.client.verify import verify_collection, verify_warehouse
+from aind_etl.contract.columns import FOLD_MEASURES
 from aind_etl.lake import Lake
 from aind_etl.sources.canonical import document_from_json
 from aind_etl.sources.dump import DumpSource
@@ -156,11 +157,7 @@ def test_every_fold_of_the_cross_validation_is_a_row(fits, warehouse, alias):
     found = rows(
         warehouse, "FROM cross_validation WHERE record_id = ? ORDER BY fold", fits[alias]["_id"]
     )
-    parts = (
-        "prediction_accuracy_test",
-        "prediction_accuracy_fit",
-        "prediction_accuracy_test_bias_only",
-    )
+    parts = [name for name in FOLD_MEASURES if name.startswith("prediction_accuracy")]
     assert len(found) == len(folds.get(parts[0], []))
     summary = analysis(warehouse, fits[alias]["_id"])
     for part in parts:

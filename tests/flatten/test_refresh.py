@@ -510,9 +510,9 @@ def test_portions_of_documents_are_bounded_in_number_and_size(
     monkeypatch.setattr(aind_etl.flatten.refresh, "_PORTION_BYTES", 50_000)
     portions: list[list[int]] = []
 
-    def watched(collection: str, documents: pl.DataFrame, unknown_month: str) -> Flattened:
+    def watched(collection: str, documents: pl.DataFrame) -> Flattened:
         portions.append(documents["document"].str.len_bytes().to_list())
-        return flatten_documents(collection, documents, unknown_month)
+        return flatten_documents(collection, documents)
 
     monkeypatch.setattr(aind_etl.flatten.refresh, "flatten_documents", watched)
     steps: list[int] = []

@@ -70,10 +70,10 @@ def _flattened_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Flatten the same documents once per test: it takes most of a run's time, and no disk."""
     made: dict[tuple[object, ...], Flattened] = {}
 
-    def flatten_once(collection: str, documents: pl.DataFrame, unknown_month: str) -> Flattened:
-        key = (collection, unknown_month, *documents.iter_rows())
+    def flatten_once(collection: str, documents: pl.DataFrame) -> Flattened:
+        key = (collection, *documents.iter_rows())
         if key not in made:
-            made[key] = flatten_documents(collection, documents, unknown_month)
+            made[key] = flatten_documents(collection, documents)
         return made[key]
 
     monkeypatch.setattr(aind_etl.flatten.refresh, "flatten_documents", flatten_once)

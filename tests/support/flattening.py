@@ -10,8 +10,6 @@ from worlds import MAIN, NOON
 from aind_etl.flatten import Flattened, flatten_documents
 from aind_etl.sources.canonical import Document, document_from_json
 
-NO_MONTH = "no month"
-
 
 def canonical(document: object) -> Document:
     """Return a document, given as JSON value or bytes, in canonical form."""
@@ -31,4 +29,4 @@ def frame_of(documents: Iterable[object]) -> pl.DataFrame:
 
 def flatten(documents: Iterable[object], collection: str = MAIN) -> Flattened:
     """Flatten documents, given as JSON values or bytes."""
-    return flatten_documents(collection, frame_of(documents), NO_MONTH)
+    return flatten_documents(collection, frame_of(documents))

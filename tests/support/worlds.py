@@ -211,10 +211,10 @@ def write_dump(folder: Path, documents: Iterable[JsonDocument], collection: str 
     return path
 
 
-def flatten_otherwise(collection: str, documents: pl.DataFrame, unknown_month: str) -> Flattened:
+def flatten_otherwise(collection: str, documents: pl.DataFrame) -> Flattened:
     """Flatten half of the documents, to another month, and reject a value of each and the rest."""
     keep = pl.col("record_id") < "8"
-    made = flatten_documents(collection, documents.filter(keep), unknown_month)
+    made = flatten_documents(collection, documents.filter(keep))
     month = pl.lit("1970-01").alias("session_month")
     refused = documents.filter(~keep).select(
         source_collection=pl.lit(collection),
