@@ -143,6 +143,12 @@ def test_large_integers_keep_their_digits(kinds, number):
     assert_the_same([document, document | {"_id": "other", "count": number}])
 
 
+def test_lists_of_attributes_that_differ_in_length_have_the_same_rows(kinds):
+    document = kinds[0] | {"list": [1, 2]}
+    others = [{"_id": "longer", "list": [1, 2, 3]}, {"_id": "shorter", "list": [1]}]
+    assert_the_same([document, *(document | other for other in others)])
+
+
 def test_documents_with_lists_of_different_lengths_have_one_shape(kinds):
     document = next(
         one for one in kinds if (one.get("analysis_results") or {}).get("cross_validation")
