@@ -65,14 +65,13 @@ def flatten_documents(collection: str, documents: pl.DataFrame) -> Flattened:
     processes = processes.join(
         _derived_aliases(processes, documents), on="row", how="left", maintain_order="left"
     )
-    rejected_values = pl.concat([rejected_values, *_undated(processes)])
+    dated = processes.with_columns(
+        _PARSERS[column.type](pl.col(name)).alias(name) for name, column in _DATED.items()
+    )
+    rejected_values = pl.concat([rejected_values, *_undated(processes, dated)])
     origins = documents.drop("document").with_row_index("number")
     origins = origins.with_columns(source_collection=pl.lit(collection))
-    analyses = _derive(
-        processes.with_columns(
-            _PARSERS[column.type](pl.col(name)).alias(name) for name, column in _DATED.items()
-        ).join(origins, on="number", how="inner", maintain_order="left")
-    )
+    analyses = _derive(dated.join(origins, on="number", how="inner", maintain_order="left"))
     attributes = attributes.join(analyses.select(_ROW), on="row", how="inner")
     analyses = _counted(analyses, n_attributes=attributes, n_rejected_values=rejected_values)
     frames = {
@@ -157,11 +156,10 @@ def _derived_aliases(processes: pl.DataFrame, documents: pl.DataFrame) -> pl.Dat
     ).explode("row", "derived_alias")
 
 
-def _undated(processes: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """Yield the texts that should be dates or times but are not, as rejected values."""
+def _undated(processes: pl.DataFrame, dated: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Yield the texts of `processes` that are not dates or times in `dated`, as rejected values."""
     for name, column in _DATED.items():
-        parsed = _PARSERS[column.type](pl.col(name))
-        unfit = processes.filter(parsed.is_null() & pl.col(name).is_not_null())
+        unfit = processes.filter(processes[name].is_not_null() & dated[name].is_null())
         yield pl.DataFrame(
             [
                 (
