@@ -100,7 +100,7 @@ def flatten(source: str, _target: str, taken: Taken) -> Answer:
         part["analyses"]["record_id"].n_unique() + part["rejected_documents"].height
         for part in done
     )
-    rows = pl.concat([part.rows["analyses"].select("pipeline_format", "aic") for part in done])
+    rows = pl.concat([part["analyses"].select("pipeline_format", "aic") for part in done])
     # The framework has its fits in lists, which the other side does not unpack.
     aic = rows.filter(pl.col("pipeline_format") == "prototype")["aic"].sum()
     return seen, {"documents": seen, "aic": round(float(aic), 3)}

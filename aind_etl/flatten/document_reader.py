@@ -134,9 +134,9 @@ def read_document(record_id: str, text: str) -> tuple[str, list[Process]]:
 def agent_options(
     text: str, pipeline_format: str, indices: Iterable[int]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the agent's keyword arguments of some processes of a document that has them.
+    """Yield the agent's keyword arguments of the processes at ``indices`` of a document.
 
-    An agent without keyword arguments, or with something else in their place, has none.
+    They are empty if the process has none, or something other than an object in their place.
     """
     document = _parse("", text)
     for index in indices:

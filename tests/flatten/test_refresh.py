@@ -126,10 +126,13 @@ NOT_DOCUMENTS = {
 }
 
 FIT = "analysis_results"
+# As a value of a document, it is nested as deeply as the canonical form can be.
+DEEPEST = json.loads('{"x":' * 252 + '{"$numberDouble":"NaN"}' + "}" * 252)
 WRONG_VALUES: list[tuple[str, object, str]] = [
     ("subject_id", 5.5, "wrong_type"),
     ("nwb_name", ["a", "list"], "wrong_type"),
     ("status", [True], "wrong_type"),
+    ("status", DEEPEST, "wrong_type"),
     ("session_date", 20241024, "wrong_type"),
     ("session_date", "yesterday", "wrong_value"),
     ("session_date", "2024-13-45", "wrong_value"),
@@ -178,7 +181,7 @@ STRANGE_VALUES: list[tuple[str, object]] = [
     ("nwb_name", "no name at all"),
     ("session_date", "9999-12-31"),
     ("analysis_datetime", "2024-10-24T09:30:00.123456789+05:30"),
-    ("note", json.loads('{"x":' * 200 + "1" + "}" * 200)),
+    ("note", DEEPEST),
     ("x" * 10_000, 1),
 ]
 
