@@ -97,9 +97,10 @@ def flatten(source: str, _target: str, taken: Taken) -> Answer:
     with timed(taken):
         done = [flatten_documents(COLLECTION, part) for part in documents.iter_slices(10_000)]
     seen = sum(
-        part.rows["analyses"]["record_id"].n_unique() + part.rejected.height for part in done
+        part["analyses"]["record_id"].n_unique() + part["rejected_documents"].height
+        for part in done
     )
-    rows = pl.concat([part.rows["analyses"].select("pipeline_format", "aic") for part in done])
+    rows = pl.concat([part["analyses"].select("pipeline_format", "aic") for part in done])
     # The framework has its fits in lists, which the other side does not unpack.
     aic = rows.filter(pl.col("pipeline_format") == "prototype")["aic"].sum()
     return seen, {"documents": seen, "aic": round(float(aic), 3)}

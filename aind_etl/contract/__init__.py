@@ -14,7 +14,7 @@ from aind_etl.contract.tables import (
     Table,
     table_named,
 )
-from aind_etl.contract.types import FORMATS, Column, DataType, Origin
+from aind_etl.contract.types import FORMATS, Column, DataType
 
 __all__ = [
     "ANALYSIS_TABLES",
@@ -23,7 +23,6 @@ __all__ = [
     "TABLES",
     "Column",
     "DataType",
-    "Origin",
     "Partitioning",
     "Table",
     "table_named",

@@ -11,94 +11,94 @@ one list whose entries become rows of their own.
 """
 
 from dataclasses import replace
-from typing import TypedDict
+from functools import partial
 
 from aind_etl.contract.types import Column, DataType, Origin
 
 PROCESS = "processing.data_processes[]"
 """Path of the entries of a framework document that become rows."""
 
-FIT = {
-    "prototype": "analysis_results",
-    "framework": f"{PROCESS}.output_parameters.fitting_results",
-}
+_PARAMETERS = f"{PROCESS}.code.parameters"
+_OUTPUTS = f"{PROCESS}.output_parameters"
+
+FIT = {"prototype": "analysis_results", "framework": f"{_OUTPUTS}.fitting_results"}
 """Path of the fitting results in a document of each format."""
 
+AGENT_OPTIONS = {
+    "prototype": "analysis_spec.analysis_args.agent_kwargs",
+    "framework": f"{_PARAMETERS}.agent_kwargs",
+}
+"""Path of the agent's keyword arguments in a document of each format."""
 
-class Origins(TypedDict):
-    """The origins in both formats, as keyword arguments of :class:`Column`."""
-
-    prototype: Origin
-    framework: Origin
-
-
-def at(*paths: str, note: str = "") -> Origin:
-    """Return the origin that reads the first of ``paths`` that has a value."""
-    return Origin(paths, note)
-
-
-def derived(note: str) -> Origin:
-    """Return the origin of a value that is computed as ``note`` describes."""
-    return Origin((), note)
-
-
-def both(note: str) -> Origins:
-    """Return the origins of a value that is computed in the same way in both formats."""
-    return {"prototype": derived(note), "framework": derived(note)}
+varchar = partial(Column, type=DataType.VARCHAR)
+boolean = partial(Column, type=DataType.BOOLEAN)
+tinyint = partial(Column, type=DataType.TINYINT)
+smallint = partial(Column, type=DataType.SMALLINT)
+integer = partial(Column, type=DataType.INTEGER)
+bigint = partial(Column, type=DataType.BIGINT)
+double = partial(Column, type=DataType.DOUBLE)
+date = partial(Column, type=DataType.DATE)
+time = partial(Column, type=DataType.TIME)
+timestamp = partial(Column, type=DataType.TIMESTAMPTZ)
 
 
-def in_fit(path: str, note: str = "") -> Origins:
-    """Return the origins of a value at ``path`` in the fitting results of either format."""
+def at(
+    prototype: str | tuple[str, ...] = (), framework: str | tuple[str, ...] = (), note: str = ""
+) -> dict[str, Origin]:
+    """Return the origins of a value that is read from a path, or the first of several."""
+    paths = {"prototype": prototype, "framework": framework}
     return {
-        "prototype": at(f"{FIT['prototype']}.{path}", note=note),
-        "framework": at(f"{FIT['framework']}.{path}", note=note),
+        name: Origin((path,) if isinstance(path, str) else path, note)
+        for name, path in paths.items()
     }
 
 
-V, D, I = DataType.VARCHAR, DataType.DOUBLE, DataType.INTEGER  # noqa: E741
+def derived(prototype: str = "", framework: str | None = None) -> dict[str, Origin]:
+    """Return the origins of a value that is computed: how, once if it is the same in both."""
+    framework = prototype if framework is None else framework
+    return {"prototype": Origin((), prototype), "framework": Origin((), framework)}
+
+
+def in_fit(path: str, note: str = "") -> dict[str, Origin]:
+    """Return the origins of a value at ``path`` in the fitting results of either format."""
+    return at(f"{FIT['prototype']}.{path}", f"{FIT['framework']}.{path}", note)
+
 
 # --- the key, and what every record carries -------------------------------------------------
 
-SOURCE_COLLECTION = Column(
+SOURCE_COLLECTION = varchar(
     "source_collection",
-    V,
     "The collection of the `analysis` database that holds the document, one per project.",
-    **both("the collection's name"),
+    derived("the collection's name"),
     required=True,
     source="source_collection",
 )
-RECORD_ID = Column(
+RECORD_ID = varchar(
     "record_id",
-    V,
     "The document's `_id` as text. Unique within its collection.",
-    prototype=at("_id"),
-    framework=at("_id"),
+    at("_id", "_id"),
     required=True,
     source="record_id",
 )
-PROCESS_INDEX = Column(
+PROCESS_INDEX = smallint(
     "process_index",
-    DataType.SMALLINT,
     "Position of the analysis process in its document, from 0.",
-    prototype=derived("0"),
-    framework=derived(f"position in `{PROCESS[:-2]}`"),
+    derived("0", f"position in `{PROCESS[:-2]}`"),
     required=True,
 )
 KEY = (SOURCE_COLLECTION, RECORD_ID, PROCESS_INDEX)
 
-CONTENT_HASH = Column(
+CONTENT_HASH = varchar(
     "content_hash",
-    V,
     "SHA-256 of the canonical document, as 64 hexadecimal digits: equal hashes, equal contents.",
-    **both("of the canonical document"),
+    derived("of the canonical document"),
     required=True,
     source="content_hash",
 )
-EXTRACTED_AT = Column(
+EXTRACTED_AT = timestamp(
     "extracted_at",
-    DataType.TIMESTAMPTZ,
     "When this version of the document was read from the source.",
-    **both("time of the extraction"),
+    derived("time of the extraction"),
     required=True,
     source="extracted_at",
 )
@@ -118,219 +118,167 @@ FOLD_MEASURES = {
 
 ANALYSES = (
     *KEY,
-    Column(
+    varchar(
         "pipeline_format",
-        V,
         "Format of the document: `prototype` (the older, flat one) or `framework` (the newer, "
         "nested one).",
-        prototype=derived("`prototype`"),
-        framework=derived("`framework`"),
+        derived("`prototype`", "`framework`"),
         required=True,
     ),
-    Column(
+    varchar(
         "analysis_name",
-        V,
         "Name of the analysis, such as `MLE fitting`.",
-        prototype=at("analysis_spec.analysis_name"),
-        framework=at(f"{PROCESS}.code.parameters.analysis_name"),
+        at("analysis_spec.analysis_name", f"{_PARAMETERS}.analysis_name"),
     ),
-    Column(
+    varchar(
         "analysis_version",
-        V,
         "The version or tag of the analysis. It grows with every release of a pipeline.",
-        prototype=at("analysis_spec.analysis_ver"),
-        framework=at(
-            f"{PROCESS}.code.parameters.analysis_tag", f"{PROCESS}.code.parameters.analysis_ver"
+        at(
+            "analysis_spec.analysis_ver",
+            (f"{_PARAMETERS}.analysis_tag", f"{_PARAMETERS}.analysis_ver"),
         ),
     ),
-    Column(
-        "process_name",
-        V,
-        "Name of the analysis process.",
-        framework=at(f"{PROCESS}.name"),
-    ),
-    Column(
+    varchar("process_name", "Name of the analysis process.", at(framework=f"{PROCESS}.name")),
+    varchar(
         "record_name",
-        V,
         "Name of the document: a hash of its code block, and the last part of its result location.",
-        framework=at("name"),
+        at(framework="name"),
     ),
-    Column(
+    varchar(
         "subject_id",
-        V,
         "The subject (mouse), six digits as text.",
-        prototype=at("subject_id"),
-        framework=at(f"{PROCESS}.output_parameters.subject_id"),
+        at("subject_id", f"{_OUTPUTS}.subject_id"),
     ),
-    Column(
+    date(
         "session_date",
-        DataType.DATE,
         "Day of the behaviour session, in the rig's local time.",
-        prototype=at("session_date"),
-        framework=at(f"{PROCESS}.output_parameters.session_date"),
+        at("session_date", f"{_OUTPUTS}.session_date"),
     ),
-    Column(
+    time(
         "session_time",
-        DataType.TIME,
         "Time of day the behaviour session began, in the rig's local time. NULL if the NWB name "
         "has none.",
-        **both("from `nwb_name`"),
+        derived("from `nwb_name`"),
     ),
-    Column(
+    varchar(
         "session_key",
-        V,
         "Identity of the behaviour session: `<subject>_<date>[_<HH-MM-SS>]`. The same for every "
         "pipeline and every spelling of the NWB name.",
-        **both("from `nwb_name`, without prefix and suffix; else from subject and date"),
+        derived("from `nwb_name`, without prefix and suffix; else from subject and date"),
     ),
-    Column(
+    varchar(
         "nwb_name",
-        V,
         "Name of the NWB file that the analysis read, as the writer gave it.",
-        prototype=at("nwb_name"),
-        framework=at(f"{PROCESS}.output_parameters.nwb_name"),
+        at("nwb_name", f"{_OUTPUTS}.nwb_name"),
     ),
-    Column(
+    varchar(
         "status",
-        V,
         "How the analysis ended, in the writer's own words.",
-        prototype=at("status"),
-        framework=at(f"{PROCESS}.output_parameters.additional_info"),
+        at("status", f"{_OUTPUTS}.additional_info"),
     ),
-    Column(
+    varchar(
         "outcome",
-        V,
         "How the analysis ended: `success`, `skipped`, `failed` or `unknown`.",
-        **both("from `status`"),
+        derived("from `status`"),
         required=True,
     ),
-    Column(
+    timestamp(
         "started_at",
-        DataType.TIMESTAMPTZ,
         "When the analysis began. Times without a zone are UTC.",
-        framework=at(f"{PROCESS}.start_date_time"),
+        at(framework=f"{PROCESS}.start_date_time"),
     ),
-    Column(
+    timestamp(
         "finished_at",
-        DataType.TIMESTAMPTZ,
         "When the analysis ended. Times without a zone are UTC.",
-        prototype=at("analysis_datetime"),
-        framework=at(f"{PROCESS}.end_date_time"),
+        at("analysis_datetime", f"{PROCESS}.end_date_time"),
     ),
-    Column(
+    double(
         "duration_seconds",
-        D,
         "How long the analysis took.",
+        at("analysis_time_spent_in_sec")
+        | {"framework": Origin(note="`finished_at` − `started_at`")},
         unit="s",
-        prototype=at("analysis_time_spent_in_sec"),
-        framework=derived("`finished_at` − `started_at`"),
     ),
-    Column(
+    varchar(
         "result_location",
-        V,
         "The folder of the result files, as an `s3://` address.",
-        prototype=at("s3_location"),
-        framework=at("location"),
+        at("s3_location", "location"),
     ),
-    Column(
-        "result_url",
-        V,
-        "The same folder as an `https://` address.",
-        **both("from `result_location`"),
+    varchar(
+        "result_url", "The same folder as an `https://` address.", derived("from `result_location`")
     ),
-    Column(
+    varchar(
         "agent_alias",
-        V,
         "The fitted agent (model), such as `QLearning_L2F1_CK1_softmax`.",
-        **in_fit(
+        in_fit(
             "fit_settings.agent_alias",
             note="without a fit, from the specification's agent class and keyword arguments",
         ),
     ),
-    Column(
+    varchar(
         "agent_class",
-        V,
         "Class of the agent in the model library, such as `ForagerQLearning`.",
-        prototype=at(
-            f"{FIT['prototype']}.fit_settings.agent_class_name",
-            "analysis_spec.analysis_args.agent_class",
-        ),
-        framework=at(
-            f"{FIT['framework']}.fit_settings.agent_class_name",
-            f"{PROCESS}.code.parameters.agent_class",
+        at(
+            (
+                f"{FIT['prototype']}.fit_settings.agent_class_name",
+                "analysis_spec.analysis_args.agent_class",
+            ),
+            (f"{FIT['framework']}.fit_settings.agent_class_name", f"{_PARAMETERS}.agent_class"),
         ),
     ),
-    Column(
+    integer(
         "n_trials",
-        I,
         "Number of valid trials: those in which the subject chose.",
+        in_fit("n_trials"),
         unit="trials",
-        **in_fit("n_trials"),
     ),
-    Column(
-        "k_model",
-        I,
-        "Number of fitted parameters k.",
-        **in_fit("k_model"),
-    ),
-    Column(
+    integer("k_model", "Number of fitted parameters k.", in_fit("k_model")),
+    double(
         "log_likelihood",
-        D,
         "Natural logarithm of the likelihood LL of all choices under the fitted agent. A choice "
         "of probability zero counts as ln(1e-16).",
+        in_fit("log_likelihood"),
         unit="nat",
-        **in_fit("log_likelihood"),
     ),
-    Column(
-        "aic",
-        D,
-        "Akaike information criterion, 2k − 2LL. Lower is better.",
-        unit="nat",
-        **in_fit("AIC"),
+    double(
+        "aic", "Akaike information criterion, 2k − 2LL. Lower is better.", in_fit("AIC"), unit="nat"
     ),
-    Column(
+    double(
         "bic",
-        D,
         "Bayesian information criterion, k·ln(n_trials) − 2LL. Lower is better.",
+        in_fit("BIC"),
         unit="nat",
-        **in_fit("BIC"),
     ),
-    Column(
+    double(
         "lpt",
-        D,
         "Likelihood per trial, exp(LL / n_trials), from 0 to 1. Higher is better.",
-        **in_fit("LPT"),
+        in_fit("LPT"),
     ),
-    Column(
+    double(
         "lpt_aic",
-        D,
         "Likelihood per trial with AIC's penalty, exp(−AIC / (2·n_trials)), from 0 to 1.",
-        **in_fit("LPT_AIC"),
+        in_fit("LPT_AIC"),
     ),
-    Column(
+    double(
         "lpt_bic",
-        D,
         "Likelihood per trial with BIC's penalty, exp(−BIC / (2·n_trials)), from 0 to 1.",
-        **in_fit("LPT_BIC"),
+        in_fit("LPT_BIC"),
     ),
-    Column(
+    double(
         "prediction_accuracy",
-        D,
         "Share of trials whose choice the fitted agent held more probable, from 0 to 1.",
-        **in_fit("prediction_accuracy"),
+        in_fit("prediction_accuracy"),
     ),
-    Column(
+    integer(
         "cv_folds",
-        I,
         "Number of folds of the cross-validation. NULL if there was none.",
-        **both("length of the cross-validation lists"),
+        derived("length of the cross-validation lists"),
     ),
     *(
-        Column(
+        double(
             f"{name.lower()}_{statistic}",
-            D,
             f"{words} of the {meaning} over the folds.",
-            **both(f"from `cross_validation.{name}`"),
+            derived(f"from `cross_validation.{name}`"),
         )
         for name, meaning in FOLD_MEASURES.items()
         for statistic, words in (
@@ -338,84 +286,64 @@ ANALYSES = (
             ("std", "Standard deviation (n in the denominator)"),
         )
     ),
-    Column(
+    boolean(
         "fit_converged",
-        DataType.BOOLEAN,
         "Whether the optimizer reported convergence. Not the outcome of the analysis.",
-        **in_fit("success"),
+        in_fit("success"),
     ),
-    Column(
-        "n_function_evaluations",
-        I,
-        "Evaluations of the likelihood by the optimizer.",
-        **in_fit("nfev"),
+    integer(
+        "n_function_evaluations", "Evaluations of the likelihood by the optimizer.", in_fit("nfev")
     ),
-    Column(
-        "n_iterations",
-        I,
-        "Iterations of the optimizer.",
-        **in_fit("nit"),
-    ),
-    Column(
+    integer("n_iterations", "Iterations of the optimizer.", in_fit("nit")),
+    varchar(
         "model_library_version",
-        V,
         "Version of the model library `aind_dynamic_foraging_models` that fitted.",
-        prototype=at("analysis_libs_to_track_ver.aind_dynamic_foraging_models"),
+        at(prototype="analysis_libs_to_track_ver.aind_dynamic_foraging_models"),
     ),
-    Column(
-        "code_url",
-        V,
-        "Where the analysis code is published.",
-        framework=at(f"{PROCESS}.code.url"),
+    varchar(
+        "code_url", "Where the analysis code is published.", at(framework=f"{PROCESS}.code.url")
     ),
-    Column(
+    varchar(
         "code_version",
-        V,
         "Version (commit) of the analysis code.",
-        framework=at(f"{PROCESS}.code.version"),
+        at(framework=f"{PROCESS}.code.version"),
     ),
-    Column(
+    varchar(
         "schema_version",
-        V,
         "Version of the document's metadata schema.",
-        framework=at("schema_version"),
+        at(framework="schema_version"),
     ),
-    Column(
+    varchar(
         "input_asset_url",
-        V,
         "The data asset that the record was computed from. Some writers also list the inputs of "
         "earlier jobs; the record's own is the last.",
-        framework=derived(f"the last of `{PROCESS}.code.input_data`"),
+        derived(framework=f"the last of `{PROCESS}.code.input_data`"),
     ),
-    Column(
+    integer(
         "n_attributes",
-        I,
         "Number of rows with this key in `attributes`.",
-        **both("counted"),
+        derived("counted"),
         required=True,
     ),
-    Column(
+    integer(
         "n_rejected_values",
-        I,
         "Number of rows with this key in `rejected_values`: values that do not fit their column, "
         "which is NULL. Values outside the processes count for the first process.",
-        **both("counted"),
+        derived("counted"),
         required=True,
     ),
     CONTENT_HASH,
-    Column(
+    timestamp(
         "first_seen_at",
-        DataType.TIMESTAMPTZ,
         "When the record was first read from the source.",
-        **both("first extraction of the record"),
+        derived("first extraction of the record"),
         required=True,
         source="extracted_at",
     ),
-    Column(
+    timestamp(
         "changed_at",
-        DataType.TIMESTAMPTZ,
         "When the record's current content was first read from the source.",
-        **both("extraction of its current content"),
+        derived("extraction of its current content"),
         required=True,
         source="extracted_at",
     ),
@@ -425,67 +353,58 @@ ANALYSES = (
 
 FIT_PARAMETERS = (
     *KEY,
-    Column(
+    varchar(
         "parameter",
-        V,
         "Name of the agent's parameter, such as `learn_rate`.",
-        **in_fit("fit_settings.fit_names[]", note="then the clamped ones, all of `params`"),
+        in_fit("fit_settings.fit_names[]", note="then the clamped ones, all of `params`"),
         required=True,
     ),
-    Column(
+    double(
         "value",
-        D,
         "The parameter's value: fitted, or the fixed value of a clamped parameter.",
-        **in_fit("params.*"),
+        in_fit("params.*"),
     ),
-    Column(
+    boolean(
         "is_fitted",
-        DataType.BOOLEAN,
         "Whether the parameter was fitted; false for a clamped (fixed) one.",
-        **both("whether `fit_settings.fit_names` has the parameter"),
+        derived("whether `fit_settings.fit_names` has the parameter"),
     ),
-    Column(
+    double(
         "lower_bound",
-        D,
         "Lower bound of the search for a fitted parameter.",
-        **in_fit("fit_settings.lower_bounds[]"),
+        in_fit("fit_settings.lower_bounds[]"),
     ),
-    Column(
+    double(
         "upper_bound",
-        D,
         "Upper bound of the search for a fitted parameter.",
-        **in_fit("fit_settings.upper_bounds[]"),
+        in_fit("fit_settings.upper_bounds[]"),
     ),
-    Column(
+    boolean(
         "at_bound",
-        DataType.BOOLEAN,
         "Whether a fitted value is at one of its bounds, within a millionth of the distance "
         "between them.",
-        **both("from value and bounds"),
+        derived("from value and bounds"),
     ),
-    Column(
+    double(
         "value_without_polishing",
-        D,
         "The value before the optimizer's last, local step.",
-        **in_fit("params_without_polishing.*"),
+        in_fit("params_without_polishing.*"),
     ),
 )
 
 CROSS_VALIDATION = (
     *KEY,
-    Column(
+    smallint(
         "fold",
-        DataType.SMALLINT,
         "Number of the fold, from 0.",
-        **both("position in the cross-validation lists"),
+        derived("position in the cross-validation lists"),
         required=True,
     ),
     *(
-        Column(
+        double(
             name.lower(),
-            D,
             f"{meaning[0].upper()}{meaning[1:]}, from 0 to 1.",
-            **in_fit(f"cross_validation.{name}[]"),
+            in_fit(f"cross_validation.{name}[]"),
         )
         for name, meaning in FOLD_MEASURES.items()
     ),
@@ -493,71 +412,56 @@ CROSS_VALIDATION = (
 
 INPUT_ASSETS = (
     *KEY,
-    Column(
+    smallint(
         "position",
-        DataType.SMALLINT,
         "Position in the list of inputs, from 0. The last is the record's own.",
-        framework=derived("position in `code.input_data`"),
+        derived(framework="position in `code.input_data`"),
         required=True,
     ),
-    Column(
-        "url",
-        V,
-        "Address of the data asset.",
-        framework=at(f"{PROCESS}.code.input_data[].url"),
-    ),
+    varchar("url", "Address of the data asset.", at(framework=f"{PROCESS}.code.input_data[].url")),
 )
 
 ATTRIBUTES = (
     *KEY,
-    Column(
+    varchar(
         "section",
-        V,
         "Where in the document the value is: `parameters` of the analysis, its `outputs`, or "
         "elsewhere in the `record`.",
-        prototype=derived(
+        derived(
             "`analysis_spec.analysis_args` are parameters, `analysis_results` outputs, all else "
-            "record"
-        ),
-        framework=derived(
-            "`code.parameters` are parameters, `output_parameters` outputs, all else record"
+            "record",
+            "`code.parameters` are parameters, `output_parameters` outputs, all else record",
         ),
         required=True,
     ),
-    Column(
+    varchar(
         "path",
-        V,
         "The value's dotted path within its section, with list positions in brackets.",
-        **both("of every scalar that no other column holds"),
+        derived("of every scalar that no other column holds"),
         required=True,
     ),
-    Column(
+    varchar(
         "value_text",
-        V,
         "The value, if it is a text; the digits of an integer beyond 2^53.",
-        **both("text, or an integer beyond 2^53"),
+        derived("text, or an integer beyond 2^53"),
     ),
-    Column("value_number", D, "The value, if it is a number.", **both("number")),
-    Column("value_boolean", DataType.BOOLEAN, "The value, if it is a boolean.", **both("boolean")),
+    double("value_number", "The value, if it is a number.", derived("number")),
+    boolean("value_boolean", "The value, if it is a boolean.", derived("boolean")),
 )
 
 # --- from the result folders ----------------------------------------------------------------
 
-ETAG = Column(
-    "etag", V, "The store's ETag, which changes with the content.", **both("from the store")
+ETAG = varchar(
+    "etag", "The store's ETag, which changes with the content.", derived("from the store")
 )
 
-LOCATION = Column(
-    "location",
-    V,
-    "The result folder's `s3://` address, without a trailing slash.",
-    required=True,
+LOCATION = varchar(
+    "location", "The result folder's `s3://` address, without a trailing slash.", required=True
 )
-FOLDER_FILES = Column("n_files", I, "Number of files in the folder.", unit="files")
-FOLDER_SIZE = Column("size_bytes", DataType.BIGINT, "Size of all files in the folder.", unit="byte")
-FOLDER_CHECKED_AT = Column(
+FOLDER_FILES = integer("n_files", "Number of files in the folder.", unit="files")
+FOLDER_SIZE = bigint("size_bytes", "Size of all files in the folder.", unit="byte")
+FOLDER_CHECKED_AT = timestamp(
     "checked_at",
-    DataType.TIMESTAMPTZ,
     "When the folder was first found in this state; later checks found no change.",
     required=True,
 )
@@ -565,9 +469,8 @@ FOLDER_CHECKED_AT = Column(
 RESULT_FOLDERS = (
     *KEY,
     LOCATION,
-    Column(
+    varchar(
         "status",
-        V,
         "`listed`: it has files; `missing`: nothing is at its address; `refused`: the store denies "
         "access; `too_many_files`: it has more files than a record can have; `unreachable`: "
         "listing failed and will be retried.",
@@ -575,7 +478,7 @@ RESULT_FOLDERS = (
     ),
     FOLDER_FILES,
     FOLDER_SIZE,
-    Column("message", V, "The store's error message, if the folder could not be listed."),
+    varchar("message", "The store's error message, if the folder could not be listed."),
     FOLDER_CHECKED_AT,
 )
 
@@ -584,90 +487,76 @@ UNCLAIMED_FOLDERS = (
     LOCATION,
     FOLDER_FILES,
     FOLDER_SIZE,
-    Column("last_modified", DataType.TIMESTAMPTZ, "When the newest of its files was written."),
+    timestamp("last_modified", "When the newest of its files was written."),
     FOLDER_CHECKED_AT,
 )
 
 RESULT_FILES = (
     *KEY,
-    Column("file_name", V, "Path of the file within the result folder.", required=True),
-    Column("size_bytes", DataType.BIGINT, "Size of the file.", unit="byte"),
+    varchar("file_name", "Path of the file within the result folder.", required=True),
+    bigint("size_bytes", "Size of the file.", unit="byte"),
     ETAG,
-    Column("last_modified", DataType.TIMESTAMPTZ, "When the file was written."),
-    Column("url", V, "The file's `https://` address."),
-    Column(
-        "checked_at",
-        DataType.TIMESTAMPTZ,
-        "When the file was first found in this state; later checks found no change.",
+    timestamp("last_modified", "When the file was written."),
+    varchar("url", "The file's `https://` address."),
+    timestamp(
+        "checked_at", "When the file was first found in this state; later checks found no change."
     ),
 )
 
 TRIALS = (
     *KEY,
-    Column(
+    integer(
         "trial",
-        I,
         "Ordinal of the valid trial, from 0. The last row is the state after the last trial.",
         required=True,
     ),
-    Column("choice", DataType.TINYINT, "Side chosen: 0 left, 1 right."),
-    Column("reward", DataType.BOOLEAN, "Whether the choice was rewarded."),
-    Column("q_left", D, "Value of the left side before the trial."),
-    Column("q_right", D, "Value of the right side before the trial."),
-    Column("choice_kernel_left", D, "Choice kernel of the left side before the trial."),
-    Column("choice_kernel_right", D, "Choice kernel of the right side before the trial."),
-    Column("choice_prob_left", D, "Probability of choosing left, from 0 to 1."),
-    Column("choice_prob_right", D, "Probability of choosing right, from 0 to 1."),
-    Column("value", D, "Value of exploiting before the trial (compare-to-threshold agents)."),
-    Column("threshold", D, "Threshold the value is compared to (compare-to-threshold agents)."),
-    Column("p_exploit", D, "Probability of exploiting (compare-to-threshold agents)."),
-    Column(
+    tinyint("choice", "Side chosen: 0 left, 1 right."),
+    boolean("reward", "Whether the choice was rewarded."),
+    double("q_left", "Value of the left side before the trial."),
+    double("q_right", "Value of the right side before the trial."),
+    double("choice_kernel_left", "Choice kernel of the left side before the trial."),
+    double("choice_kernel_right", "Choice kernel of the right side before the trial."),
+    double("choice_prob_left", "Probability of choosing left, from 0 to 1."),
+    double("choice_prob_right", "Probability of choosing right, from 0 to 1."),
+    double("value", "Value of exploiting before the trial (compare-to-threshold agents)."),
+    double("threshold", "Threshold the value is compared to (compare-to-threshold agents)."),
+    double("p_exploit", "Probability of exploiting (compare-to-threshold agents)."),
+    boolean(
         "exploiting",
-        DataType.BOOLEAN,
         "The simulator's random draw of exploiting; not an estimate (compare-to-threshold agents).",
     ),
-    Column("loss_count", D, "Losses in a row before the trial (loss-counting agents)."),
-    Column(
-        "rpe",
-        D,
-        "Reward-prediction error: reward − value of the chosen side before the trial.",
-    ),
+    double("loss_count", "Losses in a row before the trial (loss-counting agents)."),
+    double("rpe", "Reward-prediction error: reward − value of the chosen side before the trial."),
 )
 
 ANALYSES_LATENTS = (
     *KEY,
-    Column("n_trials", I, "Number of valid trials in the result file.", unit="trials"),
-    Column(
+    integer("n_trials", "Number of valid trials in the result file.", unit="trials"),
+    double(
         "q_value_spread",
-        D,
         "Entropy of a 100-bin histogram of all Q values over [0, 1], divided by log2(100).",
     ),
-    Column("source_file", V, "The result file the trials were read from."),
+    varchar("source_file", "The result file the trials were read from."),
     ETAG,
-    Column("extracted_at", DataType.TIMESTAMPTZ, "When the result file was read."),
+    timestamp("extracted_at", "When the result file was read."),
 )
 
 OTHER_LATENTS = (
     *KEY,
-    Column("trial", I, "Ordinal of the valid trial, from 0.", required=True),
-    Column("name", V, "Name of the latent variable.", required=True),
-    Column(
-        "position",
-        DataType.SMALLINT,
-        "Row of a two-row variable, from 0.",
-        required=True,
-    ),
-    Column("value", D, "Value of the latent variable."),
+    integer("trial", "Ordinal of the valid trial, from 0.", required=True),
+    varchar("name", "Name of the latent variable.", required=True),
+    smallint("position", "Row of a two-row variable, from 0.", required=True),
+    double("value", "Value of the latent variable."),
 )
 
 REJECTED_RESULTS = (
     *KEY,
-    Column("source_file", V, "The result file that could not be loaded.", required=True),
+    varchar("source_file", "The result file that could not be loaded.", required=True),
     ETAG,
-    Column("reason", V, "Why it could not be loaded, as a short code.", required=True),
-    Column("path", V, "Where in the file the problem is."),
-    Column("message", V, "What was found, what was expected, and what to do.", required=True),
-    Column("checked_at", DataType.TIMESTAMPTZ, "When the file was last requested.", required=True),
+    varchar("reason", "Why it could not be loaded, as a short code.", required=True),
+    varchar("path", "Where in the file the problem is."),
+    varchar("message", "What was found, what was expected, and what to do.", required=True),
+    timestamp("checked_at", "When the file was last requested.", required=True),
 )
 
 # --- the change log, the rejected, the sessions, the collections ------------------------------
@@ -675,21 +564,18 @@ REJECTED_RESULTS = (
 DOCUMENTS = (
     SOURCE_COLLECTION,
     RECORD_ID,
-    Column(
+    varchar(
         "document",
-        V,
         "The document as canonical JSON: keys sorted, no white space. NULL for a deletion.",
     ),
     replace(CONTENT_HASH, required=False),
-    Column(
+    varchar(
         "operation",
-        V,
         "`upsert`: the document has this content from now on; `delete`: it is gone.",
         required=True,
     ),
-    Column(
+    bigint(
         "batch_id",
-        DataType.BIGINT,
         "Number of the batch that added the version; later versions have higher numbers.",
         required=True,
     ),
@@ -698,10 +584,10 @@ DOCUMENTS = (
 
 REJECTED_VALUES = (
     *KEY,
-    Column("path", V, "Where the value is in the document.", required=True),
-    Column("reason", V, "Why the value does not fit, as a short code.", required=True),
-    Column("value", V, "The value as JSON, at most 1,000 characters of it.", required=True),
-    Column("expected", V, "What fits the column, in words.", required=True),
+    varchar("path", "Where the value is in the document.", required=True),
+    varchar("reason", "Why the value does not fit, as a short code.", required=True),
+    varchar("value", "The value as JSON, at most 1,000 characters of it.", required=True),
+    varchar("expected", "What fits the column, in words.", required=True),
     CONTENT_HASH,
     EXTRACTED_AT,
 )
@@ -709,30 +595,28 @@ REJECTED_VALUES = (
 REJECTED_DOCUMENTS = (
     SOURCE_COLLECTION,
     RECORD_ID,
-    Column("reason", V, "Why the document has no row, as a short code.", required=True),
-    Column("path", V, "Where in the document the problem is."),
-    Column("message", V, "What was found, what was expected, and what to do.", required=True),
+    varchar("reason", "Why the document has no row, as a short code.", required=True),
+    varchar("path", "Where in the document the problem is."),
+    varchar("message", "What was found, what was expected, and what to do.", required=True),
     CONTENT_HASH,
     EXTRACTED_AT,
 )
 
 SESSIONS = (
-    Column(
+    varchar(
         "session_key",
-        V,
         "Identity of the behaviour session, as in `analyses`; NULL where the session table names "
         "no subject or no day.",
     ),
-    Column("subject_id", V, "The subject (mouse), six digits as text."),
-    Column("session_date", DataType.DATE, "Day of the behaviour session, in the rig's local time."),
+    varchar("subject_id", "The subject (mouse), six digits as text."),
+    date("session_date", "Day of the behaviour session, in the rig's local time."),
 )
 
-PRINCIPAL_INVESTIGATOR = Column("principal_investigator", V, "Who is responsible for the subject.")
+PRINCIPAL_INVESTIGATOR = varchar("principal_investigator", "Who is responsible for the subject.")
 ADDED_SESSION_COLUMNS = (
     PRINCIPAL_INVESTIGATOR,
-    Column(
+    varchar(
         "other_rows",
-        V,
         "The further rows that the session table has of this session, as a list in JSON; NULL "
         "where there is one only. The row with the most finished trials is kept.",
     ),
@@ -741,25 +625,23 @@ ADDED_SESSION_COLUMNS = (
 
 COLLECTIONS = (
     SOURCE_COLLECTION,
-    Column("source", V, "The source that was last read, without credentials."),
-    Column("live_documents", DataType.BIGINT, "Documents in the source at the last extraction."),
-    Column("rejected_documents", DataType.BIGINT, "Those of them without a row of `analyses`."),
-    Column("deleted_documents", DataType.BIGINT, "Documents that were deleted from the source."),
-    Column("prototype_documents", DataType.BIGINT, "Flattened documents of the prototype format."),
-    Column("framework_documents", DataType.BIGINT, "Flattened documents of the framework format."),
-    Column("successful_analyses", DataType.BIGINT, "Analyses with the outcome `success`."),
-    Column("skipped_analyses", DataType.BIGINT, "Analyses with the outcome `skipped`."),
-    Column("failed_analyses", DataType.BIGINT, "Analyses with the outcome `failed`."),
-    Column("unknown_analyses", DataType.BIGINT, "Analyses with the outcome `unknown`."),
-    Column("newest_finished_at", DataType.TIMESTAMPTZ, "When the newest analysis ended."),
-    Column(
+    varchar("source", "The source that was last read, without credentials."),
+    bigint("live_documents", "Documents in the source at the last extraction."),
+    bigint("rejected_documents", "Those of them without a row of `analyses`."),
+    bigint("deleted_documents", "Documents that were deleted from the source."),
+    bigint("prototype_documents", "Flattened documents of the prototype format."),
+    bigint("framework_documents", "Flattened documents of the framework format."),
+    bigint("successful_analyses", "Analyses with the outcome `success`."),
+    bigint("skipped_analyses", "Analyses with the outcome `skipped`."),
+    bigint("failed_analyses", "Analyses with the outcome `failed`."),
+    bigint("unknown_analyses", "Analyses with the outcome `unknown`."),
+    timestamp("newest_finished_at", "When the newest analysis ended."),
+    timestamp(
         "last_new_pass_at",
-        DataType.TIMESTAMPTZ,
         "When the last *new* pass over the collection ended, as of the warehouse's build.",
     ),
-    Column(
+    timestamp(
         "last_full_pass_at",
-        DataType.TIMESTAMPTZ,
         "When the last *full* pass over the collection ended, as of the warehouse's build.",
     ),
 )

@@ -3,8 +3,6 @@
 ``docs/renew_dictionary.py`` appends the views, marts and macros of ``sql/``.
 """
 
-from collections.abc import Iterable
-
 from aind_etl.contract.columns import LEFT_IN_DOCUMENTS
 from aind_etl.contract.ddl import describe
 from aind_etl.contract.tables import TABLES, Partitioning, Table
@@ -55,21 +53,16 @@ def _section(table: Table) -> str:
             f"Key: {key}. {_where(table)}\n",
             "| column | type | meaning | prototype | framework |",
             "|---|---|---|---|---|",
-            *_rows(table.columns),
+            *map(_row, table.columns),
             "",
         ]
     )
 
 
-def _rows(columns: Iterable[Column]) -> Iterable[str]:
-    for column in columns:
-        cells = (
-            f"`{column.name}`",
-            column.type.value,
-            describe(column),
-            *map(str, column.origins.values()),
-        )
-        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+def _row(column: Column) -> str:
+    origins = map(str, column.origins.values())
+    cells = (f"`{column.name}`", column.type.value, describe(column), *origins)
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _where(table: Table) -> str:

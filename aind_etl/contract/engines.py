@@ -1,11 +1,10 @@
 """Table definitions for engines that query the lake's parquet: Spark, Trino and Athena."""
 
-from collections.abc import Callable
 from enum import StrEnum
 
 from aind_etl.contract.ddl import describe, quote_identifier, quote_text
 from aind_etl.contract.tables import TABLES, Partitioning, Table
-from aind_etl.contract.types import Column, DataType
+from aind_etl.contract.types import DataType
 
 _HIVE_TYPES = {
     DataType.VARCHAR: "STRING",
@@ -53,13 +52,14 @@ def external_tables(dialect: Dialect, lake: str) -> list[str]:
         For each table a CREATE statement and, if it has partitions, one that finds them, which is
         to be run again whenever there may be new partitions.
     """
-    create = _CREATE_TABLE[dialect]
+    create = {Dialect.ATHENA: _athena, Dialect.TRINO: _trino, Dialect.SPARK: _spark}[dialect]
     statements = [_SPARK_SETTING] if dialect is Dialect.SPARK else []
     for table in TABLES:
+        keys = table.partitioning.value
         if table.partitioning is Partitioning.WAREHOUSE_ONLY:
             continue
-        statements.append(create(table, f"{lake.rstrip('/')}/{table.name}"))
-        if table.partitioning.value:
+        statements.append(create(table, keys, f"{lake.rstrip('/')}/{table.name}"))
+        if keys:
             statements.append(
                 "CALL system.sync_partition_metadata"
                 f"(CURRENT_SCHEMA, {quote_text(table.name)}, 'FULL')"
@@ -69,33 +69,31 @@ def external_tables(dialect: Dialect, lake: str) -> list[str]:
     return statements
 
 
-def _athena(table: Table, location: str) -> str:
-    statement = f"CREATE EXTERNAL TABLE IF NOT EXISTS `{table.name}` (\n"
-    statement += _hive_columns(table, _HIVE_TYPES) + f"\n)\nCOMMENT {_hive_text(table.description)}"
-    if table.partitioning.value:
-        keys = ", ".join(f"`{key}` STRING" for key in table.partitioning.value)
-        statement += f"\nPARTITIONED BY ({keys})"
-    return statement + f"\nSTORED AS PARQUET\nLOCATION {_hive_text(location + '/')}"
-
-
-def _spark(table: Table, location: str) -> str:
-    keys = table.partitioning.value or ()
-    columns = _hive_columns(table, _SPARK_TYPES)
-    columns += "".join(f",\n  `{key}` STRING" for key in keys)
-    statement = f"CREATE TABLE IF NOT EXISTS `{table.name}` (\n{columns}\n)\nUSING parquet"
-    if keys:
-        statement += f"\nPARTITIONED BY ({', '.join(keys)})"
-    return statement + (
-        f"\nLOCATION {_hive_text(location)}\nCOMMENT {_hive_text(table.description)}"
+def _athena(table: Table, keys: tuple[str, ...], location: str) -> str:
+    partitions = ", ".join(f"`{key}` STRING" for key in keys)
+    return (
+        f"CREATE EXTERNAL TABLE IF NOT EXISTS `{table.name}` (\n"
+        f"{_hive_columns(table, _HIVE_TYPES)}\n)\nCOMMENT {_hive_text(table.description)}"
+        + (f"\nPARTITIONED BY ({partitions})" if keys else "")
+        + f"\nSTORED AS PARQUET\nLOCATION {_hive_text(location + '/')}"
     )
 
 
-def _trino(table: Table, location: str) -> str:
-    keys = table.partitioning.value or ()
+def _spark(table: Table, keys: tuple[str, ...], location: str) -> str:
+    columns = _hive_columns(table, _SPARK_TYPES) + "".join(f",\n  `{key}` STRING" for key in keys)
+    return (
+        f"CREATE TABLE IF NOT EXISTS `{table.name}` (\n{columns}\n)\nUSING parquet"
+        + (f"\nPARTITIONED BY ({', '.join(keys)})" if keys else "")
+        + f"\nLOCATION {_hive_text(location)}\nCOMMENT {_hive_text(table.description)}"
+    )
+
+
+def _trino(table: Table, keys: tuple[str, ...], location: str) -> str:
     columns = [
         f"  {quote_identifier(column.name)} {_TRINO_TYPES[column.type]} "
         f"COMMENT {quote_text(describe(column))}"
-        for column in _supported_columns(table, _TRINO_TYPES)
+        for column in table.columns
+        if column.type in _TRINO_TYPES
     ]
     # Trino requires the partition keys to be the last columns.
     columns += [f"  {quote_identifier(key)} VARCHAR" for key in keys]
@@ -111,21 +109,11 @@ def _trino(table: Table, location: str) -> str:
     )
 
 
-_CREATE_TABLE: dict[Dialect, Callable[[Table, str], str]] = {
-    Dialect.ATHENA: _athena,
-    Dialect.SPARK: _spark,
-    Dialect.TRINO: _trino,
-}
-
-
-def _supported_columns(table: Table, types: dict[DataType, str]) -> list[Column]:
-    return [column for column in table.columns if column.type in types]
-
-
 def _hive_columns(table: Table, types: dict[DataType, str]) -> str:
     return ",\n".join(
         f"  `{column.name}` {types[column.type]} COMMENT {_hive_text(describe(column))}"
-        for column in _supported_columns(table, types)
+        for column in table.columns
+        if column.type in types
     )
 
 

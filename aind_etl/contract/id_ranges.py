@@ -44,11 +44,6 @@ ALL_IDS = Split()
 """The only split of a collection that is not divided."""
 
 
-def splits(number: int) -> list[Split]:
-    """Return ``number`` splits, from 1 to :data:`MOST_RANGES`, of equal width."""
-    return [_split(n, number) for n in range(number)]
-
-
 def _split(number: int, of: int) -> Split:
     """Return one of ``of`` splits, counted from 0."""
     lower, upper = (f"{n * MOST_RANGES // of:0{_BOUND_DIGITS}x}" for n in (number, number + 1))

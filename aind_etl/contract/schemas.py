@@ -70,7 +70,9 @@ def with_further_columns(table: Table, schema: pa.Schema) -> Table:
     types = {arrow: data_type for data_type, (_, arrow) in _TYPES.items()}
     further = (
         Column(
-            field.name, types[field.type], (field.metadata or {}).get(_DESCRIPTION, b"").decode()
+            field.name,
+            (field.metadata or {}).get(_DESCRIPTION, b"").decode(),
+            type=types[field.type],
         )
         for field in schema
         if field.name not in table.column_names

@@ -45,7 +45,7 @@ class Table:
     description: str
     columns: tuple[Column, ...]
     key: tuple[str, ...]
-    partitioning: Partitioning
+    partitioning: Partitioning = Partitioning.COLLECTION_AND_MONTH
     has_further_columns: bool = False
 
     @property
@@ -56,7 +56,6 @@ class Table:
 
 RECORD_KEY = tuple(column.name for column in columns.KEY)
 """The key of an analysis, which its child tables repeat."""
-_MONTHLY = Partitioning.COLLECTION_AND_MONTH
 
 DOCUMENTS = Table(
     "documents",
@@ -71,42 +70,36 @@ ANALYSES = Table(
     "document's data processes.",
     columns.ANALYSES,
     RECORD_KEY,
-    _MONTHLY,
 )
 FIT_PARAMETERS = Table(
     "fit_parameters",
     "One row per parameter of a fitted agent.",
     columns.FIT_PARAMETERS,
     (*RECORD_KEY, "parameter"),
-    _MONTHLY,
 )
 CROSS_VALIDATION = Table(
     "cross_validation",
     "One row per fold of a fit's cross-validation.",
     columns.CROSS_VALIDATION,
     (*RECORD_KEY, "fold"),
-    _MONTHLY,
 )
 INPUT_ASSETS = Table(
     "input_assets",
     "One row per data asset named as an input of an analysis.",
     columns.INPUT_ASSETS,
     (*RECORD_KEY, "position"),
-    _MONTHLY,
 )
 ATTRIBUTES = Table(
     "attributes",
     "One row per scalar value of a document that no other column holds.",
     columns.ATTRIBUTES,
     (*RECORD_KEY, "section", "path"),
-    _MONTHLY,
 )
 RESULT_FOLDERS = Table(
     "result_folders",
     "One row per analysis with a result folder: whether the folder is there.",
     columns.RESULT_FOLDERS,
     RECORD_KEY,
-    _MONTHLY,
 )
 UNCLAIMED_FOLDERS = Table(
     "unclaimed_folders",
@@ -121,28 +114,24 @@ RESULT_FILES = Table(
     "One row per file in the result folder of an analysis.",
     columns.RESULT_FILES,
     (*RECORD_KEY, "file_name"),
-    _MONTHLY,
 )
 TRIALS = Table(
     "trials",
     "One row per valid trial of a fitted session, and one for the state after the last trial.",
     columns.TRIALS,
     (*RECORD_KEY, "trial"),
-    _MONTHLY,
 )
 ANALYSES_LATENTS = Table(
     "analyses_latents",
     "One row per analysis whose trial-by-trial variables were read.",
     columns.ANALYSES_LATENTS,
     RECORD_KEY,
-    _MONTHLY,
 )
 OTHER_LATENTS = Table(
     "other_latents",
     "One row per value of a trial-by-trial variable that has no column in `trials`.",
     columns.OTHER_LATENTS,
     (*RECORD_KEY, "name", "position", "trial"),
-    _MONTHLY,
 )
 REJECTED_RESULTS = Table(
     "rejected_results",
@@ -185,29 +174,15 @@ COLLECTIONS = Table(
     Partitioning.WAREHOUSE_ONLY,
 )
 
-TABLES = (
-    ANALYSES,
-    FIT_PARAMETERS,
-    CROSS_VALIDATION,
-    INPUT_ASSETS,
-    ATTRIBUTES,
-    RESULT_FOLDERS,
-    RESULT_FILES,
-    TRIALS,
-    ANALYSES_LATENTS,
-    OTHER_LATENTS,
-    REJECTED_RESULTS,
-    UNCLAIMED_FOLDERS,
-    DOCUMENTS,
-    REJECTED_VALUES,
-    REJECTED_DOCUMENTS,
-    SESSIONS,
-    COLLECTIONS,
-)
-"""Every table, in the order in which people are likely to need them."""
-
 ANALYSIS_TABLES = (ANALYSES, FIT_PARAMETERS, CROSS_VALIDATION, INPUT_ASSETS, ATTRIBUTES)
 """The tables that documents are flattened to."""
+
+TABLES = (
+    *ANALYSIS_TABLES,
+    *(RESULT_FOLDERS, RESULT_FILES, TRIALS, ANALYSES_LATENTS, OTHER_LATENTS, REJECTED_RESULTS),
+    *(UNCLAIMED_FOLDERS, DOCUMENTS, REJECTED_VALUES, REJECTED_DOCUMENTS, SESSIONS, COLLECTIONS),
+)
+"""Every table, in the order in which people are likely to need them."""
 
 FLATTENED_TABLES = (*ANALYSIS_TABLES, REJECTED_VALUES, REJECTED_DOCUMENTS)
 """The tables that documents are flattened to, and those of what does not fit."""

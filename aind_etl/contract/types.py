@@ -1,6 +1,7 @@
 """Data types, columns, and where a column's value comes from in a document."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -81,8 +82,8 @@ class Column:
     ----------
     description
         What the value means, in one or two sentences without a unit.
-    prototype, framework
-        Where the value comes from in a document of each format.
+    origins
+        Where the value comes from in a document, by format.
     required
         Whether the column is never NULL.
     source
@@ -90,18 +91,14 @@ class Column:
     """
 
     name: str
-    type: DataType
     description: str
+    origins: Mapping[str, Origin] = field(
+        default_factory=lambda: dict.fromkeys(FORMATS, Origin()), hash=False
+    )
+    type: DataType = field(kw_only=True)
     unit: str = ""
-    prototype: Origin = Origin()
-    framework: Origin = Origin()
     required: bool = False
     source: str = "document"
-
-    @property
-    def origins(self) -> dict[str, Origin]:
-        """The origin of the value by document format."""
-        return {"prototype": self.prototype, "framework": self.framework}
 
     @property
     def is_read(self) -> bool:

@@ -5,15 +5,14 @@ checked here. Nothing is derived here.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import cache
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from aind_etl.contract import Column, DataType, Table, tables
+from aind_etl.contract import FORMATS, Column, DataType, Table, tables
 from aind_etl.contract.columns import KEY
 from aind_etl.contract.schemas import POLARS_TYPES
 from aind_etl.flatten.conversion import LARGEST_EXACT
@@ -52,29 +51,27 @@ LISTS: dict[str, pl.DataType] = {
     column.name: POLARS_TYPES[column.type] for column in _CHILD_COLUMNS
 } | {f"{name}_name": pl.String() for name in MAPS}
 """The lists that are read, and the types of their entries."""
-REJECTED: dict[str, pl.DataType] = {
-    "row": pl.UInt32(),
-    **{name: pl.String() for name in RejectedValue._fields},
-}
+REJECTED = {"row": pl.UInt32(), **dict.fromkeys(RejectedValue._fields, pl.String())}
 """Schema of :meth:`ProcessColumns.rejected_values`."""
+ATTRIBUTES = {
+    "row": pl.UInt32(),
+    **dict.fromkeys(("section", "path", "value_text"), pl.String()),
+    "value_number": pl.Float64(),
+    "value_boolean": pl.Boolean(),
+}
+"""Schema of :meth:`ProcessColumns.attributes`."""
+_ORIGINS = {"number": pl.UInt32(), "process_index": pl.Int16(), "pipeline_format": pl.String()}
 
-
-@cache
-def scalar_paths(pipeline_format: str) -> dict[str, tuple[str, ...]]:
-    """Return the paths of each of :data:`SCALARS` in a format."""
-    return {
-        column.name: column.origins[pipeline_format].paths
-        for column in _columns_read(tables.ANALYSES)
-    }
-
-
-@cache
-def list_paths(pipeline_format: str) -> dict[str, str]:
-    """Return the path of each list in a format, "" if the format does not have it."""
-    return {
-        column.name: next(iter(column.origins[pipeline_format].paths), "")
-        for column in _CHILD_COLUMNS
-    }
+SCALAR_PATHS = {
+    name: {column.name: column.origins[name].paths for column in _columns_read(tables.ANALYSES)}
+    for name in FORMATS
+}
+"""The paths of each of :data:`SCALARS`, by format."""
+LIST_PATHS = {
+    name: {column.name: next(iter(column.origins[name].paths), "") for column in _CHILD_COLUMNS}
+    for name in FORMATS
+}
+"""The path of each list that is read, by format; "" if the format does not have it."""
 
 
 class ProcessColumns:
@@ -88,13 +85,10 @@ class ProcessColumns:
 
     def __init__(self, first_row: int = 0) -> None:
         self._first_row = first_row
-        self._formats: list[str] = []
-        self._scalars: dict[str, list[Any]] = {name: [] for name in SCALARS}
+        self._scalars: dict[str, list[Any]] = {name: [] for name in _ORIGINS | SCALARS}
         self._lists: dict[str, list[list[Any] | None]] = {name: [] for name in LISTS}
-        self._numbers: list[int] = []
-        self._indices: list[int] = []
         self._attributes: list[Attribute] = []
-        self._attribute_counts: list[int] = []
+        self._attribute_rows: list[int] = []
         self._rejected: list[tuple[int, str, str, str, str]] = []
 
     def add(self, number: int, pipeline_format: str, processes: Iterable[Process]) -> None:
@@ -102,60 +96,45 @@ class ProcessColumns:
 
         Lists that do not agree with each other, or are too long, are rejected as values.
         """
-        paths = list_paths(pipeline_format)
+        paths = LIST_PATHS[pipeline_format]
         for process in processes:
             _reject_lists(process, paths)
             _reject_unnamed_bounds(process, paths)
-            row = self._first_row + len(self._numbers)
+            row = self._first_row + len(self._scalars["number"])
             self._rejected += [(row, *value) for value in process.rejected]
-            self._numbers.append(number)
-            self._indices.append(process.index)
-            self._formats.append(pipeline_format)
-            for name, paths_of_scalar in scalar_paths(pipeline_format).items():
-                self._scalars[name].append(_first_value(process.values, paths_of_scalar))
+            for name, value in zip(_ORIGINS, (number, process.index, pipeline_format), strict=True):
+                self._scalars[name].append(value)
+            for name, paths_of_scalar in SCALAR_PATHS[pipeline_format].items():
+                self._scalars[name].append(first_value(process.values, paths_of_scalar))
             for name, path in paths.items():
                 self._add_list(name, process.values.get(path))
             self._attributes += process.attributes
-            self._attribute_counts.append(len(process.attributes))
+            self._attribute_rows += [row] * len(process.attributes)
 
     def frame(self) -> pl.DataFrame:
         """Return one row per process: the scalars as they were read, and the lists.
 
         Dates and times are still texts. NaN is NULL, as are columns that the format does not have.
         """
-        return pl.DataFrame(
-            [
-                pl.Series("number", self._numbers, pl.UInt32),
-                pl.Series("process_index", self._indices, pl.Int16),
-                pl.Series("pipeline_format", self._formats, pl.String),
-                *(
-                    pl.Series(name, self._scalars[name], data_type)
-                    for name, data_type in SCALARS.items()
-                ),
-                *(self._list_column(name, inner) for name, inner in LISTS.items()),
-            ]
-        ).with_columns(pl.col(pl.Float64).fill_nan(None))
+        return pl.DataFrame(self._scalars, schema=_ORIGINS | SCALARS).with_columns(
+            pl.col(pl.Float64).fill_nan(None),
+            *(self._list_column(name, inner) for name, inner in LISTS.items()),
+        )
 
     def attributes(self) -> pl.DataFrame:
         """Return one row per attribute, with the ``row`` of its process."""
         sections, paths, values = (
             zip(*self._attributes, strict=True) if self._attributes else ((), (), ())
         )
-        rows = self._first_row + np.repeat(np.arange(len(self._numbers)), self._attribute_counts)
         texts = [
             str(value) if type(value) is int and abs(value) > LARGEST_EXACT else value
             for value in values
         ]
-        return pl.DataFrame(
-            {
-                "row": pl.Series(rows, dtype=pl.UInt32),
-                "section": pl.Series(sections, dtype=pl.String),
-                "path": pl.Series(paths, dtype=pl.String),
-                "value_text": _values_of_types(texts, {str}, pl.String()),
-                "value_number": _values_of_types(values, {int, float}, pl.Float64()),
-                "value_boolean": _values_of_types(values, {bool}, pl.Boolean()),
-            }
+        columns = (
+            *(self._attribute_rows, sections, paths),
+            *(_of_types(texts, {str}), _of_types(values, {int, float}), _of_types(values, {bool})),
         )
+        return pl.DataFrame(dict(zip(ATTRIBUTES, columns, strict=True)), schema=ATTRIBUTES)
 
     def rejected_values(self) -> pl.DataFrame:
         """Return one row per rejected value, with the ``row`` of its process."""
@@ -234,7 +213,8 @@ def _reject_unnamed_bounds(process: Process, list_paths: Mapping[str, str]) -> N
         process.values[path] = named_bounds
 
 
-def _first_value(values: dict[str, Any], paths: Iterable[str]) -> Any:  # noqa: ANN401
+def first_value(values: dict[str, Any], paths: Iterable[str]) -> Any:  # noqa: ANN401
+    """Return the value of a process at the first of ``paths`` that has one; None without any."""
     for path in paths:
         if path in values:
             return values[path]
@@ -258,8 +238,6 @@ def _last_key(path: str) -> str:
     return path.removesuffix("[]").rpartition(".")[2]
 
 
-def _values_of_types(
-    values: Sequence[Any], types: Collection[type], data_type: pl.DataType
-) -> pl.Series:
-    """Return the values of some Python types, and NULL in place of the others."""
-    return pl.Series([value if type(value) in types else None for value in values], dtype=data_type)
+def _of_types(values: Iterable[Any], types: Collection[type]) -> list[Any]:
+    """Return the values of some Python types, and None in place of the others."""
+    return [value if type(value) in types else None for value in values]

@@ -85,7 +85,7 @@ def _in_calendar(time: pl.Expr) -> pl.Expr:
 
 
 def session_month(session_date: pl.Expr) -> pl.Expr:
-    """Return the month of the partition, ``YYYY-MM``; ``unknown`` if there is no date."""
+    """Return the month of the partition, ``YYYY-MM`` or ``unknown``."""
     return session_date.dt.to_string("%Y-%m").fill_null(UNKNOWN_MONTH)
 
 
@@ -98,16 +98,17 @@ def s3_to_https(location: pl.Expr) -> pl.Expr:
 
 _CHOICE_KERNELS = {"none": "", "one_step": "_CK1", "full": "_CKfull"}
 _ACTION_SELECTIONS = {"softmax": "_softmax", "epsilon-greedy": "_epsi"}
-_STAY_OR_SWITCH = {"true": "WSLS", "false": "LossCounting"}
+_STAY_OR_SWITCH = {"True": "WSLS", "False": "LossCounting"}
 
 
-def agent_alias(agent_class: str, options: Mapping[str, str]) -> str | None:
-    """Return the alias of an agent from its class and keyword arguments, as JSON has them.
+def agent_alias(agent_class: str, options: Mapping[str, object]) -> str | None:
+    """Return the alias of an agent from its class and keyword arguments.
 
     The rule is the model library's: class, learning and forgetting rates, choice kernel, and
-    action selection, in this order. None for an agent that the rule does not cover.
+    action selection, in this order, each as Python writes it. None for an agent that the rule does
+    not cover.
     """
-    left = dict(options)
+    left = {key: str(value) for key, value in options.items()}
     try:
         kernel = _CHOICE_KERNELS[left.pop("choice_kernel")]
         match agent_class:

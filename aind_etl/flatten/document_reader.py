@@ -6,24 +6,27 @@ fit; a value anywhere else becomes an attribute. Nothing is derived from the val
 """
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
 import orjson
 
-from aind_etl.contract import ANALYSIS_TABLES, DataType
+from aind_etl.contract import DataType
+from aind_etl.contract.columns import AGENT_OPTIONS
 from aind_etl.flatten.conversion import Scalar, convert, expected_values, json_types
 from aind_etl.flatten.paths import (
+    ALTERNATIVES,
+    PROCESS_TREE,
     PROCESSES,
     PROTOTYPE_SECTIONS,
+    TREES,
     Leaf,
     Node,
     Sections,
+    framework_sections,
     path_key,
-    process_tree,
     section_of,
-    tree,
 )
 from aind_etl.sources.canonical import UNREADABLE_PREFIX, canonical_json, explain_unreadable
 
@@ -35,14 +38,13 @@ _MESSAGE_LENGTH = 80
 _NULL = frozenset({type(None)})
 
 
+@dataclass(eq=False)
 class Rejection(Exception):  # noqa: N818 - a verdict on a document, not an error of the program
     """A document has no row in `analyses`: the reason as a short code, and the path in question."""
 
-    def __init__(self, reason: str, path: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.path = path
-        self.message = message
+    reason: str
+    path: str | None
+    message: str
 
 
 Attribute: TypeAlias = tuple[str, str, Scalar]
@@ -117,13 +119,33 @@ def read_document(record_id: str, text: str) -> tuple[str, list[Process]]:
     if "processing" in document or document.get("object_type") == "Metadata":
         return "framework", _read_framework(document)
     if "analysis_spec" in document or "nwb_name" in document:
-        return "prototype", [_read_prototype(document)]
+        process = Process(0, PROTOTYPE_SECTIONS)
+        _read_object(document, TREES["prototype"], "", process)
+        _keep_conflicting("prototype", process)
+        return "prototype", [process]
     raise Rejection(
         "unknown_format",
-        "",
+        None,
         "The document is of neither format: a prototype document has 'analysis_spec' and "
         f"'nwb_name', a framework document 'processing'; this one has {_shorten(list(document))}.",
     )
+
+
+def agent_options(
+    text: str, pipeline_format: str, indices: Iterable[int]
+) -> Iterator[dict[str, Any]]:
+    """Yield the agent's keyword arguments of the processes at ``indices`` of a document.
+
+    They are empty if the process has none, or something other than an object in their place.
+    """
+    document = _parse("", text)
+    for index in indices:
+        value: Any = document
+        for key in AGENT_OPTIONS[pipeline_format].split("."):
+            value = value.get(key.removesuffix("[]")) if isinstance(value, dict) else None
+            if key.endswith("[]"):
+                value = value[index]
+        yield value if isinstance(value, dict) else {}
 
 
 def _parse(record_id: str, text: str) -> dict[str, Any]:
@@ -131,13 +153,13 @@ def _parse(record_id: str, text: str) -> dict[str, Any]:
     if isinstance(value, str) and record_id.startswith(UNREADABLE_PREFIX):
         raise Rejection(
             "not_json",
-            "",
+            None,
             f"The document is not valid JSON ({explain_unreadable(value)}): {_shorten(value)}. "
             "Correct it in the source.",
         )
     if not isinstance(value, dict):
         raise Rejection(
-            "not_an_object", "", f"A document is a JSON object; this one is {_shorten(value)}."
+            "not_an_object", None, f"A document is a JSON object; this one is {_shorten(value)}."
         )
     if value.get("_id") is None:
         raise Rejection(
@@ -168,13 +190,6 @@ def _unwrap(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     return {key: _unwrap(inner) for key, inner in value.items()}
 
 
-def _read_prototype(document: dict[str, Any]) -> Process:
-    process = Process(0, PROTOTYPE_SECTIONS)
-    _read_object(document, tree("prototype"), "", process)
-    _keep_conflicting("prototype", process)
-    return process
-
-
 def _read_framework(document: dict[str, Any]) -> list[Process]:
     processing = document.get("processing")
     entries = processing.get("data_processes") if isinstance(processing, dict) else None
@@ -186,7 +201,7 @@ def _read_framework(document: dict[str, Any]) -> list[Process]:
             f"{_shorten(entries)}.",
         )
     record = Process(0, ())
-    _read_object(document, tree("framework"), "", record)
+    _read_object(document, TREES["framework"], "", record)
     processes = []
     for index, entry in enumerate(entries[:LONGEST_LIST]):
         if isinstance(entry, dict):
@@ -204,8 +219,8 @@ def _read_framework(document: dict[str, Any]) -> list[Process]:
 
 def _read_process(entry: dict[str, Any], index: int, record_values: dict[str, Any]) -> Process:
     """Read one entry of a framework document's processes."""
-    place, sections = _place_and_sections(index)
-    process = Process(index, sections, dict(record_values))
+    place = f"{PROCESSES}[{index}]."
+    process = Process(index, framework_sections(place), dict(record_values))
     outputs = entry.get("output_parameters")
     if isinstance(outputs, list):
         # Early versions of the framework wrote a list: empty, or with one object.
@@ -214,24 +229,14 @@ def _read_process(entry: dict[str, Any], index: int, record_values: dict[str, An
         else:
             entry = {**entry, "output_parameters": None}
             _add_attributes(outputs, "outputs", "", process.attributes)
-    _read_object(entry, process_tree(), place, process)
+    _read_object(entry, PROCESS_TREE, place, process)
     _keep_conflicting("framework", process)
     return process
 
 
-@cache
-def _place_and_sections(index: int) -> tuple[str, Sections]:
-    """Return the path of a process in its document, and the sections of its attributes."""
-    place = f"{PROCESSES}[{index}]."
-    return place, (
-        (f"{place}code.parameters.", "parameters"),
-        (f"{place}output_parameters.", "outputs"),
-    )
-
-
 def _keep_conflicting(pipeline_format: str, process: Process) -> None:
     """Make attributes of the values that differ from the one that their column has."""
-    for first, *others in _alternatives(pipeline_format):
+    for first, *others in ALTERNATIVES[pipeline_format]:
         for other in others:
             if process.values.get(first) is None or other not in process.values:
                 continue
@@ -241,17 +246,6 @@ def _keep_conflicting(pipeline_format: str, process: Process) -> None:
                 section, base = section_of(f"{parent}.", process.sections)
                 process.conflicting[len(process.attributes)] = first
                 _add_attributes(value, section, base + key, process.attributes)
-
-
-@cache
-def _alternatives(pipeline_format: str) -> tuple[tuple[str, ...], ...]:
-    """Return the paths of the columns that have several in a format."""
-    return tuple(
-        paths
-        for table in ANALYSIS_TABLES
-        for column in table.columns
-        if len(paths := column.origins[pipeline_format].paths) > 1
-    )
 
 
 def _read_object(

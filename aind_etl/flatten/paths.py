@@ -1,12 +1,11 @@
 """The contract's paths as a tree, along which documents are read."""
 
 from collections.abc import Iterable, Iterator
-from functools import cache
 from typing import NamedTuple, TypeAlias
 
 import orjson
 
-from aind_etl.contract import ANALYSIS_TABLES, Column, DataType
+from aind_etl.contract import ANALYSIS_TABLES, FORMATS, Column, DataType
 from aind_etl.contract.columns import FIT, LEFT_IN_DOCUMENTS, PROCESS
 from aind_etl.flatten.conversion import json_types
 
@@ -33,6 +32,11 @@ PROTOTYPE_SECTIONS: Sections = (
 )
 
 
+def framework_sections(place: str) -> Sections:
+    """Return the sections of the attributes of the process at ``place``, a path with its dot."""
+    return (f"{place}code.parameters.", "parameters"), (f"{place}output_parameters.", "outputs")
+
+
 def section_of(place: str, sections: Sections) -> tuple[str, str]:
     """Return the section of the attributes below ``place``, and the prefix of their paths."""
     for prefix, section in sections:
@@ -44,28 +48,6 @@ def section_of(place: str, sections: Sections) -> tuple[str, str]:
 def path_key(key: str) -> str:
     """Return a key as paths contain it: quoted if it could be taken for several keys."""
     return orjson.dumps(key).decode() if "." in key or "[" in key else key
-
-
-@cache
-def tree(pipeline_format: str) -> dict[str, Node]:
-    """Return the contract's paths of a format as nested keys."""
-    tree: dict[str, Node] = {}
-    for path, column in paths_read(pipeline_format):
-        _add_path(tree, path, column)
-    for path in LEFT_IN_DOCUMENTS:
-        *parents, last = f"{FIT[pipeline_format]}.{path}".split(".")
-        _descend(tree, parents)[last] = None
-    tree["_id"] = None  # The record id is derived from it, whatever its type.
-    if pipeline_format == "framework":
-        # The entries of this list are read one by one, along a tree of their own.
-        _descend(tree, ["processing"])["data_processes"] = None
-    return tree
-
-
-@cache
-def process_tree() -> dict[str, Node]:
-    """Return the tree of one entry of a framework document's processes."""
-    return _descend(tree("framework"), PROCESS.split("."))
 
 
 def paths_read(pipeline_format: str) -> Iterator[tuple[str, Column]]:
@@ -99,3 +81,35 @@ def _descend(tree: dict[str, Node], keys: Iterable[str]) -> dict[str, Node]:
         assert isinstance(inner, dict), f"{key} is both a value and an object"  # noqa: S101
         tree = inner
     return tree
+
+
+def _tree(pipeline_format: str) -> dict[str, Node]:
+    tree: dict[str, Node] = {}
+    for path, column in paths_read(pipeline_format):
+        _add_path(tree, path, column)
+    for path in LEFT_IN_DOCUMENTS:
+        *parents, last = f"{FIT[pipeline_format]}.{path}".split(".")
+        _descend(tree, parents)[last] = None
+    tree["_id"] = None  # The record id is derived from it, whatever its type.
+    if pipeline_format == "framework":
+        # The entries of this list are read one by one, along a tree of their own.
+        _descend(tree, ["processing"])["data_processes"] = None
+    return tree
+
+
+TREES = {name: _tree(name) for name in FORMATS}
+"""The contract's paths of each format as nested keys."""
+
+PROCESS_TREE = _descend(TREES["framework"], PROCESS.split("."))
+"""The tree of one entry of a framework document's processes."""
+
+ALTERNATIVES = {
+    name: [
+        paths
+        for table in ANALYSIS_TABLES
+        for column in table.columns
+        if len(paths := column.origins[name].paths) > 1
+    ]
+    for name in FORMATS
+}
+"""The paths of the columns that have several in a format."""

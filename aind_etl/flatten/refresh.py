@@ -149,10 +149,7 @@ def _inconsistency(
 
 
 def _flatten(
-    collection: str,
-    portions: Iterable[pl.DataFrame],
-    spill: Spill,
-    progress: Callable[[int], None],
+    collection: str, portions: Iterable[pl.DataFrame], spill: Spill, progress: Callable[[int], None]
 ) -> dict[Table, pl.DataFrame]:
     """Flatten documents to a spill, and return the rows of what is rejected."""
     rejected = {
@@ -162,9 +159,9 @@ def _flatten(
     for documents in portions:
         flattened = flatten_documents(collection, documents)
         for table in ANALYSIS_TABLES:
-            spill.add(table, flattened.rows[table.name])
-        rejected[tables.REJECTED_DOCUMENTS].append(flattened.rejected)
-        rejected[tables.REJECTED_VALUES].append(flattened.rejected_values)
+            spill.add(table, flattened[table.name])
+        for table, rows in rejected.items():
+            rows.append(flattened[table.name])
         progress(documents.height)
     return {table: pl.concat(frames) for table, frames in rejected.items()}
 
@@ -187,10 +184,9 @@ def _write(
         partitions += [(table, month) for month in sorted(months)]
 
     def replace_partition(partition: tuple[Table, str]) -> bool:
-        rows = spill.rows(*partition)
-        return lake.tables.replace_rows(
-            partition[0], collection, partition[1], without=records, rows=rows
-        )
+        table, month = partition
+        rows = spill.rows(table, month)
+        return lake.tables.replace_rows(table, collection, month, without=records, rows=rows)
 
     with ThreadPoolExecutor(2, thread_name_prefix="partitions") as pool:
         written = sum(pool.map(replace_partition, partitions))

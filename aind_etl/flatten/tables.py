@@ -1,10 +1,9 @@
 """From documents to rows of `analyses`, its child tables, and what is rejected."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TypeAlias
 
 import polars as pl
 
@@ -22,7 +21,7 @@ from aind_etl.flatten.columns import (
     ProcessColumns,
 )
 from aind_etl.flatten.conversion import expected_values
-from aind_etl.flatten.document_reader import LONGEST_VALUE, Rejection, read_document
+from aind_etl.flatten.document_reader import LONGEST_VALUE, Rejection, agent_options, read_document
 from aind_etl.sources.canonical import canonical_json
 
 _ROW = ("row", *tables.RECORD_KEY, "session_month")
@@ -39,23 +38,11 @@ _DATED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Flattened:
-    """The rows of a batch of documents.
+Flattened: TypeAlias = dict[str, pl.DataFrame]
+"""The rows of each of the flattened tables, by its name.
 
-    Attributes
-    ----------
-    rows
-        The rows of each analysis table, by its name: its columns and ``session_month``.
-    rejected
-        Rows of `rejected_documents`.
-    rejected_values
-        Rows of `rejected_values`.
-    """
-
-    rows: dict[str, pl.DataFrame]
-    rejected: pl.DataFrame
-    rejected_values: pl.DataFrame
+Those of the analysis tables have ``session_month`` in addition to the table's columns.
+"""
 
 
 def flatten_documents(collection: str, documents: pl.DataFrame) -> Flattened:
@@ -72,46 +59,40 @@ def flatten_documents(collection: str, documents: pl.DataFrame) -> Flattened:
     Returns
     -------
     Flattened
-        Every document is either in ``rows["analyses"]``, once per process, or in ``rejected``.
+        Every document is either in `analyses`, once per process, or in `rejected_documents`.
     """
-    parsed = _parse(documents)
-    processes = parsed.processes.join(
-        _derived_aliases(parsed), on="row", how="left", maintain_order="left"
+    processes, attributes, rejected_values, rejected_documents = _parse(documents)
+    processes = processes.join(
+        _derived_aliases(processes, documents), on="row", how="left", maintain_order="left"
     )
-    rejected_values = pl.concat([parsed.rejected_values, *_undated(processes)])
+    dated = processes.with_columns(
+        _PARSERS[column.type](pl.col(name)).alias(name) for name, column in _DATED.items()
+    )
+    rejected_values = pl.concat([rejected_values, *_undated(processes, dated)])
     origins = documents.drop("document").with_row_index("number")
     origins = origins.with_columns(source_collection=pl.lit(collection))
-    analyses = _derive(
-        processes.with_columns(
-            _PARSERS[column.type](pl.col(name)).alias(name) for name, column in _DATED.items()
-        ).join(origins, on="number", how="inner", maintain_order="left")
-    )
-    attributes = parsed.attributes.join(analyses.select(_ROW), on="row", how="inner")
+    analyses = _derive(dated.join(origins, on="number", how="inner", maintain_order="left"))
+    attributes = attributes.join(analyses.select(_ROW), on="row", how="inner")
     analyses = _counted(analyses, n_attributes=attributes, n_rejected_values=rejected_values)
     frames = {
         tables.ANALYSES: analyses,
         tables.FIT_PARAMETERS: _fit_parameters(analyses),
-        tables.CROSS_VALIDATION: _cross_validation(analyses),
-        tables.INPUT_ASSETS: _input_assets(analyses),
+        tables.CROSS_VALIDATION: _listed(analyses, FOLD_MEASURES, "fold"),
+        tables.INPUT_ASSETS: _listed(analyses, ["url"], "position"),
         tables.ATTRIBUTES: attributes,
     }
-    return Flattened(
-        {table.name: _conform(table, frame) for table, frame in frames.items()},
-        _rejected_rows(tables.REJECTED_DOCUMENTS, parsed.rejected_documents, origins),
-        _rejected_rows(tables.REJECTED_VALUES, rejected_values, analyses),
-    )
+    return {table.name: _conform(table, frame) for table, frame in frames.items()} | {
+        "rejected_documents": _rejected_rows(
+            tables.REJECTED_DOCUMENTS, rejected_documents, origins
+        ),
+        "rejected_values": _rejected_rows(tables.REJECTED_VALUES, rejected_values, analyses),
+    }
 
 
-class _Parsed(NamedTuple):
-    """A batch of parsed documents; attributes and rejected values have the ``row`` of a process."""
-
-    processes: pl.DataFrame
-    attributes: pl.DataFrame
-    rejected_values: pl.DataFrame
-    rejected_documents: pl.DataFrame
-
-
-def _parse(documents: pl.DataFrame) -> _Parsed:
+def _parse(
+    documents: pl.DataFrame,
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Return processes, their attributes and rejected values by ``row``, and rejected documents."""
     batch = _BATCH_READER.read(documents["document"])
     rest = ProcessColumns(first_row=batch.processes.height)
     rejected: list[tuple[int, str, str | None, str]] = []
@@ -121,12 +102,9 @@ def _parse(documents: pl.DataFrame) -> _Parsed:
             try:
                 rest.add(number, *read_document(record_id, text))
             except Rejection as error:
-                rejected.append((number, error.reason, error.path or None, error.message))
-            except RecursionError:
-                message = "The document is nested too deeply to be read. Correct it in the source."
-                rejected.append((number, "nested_too_deeply", None, message))
+                rejected.append((number, error.reason, error.path, error.message))
     processes = pl.concat([batch.processes, rest.frame()])
-    return _Parsed(
+    return (
         processes.with_columns(_padded_lists()).with_row_index("row"),
         pl.concat([batch.attributes, rest.attributes()]),
         rest.rejected_values(),
@@ -159,35 +137,29 @@ def _without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _derived_aliases(parsed: _Parsed) -> pl.DataFrame:
-    """Return the agent's alias of the processes that have none, by their ``row``."""
-    prefix = "agent_kwargs."
-    value = pl.coalesce(
-        "value_text",
-        pl.col("value_boolean").cast(pl.String),
-        pl.col("value_number").cast(pl.String).str.strip_suffix(".0"),
+def _derived_aliases(processes: pl.DataFrame, documents: pl.DataFrame) -> pl.DataFrame:
+    """Return the alias of the agents that documents do not name, by the ``row`` of the process."""
+    unnamed = (
+        processes.filter(pl.col("agent_alias").is_null(), pl.col("agent_class").is_not_null())
+        .group_by("number", "pipeline_format")
+        .agg("row", "process_index", "agent_class")
     )
-    unnamed = parsed.processes.filter(pl.col("agent_alias").is_null()).select("row", "agent_class")
-    agents = (
-        parsed.attributes.filter(
-            pl.col("section") == "parameters", pl.col("path").str.starts_with(prefix)
-        )
-        .join(unnamed.drop_nulls(), on="row")
-        .group_by("row", "agent_class")
-        .agg(keys=pl.col("path").str.strip_prefix(prefix), values=value)
-    )
+    texts = documents["document"].gather(unnamed["number"])
     aliases = [
-        derived.agent_alias(agent_class, dict(zip(keys, values, strict=True)))
-        for agent_class, keys, values in agents.drop("row").iter_rows()
+        list(map(derived.agent_alias, classes, agent_options(text, pipeline_format, indices)))
+        for text, (pipeline_format, indices, classes) in zip(
+            texts, unnamed.drop("number", "row").iter_rows(), strict=True
+        )
     ]
-    return agents.select("row", derived_alias=pl.Series(aliases, dtype=pl.String))
+    return unnamed.select(
+        "row", derived_alias=pl.Series(aliases, dtype=pl.List(pl.String))
+    ).explode("row", "derived_alias")
 
 
-def _undated(processes: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """Yield the texts that should be dates or times but are not, as rejected values."""
+def _undated(processes: pl.DataFrame, dated: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Yield the texts of `processes` that are not dates or times in `dated`, as rejected values."""
     for name, column in _DATED.items():
-        parsed = _PARSERS[column.type](pl.col(name))
-        unfit = processes.filter(parsed.is_null() & pl.col(name).is_not_null())
+        unfit = processes.filter(processes[name].is_not_null() & dated[name].is_null())
         yield pl.DataFrame(
             [
                 (
@@ -221,13 +193,10 @@ def _derive(read: pl.DataFrame) -> pl.DataFrame:
     # Not divided: polars divides a single row, but multiplies several rows by the reciprocal, which
     # differs in the last digit.
     took = (pl.col("finished_at") - pl.col("started_at")).dt.total_microseconds() * 1e-6
-    statistics = {}
-    for measure in FOLD_MEASURES:
-        folds = pl.col(f"{measure}_list")
-        statistics[f"{measure}_mean"] = folds.list.mean()
-        statistics[f"{measure}_std"] = folds.list.std(ddof=0)
+    folds = {measure: pl.col(f"{measure}_list").list for measure in FOLD_MEASURES}
     return read.with_columns(
-        **statistics,
+        *(values.mean().alias(f"{measure}_mean") for measure, values in folds.items()),
+        *(values.std(ddof=0).alias(f"{measure}_std") for measure, values in folds.items()),
         session_time=derived.session_time(nwb_name),
         session_key=derived.session_key(nwb_name, pl.col("subject_id"), date),
         session_month=derived.session_month(date),
@@ -241,9 +210,10 @@ def _derive(read: pl.DataFrame) -> pl.DataFrame:
 
 
 def _fit_parameters(analyses: pl.DataFrame) -> pl.DataFrame:
-    def entries(names: str, values: str, label: str) -> pl.DataFrame:
-        listed = analyses.select("row", parameter=names, **{label: pl.col(values)})
-        return listed.explode("parameter", label).drop_nulls("parameter")
+    def named(name: str) -> pl.DataFrame:
+        values = analyses.select("row", f"{name}_list", parameter=f"{name}_name_list")
+        values = values.rename({f"{name}_list": name})
+        return values.explode("parameter", name).drop_nulls("parameter")
 
     bounds = (
         analyses.select("row", f"{FITTED_NAMES}_list", *(f"{name}_list" for name in BOUNDS))
@@ -253,19 +223,14 @@ def _fit_parameters(analyses: pl.DataFrame) -> pl.DataFrame:
         .unique(["row", FITTED_NAMES], keep="any")
         .with_columns(is_named=pl.lit(value=True))
     )
-    unpolished = entries(
-        "value_without_polishing_name_list",
-        "value_without_polishing_list",
-        "value_without_polishing",
-    )
     lower, upper, value = pl.col("lower_bound"), pl.col("upper_bound"), pl.col("value")
     tolerance = _BOUND_TOLERANCE * (upper - lower)
     # Without a finite range, only a value that equals a bound is at it.
     tolerance = pl.when(tolerance.is_finite()).then(tolerance).otherwise(0.0)
     return (
-        entries("value_name_list", "value_list", "value")
+        named("value")
         .join(bounds, on=["row", FITTED_NAMES], how="full", coalesce=True)
-        .join(unpolished, on=["row", FITTED_NAMES], how="full", coalesce=True)
+        .join(named("value_without_polishing"), on=["row", FITTED_NAMES], how="full", coalesce=True)
         .join(
             analyses.select(*_ROW, names_fitted=pl.col(f"{FITTED_NAMES}_list").is_not_null()),
             on="row",
@@ -278,23 +243,14 @@ def _fit_parameters(analyses: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _cross_validation(analyses: pl.DataFrame) -> pl.DataFrame:
-    lists = [f"{measure}_list" for measure in FOLD_MEASURES]
+def _listed(analyses: pl.DataFrame, names: Sequence[str], position: str) -> pl.DataFrame:
+    """Return one row per entry of parallel lists, with its position."""
+    lists = [f"{name}_list" for name in names]
     return (
-        analyses.select(*_ROW, *lists, fold=pl.int_ranges(pl.col(lists[0]).list.len()))
+        analyses.select(*_ROW, *lists, pl.int_ranges(pl.col(lists[0]).list.len()).alias(position))
         .rename(lambda name: name.removesuffix("_list"))
-        .explode("fold", *FOLD_MEASURES)
-        .drop_nulls("fold")
-    )
-
-
-def _input_assets(analyses: pl.DataFrame) -> pl.DataFrame:
-    return (
-        analyses.select(
-            *_ROW, url="url_list", position=pl.int_ranges(pl.col("url_list").list.len())
-        )
-        .explode("position", "url")
-        .drop_nulls("position")
+        .explode(position, *names)
+        .drop_nulls(position)
     )
 
 

@@ -69,7 +69,7 @@ def session_rows(
             f"{', '.join(map(repr, names))}."
         )
     further = [
-        Column(name, _TYPES[frame[name].dtype], describe(label, is_json=name in nested))
+        Column(name, describe(label, is_json=name in nested), type=_TYPES[frame[name].dtype])
         for name, label in zip(names, labels, strict=True)
         if name not in _KNOWN_NAMES
     ]

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aind_etl.contract import ANALYSIS_TABLES, TABLES, Column, DataType, Table, table_named
+from aind_etl.contract import ANALYSIS_TABLES, TABLES, DataType, Table, table_named
 from aind_etl.contract.columns import KEY, PROCESS
 from aind_etl.contract.ddl import comments, create_table, describe, quote_identifier, quote_text
 from aind_etl.contract.dictionary import data_dictionary
@@ -109,10 +109,6 @@ IN_DUCKDB = {DataType.TIMESTAMPTZ: "TIMESTAMP WITH TIME ZONE"}
 every_table = pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
 
 
-def in_duckdb(column: Column) -> str:
-    return IN_DUCKDB.get(column.type, column.type.value)
-
-
 def a_row(table: Table) -> pl.DataFrame:
     """Return a row of a table with the value of :data:`VALUES` in every column."""
     return pl.DataFrame(
@@ -161,7 +157,7 @@ def test_tables_of_analyses_begin_with_the_same_key(table):
 
 def test_columns_are_read_from_their_paths_in_the_formats():
     found = {
-        column.name: (list(column.prototype.paths), list(column.framework.paths))
+        column.name: tuple(list(origin.paths) for origin in column.origins.values())
         for table in ANALYSIS_TABLES
         for column in table.columns
         if column.is_read and column.name != "record_id"
@@ -250,7 +246,7 @@ def test_a_row_survives_polars_parquet_and_duckdb_with_the_types_of_the_ddl(tabl
     path = tmp_path / "rows.parquet"
     row = a_row(table)
     pq.write_table(row.to_arrow().cast(arrow_schema(table)), path)
-    expected = [(column.name, in_duckdb(column)) for column in table.columns]
+    expected = [(column.name, IN_DUCKDB.get(column.type, column.type)) for column in table.columns]
     with warehouse_of(table) as connection:
         connection.execute(f"INSERT INTO {table.name} SELECT * FROM read_parquet('{path}')")
         for rows in (f"read_parquet('{path}')", quote_identifier(table.name)):

@@ -18,7 +18,7 @@ from pymongo.database import Database
 from worlds import ANY_SHARE, Clock, extract, files_of, live_documents_of, log_of, write_dump
 
 from aind_etl.changelog.passes import ExtractLimits, Pass, extract_collection
-from aind_etl.contract.id_ranges import ALL_IDS, MOST_RANGES, Shard, shards, splits
+from aind_etl.contract.id_ranges import ALL_IDS, MOST_RANGES, UNSHARDED, Shard, shards
 from aind_etl.errors import SourceError
 from aind_etl.lake import Lake
 from aind_etl.sources.canonical import OTHER_ID_PREFIX
@@ -39,13 +39,13 @@ NUMBERS = st.integers(1, 300)
 @example(MOST_RANGES, "7fff0")
 @given(number=NUMBERS, record_id=st.text() | st.text("0123456789abcdef", min_size=3))
 def test_every_record_id_is_in_exactly_one_split(number: int, record_id: str) -> None:
-    assert sum(split.holds(record_id) for split in splits(number)) == 1
+    assert sum(split.holds(record_id) for split in UNSHARDED.splits(number)) == 1
 
 
 @example(MOST_RANGES)
 @given(number=NUMBERS)
 def test_splits_follow_each_other_and_one_holds_the_ids_that_are_not_strings(number: int) -> None:
-    divided = splits(number)
+    divided = UNSHARDED.splits(number)
     assert len(set(divided)) == number
     assert [split.upper for split in divided[:-1]] == [split.lower for split in divided[1:]]
     assert (divided[0].lower, divided[-1].upper) == ("", None)
@@ -76,12 +76,12 @@ def test_other_texts_are_not_labels(text: str) -> None:
 def test_hexadecimal_ids_are_divided_evenly() -> None:
     ids = [f"{n:04x}ffff" for n in range(0, MOST_RANGES, 31)]
     for number in (2, 3, 10, 16, 100):
-        sizes = [sum(map(split.holds, ids)) for split in splits(number)]
+        sizes = [sum(map(split.holds, ids)) for split in UNSHARDED.splits(number)]
         assert max(sizes) - min(sizes) <= 2
 
 
 def test_a_single_split_has_all_ids() -> None:
-    assert splits(1) == [ALL_IDS]
+    assert UNSHARDED.splits(1) == [ALL_IDS]
 
 
 # --- sources ----------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ def test_the_splits_of_a_source_have_each_document_once(open_source: Open) -> No
         whole = sorted(read_documents(source, NAME))
         assert len(whole) == len(IDENTITIES)
         found, ids = [], []
-        for split in reversed(splits(7)):
+        for split in reversed(UNSHARDED.splits(7)):
             documents = list(read_documents(source, NAME, split))
             assert all(split.holds(document.record_id) for document in documents)
             found += documents

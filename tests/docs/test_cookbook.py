@@ -67,7 +67,7 @@ def test_a_column_is_added_in_the_contract(sample_dump, tmp_path):
         shutil.copytree(CLONE / name, tmp_path / name)
     contract = tmp_path / "aind_etl" / "contract" / "columns.py"
     text = contract.read_text()
-    before = '    Column(\n        "n_iterations",'
+    before = '    integer("n_iterations",'
     assert text.count(before) == 1
     contract.write_text(text.replace(before, f"{COLUMN}{before}"))
     command = [sys.executable, "-c", "from aind_etl.cli import main; main()"]

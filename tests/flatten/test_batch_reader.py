@@ -1,36 +1,21 @@
 """Documents that are parsed by columns give the rows that the document reader gives."""
 
 import copy
-import json
 import math
 
 import polars as pl
 import pytest
+from flattening import frame_of
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from worlds import MAIN, NOON, read_dump
+from mutations import put, value_at, ways_of
+from worlds import MAIN
 
 from aind_etl.flatten import flatten_documents, tables
 from aind_etl.flatten.batch import BatchReader, reader
-from aind_etl.sources.canonical import document_from_json
-from aind_etl.sources.dump import DumpSource
 
 # Documents are large: shrinking a failing one takes minutes.
 UNSHRUNK = (Phase.explicit, Phase.reuse, Phase.generate)
-
-
-def frame_of(documents):
-    """Return documents, given as JSON values or bytes, as the change log has them."""
-    read = [
-        document_from_json(one if isinstance(one, bytes) else json.dumps(one).encode())
-        for one in documents
-    ]
-    moment = pl.lit(NOON, pl.Datetime("us", "UTC"))
-    return pl.DataFrame(
-        read,
-        schema={"record_id": pl.String, "document": pl.String, "content_hash": pl.String},
-        orient="row",
-    ).with_columns(first_seen_at=moment, changed_at=moment)
 
 
 def flatten(frame, *, learning_from):
@@ -39,8 +24,7 @@ def flatten(frame, *, learning_from):
         patch.setattr(reader, "_WORTH_LEARNING", learning_from)
         patch.setattr(tables, "_BATCH_READER", BatchReader())
         made = flatten_documents(MAIN, frame)
-    rejected = {"rejected_documents": made.rejected, "rejected_values": made.rejected_values}
-    return {name: rows.sort(rows.columns) for name, rows in (made.rows | rejected).items()}
+    return {name: rows.sort(rows.columns) for name, rows in made.items()}
 
 
 def assert_the_same(documents):
@@ -62,41 +46,15 @@ def parsed_by_columns(documents):
 
 
 @pytest.fixture(scope="module")
-def documents(sample_dump):
-    """Return every document of the sample world."""
-    names = DumpSource(sample_dump).list_collections()
-    return [one for name in names for one in read_dump(sample_dump, name)]
+def all_documents(documents):
+    return [document for values in documents.values() for document in values]
 
 
 @pytest.fixture(scope="module")
-def kinds(documents):
+def kinds(all_documents):
     """Return one document of each kind: format, agent, outcome and all."""
-    found = {}
-    for document in documents:
-        found.setdefault(tuple(sorted(key for key, _ in ways_of(document))), document)
+    found = {tuple(sorted(ways_of(document))): document for document in reversed(all_documents)}
     return list(found.values())
-
-
-def ways_of(value, way=()):
-    """Yield the way to every value in a JSON value, objects and lists among them."""
-    inner = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, list)
-        else ()
-    )
-    for key, one in inner:
-        yield (*way, key), one
-        yield from ways_of(one, (*way, key))
-
-
-def put(document, way, value):
-    """Put a value somewhere in a document."""
-    *outer, last = way
-    for key in outer:
-        document = document[key]
-    document[last] = value
 
 
 numbers = st.integers(-(2**70), 2**70) | st.floats() | st.integers(-3, 40_000)
@@ -115,9 +73,9 @@ values = (
 )
 
 
-def test_the_sample_world_is_mostly_parsed_by_columns_and_has_the_same_rows(documents):
-    assert parsed_by_columns(documents) > 0.9 * len(documents)
-    assert_the_same(documents)
+def test_the_sample_world_is_mostly_parsed_by_columns_and_has_the_same_rows(all_documents):
+    assert parsed_by_columns(all_documents) > 0.9 * len(all_documents)
+    assert_the_same(all_documents)
 
 
 @pytest.mark.slow
@@ -126,7 +84,7 @@ def test_the_sample_world_is_mostly_parsed_by_columns_and_has_the_same_rows(docu
 def test_documents_with_any_value_anywhere_have_the_same_rows(kinds, data):
     """The shape is learned from the first document; the others differ from it by values."""
     original = kinds[data.draw(st.integers(0, len(kinds) - 1))]
-    ways = [way for way, _ in ways_of(original)]
+    ways = list(ways_of(original))
     batch = [original]
     for number in range(data.draw(st.integers(1, 12))):
         changed = copy.deepcopy(original)
@@ -143,15 +101,14 @@ def test_documents_with_any_value_anywhere_have_the_same_rows(kinds, data):
 def test_documents_with_exchanged_values_have_the_same_rows(kinds, data):
     """Equal values at alternative paths, and other numbers in place of numbers."""
     original = kinds[data.draw(st.integers(0, len(kinds) - 1))]
-    leaves = [(way, value) for way, value in ways_of(original) if not isinstance(value, dict)]
+    leaves = [way for way in ways_of(original) if not isinstance(value_at(original, way), dict)]
     batch = [original]
     for number in range(data.draw(st.integers(1, 8))):
         changed = copy.deepcopy(original)
         for _ in range(3):
-            way, _ = leaves[data.draw(st.integers(0, len(leaves) - 1))]
-            _, value = leaves[data.draw(st.integers(0, len(leaves) - 1))]
+            way, other = (leaves[data.draw(st.integers(0, len(leaves) - 1))] for _ in range(2))
             try:
-                put(changed, way, value)
+                put(changed, way, value_at(original, other))
             except (TypeError, IndexError, KeyError):
                 continue  # An earlier exchange removed the place.
         changed["_id"] = f"{number}"
@@ -186,6 +143,12 @@ def test_large_integers_keep_their_digits(kinds, number):
     assert_the_same([document, document | {"_id": "other", "count": number}])
 
 
+def test_lists_of_attributes_that_differ_in_length_have_the_same_rows(kinds):
+    document = kinds[0] | {"list": [1, 2]}
+    others = [{"_id": "longer", "list": [1, 2, 3]}, {"_id": "shorter", "list": [1]}]
+    assert_the_same([document, *(document | other for other in others)])
+
+
 def test_documents_with_lists_of_different_lengths_have_one_shape(kinds):
     document = next(
         one for one in kinds if (one.get("analysis_results") or {}).get("cross_validation")
@@ -201,3 +164,63 @@ def test_documents_with_lists_of_different_lengths_have_one_shape(kinds):
     rejected = flatten(frame_of([document, shorter, unequal]), learning_from=1)["rejected_values"]
     assert set(rejected["reason"]) == {"lengths_differ"}
     assert set(rejected["record_id"]) == {"unequal"}
+
+
+LEARNING, COUNTING, THRESHOLD = (
+    f"Forager{name}" for name in ("QLearning", "LossCounting", "CompareThreshold")
+)
+
+
+def rates(learning, forgetting=1):
+    """Return the keyword arguments of an agent with these rates."""
+    names = {"number_of_learning_rate": learning, "number_of_forget_rate": forgetting}
+    return names | {"choice_kernel": "none", "action_selection": "softmax"}
+
+
+def switch(value, kernel="full"):
+    return {"choice_kernel": kernel, "win_stay_lose_switch": value}
+
+
+@pytest.mark.parametrize("learning_from", [1, math.inf], ids=["by columns", "one by one"])
+@pytest.mark.parametrize(
+    ("agent_class", "options", "alias"),
+    [
+        # Rates are as Python writes them.
+        (LEARNING, rates(2), "QLearning_L2F1_softmax"),
+        (LEARNING, rates(2.0), "QLearning_L2.0F1_softmax"),
+        (LEARNING, rates(None), "QLearning_LNoneF1_softmax"),
+        (LEARNING, rates({}), "QLearning_L{}F1_softmax"),
+        (LEARNING, rates(2, [1, 2]), "QLearning_L2F[1, 2]_softmax"),
+        (LEARNING, {"choice_kernel": "none", "action_selection": "softmax"}, None),
+        (COUNTING, switch(True), "WSLS_CKfull"),
+        (COUNTING, switch("True"), "WSLS_CKfull"),
+        (COUNTING, switch("False"), "LossCounting_CKfull"),
+        (COUNTING, switch("true"), None),
+        (COUNTING, switch("maybe"), None),
+        (COUNTING, switch(None), None),
+        (COUNTING, switch(True, ["full"]), None),
+        (THRESHOLD, {"choice_kernel": "one_step"}, "ForagingCompareThreshold_CK1"),
+        (THRESHOLD, {"choice_kernel": "two_step"}, None),
+        # One more keyword argument, even without a value, is not covered.
+        (THRESHOLD, {"choice_kernel": "none", "temperature": 1}, None),
+        (THRESHOLD, {"choice_kernel": "none", "temperature": None}, None),
+        (THRESHOLD, {"choice_kernel": "none", "temperature": {}}, None),
+        (THRESHOLD, {}, None),
+        (THRESHOLD, None, None),
+        (THRESHOLD, ["choice_kernel"], None),
+        ("ForagerOfTheFuture", {"choice_kernel": "none"}, None),
+        (None, {"choice_kernel": "none"}, None),
+    ],
+)
+def test_an_alias_is_derived_only_from_keyword_arguments_that_the_rule_covers(
+    agent_class, options, alias, learning_from
+):
+    specification = {"agent_class": agent_class, "agent_kwargs": options}
+    process = {"code": {"parameters": specification}}
+    documents = [
+        {"_id": "1", "analysis_spec": {"analysis_args": specification}},
+        {"_id": "2", "processing": {"data_processes": [{}, process, process]}},
+    ]
+    found = flatten(frame_of(documents), learning_from=learning_from)["analyses"]
+    found = found.sort("record_id", "process_index")
+    assert found["agent_alias"].to_list() == [alias, None, alias, alias]

@@ -1,6 +1,5 @@
 """Values derived from those of a document: sessions, outcomes, times, agents."""
 
-import json
 from datetime import UTC, date, datetime, time, timedelta, timezone
 
 import polars as pl
@@ -103,12 +102,6 @@ def test_every_spelling_of_an_nwb_name_gives_the_same_session_key(sessions):
 )
 def test_the_time_of_day_of_a_session_comes_from_the_nwb_name(nwb_name, expected):
     assert derive(derived.session_time(pl.col("nwb_name")), nwb_name=nwb_name) == expected
-
-
-@pytest.mark.parametrize(("day", "expected"), [(date(2024, 8, 9), "2024-08"), (None, "unknown")])
-def test_rows_are_filed_under_the_month_of_the_session(day, expected):
-    found = derive(derived.session_month(pl.col("session_date")), session_date=day)
-    assert found == expected
 
 
 # --- outcomes -------------------------------------------------------------------------------
@@ -215,28 +208,8 @@ def test_a_folder_in_s3_has_an_https_address(location, expected):
 @pytest.mark.parametrize("alias", CATALOGUE)
 def test_the_alias_of_every_agent_of_the_catalogue_is_derived(alias):
     agent = CATALOGUE[alias]
-    options = {
-        key: value if isinstance(value, str) else json.dumps(value)
-        for key, value in agent.keyword_arguments.items()
-    }
-    assert derived.agent_alias(agent.class_name, options) == alias
+    assert derived.agent_alias(agent.class_name, agent.keyword_arguments) == alias
 
 
 def test_the_33_agents_have_33_names():
     assert len(CATALOGUE) == 33
-
-
-@pytest.mark.parametrize(
-    ("agent_class", "options"),
-    [
-        ("ForagerOfTheFuture", {"choice_kernel": "none"}),
-        ("ForagerCompareThreshold", {}),
-        ("ForagerCompareThreshold", {"choice_kernel": "two_step"}),
-        ("ForagerCompareThreshold", {"choice_kernel": "none", "temperature": "1"}),
-        ("ForagerQLearning", {"choice_kernel": "none", "action_selection": "softmax"}),
-        ("ForagerLossCounting", {"choice_kernel": "none", "win_stay_lose_switch": "maybe"}),
-        ("ForagerLossCounting", {"choice_kernel[0]": "none", "win_stay_lose_switch": "true"}),
-    ],
-)
-def test_an_agent_that_the_rule_does_not_cover_has_no_alias(agent_class, options):
-    assert derived.agent_alias(agent_class, options) is None

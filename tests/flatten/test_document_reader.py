@@ -1,23 +1,20 @@
 """Parsing one document: what becomes a value, what an attribute, and what is rejected."""
 
 import copy
-import json
 import re
-from typing import NamedTuple
 
 import pytest
+from flattening import canonical
+from mutations import put, value_at
 from worlds import read_dump
 
 from aind_etl.flatten import document_reader
 from aind_etl.flatten.document_reader import Rejection, read_document
-from aind_etl.sources.canonical import canonical_json, document_from_json
+from aind_etl.sources.canonical import canonical_json
 
 PROCESS = "processing.data_processes[0]"
 INTEGER = "an integer between -2147483648 and 2147483647"
-FIT = {
-    "prototype": "analysis_results",
-    "framework": f"{PROCESS}.output_parameters.fitting_results",
-}
+FIT = {"prototype": "analysis_results", "framework": f"{PROCESS}.output_parameters.fitting_results"}
 
 
 @pytest.fixture(scope="session")
@@ -55,27 +52,13 @@ def framework(fitted_documents):
 
 def at(document, path):
     """Return the value at a path of a document; None if there is none."""
-    value = document
-    for key in path.replace("[0]", ".0").split("."):
-        try:
-            value = value[int(key) if isinstance(value, list) else key]
-        except (KeyError, IndexError, TypeError, ValueError):
-            return None
-    return value
+    keys = path.replace("[0]", ".0").split(".")
+    return value_at(document, [int(key) if key.isdigit() else key for key in keys])
 
 
 def read(document):
-    raw = document if isinstance(document, bytes) else json.dumps(document).encode()
-    canonical = document_from_json(raw)
-    return read_document(canonical.record_id, canonical.text)
-
-
-class Verdict(NamedTuple):
-    """Why a document, or a value of it, is rejected."""
-
-    reason: str
-    path: str
-    message: str
+    found = canonical(document)
+    return read_document(found.record_id, found.text)
 
 
 def verdict(document):
@@ -83,9 +66,9 @@ def verdict(document):
     try:
         _, processes = read(document)
     except Rejection as rejection:
-        return Verdict(rejection.reason, rejection.path, rejection.message)
+        return rejection
     value = next(one for process in processes for one in process.rejected)
-    return Verdict(value.reason, value.path, f"{value.value}; expected {value.expected}")
+    return Rejection(value.reason, value.path, f"{value.value}; expected {value.expected}")
 
 
 # --- which format ---------------------------------------------------------------------------
@@ -100,14 +83,19 @@ def test_the_format_of_a_document_is_recognized(fitted):
 @pytest.mark.parametrize(
     ("raw", "reason", "path", "words"),
     [
-        (b'{"_id": "a", "subject": 1}', "unknown_format", "", 'of neither format.*"_id","subject"'),
-        (b'{"_id": "a"}', "unknown_format", "", "'analysis_spec' and 'nwb_name'"),
+        (
+            b'{"_id": "a", "subject": 1}',
+            "unknown_format",
+            None,
+            'of neither format.*"_id","subject"',
+        ),
+        (b'{"_id": "a"}', "unknown_format", None, "'analysis_spec' and 'nwb_name'"),
         (b'{"nwb_name": "x"}', "missing_id", "_id", "has an '_id'"),
         (b'{"_id": null, "nwb_name": "x"}', "missing_id", "_id", "has an '_id'"),
-        (b"[1, 2]", "not_an_object", "", r"is a JSON object; this one is \[1,2\]"),
-        (b'"text"', "not_an_object", "", 'is a JSON object; this one is "text"'),
-        (b"3", "not_an_object", "", "this one is 3"),
-        (b'{"_id": "a", "nwb', "not_json", "", "not valid JSON.*Correct it in the source"),
+        (b"[1, 2]", "not_an_object", None, r"is a JSON object; this one is \[1,2\]"),
+        (b'"text"', "not_an_object", None, 'is a JSON object; this one is "text"'),
+        (b"3", "not_an_object", None, "this one is 3"),
+        (b'{"_id": "a", "nwb', "not_json", None, "not valid JSON.*Correct it in the source"),
         (b'{"_id": "a", "processing": null}', "no_process", "processing.data_processes", "null"),
         (b'{"_id": "a", "processing": []}', "no_process", "processing.data_processes", "null"),
         (
@@ -175,10 +163,7 @@ def test_a_value_of_another_type_is_rejected_with_its_path(fitted, key, value, e
 def test_a_number_that_does_not_fit_an_integer_column_is_rejected(fitted, value):
     fitted.fit["k_model"] = value
     rejection = verdict(fitted.document)
-    assert (rejection.reason, rejection.path) == (
-        "wrong_value",
-        f"{fitted.place}.k_model",
-    )
+    assert (rejection.reason, rejection.path) == ("wrong_value", f"{fitted.place}.k_model")
     assert rejection.message == f"{canonical_json(value)}; expected {INTEGER}"
 
 
@@ -201,11 +186,7 @@ def test_a_number_that_does_not_fit_an_integer_column_is_rejected(fitted, value)
 def test_a_wrong_entry_of_a_list_or_object_is_rejected_with_its_path(
     fitted, place, value, path, expected
 ):
-    *way, last = place
-    target = fitted.fit
-    for key in way:
-        target = target[key]
-    target[last] = value
+    put(fitted.fit, place, value)
     rejection = verdict(fitted.document)
     assert rejection.reason == "wrong_type"
     assert rejection.path == f"{fitted.place}.{path}"

@@ -11,51 +11,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 import pytest
+from flattening import canonical, flatten
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mutations import ANYTHING, mutate, mutations, value_at, ways_of
-from worlds import MAIN, NOON, read_dump
+from mutations import ANYTHING, mutate, mutations, put, value_at, ways_of
+from worlds import MAIN, NOON
 
-from aind_etl.contract import ANALYSIS_TABLES, DataType, table_named, tables
-from aind_etl.contract.columns import LEFT_IN_DOCUMENTS
+from aind_etl.contract import ANALYSIS_TABLES, DataType, tables
+from aind_etl.contract.columns import FOLD_MEASURES, LEFT_IN_DOCUMENTS
 from aind_etl.contract.schemas import polars_schema
-from aind_etl.flatten import Flattened, flatten_documents, flattener_version, version
-from aind_etl.sources.canonical import canonical_json, document_from_json
-from aind_etl.sources.dump import DumpSource
+from aind_etl.flatten import flattener_version, version
+from aind_etl.lake.paths import UNKNOWN_MONTH
+from aind_etl.sources.canonical import canonical_json
 
-MOMENT = pl.Datetime("us", "UTC")
-INPUT = {
-    "record_id": pl.String,
-    "document": pl.String,
-    "content_hash": pl.String,
-    "first_seen_at": MOMENT,
-    "changed_at": MOMENT,
-}
 CHILDREN = [table for table in ANALYSIS_TABLES if table is not tables.ANALYSES]
-PARTS = (
-    "prediction_accuracy_test",
-    "prediction_accuracy_fit",
-    "prediction_accuracy_test_bias_only",
-)
-
-
-def flatten(documents, collection=MAIN):
-    """Flatten documents, given as JSON values or bytes."""
-    read = [
-        document_from_json(one if isinstance(one, bytes) else json.dumps(one).encode())
-        for one in documents
-    ]
-    frame = pl.DataFrame(
-        {
-            "record_id": [one.record_id for one in read],
-            "document": [one.text for one in read],
-            "content_hash": [one.content_hash for one in read],
-            "first_seen_at": [NOON] * len(read),
-            "changed_at": [NOON + timedelta(days=1)] * len(read),
-        },
-        schema=INPUT,
-    )
-    return flatten_documents(collection, frame)
 
 
 def format_of(document):
@@ -73,15 +42,6 @@ def fit_of(document, index=0):
 
 
 @pytest.fixture(scope="session")
-def documents(sample_dump):
-    """Return every document of the sample world, by collection."""
-    return {
-        collection: read_dump(sample_dump, collection)
-        for collection in DumpSource(sample_dump).list_collections()
-    }
-
-
-@pytest.fixture(scope="session")
 def flattened(documents):
     """Return every collection of the sample world flattened."""
     return {name: flatten(values, name) for name, values in documents.items()}
@@ -90,7 +50,7 @@ def flattened(documents):
 @pytest.fixture(scope="session")
 def main(documents, flattened):
     """Return the documents of the main collection by id, and their rows."""
-    return {one["_id"]: one for one in documents[MAIN]}, flattened[MAIN].rows
+    return {one["_id"]: one for one in documents[MAIN]}, flattened[MAIN]
 
 
 # --- no scalar of a document is lost --------------------------------------------------------
@@ -197,7 +157,7 @@ class Rows:
     def __init__(self, flattened, record_id):
         self._of = {
             name: rows.filter(pl.col("record_id") == record_id).to_dicts()
-            for name, rows in flattened.rows.items()
+            for name, rows in flattened.items()
         }
         self.analyses = {row["process_index"]: row for row in self._of["analyses"]}
         self.attributes = {
@@ -209,8 +169,8 @@ class Rows:
             for row in self._of["attributes"]
         }
         self.number_of_attributes = len(self._of["attributes"])
-        self.rejected = flattened.rejected_values.filter(pl.col("record_id") == record_id)
-        self._rejected_paths = set(self.rejected["path"])
+        self.rejected = self._of["rejected_values"]
+        self._rejected_paths = {row["path"] for row in self.rejected}
 
     def is_rejected(self, way):
         """Return whether a value, or a list or an object that it is in, was rejected."""
@@ -243,7 +203,7 @@ def lost_of(document, flattened):
     document = normalised(document)
     pipeline_format = format_of(document)
     places = PLACES[pipeline_format]
-    record_id = document_from_json(json.dumps(document).encode()).record_id
+    record_id = canonical(document).record_id
     rows = Rows(flattened, record_id)
     expected = {}
     for leaf in leaves_of(document):
@@ -348,8 +308,8 @@ def test_the_search_for_lost_values_finds_one(documents):
 
 def test_every_document_is_rejected_or_has_a_row_per_process(documents, flattened):
     for collection, values in documents.items():
-        counts = Counter(flattened[collection].rows["analyses"]["record_id"])
-        refused = flattened[collection].rejected["record_id"].to_list()
+        counts = Counter(flattened[collection]["analyses"]["record_id"])
+        refused = flattened[collection]["rejected_documents"]["record_id"].to_list()
         assert counts.keys().isdisjoint(refused)
         assert counts == {
             one["_id"]: 1
@@ -363,7 +323,7 @@ def test_every_document_is_rejected_or_has_a_row_per_process(documents, flattene
 @pytest.mark.parametrize("table", ANALYSIS_TABLES, ids=lambda table: table.name)
 def test_rows_have_the_tables_columns_types_and_keys(flattened, table):
     for one in flattened.values():
-        rows = one.rows[table.name]
+        rows = one[table.name]
         assert rows.drop("session_month").schema == polars_schema(table)
         assert rows.select(table.key).is_duplicated().sum() == 0
         required = [column.name for column in table.columns if column.required]
@@ -373,19 +333,18 @@ def test_rows_have_the_tables_columns_types_and_keys(flattened, table):
 def test_rows_are_filed_by_the_month_of_the_session(flattened):
     key = ["source_collection", "record_id", "process_index", "session_month"]
     for one in flattened.values():
-        for row in one.rows["analyses"].to_dicts():
+        for row in one["analyses"].to_dicts():
             day = row["session_date"]
-            assert row["session_month"] == (f"{day:%Y-%m}" if day else "unknown")
+            assert row["session_month"] == (f"{day:%Y-%m}" if day else UNKNOWN_MONTH)
         for child in CHILDREN:
-            rows = one.rows[child.name]
-            assert rows.join(one.rows["analyses"], on=key, how="anti").is_empty()
+            rows = one[child.name]
+            assert rows.join(one["analyses"], on=key, how="anti").is_empty()
 
 
 def test_an_empty_batch_gives_empty_tables():
     nothing = flatten([])
-    assert all(rows.is_empty() for rows in nothing.rows.values())
-    assert nothing.rejected.is_empty()
-    assert nothing.rejected.schema == polars_schema(tables.REJECTED_DOCUMENTS)
+    assert all(rows.is_empty() for rows in nothing.values())
+    assert nothing["rejected_documents"].schema == polars_schema(tables.REJECTED_DOCUMENTS)
 
 
 def test_rows_have_the_hash_and_the_times_of_their_document(main):
@@ -393,14 +352,13 @@ def test_rows_have_the_hash_and_the_times_of_their_document(main):
     for row in rows["analyses"].to_dicts():
         assert row["first_seen_at"] == NOON
         assert row["changed_at"] == NOON + timedelta(days=1)
-        text = json.dumps(documents[row["record_id"]]).encode()
-        assert row["content_hash"] == document_from_json(text).content_hash
+        assert row["content_hash"] == canonical(documents[row["record_id"]]).content_hash
 
 
 def test_attributes_are_counted(flattened):
     for one in flattened.values():
-        counted = Counter(one.rows["attributes"].select("record_id", "process_index").iter_rows())
-        for row in one.rows["analyses"].to_dicts():
+        counted = Counter(one["attributes"].select("record_id", "process_index").iter_rows())
+        for row in one["analyses"].to_dicts():
             assert row["n_attributes"] == counted[row["record_id"], row["process_index"]]
 
 
@@ -567,12 +525,8 @@ def test_statistics_over_folds_have_n_in_the_denominator(main):
     for row, fit in fitted_rows(main):
         folds = fit.get("cross_validation")
         assert row["cv_folds"] == (len(folds["prediction_accuracy_test"]) if folds else None)
-        for key, column in {
-            **dict(zip(PARTS, PARTS, strict=True)),
-            "LPT_test": "lpt_test",
-            "LPT_fit": "lpt_fit",
-        }.items():
-            mean, std = row[f"{column}_mean"], row[f"{column}_std"]
+        for key in FOLD_MEASURES:
+            mean, std = row[f"{key.lower()}_mean"], row[f"{key.lower()}_std"]
             if not folds or key not in folds:
                 assert mean is std is None
                 continue
@@ -627,7 +581,7 @@ def test_a_value_is_at_a_bound_within_a_millionth_of_the_range(main, share, expe
         fit["fit_settings"][key][0] for key in ("fit_names", "lower_bounds", "upper_bounds")
     )
     fit["params"][name] = low + share * (high - low)
-    rows = flatten([document]).rows["fit_parameters"]
+    rows = flatten([document])["fit_parameters"]
     assert rows.row(by_predicate=pl.col("parameter") == name, named=True)["at_bound"] is expected
 
 
@@ -662,7 +616,7 @@ def test_a_skipped_record_has_the_alias_of_fits_with_the_same_specification(main
 def test_an_alias_in_the_fit_takes_precedence_over_the_derived_one(main):
     document = with_fit(main)
     fit_of(document)["fit_settings"]["agent_alias"] = "An_Agent_Of_Another_Branch"
-    rows = flatten([document]).rows["analyses"]
+    rows = flatten([document])["analyses"]
     assert rows["agent_alias"].to_list() == ["An_Agent_Of_Another_Branch"]
 
 
@@ -672,7 +626,7 @@ def test_nan_becomes_null(main):
     name = fit["fit_settings"]["fit_names"][0]
     fit["AIC"] = fit["params"][name] = float("nan")
     fit["cross_validation"]["prediction_accuracy_test"][0] = float("nan")
-    held = flatten([document]).rows
+    held = flatten([document])
     assert held["analyses"]["aic"].to_list() == [None]
     parameter = held["fit_parameters"].row(by_predicate=pl.col("parameter") == name, named=True)
     assert parameter["value"] is None
@@ -689,7 +643,7 @@ def test_integers_beyond_the_precision_of_floats_keep_their_digits_as_text(main)
     name = fit["fit_settings"]["fit_names"][0]
     fit["AIC"] = fit["params"][name] = fit["fit_settings"]["upper_bounds"][0] = 2**62 + 1
     document |= {"large": 2**53 + 1, "huge": 2**70 + 1, "exact": 2**53, "float": 2.0**70}
-    held = flatten([document]).rows
+    held = flatten([document])
     parameter = held["fit_parameters"].row(by_predicate=pl.col("parameter") == name, named=True)
     assert held["analyses"]["aic"].item() == 2.0**62
     assert parameter["value"] == parameter["upper_bound"] == 2.0**62
@@ -708,7 +662,7 @@ def test_every_parameter_named_anywhere_in_a_fit_has_a_row(main):
     name = fit["fit_settings"]["fit_names"][0]
     del fit["params"][name]
     fit["params_without_polishing"]["only before polishing"] = 0.25
-    rows = flatten([document]).rows["fit_parameters"]
+    rows = flatten([document])["fit_parameters"]
     found = {row["parameter"]: row for row in rows.to_dicts()}
     assert found[name]["value"] is None
     assert found[name]["upper_bound"] == fit["fit_settings"]["upper_bounds"][0]
@@ -722,15 +676,15 @@ def test_every_parameter_named_anywhere_in_a_fit_has_a_row(main):
 def assert_all_is_there(document, flattened):
     """Fail where a value of a document is neither in its place nor rejected by name."""
     assert list(lost_of(document, flattened)) == []
-    record_id = document_from_json(json.dumps(document).encode()).record_id
+    record_id = canonical(document).record_id
     rows = Rows(flattened, record_id)
     values = {written(way): value_at(normalised(document), way) for way in ways_of(document)}
     values |= {
         written(way): value_at(normalised(document), way) for way in ways_of(normalised(document))
     }
-    for row in rows.rejected.iter_rows(named=True):
+    for row in rows.rejected:
         assert row["value"] == canonical_json(values[row["path"]])[:1000]
-    counted = rows.rejected["process_index"].to_list()
+    counted = [row["process_index"] for row in rows.rejected]
     for index, row in rows.analyses.items():
         assert row["n_rejected_values"] == counted.count(index)
     assert set(counted) <= set(rows.analyses)
@@ -754,7 +708,7 @@ def fit(main):
 @pytest.fixture(scope="session")
 def sound(fit):
     """Return the rows of the prototype document with a fit."""
-    return flatten([fit["prototype"]]).rows
+    return flatten([fit["prototype"]])
 
 
 FIT_AT = {
@@ -766,7 +720,7 @@ both_formats = pytest.mark.parametrize("pipeline_format", ["prototype", "framewo
 
 def rejected_of(flattened):
     """Return path, reason and value of the rejected values."""
-    return set(flattened.rejected_values.select("path", "reason", "value").rows())
+    return set(flattened["rejected_values"].select("path", "reason", "value").rows())
 
 
 @pytest.mark.parametrize(
@@ -786,13 +740,12 @@ def rejected_of(flattened):
 )
 def test_a_value_that_converts_without_loss_is_converted(fit, way, value, column, held):
     document = copy.deepcopy(fit["prototype"])
-    *to, last = way
-    value_at(document, to)[last] = value
+    put(document, way, value)
     one = flatten([document])
-    assert one.rows["analyses"][column].to_list() == [held]
-    assert one.rows["analyses"]["n_rejected_values"].to_list() == [0]
-    assert one.rejected_values.is_empty()
-    assert one.rejected.is_empty()
+    assert one["analyses"][column].to_list() == [held]
+    assert one["analyses"]["n_rejected_values"].to_list() == [0]
+    assert one["rejected_values"].is_empty()
+    assert one["rejected_documents"].is_empty()
 
 
 @pytest.mark.parametrize(
@@ -826,21 +779,20 @@ def test_a_wrong_value_is_null_and_the_rest_of_its_document_is_loaded(  # noqa: 
     fit, sound, way, value, column, reason
 ):
     document = copy.deepcopy(fit["prototype"])
-    *to, last = way
-    value_at(document, to)[last] = value
+    put(document, way, value)
     one = flatten([document])
     place = ".".join(way)
     assert rejected_of(one) == {(place, reason, canonical_json(value))}
-    assert one.rows["analyses"][column].to_list() == [None]
-    assert one.rows["analyses"]["n_rejected_values"].to_list() == [1]
-    assert one.rejected.is_empty()
+    assert one["analyses"][column].to_list() == [None]
+    assert one["analyses"]["n_rejected_values"].to_list() == [1]
+    assert one["rejected_documents"].is_empty()
     assert_all_is_there(document, one)
     # What follows from the value is NULL with it.
     changing = {"content_hash", "n_rejected_values", column, "outcome", "session_month"}
-    for table, rows in sound.items():
-        there = [name for name in rows.columns if name not in changing]
-        key = [name for name in table_named(table).key if name in there]
-        now, before = (part[table].select(there).sort(key) for part in (one.rows, sound))
+    for table in ANALYSIS_TABLES:
+        there = [name for name in sound[table.name].columns if name not in changing]
+        key = [name for name in table.key if name in there]
+        now, before = (part[table.name].select(there).sort(key) for part in (one, sound))
         assert now.equals(before), table
 
 
@@ -849,7 +801,7 @@ def test_a_rejected_value_says_what_was_expected(fit):
     document |= {"session_date": "soon", "analysis_datetime": "soon", "nwb_name": {}}
     document["analysis_results"] |= {"n_trials": -(2**40), "AIC": "low", "success": 0}
     document["analysis_results"]["params"] = "x" * 5000
-    rows = flatten([document]).rejected_values
+    rows = flatten([document])["rejected_values"]
     expected = dict(rows.select("path", "expected").rows())
     assert expected == {
         "session_date": "a date as YYYY-MM-DD",
@@ -880,10 +832,10 @@ def test_lists_of_different_lengths_are_rejected_as_a_group(fit, pipeline_format
         (f"{place}.cross_validation.{name}", "lengths_differ", canonical_json(values))
         for name, values in folds.items()
     }
-    assert "prediction_accuracy_fit has 11" in one.rejected_values["expected"][0]
-    assert one.rows["cross_validation"].is_empty()
-    assert one.rows["analyses"]["prediction_accuracy_fit_mean"].to_list()[:1] == [None]
-    assert not one.rows["fit_parameters"].is_empty()
+    assert "prediction_accuracy_fit has 11" in one["rejected_values"]["expected"][0]
+    assert one["cross_validation"].is_empty()
+    assert one["analyses"]["prediction_accuracy_fit_mean"].to_list()[:1] == [None]
+    assert not one["fit_parameters"].is_empty()
     assert_all_is_there(document, one)
 
 
@@ -892,7 +844,7 @@ def test_lists_too_long_for_their_positions_are_rejected(fit, pipeline_format):
     document = copy.deepcopy(fit[pipeline_format])
     folds = fit_of(document)["cross_validation"]
     folds.update({key: [0.5] * 40_000 for key in folds})
-    rows = flatten([document]).rejected_values
+    rows = flatten([document])["rejected_values"]
     assert set(rows["reason"]) == {"wrong_value"}
     assert set(rows["expected"]) == {"at most 32,767 entries"}
     assert rows.height == len(folds)
@@ -910,7 +862,7 @@ def test_bounds_without_names_are_rejected(fit, pipeline_format):
         (f"{place}.{name}", "unnamed_bounds", canonical_json(settings[name]))
         for name in ("lower_bounds", "upper_bounds")
     }
-    first = one.rows["fit_parameters"].filter(process_index=0)
+    first = one["fit_parameters"].filter(process_index=0)
     assert first["lower_bound"].null_count() == first.height > 2
     assert first["is_fitted"].null_count() == first.height
     assert_all_is_there(document, one)
@@ -935,7 +887,7 @@ def test_only_bounds_with_a_missing_odd_or_repeated_name_are_rejected(fit, pipel
     if kind == "odd":
         expected.add((f"{place}.fit_names[0]", "wrong_type", "[1]"))
     assert rejected_of(one) == expected
-    bounds = one.rows["fit_parameters"].filter(process_index=0, parameter=names[-1])
+    bounds = one["fit_parameters"].filter(process_index=0, parameter=names[-1])
     assert bounds["lower_bound"].to_list() == [settings["lower_bounds"][-1]]
     assert_all_is_there(document, one)
 
@@ -955,14 +907,14 @@ def test_wrong_values_of_one_process_do_not_affect_the_others(main):
     processes.append("no object")
     one = flatten([document])
     place = "processing.data_processes"
-    values = one.rejected_values.select("process_index", "path", "value").rows()
+    values = one["rejected_values"].select("process_index", "path", "value").rows()
     assert sorted(values) == [
         (0, "name", "[]"),
         (0, f"{place}[{len(processes) - 1}]", '"no object"'),
         (1, f"{place}[1].code.url", "0.5"),
         (1, f"{place}[1].end_date_time", "[]"),
     ]
-    analyses = one.rows["analyses"].sort("process_index")
+    analyses = one["analyses"].sort("process_index")
     assert analyses["n_rejected_values"].to_list()[:2] == [2, 2]
     assert analyses["process_name"][1] == "3"
     assert analyses["record_name"].null_count() == analyses.height == len(processes) - 1
@@ -982,27 +934,21 @@ def test_few_documents_with_one_odd_value_are_rejected_and_no_other_value_is_los
     changed = []
     for number in range(1500):
         document = copy.deepcopy(random.choice(one_of_each))
-        *to, last = random.choice([way for way in ways_of(document) if way != ("_id",)])
-        value_at(document, to)[last] = random.choice(ODD)
+        way = random.choice([way for way in ways_of(document) if way != ("_id",)])
+        put(document, way, random.choice(ODD))
         changed.append(document | {"_id": f"{number}"})
     batch = flatten(changed)
-    assert batch.rejected.height <= 0.04 * len(changed)
-    assert set(batch.rejected["reason"]) <= {"no_process", "unknown_format"}
-    lost = set(batch.rejected["record_id"])
-    parts = {
-        name: frame.partition_by("record_id", as_dict=True)
-        for name, frame in (batch.rows | {"rejected_values": batch.rejected_values}).items()
-    }
+    assert batch["rejected_documents"].height <= 0.04 * len(changed)
+    assert set(batch["rejected_documents"]["reason"]) <= {"no_process", "unknown_format"}
+    lost = set(batch["rejected_documents"]["record_id"])
+    parts = {name: rows.partition_by("record_id", as_dict=True) for name, rows in batch.items()}
     for document in changed:
         if document["_id"] not in lost:
             own = {
-                name: part.get((document["_id"],), frame.clear())
-                for (name, part), frame in zip(
-                    parts.items(), [*batch.rows.values(), batch.rejected_values], strict=True
-                )
+                name: part.get((document["_id"],), batch[name].clear())
+                for name, part in parts.items()
             }
-            values = own.pop("rejected_values")
-            assert_all_is_there(document, Flattened(own, batch.rejected, values))
+            assert_all_is_there(document, own)
 
 
 # --- arbitrary documents --------------------------------------------------------------------
@@ -1031,48 +977,42 @@ def test_a_changed_document_loses_no_value_and_does_not_affect_others(one_of_eac
     changed = mutate(one_of_each[position], changes)
     others = [one for one in one_of_each[:6] if one["_id"] != changed["_id"]]
     batch = flatten([*others[:2], changed, *others[2:]])
-    done = set(batch.rows["analyses"]["record_id"])
-    refused_ids = batch.rejected["record_id"].to_list()
+    done = set(batch["analyses"]["record_id"])
+    refused_ids = batch["rejected_documents"]["record_id"].to_list()
     assert sorted([*done, *refused_ids]) == sorted(
         [changed["_id"], *(one["_id"] for one in others)]
     )
     assert set(refused_ids) <= {changed["_id"]}
     alone = flatten(others)
     for table in ANALYSIS_TABLES:
-        rest = batch.rows[table.name].filter(pl.col("record_id") != changed["_id"])
-        assert rest.sort(table.key).equals(alone.rows[table.name].sort(table.key))
-        assert batch.rows[table.name].select(table.key).is_duplicated().sum() == 0
+        rest = batch[table.name].filter(pl.col("record_id") != changed["_id"])
+        assert rest.sort(table.key).equals(alone[table.name].sort(table.key))
+        assert batch[table.name].select(table.key).is_duplicated().sum() == 0
     if changed["_id"] in done:
         assert_all_is_there(changed, batch)
 
 
 @pytest.mark.slow
-@given(ANYTHING)
-def test_any_json_is_flattened_or_rejected_once(value):
-    one = flatten([value])
-    assert one.rows["analyses"]["record_id"].n_unique() + one.rejected.height == 1
-
-
-@pytest.mark.slow
-@given(st.binary(max_size=40))
-def test_any_bytes_are_flattened_or_rejected_once(raw):
-    one = flatten([raw])
-    assert one.rows["analyses"]["record_id"].n_unique() + one.rejected.height == 1
+@pytest.mark.parametrize("values", [ANYTHING, st.binary(max_size=40)], ids=["JSON", "bytes"])
+@given(data=st.data())
+def test_anything_is_flattened_or_rejected_once(values, data):
+    one = flatten([data.draw(values)])
+    assert one["analyses"]["record_id"].n_unique() + one["rejected_documents"].height == 1
 
 
 def test_the_order_of_documents_and_the_size_of_batches_do_not_matter(documents, flattened):
     values = documents[MAIN]
     halves = [flatten(values[::-2]), flatten(values[-2::-2])]
     for table in ANALYSIS_TABLES:
-        joined = pl.concat([half.rows[table.name] for half in halves]).sort(table.key)
-        assert joined.equals(flattened[MAIN].rows[table.name].sort(table.key))
+        joined = pl.concat([half[table.name] for half in halves]).sort(table.key)
+        assert joined.equals(flattened[MAIN][table.name].sort(table.key))
 
 
 def test_a_document_has_the_same_row_alone_as_among_others(main):
     documents, rows = main
     alone = [one for one in documents.values() if format_of(one) == "framework"][:40]
     for document in alone:
-        found = flatten([document]).rows["analyses"].sort("process_index")
+        found = flatten([document])["analyses"].sort("process_index")
         among = rows["analyses"].filter(record_id=document["_id"]).sort("process_index")
         assert found.equals(among)
 

@@ -9,6 +9,7 @@ import pytest
 from worlds import load
 
 from aind_etl.client.verify import verify_collection, verify_warehouse
+from aind_etl.contract.columns import FOLD_MEASURES
 from aind_etl.lake import Lake
 from aind_etl.sources.canonical import document_from_json
 from aind_etl.sources.dump import DumpSource
@@ -154,15 +155,9 @@ def test_every_parameter_has_its_value_and_bounds(fits, warehouse, alias):
 def test_every_fold_of_the_cross_validation_is_a_row(fits, warehouse, alias):
     folds = fits[alias]["analysis_results"].get("cross_validation") or {}
     found = rows(
-        warehouse,
-        "FROM cross_validation WHERE record_id = ? ORDER BY fold",
-        fits[alias]["_id"],
+        warehouse, "FROM cross_validation WHERE record_id = ? ORDER BY fold", fits[alias]["_id"]
     )
-    parts = (
-        "prediction_accuracy_test",
-        "prediction_accuracy_fit",
-        "prediction_accuracy_test_bias_only",
-    )
+    parts = [name for name in FOLD_MEASURES if name.startswith("prediction_accuracy")]
     assert len(found) == len(folds.get(parts[0], []))
     summary = analysis(warehouse, fits[alias]["_id"])
     for part in parts:
@@ -194,10 +189,7 @@ def test_values_without_a_column_are_attributes(fits, warehouse):
         ("outputs", "fit_settings.clamp_params.loss_count_threshold_std"): 0.0,
         ("outputs", "fit_settings.agent_kwargs.win_stay_lose_switch"): True,
         ("outputs", "fit_settings.agent_kwargs.choice_kernel"): "none",
-        (
-            "record",
-            "analysis_spec.analysis_libs_to_track_ver[0]",
-        ): "aind_dynamic_foraging_models",
+        ("record", "analysis_spec.analysis_libs_to_track_ver[0]"): "aind_dynamic_foraging_models",
     }
     assert analysis(warehouse, fits["WSLS"]["_id"])["n_attributes"] == len(values)
 

@@ -78,6 +78,17 @@ def changed(document: JsonDocument, path: str, value: object) -> JsonDocument:
     return copy
 
 
+Rows = dict[Table, pl.DataFrame]
+
+
+def load_documents(
+    documents: list[JsonDocument], dump: Path, lake: Lake, **options: Any
+) -> RefreshReport:
+    """Load a dump with these documents, and return the report on their collection."""
+    write_dump(dump, documents)
+    return load(dump, lake, **options).refreshes[MAIN]
+
+
 def assert_nothing_is_lost(lake: Lake) -> None:
     """Check that every live document is either flattened or rejected."""
     for collection in lake.collections():
@@ -115,10 +126,13 @@ NOT_DOCUMENTS = {
 }
 
 FIT = "analysis_results"
+# As a value of a document, it is nested as deeply as the canonical form can be.
+DEEPEST = json.loads('{"x":' * 252 + '{"$numberDouble":"NaN"}' + "}" * 252)
 WRONG_VALUES: list[tuple[str, object, str]] = [
     ("subject_id", 5.5, "wrong_type"),
     ("nwb_name", ["a", "list"], "wrong_type"),
     ("status", [True], "wrong_type"),
+    ("status", DEEPEST, "wrong_type"),
     ("session_date", 20241024, "wrong_type"),
     ("session_date", "yesterday", "wrong_value"),
     ("session_date", "2024-13-45", "wrong_value"),
@@ -167,7 +181,7 @@ STRANGE_VALUES: list[tuple[str, object]] = [
     ("nwb_name", "no name at all"),
     ("session_date", "9999-12-31"),
     ("analysis_datetime", "2024-10-24T09:30:00.123456789+05:30"),
-    ("note", json.loads('{"x":' * 200 + "1" + "}" * 200)),
+    ("note", DEEPEST),
     ("x" * 10_000, 1),
 ]
 
@@ -197,7 +211,7 @@ def bad_lake(bad_dump: Path) -> Lake:
 
 
 @pytest.fixture(scope="module")
-def bad_tables(bad_lake: Lake) -> dict[Table, pl.DataFrame]:
+def bad_tables(bad_lake: Lake) -> Rows:
     """Return the tables of the collection with the bad documents."""
     return {table: rows_of(bad_lake, table, MAIN) for table in FLATTENED_TABLES}
 
@@ -219,7 +233,7 @@ def test_every_kind_of_bad_document_is_loaded_or_rejected_and_none_is_lost(bad_l
 
 
 def test_bad_documents_do_not_affect_others(
-    bad_tables: dict[Table, pl.DataFrame], sample_dump: Path, tmp_path: Path
+    bad_tables: Rows, sample_dump: Path, tmp_path: Path
 ) -> None:
     good = read_dump(sample_dump)[:40]
     write_dump(tmp_path / "good", good)
@@ -232,9 +246,7 @@ def test_bad_documents_do_not_affect_others(
     assert_same(among, {name: clean[name] for name in among})
 
 
-def test_what_is_not_a_document_is_rejected_with_a_reason(
-    bad_tables: dict[Table, pl.DataFrame],
-) -> None:
+def test_what_is_not_a_document_is_rejected_with_a_reason(bad_tables: Rows) -> None:
     rows = bad_tables[tables.REJECTED_DOCUMENTS]
     assert sorted(rows["reason"]) == sorted(NOT_DOCUMENTS.values())
     for record_id, reason, message in rows.select("record_id", "reason", "message").rows():
@@ -248,11 +260,7 @@ def test_what_is_not_a_document_is_rejected_with_a_reason(
 
 @pytest.mark.parametrize(("path", "value", "reason"), WRONG_VALUES)
 def test_a_wrong_value_is_rejected_and_the_rest_of_its_record_is_loaded(
-    bad_tables: dict[Table, pl.DataFrame],
-    fit: JsonDocument,
-    path: str,
-    value: object,
-    reason: str,
+    bad_tables: Rows, fit: JsonDocument, path: str, value: object, reason: str
 ) -> None:
     record_id = changed(fit, path, value)["_id"]
     rejected = bad_tables[tables.REJECTED_VALUES].filter(record_id=record_id)
@@ -265,9 +273,7 @@ def test_a_wrong_value_is_rejected_and_the_rest_of_its_record_is_loaded(
     assert row["analysis_version"] is not None or path.startswith("analysis_spec")
 
 
-def test_strange_documents_are_loaded(
-    bad_tables: dict[Table, pl.DataFrame], fit: JsonDocument
-) -> None:
+def test_strange_documents_are_loaded(bad_tables: Rows, fit: JsonDocument) -> None:
     loaded = set(bad_tables[tables.ANALYSES]["record_id"])
     for path, value in STRANGE_VALUES:
         if path != "_id":
@@ -281,9 +287,7 @@ def test_strange_documents_are_loaded(
     assert strange_ids | {str(STRANGE_VALUES[0][1])} <= loaded
 
 
-def test_nan_is_null_and_infinity_stays(
-    bad_tables: dict[Table, pl.DataFrame], fit: JsonDocument
-) -> None:
+def test_nan_is_null_and_infinity_stays(bad_tables: Rows, fit: JsonDocument) -> None:
     def log_likelihood(value: float) -> list[float | None]:
         record_id = changed(fit, f"{FIT}.log_likelihood", value)["_id"]
         return bad_tables[tables.ANALYSES].filter(record_id=record_id)["log_likelihood"].to_list()
@@ -292,9 +296,7 @@ def test_nan_is_null_and_infinity_stays(
     assert log_likelihood(-math.inf) == [-math.inf]
 
 
-def test_sixteen_megabytes_of_text_are_kept_whole(
-    bad_tables: dict[Table, pl.DataFrame],
-) -> None:
+def test_sixteen_megabytes_of_text_are_kept_whole(bad_tables: Rows) -> None:
     longest = bad_tables[tables.ATTRIBUTES]["value_text"].str.len_bytes().max()
     assert longest == 16 << 20
 
@@ -326,7 +328,7 @@ def test_the_warehouse_of_bad_documents_is_built(bad_lake: Lake, tmp_path: Path)
 
 
 def test_bad_documents_in_bson_have_the_same_rows(
-    bad_tables: dict[Table, pl.DataFrame], fit: JsonDocument, tmp_path: Path
+    bad_tables: Rows, fit: JsonDocument, tmp_path: Path
 ) -> None:
     values = [
         (path, value)
@@ -357,12 +359,10 @@ def test_the_report_counts_documents(sample_dump: Path, lake: Lake, tmp_path: Pa
     documents[3] = {"_id": documents[3]["_id"]}
     documents[4]["subject_id"] = []
     dump = tmp_path / "dump"
-    write_dump(dump, documents)
-    first = load(dump, lake).refreshes[MAIN]
+    first = load_documents(documents, dump, lake)
     assert (first.flattened, first.rejected, first.removed) == (9, 1, 0)
     assert first.rejected_values == 1
-    write_dump(dump, documents[2:])
-    second = load(dump, lake).refreshes[MAIN]
+    second = load_documents(documents[2:], dump, lake)
     assert (second.flattened, second.rejected, second.removed) == (0, 0, 2)
     assert second.partitions_written > 0
 
@@ -400,8 +400,7 @@ def test_bad_documents_and_values_are_rejected_until_they_are_corrected(
     dump = tmp_path / "dump"
     good, bad, wrong = fit | {"subject_id": "1"}, {"_id": fit["_id"]}, fit | {"subject_id": []}
     for document in (good, bad, wrong, bad, good, wrong, good):
-        write_dump(dump, [document])
-        load(dump, lake)
+        load_documents([document], dump, lake)
         assert rows_of(lake, tables.REJECTED_DOCUMENTS).height == (document is bad)
         assert rows_of(lake, tables.REJECTED_VALUES).height == (document is wrong)
         for table in (tables.ANALYSES, tables.FIT_PARAMETERS, tables.CROSS_VALIDATION):
@@ -435,8 +434,7 @@ def test_a_refresh_that_is_interrupted_is_not_taken_for_damage_by_the_next(
 ) -> None:
     documents = read_dump(sample_dump)[:6]
     dump = tmp_path / "dump"
-    write_dump(dump, documents)
-    load(dump, lake)
+    load_documents(documents, dump, lake)
     documents[0]["status"] = "a status of another length"
     write_dump(dump, documents)
     extract(dump, lake)
@@ -464,8 +462,7 @@ def test_a_record_that_loses_processes_loses_their_rows(
     dump = tmp_path / "dump"
     for count in (1, 3, 2):
         document["processing"]["data_processes"] = [process] * count
-        write_dump(dump, [document])
-        load(dump, lake)
+        load_documents([document], dump, lake)
         assert rows_of(lake, tables.ANALYSES)["process_index"].to_list() == list(range(count))
         parameters = rows_of(lake, tables.FIT_PARAMETERS)
         assert sorted(set(parameters["process_index"])) == list(range(count))
@@ -476,14 +473,12 @@ def test_rows_have_the_times_of_the_first_and_of_the_last_change(
 ) -> None:
     documents = read_dump(sample_dump)[:3]
     dump, clock = tmp_path / "dump", Clock()
-    write_dump(dump, documents)
-    load(dump, lake, now=clock)
+    load_documents(documents, dump, lake, now=clock)
     clock.move(days=1)
     documents[0]["status"] = "another"
     documents[1] = {"_id": documents[1]["_id"]}
     documents[2]["subject_id"] = []
-    write_dump(dump, documents)
-    load(dump, lake, now=clock)
+    load_documents(documents, dump, lake, now=clock)
     found = {
         row["record_id"]: (row["first_seen_at"] - NOON, row["changed_at"] - NOON)
         for row in rows_of(lake, tables.ANALYSES).iter_rows(named=True)
@@ -586,8 +581,7 @@ def test_rebuilt_tables_are_the_same_whatever_happened_to_their_files(
 
 
 def test_tables_rebuilt_from_an_empty_log_are_empty(lake: Lake, tmp_path: Path) -> None:
-    write_dump(tmp_path / "dump", [])
-    load(tmp_path / "dump", lake)
+    load_documents([], tmp_path / "dump", lake)
     assert refresh_analyses(lake, MAIN, rebuild=True) == RefreshReport(MAIN)
     assert {
         table.name: lake.tables.count_rows(table)
@@ -627,8 +621,7 @@ def test_the_next_refresh_rebuilds_a_missing_or_damaged_file(  # noqa: PLR0913, 
     documents = read_dump(sample_dump)[:40]
     documents[3]["subject_id"] = []
     dump = tmp_path / "dump"
-    write_dump(dump, documents)
-    load(dump, lake)
+    load_documents(documents, dump, lake)
     path = Path(str(lake.tables.files(table)[0]))
     damage(path)
     if is_changed:
@@ -650,8 +643,7 @@ def test_tables_follow_a_log_file_that_is_removed_and_one_that_is_restored(
     documents = read_dump(sample_dump)[:6]
     dump = tmp_path / "dump"
     for count in (2, 4, 6):
-        write_dump(dump, documents[:count])
-        load(dump, lake)
+        load_documents(documents[:count], dump, lake)
     before = contents_of(lake)
     file = Path(str(lake.tables.files(tables.DOCUMENTS)[1]))
     content = file.read_bytes()

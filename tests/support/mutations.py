@@ -15,6 +15,12 @@ def value_at(document, path):
     return document
 
 
+def put(document, path, value):
+    """Put a value at a path of a document."""
+    *to, last = path
+    value_at(document, to)[last] = value
+
+
 ANYTHING = st.recursive(
     st.none()
     | st.booleans()

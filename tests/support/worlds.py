@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from aind_etl.changelog.passes import ExtractLimits, ExtractReport, Pass, extract_collection
-from aind_etl.contract import TABLES, Partitioning, Table, tables
+from aind_etl.contract import ANALYSIS_TABLES, TABLES, Partitioning, Table, tables
 from aind_etl.flatten import Flattened, flatten_documents
 from aind_etl.flatten.refresh import RefreshReport, refresh_analyses
 from aind_etl.lake import Lake
@@ -225,10 +225,10 @@ def flatten_otherwise(collection: str, documents: pl.DataFrame) -> Flattened:
         content_hash="content_hash",
         extracted_at="changed_at",
     )
-    return Flattened(
-        {name: rows.with_columns(month) for name, rows in made.rows.items()},
-        pl.concat([made.rejected, refused]),
-        made.rows["analyses"].select(
+    rows = {table.name: made[table.name].with_columns(month) for table in ANALYSIS_TABLES}
+    return rows | {
+        "rejected_documents": pl.concat([made["rejected_documents"], refused]),
+        "rejected_values": made["analyses"].select(
             *("source_collection", "record_id", "process_index"),
             path=pl.lit("name"),
             reason=pl.lit("not_yet"),
@@ -237,4 +237,4 @@ def flatten_otherwise(collection: str, documents: pl.DataFrame) -> Flattened:
             content_hash="content_hash",
             extracted_at="changed_at",
         ),
-    )
+    }

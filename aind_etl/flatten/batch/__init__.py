@@ -7,6 +7,6 @@ the rows, and :mod:`.reader` puts these steps together. A document that differs 
 any way is left to the document reader.
 """
 
-from aind_etl.flatten.batch.reader import BatchReader, ParsedBatch
+from aind_etl.flatten.batch.reader import BatchReader
 
-__all__ = ["BatchReader", "ParsedBatch"]
+__all__ = ["BatchReader"]

@@ -27,10 +27,10 @@ from aind_etl.flatten.batch.shapes import (
 from aind_etl.flatten.columns import (
     BOUNDS,
     FITTED_NAMES,
+    LIST_PATHS,
     MAPS,
-    SCALARS,
-    list_paths,
-    scalar_paths,
+    SCALAR_PATHS,
+    first_value,
 )
 from aind_etl.flatten.document_reader import Process, Rejection, read_document
 
@@ -40,12 +40,8 @@ _BRACKET = re.compile(r"[\[\]{}]")
 _LAST_MARKER = 30_000
 _ENTRIES = {"column": pl.String, "name": pl.String, "segment": pl.Int64}
 _ATTRIBUTES = {
-    "section": pl.String,
-    "path": pl.String,
-    "column": pl.String,
-    "segment": pl.Int64,
-    "element": pl.Int64,
-    "conflicting": pl.Int64,
+    **dict.fromkeys(("section", "path", "column"), pl.String),
+    **dict.fromkeys(("segment", "element", "conflicting"), pl.Int64),
 }
 _ATTRIBUTE_COLUMNS = {str: "value_text", int: "value_number", bool: "value_boolean"}
 
@@ -69,10 +65,10 @@ def learn(text: str) -> Shape | None:
 
 
 class _Value(NamedTuple):
-    """Where a value is: its segment, and its position among the values of a list."""
+    """Where a value is: its segment, and its position among the values of the segment."""
 
     segment: int
-    element: int = NONE
+    element: int = 0
 
 
 class _MarkedDocument:
@@ -84,10 +80,9 @@ class _MarkedDocument:
         The document, cut at its quotation marks.
     values
         The value that each marker stands for.
-    affixes
-        Punctuation of the segments with numbers or lists.
-    lengths
-        Number of values of the segments with a list; -1 for nested lists or objects.
+    affixes, lengths
+        Punctuation, and number of values, of the segments with numbers or lists; the number is -1
+        for nested lists or objects.
     """
 
     def __init__(self, text: str) -> None:
@@ -113,12 +108,13 @@ class _MarkedDocument:
             raise _UnsupportedError  # Its value may determine the format.
         return read_document("", text)
 
-    def by_affixes(self, segments: Iterable[int]) -> dict[Affixes, Positions]:
-        """Group segments by their affixes."""
-        found: defaultdict[Affixes, list[int]] = defaultdict(list)
+    def by_affixes(self, segments: Iterable[int], fixed: set[int]) -> dict[Affixes, Positions]:
+        """Group segments by their affixes, as :attr:`Shape.numbers`."""
+        found: defaultdict[Affixes, list[tuple[int, int]]] = defaultdict(list)
         for segment in sorted(segments):
-            found[self.affixes[segment]].append(segment)
-        return {affixes: np.array(positions, np.int64) for affixes, positions in found.items()}
+            length = self.lengths[segment] if segment in fixed else -1
+            found[self.affixes[segment]].append((segment, length))
+        return {affixes: np.array(pairs, np.int64).T for affixes, pairs in found.items()}
 
     def _mark_numbers(self, n: int) -> None:
         segment = self.segments[n]
@@ -128,17 +124,15 @@ class _MarkedDocument:
             return
         prefix, suffix = segment[: found[0].start()], segment[found[-1].end() :]
         between = segment[found[0].start() : found[-1].end()]
-        if _BRACKET.search(between) is not None:
-            self.lengths[n] = -1
-        elif prefix.endswith("[") or len(found) > 1:
-            self.lengths[n] = len(found)
-        elif words <= {"true", "false"}:
+        is_list = prefix.endswith("[") or len(found) > 1
+        if words <= {"true", "false"} and not is_list:
             return  # Documents with another boolean have another shape.
+        self.lengths[n] = -1 if _BRACKET.search(between) else len(found)
         self.affixes[n] = Affixes(f'"{prefix}', suffix)
         elements = iter(range(len(found)))
 
         def marker(match: re.Match[str]) -> str:
-            element = next(elements) if n in self.lengths else NONE
+            element = next(elements)
             return "null" if match[0] == "null" else self._mark(_Value(n, element))
 
         self._marked[n] = prefix + _SCALAR.sub(marker, between) + suffix
@@ -158,47 +152,29 @@ class _Learner:
     def __init__(self, document: _MarkedDocument) -> None:
         self._document = document
         self._used: set[int] = set()
-        # Segments with a list whose entries are attributes.
-        self._listed_attributes: set[int] = set()
+        # Segments that must have as many values as this document's.
+        self._fixed: set[int] = set()
 
     def shape(self) -> Shape:
-        """Return the shape.
-
-        Raises
-        ------
-        _UnsupportedError
-            Where a value goes depends on the document.
-        """
         document = self._document
         pipeline_format, processes = document.read()
         process_shapes = [self._process(pipeline_format, process) for process in processes]
         varying = {value.segment for value in document.values.values()} | document.affixes.keys()
         constants = [n for n in range(len(document.segments)) if n not in varying]
         used = document.affixes.keys() & self._used
-        lists = used & document.lengths.keys()
-        for n in lists:
+        for n in used:
             if document.lengths[n] == -1 or re.search("true|false", document.segments[n]):
                 raise _UnsupportedError
-        number_lists = {
-            affixes: np.stack(
-                [
-                    segments,
-                    [document.lengths[n] if n in self._listed_attributes else -1 for n in segments],
-                ]
-            )
-            for affixes, segments in document.by_affixes(lists).items()
-        }
         return Shape(
             pipeline_format,
             process_shapes,
             np.array(constants, np.int64),
             pl.Series([f'"{document.segments[n]}' for n in constants]).hash().to_numpy(),
-            document.by_affixes(used - lists),
-            number_lists,
-            document.by_affixes(document.affixes.keys() - used),
+            document.by_affixes(used, self._fixed),
+            document.by_affixes(document.affixes.keys() - used, set()),
         )
 
-    def _value(self, marker: object) -> _Value:
+    def _value(self, marker: object, *, is_fixed: bool = True) -> _Value:
         """Return the value that a marker stands for."""
         if isinstance(marker, bool):
             return _Value(TRUE if marker else FALSE)
@@ -206,57 +182,58 @@ class _Learner:
         if found is None:
             raise _UnsupportedError
         self._used.add(found.segment)
+        if is_fixed:
+            self._fixed.add(found.segment)
         return found
+
+    def _segment(self, marker: object) -> int:
+        return NONE if marker is None else self._value(marker).segment
 
     def _process(self, pipeline_format: str, process: Process) -> ProcessShape:
         if process.rejected:
             raise _UnsupportedError
         values = process.values
-        scalars = dict.fromkeys(SCALARS, NONE)
-        for name, paths in scalar_paths(pipeline_format).items():
-            path = next((path for path in paths if path in values), None)
-            if path is not None:
-                scalars[name] = self._value(values[path]).segment
-        number_lists = dict.fromkeys(NUMBER_LISTS, NONE)
-        entries: list[tuple[str, str | None, int]] = []
-        for name, path in list_paths(pipeline_format).items():
-            if path in values and name in number_lists:
-                number_lists[name] = self._number_list(values[path])
-            elif path in values:
-                entries += self._entries(name, values[path])
-        names_fitted = any(column == FITTED_NAMES for column, _, _ in entries)
-        if not names_fitted and any(number_lists[bound] != NONE for bound in BOUNDS):
+        lists = LIST_PATHS[pipeline_format]
+        if lists[FITTED_NAMES] not in values and any(lists[bound] in values for bound in BOUNDS):
             raise _UnsupportedError
+        scalars = [
+            self._segment(first_value(values, paths))
+            for paths in SCALAR_PATHS[pipeline_format].values()
+        ]
+        number_lists = [self._number_list(values.get(lists[name])) for name in NUMBER_LISTS]
+        entries = [
+            entry
+            for name, path in lists.items()
+            if path in values and name not in NUMBER_LISTS
+            for entry in self._entries(name, values[path])
+        ]
         return ProcessShape(
             process.index,
-            np.array(list(scalars.values()), np.int64),
-            np.array(list(number_lists.values()), np.int64),
+            np.array(scalars, np.int64),
+            np.array(number_lists, np.int64),
             pl.DataFrame(entries, schema=_ENTRIES, orient="row"),
             self._attributes(process),
         )
 
-    def _number_list(self, entries: list[Any]) -> int:
+    def _number_list(self, entries: list[Any] | None) -> int:
         """Return the segment that has all of a list of numbers, which may be of any length."""
         if not entries:
-            return EMPTY_LIST
-        segments = {self._value(entry).segment for entry in entries if entry is not None}
-        if len(segments) != 1:
+            return NONE if entries is None else EMPTY_LIST
+        values = (self._value(entry, is_fixed=False) for entry in entries if entry is not None)
+        segments = {value.segment for value in values}
+        if [self._document.lengths.get(segment) for segment in segments] != [len(entries)]:
             raise _UnsupportedError
-        (segment,) = segments
-        if self._document.lengths.get(segment) != len(entries):
-            raise _UnsupportedError
-        return segment
+        return segments.pop()
 
     def _entries(self, column: str, values: Any) -> Iterator[tuple[str, str | None, int]]:  # noqa: ANN401
         """Yield column, name and segment of the entries of a list or an object."""
-        if not values:
+        if not values or (column not in MAPS and None in values):
             raise _UnsupportedError
         for name in values:
-            marker = values[name] if column in MAPS else name
-            if marker is None and column not in MAPS:
-                raise _UnsupportedError
-            segment = NONE if marker is None else self._value(marker).segment
-            yield column, name if column in MAPS else None, segment
+            if column in MAPS:
+                yield column, name, self._segment(values[name])
+            else:
+                yield column, None, self._segment(name)
 
     def _attributes(self, process: Process) -> pl.DataFrame:
         """Return the attributes of a process, as :attr:`ProcessShape.attributes`."""
@@ -268,10 +245,8 @@ class _Learner:
                 conflicting = self._value(process.values[process.conflicting[position]]).segment
                 if conflicting < 0 or segment < 0:
                     raise _UnsupportedError
-            if element != NONE:
-                if "null" in self._document.segments[segment]:
-                    raise _UnsupportedError
-                self._listed_attributes.add(segment)
+            if type(marker) is int and "null" in self._document.segments[segment]:
+                raise _UnsupportedError
             column = _ATTRIBUTE_COLUMNS[type(marker)]
             rows.append((section, path, column, segment, element, conflicting))
         return pl.DataFrame(rows, schema=_ATTRIBUTES, orient="row")

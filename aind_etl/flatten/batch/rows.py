@@ -7,16 +7,10 @@ import numpy as np
 import polars as pl
 
 from aind_etl.flatten.batch.segments import Segments
-from aind_etl.flatten.batch.shapes import (
-    NONE,
-    NUMBER_LISTS,
-    TRUE,
-    Positions,
-    ProcessShape,
-    Shape,
-)
+from aind_etl.flatten.batch.shapes import NONE, NUMBER_LISTS, TRUE, Positions, ProcessShape, Shape
 from aind_etl.flatten.batch.values import Values
 from aind_etl.flatten.columns import (
+    ATTRIBUTES,
     FITTED_NAMES,
     LISTS,
     MAPS,
@@ -91,9 +85,7 @@ class Rows:
                 *(pl.col(name).cast(data_type) for name, data_type in SCALARS.items()),
                 *(f"{name}_list" for name in LISTS),
             ),
-            attributes.select(
-                *("row", "section", "path", "value_text", "value_number", "value_boolean")
-            ),
+            attributes.select(*ATTRIBUTES),
         )
 
     def _in_batch(self, segments: Iterable[Positions]) -> Positions:
@@ -118,7 +110,7 @@ class Rows:
             elif data_type == pl.Boolean:
                 values = pl.Series(segments == TRUE).set(pl.Series(segments == NONE), None)
             else:
-                values = pl.Series(self._values.singles(segments), nan_to_null=True)
+                values = pl.Series(self._values.numbers(segments), nan_to_null=True)
             yield values.alias(name)
 
     def _number_lists(self) -> Iterable[pl.Series]:
@@ -135,7 +127,7 @@ class Rows:
             found = entries.filter(column=column)
             segments = found["segment"].to_numpy()
             values = (
-                pl.Series(self._values.singles(segments), nan_to_null=True)
+                pl.Series(self._values.numbers(segments), nan_to_null=True)
                 if column in MAPS
                 else self._segments.strings(segments)
             )
@@ -156,7 +148,7 @@ class Rows:
             # A conflicting value is an attribute only if it differs from that of the column.
             is_attribute = first < 0
             others = np.flatnonzero(first >= 0)
-            of_column = self._attribute_values(column, first[others], np.full(len(others), NONE))
+            of_column = self._attribute_values(column, first[others], np.zeros_like(others))
             is_attribute[others] = (values.gather(others) != of_column).to_numpy()
             parts.append(part.with_columns(values.alias(column)).filter(pl.Series(is_attribute)))
         return pl.concat(parts, how="diagonal")
@@ -166,10 +158,7 @@ class Rows:
             return self._segments.strings(segments)
         if column == "value_boolean":
             return pl.Series(segments == TRUE)
-        values = self._values.singles(segments)
-        in_lists = np.flatnonzero(elements >= 0)
-        values[in_lists] = self._values.elements(segments[in_lists], elements[in_lists])
-        return pl.Series(values)
+        return pl.Series(self._values.numbers(segments, elements))
 
 
 def _in_rows(rows: pl.DataFrame, of_blocks: list[pl.DataFrame]) -> pl.DataFrame:

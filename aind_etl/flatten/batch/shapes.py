@@ -47,8 +47,8 @@ class ProcessShape:
         of :data:`MAPS`) and ``segment``.
     attributes
         One row per attribute: ``section``, ``path``, ``column`` of its value, ``segment``,
-        ``element`` (its position in a list, or :data:`NONE`) and ``conflicting`` (the segment of a
-        value from which it must differ to be an attribute, or :data:`NONE`).
+        ``element`` (its position among the numbers of the segment) and ``conflicting`` (the segment
+        of a value from which it must differ to be an attribute, or :data:`NONE`).
     """
 
     index: int
@@ -67,12 +67,10 @@ class Shape:
     constants, constant_hashes
         The segments that are the same in all documents; hashes of them with their quotation marks.
     numbers
-        The segments with one number, by their affixes.
-    number_lists
-        The segments with a list of numbers, and how many there must be, -1 for any number of them;
-        by their affixes. Shape (2, n).
+        The segments with numbers, and how many there must be, -1 for any number of them; by their
+        affixes. Shape (2, n).
     ignored
-        The segments whose values have neither column nor attribute, by their affixes.
+        The segments whose values have neither column nor attribute, likewise.
     """
 
     pipeline_format: str
@@ -80,5 +78,4 @@ class Shape:
     constants: Positions
     constant_hashes: np.ndarray[Any, np.dtype[np.uint64]]
     numbers: dict[Affixes, Positions]
-    number_lists: dict[Affixes, Positions]
     ignored: dict[Affixes, Positions]

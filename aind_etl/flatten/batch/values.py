@@ -25,88 +25,67 @@ class Values:
         self._matched = matched
         self.is_valid: Flags = np.ones(len(segments.first) - 1, np.bool_)
         # Every other segment is a string.
-        count = len(segments.texts) // 2
-        self._singles: Floats = np.full(count, np.nan)
-        self._list_begins: Positions = np.zeros(count, np.int64)
-        self._list_lengths: Positions = np.zeros(count, np.int64)
-        self._list_values: Floats = np.empty(0)
+        self._lengths: Positions = np.zeros(len(segments.texts) // 2, np.int64)
+        self._begins = np.zeros_like(self._lengths)
+        # What has no number begins at the first one.
+        self._numbers: Floats = np.array([np.nan])
         self._read_numbers()
-        self._read_number_lists()
         self._check_ignored()
 
-    def singles(self, segments: Positions) -> Floats:
-        """Return single numbers; NaN for negative positions."""
-        values: Floats = np.where(segments < 0, np.nan, self._singles[segments >> 1])
-        return values
-
-    def elements(self, segments: Positions, elements: Positions) -> Floats:
-        """Return one number of each of several lists."""
-        values: Floats = self._list_values[self._list_begins[segments >> 1] + elements]
-        return values
+    def numbers(self, segments: Positions, elements: Positions | int = 0) -> Floats:
+        """Return one number of each segment; NaN for negative positions."""
+        numbers = self._numbers[self._begins[segments >> 1] + elements]
+        return np.where(segments < 0, np.nan, numbers)
 
     def lists(self, segments: Positions) -> tuple[Positions, Floats]:
         """Return the lengths of lists, 0 for negative positions, and all their numbers."""
-        lengths = np.where(segments < 0, 0, self._list_lengths[segments >> 1])
-        begins = self._list_begins[segments >> 1] - (np.cumsum(lengths) - lengths)
-        return lengths, self._list_values[np.repeat(begins, lengths) + np.arange(lengths.sum())]
+        lengths = np.where(segments < 0, 0, self._lengths[segments >> 1])
+        begins = self._begins[segments >> 1] - (np.cumsum(lengths) - lengths)
+        return lengths, self._numbers[np.repeat(begins, lengths) + np.arange(lengths.sum())]
 
     def _segments_of(self, kind: str) -> Iterator[tuple[Affixes, Positions, Positions]]:
-        """Yield affixes, segments and (of number lists) lengths of a field of the shapes."""
-        found: defaultdict[Affixes, list[tuple[Positions, Positions]]] = defaultdict(list)
+        """Yield affixes, segments and numbers of values of a field of the shapes."""
+        found: defaultdict[Affixes, list[Positions]] = defaultdict(list)
         for shape, documents in self._matched:
             first = self._segments.first[documents][:, None]
-            for affixes, positions in getattr(shape, kind).items():
-                segments, lengths = positions if positions.ndim > 1 else (positions, positions)
-                found[affixes].append(
-                    ((first + segments).ravel(), np.tile(lengths, len(documents)))
-                )
+            for affixes, (segments, lengths) in getattr(shape, kind).items():
+                in_batch = (first + segments).ravel()
+                found[affixes].append(np.stack([in_batch, np.tile(lengths, len(documents))]))
         for affixes, parts in found.items():
-            segments, lengths = map(np.concatenate, zip(*parts, strict=True))
+            segments, lengths = np.hstack(parts)
             yield affixes, segments, lengths
 
     def _reject(self, segments: Positions) -> None:
         self.is_valid[self._segments.documents_of(segments)] = False
 
     def _read_numbers(self) -> None:
-        for affixes, segments, _ in self._segments_of("numbers"):
-            numbers = _to_floats(self._segments.inner(segments, affixes))
-            self._singles[segments >> 1] = numbers
-            self._reject(segments[~_is_exact(numbers)])
-
-    def _read_number_lists(self) -> None:
-        parts = []
-        begin = 0
-        for affixes, segments, expected in self._segments_of("number_lists"):
-            words = self._segments.inner(segments, affixes).str.split(",")
-            lengths = words.list.len().to_numpy().astype(np.int64)
-            words = words.explode()
-            values = _to_floats(words)
-            self._list_begins[segments >> 1] = begin + np.cumsum(lengths) - lengths
-            self._list_lengths[segments >> 1] = lengths
+        parts = [self._numbers]
+        begin = 1
+        for affixes, segments, expected in self._segments_of("numbers"):
+            words = self._segments.inner(segments, affixes)
+            lengths = np.ones(len(segments), np.int64)
+            if (expected != 1).any():
+                lists = words.str.split(",")
+                lengths = lists.list.len().to_numpy().astype(np.int64)
+                words = lists.explode()
+            # NaN for words that are not numbers.
+            numbers = words.cast(pl.Float64, strict=False).fill_null(float("nan")).to_numpy()
+            self._begins[segments >> 1] = begin + np.cumsum(lengths) - lengths
+            self._lengths[segments >> 1] = lengths
             owners = np.repeat(np.arange(len(segments)), lengths)
-            is_word = np.isnan(values) & (words != "null").to_numpy()
-            self._reject(segments[owners[is_word]])
-            # Lists that become attributes have the length of the shape, and no nulls.
+            is_word = np.isnan(numbers) & (words != "null").to_numpy()
+            # A given number of values has no nulls, and all digits of an integer. The next larger
+            # integer becomes the largest exact float as well.
             is_fixed = expected != -1
+            is_inexact = ~(np.abs(numbers) < LARGEST_EXACT) & is_fixed[owners]
+            self._reject(segments[owners[is_word | is_inexact]])
             self._reject(segments[is_fixed & (lengths != expected)])
-            self._reject(segments[owners[~_is_exact(values) & is_fixed[owners]]])
-            parts.append(values)
-            begin += len(values)
-        self._list_values = np.concatenate([self._list_values, *parts])
+            parts.append(numbers)
+            begin += len(numbers)
+        self._numbers = np.concatenate(parts)
 
     def _check_ignored(self) -> None:
         for affixes, segments, _ in self._segments_of("ignored"):
             has_suffix = self._segments.texts.gather(segments).str.ends_with(affixes.suffix)
             inner = self._segments.inner(segments, affixes)
             self._reject(segments[~(has_suffix & ~inner.str.contains('["{}]')).to_numpy()])
-
-
-def _to_floats(words: pl.Series) -> Floats:
-    """Return the numbers that words of JSON stand for; NaN for other words."""
-    return words.cast(pl.Float64, strict=False).fill_null(float("nan")).to_numpy()
-
-
-def _is_exact(numbers: Floats) -> Flags:
-    """Return which are numbers that have all digits of an integer."""
-    # False for NaN, and for the next larger integer, which becomes this float as well.
-    return np.abs(numbers) < LARGEST_EXACT
