@@ -5,7 +5,7 @@ All of it follows from the contract or is read from the tables; nothing is compu
 
 import base64
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
 from io import BytesIO
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from aind_etl.results import Figure
 
 OWNERS = ("team:scientific-computing",)
+FRESHNESS = dg.FreshnessPolicy.time_window(
+    fail_window=timedelta(hours=36), warn_window=timedelta(hours=26)
+)
+"""How old an asset may become: the nightly pass materialises each again."""
 
 _log = logging.getLogger(__name__)
 _PREVIEW_ROWS = 5
@@ -58,14 +62,7 @@ class Timer:
         return round(monotonic() - self._began, 3)
 
 
-def freshness() -> dg.FreshnessPolicy:
-    """Return how old an asset may become: the nightly pass materialises each again."""
-    return dg.FreshnessPolicy.time_window(
-        fail_window=timedelta(hours=36), warn_window=timedelta(hours=26)
-    )
-
-
-def table_spec(table: Table, group: str, kinds: set[str], **options: Any) -> dg.AssetSpec:  # noqa: ANN401 - Dagster's types
+def table_spec(table: Table, **options: Any) -> dg.AssetSpec:  # noqa: ANN401 - Dagster's types
     """Return the specification of a table's asset, with further options of Dagster."""
     columns = [
         dg.TableColumn(
@@ -87,50 +84,10 @@ def table_spec(table: Table, group: str, kinds: set[str], **options: Any) -> dg.
     return dg.AssetSpec(
         table.name,
         description=table.description,
-        group_name=group,
-        kinds=kinds,
         owners=OWNERS,
         metadata=metadata,
         **options,
     )
-
-
-def table_results(
-    context: dg.AssetExecutionContext,
-    etl: Etl,
-    written: Iterable[Table],
-    report: Mapping[str, Any],
-    *,
-    always: Table,
-) -> Iterator[dg.MaterializeResult[Any]]:
-    """Yield the result of each table that a step has written for a collection.
-
-    If the step has written no file, these are the table that other steps of the run wait for, and
-    the tables that Dagster does not know yet for the partition: an event takes longer than finding
-    that there is nothing to do.
-
-    Parameters
-    ----------
-    written
-        The tables that the step writes.
-    report
-        The metadata of the step; its ``partitions_written`` is 0 if it has written no file.
-    always
-        The table that other steps wait for.
-    """
-    lake, collection = etl.lake_and_collection(context.partition_key)
-    for table in written:
-        if (
-            report["partitions_written"]
-            or table is always
-            or context.partition_key
-            not in context.instance.get_materialized_partitions(dg.AssetKey(table.name))
-        ):
-            yield dg.MaterializeResult(
-                asset_key=table.name,
-                data_version=data_version(lake, table, collection),
-                metadata={**report, **partition_metadata(lake, table, collection)},
-            )
 
 
 def partition_metadata(lake: Lake, table: Table, collection: str) -> Mapping[str, Any]:

@@ -9,9 +9,9 @@ import dagster as dg
 from aind_etl.contract import FLATTENED_TABLES, TABLES, tables
 from aind_etl.orchestration.assets.results import INVENTORY, TRIALS
 from aind_etl.orchestration.metadata import (
+    FRESHNESS,
     OWNERS,
     Timer,
-    freshness,
     freshness_pictures,
     uri,
     view_column_schema,
@@ -68,7 +68,7 @@ def warehouse_asset() -> dg.AssetsDefinition:
                 kinds={"duckdb"},
                 owners=OWNERS,
                 code_version=STORAGE_VERSION,
-                freshness_policy=freshness(),
+                freshness_policy=FRESHNESS,
             ),
             *(
                 dg.AssetSpec(
