@@ -119,7 +119,7 @@ def run_everything(etl: Etl, pass_kind: Pass, *, with_results: bool = True) -> N
 def _run_all(
     etl: Etl, pass_kind: Pass, instance: dg.DagsterInstance, *, with_results: bool
 ) -> None:
-    definitions = build_defs({"etl": etl})
+    definitions = build_defs(etl)
     refresh = definitions.resolve_job_def(REFRESH_COLLECTION)
     without_results = [key for asset in BY_COLLECTION if asset not in RESULTS for key in asset.keys]
     tags = command_tags(etl.lake)

@@ -47,9 +47,8 @@ refresh_sessions = dg.define_asset_job(
 publish_warehouse = dg.define_asset_job(
     PUBLISH,
     selection=(
-        dg.AssetSelection.assets(unclaimed_folders)
+        dg.AssetSelection.assets(unclaimed_folders, report)
         | dg.AssetSelection.assets(WAREHOUSE).required_multi_asset_neighbors()
-        | dg.AssetSelection.assets(report)
         | dg.AssetSelection.checks(*warnings.check_keys)
     ),
     description="Build, check and publish the warehouse with its views and marts, and the report.",

@@ -139,25 +139,21 @@ def data_version(lake: Lake, table: Table, collection: str) -> dg.DataVersion:
     return dg.DataVersion(sha256(repr(marks).encode()).hexdigest()[:16])
 
 
-def view_column_schema(connection: duckdb.DuckDBPyConnection, name: str) -> dg.TableSchema:
-    """Return the columns of a view or mart in the warehouse."""
+def view_metadata(connection: duckdb.DuckDBPyConnection, name: str) -> dict[str, Any]:
+    """Return the columns and the first rows of a view or mart in the warehouse."""
     columns = connection.execute(
         "SELECT column_name, data_type, comment FROM duckdb_columns() WHERE table_name = ? "
         "ORDER BY column_index",
         [name],
     ).fetchall()
-    return dg.TableSchema(columns=[dg.TableColumn(*column) for column in columns])
-
-
-def view_preview(connection: duckdb.DuckDBPyConnection, name: str) -> dg.MetadataValue:
-    """Return the first rows of a view or mart."""
-    rows = connection.execute(
-        f"SELECT * FROM {quote_identifier(name)} LIMIT {_PREVIEW_ROWS}"
-    ).fetchall()
-    names = [column[0] for column in connection.description or ()]
-    return dg.MetadataValue.md(
-        markdown_table(names[:_PREVIEW_COLUMNS], [row[:_PREVIEW_COLUMNS] for row in rows])
-    )
+    names = [column[0] for column in columns[:_PREVIEW_COLUMNS]]
+    rows = connection.execute(f"FROM {quote_identifier(name)} LIMIT {_PREVIEW_ROWS}").fetchall()
+    return {
+        "dagster/column_schema": dg.TableSchema([dg.TableColumn(*column) for column in columns]),
+        "preview": dg.MetadataValue.md(
+            markdown_table(names, [row[:_PREVIEW_COLUMNS] for row in rows])
+        ),
+    }
 
 
 def freshness_pictures(connection: duckdb.DuckDBPyConnection) -> dict[str, dg.MetadataValue]:

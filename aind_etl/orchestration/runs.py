@@ -26,6 +26,11 @@ def run_name(run: dg.DagsterRun) -> str:
     return f"{run.job_name} of {partition}" if partition else run.job_name
 
 
+def updated_at(record: dg.RunRecord) -> datetime:
+    """Return when a run last changed."""
+    return record.update_timestamp.replace(tzinfo=UTC)
+
+
 def last_failed_run(home: Path) -> str:
     """Return the name and time of the last run that failed without a later success.
 

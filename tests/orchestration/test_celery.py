@@ -99,7 +99,7 @@ def test_three_workers_load_what_one_process_loads(cluster, instance, tmp_path):
 def loaded_alone(names, folder):
     """Return a lake that this process has loaded from the same source."""
     etl = Etl(load_settings(lake=folder, partition_documents=10**9))
-    refresh = build_defs({"etl": etl}).resolve_job_def(REFRESH_COLLECTION)
+    refresh = build_defs(etl).resolve_job_def(REFRESH_COLLECTION)
     with dg.DagsterInstance.ephemeral() as instance:
         make_partitions(instance, {name: [name] for name in names})
         for name in names:

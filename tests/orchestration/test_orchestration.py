@@ -90,7 +90,7 @@ def run(two_collections, tmp_path_factory):
 
 def run_jobs(etl, instance, pass_kind=Pass.NEW):
     """Refresh every collection and publish, and return the metadata by asset and partition."""
-    definitions = build_defs({"etl": etl})
+    definitions = build_defs(etl)
     refresh = definitions.resolve_job_def(REFRESH_COLLECTION)
     collections = etl.list_collections()
     instance.add_dynamic_partitions("collections", collections)
@@ -185,7 +185,7 @@ def test_the_settings_come_from_the_environment_unless_overridden(monkeypatch, t
     monkeypatch.setenv("AIND_ETL_LAKE", str(tmp_path / "of-the-environment"))
     assert build_defs().resources["etl"].settings.lake == tmp_path / "of-the-environment"
     other = etl_of("sample:", tmp_path)
-    assert build_defs({"etl": other}).resources["etl"] is other
+    assert build_defs(other).resources["etl"] is other
 
 
 def test_the_page_shows_no_password(monkeypatch):
@@ -308,7 +308,7 @@ def test_a_second_run_changes_nothing_and_leaves_no_asset_stale(run):
     assert {name for name, _ in made} == {
         *("analyses", "documents", "result_files", "sessions", "unclaimed_folders", "warehouse")
     }
-    assert set(stale_statuses(instance, build_defs({"etl": etl}).assets).values()) == {"FRESH"}
+    assert set(stale_statuses(instance, build_defs(etl).assets).values()) == {"FRESH"}
 
 
 @pytest.mark.slow
@@ -321,7 +321,7 @@ def test_a_run_without_changes_materializes_every_asset_in_a_new_history(run, tm
 
 def test_a_missing_or_outdated_report_is_drawn_again(run):
     _, etl, instance = run
-    publish = build_defs({"etl": etl}).resolve_job_def(PUBLISH)
+    publish = build_defs(etl).resolve_job_def(PUBLISH)
     page = etl.settings.warehouse_path.with_name("report.html")
     whole = page.read_text()
     for left in (None, re.sub('content="[0-9a-f]{64}"', 'content="another"', whole)):
@@ -337,7 +337,7 @@ def test_a_run_writes_only_its_collection(run, tmp_path):
     etl = etl_of(done.settings.source, tmp_path)
     with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
         instance.add_dynamic_partitions("collections", [SMALL])
-        refresh = build_defs({"etl": etl}).resolve_job_def(REFRESH_COLLECTION)
+        refresh = build_defs(etl).resolve_job_def(REFRESH_COLLECTION)
         assert refresh.execute_in_process(instance=instance, partition_key=SMALL).success
     assert etl.lake.collections() == [SMALL]
     for table in (tables.DOCUMENTS, *ANALYSIS_TABLES):
@@ -364,7 +364,7 @@ def test_every_asset_can_be_materialized_by_itself_as_the_page_does(sample_dump,
         for name in GROUPS
     ]
     etl = etl_of(sample_dump, tmp_path)
-    definitions = dg.Definitions.merge(build_defs({"etl": etl}), dg.Definitions(jobs=jobs))
+    definitions = dg.Definitions.merge(build_defs(etl), dg.Definitions(jobs=jobs))
     resolved = {name: definitions.resolve_job_def(f"only_{name}") for name in GROUPS}
     with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
         instance.add_dynamic_partitions("collections", [SMALL])
@@ -396,7 +396,7 @@ class Repairing(NoProgress):
 
 def refresh_once(etl, folder, *, raise_on_error=False):
     """Refresh a collection, and return whether it succeeded and the number of retries."""
-    refresh = build_defs({"etl": etl}).resolve_job_def(REFRESH_COLLECTION)
+    refresh = build_defs(etl).resolve_job_def(REFRESH_COLLECTION)
     with dg.DagsterInstance.ephemeral(tempdir=str(folder)) as instance:
         instance.add_dynamic_partitions("collections", [SMALL])
         result = refresh.execute_in_process(

@@ -139,7 +139,7 @@ def look_to_publish(etl, instance, at=None):
 
 def look_at_lake(etl, instance):
     """Return the request of ``lake_ahead_of_warehouse``, or the reason for none."""
-    sensor = build_defs({"etl": etl}).resolve_sensor_def("lake_ahead_of_warehouse")
+    sensor = build_defs(etl).resolve_sensor_def("lake_ahead_of_warehouse")
     with dg.build_sensor_context(instance=instance, resources={"etl": etl}) as context:
         found = sensor.evaluate_tick(context)
     return found.skip_message or found.run_requests[0]
@@ -464,7 +464,7 @@ def test_a_missed_full_pass_is_requested(etl_loaded, instance):
 
 
 def nightly_tick(etl, history):
-    definitions = build_defs({"etl": etl})
+    definitions = build_defs(etl)
     with (
         # Schedules, unlike sensors, need an instance on a disk.
         dg.DagsterInstance.local_temp(str(history)) as instance,
@@ -512,13 +512,13 @@ def test_a_night_without_a_lake_is_a_skip_with_the_reason(etl, new_history):
 )
 def test_the_nightly_schedules_start_at_two_unless_set_otherwise(tmp_path, given, expected):
     settings = load_settings(lake=tmp_path, **given)
-    schedule = build_defs({"etl": Etl(settings)}).resolve_schedule_def("nightly_full_pass")
+    schedule = build_defs(Etl(settings)).resolve_schedule_def("nightly_full_pass")
     assert (schedule.cron_schedule, schedule.execution_timezone) == expected
 
 
 def run_by_schedule(name, etl, instance):
     """Execute the run that a schedule requests."""
-    definitions = build_defs({"etl": etl})
+    definitions = build_defs(etl)
     schedule = definitions.resolve_schedule_def(name)
     with dg.build_schedule_context(
         instance=instance, scheduled_execution_time=datetime(2026, 5, 2, 19, tzinfo=UTC)
@@ -562,7 +562,7 @@ def test_each_night_the_session_table_is_read(etl, instance, tmp_path):
 
 
 def test_all_sensors_and_schedules_are_on_by_default(tmp_path):
-    definitions = build_defs({"etl": Etl(load_settings(lake=tmp_path))})
+    definitions = build_defs(Etl(load_settings(lake=tmp_path)))
     automation = (*definitions.sensors, *definitions.schedules)
     assert {one.name: one.default_status.value for one in automation} == dict.fromkeys(
         (
@@ -583,7 +583,7 @@ def test_all_sensors_and_schedules_are_on_by_default(tmp_path):
     ],
 )
 def test_the_interval_of_the_sensor_depends_on_the_kind_of_source(tmp_path, given, expected):
-    definitions = build_defs({"etl": Etl(load_settings(lake=tmp_path, **given))})
+    definitions = build_defs(Etl(load_settings(lake=tmp_path, **given)))
     sensor = definitions.resolve_sensor_def("newly_finished_analyses")
     assert sensor.minimum_interval_seconds == expected
     assert sensors.CHECK_TIMEOUT.total_seconds() == 30

@@ -14,8 +14,7 @@ from aind_etl.orchestration.metadata import (
     Timer,
     freshness_pictures,
     uri,
-    view_column_schema,
-    view_preview,
+    view_metadata,
 )
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.steps import step
@@ -145,10 +144,7 @@ def _views_and_marts(
 ) -> Iterator[dg.MaterializeResult[Any]]:
     with connect(report.location) as connection:
         for file in files:
-            metadata: dict[str, Any] = {
-                "dagster/column_schema": view_column_schema(connection, file.name),
-                "preview": view_preview(connection, file.name),
-            }
+            metadata = view_metadata(connection, file.name)
             if file.name in report.rows:
                 metadata["dagster/row_count"] = report.rows[file.name]
             if file.name == "collection_freshness":
