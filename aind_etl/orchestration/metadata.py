@@ -25,7 +25,6 @@ from aind_etl.orchestration.resources import Etl
 from aind_etl.text import markdown_table
 
 if TYPE_CHECKING:
-    from aind_etl.lake.storage.protocol import Location
     from aind_etl.results import Figure
 
 OWNERS = ("team:scientific-computing",)
@@ -103,21 +102,16 @@ def partition_metadata(lake: Lake, table: Table, collection: str) -> Mapping[str
         rows = lake.tables.rows_by_file(table, collection)
     metadata: dict[str, Any] = {
         "dagster/partition_row_count": sum(rows[file] for file in files if file in rows),
-        "dagster/uri": uri(lake.storage.path(table.name)),
+        "dagster/uri": dg.MetadataValue.path(str(lake.storage.path(table.name))),
         "bytes": lake.tables.size_bytes(table, collection),
     }
     if is_whole:
         metadata["dagster/row_count"] = sum(rows.values())
     try:
-        preview = _preview(lake, table, collection)
+        metadata |= _preview(lake, table, collection)
     except Exception:  # noqa: BLE001 - a preview must not fail the run
+        # For example because a time is outside Python's calendar.
         _log.exception("No preview of %s of %s", table.name, collection)
-        preview = ""
-    if preview:
-        metadata["preview"] = dg.MetadataValue.md(preview)
-    newest = _newest_finished(lake, collection) if table is tables.ANALYSES else None
-    if newest is not None:
-        metadata["newest finished"] = dg.MetadataValue.timestamp(newest)
     return metadata
 
 
@@ -125,7 +119,7 @@ def table_metadata(etl: Etl, table: Table, rows: int, timer: Timer) -> Mapping[s
     """Return the metadata of a table that is not partitioned."""
     return {
         "dagster/row_count": rows,
-        "dagster/uri": uri(etl.lake.storage.path(table.name)),
+        "dagster/uri": dg.MetadataValue.path(str(etl.lake.storage.path(table.name))),
         "seconds": timer.seconds,
     }
 
@@ -178,12 +172,8 @@ def figures_preview(figures: Sequence["Figure"]) -> dg.MetadataValue:
     return dg.MetadataValue.md("\n\n".join(shown))
 
 
-def uri(path: "Location | str") -> dg.MetadataValue:
-    """Return a location for the page."""
-    return dg.MetadataValue.path(str(path))
-
-
-def _preview(lake: Lake, table: Table, collection: str) -> str:
+def _preview(lake: Lake, table: Table, collection: str) -> dict[str, Any]:
+    """Return some rows of a collection, and the end of its newest analysis."""
     rows = lake.tables.scan(table, collection)
     if table is tables.ANALYSES:
         rows = rows.select(_NEWEST).sort("finished_at", descending=True, nulls_last=True)
@@ -193,17 +183,15 @@ def _preview(lake: Lake, table: Table, collection: str) -> str:
         key = [name for name in table.column_names if name != "source_collection"]
         rows = rows.select(key[:_PREVIEW_COLUMNS])
     shown = rows.head(_PREVIEW_ROWS).collect()
-    return markdown_table(shown.columns, shown.iter_rows()) if shown.height else ""
-
-
-def _newest_finished(lake: Lake, collection: str) -> datetime | None:
-    """Return the end of the newest analysis; None if it is outside Python's calendar."""
-    newest = lake.tables.scan(tables.ANALYSES, collection).select("finished_at").collect().max()
-    try:
-        found = newest.item()
-    except (OverflowError, ValueError):
-        return None
-    return found if isinstance(found, datetime) else None
+    if not shown.height:
+        return {}
+    found: dict[str, Any] = {
+        "preview": dg.MetadataValue.md(markdown_table(shown.columns, shown.iter_rows()))
+    }
+    newest = shown["finished_at"].first() if table is tables.ANALYSES else None
+    if isinstance(newest, datetime):
+        found["newest finished"] = dg.MetadataValue.timestamp(newest)
+    return found
 
 
 def _picture(

@@ -13,7 +13,6 @@ from aind_etl.orchestration.metadata import (
     OWNERS,
     Timer,
     freshness_pictures,
-    uri,
     view_metadata,
 )
 from aind_etl.orchestration.resources import Etl
@@ -130,7 +129,7 @@ def _materialization(report: BuildReport, timer: Timer) -> dg.MaterializeResult[
     return dg.MaterializeResult(
         asset_key=WAREHOUSE,
         metadata={
-            "dagster/uri": uri(report.location),
+            "dagster/uri": dg.MetadataValue.path(str(report.location)),
             _PUBLISHED: report.published,
             "bytes": report.size_bytes,
             "seconds": timer.seconds,
