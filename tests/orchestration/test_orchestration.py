@@ -36,6 +36,8 @@ from aind_etl.settings import load_settings
 CLONE = Path(__file__).parents[2]
 COMMAND = Path(sys.executable).with_name("aind-etl")
 SMALL = "dynamic-foraging-analysis"
+LONGEST = "x" * 240
+"""A name as long as a server allows."""
 
 LAKE_TABLES = (
     "analyses",
@@ -72,18 +74,18 @@ def specs():
 
 @pytest.fixture(scope="module")
 def two_collections(sample_dump, tmp_path_factory):
-    """Return a dump of two small collections of the sample."""
+    """Return a dump of two small collections of the sample, one of which has a long name."""
     folder = tmp_path_factory.mktemp("dump")
-    for name in (SMALL, "dynamic-foraging-nm"):
-        shutil.copy(sample_dump / f"{name}.jsonl", folder)
+    shutil.copy(sample_dump / f"{SMALL}.jsonl", folder)
+    shutil.copy(sample_dump / "dynamic-foraging-nm.jsonl", folder / f"{LONGEST}.jsonl")
     return folder
 
 
 @pytest.fixture(scope="module")
-def run(two_collections, tmp_path_factory):
+def run(two_collections, sample_world, tmp_path_factory):
     """Return the materializations of a run of every asset, its resource and its instance."""
     folder = tmp_path_factory.mktemp("run")
-    etl = etl_of(two_collections, folder)
+    etl = etl_of(two_collections, folder, results_root=str(sample_world / "results"))
     with dg.DagsterInstance.ephemeral(tempdir=str(folder)) as instance:
         yield run_jobs(etl, instance), etl, instance
 
@@ -181,16 +183,13 @@ def test_every_table_shows_its_columns_and_their_lineage(specs, table):
         assert [dep.column_name for dep in lineage["record_id"]] == ["record_id"]
 
 
-def test_the_settings_come_from_the_environment_unless_overridden(monkeypatch, tmp_path):
-    monkeypatch.setenv("AIND_ETL_LAKE", str(tmp_path / "of-the-environment"))
-    assert build_defs().resources["etl"].settings.lake == tmp_path / "of-the-environment"
+def test_the_settings_come_from_the_environment_unless_given(monkeypatch, tmp_path):
+    monkeypatch.setenv("AIND_ETL_SOURCE", "mongodb://reader:s3cret@db.example/analysis")
+    etl = build_defs().resources["etl"]
+    assert "s3cret" in etl.settings.source
+    assert "s3cret" not in repr(etl)
     other = etl_of("sample:", tmp_path)
     assert build_defs(other).resources["etl"] is other
-
-
-def test_the_page_shows_no_password(monkeypatch):
-    monkeypatch.setenv("AIND_ETL_SOURCE", "mongodb://reader:s3cret@db.example/analysis")
-    assert "s3cret" not in repr(build_defs().resources["etl"])
 
 
 # --- runs ----------------------------------------------------------------
@@ -238,6 +237,13 @@ def test_the_newest_analyses_are_shown_with_their_end(run):
     newest = rows.sort("finished_at", descending=True).row(0)
     assert found["newest finished"] == newest[0].timestamp()
     assert newest[1] in found["preview"].splitlines()[2]
+
+
+def test_the_newest_figures_are_shown_with_the_files_of_the_results(run):
+    made, _, _ = run
+    pictures = {name for (name, _), found in made.items() if "newest figures" in found}
+    assert pictures == {"result_files"}
+    assert "data:image/png;base64," in made["result_files", SMALL]["newest figures"]
 
 
 def stale_statuses(instance, assets):
@@ -432,9 +438,9 @@ def test_the_caller_gets_the_error_of_an_asset(home, tmp_path):
 
 
 @pytest.mark.slow
-def test_one_collection_that_cannot_be_read_does_not_stop_the_others(home, sample_dump, tmp_path):
+def test_the_history_shows_the_runs_of_the_command_of_which_one_failed(home, sample_dump, tmp_path):
     dump = tmp_path / "dump"
-    documents = read_dump(sample_dump, SMALL)[:2]
+    documents = read_dump(sample_dump, SMALL)
     write_dump(dump, documents, "whole")
     (dump / "cut.jsonl.gz").write_bytes(b"\x1f\x8b\x08\x00 cut off")
     etl = etl_of(dump, tmp_path)
@@ -442,16 +448,19 @@ def test_one_collection_that_cannot_be_read_does_not_stop_the_others(home, sampl
         run_everything(etl, Pass.NEW)
     assert etl.lake.change_log("whole").live_documents().height == len(documents)
     with dg.DagsterInstance.get() as instance:
-        found = {
-            run.tags.get("dagster/partition", run.job_name): run.status
-            for run in instance.get_runs()
-        }
-    assert found == {
-        "cut": dg.DagsterRunStatus.FAILURE,
-        "whole": dg.DagsterRunStatus.SUCCESS,
-        SESSIONS: dg.DagsterRunStatus.SUCCESS,
-        PUBLISH: dg.DagsterRunStatus.SUCCESS,
-    }
+        runs = instance.get_runs()[::-1]
+        assert [(run.job_name, run.tags.get("dagster/partition"), run.status) for run in runs] == [
+            (REFRESH_COLLECTION, "cut", dg.DagsterRunStatus.FAILURE),
+            (REFRESH_COLLECTION, "whole", dg.DagsterRunStatus.SUCCESS),
+            (SESSIONS, None, dg.DagsterRunStatus.SUCCESS),
+            (PUBLISH, None, dg.DagsterRunStatus.SUCCESS),
+        ]
+        event = instance.get_latest_materialization_event(dg.AssetKey("analyses"))
+        assert event.run_id == runs[1].run_id
+        rows = event.asset_materialization.metadata["dagster/row_count"].value
+        assert rows == etl.lake.tables.count_rows(tables.ANALYSES) > 0
+        known = {key.to_user_string() for key in instance.all_asset_keys()}
+    assert known == GROUPS.keys()
 
 
 # --- the instance -------------------------------------------------------------------------------
@@ -475,30 +484,6 @@ def test_a_folder_that_dagster_cannot_use_is_an_error(monkeypatch, tmp_path, nam
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     with pytest.raises(ConfigurationError, match=f"{re.escape(name)}.*Set DAGSTER_HOME"):
         dagster_home(tmp_path / name)
-
-
-def test_the_configuration_of_an_existing_instance_is_kept(monkeypatch, tmp_path):
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    (tmp_path / "dagster.yaml").write_text("telemetry:\n  enabled: false\n# mine\n")
-    dagster_home(tmp_path / "lake")
-    assert (tmp_path / "dagster.yaml").read_text().endswith("# mine\n")
-
-
-@pytest.mark.slow
-def test_the_history_of_the_instance_shows_the_runs_of_the_command(home, sample_dump, tmp_path):
-    write_dump(tmp_path / "dump", read_dump(sample_dump, SMALL), SMALL)
-    etl = etl_of(tmp_path / "dump", tmp_path)
-    run_everything(etl, Pass.NEW)
-    with dg.DagsterInstance.get() as instance:
-        runs = instance.get_runs()[::-1]
-        assert [run.job_name for run in runs] == [REFRESH_COLLECTION, SESSIONS, PUBLISH]
-        assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
-        event = instance.get_latest_materialization_event(dg.AssetKey("analyses"))
-        assert event.run_id == runs[0].run_id
-        rows = event.asset_materialization.metadata["dagster/row_count"].value
-        assert rows == etl.lake.tables.count_rows(tables.ANALYSES) > 0
-        known = {key.to_user_string() for key in instance.all_asset_keys()}
-    assert known == GROUPS.keys()
 
 
 # --- the page -----------------------------------------------------------------------------------
