@@ -4,7 +4,7 @@ import errno
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import chain
@@ -125,9 +125,7 @@ def _run_all(
     tags = command_tags(etl.lake)
     failures: list[AindEtlError] = []
 
-    # Collections that only the lake has are compared too: they may have been deleted.
-    collections = etl.settings.choose({*etl.list_collections(), *etl.lake.collections()})
-    planned = _plan(etl, collections, failures)
+    planned = _plan(etl, failures)
     make_partitions(instance, planned)
     keys = list(chain.from_iterable(planned.values()))
     for number, key in enumerate(keys, start=1):
@@ -162,13 +160,13 @@ def _run_all(
         raise type(failures[0])("\n".join(dict.fromkeys(map(str, failures))))
 
 
-def _plan(
-    etl: Etl, collections: Sequence[str], failures: list[AindEtlError]
-) -> dict[str, list[str]]:
+def _plan(etl: Etl, failures: list[AindEtlError]) -> dict[str, list[str]]:
     """Plan the shards of each collection, and return their partitions; collect the failures."""
     planned: dict[str, list[str]] = {}
     with etl.open_source() as source:
-        for collection in collections:
+        # Collections that only the lake has are compared too: they may have been deleted.
+        present = {*source.list_collections(), *etl.lake.collections()}
+        for collection in etl.settings.choose(present):
             try:
                 documents = source.count_documents(collection)
             except AindEtlError:

@@ -59,11 +59,6 @@ class Etl:
             return nullcontext(self.opened)
         return open_configured_source(self.settings)
 
-    def list_collections(self) -> list[str]:
-        """Return the names of the source's collections, sorted."""
-        with self.open_source() as source:
-            return source.list_collections()
-
     @contextmanager
     def keeping_source_open(self) -> Iterator[Self]:
         """Yield a copy whose source stays open for the duration of a ``with`` block."""
