@@ -57,6 +57,6 @@ def last_failed_run(home: Path) -> str:
                 created_after=record.create_timestamp,
             )
             if not instance.get_run_records(later_success, limit=1):
-                created = datetime.fromtimestamp(record.create_timestamp.timestamp(), UTC)
+                created = record.create_timestamp.astimezone(UTC)
                 return f"{run_name(run)}, {created:%Y-%m-%d %H:%M} UTC,"
     return ""

@@ -1,6 +1,6 @@
 """The warehouse with its views and marts, published only if its checks pass."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -26,7 +26,7 @@ from aind_etl.warehouse.publishing import (
     publish_checks,
     publish_warehouse,
 )
-from aind_etl.warehouse.sql_files import Kind, SqlFile, dependencies, read_sql_files, tables_read
+from aind_etl.warehouse.sql_files import Kind, SqlFile, dependencies, read_sql_files
 
 WAREHOUSE = dg.AssetKey("warehouse")
 PUBLISHER_POOL = "publisher"
@@ -52,8 +52,8 @@ def warehouse_asset() -> dg.AssetsDefinition:
         A file of ``sql/`` does not begin with a comment.
     """
     by_name = {file.name: file for kind in (Kind.VIEW, Kind.MART) for file in read_sql_files(kind)}
-    files = [by_name[name] for name in dependencies([*by_name.values()])]
-    names = {table.name for table in TABLES} | {file.name for file in files}
+    reads = dependencies([*by_name.values()])
+    files = [by_name[name] for name in reads]
 
     @dg.multi_asset(
         name="publish",
@@ -72,7 +72,7 @@ def warehouse_asset() -> dg.AssetsDefinition:
                 dg.AssetSpec(
                     file.name,
                     description=file.comment,
-                    deps=_upstream(file, names),
+                    deps=_upstream(reads[file.name]),
                     group_name=file.kind.value,
                     kinds={"duckdb", "sql"},
                     owners=OWNERS,
@@ -162,9 +162,7 @@ def _check_result(outcome: Outcome) -> dg.AssetCheckResult:
     )
 
 
-def _upstream(file: SqlFile, names: set[str]) -> list[dg.AssetKey]:
+def _upstream(read: Iterable[str]) -> list[dg.AssetKey]:
     """Return the assets that a view or mart reads; other tables belong to the warehouse asset."""
-    assets = {table.name for table in _UPSTREAM}
-    read = tables_read(file.statement, names) - {file.name}
-    others = {table.name for table in TABLES} - assets
+    others = {table.name for table in TABLES} - {table.name for table in _UPSTREAM}
     return sorted({WAREHOUSE if name in others else dg.AssetKey(name) for name in read})
