@@ -18,10 +18,8 @@ class AindEtlError(Exception):
 
     exit_code = 1
 
-    def __init__(self, *arguments: object) -> None:
-        super().__init__(
-            *(without_credentials(text) if isinstance(text, str) else text for text in arguments)
-        )
+    def __init__(self, message: str) -> None:
+        super().__init__(without_credentials(message))
 
 
 class DataError(AindEtlError):

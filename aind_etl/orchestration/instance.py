@@ -71,10 +71,6 @@ def run_everything(etl: Etl, pass_kind: Pass, *, with_results: bool = True) -> N
 
     Parameters
     ----------
-    etl
-        The settings, and the receiver of progress.
-    pass_kind
-        How thoroughly the collections are compared with the change log.
     with_results
         Whether to read the result folders and the session table as well.
 

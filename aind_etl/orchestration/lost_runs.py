@@ -43,10 +43,6 @@ def fail_lost_runs(
 
     Parameters
     ----------
-    instance, lake
-        The instance with the runs, and the lake that they write.
-    now
-        The current time.
     silent_for
         A run without a lock is lost if its last event is older. It must be longer than the pause
         between two steps.

@@ -28,10 +28,6 @@ class Etl:
 
     Attributes
     ----------
-    settings
-        The settings.
-    progress
-        Receives the progress of steps.
     source_retries
         How often a step is retried if a source cannot be read.
     opened

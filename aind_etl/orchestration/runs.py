@@ -34,15 +34,7 @@ def updated_at(record: dg.RunRecord) -> datetime:
 def last_failed_run(home: Path) -> str:
     """Return the name and time of the last run that failed without a later success.
 
-    Parameters
-    ----------
-    home
-        The folder of the Dagster instance.
-
-    Returns
-    -------
-    str
-        A phrase that ends in a comma; empty if there is no such run.
+    It is a phrase that ends in a comma, and empty if the Dagster instance has no such run.
     """
     os.environ["DAGSTER_HOME"] = str(home.absolute())
     with dg.DagsterInstance.get() as instance:
