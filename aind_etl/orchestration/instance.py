@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from pathlib import Path
@@ -85,7 +86,7 @@ def run_everything(etl: Etl, pass_kind: Pass, *, with_results: bool = True) -> N
     try:
         with (
             etl.lake.storage.lock("run", f"the lake {etl.lake}"),
-            etl.keeping_source_open() as with_source,
+            etl.open_source() as source,
             dg.DagsterInstance.get() as instance,
         ):
             # This process holds the lock, so no earlier command is alive.
@@ -96,7 +97,8 @@ def run_everything(etl: Etl, pass_kind: Pass, *, with_results: bool = True) -> N
                 silent_for=timedelta(0),
                 tags={COMMAND_TAG: str(etl.lake)},
             )
-            _run_all(with_source, pass_kind, instance, with_results=with_results)
+            shared = replace(etl, opened=source)
+            _run_all(shared, pass_kind, instance, with_results=with_results)
     except dg.DagsterExecutionInterruptedError:
         raise KeyboardInterrupt from None
     except (duckdb.Error, SQLAlchemyError) as error:

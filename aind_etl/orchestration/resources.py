@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
-from typing import Self
+from dataclasses import dataclass, field
 
 import dagster as dg
 
@@ -54,12 +53,6 @@ class Etl:
         if self.opened is not None:
             return nullcontext(self.opened)
         return open_configured_source(self.settings)
-
-    @contextmanager
-    def keeping_source_open(self) -> Iterator[Self]:
-        """Yield a copy whose source stays open for the duration of a ``with`` block."""
-        with self.open_source() as source:
-            yield replace(self, opened=source)
 
     @contextmanager
     def retrying(self, context: dg.AssetExecutionContext) -> Iterator[None]:
