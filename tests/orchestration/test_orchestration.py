@@ -335,8 +335,14 @@ def test_a_missing_or_outdated_report_is_drawn_again(run):
         page.unlink()
         if left:
             page.write_text(left)
-        assert publish.execute_in_process(instance=instance).success
+        done = publish.execute_in_process(instance=instance)
         assert page.read_text() == whole
+        warnings = {
+            one.check_name
+            for one in done.get_asset_check_evaluations()
+            if one.severity is dg.AssetCheckSeverity.WARN
+        }
+        assert warnings == {"collections_are_fresh"}, "others follow from the warehouse alone"
 
 
 def test_a_run_writes_only_its_collection(run, tmp_path):
