@@ -6,8 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from aind_etl.contract import FLATTENED_TABLES, TABLES, tables
-from aind_etl.orchestration.assets.results import INVENTORY, TRIALS
+from aind_etl.contract import TABLES
 from aind_etl.orchestration.metadata import (
     FRESHNESS,
     OWNERS,
@@ -20,6 +19,7 @@ from aind_etl.orchestration.steps import step
 from aind_etl.text import markdown_table
 from aind_etl.warehouse.build import STORAGE_VERSION, BuildReport
 from aind_etl.warehouse.connection import connect
+from aind_etl.warehouse.contents import LAKE_TABLES
 from aind_etl.warehouse.publishing import (
     ChecksFailedError,
     Outcome,
@@ -29,17 +29,7 @@ from aind_etl.warehouse.publishing import (
 from aind_etl.warehouse.sql_files import Kind, SqlFile, dependencies, read_sql_files
 
 WAREHOUSE = dg.AssetKey("warehouse")
-PUBLISHER_POOL = "publisher"
-"""The pool whose one slot a run needs to publish."""
 
-_UPSTREAM = (
-    tables.DOCUMENTS,
-    *FLATTENED_TABLES,
-    *INVENTORY,
-    *TRIALS,
-    tables.UNCLAIMED_FOLDERS,
-    tables.SESSIONS,
-)
 _PUBLISHED = "published"
 
 
@@ -61,7 +51,7 @@ def warehouse_asset() -> dg.AssetsDefinition:
             dg.AssetSpec(
                 WAREHOUSE,
                 description="The DuckDB file with every table of the lake, views and marts.",
-                deps=[table.name for table in _UPSTREAM],
+                deps=[table.name for table in LAKE_TABLES],
                 group_name="warehouse",
                 kinds={"duckdb"},
                 owners=OWNERS,
@@ -87,7 +77,8 @@ def warehouse_asset() -> dg.AssetsDefinition:
             dg.AssetCheckSpec(check.name, asset=WAREHOUSE, description=check.summary, blocking=True)
             for check in publish_checks()
         ],
-        pool=PUBLISHER_POOL,
+        # A run needs the one slot of this pool to publish.
+        pool="publisher",
     )
     @step
     def publish(
@@ -164,5 +155,5 @@ def _check_result(outcome: Outcome) -> dg.AssetCheckResult:
 
 def _upstream(read: Iterable[str]) -> list[dg.AssetKey]:
     """Return the assets that a view or mart reads; other tables belong to the warehouse asset."""
-    others = {table.name for table in TABLES} - {table.name for table in _UPSTREAM}
+    others = {table.name for table in TABLES if table not in LAKE_TABLES}
     return sorted({WAREHOUSE if name in others else dg.AssetKey(name) for name in read})
