@@ -1,19 +1,13 @@
 """The assets of a step that brings tables of one collection up to date."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import dagster as dg
 
 from aind_etl.contract import Table, tables
 from aind_etl.lake import Lake
-from aind_etl.orchestration.metadata import (
-    FRESHNESS,
-    Timer,
-    data_version,
-    partition_metadata,
-    table_spec,
-)
+from aind_etl.orchestration.metadata import FRESHNESS, Timer, partition_result, table_spec
 from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.steps import step
@@ -29,7 +23,7 @@ written.
 def collection_tables(
     written: Sequence[Table],
     *,
-    deps: Iterable[Table],
+    deps: Sequence[Table],
     always: Table | None = None,
     **options: Any,  # noqa: ANN401 - Dagster's types
 ) -> Callable[[Work], dg.AssetsDefinition]:
@@ -42,7 +36,8 @@ def collection_tables(
     deps
         The tables that the step reads.
     always
-        The table that other steps wait for; the others are skipped if no file was written.
+        The table that other steps wait for. If no file was written, the others are materialised
+        only if Dagster does not know them yet for the partition.
     **options
         Further options of :class:`dagster.AssetSpec`.
     """
@@ -72,37 +67,16 @@ def collection_tables(
             lake, collection = etl.lake_and_collection(context.partition_key)
             timer = Timer()
             report = {**work(context, etl, lake, collection), "seconds": timer.seconds}
-            yield from table_results(context, etl, written, report, always=always)
+            for table in written:
+                # An event takes longer than finding that there is nothing to do.
+                if (
+                    table is always
+                    or report["partitions_written"]
+                    or context.partition_key
+                    not in context.instance.get_materialized_partitions(dg.AssetKey(table.name))
+                ):
+                    yield partition_result(lake, table, collection, report)
 
         return refresh
 
     return decorate
-
-
-def table_results(
-    context: dg.AssetExecutionContext,
-    etl: Etl,
-    written: Iterable[Table],
-    report: Mapping[str, Any],
-    *,
-    always: Table | None,
-) -> Iterator[dg.MaterializeResult[Any]]:
-    """Yield the result of each table that a step has written for a collection.
-
-    If the step has written no file, these are the table that other steps of the run wait for, and
-    the tables that Dagster does not know yet for the partition: an event takes longer than finding
-    that there is nothing to do.
-    """
-    lake, collection = etl.lake_and_collection(context.partition_key)
-    for table in written:
-        if (
-            table is always
-            or report["partitions_written"]
-            or context.partition_key
-            not in context.instance.get_materialized_partitions(dg.AssetKey(table.name))
-        ):
-            yield dg.MaterializeResult(
-                asset_key=table.name,
-                data_version=data_version(lake, table, collection),
-                metadata={**report, **partition_metadata(lake, table, collection)},
-            )

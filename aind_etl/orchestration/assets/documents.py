@@ -11,8 +11,7 @@ from aind_etl.contract import tables
 from aind_etl.errors import AindEtlError, ConfigurationError
 from aind_etl.flatten.refresh import refresh_analyses
 from aind_etl.lake.resharding import reshard_as_planned
-from aind_etl.orchestration.assets.collection_tables import table_results
-from aind_etl.orchestration.metadata import Timer, table_spec
+from aind_etl.orchestration.metadata import Timer, partition_result, table_spec
 from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.steps import step
@@ -74,7 +73,7 @@ def documents(
         **{name: getattr(report, name) for name in _REPORTED},
         "seconds": timer.seconds,
     }
-    yield from table_results(context, etl, [tables.DOCUMENTS], metadata, always=tables.DOCUMENTS)
+    yield partition_result(lake, tables.DOCUMENTS, collection, metadata)
 
 
 def _refuse_to_mix(source: str, etl: Etl) -> None:
