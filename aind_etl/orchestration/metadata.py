@@ -72,14 +72,12 @@ def table_spec(table: Table, **options: Any) -> dg.AssetSpec:  # noqa: ANN401 - 
         )
         for column in table.columns
     ]
-    schema = dg.MetadataValue.table_schema(dg.TableSchema(columns))
-    metadata: dict[str, dg.MetadataValue] = {"dagster/column_schema": schema}
+    metadata: dict[str, Any] = {"dagster/column_schema": dg.TableSchema(columns)}
     if table is not tables.DOCUMENTS:
         log = dg.AssetKey(tables.DOCUMENTS.name)
-        lineage = dg.TableColumnLineage(
+        metadata["dagster/column_lineage"] = dg.TableColumnLineage(
             {column.name: [dg.TableColumnDep(log, column.source)] for column in table.columns}
         )
-        metadata["dagster/column_lineage"] = dg.MetadataValue.column_lineage(lineage)
     return dg.AssetSpec(
         table.name,
         description=table.description,

@@ -167,7 +167,7 @@ def test_one_job_refreshes_a_collection_and_one_publishes():
 )
 def test_every_table_shows_its_columns_and_their_lineage(specs, table):
     metadata = specs[table.name].metadata
-    columns = metadata["dagster/column_schema"].value.columns
+    columns = metadata["dagster/column_schema"].columns
     assert [(one.name, one.type, one.description, one.constraints.nullable) for one in columns] == [
         (column.name, column.type.value, describe(column), not column.required)
         for column in table.columns
@@ -175,7 +175,7 @@ def test_every_table_shows_its_columns_and_their_lineage(specs, table):
     if table is tables.DOCUMENTS:
         assert "dagster/column_lineage" not in metadata
         return
-    lineage = metadata["dagster/column_lineage"].value.deps_by_column
+    lineage = metadata["dagster/column_lineage"].deps_by_column
     assert list(lineage) == list(table.column_names)
     log = set(tables.DOCUMENTS.column_names)
     for name, deps in lineage.items():
