@@ -155,7 +155,10 @@ def _run_all(
     except Exception as error:  # noqa: BLE001 - reported as a defect
         failures.append(_unexpected(etl, "the publication", error))
     if failures:
-        raise type(failures[0])("\n".join(dict.fromkeys(map(str, failures))))
+        # Its class sets the exit code, and may take more arguments than a message.
+        first = failures[0]
+        first.args = ("\n".join(dict.fromkeys(map(str, failures))),)
+        raise first
 
 
 def _plan(etl: Etl, failures: list[AindEtlError]) -> dict[str, list[str]]:

@@ -32,6 +32,8 @@ from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION, SESSIONS, p
 from aind_etl.orchestration.resources import Etl
 from aind_etl.progress import NoProgress
 from aind_etl.settings import load_settings
+from aind_etl.sources.dump import DumpSource
+from aind_etl.sources.gateway.replies import RefusedError
 
 CLONE = Path(__file__).parents[2]
 COMMAND = Path(sys.executable).with_name("aind-etl")
@@ -430,6 +432,27 @@ def test_the_caller_gets_the_error_of_an_asset(home, tmp_path):
         run_everything(etl_of("nowhere", tmp_path), Pass.NEW)
 
 
+class Refusing(DumpSource):
+    """A source that lists and counts its documents, and refuses to return them."""
+
+    def read_raw(self, collection, *_):
+        """Refuse."""
+        raise RefusedError(f"The gateway refuses {collection}.", 403, "forbidden")
+
+    fingerprint = list_ids = read_raw
+
+
+@pytest.mark.slow
+def test_the_error_of_a_run_names_every_collection_that_the_source_refuses(home, tmp_path):
+    for name in ("one", "two"):
+        write_dump(tmp_path / "dump", [{"_id": "1"}], name)
+    etl = replace(etl_of(tmp_path / "dump", tmp_path), opened=Refusing(tmp_path / "dump"))
+    with pytest.raises(RefusedError) as raised:
+        run_everything(etl, Pass.NEW, with_results=False)
+    assert str(raised.value) == "The gateway refuses one.\nThe gateway refuses two."
+    assert raised.value.exit_code == SourceError.exit_code
+
+
 @pytest.mark.slow
 def test_the_history_shows_the_runs_of_the_command_of_which_one_failed(home, sample_dump, tmp_path):
     dump = tmp_path / "dump"
@@ -528,7 +551,7 @@ def test_the_configuration_of_an_earlier_build_is_replaced_and_kept_as_old(tmp_p
     assert (tmp_path / "dagster.yaml.old").read_text() == old
     ours = (tmp_path / "dagster.yaml").read_text()
     assert ours == (CLONE / "dagster_home" / "dagster.yaml").read_text()
-    mine = f"{ours}\n# With changes of my own.\n"
-    (tmp_path / "dagster.yaml").write_text(mine)
-    dagster_home(tmp_path)
-    assert (tmp_path / "dagster.yaml").read_text() == mine
+    for mine in (f"{ours}\n# With changes of my own.\n", "telemetry:\n  enabled: false\n"):
+        (tmp_path / "dagster.yaml").write_text(mine)
+        dagster_home(tmp_path)
+        assert (tmp_path / "dagster.yaml").read_text() == mine

@@ -374,7 +374,9 @@ def with_settings(etl, **changes):
     return replace(etl, settings=etl.settings.model_copy(update=changes))
 
 
-def test_an_unreachable_source_is_a_skip_and_the_lake_records_since_when(etl_loaded, instance):
+def test_an_unreachable_source_is_a_skip_and_the_lake_records_since_when(
+    etl_loaded, instance, tmp_path
+):
     begin = now() + timedelta(minutes=10)
     look(etl_loaded, instance, begin)
     lake = etl_loaded.lake
@@ -386,6 +388,7 @@ def test_an_unreachable_source_is_a_skip_and_the_lake_records_since_when(etl_loa
     health = lake.source_health()
     assert health.failing_since == begin + timedelta(minutes=1)
     assert "127.0.0.1:9" in health.error
+    assert "127.0.0.1:9" in look(with_settings(away, lake=tmp_path / "empty"), instance)
     assert health.reached_at == begin
     look(etl_loaded, instance, begin + timedelta(minutes=21))
     assert lake.source_health().failing_since is None
