@@ -18,10 +18,8 @@ class AindEtlError(Exception):
 
     exit_code = 1
 
-    def __init__(self, *arguments: object) -> None:
-        super().__init__(
-            *(without_credentials(text) if isinstance(text, str) else text for text in arguments)
-        )
+    def __init__(self, message: str) -> None:
+        super().__init__(without_credentials(message))
 
 
 class DataError(AindEtlError):
@@ -68,11 +66,13 @@ def needs_pipeline(what: str, *, extra: str = "pipeline") -> Iterator[None]:
     Raises
     ------
     ConfigurationError
-        A package is not installed.
+        A package is not installed. That a module of this package is missing is a defect.
     """
     try:
         yield
     except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == __package__:
+            raise
         brings = "the whole pipeline" if extra == "pipeline" else "it"
         raise ConfigurationError(
             f"{what} needs the package {error.name!r}, which is not installed. Install {brings} "

@@ -88,6 +88,7 @@ def test_given_values_take_precedence_over_the_environment(monkeypatch):
         ("look_back_days", "-1"),
         ("look_back_days", "inf"),
         ("look_back_days", "nan"),
+        ("time_zone", "Seattle"),
     ],
 )
 def test_an_error_names_an_invalid_value_with_its_setting_and_option(monkeypatch, name, text):

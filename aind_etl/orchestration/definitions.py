@@ -1,8 +1,5 @@
 """The factory of all definitions of the code location."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import dagster as dg
 
 from aind_etl.orchestration.asset_checks import warnings
@@ -19,24 +16,16 @@ from aind_etl.orchestration.sensors import all_sensors
 from aind_etl.settings import load_settings
 
 
-def build_defs(resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
-    """Return the definitions.
-
-    Parameters
-    ----------
-    resource_overrides
-        Resources by name, which replace those with the settings of the environment.
-    """
-    resources = dict(resource_overrides or {})
-    resources.setdefault("etl", Etl(load_settings(), source_retries=3))
-    settings = resources["etl"].settings
+def build_defs(etl: Etl | None = None) -> dg.Definitions:
+    """Return the definitions, by default with the settings of the environment."""
+    etl = etl or Etl(load_settings(), source_retries=3)
     return dg.Definitions(
         assets=all_assets(),
         asset_checks=[warnings],
         jobs=[refresh_collection, refresh_sessions, publish_warehouse, verify_everything],
-        sensors=all_sensors(settings),
-        schedules=all_schedules(settings),
-        resources=resources,
+        sensors=all_sensors(etl.settings),
+        schedules=all_schedules(etl.settings),
+        resources={"etl": etl},
         # Runs are executed in parallel, and the steps of a run one after the other.
         executor=dg.in_process_executor,
     )

@@ -34,8 +34,6 @@ def serve(
 
     Parameters
     ----------
-    port
-        Port of the page.
     environment
         The environment variables of Dagster's processes.
     say

@@ -4,8 +4,9 @@ import errno
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from pathlib import Path
@@ -71,10 +72,6 @@ def run_everything(etl: Etl, pass_kind: Pass, *, with_results: bool = True) -> N
 
     Parameters
     ----------
-    etl
-        The settings, and the receiver of progress.
-    pass_kind
-        How thoroughly the collections are compared with the change log.
     with_results
         Whether to read the result folders and the session table as well.
 
@@ -89,7 +86,7 @@ def run_everything(etl: Etl, pass_kind: Pass, *, with_results: bool = True) -> N
     try:
         with (
             etl.lake.storage.lock("run", f"the lake {etl.lake}"),
-            etl.keeping_source_open() as with_source,
+            etl.open_source() as source,
             dg.DagsterInstance.get() as instance,
         ):
             # This process holds the lock, so no earlier command is alive.
@@ -100,7 +97,8 @@ def run_everything(etl: Etl, pass_kind: Pass, *, with_results: bool = True) -> N
                 silent_for=timedelta(0),
                 tags={COMMAND_TAG: str(etl.lake)},
             )
-            _run_all(with_source, pass_kind, instance, with_results=with_results)
+            shared = replace(etl, opened=source)
+            _run_all(shared, pass_kind, instance, with_results=with_results)
     except dg.DagsterExecutionInterruptedError:
         raise KeyboardInterrupt from None
     except (duckdb.Error, SQLAlchemyError) as error:
@@ -119,15 +117,13 @@ def run_everything(etl: Etl, pass_kind: Pass, *, with_results: bool = True) -> N
 def _run_all(
     etl: Etl, pass_kind: Pass, instance: dg.DagsterInstance, *, with_results: bool
 ) -> None:
-    definitions = build_defs({"etl": etl})
+    definitions = build_defs(etl)
     refresh = definitions.resolve_job_def(REFRESH_COLLECTION)
     without_results = [key for asset in BY_COLLECTION if asset not in RESULTS for key in asset.keys]
     tags = command_tags(etl.lake)
     failures: list[AindEtlError] = []
 
-    # Collections that only the lake has are compared too: they may have been deleted.
-    collections = etl.settings.choose({*etl.list_collections(), *etl.lake.collections()})
-    planned = _plan(etl, collections, failures)
+    planned = _plan(etl, failures)
     make_partitions(instance, planned)
     keys = list(chain.from_iterable(planned.values()))
     for number, key in enumerate(keys, start=1):
@@ -159,16 +155,19 @@ def _run_all(
     except Exception as error:  # noqa: BLE001 - reported as a defect
         failures.append(_unexpected(etl, "the publication", error))
     if failures:
-        raise type(failures[0])("\n".join(dict.fromkeys(map(str, failures))))
+        # Its class sets the exit code, and may take more arguments than a message.
+        first = failures[0]
+        first.args = ("\n".join(dict.fromkeys(map(str, failures))),)
+        raise first
 
 
-def _plan(
-    etl: Etl, collections: Sequence[str], failures: list[AindEtlError]
-) -> dict[str, list[str]]:
+def _plan(etl: Etl, failures: list[AindEtlError]) -> dict[str, list[str]]:
     """Plan the shards of each collection, and return their partitions; collect the failures."""
     planned: dict[str, list[str]] = {}
     with etl.open_source() as source:
-        for collection in collections:
+        # Collections that only the lake has are compared too: they may have been deleted.
+        present = {*source.list_collections(), *etl.lake.collections()}
+        for collection in etl.settings.choose(present):
             try:
                 documents = source.count_documents(collection)
             except AindEtlError:

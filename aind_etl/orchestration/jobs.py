@@ -1,5 +1,7 @@
 """The jobs: which assets and checks run together."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 
 from aind_etl.changelog.passes import Pass
@@ -45,9 +47,8 @@ refresh_sessions = dg.define_asset_job(
 publish_warehouse = dg.define_asset_job(
     PUBLISH,
     selection=(
-        dg.AssetSelection.assets(unclaimed_folders)
+        dg.AssetSelection.assets(unclaimed_folders, report)
         | dg.AssetSelection.assets(WAREHOUSE).required_multi_asset_neighbors()
-        | dg.AssetSelection.assets(report)
         | dg.AssetSelection.checks(*warnings.check_keys)
     ),
     description="Build, check and publish the warehouse with its views and marts, and the report.",
@@ -55,9 +56,11 @@ publish_warehouse = dg.define_asset_job(
 )
 
 
-@dg.op(name="compare_contents")
+@dg.op(name="compare_contents", out=dg.Out(dg.Nothing))
 @step
-def _compare_contents(context: dg.OpExecutionContext, etl: dg.ResourceParam[Etl]) -> None:
+def _compare_contents(
+    context: dg.OpExecutionContext, etl: dg.ResourceParam[Etl]
+) -> Iterator[dg.Output[None]]:
     """Compare every document of the source with the lake, and every table with the warehouse.
 
     Raises
@@ -81,6 +84,7 @@ def _compare_contents(context: dg.OpExecutionContext, etl: dg.ResourceParam[Etl]
             errors.append(text)
     if errors:
         raise DataError("\n".join(errors))
+    yield dg.Output(None)
 
 
 @dg.job(

@@ -12,6 +12,7 @@ import dagster as dg
 
 from aind_etl.errors import DataError
 from aind_etl.lake import Lake
+from aind_etl.orchestration.runs import updated_at
 from aind_etl.orchestration.steps import run_lock
 
 COMMAND_TAG = "aind_etl/command_on"
@@ -42,10 +43,6 @@ def fail_lost_runs(
 
     Parameters
     ----------
-    instance, lake
-        The instance with the runs, and the lake that they write.
-    now
-        The current time.
     silent_for
         A run without a lock is lost if its last event is older. It must be longer than the pause
         between two steps.
@@ -75,7 +72,7 @@ def _silent_since(instance: dg.DagsterInstance, record: dg.RunRecord) -> datetim
     run_id = record.dagster_run.run_id
     events = instance.get_records_for_run(run_id, limit=1, ascending=False).records
     if not events:
-        return record.update_timestamp.replace(tzinfo=UTC)
+        return updated_at(record)
     moment = datetime.fromtimestamp(events[0].timestamp, UTC)
     event = events[0].event_log_entry.dagster_event
     if event is not None and event.event_type is dg.DagsterEventType.STEP_UP_FOR_RETRY:

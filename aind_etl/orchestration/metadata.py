@@ -5,7 +5,7 @@ All of it follows from the contract or is read from the tables; nothing is compu
 
 import base64
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
 from io import BytesIO
@@ -25,10 +25,13 @@ from aind_etl.orchestration.resources import Etl
 from aind_etl.text import markdown_table
 
 if TYPE_CHECKING:
-    from aind_etl.lake.storage.protocol import Location
     from aind_etl.results import Figure
 
 OWNERS = ("team:scientific-computing",)
+FRESHNESS = dg.FreshnessPolicy.time_window(
+    fail_window=timedelta(hours=36), warn_window=timedelta(hours=26)
+)
+"""How old an asset may become: the nightly pass materialises each again."""
 
 _log = logging.getLogger(__name__)
 _PREVIEW_ROWS = 5
@@ -58,14 +61,7 @@ class Timer:
         return round(monotonic() - self._began, 3)
 
 
-def freshness() -> dg.FreshnessPolicy:
-    """Return how old an asset may become: the nightly pass materialises each again."""
-    return dg.FreshnessPolicy.time_window(
-        fail_window=timedelta(hours=36), warn_window=timedelta(hours=26)
-    )
-
-
-def table_spec(table: Table, group: str, kinds: set[str], **options: Any) -> dg.AssetSpec:  # noqa: ANN401 - Dagster's types
+def table_spec(table: Table, **options: Any) -> dg.AssetSpec:  # noqa: ANN401 - Dagster's types
     """Return the specification of a table's asset, with further options of Dagster."""
     columns = [
         dg.TableColumn(
@@ -76,61 +72,30 @@ def table_spec(table: Table, group: str, kinds: set[str], **options: Any) -> dg.
         )
         for column in table.columns
     ]
-    schema = dg.MetadataValue.table_schema(dg.TableSchema(columns))
-    metadata: dict[str, dg.MetadataValue] = {"dagster/column_schema": schema}
+    metadata: dict[str, Any] = {"dagster/column_schema": dg.TableSchema(columns)}
     if table is not tables.DOCUMENTS:
         log = dg.AssetKey(tables.DOCUMENTS.name)
-        lineage = dg.TableColumnLineage(
+        metadata["dagster/column_lineage"] = dg.TableColumnLineage(
             {column.name: [dg.TableColumnDep(log, column.source)] for column in table.columns}
         )
-        metadata["dagster/column_lineage"] = dg.MetadataValue.column_lineage(lineage)
     return dg.AssetSpec(
         table.name,
         description=table.description,
-        group_name=group,
-        kinds=kinds,
         owners=OWNERS,
         metadata=metadata,
         **options,
     )
 
 
-def table_results(
-    context: dg.AssetExecutionContext,
-    etl: Etl,
-    written: Iterable[Table],
-    report: Mapping[str, Any],
-    *,
-    always: Table,
-) -> Iterator[dg.MaterializeResult[Any]]:
-    """Yield the result of each table that a step has written for a collection.
-
-    If the step has written no file, these are the table that other steps of the run wait for, and
-    the tables that Dagster does not know yet for the partition: an event takes longer than finding
-    that there is nothing to do.
-
-    Parameters
-    ----------
-    written
-        The tables that the step writes.
-    report
-        The metadata of the step; its ``partitions_written`` is 0 if it has written no file.
-    always
-        The table that other steps wait for.
-    """
-    lake, collection = etl.lake_and_collection(context.partition_key)
-    for table in written:
-        if (
-            report["partitions_written"]
-            or table is always
-            or context.partition_key
-            not in context.instance.get_materialized_partitions(dg.AssetKey(table.name))
-        ):
-            yield dg.MaterializeResult(
-                asset_key=table.name,
-                data_version=data_version(lake, table, collection),
-                metadata={**report, **partition_metadata(lake, table, collection)},
-            )
+def partition_result(
+    lake: Lake, table: Table, collection: str, report: Mapping[str, Any]
+) -> dg.MaterializeResult[Any]:
+    """Return the result of a step for a table of a collection, with metadata of the step."""
+    return dg.MaterializeResult(
+        asset_key=table.name,
+        data_version=data_version(lake, table, collection),
+        metadata={**report, **partition_metadata(lake, table, collection)},
+    )
 
 
 def partition_metadata(lake: Lake, table: Table, collection: str) -> Mapping[str, Any]:
@@ -146,21 +111,16 @@ def partition_metadata(lake: Lake, table: Table, collection: str) -> Mapping[str
         rows = lake.tables.rows_by_file(table, collection)
     metadata: dict[str, Any] = {
         "dagster/partition_row_count": sum(rows[file] for file in files if file in rows),
-        "dagster/uri": uri(lake.storage.path(table.name)),
+        "dagster/uri": dg.MetadataValue.path(str(lake.storage.path(table.name))),
         "bytes": lake.tables.size_bytes(table, collection),
     }
     if is_whole:
         metadata["dagster/row_count"] = sum(rows.values())
     try:
-        preview = _preview(lake, table, collection)
+        metadata |= _preview(lake, table, collection)
     except Exception:  # noqa: BLE001 - a preview must not fail the run
+        # For example because a time is outside Python's calendar.
         _log.exception("No preview of %s of %s", table.name, collection)
-        preview = ""
-    if preview:
-        metadata["preview"] = dg.MetadataValue.md(preview)
-    newest = _newest_finished(lake, collection) if table is tables.ANALYSES else None
-    if newest is not None:
-        metadata["newest finished"] = dg.MetadataValue.timestamp(newest)
     return metadata
 
 
@@ -168,7 +128,7 @@ def table_metadata(etl: Etl, table: Table, rows: int, timer: Timer) -> Mapping[s
     """Return the metadata of a table that is not partitioned."""
     return {
         "dagster/row_count": rows,
-        "dagster/uri": uri(etl.lake.storage.path(table.name)),
+        "dagster/uri": dg.MetadataValue.path(str(etl.lake.storage.path(table.name))),
         "seconds": timer.seconds,
     }
 
@@ -183,25 +143,21 @@ def data_version(lake: Lake, table: Table, collection: str) -> dg.DataVersion:
     return dg.DataVersion(sha256(repr(marks).encode()).hexdigest()[:16])
 
 
-def view_column_schema(connection: duckdb.DuckDBPyConnection, name: str) -> dg.TableSchema:
-    """Return the columns of a view or mart in the warehouse."""
+def view_metadata(connection: duckdb.DuckDBPyConnection, name: str) -> dict[str, Any]:
+    """Return the columns and the first rows of a view or mart in the warehouse."""
     columns = connection.execute(
         "SELECT column_name, data_type, comment FROM duckdb_columns() WHERE table_name = ? "
         "ORDER BY column_index",
         [name],
     ).fetchall()
-    return dg.TableSchema(columns=[dg.TableColumn(*column) for column in columns])
-
-
-def view_preview(connection: duckdb.DuckDBPyConnection, name: str) -> dg.MetadataValue:
-    """Return the first rows of a view or mart."""
-    rows = connection.execute(
-        f"SELECT * FROM {quote_identifier(name)} LIMIT {_PREVIEW_ROWS}"
-    ).fetchall()
-    names = [column[0] for column in connection.description or ()]
-    return dg.MetadataValue.md(
-        markdown_table(names[:_PREVIEW_COLUMNS], [row[:_PREVIEW_COLUMNS] for row in rows])
-    )
+    names = [column[0] for column in columns[:_PREVIEW_COLUMNS]]
+    rows = connection.execute(f"FROM {quote_identifier(name)} LIMIT {_PREVIEW_ROWS}").fetchall()
+    return {
+        "dagster/column_schema": dg.TableSchema([dg.TableColumn(*column) for column in columns]),
+        "preview": dg.MetadataValue.md(
+            markdown_table(names, [row[:_PREVIEW_COLUMNS] for row in rows])
+        ),
+    }
 
 
 def freshness_pictures(connection: duckdb.DuckDBPyConnection) -> dict[str, dg.MetadataValue]:
@@ -226,12 +182,8 @@ def figures_preview(figures: Sequence["Figure"]) -> dg.MetadataValue:
     return dg.MetadataValue.md("\n\n".join(shown))
 
 
-def uri(path: "Location | str") -> dg.MetadataValue:
-    """Return a location for the page."""
-    return dg.MetadataValue.path(str(path))
-
-
-def _preview(lake: Lake, table: Table, collection: str) -> str:
+def _preview(lake: Lake, table: Table, collection: str) -> dict[str, Any]:
+    """Return some rows of a collection, and the end of its newest analysis."""
     rows = lake.tables.scan(table, collection)
     if table is tables.ANALYSES:
         rows = rows.select(_NEWEST).sort("finished_at", descending=True, nulls_last=True)
@@ -241,17 +193,15 @@ def _preview(lake: Lake, table: Table, collection: str) -> str:
         key = [name for name in table.column_names if name != "source_collection"]
         rows = rows.select(key[:_PREVIEW_COLUMNS])
     shown = rows.head(_PREVIEW_ROWS).collect()
-    return markdown_table(shown.columns, shown.iter_rows()) if shown.height else ""
-
-
-def _newest_finished(lake: Lake, collection: str) -> datetime | None:
-    """Return the end of the newest analysis; None if it is outside Python's calendar."""
-    newest = lake.tables.scan(tables.ANALYSES, collection).select("finished_at").collect().max()
-    try:
-        found = newest.item()
-    except (OverflowError, ValueError):
-        return None
-    return found if isinstance(found, datetime) else None
+    if not shown.height:
+        return {}
+    found: dict[str, Any] = {
+        "preview": dg.MetadataValue.md(markdown_table(shown.columns, shown.iter_rows()))
+    }
+    newest = shown["finished_at"].first() if table is tables.ANALYSES else None
+    if isinstance(newest, datetime):
+        found["newest finished"] = dg.MetadataValue.timestamp(newest)
+    return found
 
 
 def _picture(

@@ -54,15 +54,13 @@ def new_and_stale(
     return sorted(wanted - known), sorted(of_planned - wanted)
 
 
-def make_partitions(instance: dg.DagsterInstance, planned: Mapping[str, Iterable[str]]) -> None:
-    """Create the planned partitions, and delete those of the same collections that are stale."""
+def make_partitions(
+    instance: dg.DagsterInstance, planned: Mapping[str, Iterable[str]]
+) -> list[str]:
+    """Create the planned partitions, delete stale ones of the same collections, and return all."""
     new, stale = new_and_stale(instance, planned)
     if new:
         instance.add_dynamic_partitions(_NAME, new)
     for key in stale:
         instance.delete_dynamic_partition(_NAME, key)
-
-
-def known_partitions(instance: dg.DagsterInstance) -> list[str]:
-    """Return every existing partition, sorted."""
     return sorted(instance.get_dynamic_partitions(_NAME))

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
-from typing import Self
+from dataclasses import dataclass, field
 
 import dagster as dg
 
@@ -28,10 +27,6 @@ class Etl:
 
     Attributes
     ----------
-    settings
-        The settings.
-    progress
-        Receives the progress of steps.
     source_retries
         How often a step is retried if a source cannot be read.
     opened
@@ -58,17 +53,6 @@ class Etl:
         if self.opened is not None:
             return nullcontext(self.opened)
         return open_source(self.settings)
-
-    def list_collections(self) -> list[str]:
-        """Return the names of the source's collections, sorted."""
-        with self.open_source() as source:
-            return source.list_collections()
-
-    @contextmanager
-    def keeping_source_open(self) -> Iterator[Self]:
-        """Yield a copy whose source stays open for the duration of a ``with`` block."""
-        with self.open_source() as source:
-            yield replace(self, opened=source)
 
     @contextmanager
     def retrying(self, context: dg.AssetExecutionContext) -> Iterator[None]:

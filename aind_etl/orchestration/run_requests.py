@@ -9,7 +9,7 @@ import dagster as dg
 from aind_etl.changelog.staleness import StaleCollection
 from aind_etl.orchestration.jobs import REFRESH_COLLECTION
 from aind_etl.orchestration.partitions import partition_key, partition_of
-from aind_etl.orchestration.runs import PARTITION_TAG, UNFINISHED
+from aind_etl.orchestration.runs import PARTITION_TAG, UNFINISHED, updated_at
 
 BATCH_TAG = "aind_etl/batch"
 """The tag of a run that identifies the content it loads; all attempts at it share it."""
@@ -91,8 +91,3 @@ def failed_partitions(instance: dg.DagsterInstance, since: datetime) -> Iterator
             collection, shard = partition_of(str(key))
             identity = run.tags.get(BATCH_TAG, run.run_id)
             yield StaleCollection(collection, identity, "its last run failed", shard)
-
-
-def updated_at(record: dg.RunRecord) -> datetime:
-    """Return when a run last changed."""
-    return record.update_timestamp.replace(tzinfo=UTC)

@@ -26,18 +26,15 @@ def run_name(run: dg.DagsterRun) -> str:
     return f"{run.job_name} of {partition}" if partition else run.job_name
 
 
+def updated_at(record: dg.RunRecord) -> datetime:
+    """Return when a run last changed."""
+    return record.update_timestamp.replace(tzinfo=UTC)
+
+
 def last_failed_run(home: Path) -> str:
     """Return the name and time of the last run that failed without a later success.
 
-    Parameters
-    ----------
-    home
-        The folder of the Dagster instance.
-
-    Returns
-    -------
-    str
-        A phrase that ends in a comma; empty if there is no such run.
+    It is a phrase that ends in a comma, and empty if the Dagster instance has no such run.
     """
     os.environ["DAGSTER_HOME"] = str(home.absolute())
     with dg.DagsterInstance.get() as instance:
@@ -52,6 +49,6 @@ def last_failed_run(home: Path) -> str:
                 created_after=record.create_timestamp,
             )
             if not instance.get_run_records(later_success, limit=1):
-                created = datetime.fromtimestamp(record.create_timestamp.timestamp(), UTC)
+                created = record.create_timestamp.astimezone(UTC)
                 return f"{run_name(run)}, {created:%Y-%m-%d %H:%M} UTC,"
     return ""

@@ -12,12 +12,7 @@ from aind_etl.orchestration.jobs import (
     refresh_sessions,
     verify_everything,
 )
-from aind_etl.orchestration.partitions import (
-    known_partitions,
-    make_partitions,
-    partition_of,
-    planned_partitions,
-)
+from aind_etl.orchestration.partitions import make_partitions, partition_of, planned_partitions
 from aind_etl.orchestration.resources import Etl
 from aind_etl.settings import Settings
 
@@ -38,11 +33,11 @@ def all_schedules(settings: Settings) -> Sequence[dg.ScheduleDefinition]:
         context: dg.ScheduleEvaluationContext, etl: dg.ResourceParam[Etl]
     ) -> list[dg.RunRequest] | dg.SkipReason:
         # The source is not read: new collections are detected by the sensor.
-        make_partitions(context.instance, planned_partitions(etl.lake, etl.lake.collections()))
+        planned = planned_partitions(etl.lake, etl.lake.collections())
         chosen = etl.settings.collections
         keys = [
             key
-            for key in known_partitions(context.instance)
+            for key in make_partitions(context.instance, planned)
             if not chosen or partition_of(key)[0] in chosen
         ]
         if not keys:

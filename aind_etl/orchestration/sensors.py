@@ -45,9 +45,8 @@ from aind_etl.orchestration.run_requests import (
     next_attempt,
     partitions_in_flight,
     run_request,
-    updated_at,
 )
-from aind_etl.orchestration.runs import UNFINISHED
+from aind_etl.orchestration.runs import UNFINISHED, updated_at
 from aind_etl.settings import Settings
 from aind_etl.sources.kinds import kind_of
 from aind_etl.warehouse.build import is_current

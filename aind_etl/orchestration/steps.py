@@ -1,10 +1,9 @@
 """A decorator for steps: it holds a lock while they run, and keeps credentials out of errors."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import wraps
 from hashlib import sha256
-from inspect import isgeneratorfunction
 from typing import Any, ParamSpec, TypeVar
 
 import dagster as dg
@@ -18,28 +17,27 @@ _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 
-def step(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """Wrap the function of an asset, a check or an op for use as a step.
+def step(
+    function: Callable[_Arguments, Iterator[_Result]],
+) -> Callable[_Arguments, Iterator[_Result]]:
+    """Wrap the generator function of an asset, a check or an op for use as a step.
 
     While the step runs, a lock shows that its run is alive (see :mod:`.lost_runs`). The causes of
     its errors contain no credentials: Dagster stores an error with all its causes, most of which
     are written by libraries.
     """
-    if isgeneratorfunction(function):
-
-        @wraps(function)
-        def generating(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Iterator[object]:
-            with _guarded(kwargs):
-                yield from function(*args, **kwargs)
-
-        return generating  # type: ignore[return-value]
 
     @wraps(function)
-    def returning(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
-        with _guarded(kwargs):
-            return function(*args, **kwargs)
+    def guarded(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Iterator[_Result]:
+        etl: Any = kwargs["etl"]
+        with ExitStack() as stack:
+            # Another run of the same job and partition that holds the lock shows that both live.
+            with suppress(DataError):
+                stack.enter_context(run_lock(etl.lake, dg.OpExecutionContext.get().run))
+            with hiding_credentials():
+                yield from function(*args, **kwargs)
 
-    return returning
+    return guarded
 
 
 def run_lock(lake: Lake, run: dg.DagsterRun) -> AbstractContextManager[None]:
@@ -67,13 +65,3 @@ def hiding_credentials() -> Iterator[None]:
                 break
             error = cause
         raise
-
-
-@contextmanager
-def _guarded(arguments: Mapping[str, Any]) -> Iterator[None]:
-    with ExitStack() as stack:
-        # If another run of the same job and partition holds the lock, it shows that both are alive.
-        with suppress(DataError):
-            stack.enter_context(run_lock(arguments["etl"].lake, dg.OpExecutionContext.get().run))
-        with hiding_credentials():
-            yield

@@ -1,4 +1,4 @@
-"""Running the checks of ``sql/checks``: queries that return offending rows."""
+"""Running the checks of ``sql/``: queries that return offending rows."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial

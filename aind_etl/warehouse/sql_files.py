@@ -2,7 +2,8 @@
 
 The file of a view or mart is named after it and holds one SELECT. Its opening comment says what a
 row is; the comment's lines ``--   name: meaning`` describe columns. A macro is a whole statement. A
-check is a SELECT of offending rows, and a question a SELECT that shows how to use the tables.
+check is a SELECT of offending rows, a warning one of rows to look at, and a question a SELECT that
+shows how to use the tables.
 """
 
 import json
@@ -36,6 +37,7 @@ class Kind(StrEnum):
     VIEW = "views"
     MART = "marts"
     CHECK = "checks"
+    WARNING = "warnings"
     QUESTION = "questions"
 
 

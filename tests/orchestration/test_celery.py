@@ -10,10 +10,8 @@ from zlib import crc32
 import dagster as dg
 import pytest
 from cluster import PARTITION, WORKERS, running_cluster
-from containers import wait_until
-from mongod import NoMongodError, failing
-from postgresql import NoPostgresqlError
-from redis_server import NoRedisError
+from containers import servers_or_skip, wait_until
+from mongod import failing
 from result_endpoint import error
 from worlds import MAIN, assert_same, contents_of
 
@@ -30,7 +28,6 @@ from aind_etl.warehouse.build import is_current
 
 pytestmark = pytest.mark.slow
 
-UNAVAILABLE = (NoMongodError, NoPostgresqlError, NoRedisError)
 DOCUMENTS = int(os.environ.get("AIND_ETL_TEST_DOCUMENTS", "1000"))
 PARTITION_DOCUMENTS = os.environ.get("AIND_ETL_TEST_PARTITION_DOCUMENTS", "300")
 DOCUMENTS_A_SESSION = 22
@@ -40,17 +37,10 @@ AN_HOUR = 3600
 @contextmanager
 def started(folder, services, **choices):
     """Yield a cluster with some of its services; skip the test if a server is not available."""
-    try:
-        running = running_cluster(folder, **choices)
-        made = running.__enter__()
-    except UNAVAILABLE as problem:
-        pytest.skip(str(problem))
-    try:
+    with servers_or_skip(), running_cluster(folder, **choices) as made:
         for name in services:
             made.start(name)
         yield made
-    finally:
-        running.__exit__(None, None, None)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +89,7 @@ def test_three_workers_load_what_one_process_loads(cluster, instance, tmp_path):
 def loaded_alone(names, folder):
     """Return a lake that this process has loaded from the same source."""
     etl = Etl(load_settings(lake=folder, partition_documents=10**9))
-    refresh = build_defs({"etl": etl}).resolve_job_def(REFRESH_COLLECTION)
+    refresh = build_defs(etl).resolve_job_def(REFRESH_COLLECTION)
     with dg.DagsterInstance.ephemeral() as instance:
         make_partitions(instance, {name: [name] for name in names})
         for name in names:
@@ -153,7 +143,7 @@ def test_whatever_goes_wrong_the_tables_are_those_of_one_process(tmp_path, monke
     with started(folder, services, sessions=sessions, **variables) as cluster:
         for name, value in cluster.environment().items():
             monkeypatch.setenv(name, value)
-        cluster.wait_for_code()
+        cluster.containers.wait_for_health("code")
         cluster.wait_for_workers()
         with dg.DagsterInstance.get() as instance:
             cluster.start("daemon")

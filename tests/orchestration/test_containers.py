@@ -21,11 +21,11 @@ from containers import (
     read_compose,
     read_dockerfile,
     read_environment_file,
+    servers_or_skip,
     wait_until,
 )
 from mongod import mongod_or_skip
 from ports import free_port
-from postgresql import NoPostgresqlError, find_postgresql, running_postgresql
 from pymongo import MongoClient
 from worlds import MAIN, read_dump
 
@@ -41,37 +41,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("containers")]
 REPOSITORY = {"repositoryLocationName": "aind_etl", "repositoryName": "__repository__"}
 
 
-class Deployment:
-    """The running services of a deployment."""
-
-    def __init__(self, containers: Containers) -> None:
-        self.containers = containers
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
-
-    def start(self, service):
-        """Start a service."""
-        self.processes[service] = self.containers.start(service)
-
-    def end(self, service, signal_number=signal.SIGTERM):
-        """End a service by a signal."""
-        end_group(self.processes.pop(service), signal_number)
-
-    def wait_for_health(self, service, seconds=240):
-        """Wait until the health check of a service passes."""
-        port = {"code": "4000", "webserver": "3000"}.get(service)
-
-        def healthy():
-            assert self.processes[service].poll() is None, self.containers.said(service)
-            # A health check starts a Python process, so wait until the port answers.
-            return (not port or self.containers.answers(port)) and (
-                self.containers.check_health(service).returncode == 0
-            )
-
-        wait_until(healthy, seconds, lambda: self.containers.said(service))
+class Deployment(Containers):
+    """The services of a deployment, with its page."""
 
     def ask(self, query, **variables):
         """Return the answer of the page's GraphQL."""
-        return ask_page(f"http://127.0.0.1:{self.containers.ports['3000']}", query, **variables)
+        return ask_page(f"http://127.0.0.1:{self.ports['3000']}", query, **variables)
 
     def launch(self, job, partition=None):
         """Launch a run on the page, and return its id."""
@@ -104,7 +79,7 @@ class Deployment:
             status = self.run_status(run_id)
             return status if status in {"SUCCESS", "FAILURE", "CANCELED"} else None
 
-        return wait_until(ended, seconds, lambda: self.containers.said("code"))
+        return wait_until(ended, seconds, lambda: self.said("code"))
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +97,7 @@ def deployment(collection, tmp_path_factory):
     """Yield code location, page and daemon with PostgreSQL, started as by compose."""
     folder = tmp_path_factory.mktemp("containers")
     host, port = collection.database.client.address
-    containers = Containers(
+    deployment = Deployment(
         folder,
         {
             "AIND_ETL_SOURCE": f"mongodb://{host}:{port}/analysis",
@@ -130,36 +105,14 @@ def deployment(collection, tmp_path_factory):
             "AIND_ETL_SENSOR_INTERVAL_SECONDS": "5",
         },
     )
-    (folder / "tmp" / "no-results").mkdir()
-    secret = folder / "secrets" / "postgres_password"
-    secret.write_text(PASSWORD + "\n")
-    server = containers.services["postgres"]["environment"]
-    try:
-        programs = find_postgresql()
-        postgresql = running_postgresql(
-            programs,
-            user=server["POSTGRES_USER"],
-            password_file=Path(containers.translate(server["POSTGRES_PASSWORD_FILE"])),
-            database=server["POSTGRES_DB"],
-        )
-        port = postgresql.__enter__()
-    except NoPostgresqlError as error:
-        pytest.skip(str(error))
-    made = Deployment(containers)
-    try:
-        containers.hosts["postgres"] = "127.0.0.1"
-        containers.ports["5432"] = port
-        made.start("code")
-        made.wait_for_health("code")
-        made.start("webserver")
-        made.start("daemon")
-        made.wait_for_health("webserver")
-        made.wait_for_health("daemon")
-        yield made
-    finally:
-        for service in reversed(list(made.processes)):
-            made.end(service)
-        postgresql.__exit__(None, None, None)
+    with servers_or_skip(), deployment.running_postgresql(PASSWORD):
+        deployment.start("code")
+        deployment.wait_for_health("code")
+        deployment.start("webserver")
+        deployment.start("daemon")
+        deployment.wait_for_health("webserver")
+        deployment.wait_for_health("daemon")
+        yield deployment
 
 
 def test_the_page_finds_the_code_location(deployment):
@@ -174,12 +127,12 @@ def test_the_page_finds_the_code_location(deployment):
 
 def wait_for_record(deployment, record_id):
     """Wait until the warehouse has a record."""
-    path = deployment.containers.folder / "lake" / "warehouse.duckdb"
+    path = deployment.folder / "lake" / "warehouse.duckdb"
 
     def published():
         return path.exists() and record_id in set(Warehouse(path).table("analyses")["record_id"])
 
-    wait_until(published, 480, lambda: deployment.containers.said("daemon"))
+    wait_until(published, 480, lambda: deployment.said("daemon"))
 
 
 def test_the_warehouse_is_published(deployment, collection):
@@ -206,13 +159,13 @@ def test_a_run_that_is_killed_with_its_code_location_is_repeated(deployment, col
     wait_until(
         lambda: deployment.run_status(killed) == "STARTED",
         120,
-        lambda: deployment.containers.said("daemon"),
+        lambda: deployment.said("daemon"),
     )
     deployment.end("code", signal.SIGKILL)
     deployment.start("code")
     assert deployment.wait_for_run(killed) == "FAILURE"
     wait_for_record(deployment, "meanwhile")
-    verified = deployment.containers.run("code", ["aind-etl", "verify"])
+    verified = deployment.run("code", ["aind-etl", "verify"])
     assert verified.returncode == 0, verified.stdout
 
 
@@ -224,7 +177,7 @@ def test_after_the_loss_of_the_database_new_documents_are_published(deployment, 
     collection.insert_one(collection.find_one() | {"_id": "after the loss"})
     connection = psycopg2.connect(
         host="127.0.0.1",
-        port=deployment.containers.ports["5432"],
+        port=deployment.ports["5432"],
         user="dagster",
         password=PASSWORD,
         dbname="postgres",
@@ -239,27 +192,27 @@ def test_after_the_loss_of_the_database_new_documents_are_published(deployment, 
     for service in OWN:
         deployment.wait_for_health(service)
     wait_for_record(deployment, "after the loss")
-    verified = deployment.containers.run("code", ["aind-etl", "verify"])
+    verified = deployment.run("code", ["aind-etl", "verify"])
     assert verified.returncode == 0, verified.stdout
 
 
 def test_the_database_can_be_migrated_as_documented(deployment):
     words = ["/opt/aind-etl/entrypoint.sh", "dagster", "instance", "migrate"]
     assert " ".join(words[1:]) in (DOCKER / "README.md").read_text()
-    migrated = deployment.containers.run("code", words)
+    migrated = deployment.run("code", words)
     assert migrated.returncode == 0, migrated.stderr
 
 
 def test_the_services_write_no_files_outside_their_volumes(deployment):
     # Dagster tries to create folders for telemetry, and ignores failures.
-    home = deployment.containers.home
+    home = deployment.home
     files = [path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()]
     assert sorted(files) == ["dagster.yaml", "workspace.yaml"]
 
 
 def test_the_output_of_the_services_contains_no_secret(deployment):
     for service in OWN:
-        assert PASSWORD not in deployment.containers.said(service)
+        assert PASSWORD not in deployment.said(service)
 
 
 def run_entrypoint(command, **environment):

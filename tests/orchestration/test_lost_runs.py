@@ -28,6 +28,7 @@ PROCESS = """
     def sleeps(etl: dg.ResourceParam[Etl]):
         print("asleep", flush=True)
         time.sleep(600)
+        yield dg.Output(None)
 
     @dg.job(resource_defs={"etl": dg.ResourceDefinition.hardcoded_resource(
         Etl(load_settings(lake=sys.argv[1]))

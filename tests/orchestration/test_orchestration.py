@@ -32,26 +32,20 @@ from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION, SESSIONS, p
 from aind_etl.orchestration.resources import Etl
 from aind_etl.progress import NoProgress
 from aind_etl.settings import load_settings
+from aind_etl.sources.dump import DumpSource
+from aind_etl.sources.gateway.replies import RefusedError
 
 CLONE = Path(__file__).parents[2]
 COMMAND = Path(sys.executable).with_name("aind-etl")
 SMALL = "dynamic-foraging-analysis"
+LONGEST = "x" * 240
+"""A name as long as a server allows."""
 
-LAKE_TABLES = (
-    "analyses",
-    "attributes",
-    "cross_validation",
-    "fit_parameters",
-    "input_assets",
-    "rejected_documents",
-    "rejected_values",
-)
-INVENTORY = ("result_files", "result_folders")
-TRIALS = ("analyses_latents", "other_latents", "rejected_results", "trials")
-BY_COLLECTION = {"documents", *LAKE_TABLES, *INVENTORY, *TRIALS}
-SNAPSHOT = json.loads((CLONE / "tests" / "snapshot.json").read_text())
-GROUPS = {name: one["group"] for name, one in SNAPSHOT["assets"].items()}
+ASSETS = json.loads((CLONE / "tests" / "snapshot.json").read_text())["assets"]
+GROUPS = {name: one["group"] for name, one in ASSETS.items()}
 """The group of each asset."""
+BY_COLLECTION = {name for name, one in ASSETS.items() if one["partitions"]}
+FLATTENED = {name for name, group in GROUPS.items() if group == "lake"} - {"documents"}
 
 
 @pytest.fixture(autouse=True)
@@ -72,27 +66,28 @@ def specs():
 
 @pytest.fixture(scope="module")
 def two_collections(sample_dump, tmp_path_factory):
-    """Return a dump of two small collections of the sample."""
+    """Return a dump of two small collections of the sample, one of which has a long name."""
     folder = tmp_path_factory.mktemp("dump")
-    for name in (SMALL, "dynamic-foraging-nm"):
-        shutil.copy(sample_dump / f"{name}.jsonl", folder)
+    shutil.copy(sample_dump / f"{SMALL}.jsonl", folder)
+    shutil.copy(sample_dump / "dynamic-foraging-nm.jsonl", folder / f"{LONGEST}.jsonl")
     return folder
 
 
 @pytest.fixture(scope="module")
-def run(two_collections, tmp_path_factory):
+def run(two_collections, sample_world, tmp_path_factory):
     """Return the materializations of a run of every asset, its resource and its instance."""
     folder = tmp_path_factory.mktemp("run")
-    etl = etl_of(two_collections, folder)
+    etl = etl_of(two_collections, folder, results_root=str(sample_world / "results"))
     with dg.DagsterInstance.ephemeral(tempdir=str(folder)) as instance:
         yield run_jobs(etl, instance), etl, instance
 
 
 def run_jobs(etl, instance, pass_kind=Pass.NEW):
     """Refresh every collection and publish, and return the metadata by asset and partition."""
-    definitions = build_defs({"etl": etl})
+    definitions = build_defs(etl)
     refresh = definitions.resolve_job_def(REFRESH_COLLECTION)
-    collections = etl.list_collections()
+    with etl.open_source() as source:
+        collections = source.list_collections()
     instance.add_dynamic_partitions("collections", collections)
     results = [
         refresh.execute_in_process(
@@ -112,6 +107,17 @@ def run_jobs(etl, instance, pass_kind=Pass.NEW):
             key = (event.asset_key.to_user_string(), materialization.partition)
             made[key] = {name: value.value for name, value in materialization.metadata.items()}
     return made
+
+
+def refresh_once(etl, folder, *, raise_on_error=False):
+    """Refresh a collection, and return whether it succeeded and the number of retries."""
+    refresh = build_defs(etl).resolve_job_def(REFRESH_COLLECTION)
+    with dg.DagsterInstance.ephemeral(tempdir=str(folder)) as instance:
+        instance.add_dynamic_partitions("collections", [SMALL])
+        result = refresh.execute_in_process(
+            instance=instance, partition_key=SMALL, raise_on_error=raise_on_error
+        )
+    return result.success, sum(event.is_step_up_for_retry for event in result.all_events)
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +169,7 @@ def test_one_job_refreshes_a_collection_and_one_publishes():
 )
 def test_every_table_shows_its_columns_and_their_lineage(specs, table):
     metadata = specs[table.name].metadata
-    columns = metadata["dagster/column_schema"].value.columns
+    columns = metadata["dagster/column_schema"].columns
     assert [(one.name, one.type, one.description, one.constraints.nullable) for one in columns] == [
         (column.name, column.type.value, describe(column), not column.required)
         for column in table.columns
@@ -171,7 +177,7 @@ def test_every_table_shows_its_columns_and_their_lineage(specs, table):
     if table is tables.DOCUMENTS:
         assert "dagster/column_lineage" not in metadata
         return
-    lineage = metadata["dagster/column_lineage"].value.deps_by_column
+    lineage = metadata["dagster/column_lineage"].deps_by_column
     assert list(lineage) == list(table.column_names)
     log = set(tables.DOCUMENTS.column_names)
     for name, deps in lineage.items():
@@ -181,25 +187,21 @@ def test_every_table_shows_its_columns_and_their_lineage(specs, table):
         assert [dep.column_name for dep in lineage["record_id"]] == ["record_id"]
 
 
-def test_the_settings_come_from_the_environment_unless_overridden(monkeypatch, tmp_path):
-    monkeypatch.setenv("AIND_ETL_LAKE", str(tmp_path / "of-the-environment"))
-    assert build_defs().resources["etl"].settings.lake == tmp_path / "of-the-environment"
-    other = etl_of("sample:", tmp_path)
-    assert build_defs({"etl": other}).resources["etl"] is other
-
-
-def test_the_page_shows_no_password(monkeypatch):
+def test_the_settings_come_from_the_environment_unless_given(monkeypatch, tmp_path):
     monkeypatch.setenv("AIND_ETL_SOURCE", "mongodb://reader:s3cret@db.example/analysis")
-    assert "s3cret" not in repr(build_defs().resources["etl"])
+    etl = build_defs().resources["etl"]
+    assert "s3cret" in etl.settings.source
+    assert "s3cret" not in repr(etl)
+    other = etl_of("sample:", tmp_path)
+    assert build_defs(other).resources["etl"] is other
 
 
 # --- runs ----------------------------------------------------------------
 
 
 def test_every_asset_is_materialized_and_those_of_the_lake_once_per_collection(run):
-    made, etl, _ = run
-    collections = etl.list_collections()
-    lake_assets = {(name, one) for name in BY_COLLECTION for one in collections}
+    made, _, _ = run
+    lake_assets = {(name, one) for name in BY_COLLECTION for one in (SMALL, LONGEST)}
     others = {(name, None) for name in GROUPS.keys() - BY_COLLECTION}
     assert made.keys() == lake_assets | others
 
@@ -208,7 +210,7 @@ def test_every_asset_is_materialized_and_those_of_the_lake_once_per_collection(r
 def test_the_reported_rows_are_those_of_the_lake(run, name):
     made, etl, _ = run
     table = table_named(name)
-    for collection in etl.list_collections():
+    for collection in (SMALL, LONGEST):
         found = made[name, collection]
         assert found["dagster/partition_row_count"] == etl.lake.tables.count_rows(table, collection)
         assert found["dagster/uri"] == str(etl.lake.storage.path(name))
@@ -240,6 +242,13 @@ def test_the_newest_analyses_are_shown_with_their_end(run):
     assert newest[1] in found["preview"].splitlines()[2]
 
 
+def test_the_newest_figures_are_shown_with_the_files_of_the_results(run):
+    made, _, _ = run
+    pictures = {name for (name, _), found in made.items() if "newest figures" in found}
+    assert pictures == {"result_files"}
+    assert "data:image/png;base64," in made["result_files", SMALL]["newest figures"]
+
+
 def stale_statuses(instance, assets):
     """Return the status of each asset with partitions, as the page shows it."""
     graph = dg.Definitions(assets, resources=build_defs().resources).resolve_asset_graph()
@@ -257,7 +266,7 @@ def test_a_changed_flattener_makes_its_tables_stale(run):
         for one in build_defs().assets
     ]
     statuses = stale_statuses(instance, changed)
-    assert {name for name in LAKE_TABLES if statuses[name] == "STALE"} == set(LAKE_TABLES)
+    assert {name for name in FLATTENED if statuses[name] == "STALE"} == FLATTENED
     assert statuses["documents"] == "FRESH"
 
 
@@ -308,7 +317,7 @@ def test_a_second_run_changes_nothing_and_leaves_no_asset_stale(run):
     assert {name for name, _ in made} == {
         *("analyses", "documents", "result_files", "sessions", "unclaimed_folders", "warehouse")
     }
-    assert set(stale_statuses(instance, build_defs({"etl": etl}).assets).values()) == {"FRESH"}
+    assert set(stale_statuses(instance, build_defs(etl).assets).values()) == {"FRESH"}
 
 
 @pytest.mark.slow
@@ -321,24 +330,27 @@ def test_a_run_without_changes_materializes_every_asset_in_a_new_history(run, tm
 
 def test_a_missing_or_outdated_report_is_drawn_again(run):
     _, etl, instance = run
-    publish = build_defs({"etl": etl}).resolve_job_def(PUBLISH)
+    publish = build_defs(etl).resolve_job_def(PUBLISH)
     page = etl.settings.warehouse_path.with_name("report.html")
     whole = page.read_text()
     for left in (None, re.sub('content="[0-9a-f]{64}"', 'content="another"', whole)):
         page.unlink()
         if left:
             page.write_text(left)
-        assert publish.execute_in_process(instance=instance).success
+        done = publish.execute_in_process(instance=instance)
         assert page.read_text() == whole
+        warnings = {
+            one.check_name
+            for one in done.get_asset_check_evaluations()
+            if one.severity is dg.AssetCheckSeverity.WARN
+        }
+        assert warnings == {"collections_are_fresh"}, "others follow from the warehouse alone"
 
 
 def test_a_run_writes_only_its_collection(run, tmp_path):
     _, done, _ = run
     etl = etl_of(done.settings.source, tmp_path)
-    with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
-        instance.add_dynamic_partitions("collections", [SMALL])
-        refresh = build_defs({"etl": etl}).resolve_job_def(REFRESH_COLLECTION)
-        assert refresh.execute_in_process(instance=instance, partition_key=SMALL).success
+    assert refresh_once(etl, tmp_path) == (True, 0)
     assert etl.lake.collections() == [SMALL]
     for table in (tables.DOCUMENTS, *ANALYSIS_TABLES):
         assert etl.lake.tables.count_rows(table) == done.lake.tables.count_rows(table, SMALL)
@@ -364,7 +376,7 @@ def test_every_asset_can_be_materialized_by_itself_as_the_page_does(sample_dump,
         for name in GROUPS
     ]
     etl = etl_of(sample_dump, tmp_path)
-    definitions = dg.Definitions.merge(build_defs({"etl": etl}), dg.Definitions(jobs=jobs))
+    definitions = dg.Definitions.merge(build_defs(etl), dg.Definitions(jobs=jobs))
     resolved = {name: definitions.resolve_job_def(f"only_{name}") for name in GROUPS}
     with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
         instance.add_dynamic_partitions("collections", [SMALL])
@@ -394,17 +406,6 @@ class Repairing(NoProgress):
             self._target.write_bytes(self._whole)
 
 
-def refresh_once(etl, folder, *, raise_on_error=False):
-    """Refresh a collection, and return whether it succeeded and the number of retries."""
-    refresh = build_defs({"etl": etl}).resolve_job_def(REFRESH_COLLECTION)
-    with dg.DagsterInstance.ephemeral(tempdir=str(folder)) as instance:
-        instance.add_dynamic_partitions("collections", [SMALL])
-        result = refresh.execute_in_process(
-            instance=instance, partition_key=SMALL, raise_on_error=raise_on_error
-        )
-    return result.success, sum(event.is_step_up_for_retry for event in result.all_events)
-
-
 def test_a_step_that_cannot_read_the_source_is_retried(monkeypatch, sample_dump, tmp_path):
     monkeypatch.setattr("aind_etl.orchestration.resources._FIRST_PAUSE_SECONDS", 0)
     whole = gzip.compress((sample_dump / f"{SMALL}.jsonl").read_bytes())
@@ -431,10 +432,31 @@ def test_the_caller_gets_the_error_of_an_asset(home, tmp_path):
         run_everything(etl_of("nowhere", tmp_path), Pass.NEW)
 
 
+class Refusing(DumpSource):
+    """A source that lists and counts its documents, and refuses to return them."""
+
+    def read_raw(self, collection, *_):
+        """Refuse."""
+        raise RefusedError(f"The gateway refuses {collection}.", 403, "forbidden")
+
+    fingerprint = list_ids = read_raw
+
+
 @pytest.mark.slow
-def test_one_collection_that_cannot_be_read_does_not_stop_the_others(home, sample_dump, tmp_path):
+def test_the_error_of_a_run_names_every_collection_that_the_source_refuses(home, tmp_path):
+    for name in ("one", "two"):
+        write_dump(tmp_path / "dump", [{"_id": "1"}], name)
+    etl = replace(etl_of(tmp_path / "dump", tmp_path), opened=Refusing(tmp_path / "dump"))
+    with pytest.raises(RefusedError) as raised:
+        run_everything(etl, Pass.NEW, with_results=False)
+    assert str(raised.value) == "The gateway refuses one.\nThe gateway refuses two."
+    assert raised.value.exit_code == SourceError.exit_code
+
+
+@pytest.mark.slow
+def test_the_history_shows_the_runs_of_the_command_of_which_one_failed(home, sample_dump, tmp_path):
     dump = tmp_path / "dump"
-    documents = read_dump(sample_dump, SMALL)[:2]
+    documents = read_dump(sample_dump, SMALL)
     write_dump(dump, documents, "whole")
     (dump / "cut.jsonl.gz").write_bytes(b"\x1f\x8b\x08\x00 cut off")
     etl = etl_of(dump, tmp_path)
@@ -442,16 +464,19 @@ def test_one_collection_that_cannot_be_read_does_not_stop_the_others(home, sampl
         run_everything(etl, Pass.NEW)
     assert etl.lake.change_log("whole").live_documents().height == len(documents)
     with dg.DagsterInstance.get() as instance:
-        found = {
-            run.tags.get("dagster/partition", run.job_name): run.status
-            for run in instance.get_runs()
-        }
-    assert found == {
-        "cut": dg.DagsterRunStatus.FAILURE,
-        "whole": dg.DagsterRunStatus.SUCCESS,
-        SESSIONS: dg.DagsterRunStatus.SUCCESS,
-        PUBLISH: dg.DagsterRunStatus.SUCCESS,
-    }
+        runs = instance.get_runs()[::-1]
+        assert [(run.job_name, run.tags.get("dagster/partition"), run.status) for run in runs] == [
+            (REFRESH_COLLECTION, "cut", dg.DagsterRunStatus.FAILURE),
+            (REFRESH_COLLECTION, "whole", dg.DagsterRunStatus.SUCCESS),
+            (SESSIONS, None, dg.DagsterRunStatus.SUCCESS),
+            (PUBLISH, None, dg.DagsterRunStatus.SUCCESS),
+        ]
+        event = instance.get_latest_materialization_event(dg.AssetKey("analyses"))
+        assert event.run_id == runs[1].run_id
+        rows = event.asset_materialization.metadata["dagster/row_count"].value
+        assert rows == etl.lake.tables.count_rows(tables.ANALYSES) > 0
+        known = {key.to_user_string() for key in instance.all_asset_keys()}
+    assert known == GROUPS.keys()
 
 
 # --- the instance -------------------------------------------------------------------------------
@@ -475,30 +500,6 @@ def test_a_folder_that_dagster_cannot_use_is_an_error(monkeypatch, tmp_path, nam
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     with pytest.raises(ConfigurationError, match=f"{re.escape(name)}.*Set DAGSTER_HOME"):
         dagster_home(tmp_path / name)
-
-
-def test_the_configuration_of_an_existing_instance_is_kept(monkeypatch, tmp_path):
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    (tmp_path / "dagster.yaml").write_text("telemetry:\n  enabled: false\n# mine\n")
-    dagster_home(tmp_path / "lake")
-    assert (tmp_path / "dagster.yaml").read_text().endswith("# mine\n")
-
-
-@pytest.mark.slow
-def test_the_history_of_the_instance_shows_the_runs_of_the_command(home, sample_dump, tmp_path):
-    write_dump(tmp_path / "dump", read_dump(sample_dump, SMALL), SMALL)
-    etl = etl_of(tmp_path / "dump", tmp_path)
-    run_everything(etl, Pass.NEW)
-    with dg.DagsterInstance.get() as instance:
-        runs = instance.get_runs()[::-1]
-        assert [run.job_name for run in runs] == [REFRESH_COLLECTION, SESSIONS, PUBLISH]
-        assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
-        event = instance.get_latest_materialization_event(dg.AssetKey("analyses"))
-        assert event.run_id == runs[0].run_id
-        rows = event.asset_materialization.metadata["dagster/row_count"].value
-        assert rows == etl.lake.tables.count_rows(tables.ANALYSES) > 0
-        known = {key.to_user_string() for key in instance.all_asset_keys()}
-    assert known == GROUPS.keys()
 
 
 # --- the page -----------------------------------------------------------------------------------
@@ -550,7 +551,7 @@ def test_the_configuration_of_an_earlier_build_is_replaced_and_kept_as_old(tmp_p
     assert (tmp_path / "dagster.yaml.old").read_text() == old
     ours = (tmp_path / "dagster.yaml").read_text()
     assert ours == (CLONE / "dagster_home" / "dagster.yaml").read_text()
-    mine = f"{ours}\n# With changes of my own.\n"
-    (tmp_path / "dagster.yaml").write_text(mine)
-    dagster_home(tmp_path)
-    assert (tmp_path / "dagster.yaml").read_text() == mine
+    for mine in (f"{ours}\n# With changes of my own.\n", "telemetry:\n  enabled: false\n"):
+        (tmp_path / "dagster.yaml").write_text(mine)
+        dagster_home(tmp_path)
+        assert (tmp_path / "dagster.yaml").read_text() == mine

@@ -391,7 +391,7 @@ def test_a_refused_table_is_a_warning_of_the_run_and_on_the_page(
         lake=tmp_path / "lake", results_root=str(results), session_table=PICKLE
     )
     messages = Messages()
-    job = build_defs({"etl": Etl(settings, messages)}).resolve_job_def(SESSIONS)
+    job = build_defs(Etl(settings, messages)).resolve_job_def(SESSIONS)
     with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
         result = job.execute_in_process(instance=instance)
     assert result.success

@@ -6,31 +6,26 @@ proxy that fails on request; workers, code location and daemon as the compose fi
 
 import os
 import re
-import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 import s3fs
 from bson import decode_file_iter
-from containers import Containers, end_group, wait_until
+from containers import Containers, wait_until
 from dagster._core.code_pointer import ModuleCodePointer
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 from dagster._core.launcher import LaunchRunContext
 from mongod import find_mongod, running_mongod
 from object_store import BUCKET, ENVIRONMENT, object_store
-from postgresql import find_postgresql, running_postgresql
 from pymongo import MongoClient
 from redis_server import RedisServer, find_redis, running_redis
 from result_endpoint import Endpoint
 
 from aind_etl.lake import Lake
 from aind_etl.sample import write_world
-
-if TYPE_CHECKING:
-    import subprocess
 
 WORKERS = ("worker-1", "worker-2", "worker-3")
 PARTITION = "dagster/partition"
@@ -52,23 +47,7 @@ class Cluster:
         self.broker = broker
         self.store = store
         self.lake = Lake(containers.environment("code")["AIND_ETL_LAKE"])
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
-
-    def start(self, name: str) -> None:
-        """Start a service, or one of the workers."""
-        service, _, number = name.partition("-")
-        more = ["--hostname", f"{name}@%h"] if number else []
-        self.processes[name] = self.containers.start(service, *more, log_name=name)
-
-    def wait_for_code(self) -> None:
-        """Wait until the code location answers."""
-
-        def healthy() -> bool:
-            assert self.processes["code"].poll() is None, self.said()
-            checks = self.containers
-            return checks.answers("4000") and checks.check_health("code").returncode == 0
-
-        wait_until(healthy, 240, self.said)
+        self.start, self.end = containers.start, containers.end
 
     def worker_of(self, instance: dg.DagsterInstance, run_id: str) -> str | None:
         """Return the worker that executes a run."""
@@ -76,17 +55,15 @@ class Cluster:
             if found := re.search(r"Started process for run \(pid: (\d+)\)", event.message):
                 with suppress(ProcessLookupError):
                     group = os.getpgid(int(found[1]))
-                    return {one.pid: name for name, one in self.processes.items()}.get(group)
+                    processes = self.containers.processes
+                    return {one.pid: name for name, one in processes.items()}.get(group)
         return None
-
-    def end(self, name: str, signal_number: int = signal.SIGTERM) -> None:
-        """End a process by a signal."""
-        end_group(self.processes.pop(name), signal_number)
 
     def restart_ended_workers(self) -> None:
         """Restart workers, as `restart: unless-stopped` does: they may end with their broker."""
         for name in WORKERS:
-            if name in self.processes and self.processes[name].poll() is not None:
+            process = self.containers.processes.get(name)
+            if process is not None and process.poll() is not None:
                 self.start(name)
 
     def wait_for_workers(self, names: Sequence[str] = WORKERS) -> None:
@@ -122,7 +99,7 @@ class Cluster:
 
     def said(self) -> str:
         """Return the last of what every process printed."""
-        return "\n".join(self.containers.said(name)[-800:] for name in self.processes)
+        return "\n".join(self.containers.said(name)[-800:] for name in self.containers.processes)
 
     def makers(self) -> set[str]:
         """Return the workers that have taken a run so far.
@@ -150,7 +127,7 @@ def running_cluster(folder: Path, *, sessions: int, **variables: str) -> Iterato
         One of the servers does not exist.
     """
     with ExitStack() as stack:
-        programs, redis = find_postgresql(), find_redis()
+        redis = find_redis()
         port = stack.enter_context(running_mongod(find_mongod(), folder / "mongod"))
         client: MongoClient[dict[str, Any]] = stack.enter_context(MongoClient("127.0.0.1", port))
         _fill(client, folder / "world", sessions)
@@ -171,23 +148,11 @@ def running_cluster(folder: Path, *, sessions: int, **variables: str) -> Iterato
                 **variables,
             },
         )
-        (containers.folder / "tmp" / "no-results").mkdir()
         secrets = containers.folder / "secrets"
         (secrets / "aws_credentials").write_text(
             f"[default]\naws_access_key_id = {ENVIRONMENT['AWS_ACCESS_KEY_ID']}\n"
             f"aws_secret_access_key = {ENVIRONMENT['AWS_SECRET_ACCESS_KEY']}\n"
         )
-        (secrets / "postgres_password").write_text(PASSWORD)
-        server = containers.services["postgres"]["environment"]
-        containers.ports["5432"] = stack.enter_context(
-            running_postgresql(
-                programs,
-                user=server["POSTGRES_USER"],
-                password_file=secrets / "postgres_password",
-                database=server["POSTGRES_DB"],
-            )
-        )
-        containers.hosts["postgres"] = "127.0.0.1"
         arguments = containers.services["broker"]["command"]
         broker = stack.enter_context(running_redis(redis, *arguments[1:]))
         containers.hosts["broker:6379"] = f"127.0.0.1:{broker.port}"
@@ -198,12 +163,9 @@ def running_cluster(folder: Path, *, sessions: int, **variables: str) -> Iterato
             skip_instance_cache=True,
         )
         store_as_it_is.mkdir(BUCKET)
-        cluster = Cluster(containers, client, broker, store)
-        try:
-            yield cluster
-        finally:
-            for name in reversed(list(cluster.processes)):
-                cluster.end(name, signal.SIGKILL)
+        # Last, because leaving it ends the processes.
+        stack.enter_context(containers.running_postgresql(PASSWORD))
+        yield Cluster(containers, client, broker, store)
 
 
 def _fill(client: MongoClient[dict[str, Any]], folder: Path, sessions: int) -> None:

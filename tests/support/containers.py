@@ -14,12 +14,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+from mongod import NoMongodError
 from ports import free_port
+from postgresql import NoPostgresqlError, find_postgresql, running_postgresql
+from redis_server import NoRedisError
 
 CLONE = Path(__file__).parents[2]
 DOCKER = CLONE / "docker"
@@ -82,6 +87,15 @@ def image_environment() -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
+@contextmanager
+def servers_or_skip() -> Iterator[None]:
+    """Skip a test whose servers are not installed."""
+    try:
+        yield
+    except (NoMongodError, NoPostgresqlError, NoRedisError) as problem:
+        pytest.skip(str(problem))
+
+
 class Containers:
     """The services of the compose file as processes of this host.
 
@@ -92,6 +106,7 @@ class Containers:
         self.folder = folder
         self._variables = variables
         self.services: dict[str, Any] = read_compose(variables)["services"]
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.ports = {"3000": free_port(), "4000": free_port(), "5432": 0}
         self.home = folder / "dagster"
         self.celery_home = folder / "celery"
@@ -110,8 +125,8 @@ class Containers:
             "/tmp": str(folder / "tmp"),
         }
         self.hosts: dict[str, str] = {"code": "127.0.0.1", "0.0.0.0": "127.0.0.1"}
-        for name in ("dagster", "secrets", "lake", "logs", "scratch", "demo", "tmp"):
-            (folder / name).mkdir()
+        for name in ("dagster", "secrets", "lake", "logs", "scratch", "demo", "tmp/no-results"):
+            (folder / name).mkdir(parents=True)
         # Its port is fixed in the network of containers; a dead run is found sooner than theirs.
         self._write_home("workspace.yaml", {"port: 4000": f"port: {self.ports['4000']}"})
         self._write_home("dagster.yaml", {"poll_interval_seconds: 30": "poll_interval_seconds: 2"})
@@ -178,10 +193,38 @@ class Containers:
         assert kind == "CMD"
         return self.run(service, command)
 
-    def start(self, service: str, *more: str, log_name: str = "") -> "subprocess.Popen[bytes]":
-        """Start the process of a service in a new session, with ``more`` arguments."""
-        with (self.folder / f"{log_name or service}.log").open("ab") as log:
-            return subprocess.Popen(
+    @contextmanager
+    def running_postgresql(self, password: str) -> Iterator[None]:
+        """Run the PostgreSQL server, and end all processes of the services after it was used.
+
+        Raises
+        ------
+        NoPostgresqlError
+            There is none.
+        """
+        password_file = self.folder / "secrets" / "postgres_password"
+        password_file.write_text(password + "\n")
+        server = self.services["postgres"]["environment"]
+        with running_postgresql(
+            find_postgresql(),
+            user=server["POSTGRES_USER"],
+            password_file=password_file,
+            database=server["POSTGRES_DB"],
+        ) as port:
+            self.hosts["postgres"] = "127.0.0.1"
+            self.ports["5432"] = port
+            try:
+                yield
+            finally:
+                for name in reversed(list(self.processes)):
+                    self.end(name, signal.SIGKILL)
+
+    def start(self, name: str) -> None:
+        """Start a service, or a replica such as ``worker-1``, in a new session."""
+        service, _, number = name.partition("-")
+        more = ["--hostname", f"{name}@%h"] if number else []
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
                 [self.translate(word) for word in (*self.command(service), *more)],
                 env=self.environment(service),
                 cwd=self.home,
@@ -190,8 +233,22 @@ class Containers:
                 start_new_session=True,
             )
 
-    def answers(self, port: str) -> bool:
-        """Return whether a process listens on a container's port."""
+    def end(self, name: str, signal_number: int = signal.SIGTERM) -> None:
+        """End a process by a signal."""
+        end_group(self.processes.pop(name), signal_number)
+
+    def wait_for_health(self, service: str) -> None:
+        """Wait until the health check of a service passes."""
+        port = {"code": "4000", "webserver": "3000"}.get(service)
+
+        def healthy() -> bool:
+            assert self.processes[service].poll() is None, self.said(service)
+            # A health check starts a Python process, so wait until the port answers.
+            return (not port or self._answers(port)) and self.check_health(service).returncode == 0
+
+        wait_until(healthy, 240, lambda: self.said(service))
+
+    def _answers(self, port: str) -> bool:
         try:
             with socket.create_connection(("127.0.0.1", self.ports[port]), timeout=1):
                 return True

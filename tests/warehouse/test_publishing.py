@@ -133,7 +133,7 @@ def test_dagster_shows_each_check_and_the_run_fails(published, tmp_path):
     lake, path = published
     repeat_a_row(lake)
     settings = load_settings(lake=lake.storage.root, warehouse=path)
-    job = build_defs({"etl": Etl(settings)}).resolve_job_def(PUBLISH)
+    job = build_defs(Etl(settings)).resolve_job_def(PUBLISH)
     with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
         result = job.execute_in_process(instance=instance, run_config=QUIET, raise_on_error=False)
         assert not result.success
@@ -189,7 +189,7 @@ def warned(sample_dump, tmp_path_factory):
     settings = load_settings(lake=lake.storage.root, results_root=str(folder / "results"))
     with open_result_store(settings) as store:
         refresh_result_files(lake, store, MAIN)
-    job = build_defs({"etl": Etl(settings)}).resolve_job_def(PUBLISH)
+    job = build_defs(Etl(settings)).resolve_job_def(PUBLISH)
     with dg.DagsterInstance.ephemeral(tempdir=str(folder)) as instance:
         result = job.execute_in_process(instance=instance, run_config=QUIET)
         return {one.check_name: one for one in result.get_asset_check_evaluations()}

@@ -17,8 +17,8 @@ from aind_etl.warehouse.info import write_info
 from aind_etl.warehouse.sql_files import Kind, dependencies, read_sql_files
 
 SQL = Path(__file__).parents[2] / "sql"
-MACROS, VIEWS, MARTS, CHECKS = (
-    read_sql_files(kind) for kind in (Kind.MACRO, Kind.VIEW, Kind.MART, Kind.CHECK)
+MACROS, VIEWS, MARTS, CHECKS, WARNINGS = (
+    read_sql_files(kind) for kind in (Kind.MACRO, Kind.VIEW, Kind.MART, Kind.CHECK, Kind.WARNING)
 )
 STATEMENTS = {file.name: file.statement for file in (*MARTS, *CHECKS)}
 DYNAMIC = {"fit_parameters_wide"}
@@ -328,7 +328,7 @@ def test_lines_are_at_most_100_columns_wide(path):
     assert max(map(len, path.read_text().splitlines())) <= 100
 
 
-@pytest.mark.parametrize("file", [*VIEWS, *MARTS, *CHECKS], ids=lambda file: file.name)
+@pytest.mark.parametrize("file", [*VIEWS, *MARTS, *CHECKS, *WARNINGS], ids=lambda file: file.name)
 def test_a_statement_is_one_select_that_can_be_parsed(file):
     answer = duckdb.execute("SELECT json_serialize_sql(?::VARCHAR)", [file.statement]).fetchone()
     assert answer is not None

@@ -18,11 +18,5 @@ BY_COLLECTION = (documents, flatten, *RESULTS)
 
 
 def all_assets() -> Sequence[dg.AssetsDefinition]:
-    """Return every asset.
-
-    Raises
-    ------
-    ConfigurationError
-        A file of ``sql/`` does not begin with a comment.
-    """
+    """Return every asset."""
     return [*BY_COLLECTION, sessions, unclaimed_folders, warehouse_asset(), report]

@@ -1,5 +1,6 @@
 """The change log."""
 
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -10,12 +11,7 @@ from aind_etl.contract import tables
 from aind_etl.errors import AindEtlError, ConfigurationError
 from aind_etl.flatten.refresh import refresh_analyses
 from aind_etl.lake.resharding import reshard_as_planned
-from aind_etl.orchestration.metadata import (
-    Timer,
-    data_version,
-    partition_metadata,
-    table_spec,
-)
+from aind_etl.orchestration.metadata import Timer, partition_result, table_spec
 from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.steps import step
@@ -32,13 +28,17 @@ class PassConfig(dg.Config):
 
 @dg.multi_asset(
     name=tables.DOCUMENTS.name,
-    specs=[table_spec(tables.DOCUMENTS, "lake", {"parquet"}, partitions_def=COLLECTIONS)],
+    specs=[
+        table_spec(
+            tables.DOCUMENTS, group_name="lake", kinds={"parquet"}, partitions_def=COLLECTIONS
+        )
+    ],
     backfill_policy=ONE_RUN_EACH,
 )
 @step
 def documents(
     context: dg.AssetExecutionContext, config: PassConfig, etl: dg.ResourceParam[Etl]
-) -> dg.MaterializeResult[Any]:
+) -> Iterator[dg.MaterializeResult[Any]]:
     """Bring a collection's change log up to date with the source."""
     lake, collection = etl.lake_and_collection(context.partition_key)
     etl.progress.step(f"extract {context.partition_key}")
@@ -67,16 +67,13 @@ def documents(
                 refresh_analyses(lake, collection)
                 raise
     etl.progress.say(f"{context.partition_key}: {_summary(report)}")
-    return dg.MaterializeResult(
-        data_version=data_version(lake, tables.DOCUMENTS, collection),
-        metadata={
-            "source": source.name,
-            "pass": config.pass_kind,
-            **{name: getattr(report, name) for name in _REPORTED},
-            "seconds": timer.seconds,
-            **partition_metadata(lake, tables.DOCUMENTS, collection),
-        },
-    )
+    metadata = {
+        "source": source.name,
+        "pass": config.pass_kind,
+        **{name: getattr(report, name) for name in _REPORTED},
+        "seconds": timer.seconds,
+    }
+    yield partition_result(lake, tables.DOCUMENTS, collection, metadata)
 
 
 def _refuse_to_mix(source: str, etl: Etl) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from aind_etl.orchestration.assets.warehouse import WAREHOUSE
-from aind_etl.orchestration.metadata import OWNERS, Timer, uri
+from aind_etl.orchestration.metadata import OWNERS, Timer
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.steps import step
 from aind_etl.settings import WarehouseLocation
@@ -58,7 +58,7 @@ def report(
     yield dg.MaterializeResult(
         metadata={
             **{name: n for name, n in asdict(summary).items() if isinstance(n, int | str)},
-            "dagster/uri": uri(place),
+            "dagster/uri": dg.MetadataValue.path(str(place)),
             "newest session": str(summary.newest_session or "none"),
             "seconds": timer.seconds,
         }

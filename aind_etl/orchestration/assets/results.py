@@ -1,6 +1,6 @@
 """The tables of the result folders: the inventory, the trials, and the unclaimed folders."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
@@ -9,16 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from aind_etl.contract import Table, tables
+from aind_etl.contract import tables
 from aind_etl.errors import SourceError
-from aind_etl.orchestration.metadata import (
-    Timer,
-    figures_preview,
-    table_metadata,
-    table_results,
-    table_spec,
-)
-from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH
+from aind_etl.lake import Lake
+from aind_etl.orchestration.assets.collection_tables import collection_tables
+from aind_etl.orchestration.metadata import Timer, figures_preview, table_metadata, table_spec
 from aind_etl.orchestration.resources import Etl, ResultStoreError
 from aind_etl.orchestration.steps import step
 
@@ -27,49 +22,25 @@ if TYPE_CHECKING:
 
 INVENTORY = (tables.RESULT_FOLDERS, tables.RESULT_FILES)
 """The tables that list the result folders of one collection."""
-TRIALS = (
-    tables.TRIALS,
-    tables.ANALYSES_LATENTS,
-    tables.OTHER_LATENTS,
-    tables.REJECTED_RESULTS,
-)
+TRIALS = (tables.TRIALS, tables.ANALYSES_LATENTS, tables.OTHER_LATENTS, tables.REJECTED_RESULTS)
 """The tables read from result files."""
+RESULTS_GROUP: Mapping[str, Any] = {"group_name": "results", "kinds": {"s3", "parquet"}}
+"""Options of the assets read from the store."""
 
 _SHOWN_FIGURES = 3
 
 
-def _specs(written: tuple[Table, ...], upstream: list[str]) -> list[dg.AssetSpec]:
-    return [
-        table_spec(
-            table,
-            "results",
-            {"s3", "parquet"},
-            deps=upstream,
-            partitions_def=COLLECTIONS,
-            skippable=table is not tables.RESULT_FILES,
-        )
-        for table in written
-    ]
-
-
-@dg.multi_asset(
-    name="list_results",
-    specs=_specs(INVENTORY, [tables.ANALYSES.name]),
-    backfill_policy=ONE_RUN_EACH,
-)
-@step
+@collection_tables(INVENTORY, deps=[tables.ANALYSES], always=tables.RESULT_FILES, **RESULTS_GROUP)
 def list_results(
-    context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
-) -> Iterator[dg.MaterializeResult[Any]]:
+    context: dg.AssetExecutionContext, etl: Etl, lake: Lake, collection: str
+) -> Mapping[str, int]:
     """List the result folders of a collection's new and recent records."""
     from aind_etl.results import (  # noqa: PLC0415 - slow to import
         newest_figures,
         refresh_result_files,
     )
 
-    lake, collection = etl.lake_and_collection(context.partition_key)
     etl.progress.step(f"list result folders of {context.partition_key}")
-    timer = Timer()
     with open_store(context, etl) as store, lake.lock(collection):
         report = refresh_result_files(
             lake,
@@ -80,30 +51,21 @@ def list_results(
             expect=partial(etl.progress.expect, unit="folders"),
         )
         figures = newest_figures(etl.lake, store, _SHOWN_FIGURES) if report.listed else []
-    counts = _metadata(report, timer)
-    for result in table_results(context, etl, INVENTORY, counts, always=tables.RESULT_FILES):
-        if figures and result.asset_key == dg.AssetKey(tables.RESULT_FILES.name):
-            metadata = {**(result.metadata or {}), "newest figures": figures_preview(figures)}
-            yield result._replace(metadata=metadata)
-        else:
-            yield result
+    if figures:
+        context.add_asset_metadata(
+            {"newest figures": figures_preview(figures)}, asset_key=tables.RESULT_FILES.name
+        )
+    return _counts(report)
 
 
-@dg.multi_asset(
-    name="read_results",
-    specs=_specs(TRIALS, [tables.ANALYSES.name, tables.RESULT_FILES.name]),
-    backfill_policy=ONE_RUN_EACH,
-)
-@step
+@collection_tables(TRIALS, deps=[tables.ANALYSES, tables.RESULT_FILES], **RESULTS_GROUP)
 def read_results(
-    context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
-) -> Iterator[dg.MaterializeResult[Any]]:
+    context: dg.AssetExecutionContext, etl: Etl, lake: Lake, collection: str
+) -> Mapping[str, int]:
     """Read the trials from a collection's new or changed result files."""
     from aind_etl.results import refresh_trials  # noqa: PLC0415 - slow to import
 
-    lake, collection = etl.lake_and_collection(context.partition_key)
     etl.progress.step(f"read trials of {context.partition_key}")
-    timer = Timer()
     with open_store(context, etl) as store, lake.lock(collection):
         report = refresh_trials(
             lake,
@@ -112,8 +74,7 @@ def read_results(
             progress=etl.progress.advance,
             expect=partial(etl.progress.expect, unit="records"),
         )
-    counts = _metadata(report, timer)
-    yield from table_results(context, etl, TRIALS, counts, always=tables.RESULT_FILES)
+    return _counts(report)
 
 
 @contextmanager
@@ -139,9 +100,8 @@ def open_store(
             raise ResultStoreError(str(error)) from error
 
 
-def _metadata(report: "ResultFilesReport | TrialsReport", timer: Timer) -> dict[str, Any]:
-    counts = {name: count for name, count in asdict(report).items() if name != "collection"}
-    return {**counts, "seconds": timer.seconds}
+def _counts(report: "ResultFilesReport | TrialsReport") -> Mapping[str, int]:
+    return {name: count for name, count in asdict(report).items() if name != "collection"}
 
 
 @dg.multi_asset(
@@ -149,18 +109,17 @@ def _metadata(report: "ResultFilesReport | TrialsReport", timer: Timer) -> dict[
     specs=[
         table_spec(
             tables.UNCLAIMED_FOLDERS,
-            "results",
-            {"s3", "parquet"},
             deps=[tables.ANALYSES.name, tables.RESULT_FILES.name],
+            **RESULTS_GROUP,
         )
     ],
 )
 @step
-def unclaimed_folders(etl: dg.ResourceParam[Etl]) -> dg.MaterializeResult[Any]:
+def unclaimed_folders(etl: dg.ResourceParam[Etl]) -> Iterator[dg.MaterializeResult[Any]]:
     """Keep the listed folders that no record of any collection claims."""
     from aind_etl.results import refresh_unclaimed_folders  # noqa: PLC0415 - slow to import
 
     timer = Timer()
     rows = refresh_unclaimed_folders(etl.lake)
     metadata = table_metadata(etl, tables.UNCLAIMED_FOLDERS, rows, timer)
-    return dg.MaterializeResult(metadata=metadata)
+    yield dg.MaterializeResult(metadata=metadata)

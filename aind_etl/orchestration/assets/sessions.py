@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from aind_etl.contract import tables
-from aind_etl.orchestration.assets.results import open_store
+from aind_etl.orchestration.assets.results import RESULTS_GROUP, open_store
 from aind_etl.orchestration.metadata import Timer, table_metadata, table_spec
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.steps import step
@@ -17,7 +17,7 @@ _CHECK = "session_table_can_be_read"
 
 @dg.multi_asset(
     name=tables.SESSIONS.name,
-    specs=[table_spec(tables.SESSIONS, "results", {"s3", "parquet"})],
+    specs=[table_spec(tables.SESSIONS, **RESULTS_GROUP)],
     check_specs=[
         dg.AssetCheckSpec(
             _CHECK,

@@ -1,47 +1,35 @@
 """The warehouse with its views and marts, published only if its checks pass."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from typing import Any
 
 import dagster as dg
 
-from aind_etl.contract import FLATTENED_TABLES, TABLES, tables
-from aind_etl.orchestration.assets.results import INVENTORY, TRIALS
+from aind_etl.contract import TABLES
 from aind_etl.orchestration.metadata import (
+    FRESHNESS,
     OWNERS,
     Timer,
-    freshness,
     freshness_pictures,
-    uri,
-    view_column_schema,
-    view_preview,
+    view_metadata,
 )
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.steps import step
 from aind_etl.text import markdown_table
 from aind_etl.warehouse.build import STORAGE_VERSION, BuildReport
 from aind_etl.warehouse.connection import connect
+from aind_etl.warehouse.contents import LAKE_TABLES
 from aind_etl.warehouse.publishing import (
     ChecksFailedError,
     Outcome,
     publish_checks,
     publish_warehouse,
 )
-from aind_etl.warehouse.sql_files import Kind, SqlFile, dependencies, read_sql_files, tables_read
+from aind_etl.warehouse.sql_files import Kind, SqlFile, dependencies, read_sql_files
 
 WAREHOUSE = dg.AssetKey("warehouse")
-PUBLISHER_POOL = "publisher"
-"""The pool whose one slot a run needs to publish."""
 
-_UPSTREAM = (
-    tables.DOCUMENTS,
-    *FLATTENED_TABLES,
-    *INVENTORY,
-    *TRIALS,
-    tables.UNCLAIMED_FOLDERS,
-    tables.SESSIONS,
-)
 _PUBLISHED = "published"
 
 
@@ -54,8 +42,8 @@ def warehouse_asset() -> dg.AssetsDefinition:
         A file of ``sql/`` does not begin with a comment.
     """
     by_name = {file.name: file for kind in (Kind.VIEW, Kind.MART) for file in read_sql_files(kind)}
-    files = [by_name[name] for name in dependencies([*by_name.values()])]
-    names = {table.name for table in TABLES} | {file.name for file in files}
+    reads = dependencies([*by_name.values()])
+    files = [by_name[name] for name in reads]
 
     @dg.multi_asset(
         name="publish",
@@ -63,18 +51,18 @@ def warehouse_asset() -> dg.AssetsDefinition:
             dg.AssetSpec(
                 WAREHOUSE,
                 description="The DuckDB file with every table of the lake, views and marts.",
-                deps=[table.name for table in _UPSTREAM],
+                deps=[table.name for table in LAKE_TABLES],
                 group_name="warehouse",
                 kinds={"duckdb"},
                 owners=OWNERS,
                 code_version=STORAGE_VERSION,
-                freshness_policy=freshness(),
+                freshness_policy=FRESHNESS,
             ),
             *(
                 dg.AssetSpec(
                     file.name,
                     description=file.comment,
-                    deps=_upstream(file, names),
+                    deps=_upstream(reads[file.name]),
                     group_name=file.kind.value,
                     kinds={"duckdb", "sql"},
                     owners=OWNERS,
@@ -89,7 +77,8 @@ def warehouse_asset() -> dg.AssetsDefinition:
             dg.AssetCheckSpec(check.name, asset=WAREHOUSE, description=check.summary, blocking=True)
             for check in publish_checks()
         ],
-        pool=PUBLISHER_POOL,
+        # A run needs the one slot of this pool to publish.
+        pool="publisher",
     )
     @step
     def publish(
@@ -131,7 +120,7 @@ def _materialization(report: BuildReport, timer: Timer) -> dg.MaterializeResult[
     return dg.MaterializeResult(
         asset_key=WAREHOUSE,
         metadata={
-            "dagster/uri": uri(report.location),
+            "dagster/uri": dg.MetadataValue.path(str(report.location)),
             _PUBLISHED: report.published,
             "bytes": report.size_bytes,
             "seconds": timer.seconds,
@@ -145,10 +134,7 @@ def _views_and_marts(
 ) -> Iterator[dg.MaterializeResult[Any]]:
     with connect(report.location) as connection:
         for file in files:
-            metadata: dict[str, Any] = {
-                "dagster/column_schema": view_column_schema(connection, file.name),
-                "preview": view_preview(connection, file.name),
-            }
+            metadata = view_metadata(connection, file.name)
             if file.name in report.rows:
                 metadata["dagster/row_count"] = report.rows[file.name]
             if file.name == "collection_freshness":
@@ -167,9 +153,7 @@ def _check_result(outcome: Outcome) -> dg.AssetCheckResult:
     )
 
 
-def _upstream(file: SqlFile, names: set[str]) -> list[dg.AssetKey]:
+def _upstream(read: Iterable[str]) -> list[dg.AssetKey]:
     """Return the assets that a view or mart reads; other tables belong to the warehouse asset."""
-    assets = {table.name for table in _UPSTREAM}
-    read = tables_read(file.statement, names) - {file.name}
-    others = {table.name for table in TABLES} - assets
+    others = {table.name for table in TABLES if table not in LAKE_TABLES}
     return sorted({WAREHOUSE if name in others else dg.AssetKey(name) for name in read})
