@@ -20,6 +20,8 @@ def run_checks(
     ------
     ConfigurationError
         A check cannot be run.
+    duckdb.Error
+        One of :data:`~aind_etl.warehouse.connection.OUT_OF_MEMORY`.
     """
     counts = run_parallel(connection, {check.name: partial(_count, check) for check in checks})
     yield from ((check, counts[check.name]) for check in checks)
