@@ -11,13 +11,11 @@ from fsspec.core import url_to_fs
 
 from aind_etl.errors import ConfigurationError
 from aind_etl.results.folders import (
-    LARGEST_FILE_BYTES,
     Backend,
     Bounds,
     Files,
     StoredFile,
-    TooLargeError,
-    is_inside,
+    check_size,
     path_of,
 )
 
@@ -30,8 +28,7 @@ class _OnePageBackend(Backend):
     def _read(self, location: str, name: str) -> tuple[bytes, str]: ...
 
     async def page(self, location: str, bounds: Bounds, token: str) -> tuple[Files, str]:  # noqa: ARG002 - there is no next page
-        files = await asyncio.to_thread(self._list, location)
-        return [file for file in files if is_inside(file, bounds)], ""
+        return await asyncio.to_thread(self._list, location), ""
 
     async def read(self, location: str, name: str) -> tuple[bytes, str]:
         return await asyncio.to_thread(self._read, location, name)
@@ -64,7 +61,7 @@ class LocalBackend(_OnePageBackend):
                         # Bytes that are not UTF-8 are shown escaped.
                         os.fsencode(path.relative_to(folder)).decode(errors="backslashreplace"),
                         facts.st_size,
-                        f"{facts.st_size:x}-{facts.st_mtime_ns:x}",
+                        _local_etag(facts),
                         datetime.fromtimestamp(facts.st_mtime, UTC),
                     )
                 )
@@ -73,9 +70,12 @@ class LocalBackend(_OnePageBackend):
     def _read(self, location: str, name: str) -> tuple[bytes, str]:
         path = self._root / path_of(location) / name
         facts = path.stat()
-        if facts.st_size > LARGEST_FILE_BYTES:
-            raise TooLargeError(facts.st_size)
-        return path.read_bytes(), f"{facts.st_size:x}-{facts.st_mtime_ns:x}"
+        check_size(facts.st_size)
+        return path.read_bytes(), _local_etag(facts)
+
+
+def _local_etag(facts: os.stat_result) -> str:
+    return f"{facts.st_size:x}-{facts.st_mtime_ns:x}"
 
 
 class FsspecBackend(_OnePageBackend):
@@ -101,8 +101,7 @@ class FsspecBackend(_OnePageBackend):
     def _read(self, location: str, name: str) -> tuple[bytes, str]:
         filesystem, path = url_to_fs(f"{location}/{name}")
         facts = filesystem.info(path)
-        if (facts["size"] or 0) > LARGEST_FILE_BYTES:
-            raise TooLargeError(facts["size"])
+        check_size(facts["size"])
         return filesystem.cat_file(path), _etag(facts)
 
 

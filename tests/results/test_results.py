@@ -36,7 +36,6 @@ from worlds import (
     write_dump,
 )
 
-from aind_etl import results
 from aind_etl.contract import tables
 from aind_etl.errors import ConfigurationError, SourceError
 from aind_etl.lake import Lake
@@ -138,10 +137,6 @@ def with_results(
     endpoint.forget()
     refresh_results(lake, endpoint)
     return lake
-
-
-def test_every_public_name_exists():
-    assert [name for name in results.__all__ if not hasattr(results, name)] == []
 
 
 # --- the whole sample -------------------------------------------------------------------------
@@ -820,8 +815,8 @@ def test_a_run_that_is_killed_is_completed_by_the_next(
     assert_same(expected, results_of(lake))
 
 
-INTERRUPTED = f"""
-import sys
+REFRESH = f"""
+import json, os, signal, sys
 from datetime import UTC, datetime
 from pathlib import Path
 from aind_etl.lake import Lake
@@ -829,14 +824,42 @@ from aind_etl.results import open_result_store, refresh_result_files, refresh_tr
 from aind_etl.results import trials, inventory
 from aind_etl.settings import load_settings
 trials._BATCH_RECORDS = inventory._BATCH_FOLDERS = 3
-lake = Lake(Path(sys.argv[1]))
+lake, settings, renames_left = Lake(Path(sys.argv[1])), json.loads(sys.argv[2]), int(sys.argv[3])
 # Not the time to list everything: folder by folder.
 lake.update_state({MAIN!r}, {{"results_listed_at": datetime.now(UTC)}})
-settings = load_settings(results_root="s3://", s3_endpoint_url=sys.argv[2])
-with open_result_store(settings) as store:
+def rename_or_die(*paths, rename=os.replace):
+    global renames_left
+    if renames_left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    renames_left -= 1
+    rename(*paths)
+os.replace = rename_or_die
+with open_result_store(load_settings(**settings)) as store:
     refresh_result_files(lake, store, {MAIN!r})
     refresh_trials(lake, store, {MAIN!r})
 """
+
+
+def command_to_refresh(few: Few, renames: int = -1, **settings: str) -> list[Any]:
+    """Return the command of a run in batches of three, which kills itself before a rename."""
+    lake = few.lake.storage.root
+    return [sys.executable, "-c", REFRESH, lake, json.dumps(settings), str(renames)]
+
+
+@pytest.mark.slow
+def test_a_run_whose_process_is_killed_three_times_is_completed_by_the_next(
+    few: Few, tmp_path: Path
+):
+    undisturbed = Few(few.folder, few.documents, Lake(tmp_path / "undisturbed"), few.clock)
+    undisturbed.load()
+    undisturbed.refresh()
+    root = str(few.folder / "results")
+    # Each run gets a little further.
+    for renames in (1, 4, 9):
+        killed = subprocess.run(command_to_refresh(few, renames, results_root=root), check=False)
+        assert killed.returncode == -signal.SIGKILL
+    few.refresh()
+    assert_same(results_of(undisturbed.lake), results_of(few.lake))
 
 
 @pytest.mark.slow
@@ -856,7 +879,7 @@ def test_an_interruption_loses_at_most_the_current_batch(
                 process.send_signal(signal.SIGINT)
 
     endpoint.faults = interrupt
-    command = [sys.executable, "-c", INTERRUPTED, few.lake.storage.root, endpoint.url]
+    command = command_to_refresh(few, results_root="s3://", s3_endpoint_url=endpoint.url)
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         started.set()
         _, output = process.communicate()

@@ -213,13 +213,14 @@ def _zone(zone: object) -> tzinfo:
         case "_FixedOffset":
             return timezone(timedelta(minutes=arguments[0]))
         case "timezone":
-            offset = as_plain(arguments[0])
-            return timezone(offset if isinstance(offset, timedelta) else timedelta())
+            return _fixed_zone(arguments[0])
         case _:
-            offset = as_plain(arguments[1])
-            return timezone(
-                offset if isinstance(offset, timedelta) else timedelta(seconds=float(str(offset)))
-            )
+            return _fixed_zone(arguments[1])
+
+
+def _fixed_zone(offset: object) -> timezone:
+    plain = as_plain(offset)
+    return timezone(plain if isinstance(plain, timedelta) else timedelta(seconds=float(str(plain))))
 
 
 _PLAIN: dict[str, Callable[[Record], object]] = {
