@@ -2,110 +2,86 @@
 
 import asyncio
 import os
-from abc import abstractmethod
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
 
 from aind_etl.errors import ConfigurationError
-from aind_etl.results.folders import (
-    Backend,
-    Bounds,
-    Files,
-    StoredFile,
-    check_size,
-    path_of,
-)
+from aind_etl.results.folders import Backend, Bounds, Files, StoredFile, check_size, path_of
 
 
-class _OnePageBackend(Backend):
-    @abstractmethod
-    def _list(self, location: str) -> Files: ...
+class FsspecBackend(Backend):
+    """Result folders on a disk, or the files directly below other addresses that fsspec knows.
 
-    @abstractmethod
-    def _read(self, location: str, name: str) -> tuple[bytes, str]: ...
+    Parameters
+    ----------
+    name
+        The place for people.
+    root
+        The folder that replaces ``s3://``; None if addresses are fsspec's.
+    """
 
-    async def page(self, location: str, bounds: Bounds, token: str) -> tuple[Files, str]:  # noqa: ARG002 - there is no next page
-        return await asyncio.to_thread(self._list, location), ""
-
-    async def read(self, location: str, name: str) -> tuple[bytes, str]:
-        return await asyncio.to_thread(self._read, location, name)
-
-
-class LocalBackend(_OnePageBackend):
-    """Result folders on a disk, below a folder that replaces ``s3://``."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root.absolute()
-        self.name = str(root)
+    def __init__(self, name: str, root: Path | None = None) -> None:
+        self.name = name
+        self._root = root and root.absolute()
 
     async def open(self) -> None:
         """Raise a :class:`ConfigurationError` if the folder does not exist."""
-        if not self._root.is_dir():
+        if self._root and not self._root.is_dir():
             raise ConfigurationError(
                 f"The folder {self.name!r} that replaces s3:// does not exist. Set "
                 "AIND_ETL_RESULTS_ROOT to a folder with <bucket>/<key>/, or to an s3:// address."
             )
 
-    def _list(self, location: str) -> Files:
-        folder = self._root / path_of(location)
-        found = []
-        for path in folder.rglob("*"):
-            # A link may lead out of the folder.
-            if path.is_file() and not path.is_symlink():
-                facts = path.stat()
-                found.append(
-                    StoredFile(
-                        # Bytes that are not UTF-8 are shown escaped.
-                        os.fsencode(path.relative_to(folder)).decode(errors="backslashreplace"),
-                        facts.st_size,
-                        _local_etag(facts),
-                        datetime.fromtimestamp(facts.st_mtime, UTC),
-                    )
-                )
-        return sorted(found, key=lambda file: file.name)
+    async def page(self, location: str, bounds: Bounds, token: str) -> tuple[Files, str]:  # noqa: ARG002 - there is no next page
+        """Return all files of a folder."""
+        return await asyncio.to_thread(self._list, location), ""
 
-    def _read(self, location: str, name: str) -> tuple[bytes, str]:
-        path = self._root / path_of(location) / name
-        facts = path.stat()
-        check_size(facts.st_size)
-        return path.read_bytes(), _local_etag(facts)
-
-
-def _local_etag(facts: os.stat_result) -> str:
-    return f"{facts.st_size:x}-{facts.st_mtime_ns:x}"
-
-
-class FsspecBackend(_OnePageBackend):
-    """The files directly below addresses that fsspec knows, for tables outside the result store."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
+    async def read(self, location: str, name: str) -> tuple[bytes, str]:
+        """Return the content of a file and its etag."""
+        return await asyncio.to_thread(self._read, location, name)
 
     def _list(self, location: str) -> Files:
-        filesystem, path = url_to_fs(location)
-        return [
+        filesystem, folder = self._resolve(location)
+        if self._root:
+            found = filesystem.find(folder, detail=True).values()
+        else:
+            found = filesystem.ls(folder, detail=True)
+        return sorted(
             StoredFile(
-                facts["name"].rsplit("/", 1)[-1],
+                # Bytes that are not UTF-8 are shown escaped.
+                os.fsencode(facts["name"].removeprefix(f"{folder}/")).decode(
+                    errors="backslashreplace"
+                ),
                 facts["size"] or 0,
-                _etag(facts),
+                self._etag(facts),
                 # Only disks call it mtime; nobody needs the time of other stores.
                 datetime.fromtimestamp(facts.get("mtime", 0), UTC),
             )
-            for facts in filesystem.ls(path, detail=True)
-            if facts["type"] == "file"
-        ]
+            for facts in found
+            # A link, which is no file here, may lead out of the folder.
+            if facts["type"] == "file" and facts["name"] != folder
+        )
 
     def _read(self, location: str, name: str) -> tuple[bytes, str]:
-        filesystem, path = url_to_fs(f"{location}/{name}")
+        filesystem, path = self._resolve(location, name)
         facts = filesystem.info(path)
         check_size(facts["size"])
-        return filesystem.cat_file(path), _etag(facts)
+        etag = self._etag(facts)
+        return filesystem.cat_file(path), etag
 
+    def _resolve(self, location: str, name: str = "") -> tuple[Any, str]:
+        if self._root:
+            return LocalFileSystem(), str(self._root / path_of(location) / name)
+        filesystem, path = url_to_fs(f"{location}/{name}".rstrip("/"))
+        return filesystem, path
 
-def _etag(facts: dict[str, Any]) -> str:
-    """Return the store's etag or, on a disk, the time of modification; with the size."""
-    modified = facts.get("ETag") or facts.get("etag") or facts.get("mtime") or ""
-    return f"{facts['size']}-{modified}"
+    def _etag(self, facts: dict[str, Any]) -> str:
+        """Return the size, and the time of modification or the store's etag."""
+        if self._root:
+            return f"{facts['size']:x}-{Path(facts['name']).stat().st_mtime_ns:x}"
+        modified = facts.get("ETag") or facts.get("etag") or facts.get("mtime") or ""
+        return f"{facts['size']}-{modified}"
