@@ -297,13 +297,8 @@ def _folder_rows(
     schema = {"location": pl.String, "status": pl.String, "message": pl.String}
     failed = pl.DataFrame(problems, schema=schema, orient="row")
     sizes = files.group_by("location").agg(n_files=pl.len(), size_bytes=pl.col("size_bytes").sum())
-    status = (
-        pl.when(pl.col("status").is_not_null())
-        .then(pl.col("status").replace({"gone": "missing"}))
-        .when(pl.col("n_files").is_not_null())
-        .then(pl.lit("listed"))
-        .otherwise(pl.lit("missing"))
-    )
+    listed = pl.when(pl.col("n_files").is_not_null()).then(pl.lit("listed"))
+    status = pl.coalesce(pl.col("status").replace({"gone": "missing"}), listed, pl.lit("missing"))
     return (
         records.join(sizes, on="location", how="left")
         .join(failed, on="location", how="left")

@@ -184,10 +184,9 @@ class ResultStore:
             page, token = await self._retries.call(
                 lambda: self._backend.page(location, bounds, this)  # noqa: B023 - called at once
             )
+            # Some stores ignore where to start, and a folder on a disk is listed whole.
             yield [
-                file
-                for file in page
-                if after < file.name and (before is None or file.name < before)
+                one for one in page if after < one.name and (before is None or one.name < before)
             ]
             if not token:
                 return
