@@ -55,7 +55,7 @@ class Retries:
         self._silent_since: float | None = None
         self._unanswered = 0
 
-    async def call(self, request: Callable[[], Awaitable[_Answer]]) -> _Answer:
+    async def call(self, request: Callable[..., Awaitable[_Answer]], *arguments: object) -> _Answer:
         """Return the answer to a request, retried while its errors are transient.
 
         Raises
@@ -73,7 +73,7 @@ class Retries:
         async for attempt in attempts:
             with attempt:
                 try:
-                    answer = await request()
+                    answer = await request(*arguments)
                 except Exception as error:
                     self._check_silence(error)
                     raise
@@ -114,8 +114,7 @@ class Retries:
         if has_response or isinstance(error, _FINAL_ERRORS):
             return
         now = monotonic()
-        if self._silent_since is None:
-            self._silent_since = now
+        self._silent_since = self._silent_since or now
         self._unanswered += 1
         # One file that never arrives does not mean that the store is unreachable.
         is_the_store = not self._has_answered or self._unanswered > 2 * _ATTEMPTS

@@ -166,7 +166,7 @@ class ResultStore:
         try:
             check_size(request.size_bytes)
             content, etag = await self._retries.call(
-                lambda: self._backend.read(request.location, request.name)
+                self._backend.read, request.location, request.name
             )
         except Exception as error:  # noqa: BLE001 - clients raise anything
             return FileContent(request, problem=self._retries.problem_of(error, request.location))
@@ -180,10 +180,7 @@ class ResultStore:
         after, before = bounds
         token = ""
         while True:
-            this = token
-            page, token = await self._retries.call(
-                lambda: self._backend.page(location, bounds, this)  # noqa: B023 - called at once
-            )
+            page, token = await self._retries.call(self._backend.page, location, bounds, token)
             # Some stores ignore where to start, and a folder on a disk is listed whole.
             yield [
                 one for one in page if after < one.name and (before is None or one.name < before)
