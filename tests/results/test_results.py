@@ -81,7 +81,7 @@ def sample_results(sample_world: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def endpoint(sample_results: Path) -> Iterator[Endpoint]:
+def sample_endpoint(sample_results: Path) -> Iterator[Endpoint]:
     """Serve the result folders of the sample world."""
     with endpoint_before(sample_results, is_still=True) as endpoint:
         yield endpoint
@@ -130,12 +130,12 @@ def results_of(lake: Lake) -> dict[str, pl.DataFrame]:
 
 @pytest.fixture(scope="session")
 def with_results(
-    built: Built, endpoint: Endpoint, tmp_path_factory: pytest.TempPathFactory
+    built: Built, sample_endpoint: Endpoint, tmp_path_factory: pytest.TempPathFactory
 ) -> Lake:
     """Return the lake of the sample world with everything of its results, for reading only."""
     lake = Lake(shutil.copytree(built.lake.storage.root, tmp_path_factory.mktemp("results") / "l"))
-    endpoint.forget()
-    refresh_results(lake, endpoint)
+    sample_endpoint.forget()
+    refresh_results(lake, sample_endpoint)
     return lake
 
 
@@ -209,9 +209,9 @@ def test_untrimmed_documents_without_a_file_are_read_from_the_change_log(
     assert rows_of(sample_lake, tables.TRIALS)["choice"].drop_nulls().is_in([0, 1]).all()
 
 
-def test_the_endpoint_saw_only_reads(with_results: Lake, endpoint: Endpoint):
-    assert {method for method, _ in endpoint.requests} == {"GET"}
-    assert len(endpoint.requests) > 250
+def test_the_endpoint_saw_only_reads(with_results: Lake, sample_endpoint: Endpoint):
+    assert {method for method, _ in sample_endpoint.requests} == {"GET"}
+    assert len(sample_endpoint.requests) > 250
 
 
 def test_all_checks_pass_and_the_views_list_what_is_missing(
@@ -258,15 +258,15 @@ def test_addresses_of_files_are_https(with_results: Lake):
 
 
 def test_a_second_run_requests_and_writes_nothing(
-    with_results: Lake, endpoint: Endpoint, tmp_path: Path
+    with_results: Lake, sample_endpoint: Endpoint, tmp_path: Path
 ):
     lake = Lake(shutil.copytree(with_results.storage.root, tmp_path / "again"))
     before = tables_of(lake)
-    endpoint.forget()
+    sample_endpoint.forget()
     # Past the age limit, so that missing files are no longer awaited.
     day_later = Clock(NOON + timedelta(days=1))
-    reports = refresh_results(lake, endpoint, now=day_later, look_back=timedelta(0))
-    assert endpoint.requests == []
+    reports = refresh_results(lake, sample_endpoint, now=day_later, look_back=timedelta(0))
+    assert sample_endpoint.requests == []
     assert_same(before, tables_of(lake))
     assert {report.partitions_written for pair in reports.values() for report in pair} == {0}
 
@@ -278,10 +278,13 @@ def test_a_folder_and_an_object_store_give_the_same_tables(with_results: Lake, w
 
 @pytest.mark.slow
 def test_listing_folder_by_folder_finds_the_same_as_listing_everything(
-    with_results: Lake, sample_lake: Lake, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+    with_results: Lake,
+    sample_lake: Lake,
+    sample_endpoint: Endpoint,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(ResultStore, "list_everything", lambda *_args, **_more: None)
-    refresh_results(sample_lake, endpoint)
+    refresh_results(sample_lake, sample_endpoint)
     expected, found = results_of(with_results), results_of(sample_lake)
     for name in ("result_folders", "result_files", "trials"):
         assert found[name].equals(expected[name])
@@ -575,10 +578,10 @@ def few_served(template: Few) -> Iterator[Endpoint]:
 
 
 @pytest.fixture
-def faulty(few: Few, few_served: Endpoint) -> tuple[Few, Endpoint]:
-    """Return a dozen records, and an endpoint with their folders that fails on request."""
+def endpoint(few_served: Endpoint) -> Endpoint:
+    """Return an endpoint with the folders of a dozen records, which fails on request."""
     few_served.forget()
-    return few, few_served
+    return few_served
 
 
 def on_file(few: Few, number: int, fault: Fault, times: int = 10**9) -> Callable[..., Fault | None]:
@@ -605,9 +608,8 @@ LASTING = {
 
 
 def test_each_record_ends_loaded_or_rejected_whatever_the_store_answers(
-    faulty: tuple[Few, Endpoint],
+    few: Few, endpoint: Endpoint
 ):
-    few, endpoint = faulty
     faults = [on_file(few, number, fault) for number, (fault, _) in enumerate(LASTING.values())]
     endpoint.faults = lambda path, asked: next(
         (found for one in faults if (found := one(path, asked))), None
@@ -639,17 +641,15 @@ def test_each_record_ends_loaded_or_rejected_whatever_the_store_answers(
     ],
     ids=["500", "slow down", "retry after", "429", "cut"],
 )
-def test_a_burst_of_faults_changes_nothing(faulty: tuple[Few, Endpoint], fault: Fault):
-    few, endpoint = faulty
+def test_a_burst_of_faults_changes_nothing(few: Few, endpoint: Endpoint, fault: Fault):
     endpoint.faults = lambda _path, asked: fault if asked < 3 else None
     few.refresh(place=endpoint)
     assert set(few.outcomes().values()) == {("loaded", None)}
 
 
 def test_the_wait_that_a_store_asks_for_is_kept(
-    faulty: tuple[Few, Endpoint], monkeypatch: pytest.MonkeyPatch
+    few: Few, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ):
-    few, endpoint = faulty
     waited = []
     sleep = asyncio.sleep
 
@@ -684,9 +684,8 @@ def test_a_file_larger_than_the_limit_is_not_read(few: Few):
     [(error(403, "AccessDenied"), "refused"), (error(500, "InternalError"), "unreachable")],
 )
 def test_a_folder_that_cannot_be_listed_has_the_reason_as_its_status(
-    faulty: tuple[Few, Endpoint], fault: Fault, status: str
+    few: Few, endpoint: Endpoint, fault: Fault, status: str
 ):
-    few, endpoint = faulty
     record_id = few.documents[0]["_id"]
     endpoint.faults = lambda path, _asked: (
         fault if "prefix=" in path and (record_id in path or "prefix=&" in path) else None
@@ -727,8 +726,7 @@ def test_a_store_that_does_not_answer_ends_the_run_with_advice(few: Few):
         refresh_result_files(few.lake, store, MAIN)
 
 
-def test_a_bucket_that_lies_elsewhere_is_found_there(faulty: tuple[Few, Endpoint]):
-    few, endpoint = faulty
+def test_a_bucket_that_lies_elsewhere_is_found_there(few: Few, endpoint: Endpoint):
     elsewhere = error(301, "PermanentRedirect", x_amz_bucket_region="eu-west-1")
     endpoint.faults = lambda _path, _asked: elsewhere if len(endpoint.requests) == 1 else None
     requests = [FileRequest(one["s3_location"], RESULT_JSON, 100) for one in few.documents]
@@ -785,8 +783,7 @@ def test_no_error_shows_credentials(few: Few, monkeypatch: pytest.MonkeyPatch):
         assert secret not in answer.problem.message
 
 
-def test_one_file_that_never_arrives_does_not_stop_the_others(faulty: tuple[Few, Endpoint]):
-    few, endpoint = faulty
+def test_one_file_that_never_arrives_does_not_stop_the_others(few: Few, endpoint: Endpoint):
     endpoint.faults = on_file(few, 0, Fault(cut=True))
     with store_at(endpoint, silence=0.0) as store:
         refresh_result_files(few.lake, store, MAIN)
@@ -866,9 +863,8 @@ def test_a_run_whose_process_is_killed_three_times_is_completed_by_the_next(
 @pytest.mark.slow
 @pytest.mark.parametrize("asked_for", ["prefix=", RESULT_JSON], ids=["listing", "reading"])
 def test_an_interruption_loses_at_most_the_current_batch(
-    faulty: tuple[Few, Endpoint], asked_for: str
+    few: Few, endpoint: Endpoint, asked_for: str
 ):
-    few, endpoint = faulty
     asked: list[str] = []
     started = threading.Event()
 
@@ -904,12 +900,12 @@ def test_an_interruption_loses_at_most_the_current_batch(
 
 @pytest.mark.parametrize(("is_anonymous", "signer"), [("true", None), ("false", "TESTER")])
 def test_requests_are_signed_only_if_the_settings_say_so(
-    faulty: tuple[Few, Endpoint],
+    few: Few,
+    endpoint: Endpoint,
     monkeypatch: pytest.MonkeyPatch,
     is_anonymous: str,
     signer: str | None,
 ):
-    few, endpoint = faulty
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "TESTER")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of no value")
     monkeypatch.setenv("AIND_ETL_S3_ANON", is_anonymous)
@@ -922,8 +918,7 @@ def test_requests_are_signed_only_if_the_settings_say_so(
     assert endpoint.signers == [signer, signer]
 
 
-def test_pages_of_any_size_hold_the_same_files(faulty: tuple[Few, Endpoint]):
-    _, endpoint = faulty
+def test_pages_of_any_size_hold_the_same_files(endpoint: Endpoint):
     home = f"s3://{PROTOTYPE_BUCKET}"
     with store_at(endpoint) as store:
         whole = store.list_everything(home, most_pages=100)
@@ -939,8 +934,7 @@ def test_pages_of_any_size_hold_the_same_files(faulty: tuple[Few, Endpoint]):
 
 
 @pytest.mark.slow
-def test_untaken_answers_hold_back_requests(faulty: tuple[Few, Endpoint]):
-    few, endpoint = faulty
+def test_untaken_answers_hold_back_requests(few: Few, endpoint: Endpoint):
     locations = [document["s3_location"] for document in few.documents] * 2
     with store_at(endpoint, concurrency=2) as store:
         answers = store.list_folders(locations)
@@ -967,8 +961,7 @@ def test_a_root_of_another_kind_is_refused():
         open_result_store(load_settings(results_root="ftp://somewhere"))
 
 
-def test_a_prefix_may_replace_all_buckets(faulty: tuple[Few, Endpoint]):
-    few, endpoint = faulty
+def test_a_prefix_may_replace_all_buckets(few: Few, endpoint: Endpoint):
     settings = load_settings(results_root="s3://copies", s3_endpoint_url=endpoint.url)
     with open_result_store(settings) as store:
         report = refresh_result_files(few.lake, store, MAIN, now=few.clock)

@@ -255,11 +255,7 @@ def test_a_session_saved_twice_is_one_row_that_keeps_the_other(loaded: Loaded) -
 
 @pytest.mark.parametrize("location", [PICKLE, PARQUET])
 def test_the_table_is_read_only_when_an_etag_has_changed(
-    filled: Lake,
-    store: ResultStore,
-    results: Path,
-    location: str,
-    monkeypatch: pytest.MonkeyPatch,
+    filled: Lake, store: ResultStore, results: Path, location: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert refresh(filled, store, location).changed == (location == PARQUET)
     with monkeypatch.context() as patch:
