@@ -125,11 +125,17 @@ def _rows(
 ) -> pl.DataFrame:
     """Return rows of a table with ``session_month``, one per record, or one per value and trial."""
     schema = {"session_month": pl.String(), **dict(polars_schema(table))}
-    rows = pl.DataFrame(records, schema=schema)
-    if not values or not records:
+    by_trial = {"trial", *values} if values else set()
+    names = [name for name in schema if name not in by_trial]
+    given = {name: [record.get(name) for record in records] for name in names}
+    rows = pl.DataFrame(given, schema={name: schema[name] for name in names})
+    if not values:
         return rows
     lengths = pl.Series([len(array) for array in next(iter(values.values()))], dtype=pl.Int64)
-    columns = [pl.Series(name, np.concatenate(arrays)) for name, arrays in values.items()]
+    nothing = np.empty(0)
+    columns = [
+        pl.Series(name, np.concatenate([nothing, *arrays])) for name, arrays in values.items()
+    ]
     return (
         rows.with_columns(trial=pl.int_ranges(lengths))
         .explode("trial")
