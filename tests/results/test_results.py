@@ -720,6 +720,19 @@ def test_a_file_name_that_is_not_utf_8_is_shown_escaped(few: Few):
     assert set(few.outcomes().values()) == {("loaded", None)}
 
 
+def test_a_folder_on_a_disk_holds_no_links_and_a_file_holds_nothing(few: Few):
+    file = few.result(0)
+    file.with_name("link.json").symlink_to(few.result(1))
+    folder = few.address(file)
+    with store_at(few.folder / "results") as store:
+        (of_folder,) = store.list_folders([folder])
+        (of_file,) = store.list_folders([f"{folder}/{file.name}"])
+    names = {one.name for one in of_folder.files}
+    assert file.name in names
+    assert "link.json" not in names
+    assert of_file.files == ()
+
+
 def test_a_store_that_does_not_answer_ends_the_run_with_advice(few: Few):
     store = store_at("http://127.0.0.1:9", concurrency=2)
     with store, pytest.raises(SourceError, match=r"127\.0\.0\.1 does not answer .*--no-results"):
