@@ -7,34 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from fsspec.core import url_to_fs
-from fsspec.implementations.local import LocalFileSystem
 
 from aind_etl.errors import ConfigurationError
 from aind_etl.results.folders import Backend, Bounds, Files, StoredFile, check_size, path_of
 
 
 class FsspecBackend(Backend):
-    """Result folders on a disk, or the files directly below other addresses that fsspec knows.
+    """The files directly below addresses that fsspec knows, for tables outside the result store."""
 
-    Parameters
-    ----------
-    name
-        The place for people.
-    root
-        The folder that replaces ``s3://``; None if addresses are fsspec's.
-    """
-
-    def __init__(self, name: str, root: Path | None = None) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
-        self._root = root and root.absolute()
-
-    async def open(self) -> None:
-        """Raise a :class:`ConfigurationError` if the folder does not exist."""
-        if self._root and not self._root.is_dir():
-            raise ConfigurationError(
-                f"The folder {self.name!r} that replaces s3:// does not exist. Set "
-                "AIND_ETL_RESULTS_ROOT to a folder with <bucket>/<key>/, or to an s3:// address."
-            )
 
     async def page(self, location: str, bounds: Bounds, token: str) -> tuple[Files, str]:  # noqa: ARG002 - there is no next page
         """Return all files of a folder."""
@@ -45,43 +27,77 @@ class FsspecBackend(Backend):
         return await asyncio.to_thread(self._read, location, name)
 
     def _list(self, location: str) -> Files:
-        filesystem, folder = self._resolve(location)
-        if self._root:
-            found = filesystem.find(folder, detail=True).values()
-        else:
-            found = filesystem.ls(folder, detail=True)
-        return sorted(
+        filesystem, path = url_to_fs(location)
+        return [
             StoredFile(
-                # Bytes that are not UTF-8 are shown escaped.
-                os.fsencode(facts["name"].removeprefix(f"{folder}/")).decode(
-                    errors="backslashreplace"
-                ),
+                facts["name"].rsplit("/", 1)[-1],
                 facts["size"] or 0,
-                self._etag(facts),
+                _etag(facts),
                 # Only disks call it mtime; nobody needs the time of other stores.
                 datetime.fromtimestamp(facts.get("mtime", 0), UTC),
             )
-            for facts in found
-            # A link, which is no file here, may lead out of the folder.
-            if facts["type"] == "file" and facts["name"] != folder
-        )
+            for facts in filesystem.ls(path, detail=True)
+            if facts["type"] == "file"
+        ]
 
     def _read(self, location: str, name: str) -> tuple[bytes, str]:
-        filesystem, path = self._resolve(location, name)
+        filesystem, path = url_to_fs(f"{location}/{name}")
         facts = filesystem.info(path)
         check_size(facts["size"])
-        etag = self._etag(facts)
-        return filesystem.cat_file(path), etag
+        return filesystem.cat_file(path), _etag(facts)
 
-    def _resolve(self, location: str, name: str = "") -> tuple[Any, str]:
-        if self._root:
-            return LocalFileSystem(), str(self._root / path_of(location) / name)
-        filesystem, path = url_to_fs(f"{location}/{name}".rstrip("/"))
-        return filesystem, path
 
-    def _etag(self, facts: dict[str, Any]) -> str:
-        """Return the size, and the time of modification or the store's etag."""
-        if self._root:
-            return f"{facts['size']:x}-{Path(facts['name']).stat().st_mtime_ns:x}"
-        modified = facts.get("ETag") or facts.get("etag") or facts.get("mtime") or ""
-        return f"{facts['size']}-{modified}"
+class LocalBackend(FsspecBackend):
+    """Result folders on a disk, below a folder that replaces ``s3://``."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(str(root))
+        self._root = root.absolute()
+
+    async def open(self) -> None:
+        """Raise a :class:`ConfigurationError` if the folder does not exist."""
+        if not self._root.is_dir():
+            raise ConfigurationError(
+                f"The folder {self.name!r} that replaces s3:// does not exist. Set "
+                "AIND_ETL_RESULTS_ROOT to a folder with <bucket>/<key>/, or to an s3:// address."
+            )
+
+    def _list(self, location: str) -> Files:
+        folder = self._root / path_of(location)
+        found = []
+        paths = (
+            Path(parent, name)
+            for parent, _, names in os.walk(folder, onerror=_check_error)
+            for name in names
+        )
+        for path in paths:
+            # A link may lead out of the folder.
+            if path.is_file() and not path.is_symlink():
+                facts = path.stat()
+                # Bytes that are not UTF-8 are shown escaped.
+                name = os.fsencode(path.relative_to(folder)).decode(errors="backslashreplace")
+                modified = datetime.fromtimestamp(facts.st_mtime, UTC)
+                found.append(StoredFile(name, facts.st_size, _etag_on_disk(facts), modified))
+        return sorted(found)
+
+    def _read(self, location: str, name: str) -> tuple[bytes, str]:
+        path = self._root / path_of(location) / name
+        facts = path.stat()
+        check_size(facts.st_size)
+        return path.read_bytes(), _etag_on_disk(facts)
+
+
+def _etag(facts: dict[str, Any]) -> str:
+    """Return the store's etag or, on a disk, the time of modification; with the size."""
+    modified = facts.get("ETag") or facts.get("etag") or facts.get("mtime") or ""
+    return f"{facts['size']}-{modified}"
+
+
+def _check_error(error: OSError) -> None:
+    """Raise the error of a disk that fails: its folders must not be taken for empty ones."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError):
+        raise error
+
+
+def _etag_on_disk(facts: os.stat_result) -> str:
+    return f"{facts.st_size:x}-{facts.st_mtime_ns:x}"

@@ -30,7 +30,7 @@ from aind_etl.results.folders import (
     check_size,
     files_frame,
 )
-from aind_etl.results.local import FsspecBackend
+from aind_etl.results.local import FsspecBackend, LocalBackend
 from aind_etl.results.s3 import CONNECT_SECONDS, S3Backend
 from aind_etl.sources.kinds import kind_of
 from aind_etl.text import without_credentials
@@ -282,8 +282,7 @@ def open_result_store(settings: "Settings", location: str = SCHEME) -> ResultSto
             f"AIND_ETL_RESULTS_ROOT is {root!r}; expected a folder or an s3:// address."
         )
     else:
-        folder = Path(root).expanduser()
-        backend = FsspecBackend(str(folder), folder)
+        backend = LocalBackend(Path(root).expanduser())
     return ResultStore(backend, settings.s3_concurrency)
 
 

@@ -215,7 +215,7 @@ def _due(
 
 def _batches(due: pl.DataFrame) -> Iterator[pl.DataFrame]:
     """Yield batches of records, each with all of its processes."""
-    number = pl.col("record_id").rle_id() // _BATCH_RECORDS
+    number = (pl.col("record_id").rle_id() // _BATCH_RECORDS).min().over("record_id")
     return (records for _, records in due.group_by(number, maintain_order=True))
 
 
@@ -270,6 +270,8 @@ def _read_documents(
                 text, process = record["document"], record["process_index"]
                 parse_result(results, [record], lambda: read_document(text, process))  # noqa: B023 - called at once
             writer.write(results)
+        # A document that changed and changed back is in the log twice.
+        candidates = candidates.join(untrimmed, on=key, how="anti")
 
 
 # --- writing --------------------------------------------------------------------------------

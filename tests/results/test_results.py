@@ -1,6 +1,7 @@
 """The tables of the result folders, from a real S3 endpoint with and without faults."""
 
 import asyncio
+import errno
 import inspect
 import json
 import math
@@ -19,6 +20,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import polars as pl
 import pytest
 from disk import Disk, Killed
@@ -495,6 +497,18 @@ def test_only_what_no_collection_claims_is_unclaimed_once_all_are_loaded(few: Fe
     assert_same(before, tables_of(lake))
 
 
+def test_an_untrimmed_document_that_changed_and_changed_back_is_read_once(few: Few):
+    file = few.result(0)
+    few.documents[0] |= json.loads(file.read_text())
+    file.unlink()
+    for comment in ("first", "second", "first"):
+        few.documents[0]["comment"] = comment
+        few.load()
+    _, report = few.refresh()
+    assert (report.read, report.loaded) == (11, 12)
+    assert report.rows == rows_of(few.lake, tables.TRIALS).height
+
+
 def test_a_file_of_another_fit_than_the_document_is_rejected_until_they_agree(few: Few):
     few.refresh()
     few.documents[0]["analysis_results"]["n_trials"] += 1
@@ -546,7 +560,7 @@ def test_a_month_of_many_records_is_written_in_parts_that_add_up(
     assert_same(expected, results_of(again.lake))
 
 
-def test_the_processes_of_a_record_stay_together_in_a_month_of_many(
+def test_the_processes_of_a_record_stay_together_even_in_two_months(
     sample_dump: Path, sample_results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     document = next(
@@ -554,14 +568,21 @@ def test_the_processes_of_a_record_stay_together_in_a_month_of_many(
         for one in read_dump(sample_dump)
         if (sample_results / FRAMEWORK_FOLDERS / one["_id"] / FRAMEWORK_RESULT_JSON).is_file()
     )
-    processes = document["processing"]["data_processes"]
-    document["processing"]["data_processes"] = processes * 3
-    few = Few(tmp_path, [document], Lake(tmp_path / "lake"), Clock())
+    processes = [deepcopy(document["processing"]["data_processes"][0]) for _ in range(3)]
+    document["processing"]["data_processes"] = processes
+    processes[0]["output_parameters"]["session_date"] = "2001-01-05"
+    processes[0]["output_parameters"]["fitting_results"]["n_trials"] += 1
+    between = deepcopy(document) | {"_id": "between"}
+    for process in between["processing"]["data_processes"]:
+        process["output_parameters"]["session_date"] = "2002-01-05"
+    few = Few(tmp_path, [document, between], Lake(tmp_path / "lake"), Clock())
     few.load()
-    monkeypatch.setattr("aind_etl.results.trials._BATCH_RECORDS", 2)
+    monkeypatch.setattr("aind_etl.results.trials._BATCH_RECORDS", 1)
     few.refresh(place=sample_results)
-    latents = rows_of(few.lake, tables.ANALYSES_LATENTS)
-    assert sorted(latents["process_index"]) == [0, 1, 2]
+    latents = rows_of(few.lake, tables.ANALYSES_LATENTS).filter(record_id=document["_id"])
+    rejected = rows_of(few.lake, tables.REJECTED_RESULTS).filter(record_id=document["_id"])
+    assert sorted(latents["process_index"]) == [1, 2]
+    assert rejected["process_index"].to_list() == [0]
 
 
 # --- faults -----------------------------------------------------------------------------------
@@ -731,6 +752,33 @@ def test_a_folder_on_a_disk_holds_no_links_and_a_file_holds_nothing(few: Few):
     assert file.name in names
     assert "link.json" not in names
     assert of_file.files == ()
+
+
+def test_a_folder_on_a_disk_that_fails_is_not_taken_for_an_empty_one(
+    few: Few, monkeypatch: pytest.MonkeyPatch
+):
+    failing = few.result(0).parent
+    scandir = os.scandir
+
+    def scan_or_fail(path: Any) -> Any:
+        if Path(path) == failing:
+            raise OSError(errno.EIO, "Input/output error")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan_or_fail)
+    with store_at(few.folder / "results") as store:
+        (listing,) = store.list_folders([few.address(few.result(0))])
+        assert store.list_everything(f"s3://{PROTOTYPE_BUCKET}", most_pages=100) is None
+    assert listing.problem.reason == "unreachable"
+
+
+@pytest.mark.parametrize("location", ["memory://", "memory://folder"])
+def test_files_at_any_address_that_fsspec_knows_are_read(location: str):
+    fsspec.filesystem("memory").pipe(f"{location}/table.parquet", b"content")
+    with open_result_store(load_settings(), location) as store:
+        assert store.find_file(location, "table.parquet").size_bytes == 7
+        (answer,) = store.read_files([FileRequest(location, "table.parquet", 0)])
+    assert answer.content == b"content"
 
 
 def test_a_store_that_does_not_answer_ends_the_run_with_advice(few: Few):
