@@ -79,11 +79,13 @@ class ColumnReader:
         if value is None or isinstance(value, str):
             return value
         if isinstance(value, list | dict):
+            # The values in a cell count, not the cell.
+            self._left += 1
             return _encode(self._as_json(value))
         return as_text(value)
 
     def _as_json(self, value: object) -> object:
-        """Return a nested value as JSON has it, and count its values."""
+        """Return a nested value as JSON has it, and count it with the values in it."""
         self._left -= 1
         if self._left < 0:
             raise RefusedError(
