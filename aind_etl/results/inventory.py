@@ -126,7 +126,9 @@ def refresh_result_files(  # noqa: PLR0913 - clock and progress have defaults
             writer.write_unclaimed(home, files)
             progress(due_there["location"].n_unique())
             due = due.join(due_there, on=KEY, how="anti")
-    for batch in due.sort("session_month", "location").iter_slices(_BATCH_FOLDERS):
+    number = pl.col("location").rle_id() // _BATCH_FOLDERS
+    in_order = due.sort("session_month", "location")
+    for _, batch in in_order.group_by(number, maintain_order=True):
         found, problems = [], []
         for listing in store.list_folders(batch["location"].unique().to_list()):
             found.append(files_frame(listing.location, listing.files))
@@ -189,14 +191,14 @@ def _due(lake: Lake, collection: str, records: pl.DataFrame, recent: datetime) -
         pl.col("n_trials").is_not_null() & ~pl.col("is_complete").fill_null(value=False)
     )
     is_awaited = (pl.col("outcome") == "success") & (pl.col("changed_at") >= recent) & lacks_files
-    return (
+    due = (
         records.lazy()
         .join(folders, on=KEY, how="left")
         .join(files, on=KEY, how="left")
         .filter(is_new | is_changed | was_unreachable | is_awaited)
-        .select(records.columns)
-        .collect()
     )
+    # All processes of a record, because its rows are replaced together.
+    return records.lazy().join(due, on="record_id", how="semi").collect()
 
 
 def _by_home(records: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:

@@ -215,8 +215,9 @@ def _due(
 
 def _batches(due: pl.DataFrame) -> Iterator[pl.DataFrame]:
     """Yield batches of records, each with all of its processes."""
-    number = (pl.col("record_id").rle_id() // _BATCH_RECORDS).min().over("record_id")
-    return (records for _, records in due.group_by(number, maintain_order=True))
+    records = due.select("record_id").unique(maintain_order=True)
+    for batch in records.iter_slices(_BATCH_RECORDS):
+        yield due.join(batch, on="record_id", how="semi", maintain_order="left")
 
 
 # --- reading --------------------------------------------------------------------------------

@@ -560,14 +560,24 @@ def test_a_month_of_many_records_is_written_in_parts_that_add_up(
     assert_same(expected, results_of(again.lake))
 
 
-def test_the_processes_of_a_record_stay_together_even_in_two_months(
-    sample_dump: Path, sample_results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    document = next(
+@pytest.fixture
+def framework_document(sample_dump: Path, sample_results: Path) -> dict[str, Any]:
+    """Return a document of the framework that has a result file."""
+    folders = sample_results / FRAMEWORK_FOLDERS
+    return next(
         one
         for one in read_dump(sample_dump)
-        if (sample_results / FRAMEWORK_FOLDERS / one["_id"] / FRAMEWORK_RESULT_JSON).is_file()
+        if (folders / one["_id"] / FRAMEWORK_RESULT_JSON).is_file()
     )
+
+
+def test_the_processes_of_a_record_stay_together_even_in_two_months(
+    framework_document: dict[str, Any],
+    sample_results: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    document = framework_document
     processes = [deepcopy(document["processing"]["data_processes"][0]) for _ in range(3)]
     document["processing"]["data_processes"] = processes
     processes[0]["output_parameters"]["session_date"] = "2001-01-05"
@@ -583,6 +593,29 @@ def test_the_processes_of_a_record_stay_together_even_in_two_months(
     rejected = rows_of(few.lake, tables.REJECTED_RESULTS).filter(record_id=document["_id"])
     assert sorted(latents["process_index"]) == [1, 2]
     assert rejected["process_index"].to_list() == [0]
+
+
+def test_all_processes_of_a_record_whose_folder_is_awaited_keep_their_rows(
+    framework_document: dict[str, Any],
+    sample_results: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    document = framework_document
+    place = FRAMEWORK_FOLDERS, document["_id"]
+    results = tmp_path / "results"
+    shutil.copytree(sample_results.joinpath(*place), results.joinpath(*place))
+    results.joinpath(*place, inventory.FIGURE).unlink()
+    processes = [deepcopy(document["processing"]["data_processes"][0]) for _ in range(3)]
+    document["processing"]["data_processes"] = processes
+    del processes[1]["output_parameters"]["fitting_results"]["n_trials"]
+    few = Few(tmp_path, [document], Lake(tmp_path / "lake"), Clock())
+    few.load()
+    monkeypatch.setattr(inventory, "_BATCH_FOLDERS", 1)
+    for _ in range(2):
+        assert few.refresh()[0].listed == 1
+        folders = rows_of(few.lake, tables.RESULT_FOLDERS)
+        assert sorted(folders["process_index"]) == [0, 1, 2]
 
 
 # --- faults -----------------------------------------------------------------------------------
