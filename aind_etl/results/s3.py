@@ -84,7 +84,7 @@ class S3Backend(Backend):
         await self._client.close()
 
     async def page(self, location: str, bounds: Bounds, token: str) -> tuple[Files, str]:
-        """Return one page of a folder's files within bounds, and the next page's token, or ""."""
+        """Return one page of a folder's files, and the token of the next page, or ""."""
         bucket, key = self._bucket_and_key(location)
         prefix = f"{key}/" if key else ""
         options: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix, "MaxKeys": self._page_files}
