@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 
 from tenacity import (
     AsyncRetrying,
-    RetryCallState,
     retry_if_exception,
     stop_after_attempt,
+    wait_exception,
     wait_random_exponential,
 )
 
@@ -20,7 +20,6 @@ _Answer = TypeVar("_Answer")
 
 _ATTEMPTS = 6
 _LONGEST_WAIT_SECONDS = 30.0
-_LONGEST_SILENCE_SECONDS = 20.0
 
 _WHAT_TO_CHECK = (
     "Check the network, AIND_ETL_S3_ENDPOINT_URL and AIND_ETL_RESULTS_ROOT, or skip the result "
@@ -50,13 +49,13 @@ class Retries:
         self._store_name = store_name
         self._most_failures_in_a_row = 2 * concurrency
         self.first_wait_seconds = 0.25
-        self.longest_silence_seconds = _LONGEST_SILENCE_SECONDS
+        self.longest_silence_seconds = 20.0
         self._failures_in_a_row = 0
         self._has_answered = False
         self._silent_since: float | None = None
         self._unanswered = 0
 
-    async def call(self, request: Callable[[], Awaitable[_Answer]]) -> _Answer:
+    async def call(self, request: Callable[..., Awaitable[_Answer]], *arguments: object) -> _Answer:
         """Return the answer to a request, retried while its errors are transient.
 
         Raises
@@ -67,13 +66,14 @@ class Retries:
         attempts = AsyncRetrying(
             stop=stop_after_attempt(_ATTEMPTS),
             retry=retry_if_exception(_is_transient),
-            wait=self._wait_seconds,
+            wait=wait_random_exponential(2 * self.first_wait_seconds, _LONGEST_WAIT_SECONDS)
+            + wait_exception(_requested_wait),
             reraise=True,
         )
         async for attempt in attempts:
             with attempt:
                 try:
-                    answer = await request()
+                    answer = await request(*arguments)
                 except Exception as error:
                     self._check_silence(error)
                     raise
@@ -91,7 +91,7 @@ class Retries:
         SourceError
             Too many requests in a row failed: further ones would fail too.
         """
-        problem = problem_of(error)
+        problem = _problem_of(error)
         if problem.reason == "unreachable":
             self._failures_in_a_row += 1
             if self._failures_in_a_row > self._most_failures_in_a_row:
@@ -100,12 +100,6 @@ class Retries:
                     f"last request was for {location}. {_WHAT_TO_CHECK}"
                 )
         return problem
-
-    def _wait_seconds(self, state: RetryCallState) -> float:
-        error = state.outcome and state.outcome.exception()
-        requested = min(_retry_after(error), _LONGEST_WAIT_SECONDS) if error else 0.0
-        backoff = wait_random_exponential(2 * self.first_wait_seconds, _LONGEST_WAIT_SECONDS)
-        return requested + backoff(state)
 
     def _note_answer(self) -> None:
         self._has_answered = True
@@ -120,8 +114,7 @@ class Retries:
         if has_response or isinstance(error, _FINAL_ERRORS):
             return
         now = monotonic()
-        if self._silent_since is None:
-            self._silent_since = now
+        self._silent_since = self._silent_since or now
         self._unanswered += 1
         # One file that never arrives does not mean that the store is unreachable.
         is_the_store = not self._has_answered or self._unanswered > 2 * _ATTEMPTS
@@ -132,7 +125,7 @@ class Retries:
             )
 
 
-def problem_of(error: Exception) -> Problem:
+def _problem_of(error: Exception) -> Problem:
     """Return why something could not be read; raise an :class:`AindEtlError` again."""
     if isinstance(error, AindEtlError):
         raise error
@@ -177,11 +170,11 @@ def _is_transient(error: BaseException) -> bool:
     return status is None or status == 429 or not 300 <= status < 500  # noqa: PLR2004
 
 
-def _retry_after(error: BaseException) -> float:
+def _requested_wait(error: BaseException) -> float:
     """Return how many seconds the store asks to wait, or 0."""
     headers = _response_of(error).get("HTTPHeaders", {})
     try:
-        return max(0.0, float(headers.get("retry-after", 0)))
+        return min(max(0.0, float(headers.get("retry-after", 0))), _LONGEST_WAIT_SECONDS)
     except ValueError:
         return 0.0
 

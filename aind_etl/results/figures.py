@@ -190,16 +190,9 @@ def newest_figures(lake: "Lake", store: "ResultStore", count: int) -> list[Figur
     )
     found = {one.location: one for one in _with_names([Figure(*row) for row in newest.rows()])}
     answers = store.read_files([_request(one) for one in found.values()])
-    previews = {
-        answer.request.location: preview_of(answer.content)
-        for answer in answers
-        if answer.problem is None
-    }
-    return [
-        replace(figure, preview=preview)
-        for location, figure in found.items()
-        if (preview := previews.get(str(location), b""))
-    ]
+    previews = {answer.request.location: preview_of(answer.content) for answer in answers}
+    pictured = (replace(one, preview=previews[str(one.location)]) for one in found.values())
+    return [one for one in pictured if one.preview]
 
 
 def preview_of(content: bytes) -> bytes:

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 import polars as pl
 
@@ -13,8 +14,7 @@ LARGEST_FILE_BYTES = 64 << 20
 SCHEME = "s3://"
 
 
-@dataclass(frozen=True, slots=True)
-class StoredFile:
+class StoredFile(NamedTuple):
     """A file of a result folder.
 
     Attributes
@@ -113,7 +113,10 @@ class Backend(ABC):
 
     @abstractmethod
     async def page(self, location: str, bounds: Bounds, token: str) -> tuple[Files, str]:
-        """Return one page of a folder's files within bounds, and the next page's token, or ""."""
+        """Return one page of a folder's files, and the token of the next page, or "".
+
+        The files are those within bounds, and maybe others.
+        """
 
     @abstractmethod
     async def read(self, location: str, name: str) -> tuple[bytes, str]:
@@ -124,18 +127,16 @@ class TooLargeError(Exception):
     """A file is larger than :data:`LARGEST_FILE_BYTES`."""
 
 
+def check_size(size_bytes: int | None) -> None:
+    """Raise a :class:`TooLargeError` for the size of a file that is not read."""
+    if (size_bytes or 0) > LARGEST_FILE_BYTES:
+        raise TooLargeError(size_bytes)
+
+
 def files_frame(location: str, files: Sequence[StoredFile]) -> pl.DataFrame:
     """Return the files of a folder as rows with the columns of :data:`FILES_SCHEMA`."""
-    return pl.DataFrame(
-        {
-            "location": [location] * len(files),
-            "file_name": [file.name for file in files],
-            "size_bytes": [file.size_bytes for file in files],
-            "etag": [file.etag for file in files],
-            "last_modified": [file.last_modified for file in files],
-        },
-        schema=FILES_SCHEMA,
-    )
+    rows = [(location, *file) for file in files]
+    return pl.DataFrame(rows, schema=FILES_SCHEMA, orient="row")
 
 
 def path_of(location: str) -> str:
@@ -150,9 +151,3 @@ def path_of(location: str) -> str:
     if not location.startswith(SCHEME) or not path or ".." in path.split("/"):
         raise ValueError(f"{location!r} is not a result folder; expected s3://bucket/key")
     return path
-
-
-def is_inside(file: StoredFile, bounds: Bounds) -> bool:
-    """Return whether the name of a file lies within bounds."""
-    after, before = bounds
-    return file.name > after and (before is None or file.name < before)

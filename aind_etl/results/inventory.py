@@ -5,6 +5,7 @@ an earlier content; when it could not be listed; and, while its record is recent
 or lacks a file, because the prototype writes documents before their files.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -125,7 +126,9 @@ def refresh_result_files(  # noqa: PLR0913 - clock and progress have defaults
             writer.write_unclaimed(home, files)
             progress(due_there["location"].n_unique())
             due = due.join(due_there, on=KEY, how="anti")
-    for batch in due.sort("session_month", "location").iter_slices(_BATCH_FOLDERS):
+    number = pl.col("location").rle_id() // _BATCH_FOLDERS
+    in_order = due.sort("session_month", "location")
+    for _, batch in in_order.group_by(number, maintain_order=True):
         found, problems = [], []
         for listing in store.list_folders(batch["location"].unique().to_list()):
             found.append(files_frame(listing.location, listing.files))
@@ -188,14 +191,14 @@ def _due(lake: Lake, collection: str, records: pl.DataFrame, recent: datetime) -
         pl.col("n_trials").is_not_null() & ~pl.col("is_complete").fill_null(value=False)
     )
     is_awaited = (pl.col("outcome") == "success") & (pl.col("changed_at") >= recent) & lacks_files
-    return (
+    due = (
         records.lazy()
         .join(folders, on=KEY, how="left")
         .join(files, on=KEY, how="left")
         .filter(is_new | is_changed | was_unreachable | is_awaited)
-        .select(records.columns)
-        .collect()
     )
+    # All processes of a record, because its rows are replaced together.
+    return records.lazy().join(due, on="record_id", how="semi").collect()
 
 
 def _by_home(records: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
@@ -236,31 +239,28 @@ class _Writer:
         ``problems`` holds location, reason and message of every folder that could not be listed.
         """
         checked_at = pl.lit(self._now()).alias("checked_at")
-        folder_rows = _folder_rows(records, files, problems).with_columns(checked_at)
-        file_rows = _file_rows(records, files).with_columns(checked_at)
+        frames = {
+            tables.RESULT_FILES: _file_rows(records, files).with_columns(checked_at),
+            tables.RESULT_FOLDERS: _folder_rows(records, files, problems).with_columns(checked_at),
+        }
+
         with self._lake.tables_lock(self._collection):
             for month in sorted(set(records["session_month"])):
-                of_month = pl.col("session_month") == month
-                for table, rows in (
-                    (tables.RESULT_FILES, file_rows),
-                    (tables.RESULT_FOLDERS, folder_rows),
-                ):
+                replaced = records.filter(session_month=month)
+                for table, rows in frames.items():
                     known = self._lake.tables.read_partition(table, self._collection, month)
+                    new = _keep_unchanged_times(table, rows.filter(session_month=month), known)
                     self.report.partitions_written += self._lake.tables.replace_rows(
-                        table,
-                        self._collection,
-                        month,
-                        without=records.filter(of_month).select("record_id").unique(),
-                        rows=_keep_unchanged_times(table, rows.filter(of_month), known),
+                        table, self._collection, month, without=replaced, rows=new
                     )
         self.report.files += files.height
         self.report.size_bytes += int(files["size_bytes"].sum())
-        counts = dict(folder_rows.unique("location")["status"].value_counts().iter_rows())
-        self.report.listed += sum(counts.values())
-        self.report.present += counts.get("listed", 0)
-        self.report.missing += counts.get("missing", 0)
-        self.report.refused += counts.get("refused", 0)
-        self.report.unreachable += counts.get("unreachable", 0)
+        statuses = Counter(frames[tables.RESULT_FOLDERS].unique("location")["status"])
+        self.report.listed += statuses.total()
+        self.report.present += statuses["listed"]
+        self.report.missing += statuses["missing"]
+        self.report.refused += statuses["refused"]
+        self.report.unreachable += statuses["unreachable"]
 
     def write_unclaimed(self, home: str, files: pl.DataFrame) -> None:
         """Replace the folders of a home that belong to no record."""
@@ -299,13 +299,8 @@ def _folder_rows(
     schema = {"location": pl.String, "status": pl.String, "message": pl.String}
     failed = pl.DataFrame(problems, schema=schema, orient="row")
     sizes = files.group_by("location").agg(n_files=pl.len(), size_bytes=pl.col("size_bytes").sum())
-    status = (
-        pl.when(pl.col("status").is_not_null())
-        .then(pl.col("status").replace({"gone": "missing"}))
-        .when(pl.col("n_files").is_not_null())
-        .then(pl.lit("listed"))
-        .otherwise(pl.lit("missing"))
-    )
+    listed = pl.when(pl.col("n_files").is_not_null()).then(pl.lit("listed"))
+    status = pl.coalesce(pl.col("status").replace({"gone": "missing"}), listed, pl.lit("missing"))
     return (
         records.join(sizes, on="location", how="left")
         .join(failed, on="location", how="left")
@@ -330,15 +325,10 @@ def _keep_unchanged_times(table: Table, rows: pl.DataFrame, known: pl.DataFrame)
     """
     schema = polars_schema(table)
     same = [name for name in schema if name != "checked_at"]
-    known_at = pl.col("known_at")
+    is_same = pl.col("known_at") >= pl.col("changed_at")
     return (
-        rows.select(
-            *(pl.col(name).cast(data_type) for name, data_type in schema.items()), "changed_at"
-        )
+        rows.select(*schema, "changed_at")
+        .cast(schema)
         .join(known.select(*same, known_at="checked_at"), on=same, how="left", nulls_equal=True)
-        .with_columns(
-            checked_at=pl.when(known_at >= pl.col("changed_at"))
-            .then(known_at)
-            .otherwise(pl.col("checked_at"))
-        )
+        .with_columns(checked_at=pl.when(is_same).then("known_at").otherwise("checked_at"))
     )

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from abc import abstractmethod
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,79 +9,22 @@ from typing import Any
 from fsspec.core import url_to_fs
 
 from aind_etl.errors import ConfigurationError
-from aind_etl.results.folders import (
-    LARGEST_FILE_BYTES,
-    Backend,
-    Bounds,
-    Files,
-    StoredFile,
-    TooLargeError,
-    is_inside,
-    path_of,
-)
+from aind_etl.results.folders import Backend, Bounds, Files, StoredFile, check_size, path_of
 
 
-class _OnePageBackend(Backend):
-    @abstractmethod
-    def _list(self, location: str) -> Files: ...
-
-    @abstractmethod
-    def _read(self, location: str, name: str) -> tuple[bytes, str]: ...
-
-    async def page(self, location: str, bounds: Bounds, token: str) -> tuple[Files, str]:  # noqa: ARG002 - there is no next page
-        files = await asyncio.to_thread(self._list, location)
-        return [file for file in files if is_inside(file, bounds)], ""
-
-    async def read(self, location: str, name: str) -> tuple[bytes, str]:
-        return await asyncio.to_thread(self._read, location, name)
-
-
-class LocalBackend(_OnePageBackend):
-    """Result folders on a disk, below a folder that replaces ``s3://``."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root.absolute()
-        self.name = str(root)
-
-    async def open(self) -> None:
-        """Raise a :class:`ConfigurationError` if the folder does not exist."""
-        if not self._root.is_dir():
-            raise ConfigurationError(
-                f"The folder {self.name!r} that replaces s3:// does not exist. Set "
-                "AIND_ETL_RESULTS_ROOT to a folder with <bucket>/<key>/, or to an s3:// address."
-            )
-
-    def _list(self, location: str) -> Files:
-        folder = self._root / path_of(location)
-        found = []
-        for path in folder.rglob("*"):
-            # A link may lead out of the folder.
-            if path.is_file() and not path.is_symlink():
-                facts = path.stat()
-                found.append(
-                    StoredFile(
-                        # Bytes that are not UTF-8 are shown escaped.
-                        os.fsencode(path.relative_to(folder)).decode(errors="backslashreplace"),
-                        facts.st_size,
-                        f"{facts.st_size:x}-{facts.st_mtime_ns:x}",
-                        datetime.fromtimestamp(facts.st_mtime, UTC),
-                    )
-                )
-        return sorted(found, key=lambda file: file.name)
-
-    def _read(self, location: str, name: str) -> tuple[bytes, str]:
-        path = self._root / path_of(location) / name
-        facts = path.stat()
-        if facts.st_size > LARGEST_FILE_BYTES:
-            raise TooLargeError(facts.st_size)
-        return path.read_bytes(), f"{facts.st_size:x}-{facts.st_mtime_ns:x}"
-
-
-class FsspecBackend(_OnePageBackend):
+class FsspecBackend(Backend):
     """The files directly below addresses that fsspec knows, for tables outside the result store."""
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+    async def page(self, location: str, bounds: Bounds, token: str) -> tuple[Files, str]:  # noqa: ARG002 - there is no next page
+        """Return all files of a folder."""
+        return await asyncio.to_thread(self._list, location), ""
+
+    async def read(self, location: str, name: str) -> tuple[bytes, str]:
+        """Return the content of a file and its etag."""
+        return await asyncio.to_thread(self._read, location, name)
 
     def _list(self, location: str) -> Files:
         filesystem, path = url_to_fs(location)
@@ -101,12 +43,61 @@ class FsspecBackend(_OnePageBackend):
     def _read(self, location: str, name: str) -> tuple[bytes, str]:
         filesystem, path = url_to_fs(f"{location}/{name}")
         facts = filesystem.info(path)
-        if (facts["size"] or 0) > LARGEST_FILE_BYTES:
-            raise TooLargeError(facts["size"])
+        check_size(facts["size"])
         return filesystem.cat_file(path), _etag(facts)
+
+
+class LocalBackend(FsspecBackend):
+    """Result folders on a disk, below a folder that replaces ``s3://``."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(str(root))
+        self._root = root.absolute()
+
+    async def open(self) -> None:
+        """Raise a :class:`ConfigurationError` if the folder does not exist."""
+        if not self._root.is_dir():
+            raise ConfigurationError(
+                f"The folder {self.name!r} that replaces s3:// does not exist. Set "
+                "AIND_ETL_RESULTS_ROOT to a folder with <bucket>/<key>/, or to an s3:// address."
+            )
+
+    def _list(self, location: str) -> Files:
+        folder = self._root / path_of(location)
+        found = []
+        paths = (
+            Path(parent, name)
+            for parent, _, names in os.walk(folder, onerror=_check_error)
+            for name in names
+        )
+        for path in paths:
+            # A link may lead out of the folder.
+            if path.is_file() and not path.is_symlink():
+                facts = path.stat()
+                # Bytes that are not UTF-8 are shown escaped.
+                name = os.fsencode(path.relative_to(folder)).decode(errors="backslashreplace")
+                modified = datetime.fromtimestamp(facts.st_mtime, UTC)
+                found.append(StoredFile(name, facts.st_size, _etag_on_disk(facts), modified))
+        return sorted(found)
+
+    def _read(self, location: str, name: str) -> tuple[bytes, str]:
+        path = self._root / path_of(location) / name
+        facts = path.stat()
+        check_size(facts.st_size)
+        return path.read_bytes(), _etag_on_disk(facts)
 
 
 def _etag(facts: dict[str, Any]) -> str:
     """Return the store's etag or, on a disk, the time of modification; with the size."""
     modified = facts.get("ETag") or facts.get("etag") or facts.get("mtime") or ""
     return f"{facts['size']}-{modified}"
+
+
+def _check_error(error: OSError) -> None:
+    """Raise the error of a disk that fails: its folders must not be taken for empty ones."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError):
+        raise error
+
+
+def _etag_on_disk(facts: os.stat_result) -> str:
+    return f"{facts.st_size:x}-{facts.st_mtime_ns:x}"

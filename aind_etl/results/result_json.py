@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 
 _SPREAD_BINS = 100
-_SPREAD_EDGES = np.linspace(0.0, 1.0, _SPREAD_BINS + 1)[1:-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +162,7 @@ def q_value_spread(q_values: FloatArray) -> float | None:
     It is the entropy of a histogram of 100 bins over [0, 1], divided by log2(100); None if no value
     lies there.
     """
-    # The counts of np.histogram in a fifth of its time: the edges between the bins suffice.
-    inside = q_values[(q_values >= 0.0) & (q_values <= 1.0)]
-    counts = np.bincount(np.searchsorted(_SPREAD_EDGES, inside, side="right"))
+    counts, _ = np.histogram(q_values, _SPREAD_BINS, (0.0, 1.0))
     shares = counts[counts > 0] / max(int(counts.sum()), 1)
     if not len(shares):
         return None

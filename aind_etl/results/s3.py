@@ -7,21 +7,22 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC
 from importlib.metadata import version
 from itertools import pairwise
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from aind_etl.errors import ConfigurationError
 from aind_etl.results.folders import (
-    LARGEST_FILE_BYTES,
     SCHEME,
     Backend,
     Bounds,
     Files,
     StoredFile,
-    TooLargeError,
-    is_inside,
+    check_size,
     path_of,
 )
+
+if TYPE_CHECKING:
+    from aind_etl.settings import Settings
 
 CONNECT_SECONDS = 10
 _READ_SECONDS = 60
@@ -39,15 +40,12 @@ class S3Backend(Backend):
     # Most result folders have hexadecimal names: 16 ranges of about equal size.
     ranges: Sequence[Bounds] = tuple(pairwise(("", *"123456789abcdef", None)))  # type: ignore[arg-type]
 
-    def __init__(
-        self, *, anonymous: bool, endpoint_url: str | None, concurrency: int, prefix: str
-    ) -> None:
-        self._anonymous = anonymous
-        self._endpoint_url = endpoint_url
-        self._concurrency = concurrency
+    def __init__(self, settings: "Settings", prefix: str) -> None:
+        self._settings = settings
         self._prefix = prefix
         self._page_files = 1000
-        host = urlsplit(endpoint_url).hostname if endpoint_url else "AWS S3"
+        endpoint = settings.s3_endpoint_url
+        host = urlsplit(endpoint).hostname if endpoint else "AWS S3"
         self.name = f"{prefix or SCHEME} at {host}"
         self._client: Any = None
 
@@ -56,20 +54,21 @@ class S3Backend(Backend):
         # Imported here: it takes a second, and folders on a disk do not need it.
         from s3fs import S3FileSystem  # noqa: PLC0415
 
+        endpoint = self._settings.s3_endpoint_url
         store = S3FileSystem(
-            anon=self._anonymous,
+            anon=self._settings.s3_anon,
             asynchronous=True,
             skip_instance_cache=True,
-            endpoint_url=self._endpoint_url,
+            endpoint_url=endpoint,
             config_kwargs={
                 "user_agent": f"aind-etl/{version('aind-etl')}",
-                "max_pool_connections": self._concurrency,
+                "max_pool_connections": self._settings.s3_concurrency,
                 "connect_timeout": CONNECT_SECONDS,
                 "read_timeout": _READ_SECONDS,
                 "tcp_keepalive": True,
                 # The caller retries requests, also those whose body breaks off.
                 "retries": {"total_max_attempts": 1},
-                "s3": {"addressing_style": "path" if self._endpoint_url else "virtual"},
+                "s3": {"addressing_style": "path" if endpoint else "virtual"},
             },
         )
         try:
@@ -85,7 +84,7 @@ class S3Backend(Backend):
         await self._client.close()
 
     async def page(self, location: str, bounds: Bounds, token: str) -> tuple[Files, str]:
-        """Return one page of a folder's files within bounds, and the next page's token, or ""."""
+        """Return one page of a folder's files, and the token of the next page, or ""."""
         bucket, key = self._bucket_and_key(location)
         prefix = f"{key}/" if key else ""
         options: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix, "MaxKeys": self._page_files}
@@ -104,18 +103,15 @@ class S3Backend(Backend):
             for entry in response.get("Contents", ())
             if not entry["Key"].endswith("/")
         ]
-        # Some stores ignore StartAfter: earlier names are dropped here.
-        inside = [file for file in found if is_inside(file, bounds)]
         is_past_end = bounds[1] is not None and bool(found) and found[-1].name >= bounds[1]
-        return inside, "" if is_past_end else response.get("NextContinuationToken", "")
+        return found, "" if is_past_end else response.get("NextContinuationToken", "")
 
     async def read(self, location: str, name: str) -> tuple[bytes, str]:
         """Return the content of a file and its etag."""
         bucket, key = self._bucket_and_key(location)
         response = await self._request(self._client.get_object, Bucket=bucket, Key=f"{key}/{name}")
         async with response["Body"] as body:
-            if response["ContentLength"] > LARGEST_FILE_BYTES:
-                raise TooLargeError(response["ContentLength"])
+            check_size(response["ContentLength"])
             return await body.read(), response.get("ETag", "").strip('"')
 
     @staticmethod

@@ -9,17 +9,15 @@ import queue
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import polars as pl
 
 from aind_etl.errors import ConfigurationError
-from aind_etl.results.faults import Retries, problem_of
+from aind_etl.results.faults import Retries
 from aind_etl.results.folders import (
     ALL_NAMES,
-    LARGEST_FILE_BYTES,
     SCHEME,
     Backend,
     Bounds,
@@ -28,7 +26,8 @@ from aind_etl.results.folders import (
     Files,
     FolderListing,
     Problem,
-    TooLargeError,
+    StoredFile,
+    check_size,
     files_frame,
 )
 from aind_etl.results.local import FsspecBackend, LocalBackend
@@ -47,6 +46,11 @@ _BUDGET_BYTES = 192 << 20
 
 MOST_FILES = 10_000
 """A folder with more files is not that of one record; both pipelines write four."""
+_TOO_MANY_FILES = Problem(
+    "too_many_files",
+    f"This address holds more than {MOST_FILES:,} files; expected the folder of one record. "
+    "It is probably that of a whole bucket: check the document's location.",
+)
 
 
 class ResultStore:
@@ -61,9 +65,15 @@ class ResultStore:
         The place that holds the folders.
     concurrency
         Largest number of concurrent requests.
+
+    Attributes
+    ----------
+    name
+        The store for people: its address without credentials.
     """
 
     def __init__(self, backend: Backend, concurrency: int) -> None:
+        self.name = backend.name
         self._backend = backend
         self._concurrency = concurrency
         self._retries = Retries(backend.name, concurrency)
@@ -72,26 +82,16 @@ class ResultStore:
             target=self._loop.run_forever, name="result-store", daemon=True
         )
 
-    @property
-    def name(self) -> str:
-        """The store for people: its address without credentials."""
-        return self._backend.name
-
     def list_folders(self, locations: Sequence[str]) -> Iterator[FolderListing]:
         """Yield the listing of each folder as it arrives."""
         return self._answers(locations, self._list_folder)
 
-    def find_file(self, location: str, name: str) -> FolderListing:
-        """Return the listing of one file of a folder, without listing the others."""
+    def find_file(self, location: str, name: str) -> StoredFile | None:
+        """Return one file of a folder, without listing the others; None if it is not listed."""
         # Names that begin with all but the last letter, up to the name itself.
         bounds = (name[:-1], f"{name}\0")
-
-        async def find(location: str) -> FolderListing:
-            listing = await self._list_folder(location, bounds)
-            return replace(listing, files=tuple(one for one in listing.files if one.name == name))
-
-        (listing,) = self._answers([location], find)
-        return listing
+        (listing,) = self._answers([location], lambda one: self._list_folder(one, bounds))
+        return next((file for file in listing.files if file.name == name), None)
 
     def read_files(self, requests: Sequence[FileRequest]) -> Iterator[FileContent]:
         """Yield the content of each file as it arrives."""
@@ -155,7 +155,7 @@ class ResultStore:
             async for page in self._pages(location, bounds):
                 files += page
                 if len(files) > MOST_FILES:
-                    return FolderListing(location, problem=_too_many_files())
+                    return FolderListing(location, problem=_TOO_MANY_FILES)
         except FileNotFoundError:
             return FolderListing(location)  # The bucket does not exist.
         except Exception as error:  # noqa: BLE001 - clients raise anything
@@ -163,11 +163,10 @@ class ResultStore:
         return FolderListing(location, tuple(files))
 
     async def _read_file(self, request: FileRequest) -> FileContent:
-        if request.size_bytes > LARGEST_FILE_BYTES:
-            return FileContent(request, problem=problem_of(TooLargeError(request.size_bytes)))
         try:
+            check_size(request.size_bytes)
             content, etag = await self._retries.call(
-                lambda: self._backend.read(request.location, request.name)
+                self._backend.read, request.location, request.name
             )
         except Exception as error:  # noqa: BLE001 - clients raise anything
             return FileContent(request, problem=self._retries.problem_of(error, request.location))
@@ -177,14 +176,15 @@ class ResultStore:
         return FileContent(request, content, etag)
 
     async def _pages(self, location: str, bounds: Bounds) -> AsyncIterator[Files]:
-        """Yield a folder's files page by page."""
+        """Yield a folder's files within bounds page by page."""
+        after, before = bounds
         token = ""
         while True:
-            this = token
-            page, token = await self._retries.call(
-                lambda: self._backend.page(location, bounds, this)  # noqa: B023 - called at once
-            )
-            yield page
+            page, token = await self._retries.call(self._backend.page, location, bounds, token)
+            # Some stores ignore where to start, and a folder on a disk is listed whole.
+            yield [
+                one for one in page if after < one.name and (before is None or one.name < before)
+            ]
             if not token:
                 return
 
@@ -197,79 +197,77 @@ class ResultStore:
         size_of: Callable[[Any], int] = lambda _job: 0,
     ) -> Iterator[_Answer]:
         """Yield the answers to jobs, which run concurrently within the limits."""
-        answers: queue.SimpleQueue[tuple[_Job, _Answer | BaseException]] = queue.SimpleQueue()
-        limits = _Limits(self._concurrency)
+        answers: queue.SimpleQueue[tuple[_Job, _Answer] | Exception] = queue.SimpleQueue()
+        running = asyncio.Semaphore(self._concurrency)
+        untaken = _Untaken(4 * self._concurrency)
 
-        async def do(job: _Job, all_jobs: "asyncio.Task[None]") -> None:
-            try:
-                answers.put((job, await work(job)))
-            except Exception as error:  # noqa: BLE001 - the caller raises it
-                answers.put((job, error))
-                all_jobs.cancel()
+        async def do(job: _Job) -> None:
+            await running.acquire()
+            answers.put((job, await work(job)))
+            # Not after an error, which ends all requests.
+            running.release()
 
         async def feed() -> None:
-            all_jobs = cast("asyncio.Task[None]", asyncio.current_task())
-            async with asyncio.TaskGroup() as group:
-                for job in jobs:
-                    await limits.acquire(size_of(job))
-                    task = group.create_task(do(job, all_jobs))
-                    task.add_done_callback(lambda _task: limits.request_ended())
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for job in jobs:
+                        await untaken.add(size_of(job))
+                        group.create_task(do(job))
+            except* Exception as errors:  # noqa: BLE001 - the caller raises the first
+                answers.put(errors.exceptions[0])
 
         feeding = asyncio.run_coroutine_threadsafe(feed(), self._loop)
         try:
-            for _ in range(len(jobs)):
-                job, answer = answers.get()
-                if isinstance(answer, BaseException):
-                    raise answer
+            for _ in jobs:
+                done = answers.get()
+                if isinstance(done, Exception):
+                    raise done
+                job, answer = done
                 yield answer
-                self._loop.call_soon_threadsafe(limits.answer_taken, size_of(job))
+                self._loop.call_soon_threadsafe(untaken.remove, size_of(job))
         finally:
             feeding.cancel()
             with suppress(Exception, asyncio.CancelledError):
                 feeding.result(timeout=CONNECT_SECONDS)
 
 
-class _Limits:
-    """Limits the concurrent requests, and the answers and bytes that are not taken yet."""
+class _Untaken:
+    """Limits the number and bytes of answers that are under way or not taken yet."""
 
-    def __init__(self, concurrency: int) -> None:
-        self._requests = asyncio.Semaphore(concurrency)
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._answers = 0
         self._bytes = 0
-        self._pending = 0
-        self._most_pending = 4 * concurrency
-        self._taken = asyncio.Event()
+        self._removed = asyncio.Event()
 
-    async def acquire(self, size: int) -> None:
+    async def add(self, size: int) -> None:
         # A single answer may be larger than the budget.
-        while self._pending and (
-            self._bytes + size > _BUDGET_BYTES or self._pending >= self._most_pending
-        ):
-            self._taken.clear()
-            await self._taken.wait()
+        while self._answers and (self._answers >= self._most or self._bytes + size > _BUDGET_BYTES):
+            self._removed.clear()
+            await self._removed.wait()
+        self._answers += 1
         self._bytes += size
-        self._pending += 1
-        await self._requests.acquire()
 
-    def request_ended(self) -> None:
-        self._requests.release()
-
-    def answer_taken(self, size: int) -> None:
+    def remove(self, size: int) -> None:
+        self._answers -= 1
         self._bytes -= size
-        self._pending -= 1
-        self._taken.set()
+        self._removed.set()
 
 
-def open_result_store(settings: "Settings") -> ResultStore:
-    """Return the result store that the settings name, for use in a ``with`` block.
+def open_result_store(settings: "Settings", location: str = SCHEME) -> ResultStore:
+    """Return the store that holds an address, for use in a ``with`` block.
 
-    If the source is the sample and no store is named, these are the sample's result folders, which
-    are written on first use.
+    ``s3://`` addresses are in the store of the result folders that the settings name; fsspec opens
+    all others. If the source is the sample and no store is named, it is that of the sample's result
+    folders, which are written on first use.
 
     Raises
     ------
     ConfigurationError
         AIND_ETL_RESULTS_ROOT is neither a folder nor an ``s3://`` address.
     """
+    if not location.startswith(SCHEME):
+        return ResultStore(FsspecBackend(without_credentials(location)), settings.s3_concurrency)
     root = settings.results_root
     if root is None and kind_of(settings.source).is_simulated:
         # Imported here: other sources do not need the simulation's libraries.
@@ -277,12 +275,8 @@ def open_result_store(settings: "Settings") -> ResultStore:
 
         root = str(write_results(settings.source, settings.folder))
     if root is None or root.startswith(SCHEME):
-        backend: Backend = S3Backend(
-            anonymous=settings.s3_anon,
-            endpoint_url=settings.s3_endpoint_url,
-            concurrency=settings.s3_concurrency,
-            prefix=(root or "").rstrip("/") if root != SCHEME else "",
-        )
+        prefix = (root or "").rstrip("/") if root != SCHEME else ""
+        backend: Backend = S3Backend(settings, prefix)
     elif "://" in root:
         raise ConfigurationError(
             f"AIND_ETL_RESULTS_ROOT is {root!r}; expected a folder or an s3:// address."
@@ -292,33 +286,10 @@ def open_result_store(settings: "Settings") -> ResultStore:
     return ResultStore(backend, settings.s3_concurrency)
 
 
-def open_store_of(settings: "Settings", location: str) -> ResultStore:
-    """Return the store that holds an address, for use in a ``with`` block.
-
-    ``s3://`` addresses are in the result store; fsspec opens all others.
-
-    Raises
-    ------
-    ConfigurationError
-        AIND_ETL_RESULTS_ROOT is neither a folder nor an ``s3://`` address.
-    """
-    if location.startswith(SCHEME):
-        return open_result_store(settings)
-    return ResultStore(FsspecBackend(without_credentials(location)), settings.s3_concurrency)
-
-
-def _too_many_files() -> Problem:
-    return Problem(
-        "too_many_files",
-        f"This address holds more than {MOST_FILES:,} files; expected the folder of one record. "
-        "It is probably that of a whole bucket: check the document's location.",
-    )
-
-
 def _by_folder(files: pl.DataFrame) -> pl.DataFrame:
     """Return files below an address as files of the folders directly below it."""
-    folder, name = r"^([^/]+)/", r"^[^/]+/(.+)$"
+    parts = pl.col("file_name").str.extract_groups(r"^(?<folder>[^/]+)/(?<name>.+)$").struct
     return files.with_columns(
-        location=pl.concat_str("location", pl.col("file_name").str.extract(folder), separator="/"),
-        file_name=pl.col("file_name").str.extract(name),
-    ).drop_nulls(["location", "file_name"])
+        location=pl.concat_str("location", parts.field("folder"), separator="/"),
+        file_name=parts.field("name"),
+    ).drop_nulls("file_name")

@@ -1,47 +1,28 @@
 """Rows of the trial tables, from parsed result files."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from aind_etl.contract import tables
+from aind_etl.contract import Table, tables
 from aind_etl.contract.schemas import polars_schema
 from aind_etl.results.records import KEY
-from aind_etl.results.result_json import ResultError, Trials
+from aind_etl.results.result_json import FloatArray, ResultError, Trials
 
 _log = logging.getLogger(__name__)
 
 
+Record = dict[str, Any]
+"""A record whose trials are read: its key, ``session_month``, ``n_trials``, and the ``source_file``
+that holds them, with its ``etag``."""
+
+
 @dataclass(frozen=True, slots=True)
-class ResultRecord:
-    """A record whose trials are read, and the file that holds them."""
-
-    record_id: str
-    process_index: int
-    session_month: str
-    n_trials: int | None
-    source_file: str
-    etag: str | None
-
-
-RECORD_SCHEMA = {
-    "record_id": pl.String(),
-    "process_index": pl.Int16(),
-    "session_month": pl.String(),
-    "n_trials": pl.Int32(),
-    "source_file": pl.String(),
-    "etag": pl.String(),
-}
-_IDENTITY = ("record_id", "process_index", "session_month")
-
-
-@dataclass
 class ParsedResults:
     """The contents of a batch of result files.
 
@@ -50,15 +31,19 @@ class ParsedResults:
     loaded
         Records with their trials.
     rejected
-        Records with reason, path and message.
+        Records with ``reason``, ``path`` and ``message``.
     """
 
-    loaded: list[tuple[ResultRecord, Trials]] = field(default_factory=list)
-    rejected: list[tuple[ResultRecord, str, str | None, str]] = field(default_factory=list)
+    loaded: list[tuple[Record, Trials]] = field(default_factory=list)
+    rejected: list[Record] = field(default_factory=list)
+
+    def reject(self, record: Record, reason: str, path: str | None, message: str) -> None:
+        """Add a record whose result file could not be loaded."""
+        self.rejected.append(record | {"reason": reason, "path": path, "message": message})
 
 
 def parse_result(
-    results: ParsedResults, records: list[ResultRecord], read: Callable[[], Trials | None]
+    results: ParsedResults, records: list[Record], read: Callable[[], Trials | None]
 ) -> None:
     """Read a result file, and add it to ``results`` for each of its records.
 
@@ -67,103 +52,93 @@ def parse_result(
     try:
         trials = read()
     except ResultError as error:
-        results.rejected += [
-            (record, error.reason, error.path or None, str(error)) for record in records
-        ]
-        return
+        why = (error.reason, error.path or None, str(error))
     except Exception as error:  # noqa: BLE001 - one bad file must not stop the others
         _log.exception("A result file cannot be read")
         message = (
             f"Reading the file failed ({type(error).__name__}). Report this with the file; it is "
             "read again when the file or the code changes."
         )
-        results.rejected += [(record, "unexpected_error", None, message) for record in records]
-        return
-    if trials is None:
+        why = ("unexpected_error", None, message)
+    else:
+        if trials is not None:
+            for record in records:
+                _add_trials(results, record, trials)
         return
     for record in records:
-        if record.n_trials is None or record.n_trials == trials.n_trials:
-            results.loaded.append((record, trials))
-        else:
-            message = (
-                f"The file has {trials.n_trials:,} trials; expected {record.n_trials:,}, as in the "
-                "document: they come from different fits. It is read again when either changes."
-            )
-            results.rejected.append((record, "wrong_length", "n_trials", message))
+        results.reject(record, *why)
 
 
-def trial_rows(records: list[ResultRecord], trials: list[Trials]) -> pl.DataFrame:
+def _add_trials(results: ParsedResults, record: Record, trials: Trials) -> None:
+    """Add the trials of a record, if they are as many as in its document."""
+    expected = record["n_trials"]
+    if expected is None or expected == trials.n_trials:
+        results.loaded.append((record, trials))
+    else:
+        message = (
+            f"The file has {trials.n_trials:,} trials; expected {expected:,}, as in the document: "
+            "they come from different fits. It is read again when either changes."
+        )
+        results.reject(record, "wrong_length", "n_trials", message)
+
+
+def trial_rows(results: ParsedResults) -> pl.DataFrame:
     """Return the rows of `trials`: n + 1 for n trials, the last one after the last trial."""
-    lengths = [one.n_trials + 1 for one in trials]
-    missing = {length: np.full(length, np.nan) for length in set(lengths)}
-    columns: dict[str, NDArray[Any]] = {"trial": _ordinals(lengths)}
-    for name in polars_schema(tables.TRIALS).names()[len(KEY) + 1 :]:
-        values = [
-            one.columns.get(name, missing[length])
-            for one, length in zip(trials, lengths, strict=True)
-        ]
-        columns[name] = np.concatenate(values) if values else np.empty(0)
-    rows = pl.DataFrame(columns).with_columns(pl.exclude("trial").fill_nan(None))
-    identities = _record_rows(records).select(_IDENTITY)
-    return pl.concat([_repeated(identities, lengths), rows], how="horizontal")
+    variables = polars_schema(tables.TRIALS).names()[len(KEY) + 1 :]
+    trials = [one for _, one in results.loaded]
+    missing = {one.n_trials: np.full(one.n_trials + 1, np.nan) for one in trials}
+    values = {
+        name: [one.columns.get(name, missing[one.n_trials]) for one in trials] for name in variables
+    }
+    return _rows(tables.TRIALS, [record for record, _ in results.loaded], values)
 
 
-def other_rows(records: list[ResultRecord], trials: list[Trials]) -> pl.DataFrame:
+def other_rows(results: ParsedResults) -> pl.DataFrame:
     """Return the rows of `other_latents`, one per value."""
     parts = [
-        (record, name, position, row)
-        for record, one in zip(records, trials, strict=True)
-        for name, values in one.others.items()
-        for position, row in enumerate(values)
+        (record | {"name": name, "position": position}, values)
+        for record, one in results.loaded
+        for name, rows in one.others.items()
+        for position, values in enumerate(rows)
     ]
-    lengths = [len(row) for *_, row in parts]
-    identities = (
-        _record_rows([record for record, *_ in parts])
-        .select(_IDENTITY)
-        .with_columns(
-            pl.Series("name", [name for _, name, _, _ in parts], pl.String),
-            pl.Series("position", [position for _, _, position, _ in parts], pl.Int16),
-        )
-    )
-    values = pl.DataFrame(
-        {
-            "trial": _ordinals(lengths),
-            "value": np.concatenate([row for *_, row in parts] or [np.empty(0)]),
-        }
-    ).with_columns(pl.col("value").fill_nan(None))
-    return pl.concat([_repeated(identities, lengths), values], how="horizontal")
+    values = {"value": [values for _, values in parts]}
+    return _rows(tables.OTHER_LATENTS, [record for record, _ in parts], values)
 
 
-def latent_rows(
-    records: list[ResultRecord], trials: list[Trials], extracted_at: datetime
-) -> pl.DataFrame:
+def latent_rows(results: ParsedResults, extracted_at: datetime) -> pl.DataFrame:
     """Return the rows of `analyses_latents`, one per record."""
-    return _record_rows(records).with_columns(
-        pl.Series("n_trials", [one.n_trials for one in trials], pl.Int32),
-        pl.Series("q_value_spread", [one.q_value_spread for one in trials], pl.Float64),
-        extracted_at=pl.lit(extracted_at),
-    )
+    records = [
+        record | {"n_trials": one.n_trials, "q_value_spread": one.q_value_spread}
+        for record, one in results.loaded
+    ]
+    return _rows(tables.ANALYSES_LATENTS, records).with_columns(extracted_at=pl.lit(extracted_at))
 
 
 def rejected_rows(results: ParsedResults, checked_at: datetime) -> pl.DataFrame:
     """Return the rows of `rejected_results`, one per record."""
-    schema = {"reason": pl.String, "path": pl.String, "message": pl.String}
-    reasons = pl.DataFrame([why for _, *why in results.rejected], schema=schema, orient="row")
-    records = _record_rows([record for record, *_ in results.rejected])
-    return pl.concat([records, reasons], how="horizontal").with_columns(
-        checked_at=pl.lit(checked_at)
+    rows = _rows(tables.REJECTED_RESULTS, results.rejected)
+    return rows.with_columns(checked_at=pl.lit(checked_at))
+
+
+def _rows(
+    table: Table, records: list[Record], values: Mapping[str, list[FloatArray]] | None = None
+) -> pl.DataFrame:
+    """Return rows of a table with ``session_month``, one per record, or one per value and trial."""
+    schema = {"session_month": pl.String(), **dict(polars_schema(table))}
+    by_trial = {"trial", *values} if values else set()
+    names = [name for name in schema if name not in by_trial]
+    given = {name: [record.get(name) for record in records] for name in names}
+    rows = pl.DataFrame(given, schema={name: schema[name] for name in names})
+    if not values:
+        return rows
+    lengths = pl.Series([len(array) for array in next(iter(values.values()))], dtype=pl.Int64)
+    nothing = np.empty(0)
+    columns = [
+        pl.Series(name, np.concatenate([nothing, *arrays])) for name, arrays in values.items()
+    ]
+    return (
+        rows.with_columns(trial=pl.int_ranges(lengths))
+        .explode("trial")
+        .with_columns(column.fill_nan(None) for column in columns)
+        .cast(pl.Schema(schema))
     )
-
-
-def _record_rows(records: list[ResultRecord]) -> pl.DataFrame:
-    return pl.DataFrame(records, schema=RECORD_SCHEMA)
-
-
-def _repeated(rows: pl.DataFrame, times: list[int]) -> pl.DataFrame:
-    """Return each row as many times as ``times`` says."""
-    return rows[np.repeat(np.arange(len(rows)), times)]
-
-
-def _ordinals(lengths: list[int]) -> NDArray[np.int64]:
-    """Return 0, 1, … up to each of ``lengths``, one after the other."""
-    return np.concatenate([np.empty(0, dtype=np.int64), *(np.arange(one) for one in lengths)])

@@ -15,7 +15,6 @@ from pathlib import Path
 import polars as pl
 
 from aind_etl.contract import Table, tables
-from aind_etl.contract.schemas import polars_schema
 from aind_etl.lake import Lake
 from aind_etl.results.folders import FileRequest
 from aind_etl.results.inventory import RESULT_JSONS
@@ -23,9 +22,7 @@ from aind_etl.results.records import KEY, remove_gone, scan_analyses
 from aind_etl.results.result_json import read_document, read_result
 from aind_etl.results.store import ResultStore
 from aind_etl.results.trial_rows import (
-    RECORD_SCHEMA,
     ParsedResults,
-    ResultRecord,
     latent_rows,
     other_rows,
     parse_result,
@@ -143,13 +140,10 @@ def _successful_fits(lake: Lake, collection: str) -> pl.DataFrame:
     To the columns of :func:`scan_analyses` come ``source_file``, ``etag`` and ``size_bytes``, NULL
     if there is no file.
     """
-    order = pl.col("file_name").replace_strict(
-        {name: place for place, name in enumerate(RESULT_JSONS)}, return_dtype=pl.Int8
-    )
     files = (
         lake.tables.scan(tables.RESULT_FILES, collection)
         .filter(pl.col("file_name").is_in(RESULT_JSONS))
-        .sort(order)
+        .sort(pl.col("file_name").cast(pl.Enum(RESULT_JSONS)))
         .unique(KEY, keep="first", maintain_order=True)
         .select(*KEY, "etag", "size_bytes", source_file="file_name")
     )
@@ -196,33 +190,22 @@ def _due(
     lake: Lake, collection: str, records: pl.DataFrame, *, is_same_reader: bool
 ) -> pl.DataFrame:
     """Return the records whose result file must be read, by month."""
+    file = [*KEY, "source_file", "etag"]
     loaded = lake.tables.scan(tables.ANALYSES_LATENTS, collection).select(
-        *KEY, loaded_file="source_file", loaded_etag="etag", loaded_trials="n_trials"
+        *file, loaded_trials="n_trials"
     )
-    rejected = lake.tables.scan(tables.REJECTED_RESULTS, collection).select(
-        *KEY, "reason", "checked_at", rejected_file="source_file", rejected_etag="etag"
+    rejected = (
+        lake.tables.scan(tables.REJECTED_RESULTS, collection)
+        .filter(~pl.col("reason").is_in(_RETRIED), pl.lit(is_same_reader))
+        .select(*file, "checked_at")
     )
-    file, etag = pl.col("source_file"), pl.col("etag")
-    is_loaded = (
-        (pl.col("loaded_file") == file)
-        & pl.col("loaded_etag").eq_missing(etag)
-        & (pl.col("loaded_trials") == pl.col("n_trials")).fill_null(value=True)
-    )
-    is_rejected = (
-        (pl.col("rejected_file") == file)
-        & pl.col("rejected_etag").eq_missing(etag)
-        & ~pl.col("reason").is_in(_RETRIED)
-        & (pl.col("changed_at") <= pl.col("checked_at"))
-        & is_same_reader
-    )
-    is_known = is_loaded.fill_null(value=False) | is_rejected.fill_null(value=False)
-    with_file = records.lazy().filter(file.is_not_null())
+    is_loaded = pl.col("loaded_trials") == pl.coalesce("n_trials", "loaded_trials")
+    is_rejected = pl.col("checked_at") >= pl.col("changed_at")
+    with_file = records.lazy().filter(pl.col("source_file").is_not_null())
     due = (
-        with_file.join(loaded, on=KEY, how="left")
-        .join(rejected, on=KEY, how="left")
-        .filter(~is_known)
-        .select("record_id")
-        .unique()
+        with_file.join(loaded, on=file, how="left", nulls_equal=True)
+        .join(rejected, on=file, how="left", nulls_equal=True)
+        .filter(~(is_loaded | is_rejected).fill_null(value=False))
     )
     # All processes of a record, because its rows are replaced together.
     return (
@@ -231,20 +214,10 @@ def _due(
 
 
 def _batches(due: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """Yield batches of whole months, or parts of a month that is too large for one."""
-    held: list[pl.DataFrame] = []
-    for month in due.partition_by("session_month", maintain_order=True):
-        if held and sum(map(len, held)) + month.height > _BATCH_RECORDS:
-            yield pl.concat(held)
-            held = []
-        if month.height > _BATCH_RECORDS:
-            # The rows of a record are replaced together.
-            part = pl.col("record_id").rle_id() // _BATCH_RECORDS
-            yield from (records for _, records in month.group_by(part, maintain_order=True))
-        else:
-            held.append(month)
-    if held:
-        yield pl.concat(held)
+    """Yield batches of records, each with all of its processes."""
+    records = due.select("record_id").unique(maintain_order=True)
+    for batch in records.iter_slices(_BATCH_RECORDS):
+        yield due.join(batch, on="record_id", how="semi", maintain_order="left")
 
 
 # --- reading --------------------------------------------------------------------------------
@@ -254,21 +227,20 @@ def _read_files(
     store: ResultStore, batch: pl.DataFrame, writer: "_Writer", progress: Callable[[int], None]
 ) -> None:
     """Read the result files of a batch of records, and write their rows."""
-    records_of: dict[tuple[str, str], list[ResultRecord]] = {}
-    sizes = {}
-    for row in batch.iter_rows(named=True):
-        place = (row["location"], row["source_file"])
-        records_of.setdefault(place, []).append(_record(row))
-        sizes[place] = row["size_bytes"] or 0
+    place = ("location", "source_file")
+    records_of = batch.rows_by_key(place, named=True, include_key=True)
+    requests = [
+        FileRequest(location, name, records[0]["size_bytes"] or 0)
+        for (location, name), records in records_of.items()
+    ]
     results = ParsedResults()
-    for answer in store.read_files([FileRequest(*place, size) for place, size in sizes.items()]):
+    for answer in store.read_files(requests):
         records = records_of[answer.request.location, answer.request.name]
         writer.report.read += 1
         writer.report.size_bytes += len(answer.content)
         if (problem := answer.problem) is not None:
-            results.rejected += [
-                (record, problem.reason, None, problem.message) for record in records
-            ]
+            for record in records:
+                results.reject(record, problem.reason, None, problem.message)
         else:
             parse_result(results, records, lambda: read_result(answer.content))  # noqa: B023 - called at once
         progress(len(records))
@@ -284,36 +256,23 @@ def _read_documents(
     candidates = records.filter(pl.col("source_file").is_null()).with_columns(
         source_file=pl.lit(_DOCUMENT), etag="content_hash"
     )
-    versions = (
-        lake.change_log(collection)
-        .versions(after=through)
-        .filter(pl.col("operation") == "upsert")
-        .join(candidates.lazy().select(key), on=key, how="semi")
-    )
-    untrimmed = (
-        versions.filter(pl.col("document").str.contains("fitted_latent_variables", literal=True))
-        .select(key)
-        .unique()
-        .collect()
-    )
-    for part in untrimmed.sort("record_id").iter_slices(_BATCH_DOCUMENTS):
-        documents = (
-            versions.join(part.lazy(), on=key, how="semi")
-            .select("record_id", "document")
-            .unique("record_id")
-            .collect()
+    is_untrimmed = pl.col("document").str.contains("fitted_latent_variables", literal=True)
+    for versions in lake.change_log(collection).read_batches(after=through):
+        untrimmed = (
+            versions.filter(pl.col("operation") == "upsert")
+            .join(candidates, on=key, how="semi")
+            .filter(is_untrimmed)
+            .select(*key, "document")
+            .unique(key, maintain_order=True)
         )
-        texts = dict(documents.iter_rows())
-        results = ParsedResults()
-        for row in candidates.join(part, on="record_id", how="semi").iter_rows(named=True):
-            record = _record(row)
-            text = texts[record.record_id]
-            parse_result(results, [record], lambda: read_document(text, record.process_index))  # noqa: B023 - called at once
-        writer.write(results)
-
-
-def _record(row: dict[str, object]) -> ResultRecord:
-    return ResultRecord(**{name: row[name] for name in RECORD_SCHEMA})  # type: ignore[arg-type]
+        for documents in untrimmed.iter_slices(_BATCH_DOCUMENTS):
+            results = ParsedResults()
+            for record in candidates.join(documents, on=key).iter_rows(named=True):
+                text, process = record["document"], record["process_index"]
+                parse_result(results, [record], lambda: read_document(text, process))  # noqa: B023 - called at once
+            writer.write(results)
+        # A document that changed and changed back is in the log twice.
+        candidates = candidates.join(untrimmed, on=key, how="anti")
 
 
 # --- writing --------------------------------------------------------------------------------
@@ -331,44 +290,38 @@ class _Writer:
     def write(self, results: ParsedResults) -> None:
         """Write a batch; `analyses_latents` last, because it says what is loaded."""
         time = self._now()
-        loaded = [record for record, _ in results.loaded]
-        trials = [one for _, one in results.loaded]
-        final = [record for record, reason, *_ in results.rejected if reason not in _RETRIED]
-        frames = (
-            (tables.TRIALS, trial_rows(loaded, trials)),
-            (tables.OTHER_LATENTS, other_rows(loaded, trials)),
-            (tables.ANALYSES_LATENTS, latent_rows(loaded, trials, time)),
-        )
+        frames = {
+            tables.TRIALS: trial_rows(results),
+            tables.OTHER_LATENTS: other_rows(results),
+            tables.ANALYSES_LATENTS: latent_rows(results, time),
+        }
+        rejected = rejected_rows(results, time)
+        final = rejected.filter(~pl.col("reason").is_in(_RETRIED))
         # A file that cannot be reached may not have changed: its rows are kept.
-        replaced = pl.DataFrame(
-            [(record.record_id, record.session_month) for record in (*loaded, *final)],
-            schema={"record_id": pl.String, "session_month": pl.String},
-            orient="row",
-        ).unique()
+        replaced = pl.concat(
+            rows.select("record_id", "session_month")
+            for rows in (frames[tables.ANALYSES_LATENTS], final)
+        )
         with self._lake.tables_lock(self._collection):
-            self._write_rejected(rejected_rows(results, time), replaced.select("record_id"))
+            self._write_rejected(rejected, replaced)
             for month in sorted(set(replaced["session_month"])):
-                of_month = pl.col("session_month") == month
-                for table, rows in frames:
-                    self._replace(table, month, replaced.filter(of_month), rows.filter(of_month))
-        self.report.rows += frames[0][1].height
-        self.report.loaded += len(loaded)
-        self.report.rejected += len(final)
-        self.report.unreachable += len(results.rejected) - len(final)
+                records = replaced.filter(session_month=month)
+                for table, rows in frames.items():
+                    self._replace(table, month, records, rows.filter(session_month=month))
+        self.report.rows += frames[tables.TRIALS].height
+        self.report.loaded += len(results.loaded)
+        self.report.rejected += final.height
+        self.report.unreachable += rejected.height - final.height
 
     def _write_rejected(self, rows: pl.DataFrame, replaced: pl.DataFrame) -> None:
-        renewed = pl.concat([replaced, rows.select("record_id")]).unique()
+        renewed = pl.concat(one.select("record_id") for one in (replaced, rows))
         present = self._lake.tables.read_partition(tables.REJECTED_RESULTS, self._collection)
         if rows.height or present.join(renewed, on="record_id", how="semi").height:
             self._replace(tables.REJECTED_RESULTS, None, renewed, rows)
 
     def _replace(
-        self, table: Table, month: str | None, without: pl.DataFrame, rows: pl.DataFrame
+        self, table: Table, month: str | None, records: pl.DataFrame, rows: pl.DataFrame
     ) -> None:
-        """Replace some records' rows of a partition; the rows get the table's types."""
-        typed = rows.with_columns(source_collection=pl.lit(self._collection)).select(
-            pl.col(name).cast(data_type) for name, data_type in polars_schema(table).items()
-        )
         self.report.partitions_written += self._lake.tables.replace_rows(
-            table, self._collection, month, without=without, rows=typed
+            table, self._collection, month, without=records, rows=rows
         )

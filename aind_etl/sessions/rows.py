@@ -179,20 +179,13 @@ def _one_row_per_session(keyed: pl.DataFrame) -> pl.DataFrame:
     has_key = pl.col("session_key").is_not_null()
     without_key = keyed.filter(~has_key).with_columns(other_rows=pl.lit(None, pl.String))
     distinct = keyed.filter(has_key).unique(maintain_order=True)
-    trials = pl.lit(0)
+    order = [pl.sum_horizontal(pl.all().is_not_null())]
     if "finished_trials" in distinct.columns and distinct["finished_trials"].dtype.is_numeric():
-        trials = pl.col("finished_trials")
-    ranked = distinct.with_columns(
-        rank=pl.struct(
-            trials.fill_nan(None).fill_null(-1).cast(pl.Float64).alias("trials"),
-            pl.sum_horizontal(pl.all().is_not_null()).cast(pl.Float64).alias("values"),
-        )
-        .rank("ordinal", descending=True)
-        .over("session_key")
-    )
-    first = ranked.filter(pl.col("rank") == 1).drop("rank")
-    others = ranked.filter(pl.col("rank") > 1).sort("session_key", "rank")
-    values = others.drop("rank", "session_key", "principal_investigator").iter_rows(named=True)
+        order.insert(0, pl.col("finished_trials").cast(pl.Float64).fill_nan(None))
+    best_first = distinct.sort(order, descending=True, nulls_last=True, maintain_order=True)
+    is_first = pl.col("session_key").is_first_distinct()
+    first, others = best_first.filter(is_first), best_first.filter(~is_first)
+    values = others.drop("session_key", "principal_investigator").iter_rows(named=True)
     by_key: dict[str, list[dict[str, object]]] = {}
     for key, row in zip(others["session_key"], values, strict=True):
         given = {name: value for name, value in row.items() if value is not None}

@@ -7,7 +7,7 @@ becomes the table `sessions`, with all of its columns (:mod:`aind_etl.sessions.r
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -107,7 +107,8 @@ def refresh_sessions(
     """
     files = _files(location)
     address = f"{files[0].location}/{files[0].name}"
-    if _is_built_from(lake, location, [_etag(store, file) for file in files]):
+    built_from = lake.tables.facts(tables.SESSIONS).get(_BUILT_FROM)
+    if built_from == _fingerprint(location, *(_etag(store, file) for file in files)):
         return _unchanged(lake)
     read = {content.request: content for content in store.read_files(files)}
     contents = [read[file] for file in files]
@@ -123,27 +124,23 @@ def refresh_sessions(
         unread = f"This session table cannot be read: {address}. {problem.message}"
         return _kept(lake, unread, is_refused=True)
     investigators, note = _known_investigators(lake, contents[1]) if contents[1:] else (None, "")
-    etags = [content.etag for content in contents]
-    if _is_built_from(lake, location, etags):
+    fingerprint = _fingerprint(location, *(content.etag for content in contents))
+    if built_from == fingerprint:
         return _unchanged(lake, note)
     try:
         table, found = _table_and_rows(contents[0].content, investigators, limits)
     except DataError as error:
         refused = f"The session table at {address} was refused. {error}"
         return _kept(lake, refused, is_refused=True)
-    facts = {
-        _BUILT_FROM: _fingerprint(location, *etags),
-        "source": location,
-        "read_at": now().isoformat(),
-    }
+    facts = {_BUILT_FROM: fingerprint, "source": location, "read_at": now().isoformat()}
     with lake.table_lock(table):
         changed = lake.tables.replace_whole(table, found, facts)
-    others = found["other_rows"].drop_nulls().str.json_decode(pl.List(pl.Struct([]))).list.len()
+    others = found["other_rows"].drop_nulls()
     return SessionsReport(
         rows=found.height,
         columns=found.width,
         changed=changed,
-        other_rows=int(others.sum()),
+        other_rows=sum(len(orjson.loads(rows)) for rows in others),
         without_key=found["session_key"].null_count(),
         bytes=sum(len(content.content) for content in contents),
         note=note,
@@ -207,11 +204,8 @@ def _files(location: str) -> list[FileRequest]:
 
 def _etag(store: "ResultStore", file: FileRequest) -> str:
     """Return the etag of a file; empty if it does not exist or cannot be listed."""
-    return next((one.etag for one in store.find_file(file.location, file.name).files), "")
-
-
-def _is_built_from(lake: "Lake", location: str, etags: Sequence[str]) -> bool:
-    return lake.tables.facts(tables.SESSIONS).get(_BUILT_FROM) == _fingerprint(location, *etags)
+    found = store.find_file(file.location, file.name)
+    return found.etag if found else ""
 
 
 def _known_investigators(lake: "Lake", read: FileContent) -> tuple[dict[str, str], str]:

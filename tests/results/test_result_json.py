@@ -120,10 +120,6 @@ def test_a_fit_without_latents_still_has_choices_and_rewards():
     assert set(read_result(encode(fit)).columns) == {"choice", "reward"}
 
 
-def test_integers_are_numbers():
-    assert read_result(encode(with_latents(loss_count=[0, 1, 2, 0]))).columns["loss_count"][2] == 2
-
-
 @pytest.mark.parametrize("note", ["plain", 'with "escapes"'])
 def test_a_field_that_is_nan_is_missing(note: str):
     fit = a_fit(note=note, n_trials=math.nan)

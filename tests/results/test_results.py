@@ -1,6 +1,7 @@
 """The tables of the result folders, from a real S3 endpoint with and without faults."""
 
 import asyncio
+import errno
 import inspect
 import json
 import math
@@ -19,6 +20,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import polars as pl
 import pytest
 from disk import Disk, Killed
@@ -36,7 +38,6 @@ from worlds import (
     write_dump,
 )
 
-from aind_etl import results
 from aind_etl.contract import tables
 from aind_etl.errors import ConfigurationError, SourceError
 from aind_etl.lake import Lake
@@ -82,7 +83,7 @@ def sample_results(sample_world: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def endpoint(sample_results: Path) -> Iterator[Endpoint]:
+def sample_endpoint(sample_results: Path) -> Iterator[Endpoint]:
     """Serve the result folders of the sample world."""
     with endpoint_before(sample_results, is_still=True) as endpoint:
         yield endpoint
@@ -131,17 +132,13 @@ def results_of(lake: Lake) -> dict[str, pl.DataFrame]:
 
 @pytest.fixture(scope="session")
 def with_results(
-    built: Built, endpoint: Endpoint, tmp_path_factory: pytest.TempPathFactory
+    built: Built, sample_endpoint: Endpoint, tmp_path_factory: pytest.TempPathFactory
 ) -> Lake:
     """Return the lake of the sample world with everything of its results, for reading only."""
     lake = Lake(shutil.copytree(built.lake.storage.root, tmp_path_factory.mktemp("results") / "l"))
-    endpoint.forget()
-    refresh_results(lake, endpoint)
+    sample_endpoint.forget()
+    refresh_results(lake, sample_endpoint)
     return lake
-
-
-def test_every_public_name_exists():
-    assert [name for name in results.__all__ if not hasattr(results, name)] == []
 
 
 # --- the whole sample -------------------------------------------------------------------------
@@ -214,9 +211,9 @@ def test_untrimmed_documents_without_a_file_are_read_from_the_change_log(
     assert rows_of(sample_lake, tables.TRIALS)["choice"].drop_nulls().is_in([0, 1]).all()
 
 
-def test_the_endpoint_saw_only_reads(with_results: Lake, endpoint: Endpoint):
-    assert {method for method, _ in endpoint.requests} == {"GET"}
-    assert len(endpoint.requests) > 250
+def test_the_endpoint_saw_only_reads(with_results: Lake, sample_endpoint: Endpoint):
+    assert {method for method, _ in sample_endpoint.requests} == {"GET"}
+    assert len(sample_endpoint.requests) > 250
 
 
 def test_all_checks_pass_and_the_views_list_what_is_missing(
@@ -263,15 +260,15 @@ def test_addresses_of_files_are_https(with_results: Lake):
 
 
 def test_a_second_run_requests_and_writes_nothing(
-    with_results: Lake, endpoint: Endpoint, tmp_path: Path
+    with_results: Lake, sample_endpoint: Endpoint, tmp_path: Path
 ):
     lake = Lake(shutil.copytree(with_results.storage.root, tmp_path / "again"))
     before = tables_of(lake)
-    endpoint.forget()
+    sample_endpoint.forget()
     # Past the age limit, so that missing files are no longer awaited.
     day_later = Clock(NOON + timedelta(days=1))
-    reports = refresh_results(lake, endpoint, now=day_later, look_back=timedelta(0))
-    assert endpoint.requests == []
+    reports = refresh_results(lake, sample_endpoint, now=day_later, look_back=timedelta(0))
+    assert sample_endpoint.requests == []
     assert_same(before, tables_of(lake))
     assert {report.partitions_written for pair in reports.values() for report in pair} == {0}
 
@@ -283,10 +280,13 @@ def test_a_folder_and_an_object_store_give_the_same_tables(with_results: Lake, w
 
 @pytest.mark.slow
 def test_listing_folder_by_folder_finds_the_same_as_listing_everything(
-    with_results: Lake, sample_lake: Lake, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+    with_results: Lake,
+    sample_lake: Lake,
+    sample_endpoint: Endpoint,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(ResultStore, "list_everything", lambda *_args, **_more: None)
-    refresh_results(sample_lake, endpoint)
+    refresh_results(sample_lake, sample_endpoint)
     expected, found = results_of(with_results), results_of(sample_lake)
     for name in ("result_folders", "result_files", "trials"):
         assert found[name].equals(expected[name])
@@ -497,7 +497,20 @@ def test_only_what_no_collection_claims_is_unclaimed_once_all_are_loaded(few: Fe
     assert_same(before, tables_of(lake))
 
 
+def test_an_untrimmed_document_that_changed_and_changed_back_is_read_once(few: Few):
+    file = few.result(0)
+    few.documents[0] |= json.loads(file.read_text())
+    file.unlink()
+    for comment in ("first", "second", "first"):
+        few.documents[0]["comment"] = comment
+        few.load()
+    _, report = few.refresh()
+    assert (report.read, report.loaded) == (11, 12)
+    assert report.rows == rows_of(few.lake, tables.TRIALS).height
+
+
 def test_a_file_of_another_fit_than_the_document_is_rejected_until_they_agree(few: Few):
+    few.refresh()
     few.documents[0]["analysis_results"]["n_trials"] += 1
     few.load()
     few.refresh()
@@ -547,22 +560,62 @@ def test_a_month_of_many_records_is_written_in_parts_that_add_up(
     assert_same(expected, results_of(again.lake))
 
 
-def test_the_processes_of_a_record_stay_together_in_a_month_of_many(
-    sample_dump: Path, sample_results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    document = next(
+@pytest.fixture
+def framework_document(sample_dump: Path, sample_results: Path) -> dict[str, Any]:
+    """Return a document of the framework that has a result file."""
+    folders = sample_results / FRAMEWORK_FOLDERS
+    return next(
         one
         for one in read_dump(sample_dump)
-        if (sample_results / FRAMEWORK_FOLDERS / one["_id"] / FRAMEWORK_RESULT_JSON).is_file()
+        if (folders / one["_id"] / FRAMEWORK_RESULT_JSON).is_file()
     )
-    processes = document["processing"]["data_processes"]
-    document["processing"]["data_processes"] = processes * 3
+
+
+def test_the_processes_of_a_record_stay_together_even_in_two_months(
+    framework_document: dict[str, Any],
+    sample_results: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    document = framework_document
+    processes = [deepcopy(document["processing"]["data_processes"][0]) for _ in range(3)]
+    document["processing"]["data_processes"] = processes
+    processes[0]["output_parameters"]["session_date"] = "2001-01-05"
+    processes[0]["output_parameters"]["fitting_results"]["n_trials"] += 1
+    between = deepcopy(document) | {"_id": "between"}
+    for process in between["processing"]["data_processes"]:
+        process["output_parameters"]["session_date"] = "2002-01-05"
+    few = Few(tmp_path, [document, between], Lake(tmp_path / "lake"), Clock())
+    few.load()
+    monkeypatch.setattr("aind_etl.results.trials._BATCH_RECORDS", 1)
+    few.refresh(place=sample_results)
+    latents = rows_of(few.lake, tables.ANALYSES_LATENTS).filter(record_id=document["_id"])
+    rejected = rows_of(few.lake, tables.REJECTED_RESULTS).filter(record_id=document["_id"])
+    assert sorted(latents["process_index"]) == [1, 2]
+    assert rejected["process_index"].to_list() == [0]
+
+
+def test_all_processes_of_a_record_whose_folder_is_awaited_keep_their_rows(
+    framework_document: dict[str, Any],
+    sample_results: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    document = framework_document
+    place = FRAMEWORK_FOLDERS, document["_id"]
+    results = tmp_path / "results"
+    shutil.copytree(sample_results.joinpath(*place), results.joinpath(*place))
+    results.joinpath(*place, inventory.FIGURE).unlink()
+    processes = [deepcopy(document["processing"]["data_processes"][0]) for _ in range(3)]
+    document["processing"]["data_processes"] = processes
+    del processes[1]["output_parameters"]["fitting_results"]["n_trials"]
     few = Few(tmp_path, [document], Lake(tmp_path / "lake"), Clock())
     few.load()
-    monkeypatch.setattr("aind_etl.results.trials._BATCH_RECORDS", 2)
-    few.refresh(place=sample_results)
-    latents = rows_of(few.lake, tables.ANALYSES_LATENTS)
-    assert sorted(latents["process_index"]) == [0, 1, 2]
+    monkeypatch.setattr(inventory, "_BATCH_FOLDERS", 1)
+    for _ in range(2):
+        assert few.refresh()[0].listed == 1
+        folders = rows_of(few.lake, tables.RESULT_FOLDERS)
+        assert sorted(folders["process_index"]) == [0, 1, 2]
 
 
 # --- faults -----------------------------------------------------------------------------------
@@ -579,10 +632,10 @@ def few_served(template: Few) -> Iterator[Endpoint]:
 
 
 @pytest.fixture
-def faulty(few: Few, few_served: Endpoint) -> tuple[Few, Endpoint]:
-    """Return a dozen records, and an endpoint with their folders that fails on request."""
+def endpoint(few_served: Endpoint) -> Endpoint:
+    """Return an endpoint with the folders of a dozen records, which fails on request."""
     few_served.forget()
-    return few, few_served
+    return few_served
 
 
 def on_file(few: Few, number: int, fault: Fault, times: int = 10**9) -> Callable[..., Fault | None]:
@@ -609,9 +662,8 @@ LASTING = {
 
 
 def test_each_record_ends_loaded_or_rejected_whatever_the_store_answers(
-    faulty: tuple[Few, Endpoint],
+    few: Few, endpoint: Endpoint
 ):
-    few, endpoint = faulty
     faults = [on_file(few, number, fault) for number, (fault, _) in enumerate(LASTING.values())]
     endpoint.faults = lambda path, asked: next(
         (found for one in faults if (found := one(path, asked))), None
@@ -643,17 +695,15 @@ def test_each_record_ends_loaded_or_rejected_whatever_the_store_answers(
     ],
     ids=["500", "slow down", "retry after", "429", "cut"],
 )
-def test_a_burst_of_faults_changes_nothing(faulty: tuple[Few, Endpoint], fault: Fault):
-    few, endpoint = faulty
+def test_a_burst_of_faults_changes_nothing(few: Few, endpoint: Endpoint, fault: Fault):
     endpoint.faults = lambda _path, asked: fault if asked < 3 else None
     few.refresh(place=endpoint)
     assert set(few.outcomes().values()) == {("loaded", None)}
 
 
 def test_the_wait_that_a_store_asks_for_is_kept(
-    faulty: tuple[Few, Endpoint], monkeypatch: pytest.MonkeyPatch
+    few: Few, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ):
-    few, endpoint = faulty
     waited = []
     sleep = asyncio.sleep
 
@@ -688,9 +738,8 @@ def test_a_file_larger_than_the_limit_is_not_read(few: Few):
     [(error(403, "AccessDenied"), "refused"), (error(500, "InternalError"), "unreachable")],
 )
 def test_a_folder_that_cannot_be_listed_has_the_reason_as_its_status(
-    faulty: tuple[Few, Endpoint], fault: Fault, status: str
+    few: Few, endpoint: Endpoint, fault: Fault, status: str
 ):
-    few, endpoint = faulty
     record_id = few.documents[0]["_id"]
     endpoint.faults = lambda path, _asked: (
         fault if "prefix=" in path and (record_id in path or "prefix=&" in path) else None
@@ -725,14 +774,53 @@ def test_a_file_name_that_is_not_utf_8_is_shown_escaped(few: Few):
     assert set(few.outcomes().values()) == {("loaded", None)}
 
 
+def test_a_folder_on_a_disk_holds_no_links_and_a_file_holds_nothing(few: Few):
+    file = few.result(0)
+    file.with_name("link.json").symlink_to(few.result(1))
+    folder = few.address(file)
+    with store_at(few.folder / "results") as store:
+        (of_folder,) = store.list_folders([folder])
+        (of_file,) = store.list_folders([f"{folder}/{file.name}"])
+    names = {one.name for one in of_folder.files}
+    assert file.name in names
+    assert "link.json" not in names
+    assert of_file.files == ()
+
+
+def test_a_folder_on_a_disk_that_fails_is_not_taken_for_an_empty_one(
+    few: Few, monkeypatch: pytest.MonkeyPatch
+):
+    failing = few.result(0).parent
+    scandir = os.scandir
+
+    def scan_or_fail(path: Any) -> Any:
+        if Path(path) == failing:
+            raise OSError(errno.EIO, "Input/output error")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan_or_fail)
+    with store_at(few.folder / "results") as store:
+        (listing,) = store.list_folders([few.address(few.result(0))])
+        assert store.list_everything(f"s3://{PROTOTYPE_BUCKET}", most_pages=100) is None
+    assert listing.problem.reason == "unreachable"
+
+
+@pytest.mark.parametrize("location", ["memory://", "memory://folder"])
+def test_files_at_any_address_that_fsspec_knows_are_read(location: str):
+    fsspec.filesystem("memory").pipe(f"{location}/table.parquet", b"content")
+    with open_result_store(load_settings(), location) as store:
+        assert store.find_file(location, "table.parquet").size_bytes == 7
+        (answer,) = store.read_files([FileRequest(location, "table.parquet", 0)])
+    assert answer.content == b"content"
+
+
 def test_a_store_that_does_not_answer_ends_the_run_with_advice(few: Few):
     store = store_at("http://127.0.0.1:9", concurrency=2)
     with store, pytest.raises(SourceError, match=r"127\.0\.0\.1 does not answer .*--no-results"):
         refresh_result_files(few.lake, store, MAIN)
 
 
-def test_a_bucket_that_lies_elsewhere_is_found_there(faulty: tuple[Few, Endpoint]):
-    few, endpoint = faulty
+def test_a_bucket_that_lies_elsewhere_is_found_there(few: Few, endpoint: Endpoint):
     elsewhere = error(301, "PermanentRedirect", x_amz_bucket_region="eu-west-1")
     endpoint.faults = lambda _path, _asked: elsewhere if len(endpoint.requests) == 1 else None
     requests = [FileRequest(one["s3_location"], RESULT_JSON, 100) for one in few.documents]
@@ -789,8 +877,7 @@ def test_no_error_shows_credentials(few: Few, monkeypatch: pytest.MonkeyPatch):
         assert secret not in answer.problem.message
 
 
-def test_one_file_that_never_arrives_does_not_stop_the_others(faulty: tuple[Few, Endpoint]):
-    few, endpoint = faulty
+def test_one_file_that_never_arrives_does_not_stop_the_others(few: Few, endpoint: Endpoint):
     endpoint.faults = on_file(few, 0, Fault(cut=True))
     with store_at(endpoint, silence=0.0) as store:
         refresh_result_files(few.lake, store, MAIN)
@@ -820,8 +907,8 @@ def test_a_run_that_is_killed_is_completed_by_the_next(
     assert_same(expected, results_of(lake))
 
 
-INTERRUPTED = f"""
-import sys
+REFRESH = f"""
+import json, os, signal, sys
 from datetime import UTC, datetime
 from pathlib import Path
 from aind_etl.lake import Lake
@@ -829,22 +916,49 @@ from aind_etl.results import open_result_store, refresh_result_files, refresh_tr
 from aind_etl.results import trials, inventory
 from aind_etl.settings import load_settings
 trials._BATCH_RECORDS = inventory._BATCH_FOLDERS = 3
-lake = Lake(Path(sys.argv[1]))
+lake, settings, renames_left = Lake(Path(sys.argv[1])), json.loads(sys.argv[2]), int(sys.argv[3])
 # Not the time to list everything: folder by folder.
 lake.update_state({MAIN!r}, {{"results_listed_at": datetime.now(UTC)}})
-settings = load_settings(results_root="s3://", s3_endpoint_url=sys.argv[2])
-with open_result_store(settings) as store:
+def rename_or_die(*paths, rename=os.replace):
+    global renames_left
+    if renames_left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    renames_left -= 1
+    rename(*paths)
+os.replace = rename_or_die
+with open_result_store(load_settings(**settings)) as store:
     refresh_result_files(lake, store, {MAIN!r})
     refresh_trials(lake, store, {MAIN!r})
 """
 
 
+def command_to_refresh(few: Few, renames: int = -1, **settings: str) -> list[Any]:
+    """Return the command of a run in batches of three, which kills itself before a rename."""
+    lake = few.lake.storage.root
+    return [sys.executable, "-c", REFRESH, lake, json.dumps(settings), str(renames)]
+
+
+@pytest.mark.slow
+def test_a_run_whose_process_is_killed_three_times_is_completed_by_the_next(
+    few: Few, tmp_path: Path
+):
+    undisturbed = Few(few.folder, few.documents, Lake(tmp_path / "undisturbed"), few.clock)
+    undisturbed.load()
+    undisturbed.refresh()
+    root = str(few.folder / "results")
+    # Each run gets a little further: the last one has the trials of a batch, but not its latents.
+    for renames in (1, 4, 8):
+        killed = subprocess.run(command_to_refresh(few, renames, results_root=root), check=False)
+        assert killed.returncode == -signal.SIGKILL
+    few.refresh()
+    assert_same(results_of(undisturbed.lake), results_of(few.lake))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("asked_for", ["prefix=", RESULT_JSON], ids=["listing", "reading"])
 def test_an_interruption_loses_at_most_the_current_batch(
-    faulty: tuple[Few, Endpoint], asked_for: str
+    few: Few, endpoint: Endpoint, asked_for: str
 ):
-    few, endpoint = faulty
     asked: list[str] = []
     started = threading.Event()
 
@@ -856,7 +970,7 @@ def test_an_interruption_loses_at_most_the_current_batch(
                 process.send_signal(signal.SIGINT)
 
     endpoint.faults = interrupt
-    command = [sys.executable, "-c", INTERRUPTED, few.lake.storage.root, endpoint.url]
+    command = command_to_refresh(few, results_root="s3://", s3_endpoint_url=endpoint.url)
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         started.set()
         _, output = process.communicate()
@@ -880,12 +994,12 @@ def test_an_interruption_loses_at_most_the_current_batch(
 
 @pytest.mark.parametrize(("is_anonymous", "signer"), [("true", None), ("false", "TESTER")])
 def test_requests_are_signed_only_if_the_settings_say_so(
-    faulty: tuple[Few, Endpoint],
+    few: Few,
+    endpoint: Endpoint,
     monkeypatch: pytest.MonkeyPatch,
     is_anonymous: str,
     signer: str | None,
 ):
-    few, endpoint = faulty
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "TESTER")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of no value")
     monkeypatch.setenv("AIND_ETL_S3_ANON", is_anonymous)
@@ -898,8 +1012,7 @@ def test_requests_are_signed_only_if_the_settings_say_so(
     assert endpoint.signers == [signer, signer]
 
 
-def test_pages_of_any_size_hold_the_same_files(faulty: tuple[Few, Endpoint]):
-    _, endpoint = faulty
+def test_pages_of_any_size_hold_the_same_files(endpoint: Endpoint):
     home = f"s3://{PROTOTYPE_BUCKET}"
     with store_at(endpoint) as store:
         whole = store.list_everything(home, most_pages=100)
@@ -915,8 +1028,7 @@ def test_pages_of_any_size_hold_the_same_files(faulty: tuple[Few, Endpoint]):
 
 
 @pytest.mark.slow
-def test_untaken_answers_hold_back_requests(faulty: tuple[Few, Endpoint]):
-    few, endpoint = faulty
+def test_untaken_answers_hold_back_requests(few: Few, endpoint: Endpoint):
     locations = [document["s3_location"] for document in few.documents] * 2
     with store_at(endpoint, concurrency=2) as store:
         answers = store.list_folders(locations)
@@ -943,8 +1055,7 @@ def test_a_root_of_another_kind_is_refused():
         open_result_store(load_settings(results_root="ftp://somewhere"))
 
 
-def test_a_prefix_may_replace_all_buckets(faulty: tuple[Few, Endpoint]):
-    few, endpoint = faulty
+def test_a_prefix_may_replace_all_buckets(few: Few, endpoint: Endpoint):
     settings = load_settings(results_root="s3://copies", s3_endpoint_url=endpoint.url)
     with open_result_store(settings) as store:
         report = refresh_result_files(few.lake, store, MAIN, now=few.clock)

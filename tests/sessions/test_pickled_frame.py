@@ -20,6 +20,7 @@ import pytest
 from aind_etl.errors import DataError
 from aind_etl.sessions.frame_process import ReadingLimits, read_pickled_frame
 from aind_etl.sessions.pickled_frame import LABELS, RefusedError, read_frame
+from aind_etl.sessions.pickled_frame.cells import ColumnReader
 
 FRAMES = sorted((Path(__file__).parent / "frames").glob("*.pkl"))
 LIMITS = ReadingLimits()
@@ -298,6 +299,14 @@ def nested(depth: int, width: int = 10) -> list[Any]:
 def test_a_billion_laughs_are_refused() -> None:
     with pytest.raises(RefusedError, match="repeats itself"):
         read_frame(frame_with(nested(9)))
+
+
+def test_only_the_values_in_lists_count_as_repeated() -> None:
+    cells = np.empty(3, dtype=object)
+    cells[:] = [[1, 2]] * 3
+    assert ColumnReader(most_values=6).read(cells).to_pylist() == ["[1, 2]"] * 3
+    with pytest.raises(RefusedError, match="repeats itself"):
+        ColumnReader(most_values=5).read(cells)
 
 
 def test_lists_nested_without_end_are_refused() -> None:

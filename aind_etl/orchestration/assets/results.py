@@ -90,11 +90,11 @@ def open_store(
     dagster.RetryRequested
         The store does not answer, and retries are left.
     """
-    from aind_etl.results.store import open_store_of  # noqa: PLC0415 - slow to import
+    from aind_etl.results import open_result_store  # noqa: PLC0415 - slow to import
 
     with etl.retrying(context):
         try:
-            with open_store_of(etl.settings, location) as store:
+            with open_result_store(etl.settings, location) as store:
                 yield store
         except SourceError as error:
             raise ResultStoreError(str(error)) from error

@@ -55,9 +55,7 @@ class ColumnReader:
                 return pa.array(values.astype("M8[us]"), from_pandas=True)
             case "m":
                 return pa.array(values / np.timedelta64(1, "s"), from_pandas=True)
-            case "S":
-                return pa.array([as_text(value) for value in values.tolist()], pa.string())
-            case "O":
+            case "S" | "O":
                 return self._read_objects([as_plain(value) for value in values.tolist()])
         return pa.array(values.astype(values.dtype.newbyteorder("=")), from_pandas=True)
 
@@ -80,18 +78,20 @@ class ColumnReader:
     def _object_text(self, value: object) -> str | None:
         if value is None or isinstance(value, str):
             return value
-        if isinstance(value, list) and _SIMPLE.issuperset(map(type, value)):
-            text = _encode(value)
-            if text.isascii():
-                self._count(len(value))
-                return text
         if isinstance(value, list | dict):
+            # The values in a cell count, not the cell.
+            self._left += 1
             return _encode(self._as_json(value))
         return as_text(value)
 
     def _as_json(self, value: object) -> object:
-        """Return a nested value as JSON has it, and count its values."""
-        self._count(1)
+        """Return a nested value as JSON has it, and count it with the values in it."""
+        self._left -= 1
+        if self._left < 0:
+            raise RefusedError(
+                f"It repeats itself: it has more than {self._most:,} values in its cells, and "
+                "fewer bytes."
+            )
         value = as_plain(value)
         if isinstance(value, list):
             return [self._as_json(one) for one in value]
@@ -100,14 +100,6 @@ class ColumnReader:
         if isinstance(value, float) and math.isinf(value):
             return as_text(value)
         return value if value is None or isinstance(value, str | int | float) else as_text(value)
-
-    def _count(self, values: int) -> None:
-        self._left -= values
-        if self._left < 0:
-            raise RefusedError(
-                f"It repeats itself: it has more than {self._most:,} values in its cells, and "
-                "fewer bytes."
-            )
 
 
 def _kind(value: object) -> object:
@@ -158,9 +150,7 @@ def as_plain(value: object) -> object:  # noqa: PLR0911 - one for each kind
 def _scalar(record: Record) -> object:
     dtype, data = record.arguments
     kind = numpy_dtype(dtype)
-    if kind == np.dtype(object):
-        return as_plain(data)
-    return as_plain(np.frombuffer(data, kind)[0].item())
+    return as_plain(data if kind.hasobject else np.frombuffer(data, kind)[0].item())
 
 
 # numpy's numbers of the units, as pandas writes them.
@@ -213,13 +203,14 @@ def _zone(zone: object) -> tzinfo:
         case "_FixedOffset":
             return timezone(timedelta(minutes=arguments[0]))
         case "timezone":
-            offset = as_plain(arguments[0])
-            return timezone(offset if isinstance(offset, timedelta) else timedelta())
+            return _fixed_zone(arguments[0])
         case _:
-            offset = as_plain(arguments[1])
-            return timezone(
-                offset if isinstance(offset, timedelta) else timedelta(seconds=float(str(offset)))
-            )
+            return _fixed_zone(arguments[1])
+
+
+def _fixed_zone(offset: object) -> timezone:
+    plain = as_plain(offset)
+    return timezone(plain if isinstance(plain, timedelta) else timedelta(seconds=float(str(plain))))
 
 
 _PLAIN: dict[str, Callable[[Record], object]] = {
