@@ -5,8 +5,7 @@ described by :mod:`aind_etl.client.data_package`.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from io import BytesIO
@@ -186,21 +185,6 @@ def _write_workbook(
     progress: Callable[[str], None],
 ) -> list[int]:
     """Write a workbook; return how many rows of each table it has."""
-    sheets = _sheet_names([table.name for table in tables])
-    rows = []
-    with _workbook(path) as workbook:
-        contents = workbook.add_worksheet(_CONTENTS)
-        for table, sheet in zip(tables, sheets, strict=True):
-            progress(table.name)
-            worksheet = workbook.add_worksheet(sheet)
-            rows.append(_write_sheet(connection, workbook, worksheet, table.name))
-        lines = list(zip(sheets, tables, rows, strict=True))
-        _write_contents(workbook, contents, info, lines)
-    return rows
-
-
-@contextmanager
-def _workbook(path: Path) -> Iterator["xlsxwriter.Workbook"]:
     import xlsxwriter  # noqa: PLC0415 - needed for this format only
 
     options = {
@@ -211,9 +195,17 @@ def _workbook(path: Path) -> Iterator["xlsxwriter.Workbook"]:
         "remove_timezone": True,
     }
     packed = BytesIO()
+    sheets = _sheet_names([table.name for table in tables])
+    rows = []
     try:
         with xlsxwriter.Workbook(packed, options) as workbook:
-            yield workbook
+            contents = workbook.add_worksheet(_CONTENTS)
+            for table, sheet in zip(tables, sheets, strict=True):
+                progress(table.name)
+                worksheet = workbook.add_worksheet(sheet)
+                rows.append(_write_sheet(connection, workbook, worksheet, table.name))
+            lines = list(zip(sheets, tables, rows, strict=True))
+            _write_contents(workbook, contents, info, lines)
     except xlsxwriter.exceptions.FileCreateError as error:
         raise ConfigurationError(
             f"The workbook {path.name!r} could not be written: {error}. Check the path, its "
@@ -221,6 +213,7 @@ def _workbook(path: Path) -> Iterator["xlsxwriter.Workbook"]:
         ) from None
     # Not written by xlsxwriter: on a full disk, its archive prints a traceback when it is deleted.
     path.write_bytes(packed.getvalue())
+    return rows
 
 
 def _write_sheet(
@@ -321,13 +314,11 @@ def _write_contents(
 def _sheet_names(tables: Sequence[str]) -> list[str]:
     """Return a sheet's name for each table: short enough for Excel, and unique."""
     names: list[str] = []
-    taken = {_CONTENTS}
     for table in tables:
         name, number = table[:_SHEET_NAME_CHARACTERS], 1
-        while name.lower() in taken:
+        while name.lower() in {_CONTENTS, *map(str.lower, names)}:
             number += 1
             ending = f"~{number}"
             name = table[: _SHEET_NAME_CHARACTERS - len(ending)] + ending
-        taken.add(name.lower())
         names.append(name)
     return names

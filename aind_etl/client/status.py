@@ -37,7 +37,7 @@ class CollectionStatus:
     source: str
 
 
-def collection_statuses(place: Path | str) -> list[CollectionStatus]:
+def collection_statuses(lake: Lake) -> list[CollectionStatus]:
     """Return the status of every collection of a lake.
 
     Raises
@@ -45,20 +45,16 @@ def collection_statuses(place: Path | str) -> list[CollectionStatus]:
     DataError
         A file of the lake is damaged.
     """
-    lake = Lake(place)
     return [_status(lake, collection) for collection in lake.collections()]
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The problems of a lake and its warehouse, as sentences, and when the source was reached."""
+def check_health(
+    lake: Lake, warehouse: WarehouseLocation, failed_run: str
+) -> tuple[str, list[str]]:
+    """Return a sentence on when the source was reached, and one per problem.
 
-    problems: tuple[str, ...]
-    source: str
-
-
-def verdict(lake: Lake, warehouse: WarehouseLocation, failed_run: str = "") -> Verdict:
-    """Return the problems of a lake and its warehouse; ``failed_run`` names a failed last run."""
+    ``failed_run`` names the last run if it failed.
+    """
     now = datetime.now(UTC)
     health = lake.source_health()
     states = [lake.state(collection) for collection in lake.collections()]
@@ -72,7 +68,7 @@ def verdict(lake: Lake, warehouse: WarehouseLocation, failed_run: str = "") -> V
         problems.append(f"The last run of {failed_run} failed.")
     if not locate_warehouse(warehouse).exists():
         problems.append("There is no warehouse.")
-    return Verdict(tuple(problems), f"Source last reached {time_ago(now, reached)}")
+    return f"Source last reached {time_ago(now, reached)}", problems
 
 
 def warehouse_status(place: WarehouseLocation) -> str:

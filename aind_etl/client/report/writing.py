@@ -6,7 +6,6 @@ The page loads nothing from the network, which its content security policy forbi
 import json
 import os
 from contextlib import suppress
-from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
 from functools import cache
 from importlib.metadata import version
@@ -21,6 +20,7 @@ from aind_etl.client.report import charts
 from aind_etl.client.report.data import (
     SESSIONS_BY_TRIAL,
     TRAJECTORY_AGENTS,
+    Headlines,
     read_report,
 )
 from aind_etl.client.report.figures import FIGURES
@@ -34,31 +34,8 @@ _HERE = Path(__file__).parent
 _LAST_LINE = "// aind-etl: to here"
 
 
-@dataclass(frozen=True, slots=True)
-class ReportSummary:
-    """The page, and the numbers above its figures.
-
-    Attributes
-    ----------
-    subjects, fitted_sessions, fits
-        Subjects and sessions with a successful MLE fit, and the newest fits of each session and
-        agent.
-    documents, rejected
-        Documents of the sources, and how many of them are not in the tables.
-    """
-
-    path: Path
-    size_bytes: int
-    subjects: int
-    fitted_sessions: int
-    fits: int
-    documents: int
-    rejected: int
-    newest_session: date | None
-
-
-def write_report(warehouse: WarehouseLocation, output: Path) -> ReportSummary:
-    """Write the report on a warehouse as one page that needs no network.
+def write_report(warehouse: WarehouseLocation, output: Path) -> Headlines:
+    """Write the report on a warehouse as one page that needs no network; return its numbers.
 
     ``output`` is in a folder that exists; an existing page is replaced in one step.
 
@@ -86,15 +63,10 @@ def write_report(warehouse: WarehouseLocation, output: Path) -> ReportSummary:
         "config": charts.CONFIG,
     }
     _write_whole(output, _page(read_info(warehouse), headlines, payload))
-    shown = {
-        field.name: headlines[field.name]
-        for field in fields(ReportSummary)
-        if field.name in headlines
-    }
-    return ReportSummary(path=output, size_bytes=output.stat().st_size, **shown)
+    return headlines
 
 
-def _page(info: dict[str, str], headlines: dict[str, Any], payload: dict[str, Any]) -> str:
+def _page(info: dict[str, str], headlines: Headlines, payload: dict[str, Any]) -> str:
     built_at = info.get("built_at")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),

@@ -54,12 +54,14 @@ def report(
     etl.progress.step("draw the report")
     timer = Timer()
     with file_beside(warehouse, REPORT) as (place, path):
-        summary = write_report(warehouse, path)
+        headlines = write_report(warehouse, path)
+        size_bytes = path.stat().st_size
     yield dg.MaterializeResult(
         metadata={
-            **{name: n for name, n in asdict(summary).items() if isinstance(n, int | str)},
+            **{name: n for name, n in asdict(headlines).items() if isinstance(n, int)},
+            "size_bytes": size_bytes,
             "dagster/uri": uri(place),
-            "newest session": str(summary.newest_session or "none"),
+            "newest session": str(headlines.newest_session or "none"),
             "seconds": timer.seconds,
         }
     )
