@@ -120,12 +120,9 @@ def report(
         progress.step("draw the report")
         from aind_etl.client.report import write_report
 
-        summary = write_report(settings.warehouse_path, output)
-    say(
-        out,
-        f"{summary.fits:,} fits of {summary.fitted_sessions:,} sessions and "
-        f"{summary.subjects:,} subjects. Open {output}",
-    )
+        headlines = write_report(settings.warehouse_path, output)
+    counts = "{fits:,} fits of {fitted_sessions:,} sessions and {subjects:,} subjects"
+    say(out, f"{counts.format_map(headlines)}. Open {output}")
 
 
 @command(rich_help_panel=Panel.WRITE)

@@ -5,7 +5,6 @@ The queries of single figures are in :mod:`aind_etl.client.report.figures`.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -18,44 +17,17 @@ from aind_etl.text import first_line
 # More digits would make the page larger, and are not visible.
 _DIGITS = 6
 
-
-@dataclass(frozen=True, slots=True)
-class Headlines:
-    """The numbers above the figures.
-
-    Attributes
-    ----------
-    subjects, fitted_sessions, agents, fits
-        Subjects, sessions and agents with a successful MLE fit, and the newest fits of each session
-        and agent.
-    documents, rejected
-        Documents of the sources, and how many of them are not in the tables.
-    newest_finished_at, newest_pass_at
-        When the newest analysis was done, and when the sources were last read.
-    """
-
-    subjects: int
-    fitted_sessions: int
-    fits: int
-    agents: int
-    documents: int
-    rejected: int
-    newest_session: date | None
-    newest_finished_at: datetime | None
-    newest_pass_at: datetime | None
-
-
 _HEADLINES = """
 SELECT
-    count(DISTINCT subject_id),
-    count(DISTINCT session_key),
-    count(*),
-    count(DISTINCT agent_alias),
-    (SELECT coalesce(sum(live_documents), 0)::BIGINT FROM collections),
-    (SELECT count(*) FROM rejected_documents),
-    max(session_date),
-    (SELECT max(finished_at) FROM analyses),
-    (SELECT max(greatest(last_new_pass_at, last_full_pass_at)) FROM collections)
+    count(DISTINCT subject_id) AS subjects,
+    count(DISTINCT session_key) AS fitted_sessions,
+    count(*) AS fits,
+    count(DISTINCT agent_alias) AS agents,
+    (SELECT coalesce(sum(live_documents), 0)::BIGINT FROM collections) AS documents,
+    (SELECT count(*) FROM rejected_documents) AS rejected,
+    max(session_date) AS newest_session,
+    (SELECT max(finished_at) FROM analyses) AS newest_finished_at,
+    (SELECT max(greatest(last_new_pass_at, last_full_pass_at)) FROM collections) AS newest_pass_at
 FROM model_comparison
 """
 
@@ -185,7 +157,7 @@ ORDER BY session_date DESC NULLS LAST, session_key DESC
 """
 
 
-def read_report(connection: duckdb.DuckDBPyConnection) -> tuple[Headlines, dict[str, Any]]:
+def read_report(connection: duckdb.DuckDBPyConnection) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the numbers above the figures, and the rows of everything else as JSON values.
 
     Raises
@@ -193,11 +165,11 @@ def read_report(connection: duckdb.DuckDBPyConnection) -> tuple[Headlines, dict[
     ConfigurationError
         The warehouse lacks a table or mart of the report.
     """
-    _, (row,) = _query(connection, _HEADLINES)
+    names, (numbers,) = _query(connection, _HEADLINES)
     data = {figure.name: _table(*_query(connection, figure.query)) for figure in FIGURES}
     data["sessions"] = _table(*_query(connection, _SESSIONS))
     trajectories = _trajectories(connection)
-    return Headlines(*row), {
+    return dict(zip(names, numbers, strict=True)), {
         "data": data,
         "agents": _number_agents(data["sessions"]),
         "trajectories": trajectories,

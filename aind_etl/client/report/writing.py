@@ -17,12 +17,7 @@ import vl_convert
 from platformdirs import user_cache_path
 
 from aind_etl.client.report import charts
-from aind_etl.client.report.data import (
-    SESSIONS_BY_TRIAL,
-    TRAJECTORY_AGENTS,
-    Headlines,
-    read_report,
-)
+from aind_etl.client.report.data import SESSIONS_BY_TRIAL, TRAJECTORY_AGENTS, read_report
 from aind_etl.client.report.figures import FIGURES
 from aind_etl.errors import ConfigurationError
 from aind_etl.settings import WarehouseLocation
@@ -34,10 +29,13 @@ _HERE = Path(__file__).parent
 _LAST_LINE = "// aind-etl: to here"
 
 
-def write_report(warehouse: WarehouseLocation, output: Path) -> Headlines:
-    """Write the report on a warehouse as one page that needs no network; return its numbers.
+def write_report(warehouse: WarehouseLocation, output: Path) -> dict[str, Any]:
+    """Write the report on a warehouse as one page that needs no network.
 
-    ``output`` is in a folder that exists; an existing page is replaced in one step.
+    ``output`` is in a folder that exists; an existing page is replaced in one step. Returned are
+    the numbers above the figures: of ``subjects``, ``fitted_sessions``, ``agents``, newest
+    ``fits`` of each session and agent, ``documents`` of the sources and those ``rejected``; with
+    the ``newest_session``, ``newest_finished_at`` and ``newest_pass_at``, or None.
 
     Raises
     ------
@@ -66,7 +64,7 @@ def write_report(warehouse: WarehouseLocation, output: Path) -> Headlines:
     return headlines
 
 
-def _page(info: dict[str, str], headlines: Headlines, payload: dict[str, Any]) -> str:
+def _page(info: dict[str, str], headlines: dict[str, Any], payload: dict[str, Any]) -> str:
     built_at = info.get("built_at")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),

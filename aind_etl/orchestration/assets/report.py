@@ -1,7 +1,6 @@
 """The report: one page of plots of the warehouse."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 import dagster as dg
@@ -58,10 +57,10 @@ def report(
         size_bytes = path.stat().st_size
     yield dg.MaterializeResult(
         metadata={
-            **{name: n for name, n in asdict(headlines).items() if isinstance(n, int)},
+            **{name: n for name, n in headlines.items() if isinstance(n, int)},
             "size_bytes": size_bytes,
             "dagster/uri": uri(place),
-            "newest session": str(headlines.newest_session or "none"),
+            "newest session": str(headlines["newest_session"] or "none"),
             "seconds": timer.seconds,
         }
     )
