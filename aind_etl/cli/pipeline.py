@@ -254,13 +254,14 @@ def _next_steps(settings: "Settings") -> Iterator[tuple[str, str]]:
     from aind_etl.settings import load_settings
 
     environment = load_settings()
-    lake = warehouse = source = ""
-    if settings.lake != environment.lake:
-        lake = f" --lake {shlex.quote(relative(settings.lake))}"
-    if settings.warehouse != environment.warehouse:
-        warehouse = f" --warehouse {shlex.quote(relative(settings.warehouse_path))}"
-    if settings.source != environment.source:
-        source = f" --source {shlex.quote(settings.source)}"
+
+    def option(name: str) -> str:
+        value = getattr(settings, name)
+        if value == getattr(environment, name):
+            return ""
+        return f" --{name} {shlex.quote(relative(value))}"
+
+    source, lake, warehouse = map(option, ("source", "lake", "warehouse"))
     columns = "subject_id, session_date, agent_alias, aic"
     yield (
         f'sql "SELECT {columns} FROM latest_analyses LIMIT 5"{lake}{warehouse}',

@@ -243,7 +243,7 @@ def test_a_damaged_file_of_the_lake_is_an_error_that_says_what_to_do(copy, table
     with pytest.raises(DataError, match="is damaged"):
         compare(copy.source, copy.lake)
     with pytest.raises(DataError, match="is damaged"):
-        collection_statuses(copy.lake.storage.root)
+        collection_statuses(copy.lake)
     build = copy.warehouse.with_name("another.duckdb")
     with pytest.raises(DataError, match=f"The table '{table.name}' of the lake cannot be read"):
         build_warehouse(copy.lake, build)
@@ -324,7 +324,7 @@ def test_a_missing_warehouse_is_an_error(built, tmp_path):
 
 
 def test_the_status_of_a_collection_counts_documents(built):
-    statuses = {one.collection: one for one in collection_statuses(built.lake.storage.root)}
+    statuses = {one.collection: one for one in collection_statuses(built.lake)}
     assert list(statuses) == built.lake.collections()
     for collection, status in statuses.items():
         assert status.live == len(read_dump(built.source, collection))
@@ -338,7 +338,7 @@ def test_the_status_of_a_collection_counts_documents(built):
 
 
 def status_of(lake):
-    (status,) = [one for one in collection_statuses(lake.storage.root) if one.collection == MAIN]
+    (status,) = [one for one in collection_statuses(lake) if one.collection == MAIN]
     return status
 
 
@@ -374,8 +374,8 @@ def test_the_last_moment_of_the_calendar_is_shown(lake, tmp_path):
     assert status_of(lake).newest_finished == "9999-12-31 23:59"
 
 
-def test_an_empty_lake_has_no_status(tmp_path):
-    assert collection_statuses(tmp_path / "nothing") == []
+def test_an_empty_lake_has_no_status(lake):
+    assert collection_statuses(lake) == []
 
 
 def test_a_warehouse_is_described_in_a_sentence(built, tmp_path):

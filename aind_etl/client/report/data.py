@@ -4,7 +4,6 @@ The queries of single figures are in :mod:`aind_etl.client.report.figures`.
 """
 
 import math
-from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -111,7 +110,7 @@ ORDER BY newest_session DESC NULLS LAST, subject_id, place, parameter, session_n
 """
 
 _BOUNDS = """
-SELECT agent_alias, parameter, mode(lower_bound), mode(upper_bound)
+SELECT agent_alias, parameter, mode(lower_bound) AS lower, mode(upper_bound) AS upper
 FROM fit_parameters
 INNER JOIN analyses USING (source_collection, record_id, process_index)
 WHERE is_fitted AND agent_alias IN (SELECT unnest(?))
@@ -137,12 +136,12 @@ WITH newest AS (
     LIMIT {SESSIONS_BY_TRIAL}
 )
 SELECT
-    session_key,
-    agent_alias,
-    figure_url,
+    session_key AS session,
+    agent_alias AS agent,
+    figure_url AS figure,
     list(row(
         trial, choice, reward::INTEGER, if({_VALUE}, q_left, NULL), if({_VALUE}, q_right, NULL)
-    ) ORDER BY trial)
+    ) ORDER BY trial) AS trials
 FROM newest
 INNER JOIN trials USING (source_collection, record_id, process_index)
 LEFT JOIN (
@@ -150,7 +149,7 @@ LEFT JOIN (
     FROM result_files
     WHERE file_name = 'fitted_session.png'
     GROUP BY ALL
-) AS figures USING (source_collection, record_id, process_index)
+) AS drawn USING (source_collection, record_id, process_index)
 WHERE choice IS NOT NULL
 GROUP BY session_key, agent_alias, figure_url, session_date
 ORDER BY session_date DESC NULLS LAST, session_key DESC
@@ -166,23 +165,16 @@ def read_report(connection: duckdb.DuckDBPyConnection) -> tuple[dict[str, Any], 
         The warehouse lacks a table or mart of the report.
     """
     names, (numbers,) = _query(connection, _HEADLINES)
-    data = {figure.name: _table(*_query(connection, figure.query)) for figure in FIGURES}
-    data["sessions"] = _table(*_query(connection, _SESSIONS))
+    queries = {figure.name: figure.query for figure in FIGURES}
+    queries |= {"sessions": _SESSIONS, "by_trial": _TRIALS}
+    data = {name: _table(*_query(connection, query)) for name, query in queries.items()}
     trajectories = _trajectories(connection)
+    agents = sorted({agent for one in trajectories for agent in one["agents"]})
+    data["bounds"] = _table(*_query(connection, _BOUNDS, [agents]))
     return dict(zip(names, numbers, strict=True)), {
         "data": data,
         "agents": _number_agents(data["sessions"]),
         "trajectories": trajectories,
-        "bounds": _bounds(connection, {name for one in trajectories for name in one["agents"]}),
-        "by_trial": [
-            {
-                "session": session,
-                "agent": agent,
-                "figure": figure,
-                "trials": [_json_row(trial) for trial in trials],
-            }
-            for session, agent, figure, trials in _query(connection, _TRIALS)[1]
-        ],
     }
 
 
@@ -209,16 +201,6 @@ def _trajectories(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]
     return [{"subject": subject, "agents": agents} for subject, agents in subjects.items()]
 
 
-def _bounds(
-    connection: duckdb.DuckDBPyConnection, agents: set[str]
-) -> dict[str, dict[str, list[Any]]]:
-    """Return the bounds of fits, by agent and parameter."""
-    bounds: dict[str, dict[str, list[Any]]] = {}
-    for agent, parameter, *both in _query(connection, _BOUNDS, [sorted(agents)])[1]:
-        bounds.setdefault(agent, {})[parameter] = _json_row(both)
-    return bounds
-
-
 def _query(
     connection: duckdb.DuckDBPyConnection, query: str, parameters: list[Any] | None = None
 ) -> tuple[list[str], list[tuple[Any, ...]]]:
@@ -234,14 +216,12 @@ def _query(
 
 
 def _table(names: list[str], rows: list[tuple[Any, ...]]) -> dict[str, Any]:
-    return {"columns": names, "rows": [_json_row(row) for row in rows]}
+    return {"columns": names, "rows": _json_value(rows)}
 
 
-def _json_row(row: Iterable[Any]) -> list[Any]:
-    return [_json_value(value) for value in row]
-
-
-def _json_value(value: Any) -> Any:  # noqa: ANN401 - any value of a row
+def _json_value(value: Any) -> Any:  # noqa: ANN401 - any value of DuckDB
+    if isinstance(value, list | tuple):
+        return [_json_value(inner) for inner in value]
     if isinstance(value, float):
         return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
     if isinstance(value, datetime):
