@@ -145,11 +145,9 @@ def _options(
 
 
 def make_settings(
-    source: str | None = None,
-    lake: str | None = None,
-    warehouse: str | None = None,
+    *,
     collections: list[str] | None = None,
-    max_deleted_share: float | None = None,
+    **options: Any,  # noqa: ANN401 - the settings check the types
 ) -> "Settings":
     """Return the settings of a command: its options, then the environment, then the defaults."""
     from aind_etl.settings import load_settings, unknown_variables
@@ -157,13 +155,7 @@ def make_settings(
     credentials = [name for kind in KINDS for name in kind.credentials]
     for name, hint in unknown_variables(credentials).items():
         say(err, ("Warning:", "yellow"), f" {name} is set but is not a setting. {hint}")
-    return load_settings(
-        source=source,
-        lake=lake,
-        warehouse=warehouse,
-        collections=tuple(collections or ()),
-        max_deleted_share=max_deleted_share,
-    )
+    return load_settings(collections=tuple(collections or ()), **options)
 
 
 def progress_bars() -> "TerminalProgress":

@@ -156,7 +156,7 @@ def verify(
     documents that changed at the source and values edited in a table's file. The exit code is 1 if
     there are differences. Oddities in the documents themselves are warnings.
     """
-    settings = make_settings(source, lake, warehouse, collection)
+    settings = make_settings(source=source, lake=lake, warehouse=warehouse, collections=collection)
     from aind_etl.client.verify import verify_collection, verify_tables, verify_warehouse
     from aind_etl.lake import Lake
     from aind_etl.sources.kinds import open_configured_source

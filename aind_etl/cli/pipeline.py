@@ -75,7 +75,11 @@ def run(
     Compare contents, not only ids: `aind-etl run --pass full`.
     """
     settings = make_settings(
-        source, lake, warehouse, collection, max_deleted_share=max_deleted_share
+        source=source,
+        lake=lake,
+        warehouse=warehouse,
+        collections=collection,
+        max_deleted_share=max_deleted_share,
     )
     with progress_bars() as progress:
         from aind_etl.changelog.passes import Pass
@@ -192,7 +196,7 @@ def dev(
 
     Prints the start and end of runs, and Dagster's warnings and errors.
     """
-    settings = make_settings(source, lake, warehouse, collection)
+    settings = make_settings(source=source, lake=lake, warehouse=warehouse, collections=collection)
     _require_free(port)
     if "://" not in settings.source:
         from aind_etl.sources.kinds import open_source

@@ -125,18 +125,23 @@ def export(
             return written
 
 
-def _find_tables(connection: duckdb.DuckDBPyConnection, wanted: Sequence[str]) -> list[_Table]:
-    comments = dict(
+def relation_comments(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """Return the comments of the tables, views and marts of a warehouse, by name."""
+    return dict(
         connection.execute(
-            "SELECT table_name, comment FROM duckdb_tables() UNION ALL "
-            "SELECT view_name, comment FROM duckdb_views() WHERE NOT internal"
+            "SELECT table_name, coalesce(comment, '') FROM duckdb_tables() UNION ALL "
+            "SELECT view_name, coalesce(comment, '') FROM duckdb_views() WHERE NOT internal "
+            "ORDER BY ALL"
         ).fetchall()
     )
+
+
+def _find_tables(connection: duckdb.DuckDBPyConnection, wanted: Sequence[str]) -> list[_Table]:
+    comments = relation_comments(connection)
     for name in wanted:
         if name not in comments:
             raise ConfigurationError(
-                f"There is no table {name!r} in the warehouse; there are "
-                f"{', '.join(sorted(comments))}."
+                f"There is no table {name!r} in the warehouse; there are {', '.join(comments)}."
             )
     # Few programs can show nested columns.
     marts = [
@@ -148,7 +153,7 @@ def _find_tables(connection: duckdb.DuckDBPyConnection, wanted: Sequence[str]) -
     found = []
     for name in wanted or marts:
         ((n_rows,),) = connection.table(name).count("*").fetchall()
-        found.append(_Table(name, comments[name] or "", n_rows))
+        found.append(_Table(name, comments[name], n_rows))
     return found
 
 

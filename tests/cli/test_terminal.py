@@ -68,10 +68,16 @@ def at_a_terminal(folder, *arguments, columns=100, interrupt_after=None, seconds
     return code, written.decode(), [line.rstrip() for line in screen.display]
 
 
-def piped(folder, *arguments):
+def piped(folder, *arguments, **settings):
     """Run the command without a terminal, and return the ended process."""
+    environment = without_settings(**settings)
     return subprocess.run(
-        [COMMAND, *arguments], capture_output=True, check=False, text=True, cwd=folder
+        [COMMAND, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        check=False,
+        text=True,
     )
 
 
@@ -182,7 +188,7 @@ def test_an_error_shows_a_name_literally(tmp_path):
     "arguments",
     [
         ("status",),
-        ("verify", "--source", "{source}"),
+        ("verify",),
         ("sql", "FROM analyses LIMIT 3"),
         ("sql", "SELECT agent_alias, NULL AS x FROM analyses"),
         ("ddl", "--dialect", "trino"),
@@ -190,14 +196,9 @@ def test_an_error_shows_a_name_literally(tmp_path):
     ],
     ids=lambda arguments: arguments[0],
 )
-def test_no_line_of_a_pipe_has_trailing_blanks(built, arguments):
-    folder = built.lake.storage.root.parent
-    given = [one.format(source=built.source) for one in arguments]
-    if arguments != ("--help",):
-        given += ["--lake", str(built.lake.storage.root)]
-    if arguments[0] not in {"ddl", "--help"}:
-        given += ["--warehouse", str(built.warehouse)]
-    ended = piped(folder, *given)
+def test_no_line_of_a_pipe_has_trailing_blanks(tmp_path, built, lake, arguments):
+    settings = {"AIND_ETL_LAKE": lake[0], "AIND_ETL_WAREHOUSE": lake[1]}
+    ended = piped(tmp_path, *arguments, AIND_ETL_SOURCE=str(built.source), **settings)
     lines = (ended.stdout + ended.stderr).splitlines()
     assert lines
     assert [line for line in lines if line != line.rstrip()] == []
