@@ -141,8 +141,7 @@ def figures(
         str | None, typer.Option(metavar="ALIAS", help="Only fits of this agent.")
     ] = None,
     record: Annotated[
-        str | None,
-        typer.Option(metavar="ID", help="Only ids that start with this."),
+        str | None, typer.Option(metavar="ID", help="Only ids that start with this.")
     ] = None,
     lake: LakeOption = None,
     warehouse: WarehouseOption = None,

@@ -532,6 +532,7 @@ def test_every_command_has_help(session, command):
     output, errors = session.run(command, "--help")
     assert errors == ""
     assert f"aind-etl {command}" in output
+    assert "<bool>" not in output
     assert len(sentence(output)) > 100
     assert list(session.folder.iterdir()) == []
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from worlds import MAIN, data_files_of, extract, load, read_dump, refresh, write_dump
 
-from aind_etl.client.status import collection_statuses, warehouse_status
+from aind_etl.client.status import check_health, collection_statuses, warehouse_status
 from aind_etl.client.verify import Comparison, verify_collection, verify_tables, verify_warehouse
 from aind_etl.contract import tables
 from aind_etl.errors import ConfigurationError, DataError, SourceError
@@ -364,6 +364,22 @@ def test_the_last_moment_of_the_calendar_is_shown(lake, tmp_path):
 
 def test_an_empty_lake_has_no_status(lake):
     assert collection_statuses(lake) == []
+
+
+def test_problems_are_described_in_sentences(lake, tmp_path):
+    began = datetime.now(UTC) - timedelta(hours=2)
+    lake.update_source_health({"failing_since": began, "error": "No answer."})
+    assert check_health(lake, tmp_path / "none.duckdb", "publish, 2026-01-01 00:00 UTC,") == (
+        "Source last reached never",
+        [
+            "The source cannot be read, for the first time 2 h ago: No answer.",
+            "The last run of publish, 2026-01-01 00:00 UTC, failed.",
+            "There is no warehouse.",
+        ],
+    )
+    lake.update_source_health({"reached_at": datetime.now(UTC)})
+    reached, problems = check_health(lake, tmp_path / "none.duckdb", "")
+    assert (reached, problems) == ("Source last reached just now", ["There is no warehouse."])
 
 
 def test_a_warehouse_is_described_in_a_sentence(built, tmp_path):
