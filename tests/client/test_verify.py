@@ -369,14 +369,16 @@ def test_an_empty_lake_has_no_status(lake):
 def test_problems_are_described_in_sentences(lake, tmp_path):
     began = datetime.now(UTC) - timedelta(hours=2)
     lake.update_source_health({"failing_since": began, "error": "No answer."})
-    assert check_health(lake, tmp_path / "none.duckdb", "publish, 2026-01-01 00:00 UTC,") == (
-        "Source last reached never",
-        [
-            "The source cannot be read, for the first time 2 h ago: No answer.",
-            "The last run of publish, 2026-01-01 00:00 UTC, failed.",
-            "There is no warehouse.",
-        ],
-    )
+    for reached_at, words in ((None, "never"), (began - timedelta(hours=1), "3 h ago")):
+        lake.update_source_health({"reached_at": reached_at})
+        assert check_health(lake, tmp_path / "none.duckdb", "publish, 2026-01-01,") == (
+            f"Source last reached {words}",
+            [
+                "The source cannot be read, for the first time 2 h ago: No answer.",
+                "The last run of publish, 2026-01-01, failed.",
+                "There is no warehouse.",
+            ],
+        )
     lake.update_source_health({"reached_at": datetime.now(UTC)})
     reached, problems = check_health(lake, tmp_path / "none.duckdb", "")
     assert (reached, problems) == ("Source last reached just now", ["There is no warehouse."])
