@@ -145,14 +145,16 @@ def _misfiled(lake: Lake, collection: str) -> Iterator[Difference]:
     """Yield the tables with rows outside the partition of their analysis' session month."""
     month = pl.col("session_date").dt.to_string("%Y-%m").fill_null(UNKNOWN_MONTH)
     analyses = lake.tables.scan(tables.ANALYSES, collection).select(*_KEY, month=month)
-    in_folder = pl.col("file").str.contains(pl.format("/session_month={}/", "month"), literal=True)
-    is_misfiled = ~in_folder | (pl.col("source_collection") != collection)
+    partition = pl.col("file").str.extract(r".*/session_month=([^/]+)/")
+    is_misfiled = (pl.col("partition") != pl.col("month")) | (
+        pl.col("source_collection") != collection
+    )
     for table in TABLES:
         files = lake.tables.files(table, collection)
         if table.partitioning is not Partitioning.COLLECTION_AND_MONTH or not files:
             continue
         rows = scan_files(files, table, path_column="file")
-        rows = rows.select(*_KEY, "source_collection", "file").unique()
+        rows = rows.select(*_KEY, "source_collection", partition=partition).unique()
         wrong = rows.join(analyses, on=_KEY).filter(is_misfiled).collect()
         if not wrong.is_empty():
             yield Difference(

@@ -399,9 +399,12 @@ def test_the_status_shows_every_collection_and_the_warehouse(first_run):
     session, _, _ = first_run
     output, errors = session.run("status")
     assert errors == ""
+    ends = set()
     for name in (MAIN, SMALL):
         count = len(read_dump(session.folder / "dump", name))
-        assert re.search(rf"^{name} +{count} +0 +0 ", output, re.MULTILINE)
+        found = re.search(rf"^{name} +{count}(?= +0 +0 )", output, re.MULTILINE)
+        ends.add(len(found[0]))
+    assert len(ends) == 1, "numbers are aligned on the right"
     assert re.search(r"Warehouse .*/lake/warehouse\.duckdb, built .* by aind-etl", output)
     assert "dump" in output
 

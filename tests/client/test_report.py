@@ -126,6 +126,15 @@ def test_the_sessions_won_are_those_of_best_models(built, page, criterion):
     assert {row["agent_alias"]: row["compared"] for row in drawn}.items() <= dict(fitted).items()
 
 
+def test_a_session_with_fits_of_one_agent_is_not_won(built, tmp_path):
+    warehouse = shutil.copy(built.warehouse, tmp_path / "warehouse.duckdb")
+    with duckdb.connect(warehouse) as connection:
+        connection.execute("UPDATE best_models SET n_agents = 1 WHERE criterion = 'bic'")
+    write_report(warehouse, tmp_path / "report.html")
+    won = {row["criterion"] for row in rows(tmp_path / "report.html", "best")}
+    assert won == {"aic", "lpt", "lpt_aic", "lpt_bic", "cv_accuracy"}
+
+
 def test_the_coverage_adds_up_to_that_of_the_mart(built, page):
     counts = ("sessions", "fitted", "skipped", "failed", "unknown", "missing")
     (summed,) = ask(

@@ -15,6 +15,7 @@ from aind_etl.client.verify import Comparison, verify_collection, verify_tables,
 from aind_etl.contract import tables
 from aind_etl.errors import ConfigurationError, DataError, SourceError
 from aind_etl.lake import Lake
+from aind_etl.lake.resharding import reshard
 from aind_etl.sources.dump import DumpSource
 from aind_etl.warehouse.build import build_warehouse
 
@@ -208,6 +209,13 @@ def test_rows_of_an_older_content_are_found(copy):
     assert "1 documents with different contents" in found["change log and tables"]
 
 
+def test_a_missing_file_of_the_lake_is_found(copy):
+    copy.lake.tables.files(tables.ANALYSES, MAIN)[0].unlink()
+    messages = [one.message for one in copy.verify()]
+    assert any("in the change log but not in the tables" in message for message in messages)
+    assert any("rows in the lake" in message for message in messages)
+
+
 def test_a_missing_change_log_is_found(copy):
     for path in copy.lake.tables.files(tables.DOCUMENTS, MAIN):
         path.unlink()
@@ -253,6 +261,18 @@ def test_partitions_that_were_swapped_are_found(copy, table):
     differences = compare(copy.source, copy.lake)
     found = {one.subject: one.message for one in differences if one.between == "lake"}
     assert "in the partition of another month" in found[f"{table.name} of {MAIN}"]
+
+
+def test_an_analysis_in_two_files_of_a_wrong_month_is_counted_once(copy):
+    reshard(copy.lake, MAIN, 2)
+    file = copy.lake.tables.files(tables.FIT_PARAMETERS, MAIN)[0]
+    wrong = file.parents[1] / "session_month=1999-01"
+    wrong.mkdir()
+    for number in (1, 2):
+        shutil.copy(file, wrong / f"part-{number}-of-2.parquet")
+    count = pq.read_table(file).group_by(["record_id", "process_index"]).aggregate([]).num_rows
+    found = {one.subject: one.message for one in compare(copy.source, copy.lake)}
+    assert found[f"fit_parameters of {MAIN}"].startswith(f"{count} analyses have rows in")
 
 
 # --- the warehouse differs --------------------------------------------------------------------
