@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from hashlib import sha256
 
@@ -41,11 +41,11 @@ def in_words(names: Collection[str], conjunction: str) -> str:
     return f"{', '.join(others)} {conjunction} {last}" if others else last
 
 
-def time_ago(now: datetime, moment: datetime | None) -> str:
+def time_ago(moment: datetime | None) -> str:
     """Return how long ago a moment was, such as ``3 h ago``."""
     if moment is None:
         return "never"
-    seconds = max(0, int((now - moment).total_seconds()))
+    seconds = max(0, int((datetime.now(UTC) - moment).total_seconds()))
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds // size} {unit} ago"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.core import TyperCommand, TyperGroup
 
 from aind_etl.cli.terminal import err, out, say, show_table, without_trailing_blanks
 from aind_etl.sources.kinds import KINDS
@@ -30,23 +30,28 @@ class Panel(StrEnum):
     OPERATE = "Operate"
 
 
-class _Command(TyperCommand):
-    """A command whose help shows no type for ``--help`` and no trailing blanks."""
+class _Help:
+    """The help of a command: without types of flags, and without trailing blanks."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - Typer's types
         """Print the help."""
         with without_trailing_blanks():
-            super().format_help(ctx, formatter)
+            super().format_help(ctx, formatter)  # type: ignore[misc]
 
-    def get_help_option(self, ctx: Any) -> TyperOption | None:  # noqa: ANN401 - Typer's types
-        """Return the option ``--help``."""
-        option = super().get_help_option(ctx)
-        if option is not None:
-            option.metavar = ""
-        return option
+    def get_params(self, ctx: Any) -> list[Any]:  # noqa: ANN401 - Typer's types
+        """Return the parameters."""
+        parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for parameter in parameters:
+            if getattr(parameter, "is_flag", False):
+                parameter.metavar = ""
+        return parameters
 
 
-class _Group(TyperGroup):
+class _Command(_Help, TyperCommand):
+    """A subcommand."""
+
+
+class _Group(_Help, TyperGroup):
     """The command with its subcommands, in the order of the panels."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 - Typer's types
@@ -56,11 +61,6 @@ class _Group(TyperGroup):
             super().list_commands(ctx),
             key=lambda name: panels.index(getattr(self.commands[name], "rich_help_panel", None)),
         )
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - Typer's types
-        """Print the help."""
-        with without_trailing_blanks():
-            super().format_help(ctx, formatter)
 
 
 app = typer.Typer(
@@ -92,7 +92,6 @@ INTERRUPTED = 130
 SourceOption = Annotated[
     str | None,
     typer.Option(
-        "--source",
         metavar="URL",
         help=f"Source of the documents: {', '.join(kind.help for kind in KINDS)}. "
         "Environment: `AIND_ETL_SOURCE`.",
@@ -101,7 +100,6 @@ SourceOption = Annotated[
 LakeOption = Annotated[
     str | None,
     typer.Option(
-        "--lake",
         metavar="DIR",
         help="Folder of the lake, or `s3://bucket/prefix`. Environment: `AIND_ETL_LAKE`; default "
         "`./lake`.",
@@ -110,7 +108,6 @@ LakeOption = Annotated[
 WarehouseOption = Annotated[
     str | None,
     typer.Option(
-        "--warehouse",
         metavar="FILE",
         help="The DuckDB file, or `s3://bucket/name`, of which a copy is read. Environment: "
         "`AIND_ETL_WAREHOUSE`; default `<lake>/warehouse.duckdb`.",
@@ -119,7 +116,6 @@ WarehouseOption = Annotated[
 CollectionOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--collection",
         metavar="NAME",
         help="Only this collection; may be given several times. Environment: "
         "`AIND_ETL_COLLECTIONS`, separated by commas; default all.",
@@ -139,7 +135,6 @@ def _options(
         bool,
         typer.Option(
             "--version",
-            metavar="",
             callback=_show_version,
             is_eager=True,
             help="Show the version.",
@@ -150,11 +145,9 @@ def _options(
 
 
 def make_settings(
-    source: str | None = None,
-    lake: str | None = None,
-    warehouse: str | None = None,
+    *,
     collections: list[str] | None = None,
-    max_deleted_share: float | None = None,
+    **options: Any,  # noqa: ANN401 - the settings check the types
 ) -> "Settings":
     """Return the settings of a command: its options, then the environment, then the defaults."""
     from aind_etl.settings import load_settings, unknown_variables
@@ -162,13 +155,7 @@ def make_settings(
     credentials = [name for kind in KINDS for name in kind.credentials]
     for name, hint in unknown_variables(credentials).items():
         say(err, ("Warning:", "yellow"), f" {name} is set but is not a setting. {hint}")
-    return load_settings(
-        source=source,
-        lake=lake,
-        warehouse=warehouse,
-        collections=tuple(collections or ()),
-        max_deleted_share=max_deleted_share,
-    )
+    return load_settings(collections=tuple(collections or ()), **options)
 
 
 def progress_bars() -> "TerminalProgress":
@@ -178,10 +165,10 @@ def progress_bars() -> "TerminalProgress":
     return TerminalProgress(err)
 
 
-def show_rows(query: "Query") -> None:
+def show_rows(query: "Query", title: str | None = None) -> None:
     """Print the first :data:`SHOWN_ROWS` rows of a query."""
     columns, rows, more = query.head(SHOWN_ROWS)
-    show_table(columns, rows)
+    show_table(columns, rows, title)
     if more:
         say(out, f"The first {SHOWN_ROWS:,} rows; --format csv writes all.")
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -20,7 +21,7 @@ from aind_etl.cli.app import (
     progress_bars,
     show_rows,
 )
-from aind_etl.cli.terminal import err, out, say, show_table
+from aind_etl.cli.terminal import err, out, say, show_records
 from aind_etl.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -35,39 +36,21 @@ def status(lake: LakeOption = None, warehouse: WarehouseOption = None) -> None:
     failed, or there is no lake or no warehouse.
     """
     settings = make_settings(lake=lake, warehouse=warehouse)
-    from aind_etl.client.status import collection_statuses, verdict, warehouse_status
+    from aind_etl.client.status import check_health, collection_statuses, warehouse_status
     from aind_etl.lake import Lake
 
-    statuses = collection_statuses(settings.lake)
+    store = Lake(settings.lake)
+    statuses = collection_statuses(store)
     if not statuses:
         say(out, f"The lake {str(settings.lake)!r} is empty. Run 'aind-etl run' to load it.")
         raise typer.Exit(1)
-    numbers = ("live", "rejected", "rejected values", "waiting")
-    texts = ("newest finished", "last new pass", "last full pass", "source")
-    rows = [
-        [
-            one.collection,
-            *(f"{n:,}" for n in (one.live, one.rejected, one.rejected_values, one.waiting)),
-            *(one.newest_finished, one.last_new_pass, one.last_full_pass, one.source),
-        ]
-        for one in statuses
-    ]
-    show_table(
-        [
-            ("collection", False),
-            *((name, True) for name in numbers),
-            *((name, False) for name in texts),
-        ],
-        rows,
-        f"Lake {absolute(settings.lake)}",
-        folds=True,
-    )
+    show_records([*map(asdict, statuses)], f"Lake {absolute(settings.lake)}")
     say(out, warehouse_status(settings.warehouse_path))
-    found = verdict(Lake(settings.lake), settings.warehouse_path, _last_failed_run(settings))
-    say(out, found.source)
-    for problem in found.problems:
+    reached, problems = check_health(store, settings.warehouse_path, _last_failed_run(settings))
+    say(out, reached)
+    for problem in problems:
         say(out, (problem, "bold red"))
-    if found.problems:
+    if problems:
         raise typer.Exit(1)
     say(out, "All is well.")
 
@@ -102,7 +85,6 @@ def sql(
         bool,
         typer.Option(
             "--sandbox",
-            metavar="",
             help="For untrusted SQL: the query can read no other file, use no network and change "
             "no setting of DuckDB.",
         ),
@@ -137,9 +119,7 @@ def sql(
 
 @command(rich_help_panel=Panel.OPERATE)
 def ddl(
-    dialect: Annotated[
-        Literal["athena", "trino", "spark"], typer.Option("--dialect", help="The engine.")
-    ],
+    dialect: Annotated[Literal["athena", "trino", "spark"], typer.Option(help="The engine.")],
     lake: LakeOption = None,
 ) -> None:
     """Show the statements that create the lake's tables in another engine.
@@ -164,7 +144,6 @@ def verify(
         bool,
         typer.Option(
             "--deep",
-            metavar="",
             help="Read every document of the source and compare its hash; derive the tables "
             "from the change log in a temporary folder, and compare every value.",
         ),
@@ -177,14 +156,13 @@ def verify(
     documents that changed at the source and values edited in a table's file. The exit code is 1 if
     there are differences. Oddities in the documents themselves are warnings.
     """
-    settings = make_settings(source, lake, warehouse, collection)
+    settings = make_settings(source=source, lake=lake, warehouse=warehouse, collections=collection)
     from aind_etl.client.verify import verify_collection, verify_tables, verify_warehouse
     from aind_etl.lake import Lake
     from aind_etl.sources.kinds import open_source
 
     store = Lake(settings.lake)
-    counts = ("source", "lake", "flattened", "rejected")
-    rows = []
+    comparisons = []
     differences = []
     with progress_bars() as progress, open_source(settings) as opened:
         for name in settings.choose({*opened.list_collections(), *store.collections()}):
@@ -192,15 +170,15 @@ def verify(
             comparison, found = verify_collection(
                 opened, store, name, deep=deep, progress=progress.advance
             )
+            comparisons.append(asdict(comparison))
             differences += found
             if deep:
                 progress.step(f"derive {name} again")
                 differences += verify_tables(store, name, progress=progress.advance)
-            rows.append([name, *(f"{getattr(comparison, count):,}" for count in counts)])
         progress.step("compare the warehouse")
         differences += verify_warehouse(store, settings.warehouse_path)
-    columns = [("collection", False), *((name, True) for name in counts)]
-    show_table(columns, rows, "Documents", folds=True)
+    if comparisons:
+        show_records(comparisons, "Documents")
     for one in differences:
         style = "yellow" if one.is_warning else "bold red"
         say(out, (one.between, style), f" · {one.subject}: {one.message}")

@@ -1,4 +1,4 @@
-"""Commands that write files: exports, the report and figures."""
+"""Commands that write files: exports, the report, figures, and warehouses of the past."""
 
 from datetime import datetime
 from pathlib import Path
@@ -10,11 +10,12 @@ from aind_etl.cli.app import (
     LakeOption,
     Panel,
     WarehouseOption,
+    absolute,
     command,
     make_settings,
     progress_bars,
 )
-from aind_etl.cli.terminal import err, out, say
+from aind_etl.cli.terminal import err, out, say, show_records
 from aind_etl.errors import ConfigurationError
 
 
@@ -37,14 +38,11 @@ def export(
             "table.",
         ),
     ] = None,
-    xlsx: Annotated[
-        bool, typer.Option("--xlsx", metavar="", help="The same as `--format xlsx`.")
-    ] = False,
+    xlsx: Annotated[bool, typer.Option("--xlsx", help="The same as `--format xlsx`.")] = False,
     datapackage: Annotated[
         bool,
         typer.Option(
             "--datapackage",
-            metavar="",
             help="Write `datapackage.json` into the lake, which describes its files and columns by "
             "the Frictionless standard. Without other options, write nothing else.",
         ),
@@ -52,7 +50,6 @@ def export(
     table: Annotated[
         list[str] | None,
         typer.Option(
-            "--table",
             metavar="NAME",
             help="Only this table, view or mart; may be given several times. Default: the marts.",
         ),
@@ -73,17 +70,25 @@ def export(
         say(out, f"Wrote {write_data_package(Lake(settings.lake))}")
         if target is None and export_format is None and not xlsx:
             return
-    chosen = export_format or ("xlsx" if xlsx or target is None else _format_of(target))
-    if xlsx and chosen != "xlsx":
-        raise ConfigurationError(f"--xlsx and --format {chosen} exclude each other; give one.")
-    destination = target or Path("analyses.xlsx" if chosen == "xlsx" else "export")
+    if export_format is None:
+        if not xlsx and target is not None and target.suffix.lower() != ".xlsx":
+            raise ConfigurationError(
+                f"{str(target)!r} does not imply a format; give --format xlsx, csv, arrow or "
+                "parquet."
+            )
+        export_format = "xlsx"
+    if xlsx and export_format != "xlsx":
+        raise ConfigurationError(
+            f"--xlsx and --format {export_format} exclude each other; give one."
+        )
+    destination = target or Path("analyses.xlsx" if export_format == "xlsx" else "export")
     with progress_bars() as progress:
         from aind_etl.client.export import export as write_export
 
         written = write_export(
             settings.warehouse_path,
             destination,
-            chosen,
+            export_format,
             tuple(table or ()),
             progress=lambda name: progress.step(f"write {name}"),
         )
@@ -115,12 +120,9 @@ def report(
         progress.step("draw the report")
         from aind_etl.client.report import write_report
 
-        summary = write_report(settings.warehouse_path, output)
-    say(
-        out,
-        f"{summary.fits:,} fits of {summary.fitted_sessions:,} sessions and "
-        f"{summary.subjects:,} subjects. Open {output}",
-    )
+        headlines = write_report(settings.warehouse_path, output)
+    counts = "{fits:,} fits of {fitted_sessions:,} sessions and {subjects:,} subjects"
+    say(out, f"{counts.format_map(headlines)}. Open {output}")
 
 
 @command(rich_help_panel=Panel.WRITE)
@@ -128,9 +130,7 @@ def figures(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="The folder; created if it does not exist.")
     ],
-    subject: Annotated[
-        str | None, typer.Option("--subject", metavar="ID", help="Only this subject.")
-    ] = None,
+    subject: Annotated[str | None, typer.Option(metavar="ID", help="Only this subject.")] = None,
     date: Annotated[
         datetime | None,
         typer.Option(
@@ -138,11 +138,10 @@ def figures(
         ),
     ] = None,
     agent: Annotated[
-        str | None, typer.Option("--agent", metavar="ALIAS", help="Only fits of this agent.")
+        str | None, typer.Option(metavar="ALIAS", help="Only fits of this agent.")
     ] = None,
     record: Annotated[
-        str | None,
-        typer.Option("--record", metavar="ID", help="Only ids that start with this."),
+        str | None, typer.Option(metavar="ID", help="Only ids that start with this.")
     ] = None,
     lake: LakeOption = None,
     warehouse: WarehouseOption = None,
@@ -189,10 +188,98 @@ def figures(
     )
 
 
-def _format_of(target: Path) -> Literal["xlsx"]:
-    """Return the format that a file name implies, which only a workbook's does."""
-    if target.suffix.lower() == ".xlsx":
-        return "xlsx"
-    raise ConfigurationError(
-        f"{str(target)!r} does not imply a format; give --format xlsx, csv, arrow or parquet."
+@command("as-of", rich_help_panel=Panel.PAST)
+def as_of(
+    moment: Annotated[
+        str,
+        typer.Argument(
+            metavar="MOMENT",
+            help="A time such as `2026-06-01T12:00:00-07:00`, or a day, which means its start in "
+            "UTC.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The DuckDB file to write.")
+    ],
+    lake: LakeOption = None,
+    warehouse: WarehouseOption = None,
+) -> None:
+    """Build the warehouse from the documents that were known at an earlier time.
+
+    Result files, trials and sessions are the present ones of the analyses known then, as noted in
+    the table `warehouse_info`. `aind-etl as-of 2026-06-01 --output june.duckdb`.
+    """
+    settings = make_settings(lake=lake, warehouse=warehouse)
+    if str(output.absolute()) == absolute(settings.warehouse_path):
+        raise ConfigurationError(
+            f"{str(output)!r} is the published warehouse; name another file with --output."
+        )
+    with progress_bars() as progress:
+        progress.step("read the change log")
+        from aind_etl.client.as_of import build_as_of, parse_moment
+        from aind_etl.lake import Lake
+
+        report = build_as_of(
+            Lake(settings.lake),
+            parse_moment(moment),
+            output,
+            step=progress.step,
+            progress=progress.advance,
+        )
+    say(
+        out,
+        f"{report.rows['analyses']:,} analyses of {report.rows['documents']:,} versions of "
+        f"documents, as of {parse_moment(moment).isoformat()}. Wrote {output}",
+    )
+
+
+@command(rich_help_panel=Panel.PAST)
+def snapshot(
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="Letters, digits, `.`, `_` and `-`: `paper-2026`."),
+    ],
+    warehouse: WarehouseOption = None,
+    lake: LakeOption = None,
+) -> None:
+    """Keep a copy of the published warehouse, for a paper.
+
+    It is written to `snapshots/` beside the warehouse, and never overwritten or removed. Read it in
+    a notebook with `Warehouse(snapshot="NAME")`, or with `--warehouse` and its path.
+    """
+    settings = make_settings(lake=lake, warehouse=warehouse)
+    from aind_etl.warehouse.snapshots import take_snapshot
+
+    taken = take_snapshot(settings.warehouse_path, name)
+    say(
+        out,
+        f"Kept the warehouse built at {taken.facts.get('built_at', 'an unknown time')} as "
+        f"{name!r}: {taken.location}",
+    )
+
+
+@command(rich_help_panel=Panel.PAST)
+def snapshots(warehouse: WarehouseOption = None, lake: LakeOption = None) -> None:
+    """List the snapshots with the times they were taken and built."""
+    settings = make_settings(lake=lake, warehouse=warehouse)
+    from aind_etl.warehouse.snapshots import list_snapshots
+
+    found = list_snapshots(settings.warehouse_path)
+    if not found:
+        say(out, "There are no snapshots. Take one with 'aind-etl snapshot NAME'.")
+        return
+    show_records(
+        [
+            {
+                "snapshot": one.name,
+                "taken": f"{one.taken_at:%Y-%m-%d %H:%M}",
+                "built": one.facts.get("built_at", ""),
+                "by": one.facts.get("built_by", ""),
+                "lake": one.facts.get("lake", ""),
+                "MB": one.size_bytes / 1e6,
+                "file": one.location,
+            }
+            for one in found
+        ],
+        f"Snapshots of {absolute(settings.warehouse_path)}",
     )

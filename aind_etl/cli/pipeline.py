@@ -24,6 +24,7 @@ from aind_etl.cli.app import (
     make_settings,
     progress_bars,
     relative,
+    show_rows,
 )
 from aind_etl.cli.terminal import err, out, say, show_table
 from aind_etl.errors import ConfigurationError
@@ -50,7 +51,6 @@ def run(
     max_deleted_share: Annotated[
         float | None,
         typer.Option(
-            "--max-deleted-share",
             metavar="SHARE",
             help="Largest share of a collection, 0 to 1, that may be missing from a pass; if more "
             "is missing, nothing is deleted. Environment: `AIND_ETL_MAX_DELETED_SHARE`; default "
@@ -61,7 +61,6 @@ def run(
         bool,
         typer.Option(
             "--results/--no-results",
-            metavar="",
             help="Also read the result folders: their list of files, and the trial-by-trial "
             "variables.",
         ),
@@ -76,7 +75,11 @@ def run(
     Compare contents, not only ids: `aind-etl run --pass full`.
     """
     settings = make_settings(
-        source, lake, warehouse, collection, max_deleted_share=max_deleted_share
+        source=source,
+        lake=lake,
+        warehouse=warehouse,
+        collections=collection,
+        max_deleted_share=max_deleted_share,
     )
     with progress_bars() as progress:
         from aind_etl.changelog.passes import Pass
@@ -99,16 +102,14 @@ def run(
 @command(rich_help_panel=Panel.LOAD)
 def sample(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="An empty or new folder.")],
-    sessions: Annotated[
-        int, typer.Option("--sessions", min=1, help="Number of behaviour sessions.")
-    ] = 24,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the simulation.")] = 0,
+    sessions: Annotated[int, typer.Option(min=1, help="Number of behaviour sessions.")] = 24,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the simulation.")] = 0,
     formats: Annotated[
         list[str] | None,
         typer.Option("--format", metavar="jsonl|bson", help="Dump format; may be given twice."),
     ] = None,
     results: Annotated[
-        bool, typer.Option(metavar="", help="Also write the result folders (JSON, figures).")
+        bool, typer.Option(help="Also write the result folders (JSON, figures).")
     ] = True,
 ) -> None:
     """Write the sample world: a dump that can be loaded, and its result folders.
@@ -131,7 +132,7 @@ def sample(
             seed=seed,
             formats=chosen,  # type: ignore[arg-type]
             results=results,
-            progress=progress.reach,
+            progress=lambda *_: progress.advance(1),
         )
     for collection, count in counts.items():
         say(out, f"{count:>9,}  {collection}")
@@ -170,20 +171,16 @@ def rebuild(
                 progress.step(f"flatten {shard.name_of(name)}")
                 with shard.lock(name):
                     report = refresh_analyses(shard, name, rebuild=True, progress=progress.advance)
+                files = report.partitions_written
+                written = f"{files:,} {'file' if files == 1 else 'files'} written"
                 progress.say(
                     f"{shard.name_of(name)}: {report.flattened:,} documents flattened, "
                     f"{report.rejected:,} rejected, {report.rejected_values:,} values rejected; "
-                    f"{_files_written(report.partitions_written)}"
+                    f"{written if files else 'all files were already correct'}"
                 )
         progress.step("build the warehouse")
         build_warehouse(store, settings.warehouse_path)
     say(out, warehouse_status(settings.warehouse_path))
-
-
-def _files_written(files: int) -> str:
-    if not files:
-        return "all files were already correct"
-    return f"{files:,} {'file' if files == 1 else 'files'} written"
 
 
 @command(rich_help_panel=Panel.OPERATE)
@@ -192,16 +189,14 @@ def dev(
     lake: LakeOption = None,
     warehouse: WarehouseOption = None,
     collection: CollectionOption = None,
-    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the page.")] = 3000,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", metavar="", help="Print Dagster's whole log.")
-    ] = False,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page.")] = 3000,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Print Dagster's whole log.")] = False,
 ) -> None:
     """Serve Dagster's page and daemon on this machine.
 
     Prints the start and end of runs, and Dagster's warnings and errors.
     """
-    settings = make_settings(source, lake, warehouse, collection)
+    settings = make_settings(source=source, lake=lake, warehouse=warehouse, collections=collection)
     _require_free(port)
     if "://" not in settings.source:
         from aind_etl.sources.kinds import open_source
@@ -246,13 +241,12 @@ def _show_result(settings: "Settings") -> None:
 
     path = settings.warehouse_path
     with Query(path, _BUILT) as built:
-        columns, rows, _ = built.head(SHOWN_ROWS)
-        show_table(columns, rows, "Built", folds=True)
+        show_rows(built, "Built")
     with Query(path, _BEST) as best:
         columns, rows, _ = best.head(SHOWN_ROWS)
         if rows:
             say(out, "")
-            show_table(columns, rows, "The best agent of the newest sessions, by AIC", folds=True)
+            show_table(columns, rows, "The best agent of the newest sessions, by AIC")
     say(out, f"\nLake       {relative(settings.lake)}\nWarehouse  {relative(path)}")
     say(out, "\nNext:")
     for step, meaning in _next_steps(settings):
@@ -264,13 +258,14 @@ def _next_steps(settings: "Settings") -> Iterator[tuple[str, str]]:
     from aind_etl.settings import load_settings
 
     environment = load_settings()
-    lake = warehouse = source = ""
-    if settings.lake != environment.lake:
-        lake = f" --lake {shlex.quote(relative(settings.lake))}"
-    if settings.warehouse != environment.warehouse:
-        warehouse = f" --warehouse {shlex.quote(relative(settings.warehouse_path))}"
-    if settings.source != environment.source:
-        source = f" --source {shlex.quote(settings.source)}"
+
+    def option(name: str) -> str:
+        value = getattr(settings, name)
+        if value == getattr(environment, name):
+            return ""
+        return f" --{name} {shlex.quote(relative(value))}"
+
+    source, lake, warehouse = map(option, ("source", "lake", "warehouse"))
     columns = "subject_id, session_date, agent_alias, aic"
     yield (
         f'sql "SELECT {columns} FROM latest_analyses LIMIT 5"{lake}{warehouse}',

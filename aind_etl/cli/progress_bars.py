@@ -8,7 +8,6 @@ from rich.progress import (
     ProgressColumn,
     SpinnerColumn,
     Task,
-    TaskID,
     TextColumn,
     TimeElapsedColumn,
 )
@@ -57,7 +56,7 @@ class TerminalProgress:
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task: TaskID | None = None
+        self._task = self._bars.add_task("", visible=False)
         self._stage = ""
 
     def stage(self, number: int, total: int) -> None:
@@ -66,25 +65,17 @@ class TerminalProgress:
 
     def step(self, name: str, *, total: int | None = None, unit: str = "documents") -> None:
         """Begin a step, which ends the one before."""
-        if self._task is not None:
-            self._bars.remove_task(self._task)
+        self._bars.remove_task(self._task)
         description = printable(self._stage + name)
         self._task = self._bars.add_task(description, total=total, unit=unit)
 
     def expect(self, total: int, unit: str) -> None:
         """Set the size of the step, in units such as documents."""
-        if self._task is not None:
-            self._bars.update(self._task, total=total, unit=unit)
+        self._bars.update(self._task, total=total, unit=unit)
 
     def advance(self, documents: int) -> None:
         """Advance the step by a number of documents."""
-        if self._task is not None:
-            self._bars.advance(self._task, documents)
-
-    def reach(self, done: int, total: int) -> None:
-        """Set how much of the step is done."""
-        if self._task is not None:
-            self._bars.update(self._task, completed=done, total=total)
+        self._bars.advance(self._task, documents)
 
     def say(self, message: str) -> None:
         """Print a message above the live line."""

@@ -6,7 +6,7 @@ escaped.
 
 import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 
 from rich.console import Console
@@ -37,21 +37,11 @@ def show_table(
     columns: Sequence[tuple[str, bool]],
     rows: Sequence[Sequence[str]],
     title: str | None = None,
-    *,
-    folds: bool = False,
 ) -> None:
-    """Print a table; if rows are too wide for the terminal, print one value per line.
+    """Print a table; columns have a name, and whether they hold numbers.
 
-    Parameters
-    ----------
-    columns
-        The name of each column, and whether it holds numbers.
-    rows
-        The cells of each row.
-    title
-        The heading of the table.
-    folds
-        Whether to fold the columns instead if rows are too wide.
+    If rows are too wide for the terminal, one value is printed per line; under a title, columns are
+    folded instead.
     """
     table = _table(title)
     for name, is_number in columns:
@@ -63,12 +53,13 @@ def show_table(
         )
     for row in rows:
         table.add_row(*map(printable, row))
-    width = out.width if out.is_terminal else _WIDE
     options = out.options.update(max_width=_ANY_WIDTH)
-    if not rows and Measurement.get(out, options, table).maximum > width:
+    width = Measurement.get(out, options, table).maximum
+    is_too_wide = width > (out.width if out.is_terminal else _WIDE)
+    if is_too_wide and not rows:
         say(out, "No rows.")
         return
-    if folds or Measurement.get(out, options, table).maximum <= width:
+    if title or not is_too_wide:
         _print(table)
         return
     for number, row in enumerate(rows, start=1):
@@ -77,6 +68,21 @@ def show_table(
         for (name, _), cell in zip(columns, row, strict=True):
             vertical.add_row(printable(name), printable(cell))
         _print(vertical)
+
+
+def show_records(records: Sequence[Mapping[str, object]], title: str) -> None:
+    """Print a table of one or more records, in the order of the first one's keys."""
+    columns = [
+        (name.replace("_", " "), isinstance(value, int | float))
+        for name, value in records[0].items()
+    ]
+    show_table(columns, [[*map(_cell, record.values())] for record in records], title)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.1f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _table(title: str | None, *columns: Column) -> Table:

@@ -11,69 +11,38 @@ from aind_etl.contract import Column, tables
 from aind_etl.contract.columns import ADDED_SESSION_COLUMNS
 from aind_etl.warehouse.sql_files import Kind, SqlFile, read_sql_files
 
-COLUMNS: Mapping[str, tuple[str, ...]] = {
+COLUMNS: Mapping[str, str] = {
     "analyses": (
-        "source_collection",
-        "record_id",
-        "process_index",
-        "pipeline_format",
-        "analysis_name",
-        "analysis_version",
-        "subject_id",
-        "session_date",
-        "session_key",
-        "nwb_name",
-        "status",
-        "outcome",
-        "finished_at",
-        "result_location",
-        "agent_alias",
-        "n_trials",
-        "k_model",
-        "log_likelihood",
-        "aic",
-        "bic",
-        "lpt",
-        "lpt_aic",
-        "lpt_bic",
-        "prediction_accuracy",
-        "prediction_accuracy_test_mean",
-        "fit_converged",
-        "first_seen_at",
-        "changed_at",
+        "source_collection record_id process_index pipeline_format analysis_name "
+        "analysis_version subject_id session_date session_key nwb_name status outcome "
+        "finished_at result_location agent_alias n_trials k_model log_likelihood aic bic lpt "
+        "lpt_aic lpt_bic prediction_accuracy prediction_accuracy_test_mean fit_converged "
+        "first_seen_at changed_at"
     ),
-    "latest_analyses": (),
-    "fit_parameters": ("parameter", "value", "is_fitted", "lower_bound", "upper_bound", "at_bound"),
-    "cross_validation": ("fold", "prediction_accuracy_test", "prediction_accuracy_fit"),
+    "latest_analyses": "",
+    "fit_parameters": "parameter value is_fitted lower_bound upper_bound at_bound",
+    "cross_validation": "fold prediction_accuracy_test prediction_accuracy_fit",
     "trials": (
-        "trial",
-        "choice",
-        "reward",
-        "q_left",
-        "q_right",
-        "choice_kernel_left",
-        "choice_kernel_right",
-        "choice_prob_left",
-        "choice_prob_right",
-        "rpe",
+        "trial choice reward q_left q_right choice_kernel_left choice_kernel_right "
+        "choice_prob_left choice_prob_right rpe"
     ),
-    "sessions": ("session_key", "subject_id", "session_date", "principal_investigator"),
-    "sessions_with_fits": ("n_fits", "n_skipped", "n_failed", "best_agent_by_aic"),
-    "mle_fitting": ("params", "pipeline_source"),
-    "model_comparison": ("n_agents", "n_trials_differ", "aic_rank", "delta_aic", "cv_accuracy"),
-    "best_models": ("criterion", "agent_alias", "value", "margin", "n_agents"),
-    "parameter_trajectories": ("session_number", "parameter", "value", "change", "at_bound"),
-    "fit_coverage": ("session_month", "n_sessions", "n_fitted", "n_missing"),
-    "pipeline_agreement": (),
-    "analyses_with_files": ("result_json_url", "figure_url", "has_trials"),
-    "attributes": ("section", "path", "value_text", "value_number", "value_boolean"),
-    "rejected_values": ("path", "reason", "value", "expected"),
-    "rejected_documents": ("record_id", "reason", "message"),
-    "collections": ("source_collection", "live_documents", "newest_finished_at"),
-    "warehouse_status": ("built_at", "newest_finished_at"),
-    "documents": ("record_id", "document", "operation", "extracted_at"),
+    "sessions": "session_key subject_id session_date principal_investigator",
+    "sessions_with_fits": "n_fits n_skipped n_failed best_agent_by_aic",
+    "mle_fitting": "params pipeline_source",
+    "model_comparison": "n_agents n_trials_differ aic_rank delta_aic cv_accuracy",
+    "best_models": "criterion agent_alias value margin n_agents",
+    "parameter_trajectories": "session_number parameter value change at_bound",
+    "fit_coverage": "session_month n_sessions n_fitted n_missing",
+    "pipeline_agreement": "",
+    "analyses_with_files": "result_json_url figure_url has_trials",
+    "attributes": "section path value_text value_number value_boolean",
+    "rejected_values": "path reason value expected",
+    "rejected_documents": "record_id reason message",
+    "collections": "source_collection live_documents newest_finished_at",
+    "warehouse_status": "built_at newest_finished_at",
+    "documents": "record_id document operation extracted_at",
 }
-"""The relations of the page, and the columns that it describes of each."""
+"""The relations of the page, and the columns that it describes of each, separated by blanks."""
 
 # Longer descriptions are cut to their first sentence.
 _LONGEST_DESCRIPTION = 110
@@ -125,7 +94,7 @@ _TRAPS = """\
 def context_page() -> str:
     """Return the page as Markdown."""
     files = _views_and_marts()
-    relations = "\n".join(_relation(name, names, files) for name, names in COLUMNS.items())
+    relations = "\n".join(_relation(name, shown, files) for name, shown in COLUMNS.items())
     questions = "\n".join(
         f"{number}. {file.comment}\n\n```sql\n{file.statement}\n```\n"
         for number, file in enumerate(read_sql_files(Kind.QUESTION), start=1)
@@ -154,25 +123,27 @@ def skill_page() -> str:
 def relation_lines() -> list[str]:
     """Return a line for each relation of the page: its name and what a row is."""
     files = _views_and_marts()
-    return [_relation(name, (), files) for name in COLUMNS]
+    return [_relation(name, "", files) for name in COLUMNS]
 
 
 def _views_and_marts() -> dict[str, SqlFile]:
     return {file.name: file for kind in (Kind.VIEW, Kind.MART) for file in read_sql_files(kind)}
 
 
-def _relation(name: str, names: tuple[str, ...], files: Mapping[str, SqlFile]) -> str:
+def _relation(name: str, shown: str, files: Mapping[str, SqlFile]) -> str:
+    names = shown.split()
     if name in files:
-        file = files[name]
-        every = ["Every column of analyses"] if name == "latest_analyses" else []
-        columns = [*every, *(_described(f"`{one}`", file.columns.get(one, "")) for one in names)]
-        return f"- `{name}`: {file.summary}" + (f" {'; '.join(columns)}." if columns else "")
-    table = tables.table_named(name)
-    known = {column.name: column for column in (*table.columns, *ADDED_SESSION_COLUMNS)}
-    columns = [_column(known[one]) for one in names]
-    more = f"; and of the session table {_MORE_OF_SESSIONS}" if name == "sessions" else ""
-    line = f"- `{name}`: {_first_sentence(table.description)} Key: {', '.join(table.key)}."
-    return line + (f" {'; '.join(columns)}{more}." if columns else "")
+        meanings, summary = files[name].columns, files[name].summary
+        columns = ["Every column of analyses"] if name == "latest_analyses" else []
+        columns += [_described(f"`{one}`", meanings.get(one, "")) for one in names]
+    else:
+        table = tables.table_named(name)
+        summary = f"{_first_sentence(table.description)} Key: {', '.join(table.key)}."
+        known = {column.name: column for column in (*table.columns, *ADDED_SESSION_COLUMNS)}
+        columns = [_column(known[one]) for one in names]
+        if name == "sessions" and names:
+            columns.append(f"and of the session table {_MORE_OF_SESSIONS}")
+    return f"- `{name}`: {summary}" + (f" {'; '.join(columns)}." if columns else "")
 
 
 def _column(column: Column) -> str:

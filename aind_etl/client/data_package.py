@@ -5,7 +5,7 @@ It tells catalogues and other languages which files a table consists of and what
 
 import json
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from aind_etl.contract import TABLES, Column, DataType, Partitioning, Table
 from aind_etl.contract.ddl import describe
@@ -63,11 +63,7 @@ def data_package(lake: "Lake") -> dict[str, Any]:
 def write_data_package(lake: "Lake") -> "Location":
     """Write the description into the lake, and return its path."""
     text = json.dumps(data_package(lake), indent=2, ensure_ascii=False) + "\n"
-
-    def write_text(file: BinaryIO) -> None:
-        file.write(text.encode())
-
-    lake.storage.write(FILE_NAME, write_text)
+    lake.storage.write(FILE_NAME, lambda file: file.write(text.encode()))
     return lake.storage.path(FILE_NAME)
 
 
@@ -91,11 +87,9 @@ def _resource(lake: "Lake", table: Table) -> dict[str, Any]:
 
 
 def _field(column: Column) -> dict[str, Any]:
-    field: dict[str, Any] = {
+    return {
         "name": column.name,
         "type": _TYPES[column.type],
         "description": describe(column),
+        **({"constraints": {"required": True}} if column.required else {}),
     }
-    if column.required:
-        field["constraints"] = {"required": True}
-    return field

@@ -5,8 +5,7 @@ described by :mod:`aind_etl.client.data_package`.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from io import BytesIO
@@ -126,18 +125,23 @@ def export(
             return written
 
 
-def _find_tables(connection: duckdb.DuckDBPyConnection, wanted: Sequence[str]) -> list[_Table]:
-    comments = dict(
+def relation_comments(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """Return the comments of the tables, views and marts of a warehouse, by name."""
+    return dict(
         connection.execute(
-            "SELECT table_name, comment FROM duckdb_tables() UNION ALL "
-            "SELECT view_name, comment FROM duckdb_views() WHERE NOT internal"
+            "SELECT table_name, coalesce(comment, '') FROM duckdb_tables() UNION ALL "
+            "SELECT view_name, coalesce(comment, '') FROM duckdb_views() WHERE NOT internal "
+            "ORDER BY ALL"
         ).fetchall()
     )
+
+
+def _find_tables(connection: duckdb.DuckDBPyConnection, wanted: Sequence[str]) -> list[_Table]:
+    comments = relation_comments(connection)
     for name in wanted:
         if name not in comments:
             raise ConfigurationError(
-                f"There is no table {name!r} in the warehouse; there are "
-                f"{', '.join(sorted(comments))}."
+                f"There is no table {name!r} in the warehouse; there are {', '.join(comments)}."
             )
     # Few programs can show nested columns.
     marts = [
@@ -149,7 +153,7 @@ def _find_tables(connection: duckdb.DuckDBPyConnection, wanted: Sequence[str]) -
     found = []
     for name in wanted or marts:
         ((n_rows,),) = connection.table(name).count("*").fetchall()
-        found.append(_Table(name, comments[name] or "", n_rows))
+        found.append(_Table(name, comments[name], n_rows))
     return found
 
 
@@ -186,21 +190,6 @@ def _write_workbook(
     progress: Callable[[str], None],
 ) -> list[int]:
     """Write a workbook; return how many rows of each table it has."""
-    sheets = _sheet_names([table.name for table in tables])
-    rows = []
-    with _workbook(path) as workbook:
-        contents = workbook.add_worksheet(_CONTENTS)
-        for table, sheet in zip(tables, sheets, strict=True):
-            progress(table.name)
-            worksheet = workbook.add_worksheet(sheet)
-            rows.append(_write_sheet(connection, workbook, worksheet, table.name))
-        lines = list(zip(sheets, tables, rows, strict=True))
-        _write_contents(workbook, contents, info, lines)
-    return rows
-
-
-@contextmanager
-def _workbook(path: Path) -> Iterator["xlsxwriter.Workbook"]:
     import xlsxwriter  # noqa: PLC0415 - needed for this format only
 
     options = {
@@ -211,9 +200,17 @@ def _workbook(path: Path) -> Iterator["xlsxwriter.Workbook"]:
         "remove_timezone": True,
     }
     packed = BytesIO()
+    sheets = _sheet_names([table.name for table in tables])
+    rows = []
     try:
         with xlsxwriter.Workbook(packed, options) as workbook:
-            yield workbook
+            contents = workbook.add_worksheet(_CONTENTS)
+            for table, sheet in zip(tables, sheets, strict=True):
+                progress(table.name)
+                worksheet = workbook.add_worksheet(sheet)
+                rows.append(_write_sheet(connection, workbook, worksheet, table.name))
+            lines = list(zip(sheets, tables, rows, strict=True))
+            _write_contents(workbook, contents, info, lines)
     except xlsxwriter.exceptions.FileCreateError as error:
         raise ConfigurationError(
             f"The workbook {path.name!r} could not be written: {error}. Check the path, its "
@@ -221,6 +218,7 @@ def _workbook(path: Path) -> Iterator["xlsxwriter.Workbook"]:
         ) from None
     # Not written by xlsxwriter: on a full disk, its archive prints a traceback when it is deleted.
     path.write_bytes(packed.getvalue())
+    return rows
 
 
 def _write_sheet(
@@ -321,13 +319,11 @@ def _write_contents(
 def _sheet_names(tables: Sequence[str]) -> list[str]:
     """Return a sheet's name for each table: short enough for Excel, and unique."""
     names: list[str] = []
-    taken = {_CONTENTS}
     for table in tables:
         name, number = table[:_SHEET_NAME_CHARACTERS], 1
-        while name.lower() in taken:
+        while name.lower() in {_CONTENTS, *map(str.lower, names)}:
             number += 1
             ending = f"~{number}"
             name = table[: _SHEET_NAME_CHARACTERS - len(ending)] + ending
-        taken.add(name.lower())
         names.append(name)
     return names

@@ -19,8 +19,8 @@ from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import Field
 
 from aind_etl.client.context import context_page, relation_lines
+from aind_etl.client.export import relation_comments
 from aind_etl.client.query import query_error, read_relation, restrict
-from aind_etl.contract.ddl import quote_identifier
 from aind_etl.errors import AindEtlError
 from aind_etl.settings import WarehouseLocation
 from aind_etl.text import suggest
@@ -41,15 +41,11 @@ def create_server(warehouse: WarehouseLocation) -> MCPServer[Any]:
     def list_tables() -> str:
         """List the tables, views and marts of the warehouse, and what a row of each is."""
         with _sandbox(warehouse) as connection:
-            rows = connection.execute(
-                "SELECT table_name, comment FROM duckdb_tables() WHERE NOT internal "
-                "UNION ALL SELECT view_name, comment FROM duckdb_views() WHERE NOT internal "
-                "ORDER BY ALL"
-            ).fetchall()
+            comments = relation_comments(connection)
         known = "\n".join(relation_lines())
         others = [
             f"- `{name}`: {comment}"
-            for name, comment in rows
+            for name, comment in comments.items()
             if comment and f"`{name}`" not in known
         ]
         return "\n".join(["Most queries need these:", known, "", "The others:", *others])
@@ -66,15 +62,9 @@ def create_server(warehouse: WarehouseLocation) -> MCPServer[Any]:
                 [table],
             ).fetchall()
             if not columns:
-                names = connection.execute(
-                    "SELECT DISTINCT table_name FROM duckdb_columns() WHERE NOT internal"
-                ).fetchall()
-                raise ToolError(
-                    f"There is no table {table!r}. {suggest(table, [name for (name,) in names])}"
-                )
-            ((rows,),) = connection.execute(
-                f"SELECT count(*) FROM {quote_identifier(table)}"
-            ).fetchall()
+                known = relation_comments(connection)
+                raise ToolError(f"There is no table {table!r}. {suggest(table, known)}")
+            ((rows,),) = connection.table(table).count("*").fetchall()
         lines = [
             f"- `{name}` {kind}: {comment or ''}".rstrip(": ") for name, kind, comment in columns
         ]

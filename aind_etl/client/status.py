@@ -1,7 +1,7 @@
 """What the lake and the warehouse hold, and how fresh they are, for people."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
@@ -37,7 +37,7 @@ class CollectionStatus:
     source: str
 
 
-def collection_statuses(place: Path | str) -> list[CollectionStatus]:
+def collection_statuses(lake: Lake) -> list[CollectionStatus]:
     """Return the status of every collection of a lake.
 
     Raises
@@ -45,34 +45,29 @@ def collection_statuses(place: Path | str) -> list[CollectionStatus]:
     DataError
         A file of the lake is damaged.
     """
-    lake = Lake(place)
     return [_status(lake, collection) for collection in lake.collections()]
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The problems of a lake and its warehouse, as sentences, and when the source was reached."""
+def check_health(
+    lake: Lake, warehouse: WarehouseLocation, failed_run: str
+) -> tuple[str, list[str]]:
+    """Return a sentence on when the source was reached, and one per problem.
 
-    problems: tuple[str, ...]
-    source: str
-
-
-def verdict(lake: Lake, warehouse: WarehouseLocation, failed_run: str = "") -> Verdict:
-    """Return the problems of a lake and its warehouse; ``failed_run`` names a failed last run."""
-    now = datetime.now(UTC)
+    ``failed_run`` names the last run if it failed.
+    """
     health = lake.source_health()
     states = [lake.state(collection) for collection in lake.collections()]
     passes = [at for one in states for at in (one.last_new_pass_at, one.last_full_pass_at)]
     reached = max((at for at in (*passes, health.reached_at) if at is not None), default=None)
     problems = []
     if health.failing_since is not None and (reached is None or reached < health.failing_since):
-        since = time_ago(now, health.failing_since)
+        since = time_ago(health.failing_since)
         problems.append(f"The source cannot be read, for the first time {since}: {health.error}")
     if failed_run:
         problems.append(f"The last run of {failed_run} failed.")
     if not locate_warehouse(warehouse).exists():
         problems.append("There is no warehouse.")
-    return Verdict(tuple(problems), f"Source last reached {time_ago(now, reached)}")
+    return f"Source last reached {time_ago(reached)}", problems
 
 
 def warehouse_status(place: WarehouseLocation) -> str:
@@ -85,7 +80,7 @@ def warehouse_status(place: WarehouseLocation) -> str:
     info = read_info(path)
     if "built_at" not in info:
         return f"The file {path.absolute()} is not a warehouse of aind-etl, or cannot be read."
-    built = time_ago(datetime.now(UTC), datetime.fromisoformat(info["built_at"]))
+    built = time_ago(datetime.fromisoformat(info["built_at"]))
     megabytes = path.stat().st_size / 1e6
     copy = "" if isinstance(place, Path) else f"\nIts copy on this machine is {path}"
     return f"Warehouse {where}, built {built} by {info['built_by']}, {megabytes:,.1f} MB{copy}"
@@ -93,7 +88,6 @@ def warehouse_status(place: WarehouseLocation) -> str:
 
 def _status(lake: Lake, collection: str) -> CollectionStatus:
     state = lake.state(collection)
-    now = datetime.now(UTC)
     with reading(f"the collection {collection!r}"):
         live = lake.change_log(collection).live_documents()
         analyses = lake.tables.scan(tables.ANALYSES, collection)
@@ -109,7 +103,7 @@ def _status(lake: Lake, collection: str) -> CollectionStatus:
             rejected_values=lake.tables.count_rows(tables.REJECTED_VALUES, collection),
             waiting=live.join(known, on=key, how="anti").height,
             newest_finished=newest.collect().item() or "–",
-            last_new_pass=time_ago(now, state.last_new_pass_at),
-            last_full_pass=time_ago(now, state.last_full_pass_at),
+            last_new_pass=time_ago(state.last_new_pass_at),
+            last_full_pass=time_ago(state.last_full_pass_at),
             source=state.source,
         )

@@ -21,6 +21,7 @@ from aind_etl.errors import DataError
 from aind_etl.flatten.refresh import refresh_analyses
 from aind_etl.lake import Lake
 from aind_etl.lake.change_log import record_ids
+from aind_etl.lake.parquet import scan_files
 from aind_etl.lake.paths import UNKNOWN_MONTH
 from aind_etl.settings import WarehouseLocation
 from aind_etl.sources.protocol import Source, read_documents
@@ -106,21 +107,14 @@ def verify_collection(
             for table in (tables.ANALYSES, tables.REJECTED_DOCUMENTS)
         )
         misfiled = list(_misfiled(lake, collection))
+    both = flattened.join(rejected, on="record_id", how="semi")
     differences = [
         *_differences("source and lake", collection, in_source, live),
         *_differences("change log and tables", collection, live, pl.concat([flattened, rejected])),
         *_file_warnings(lake, collection),
         *misfiled,
+        *_documents("flattened and rejected", collection, both, "are both"),
     ]
-    both = flattened.join(rejected, on="record_id", how="semi")
-    if not both.is_empty():
-        differences.append(
-            Difference(
-                "flattened and rejected",
-                collection,
-                f"{both.height:,} documents are both{_examples(both)}",
-            )
-        )
     counts = (frame.height for frame in (in_source, live, flattened, rejected))
     return Comparison(collection, *counts), differences
 
@@ -130,13 +124,11 @@ def _file_warnings(lake: Lake, collection: str) -> Iterator[Difference]:
     with reading(f"the change log of the collection {collection!r}"):
         missing = lake.change_log(collection).missing_batches()
     if missing:
-        numbers = ", ".join(map(str, missing[:_EXAMPLES]))
         yield Difference(
             "change log",
             collection,
-            f"{len(missing):,} batches are missing: {numbers}{', …' * (len(missing) > _EXAMPLES)}. "
-            "Restore their files from a backup if there is one: a full pass restores only what the "
-            "source still holds.",
+            f"{len(missing):,} batches are missing{_examples(missing)}. Restore their files from a "
+            "backup if there is one: a full pass restores only what the source still holds.",
             is_warning=True,
         )
     for name in lake.tables.foreign_files(collection):
@@ -153,27 +145,23 @@ def _misfiled(lake: Lake, collection: str) -> Iterator[Difference]:
     """Yield the tables with rows outside the partition of their analysis' session month."""
     month = pl.col("session_date").dt.to_string("%Y-%m").fill_null(UNKNOWN_MONTH)
     analyses = lake.tables.scan(tables.ANALYSES, collection).select(*_KEY, month=month)
+    partition = pl.col("file").str.extract(r".*/session_month=([^/]+)/")
+    is_misfiled = (pl.col("partition") != pl.col("month")) | (
+        pl.col("source_collection") != collection
+    )
     for table in TABLES:
-        if table.partitioning is not Partitioning.COLLECTION_AND_MONTH:
+        files = lake.tables.files(table, collection)
+        if table.partitioning is not Partitioning.COLLECTION_AND_MONTH or not files:
             continue
-        partitions = [
-            lake.tables.scan_month(table, collection, name).select(
-                *_KEY, "source_collection", partition=pl.lit(name)
-            )
-            for name in lake.tables.months(table, collection)
-        ]
-        if not partitions:
-            continue
-        rows = pl.concat(partitions).unique().join(analyses, on=_KEY)
-        wrong = rows.filter(
-            (pl.col("partition") != pl.col("month")) | (pl.col("source_collection") != collection)
-        ).collect()
+        rows = scan_files(files, table, path_column="file")
+        rows = rows.select(*_KEY, "source_collection", partition=partition).unique()
+        wrong = rows.join(analyses, on=_KEY).filter(is_misfiled).collect()
         if not wrong.is_empty():
             yield Difference(
                 "lake",
                 f"{table.name} of {collection}",
                 f"{wrong.height:,} analyses have rows in the partition of another month"
-                f"{_examples(wrong)}. 'aind-etl rebuild' moves them.",
+                f"{_examples(wrong['record_id'].sort())}. 'aind-etl rebuild' moves them.",
             )
 
 
@@ -228,7 +216,7 @@ def _compare_partition(
         return
     wrong = found.join(expected, on=found.columns, how="anti", nulls_equal=True)
     missing = expected.join(found, on=found.columns, how="anti", nulls_equal=True)
-    records = pl.concat([wrong, missing]).select("record_id").unique()
+    records = pl.concat([wrong, missing])["record_id"].unique().sort()
     yield Difference(
         "lake and change log",
         f"{table.name} of {lake.name_of(collection)}" + (f", {month}" if month else ""),
@@ -316,16 +304,21 @@ def _differences(
         (right.join(left, on="record_id", how="anti"), f"in the {second} but not in the {first}"),
         (differing, "with different contents"),
     ):
-        if not found.is_empty():
-            yield Difference(
-                between, collection, f"{found.height:,} documents {words}{_examples(found)}"
-            )
+        yield from _documents(between, collection, found, words)
 
 
-def _examples(found: pl.DataFrame) -> str:
-    shown = found["record_id"].sort().head(_EXAMPLES).to_list()
-    more = ", …" if found.height > len(shown) else ""
-    return f": {', '.join(shown)}{more}"
+def _documents(
+    between: str, collection: str, found: pl.DataFrame, words: str
+) -> Iterator[Difference]:
+    """Yield a difference for the documents found, if there are any."""
+    if not found.is_empty():
+        examples = _examples(found["record_id"].sort())
+        yield Difference(between, collection, f"{found.height:,} documents {words}{examples}")
+
+
+def _examples(values: Sequence[object] | pl.Series) -> str:
+    shown = ", ".join(map(str, values[:_EXAMPLES]))
+    return f": {shown}, …" if len(values) > _EXAMPLES else f": {shown}"
 
 
 def _compare_table(

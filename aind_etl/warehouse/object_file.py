@@ -157,7 +157,7 @@ class ObjectWarehouse:
                     raise ConfigurationError(
                         f"{error} There is no copy of the warehouse on this machine yet."
                     ) from None
-                age = time_ago(datetime.now(UTC), datetime.fromisoformat(copy.built_at))
+                age = time_ago(datetime.fromisoformat(copy.built_at))
                 _log.warning("%s Reading the local copy, built %s.", error, age)
                 self._ask_at = time.monotonic() + _RECHECK_AFTER_FAILURE_SECONDS
             return self._path

@@ -68,6 +68,19 @@ def at_a_terminal(folder, *arguments, columns=100, interrupt_after=None, seconds
     return code, written.decode(), [line.rstrip() for line in screen.display]
 
 
+def piped(folder, *arguments, **settings):
+    """Run the command without a terminal, and return the ended process."""
+    environment = without_settings(**settings)
+    return subprocess.run(
+        [COMMAND, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+
+
 def readme_output():
     """Return the output of `make run` in the README, with the installed command."""
     text = (CLONE / "README.md").read_text()
@@ -80,23 +93,38 @@ def unfolded(lines):
     return "".join("".join(lines).split())
 
 
-@pytest.mark.parametrize("columns", [80, 100])
-def test_the_screen_after_a_run_is_that_of_the_readme(tmp_path, columns):
-    code, written, screen = at_a_terminal(tmp_path, "run", columns=columns)
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory):
+    """Return the folder of a run in a narrow terminal, all that it wrote, and the screen."""
+    folder = tmp_path_factory.mktemp("first-run")
+    code, written, screen = at_a_terminal(folder, "run", columns=80)
+    assert code == 0, screen
+    return folder, written, screen
+
+
+def test_the_screen_after_a_run_is_that_of_the_readme(first_run):
+    _, written, screen = first_run
     left = "\n".join(screen).rstrip().splitlines()
-    assert code == 0
-    if columns == 100:
-        # The terminal breaks the suggested command, which is longer than a line.
-        assert unfolded(left) == unfolded(readme_output())
-    else:
-        known = unfolded(readme_output())
-        assert len(left) < 70
-        for line in left:
-            assert unfolded([line]) in known, line
+    readme = readme_output()
+    built = readme.index("Built")
+    assert left[:built] == readme[:built]
+    assert len(left) < 70
+    # Columns are folded, and the words of several columns are mixed.
+    for line in left:
+        assert unfolded([line]) in unfolded(readme), line
     for never in ("/?", "0/0", "of 0 ", "0:00:00 left"):
         assert never not in written
     assert re.search(r"4 of 5: flatten dynamic-foraging-model\S+", written)
     assert re.search(r"\d+ of 302 folders", written)
+
+
+@pytest.mark.parametrize("columns", [100, 200])
+def test_a_wide_terminal_shows_the_tables_of_the_readme(first_run, columns):
+    code, _, screen = at_a_terminal(first_run[0], "run", columns=columns)
+    assert code == 0
+    left, readme = screen[screen.index("Built") :], readme_output()
+    # The terminal breaks the suggested command, which is longer than a line of 100 characters.
+    assert unfolded(left) == unfolded(readme[readme.index("Built") :])
 
 
 def test_the_interrupt_key_ends_a_run_with_a_message(tmp_path):
@@ -118,7 +146,8 @@ def test_progress_is_shown_only_on_a_terminal(tmp_path, built, lake):
     assert code == 0
     assert f"compare {MAIN}" in written
     assert not any("compare" in line for line in screen)
-    ended = subprocess.run([COMMAND, *arguments], capture_output=True, check=True, text=True)
+    ended = piped(tmp_path, *arguments)
+    assert ended.returncode == 0
     assert "compare" not in ended.stdout + ended.stderr
 
 
@@ -137,7 +166,7 @@ def test_data_are_printed_literally(tmp_path, lake, is_terminal):
         assert "\x1b[3" not in written, "nothing is coloured"
         lines = [line for line in screen if line]
     else:
-        ended = subprocess.run([COMMAND, *arguments], capture_output=True, check=True, text=True)
+        ended = piped(tmp_path, *arguments)
         code, lines = ended.returncode, ended.stdout.splitlines()
     assert code == 0
     assert [re.split(" {2,}", line) for line in lines] == [values, values]
@@ -151,13 +180,7 @@ def test_control_characters_are_escaped(tmp_path, lake):
 
 
 def test_an_error_shows_a_name_literally(tmp_path):
-    ended = subprocess.run(
-        [COMMAND, "status", "--lake", "[red]:x:\x1b[1m"],
-        capture_output=True,
-        check=False,
-        text=True,
-        cwd=tmp_path,
-    )
+    ended = piped(tmp_path, "status", "--lake", "[red]:x:\x1b[1m")
     assert "[red]:x:\\x1b[1m" in ended.stdout + ended.stderr
 
 
@@ -165,7 +188,7 @@ def test_an_error_shows_a_name_literally(tmp_path):
     "arguments",
     [
         ("status",),
-        ("verify", "--source", "{source}"),
+        ("verify",),
         ("sql", "FROM analyses LIMIT 3"),
         ("sql", "SELECT agent_alias, NULL AS x FROM analyses"),
         ("ddl", "--dialect", "trino"),
@@ -173,16 +196,9 @@ def test_an_error_shows_a_name_literally(tmp_path):
     ],
     ids=lambda arguments: arguments[0],
 )
-def test_no_line_of_a_pipe_has_trailing_blanks(built, arguments):
-    folder = built.lake.storage.root.parent
-    given = [one.format(source=built.source) for one in arguments]
-    if arguments != ("--help",):
-        given += ["--lake", str(built.lake.storage.root)]
-    if arguments[0] not in {"ddl", "--help"}:
-        given += ["--warehouse", str(built.warehouse)]
-    ended = subprocess.run(
-        [COMMAND, *given], capture_output=True, check=False, text=True, cwd=folder
-    )
+def test_no_line_of_a_pipe_has_trailing_blanks(tmp_path, built, lake, arguments):
+    settings = {"AIND_ETL_LAKE": lake[0], "AIND_ETL_WAREHOUSE": lake[1]}
+    ended = piped(tmp_path, *arguments, AIND_ETL_SOURCE=str(built.source), **settings)
     lines = (ended.stdout + ended.stderr).splitlines()
     assert lines
     assert [line for line in lines if line != line.rstrip()] == []

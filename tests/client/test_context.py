@@ -36,7 +36,7 @@ def test_every_column_of_the_page_exists(world):
         ).fetchall():
             found.setdefault(relation, set()).add(name)
         for relation, names in COLUMNS.items():
-            assert set(names) <= found[relation], relation
+            assert set(names.split()) <= found[relation], relation
         line = next(one for one in context_page().splitlines() if one.startswith("- `sessions`"))
         listed = re.sub(r"\(.*?\)|\[.*?\]", "", line.split("of the session table ")[1].rstrip("."))
         assert {one.strip() for one in listed.split(",")} <= found["sessions"]

@@ -3,92 +3,71 @@
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import anyio
 import pytest
 from mcp.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
-from worlds import Built
 
 from aind_etl.client import mcp_server
+from aind_etl.client.context import context_page
 from aind_etl.client.mcp_server import MOST_ROWS, create_server
 
-T = TypeVar("T")
+
+async def answer(client, tool, **arguments):
+    """Return whether a tool failed, and what it said."""
+    answered = await client.call_tool(tool, arguments)
+    return answered.is_error, "\n".join(part.text for part in answered.content)
 
 
-def ask(warehouse: Path, question: Callable[[Client], Awaitable[T]]) -> T:
-    """Ask the server in this process."""
+def call(warehouse, tool, **arguments):
+    """Return whether a tool of the server in this process failed, and what it said."""
 
-    async def run() -> T:
+    async def run():
         async with Client(create_server(warehouse)) as client:
-            return await question(client)
+            return await answer(client, tool, **arguments)
 
     return anyio.run(run)
 
 
-def call(warehouse: Path, tool: str, **arguments: object) -> tuple[bool, str]:
-    """Return whether a tool failed, and what it said."""
-
-    async def question(client: Client) -> tuple[bool, str]:
-        answer = await client.call_tool(tool, arguments)
-        return bool(answer.is_error), "\n".join(part.text for part in answer.content)  # type: ignore[union-attr]
-
-    return ask(warehouse, question)
-
-
-def query(warehouse: Path, sql: str, **options: int) -> dict[str, Any]:
+def query(warehouse, sql, **options):
     failed, text = call(warehouse, "query", sql=sql, **options)
     assert not failed, text
-    answer: dict[str, Any] = json.loads(text)
-    return answer
+    return json.loads(text)
 
 
-def test_tables_are_listed_described_and_queried_over_stdio(built: Built) -> None:
-    command = Path(sys.executable).parent / "aind-etl"
+def test_tables_are_listed_described_and_queried_over_stdio(built):
+    server = StdioServerParameters(
+        command=str(Path(sys.executable).with_name("aind-etl")),
+        args=["mcp", "--warehouse", str(built.warehouse)],
+        env=dict(os.environ),
+    )
+    won = (
+        "SELECT agent_alias, count(*) AS won FROM best_models "
+        "WHERE criterion = 'aic' GROUP BY ALL ORDER BY won DESC, agent_alias"
+    )
 
-    async def converse() -> tuple[list[str], list[str]]:
-        server = StdioServerParameters(
-            command=str(command),
-            args=["mcp", "--warehouse", str(built.warehouse)],
-            env=dict(os.environ),
-        )
+    async def converse():
         async with Client(stdio_client(server)) as client:
-            tools = [tool.name for tool in (await client.list_tools()).tools]
-            texts = []
-            for tool, arguments in (
-                ("list_tables", {}),
-                ("describe_table", {"table": "best_models"}),
-                (
-                    "query",
-                    {
-                        "sql": "SELECT agent_alias, count(*) AS won FROM best_models "
-                        "WHERE criterion = 'aic' GROUP BY ALL ORDER BY won DESC, agent_alias"
-                    },
-                ),
-            ):
-                answer = await client.call_tool(tool, arguments)
-                assert not answer.is_error
-                texts.append(answer.content[0].text)  # type: ignore[union-attr]
-            return tools, texts
+            return (
+                client.instructions,
+                [tool.name for tool in (await client.list_tools()).tools],
+                await answer(client, "list_tables"),
+                await answer(client, "describe_table", table="best_models"),
+                await answer(client, "query", sql=won),
+            )
 
-    tools, (listed, described, answered) = anyio.run(converse)
+    instructions, tools, *answers = anyio.run(converse)
+    assert instructions == context_page()
     assert tools == ["list_tables", "describe_table", "query"]
+    (_, listed), (_, described), (_, rows) = answers
+    assert not any(failed for failed, _ in answers)
     assert "`best_models`: One row per session and criterion" in listed
     assert "`result_files`" in listed
     assert "- `margin` DOUBLE: " in described
-    rows = json.loads(answered)
-    assert rows["columns"] == ["agent_alias", "won"]
-    assert sum(won for _, won in rows["rows"]) > 10
-
-
-def test_the_servers_instructions_are_the_page_of_context(built: Built) -> None:
-    async def question(client: Client) -> str:
-        return client.instructions or ""
-
-    assert "## Traps" in ask(built.warehouse, question)
+    assert json.loads(rows)["columns"] == ["agent_alias", "won"]
+    assert sum(won for _, won in json.loads(rows)["rows"]) > 10
 
 
 @pytest.mark.parametrize(
@@ -102,16 +81,14 @@ def test_the_servers_instructions_are_the_page_of_context(built: Built) -> None:
         ("describe_table", {"table": "best_model"}, "Did you mean 'best_models'"),
     ],
 )
-def test_an_error_is_explained(
-    built: Built, tool: str, arguments: dict[str, str], words: str
-) -> None:
+def test_an_error_is_explained(built, tool, arguments, words):
     failed, text = call(built.warehouse, tool, **arguments)
     assert failed
     assert words in text
     assert "Traceback" not in text
 
 
-def test_rows_are_limited_with_a_note(built: Built) -> None:
+def test_rows_are_limited_with_a_note(built):
     few = query(built.warehouse, "SELECT range FROM range(5000)", max_rows=3)
     assert few["rows"] == [[0], [1], [2]]
     assert "Only the first 3 rows" in few["note"]
@@ -123,9 +100,7 @@ def test_rows_are_limited_with_a_note(built: Built) -> None:
     assert str(MOST_ROWS) in text
 
 
-def test_a_query_that_takes_too_long_is_stopped_with_an_explanation(
-    built: Built, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_query_that_takes_too_long_is_stopped_with_an_explanation(built, monkeypatch):
     monkeypatch.setattr(mcp_server, "SECONDS", 0.5)
     endless = "FROM range(100000000000) AS a, range(1000) AS b WHERE a.range + b.range = -1"
     failed, text = call(built.warehouse, "query", sql=endless)
@@ -134,14 +109,14 @@ def test_a_query_that_takes_too_long_is_stopped_with_an_explanation(
     assert query(built.warehouse, "SELECT 1 AS one")["rows"] == [[1]]
 
 
-def test_values_of_every_type_are_returned_as_json(built: Built) -> None:
-    answer = query(
+def test_values_of_every_type_are_returned_as_json(built):
+    found = query(
         built.warehouse,
         "SELECT DATE '2026-01-02', 'nan'::DOUBLE, [1, NULL], {'a': 1.5::DOUBLE}, "
         "MAP {'k': true}, NULL, TIME '08:00', 170141183460469231731687303715884105727::HUGEINT, "
         "0.1::DECIMAL(3, 1)",
     )
-    assert answer["rows"] == [
+    assert found["rows"] == [
         [
             "2026-01-02",
             "nan",
@@ -156,7 +131,7 @@ def test_values_of_every_type_are_returned_as_json(built: Built) -> None:
     ]
 
 
-def test_a_missing_warehouse_is_explained(tmp_path: Path) -> None:
+def test_a_missing_warehouse_is_explained(tmp_path):
     failed, text = call(tmp_path / "nowhere.duckdb", "query", sql="SELECT 1")
     assert failed
     assert "There is no warehouse at" in text

@@ -17,8 +17,9 @@ SHARES = st.lists(st.integers(0, 10_000).map(lambda n: n / 10_000), min_size=1, 
 COUNTS = st.lists(st.integers(1, 200_000), min_size=1, max_size=5)
 
 
-def drawn(specification, name, rows, width=300):
+def drawn(name, rows, width=300):
     """Return the texts of each axis, and last of the legend, of a chart, as they are drawn."""
+    specification = getattr(charts, name)()
     height = specification["height"]
     whole = {
         **specification,
@@ -31,10 +32,9 @@ def drawn(specification, name, rows, width=300):
     axes, legend = [], []
     for group in tree.iter():
         if re.search(r"role-(axis|legend)-label", group.get("class", "")):
-            labels = ["".join(text.itertext()) for text in group if text.tag.endswith("text")]
+            texts = [text for text in group if text.tag.endswith("text")]
             # Labels that would overlap are drawn transparent.
-            seen = [text.get("opacity") != "0" for text in group if text.tag.endswith("text")]
-            labels = [label for label, is_seen in zip(labels, seen, strict=True) if is_seen]
+            labels = ["".join(text.itertext()) for text in texts if text.get("opacity") != "0"]
             if "role-axis-label" in group.get("class"):
                 axes.append(labels)
             else:
@@ -63,8 +63,8 @@ def test_axis_labels_of_close_shares_differ(first, second):
         | {"fits": number + 1}
         for number, (one, other) in enumerate(zip(first, second, strict=False))
     ]
-    assert_labels_differ(drawn(charts.accuracy(), "accuracy", rows))
-    texts = drawn(charts.accuracy_sessions(), "accuracy_sessions", rows)
+    assert_labels_differ(drawn("accuracy", rows))
+    texts = drawn("accuracy_sessions", rows)
     assert_labels_differ(texts)
     assert "0" not in texts[-1]
 
@@ -75,26 +75,21 @@ def test_axis_labels_of_close_shares_differ(first, second):
 @example([1, 2])
 @example([3, 4])
 def test_ticks_of_counts_are_integers(counts):
-    won = [
-        {"agent_alias": f"agent {number}", "sessions": count, "compared": count}
+    rows = [
+        {
+            **dict.fromkeys(("sessions", "compared", "pairs", "arrived", "session"), count),
+            "agent_alias": f"agent {number}",
+            "difference": f"size {number}",
+            "collection": "one",
+            "day": f"2026-01-{number + 1:02}",
+            "date": "2026-01-01",
+            "value": 0.1 * number,
+            "at_bound": "no",
+        }
         for number, count in enumerate(counts)
     ]
-    pairs = [{"difference": f"size {number}", "pairs": one} for number, one in enumerate(counts)]
-    arrived = [
-        {"collection": "one", "day": f"2026-01-{number + 1:02}", "arrived": count}
-        for number, count in enumerate(counts)
-    ]
-    points = [
-        {"session": count, "date": "2026-01-01", "value": 0.1 * number, "at_bound": "no"}
-        for number, count in enumerate(sorted(set(counts)))
-    ]
-    for chart, name, rows, axis in (
-        (charts.best, "best", won, 0),
-        (charts.agreement, "agreement", pairs, 0),
-        (charts.arrivals, "arrivals", arrived, 1),
-        (charts.trajectory, "trajectory", points, 0),
-    ):
-        texts = drawn(chart(), name, rows)
+    for name, axis in (("best", 0), ("agreement", 0), ("arrivals", 1), ("trajectory", 0)):
+        texts = drawn(name, rows)
         assert_labels_differ(texts)
         assert are_integers(texts[axis]), (name, texts)
         assert any(texts[axis]), (name, texts)
@@ -104,8 +99,7 @@ def test_ticks_of_counts_are_integers(counts):
 @pytest.mark.parametrize("largest", [1, 2, 3, 7, 1_234])
 def test_the_legend_of_sizes_begins_with_one_fit(width, largest):
     rows = [{"bias_only": 0.5, "accuracy": 0.6, "fits": fits} for fits in (1, largest)]
-    texts = drawn(charts.accuracy_sessions(), "accuracy_sessions", rows, width)
-    sizes = texts[-1]
+    sizes = drawn("accuracy_sessions", rows, width)[-1]
     assert sizes[0] == "1"
     assert sizes[-1] == f"{largest:,}"
     assert len(set(sizes)) == len(sizes)
@@ -113,5 +107,5 @@ def test_the_legend_of_sizes_begins_with_one_fit(width, largest):
 
 def test_an_accuracy_below_chance_has_an_axis_label():
     rows = [{"bias_only": 0.5, "accuracy": 0.12, "fits": 1}]
-    texts = drawn(charts.accuracy_sessions(), "accuracy_sessions", rows)
+    texts = drawn("accuracy_sessions", rows)
     assert any(label in {"10%", "15%", "20%"} for labels in texts for label in labels)

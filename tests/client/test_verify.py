@@ -10,11 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from worlds import MAIN, data_files_of, extract, load, read_dump, refresh, write_dump
 
-from aind_etl.client.status import collection_statuses, warehouse_status
+from aind_etl.client.status import check_health, collection_statuses, warehouse_status
 from aind_etl.client.verify import Comparison, verify_collection, verify_tables, verify_warehouse
-from aind_etl.contract import TABLES, tables
+from aind_etl.contract import tables
 from aind_etl.errors import ConfigurationError, DataError, SourceError
 from aind_etl.lake import Lake
+from aind_etl.lake.resharding import reshard
 from aind_etl.sources.dump import DumpSource
 from aind_etl.warehouse.build import build_warehouse
 
@@ -168,15 +169,14 @@ def test_a_source_that_cannot_be_read_to_its_end_is_an_error(built, dump):
 
 
 @pytest.mark.parametrize(
-    "table",
-    [table for table in TABLES if table.name in {"analyses", "fit_parameters", "attributes"}],
-    ids=lambda table: table.name,
+    "table", [tables.ANALYSES, tables.ATTRIBUTES], ids=lambda table: table.name
 )
 def test_a_row_that_the_lake_lost_is_found(copy, table):
     copy.change_table(table, lambda rows: rows[1:])
-    found = [(one.between, one.subject) for one in copy.verify()]
-    assert ("lake and warehouse", f"{table.name} of {MAIN}") in found
-    assert (("change log and tables", MAIN) in found) is (table.name == "analyses")
+    found = {(one.between, one.subject): one.message for one in copy.verify()}
+    assert "rows in the lake" in found["lake and warehouse", f"{table.name} of {MAIN}"]
+    lost = found.get(("change log and tables", MAIN), "")
+    assert ("in the change log but not in the tables" in lost) is (table is tables.ANALYSES)
 
 
 def test_a_value_that_was_changed_in_the_lake_is_found(copy):
@@ -243,7 +243,7 @@ def test_a_damaged_file_of_the_lake_is_an_error_that_says_what_to_do(copy, table
     with pytest.raises(DataError, match="is damaged"):
         compare(copy.source, copy.lake)
     with pytest.raises(DataError, match="is damaged"):
-        collection_statuses(copy.lake.storage.root)
+        collection_statuses(copy.lake)
     build = copy.warehouse.with_name("another.duckdb")
     with pytest.raises(DataError, match=f"The table '{table.name}' of the lake cannot be read"):
         build_warehouse(copy.lake, build)
@@ -263,17 +263,25 @@ def test_partitions_that_were_swapped_are_found(copy, table):
     assert "in the partition of another month" in found[f"{table.name} of {MAIN}"]
 
 
+def test_an_analysis_in_two_files_of_a_wrong_month_is_counted_once(copy):
+    reshard(copy.lake, MAIN, 2)
+    file = copy.lake.tables.files(tables.FIT_PARAMETERS, MAIN)[0]
+    wrong = file.parents[1] / "session_month=1999-01"
+    wrong.mkdir()
+    for number in (1, 2):
+        shutil.copy(file, wrong / f"part-{number}-of-2.parquet")
+    count = pq.read_table(file).group_by(["record_id", "process_index"]).aggregate([]).num_rows
+    found = {one.subject: one.message for one in compare(copy.source, copy.lake)}
+    assert found[f"fit_parameters of {MAIN}"].startswith(f"{count} analyses have rows in")
+
+
 # --- the warehouse differs --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("statement", "place", "words"),
     [
-        (
-            "DELETE FROM analyses WHERE outcome = 'failed'",
-            f"analyses of {MAIN}",
-            "rows in the lake",
-        ),
+        ("DELETE FROM analyses WHERE aic IS NULL", f"analyses of {MAIN}", "rows in the lake"),
         ("UPDATE analyses SET aic = aic + 1e-9", f"analyses of {MAIN}", "different contents"),
         (
             "INSERT INTO input_assets VALUES ('mine', 'x', 0, 0, 's3://bucket')",
@@ -324,7 +332,7 @@ def test_a_missing_warehouse_is_an_error(built, tmp_path):
 
 
 def test_the_status_of_a_collection_counts_documents(built):
-    statuses = {one.collection: one for one in collection_statuses(built.lake.storage.root)}
+    statuses = {one.collection: one for one in collection_statuses(built.lake)}
     assert list(statuses) == built.lake.collections()
     for collection, status in statuses.items():
         assert status.live == len(read_dump(built.source, collection))
@@ -338,7 +346,7 @@ def test_the_status_of_a_collection_counts_documents(built):
 
 
 def status_of(lake):
-    (status,) = [one for one in collection_statuses(lake.storage.root) if one.collection == MAIN]
+    (status,) = [one for one in collection_statuses(lake) if one.collection == MAIN]
     return status
 
 
@@ -374,8 +382,26 @@ def test_the_last_moment_of_the_calendar_is_shown(lake, tmp_path):
     assert status_of(lake).newest_finished == "9999-12-31 23:59"
 
 
-def test_an_empty_lake_has_no_status(tmp_path):
-    assert collection_statuses(tmp_path / "nothing") == []
+def test_an_empty_lake_has_no_status(lake):
+    assert collection_statuses(lake) == []
+
+
+def test_problems_are_described_in_sentences(lake, tmp_path):
+    began = datetime.now(UTC) - timedelta(hours=2)
+    lake.update_source_health({"failing_since": began, "error": "No answer."})
+    for reached_at, words in ((None, "never"), (began - timedelta(hours=1), "3 h ago")):
+        lake.update_source_health({"reached_at": reached_at})
+        assert check_health(lake, tmp_path / "none.duckdb", "publish, 2026-01-01,") == (
+            f"Source last reached {words}",
+            [
+                "The source cannot be read, for the first time 2 h ago: No answer.",
+                "The last run of publish, 2026-01-01, failed.",
+                "There is no warehouse.",
+            ],
+        )
+    lake.update_source_health({"reached_at": datetime.now(UTC)})
+    reached, problems = check_health(lake, tmp_path / "none.duckdb", "")
+    assert (reached, problems) == ("Source last reached just now", ["There is no warehouse."])
 
 
 def test_a_warehouse_is_described_in_a_sentence(built, tmp_path):

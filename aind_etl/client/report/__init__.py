@@ -4,6 +4,6 @@
 and :mod:`.writing` assembles the page with ``page.html``, ``page.css`` and ``page.js``.
 """
 
-from aind_etl.client.report.writing import ReportSummary, write_report
+from aind_etl.client.report.writing import write_report
 
-__all__ = ["ReportSummary", "write_report"]
+__all__ = ["write_report"]

@@ -64,36 +64,26 @@ _AGENT = alt.Axis(title=None, grid=False, domain=False, ticks=False, labelColor=
 
 def best() -> dict[str, Any]:
     """Return bars of sessions won, one per agent."""
-    base = (
-        alt.Chart(alt.NamedData("best"))
-        .transform_calculate(
-            of="format(datum.sessions, ',d') + ' of ' + format(datum.compared, ',d')"
-        )
-        .encode(
-            x=alt.X("sessions:Q", title="sessions won", axis=_count("x")),
-            y=_agents("sessions", "descending"),
-            tooltip=[
-                _tip("agent_alias:N", "agent"),
-                _tip("sessions:Q", "sessions won", ",d"),
-                _tip("compared:Q", "sessions fitted", ",d"),
-            ],
-        )
-    )
-    return _specification(_labelled_bars(base, alt.Text("of:N")), alt.Step(_ROW_HEIGHT))
+    base = _by_agent(
+        "best",
+        "sessions",
+        "descending",
+        _tip("sessions:Q", "sessions won", ",d"),
+        _tip("compared:Q", "sessions fitted", ",d"),
+    ).transform_calculate(of="format(datum.sessions, ',d') + ' of ' + format(datum.compared, ',d')")
+    bars = _labelled_bars(base, "sessions", "sessions won", alt.Text("of:N"))
+    return _specification(bars, alt.Step(_ROW_HEIGHT))
 
 
 def delta_aic() -> dict[str, Any]:
     """Return medians, quartiles and tails of ΔAIC, one row per agent."""
-    base = alt.Chart(alt.NamedData("delta_aic")).encode(
-        y=_agents("median", "ascending"),
-        tooltip=[
-            _tip("agent_alias:N", "agent"),
-            _tip("sessions:Q", "sessions", ",d"),
-            _tip("median:Q", "median ΔAIC", ",.1f"),
-            _tip("p25:Q", "25th percentile", ",.1f"),
-            _tip("p75:Q", "75th percentile", ",.1f"),
-            _tip("p95:Q", "95th percentile", ",.1f"),
-        ],
+    base = _by_agent(
+        "delta_aic",
+        "median",
+        "ascending",
+        _tip("sessions:Q", "sessions", ",d"),
+        _tip("median:Q", "median ΔAIC", ",.1f"),
+        *(_tip(f"p{share}:Q", f"{share}th percentile", ",.1f") for share in (25, 75, 95)),
     )
     # Nearly all of the range is tails: up to 10, where agents still have support, it is linear.
     scale = alt.Scale(type="symlog", constant=10, nice=False)
@@ -112,14 +102,13 @@ def delta_aic() -> dict[str, Any]:
 def accuracy() -> dict[str, Any]:
     """Return accuracy beside that of the bias alone, one row per agent."""
     x = partial(alt.X, scale=alt.Scale(zero=False, padding=8), axis=_PERCENT)
-    base = alt.Chart(alt.NamedData("accuracy")).encode(
-        y=_agents("accuracy", "descending"),
-        tooltip=[
-            _tip("agent_alias:N", "agent"),
-            _tip("sessions:Q", "sessions", ",d"),
-            _tip("accuracy:Q", "accuracy", ".1%"),
-            _tip("bias_only:Q", "bias only", ".1%"),
-        ],
+    base = _by_agent(
+        "accuracy",
+        "accuracy",
+        "descending",
+        _tip("sessions:Q", "sessions", ",d"),
+        _tip("accuracy:Q", "accuracy", ".1%"),
+        _tip("bias_only:Q", "bias only", ".1%"),
     )
     gains = base.mark_rule(color=_ACCENT, strokeWidth=2, opacity=0.5).encode(
         x=x("bias_only:Q", title="prediction accuracy, cross-validated"), x2="accuracy:Q"
@@ -225,59 +214,41 @@ def agreement() -> dict[str, Any]:
         "not comparable",
     ]
     base = alt.Chart(alt.NamedData("agreement")).encode(
-        x=alt.X("pairs:Q", title="pairs of fits", axis=_count("x")),
         y=alt.Y("difference:N", sort=order, axis=_AGENT),
         tooltip=[
             _tip("difference:N", "difference in log-likelihood"),
             _tip("pairs:Q", "pairs of fits", ",d"),
         ],
     )
-    return _specification(_labelled_bars(base, alt.Text("pairs:Q", format=",d")), alt.Step(28))
+    label = alt.Text("pairs:Q", format=",d")
+    return _specification(_labelled_bars(base, "pairs", "pairs of fits", label), alt.Step(28))
 
 
 def arrivals() -> dict[str, Any]:
     """Return stacked bars of documents arrived, one per day."""
-    chart = (
-        alt.Chart(alt.NamedData("arrivals"))
-        .mark_bar(width=alt.ExprRef("min(28, 0.8 * bandwidth('x'))"))
-        .encode(
-            x=_dates("day:O"),
-            y=alt.Y("arrived:Q", title="documents arrived", axis=_count("y")),
-            color=_collection(),
-            tooltip=[
-                _tip("collection:N", "collection"),
-                _tip("day:O", "day (UTC)"),
-                *(_tip(f"{name}:Q", name, ",d") for name in ("arrived", "changed", "deleted")),
-            ],
-        )
+    chart = _by_day(
+        "arrivals",
+        alt.Y("arrived:Q", title="documents arrived", axis=_count("y")),
+        *(_tip(f"{name}:Q", name, ",d") for name in ("arrived", "changed", "deleted")),
     )
-    return _specification(chart, 230)
+    return _specification(chart.mark_bar(width=alt.ExprRef("min(28, 0.8 * bandwidth('x'))")), 230)
 
 
 def lag() -> dict[str, Any]:
     """Return points of median lags, one per day and collection."""
-    chart = (
-        alt.Chart(alt.NamedData("lag"))
-        .mark_point(filled=True, size=70, opacity=0.9)
-        .encode(
-            x=_dates("day:O"),
-            y=alt.Y(
-                "median_lag_hours:Q",
-                title="hours from finished to seen",
-                scale=alt.Scale(type="symlog", constant=1, domainMin=0),
-                axis=alt.Axis(values=[0, 1, 6, 24, 168, 720, 8760], format=",d"),
-            ),
-            color=_collection(),
-            tooltip=[
-                _tip("collection:N", "collection"),
-                _tip("day:O", "day (UTC)"),
-                _tip("analyses:Q", "analyses", ",d"),
-                _tip("median_lag_hours:Q", "median, hours", ",.1f"),
-                _tip("max_lag_hours:Q", "longest, hours", ",.1f"),
-            ],
-        )
+    chart = _by_day(
+        "lag",
+        alt.Y(
+            "median_lag_hours:Q",
+            title="hours from finished to seen",
+            scale=alt.Scale(type="symlog", constant=1, domainMin=0),
+            axis=alt.Axis(values=[0, 1, 6, 24, 168, 720, 8760], format=",d"),
+        ),
+        _tip("analyses:Q", "analyses", ",d"),
+        _tip("median_lag_hours:Q", "median, hours", ",.1f"),
+        _tip("max_lag_hours:Q", "longest, hours", ",.1f"),
     )
-    return _specification(chart, 230)
+    return _specification(chart.mark_point(filled=True, size=70, opacity=0.9), 230)
 
 
 def trajectory() -> dict[str, Any]:
@@ -342,8 +313,14 @@ def _count(scale: str, *, grid: bool = True) -> alt.Axis:
     return alt.Axis(grid=grid, format=",d", tickCount=alt.ExprRef(f"max(1, min(6, floor({span})))"))
 
 
-def _agents(field: str, order: Literal["ascending", "descending"]) -> alt.Y:
-    return alt.Y("agent_alias:N", axis=_AGENT).sort(field=field, op="max", order=order)
+def _by_agent(
+    name: str, field: str, order: Literal["ascending", "descending"], *tips: alt.Tooltip
+) -> alt.Chart:
+    """Return a chart with a row per agent, sorted by a field."""
+    return alt.Chart(alt.NamedData(name)).encode(
+        y=alt.Y("agent_alias:N", axis=_AGENT).sort(field=field, op="max", order=order),
+        tooltip=[_tip("agent_alias:N", "agent"), *tips],
+    )
 
 
 def _dates(field: str, *, ticks: bool = True) -> alt.X:
@@ -351,16 +328,23 @@ def _dates(field: str, *, ticks: bool = True) -> alt.X:
     return alt.X(field, title=None, axis=axis)
 
 
-def _collection() -> alt.Color:
-    return alt.Color(
-        "collection:N",
-        title=None,
-        scale=alt.Scale(range=_SERIES),
-        legend=alt.Legend(columns=alt.ExprRef("width < 420 ? 1 : 2")),
+def _by_day(name: str, y: alt.Y, *tips: alt.Tooltip) -> alt.Chart:
+    """Return a chart with a column per day, and a colour per collection."""
+    return alt.Chart(alt.NamedData(name)).encode(
+        x=_dates("day:O"),
+        y=y,
+        color=alt.Color(
+            "collection:N",
+            title=None,
+            scale=alt.Scale(range=_SERIES),
+            legend=alt.Legend(columns=alt.ExprRef("width < 420 ? 1 : 2")),
+        ),
+        tooltip=[_tip("collection:N", "collection"), _tip("day:O", "day (UTC)"), *tips],
     )
 
 
-def _labelled_bars(base: alt.Chart, label: alt.Text) -> alt.LayerChart:
+def _labelled_bars(base: alt.Chart, field: str, title: str, label: alt.Text) -> alt.LayerChart:
+    base = base.encode(x=alt.X(f"{field}:Q", title=title, axis=_count("x")))
     bars = base.mark_bar(color=_ACCENT, cornerRadiusEnd=2)
     labels = base.mark_text(align="left", dx=4, color=_INK).encode(text=label)
     return alt.LayerChart(layer=[bars, labels])

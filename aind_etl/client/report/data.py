@@ -4,7 +4,6 @@ The queries of single figures are in :mod:`aind_etl.client.report.figures`.
 """
 
 import math
-from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -19,15 +18,16 @@ _DIGITS = 6
 
 _HEADLINES = """
 SELECT
-    (SELECT count(DISTINCT subject_id) FROM model_comparison) AS subjects,
-    (SELECT count(DISTINCT session_key) FROM model_comparison) AS fitted_sessions,
-    (SELECT count(*) FROM model_comparison) AS fits,
-    (SELECT count(DISTINCT agent_alias) FROM model_comparison) AS agents,
+    count(DISTINCT subject_id) AS subjects,
+    count(DISTINCT session_key) AS fitted_sessions,
+    count(*) AS fits,
+    count(DISTINCT agent_alias) AS agents,
     (SELECT coalesce(sum(live_documents), 0)::BIGINT FROM collections) AS documents,
     (SELECT count(*) FROM rejected_documents) AS rejected,
-    (SELECT max(session_date) FROM model_comparison) AS newest_session,
+    max(session_date) AS newest_session,
     (SELECT max(finished_at) FROM analyses) AS newest_finished_at,
     (SELECT max(greatest(last_new_pass_at, last_full_pass_at)) FROM collections) AS newest_pass_at
+FROM model_comparison
 """
 
 _SESSIONS_SHOWN = 300
@@ -110,7 +110,7 @@ ORDER BY newest_session DESC NULLS LAST, subject_id, place, parameter, session_n
 """
 
 _BOUNDS = """
-SELECT agent_alias, parameter, mode(lower_bound), mode(upper_bound)
+SELECT agent_alias, parameter, mode(lower_bound) AS lower, mode(upper_bound) AS upper
 FROM fit_parameters
 INNER JOIN analyses USING (source_collection, record_id, process_index)
 WHERE is_fitted AND agent_alias IN (SELECT unnest(?))
@@ -136,12 +136,12 @@ WITH newest AS (
     LIMIT {SESSIONS_BY_TRIAL}
 )
 SELECT
-    session_key,
-    agent_alias,
-    figure_url,
+    session_key AS session,
+    agent_alias AS agent,
+    figure_url AS figure,
     list(row(
         trial, choice, reward::INTEGER, if({_VALUE}, q_left, NULL), if({_VALUE}, q_right, NULL)
-    ) ORDER BY trial)
+    ) ORDER BY trial) AS trials
 FROM newest
 INNER JOIN trials USING (source_collection, record_id, process_index)
 LEFT JOIN (
@@ -149,16 +149,14 @@ LEFT JOIN (
     FROM result_files
     WHERE file_name = 'fitted_session.png'
     GROUP BY ALL
-) AS figures USING (source_collection, record_id, process_index)
+) AS drawn USING (source_collection, record_id, process_index)
 WHERE choice IS NOT NULL
 GROUP BY session_key, agent_alias, figure_url, session_date
 ORDER BY session_date DESC NULLS LAST, session_key DESC
 """
 
 
-def read_report(
-    connection: duckdb.DuckDBPyConnection,
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_report(connection: duckdb.DuckDBPyConnection) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the numbers above the figures, and the rows of everything else as JSON values.
 
     Raises
@@ -166,25 +164,17 @@ def read_report(
     ConfigurationError
         The warehouse lacks a table or mart of the report.
     """
-    names, (row,) = _query(connection, _HEADLINES)
-    headlines = dict(zip(names, row, strict=True))
-    data = {figure.name: _table(*_query(connection, figure.query)) for figure in FIGURES}
-    data["sessions"] = _table(*_query(connection, _SESSIONS))
+    names, (numbers,) = _query(connection, _HEADLINES)
+    queries = {figure.name: figure.query for figure in FIGURES}
+    queries |= {"sessions": _SESSIONS, "by_trial": _TRIALS}
+    data = {name: _table(*_query(connection, query)) for name, query in queries.items()}
     trajectories = _trajectories(connection)
-    return headlines, {
+    agents = sorted({agent for one in trajectories for agent in one["agents"]})
+    data["bounds"] = _table(*_query(connection, _BOUNDS, [agents]))
+    return dict(zip(names, numbers, strict=True)), {
         "data": data,
         "agents": _number_agents(data["sessions"]),
         "trajectories": trajectories,
-        "bounds": _bounds(connection, {name for one in trajectories for name in one["agents"]}),
-        "by_trial": [
-            {
-                "session": session,
-                "agent": agent,
-                "figure": figure,
-                "trials": [_json_row(trial) for trial in trials],
-            }
-            for session, agent, figure, trials in _query(connection, _TRIALS)[1]
-        ],
     }
 
 
@@ -211,16 +201,6 @@ def _trajectories(connection: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]
     return [{"subject": subject, "agents": agents} for subject, agents in subjects.items()]
 
 
-def _bounds(
-    connection: duckdb.DuckDBPyConnection, agents: set[str]
-) -> dict[str, dict[str, list[Any]]]:
-    """Return the bounds of fits, by agent and parameter."""
-    bounds: dict[str, dict[str, list[Any]]] = {}
-    for agent, parameter, *both in _query(connection, _BOUNDS, [sorted(agents)])[1]:
-        bounds.setdefault(agent, {})[parameter] = _json_row(both)
-    return bounds
-
-
 def _query(
     connection: duckdb.DuckDBPyConnection, query: str, parameters: list[Any] | None = None
 ) -> tuple[list[str], list[tuple[Any, ...]]]:
@@ -236,14 +216,12 @@ def _query(
 
 
 def _table(names: list[str], rows: list[tuple[Any, ...]]) -> dict[str, Any]:
-    return {"columns": names, "rows": [_json_row(row) for row in rows]}
+    return {"columns": names, "rows": _json_value(rows)}
 
 
-def _json_row(row: Iterable[Any]) -> list[Any]:
-    return [_json_value(value) for value in row]
-
-
-def _json_value(value: Any) -> Any:  # noqa: ANN401 - any value of a row
+def _json_value(value: Any) -> Any:  # noqa: ANN401 - any value of DuckDB
+    if isinstance(value, list | tuple):
+        return [_json_value(inner) for inner in value]
     if isinstance(value, float):
         return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
     if isinstance(value, datetime):

@@ -45,14 +45,7 @@ class Figure:
 _FAIR = "n_agents > 1 AND NOT n_trials_differ"
 _CROSS_VALIDATED = """
         FROM model_comparison
-        INNER JOIN (
-            SELECT
-                source_collection,
-                record_id,
-                process_index,
-                prediction_accuracy_test_bias_only_mean
-            FROM analyses
-        ) USING (source_collection, record_id, process_index)
+        INNER JOIN analyses USING (source_collection, record_id, process_index)
         WHERE cv_accuracy IS NOT NULL AND isfinite(prediction_accuracy_test_bias_only_mean)
 """
 
@@ -65,27 +58,18 @@ FIGURES = (
         "are left out; for AIC and BIC, so are sessions whose fits are not to the same trials. "
         "Marts: best_models, model_comparison.",
         """
-        WITH compared AS (
-            SELECT criterion, session_key, agent_alias AS best_agent
-            FROM best_models
-            WHERE n_agents > 1 AND NOT (criterion IN ('aic', 'bic') AND n_trials_differ)
-        ),
-        scores AS (
-            UNPIVOT (
-                SELECT session_key, agent_alias, aic, bic, lpt, lpt_aic, lpt_bic, cv_accuracy
-                FROM model_comparison
-            )
-            ON aic, bic, lpt, lpt_aic, lpt_bic, cv_accuracy
-            INTO NAME criterion VALUE value
-        )
         SELECT
             criterion,
-            agent_alias,
-            count(*) FILTER (agent_alias = best_agent) AS sessions,
+            scores.agent_alias,
+            count(*) FILTER (scores.agent_alias = best.agent_alias) AS sessions,
             count(*) AS compared
-        FROM compared
-        INNER JOIN scores USING (criterion, session_key)
-        GROUP BY criterion, agent_alias
+        FROM best_models AS best
+        INNER JOIN (
+            UNPIVOT model_comparison ON aic, bic, lpt, lpt_aic, lpt_bic, cv_accuracy
+            INTO NAME criterion VALUE score
+        ) AS scores USING (criterion, session_key)
+        WHERE best.n_agents > 1 AND NOT (criterion IN ('aic', 'bic') AND best.n_trials_differ)
+        GROUP BY criterion, scores.agent_alias
         HAVING sessions > 0
         ORDER BY criterion, sessions DESC, agent_alias
         """,
@@ -148,12 +132,12 @@ FIGURES = (
         "adds. Only fits with both. Mart: model_comparison, with analyses.",
         f"""
         SELECT
-            agent_alias,
+            model_comparison.agent_alias,
             count(*) AS sessions,
             median(cv_accuracy) AS accuracy,
             median(prediction_accuracy_test_bias_only_mean) AS bias_only
         {_CROSS_VALIDATED}
-        GROUP BY agent_alias
+        GROUP BY ALL
         ORDER BY accuracy DESC, agent_alias
         """,
         "No fit has been cross-validated yet.",
@@ -168,12 +152,7 @@ FIGURES = (
         SELECT
             strftime(session_month, '%Y-%m') AS month,
             agent_alias,
-            sum(n_sessions)::BIGINT AS sessions,
-            sum(n_fitted)::BIGINT AS fitted,
-            sum(n_skipped)::BIGINT AS skipped,
-            sum(n_failed)::BIGINT AS failed,
-            sum(n_unknown)::BIGINT AS unknown,
-            sum(n_missing)::BIGINT AS missing,
+            sum(COLUMNS('n_(sessions|fitted|skipped|failed|unknown|missing)'))::BIGINT AS '\\1',
             sum(n_fitted) / sum(n_sessions) AS share_fitted,
             CASE
                 WHEN share_fitted = 0 THEN 'none'

@@ -124,6 +124,7 @@
   const subject = document.getElementById("subject");
   const agent = document.getElementById("agent");
   const parameters = document.getElementById("parameters");
+  const allBounds = objects(payload.data.bounds);
   const bySubject = new Map(payload.trajectories.map((one) => [one.subject, one.agents]));
   const fill = (select, names, chosen) => {
     select.replaceChildren(...names.map((name) => new Option(name, name, false, name === chosen)));
@@ -141,7 +142,8 @@
     drawn.forEach((one) => one.finalize());
     drawn = [];
     const values = bySubject.get(subject.value)[agent.value];
-    const bounds = payload.bounds[agent.value] ?? {};
+    const bounds = Object.fromEntries(allBounds.filter((one) => one.agent_alias === agent.value)
+      .map((one) => [one.parameter, [one.lower, one.upper]]));
     const places = Object.keys(values).map((name) => {
       const place = element("div");
       const chart = element("div", undefined, "chart");
@@ -191,7 +193,7 @@
 
   // One session, trial by trial
   const chosenSession = document.getElementById("session");
-  const byTrial = new Map(payload.by_trial.map((one) => [one.session, one]));
+  const byTrial = new Map(objects(payload.data.by_trial).map((one) => [one.session, one]));
   let sessionView;
   const showSession = async () => {
     const one = byTrial.get(chosenSession.value);
@@ -220,7 +222,7 @@
     document.querySelectorAll("#by-trial .pickers, #by-trial .chart").forEach((one) => one.remove());
     document.querySelector("#by-trial .empty").hidden = false;
   } else {
-    fill(chosenSession, [...byTrial.keys()], payload.by_trial[0].session);
+    fill(chosenSession, [...byTrial.keys()]);
     chosenSession.addEventListener("change", showSession);
     drawing.push(showSession());
   }

@@ -6,7 +6,6 @@ The page loads nothing from the network, which its content security policy forbi
 import json
 import os
 from contextlib import suppress
-from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
 from functools import cache
 from importlib.metadata import version
@@ -18,11 +17,7 @@ import vl_convert
 from platformdirs import user_cache_path
 
 from aind_etl.client.report import charts
-from aind_etl.client.report.data import (
-    SESSIONS_BY_TRIAL,
-    TRAJECTORY_AGENTS,
-    read_report,
-)
+from aind_etl.client.report.data import SESSIONS_BY_TRIAL, TRAJECTORY_AGENTS, read_report
 from aind_etl.client.report.figures import FIGURES
 from aind_etl.errors import ConfigurationError
 from aind_etl.settings import WarehouseLocation
@@ -34,33 +29,13 @@ _HERE = Path(__file__).parent
 _LAST_LINE = "// aind-etl: to here"
 
 
-@dataclass(frozen=True, slots=True)
-class ReportSummary:
-    """The page, and the numbers above its figures.
-
-    Attributes
-    ----------
-    subjects, fitted_sessions, fits
-        Subjects and sessions with a successful MLE fit, and the newest fits of each session and
-        agent.
-    documents, rejected
-        Documents of the sources, and how many of them are not in the tables.
-    """
-
-    path: Path
-    size_bytes: int
-    subjects: int
-    fitted_sessions: int
-    fits: int
-    documents: int
-    rejected: int
-    newest_session: date | None
-
-
-def write_report(warehouse: WarehouseLocation, output: Path) -> ReportSummary:
+def write_report(warehouse: WarehouseLocation, output: Path) -> dict[str, Any]:
     """Write the report on a warehouse as one page that needs no network.
 
-    ``output`` is in a folder that exists; an existing page is replaced in one step.
+    ``output`` is in a folder that exists; an existing page is replaced in one step. Returned are
+    the numbers above the figures: of ``subjects``, ``fitted_sessions``, ``agents``, newest
+    ``fits`` of each session and agent, ``documents`` of the sources and those ``rejected``; with
+    the ``newest_session``, ``newest_finished_at`` and ``newest_pass_at``, or None.
 
     Raises
     ------
@@ -86,12 +61,7 @@ def write_report(warehouse: WarehouseLocation, output: Path) -> ReportSummary:
         "config": charts.CONFIG,
     }
     _write_whole(output, _page(read_info(warehouse), headlines, payload))
-    shown = {
-        field.name: headlines[field.name]
-        for field in fields(ReportSummary)
-        if field.name in headlines
-    }
-    return ReportSummary(path=output, size_bytes=output.stat().st_size, **shown)
+    return headlines
 
 
 def _page(info: dict[str, str], headlines: dict[str, Any], payload: dict[str, Any]) -> str:

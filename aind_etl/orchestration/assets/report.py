@@ -1,7 +1,6 @@
 """The report: one page of plots of the warehouse."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 import dagster as dg
@@ -54,12 +53,14 @@ def report(
     etl.progress.step("draw the report")
     timer = Timer()
     with file_beside(warehouse, REPORT) as (place, path):
-        summary = write_report(warehouse, path)
+        headlines = write_report(warehouse, path)
+        size_bytes = path.stat().st_size
     yield dg.MaterializeResult(
         metadata={
-            **{name: n for name, n in asdict(summary).items() if isinstance(n, int | str)},
+            **{name: n for name, n in headlines.items() if isinstance(n, int)},
+            "size_bytes": size_bytes,
             "dagster/uri": dg.MetadataValue.path(str(place)),
-            "newest session": str(summary.newest_session or "none"),
+            "newest session": str(headlines["newest_session"] or "none"),
             "seconds": timer.seconds,
         }
     )
