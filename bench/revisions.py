@@ -25,7 +25,17 @@ from timing import COLLECTION
 from world import Sizes, insert, originals
 
 CLONE = HERE.parent
-_COMMAND = "import sys; sys.argv[0] = 'aind-etl'; from aind_etl.cli.main import main; main()"
+# It ends with the peak of its memory in kilobytes. What the system notes of a process begins with
+# the memory of the process that started it, which holds documents.
+_COMMAND = """
+import atexit, sys
+from pathlib import Path
+status = Path("/proc/self/status")
+atexit.register(lambda: print(status.read_text().partition("VmHWM:")[2].split()[0]))
+sys.argv[0] = "aind-etl"
+from aind_etl.cli.main import main
+main()
+"""
 _FITS = """
 import json, statistics, sys, time
 from aind_etl import get_mle_model_fitting
@@ -70,11 +80,11 @@ class Revision:
         """Run the command, and note its seconds and its peak memory."""
         command = [sys.executable, "-W", "ignore", "-c", _COMMAND, *arguments]
         try:
-            _, seconds, usage = spawn(command, **self.options(settings))
+            output, seconds, _ = spawn(command, **self.options(settings))
         except FailedError as error:
             raise FailedError(f"{self.name}: `aind-etl {' '.join(arguments)}`: {error}") from None
         self.figures[measure].append(seconds)
-        self.figures[f"{measure}, MB"].append(usage.ru_maxrss / 1024)
+        self.figures[f"{measure}, MB"].append(int(output.splitlines()[-1]) / 1024)
 
 
 @dataclass
