@@ -350,7 +350,7 @@ class History(RuleBasedStateMachine):
         """Return the content hash of every document of a collection, by record id."""
         raw = CodecOptions(document_class=RawBSONDocument)
         found = self.served.database.get_collection(name, raw).find()
-        documents = [document_from_bson(one.raw) for one in found]
+        documents = [document_from_bson(bytes(one.raw)) for one in found]
         return {one.record_id: one.content_hash for one in documents}
 
     def teardown(self) -> None:
