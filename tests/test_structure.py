@@ -15,7 +15,7 @@ LAYERS = (
     *("contract", "sample", "sources", "lake", "flatten", "changelog", "results", "sessions"),
     *("warehouse", "client", "orchestration", "cli"),
 )
-"""The packages in the order of the pipeline: each may import those before it."""
+"""The packages in the order of imports: each may import those before it."""
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
