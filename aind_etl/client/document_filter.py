@@ -27,6 +27,7 @@ _DENIED = {"$ne": "$eq", "$nin": "$in"}
 _TESTS = (*_SIGNS, *_DENIED, "$in", "$exists", "$regex", "$options", "$not", "$elemMatch")
 _PATTERN_OPTIONS = {"i": re.IGNORECASE, "m": re.MULTILINE, "s": re.DOTALL, "x": re.VERBOSE}
 _MOST_LEVELS = 100
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
 # Up to here, floats hold every integer.
 _FIRST_INEXACT = 2**53
@@ -187,6 +188,12 @@ class DocumentFilter:
         return f"len(list_filter({values}, lambda {name}: {test(name)})) > 0"
 
     def _bind(self, value: object) -> str:
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, str) and _HALF_PAIR.search(one):
+                raise ArgumentError(
+                    f"The filter compares with {_short(one)}, which holds half of a surrogate "
+                    "pair; expected Unicode text, as documents have it."
+                )
         name = f"parameter_{next(self._numbers)}"
         self.parameters[name] = value
         return f"${name}"
