@@ -29,7 +29,7 @@ class Spill:
         self._folder = folder
         self._budget = budget_bytes
         self._key = key
-        self._held: list[tuple[Table, pl.DataFrame]] = []
+        self._held: dict[Table, list[pl.DataFrame]] = {}
         self._held_bytes = 0
         self._files: dict[tuple[str, str], list[Path]] = {}
 
@@ -37,7 +37,7 @@ class Spill:
         """Add rows with columns of the table and the key."""
         if rows.is_empty():
             return
-        self._held.append((table, rows))
+        self._held.setdefault(table, []).append(rows)
         self._held_bytes += int(rows.estimated_size())
         if self._held_bytes > self._budget:
             self._flush()
@@ -45,7 +45,7 @@ class Spill:
     def partitions(self, table: Table) -> list[str]:
         """Return the keys for which there are rows of a table, sorted."""
         found = {partition for name, partition in self._files if name == table.name}
-        for rows in self._held_rows(table):
+        for rows in self._held.get(table, ()):
             found.update(rows[self._key].unique())
         return sorted(found)
 
@@ -53,18 +53,15 @@ class Spill:
         """Return the rows of one partition of a table, with the columns that were added."""
         spilled = [read_arrow(path) for path in self._files.get((table.name, partition), ())]
         is_in_partition = pl.col(self._key) == partition
-        held = [rows.filter(is_in_partition).drop(self._key) for rows in self._held_rows(table)]
+        held = [rows.filter(is_in_partition).drop(self._key) for rows in self._held.get(table, ())]
         return pl.concat([*spilled, *held] or [pl.DataFrame(schema=polars_schema(table))])
 
-    def _held_rows(self, table: Table) -> list[pl.DataFrame]:
-        return [rows for other, rows in self._held if other is table]
-
     def _flush(self) -> None:
-        for number, (table, rows) in enumerate(self._held):
-            parts = rows.partition_by(self._key, as_dict=True, include_key=False)
+        for table, frames in self._held.items():
+            parts = pl.concat(frames).partition_by(self._key, as_dict=True, include_key=False)
             for (partition,), part in parts.items():
                 files = self._files.setdefault((table.name, str(partition)), [])
-                path = self._folder / f"{table.name}-{partition}-{number}-{len(files)}.arrow"
+                path = self._folder / f"{table.name}-{partition}-{len(files)}.arrow"
                 part.write_ipc(path, compression="lz4")
                 files.append(path)
         self._held.clear()
