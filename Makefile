@@ -29,7 +29,7 @@ test: .venv/installed-dev  ## Run the tests for a change, a few minutes.
 test-all: .venv/installed-dev  ## Run every test but the longest, with coverage.
 	AIND_ETL_TEST_FILTERS=100 $(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not long" --cov --cov-report=term-missing:skip-covered
 
-snapshot: .venv/installed-dev  ## Write tests/snapshot.json after an intended change of names.
+snapshot: .venv/installed-dev  ## Write tests/snapshot.json after an intended change of names or paths.
 	AIND_ETL_WRITE_SNAPSHOT=1 $(BIN)/pytest -q tests/test_snapshot.py
 
 test-histories: .venv/installed-dev  ## Run thousands of steps of random histories, on MongoDB and on a gateway.

@@ -1,4 +1,4 @@
-"""The names of columns, views, marts, macros and assets do not change unnoticed.
+"""Columns, their paths, views, marts, macros and assets do not change unnoticed.
 
 After an intended change, ``make snapshot`` renews the file, and a review shows the difference.
 """
@@ -7,7 +7,8 @@ import json
 import os
 from pathlib import Path
 
-from aind_etl.contract import TABLES
+from aind_etl.contract import ANALYSIS_TABLES, TABLES
+from aind_etl.contract.columns import KEY
 from aind_etl.orchestration.definitions import build_defs
 from aind_etl.warehouse.sql_files import Kind, read_sql_files
 
@@ -41,6 +42,14 @@ def names():
         "columns": {
             table.name: {column.name: column.type.value for column in table.columns}
             for table in TABLES
+        },
+        "paths in documents": {
+            f"{table.name}.{column.name}": {
+                name: list(origin.paths) for name, origin in column.origins.items()
+            }
+            for table in ANALYSIS_TABLES
+            for column in table.columns
+            if column.is_read and column not in KEY
         },
         **{
             f"{kind.name.lower()}s": [file.name for file in read_sql_files(kind)]

@@ -12,7 +12,7 @@ import pytest
 
 from aind_etl.contract import ANALYSIS_TABLES, TABLES, DataType, table_named
 from aind_etl.contract.ddl import create_table, quote_identifier
-from aind_etl.flatten import derived as deriving
+from aind_etl.flatten import derived
 from aind_etl.warehouse.info import write_info
 from aind_etl.warehouse.sql_files import Kind, dependencies, read_sql_files
 
@@ -385,7 +385,7 @@ def test_a_mart_does_not_depend_on_the_order_of_the_rows(sound, name):
 def test_an_s3_address_becomes_an_https_one(world, path, address):
     assert world.one("s3_to_https(?::VARCHAR)", path) == address
     flattened = pl.DataFrame({"path": [path]}, {"path": pl.String}).select(
-        deriving.s3_to_https(pl.col("path"))
+        derived.s3_to_https(pl.col("path"))
     )
     assert flattened.item() == address
 
@@ -407,7 +407,7 @@ def test_the_session_key_of_an_nwb_name_is_that_of_the_analyses(world, nwb_name,
     assert world.one("session_key(?::VARCHAR)", nwb_name) == key
     nothing = pl.lit(None, pl.String)
     flattened = pl.DataFrame({"name": [nwb_name]}, {"name": pl.String}).select(
-        deriving.session_key(pl.col("name"), nothing, nothing.cast(pl.Date))
+        derived.session_key(pl.col("name"), nothing, nothing.cast(pl.Date))
     )
     assert flattened.item() == key
 
