@@ -5,22 +5,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeAlias
 
 from aind_etl.settings import WarehouseLocation
-from aind_etl.warehouse.local_file import LocalWarehouse, WarehouseFile
+from aind_etl.warehouse.local_file import LocalWarehouse
 from aind_etl.warehouse.object_file import ObjectWarehouse, cache_folder, endpoint, open_store
 
+WarehouseFile: TypeAlias = LocalWarehouse | ObjectWarehouse
+"""The file or object of a warehouse, which may not exist yet."""
 _BEGINNING_BYTES = 4096
 
 
 def locate_warehouse(location: WarehouseLocation) -> WarehouseFile:
-    """Return the warehouse at a location.
-
-    Raises
-    ------
-    ConfigurationError
-        The URL names no object.
-    """
+    """Return the warehouse at a location; a ConfigurationError is raised if a URL names no object."""
     if isinstance(location, Path):
         return LocalWarehouse(location)
     # All readers of this process share the local copy of an object.
@@ -30,17 +27,10 @@ def locate_warehouse(location: WarehouseLocation) -> WarehouseFile:
 
 @contextmanager
 def file_beside(location: WarehouseLocation, name: str) -> Iterator[tuple[WarehouseLocation, Path]]:
-    """Write a file beside a warehouse in a ``with`` block.
+    """Give the location of a file beside a warehouse, and the local path to write it to.
 
-    Yields
-    ------
-    tuple of (WarehouseLocation, Path)
-        Its final location, and the local path to write it to; it is uploaded after the block.
-
-    Raises
-    ------
-    DataError
-        The store of the warehouse does not answer.
+    The file is uploaded after the ``with`` block; a DataError is raised if the store does not
+    answer.
     """
     if isinstance(location, Path):
         path = location.with_name(name)
@@ -54,13 +44,7 @@ def file_beside(location: WarehouseLocation, name: str) -> Iterator[tuple[Wareho
 
 
 def beginning_beside(location: WarehouseLocation, name: str) -> bytes:
-    """Return the first bytes of a file beside a warehouse; empty if there is none.
-
-    Raises
-    ------
-    DataError
-        The store of the warehouse does not answer.
-    """
+    """Return the first bytes of a file beside a warehouse; empty if there is none."""
     if isinstance(location, Path):
         path = location.with_name(name)
         if not path.is_file():
