@@ -17,12 +17,19 @@ _BEGINNING_BYTES = 4096
 
 
 def locate_warehouse(location: WarehouseLocation) -> WarehouseFile:
-    """Return the warehouse at a location; a ConfigurationError is raised if a URL names no object."""
+    """Return the warehouse at a location, or raise a ConfigurationError for a URL of no object."""
     if isinstance(location, Path):
         return LocalWarehouse(location)
     # All readers of this process share the local copy of an object.
     key = (location, endpoint(), cache_folder())
     return _OBJECTS.get(key) or _OBJECTS.setdefault(key, ObjectWarehouse(location))
+
+
+def beside(location: WarehouseLocation, name: str) -> WarehouseLocation:
+    """Return the location of a file in the folder of a warehouse."""
+    if isinstance(location, Path):
+        return location.parent / name
+    return f"{location.rpartition('/')[0]}/{name}"
 
 
 @contextmanager
@@ -32,26 +39,26 @@ def file_beside(location: WarehouseLocation, name: str) -> Iterator[tuple[Wareho
     The file is uploaded after the ``with`` block; a DataError is raised if the store does not
     answer.
     """
-    if isinstance(location, Path):
-        path = location.with_name(name)
-        yield path, path
+    final = beside(location, name)
+    if isinstance(final, Path):
+        yield final, final
         return
     with TemporaryDirectory(prefix="aind-etl-") as folder:
         written = Path(folder) / name
-        yield f"{location.rpartition('/')[0]}/{name}", written
+        yield final, written
         content = written.read_bytes()
-        open_store(location).write(name, lambda file: file.write(content))
+        open_store(final).write(name, lambda file: file.write(content))
 
 
 def beginning_beside(location: WarehouseLocation, name: str) -> bytes:
     """Return the first bytes of a file beside a warehouse; empty if there is none."""
-    if isinstance(location, Path):
-        path = location.with_name(name)
-        if not path.is_file():
-            return b""
-        with path.open("rb") as file:
-            return file.read(_BEGINNING_BYTES)
-    return (open_store(location).read(name) or b"")[:_BEGINNING_BYTES]
+    place = beside(location, name)
+    if not isinstance(place, Path):
+        return (open_store(place).read(name) or b"")[:_BEGINNING_BYTES]
+    if not place.is_file():
+        return b""
+    with place.open("rb") as file:
+        return file.read(_BEGINNING_BYTES)
 
 
 _OBJECTS: dict[tuple[str, str, Path], ObjectWarehouse] = {}

@@ -47,8 +47,6 @@ class SqlFile:
 
     Attributes
     ----------
-    kind, name
-        Its kind, and the name of what it defines.
     comment
         What a row is, or what must hold.
     statement
@@ -56,19 +54,15 @@ class SqlFile:
     columns
         Descriptions of columns, by name.
     origin
-        The source of the SQL for messages; by default the file.
+        The source of the SQL, for messages.
     """
 
     kind: Kind
     name: str
     comment: str
     statement: str
-    columns: Mapping[str, str] = field(default_factory=dict, hash=False)
+    columns: Mapping[str, str] = field(default_factory=dict)
     origin: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.origin:
-            object.__setattr__(self, "origin", f"sql/{self.kind}/{self.name}.sql")
 
     @property
     def summary(self) -> str:
@@ -84,12 +78,7 @@ class SqlFile:
 def read_sql_files(kind: Kind, folder: Path | None = None) -> list[SqlFile]:
     """Return the files of a kind, sorted by name; checks include those derived from keys.
 
-    Parameters
-    ----------
-    kind
-        The kind of file.
-    folder
-        The folder ``sql``; by default the one installed with the package.
+    They are those of ``folder``, or of the ``sql`` that is installed with the package.
 
     Raises
     ------
@@ -150,8 +139,7 @@ def dependencies(files: Sequence[SqlFile]) -> dict[str, set[str]]:
         other = by_name.setdefault(file.name, file)
         if other is not file:
             raise ConfigurationError(
-                f"sql/{other.kind}/{file.name}.sql and sql/{file.kind}/{file.name}.sql make tables "
-                "of the same name; rename one."
+                f"{other.origin} and {file.origin} make tables of the same name; rename one."
             )
     names = by_name.keys() | {table.name for table in TABLES}
     graph = {file.name: tables_read(file.statement, names) - {file.name} for file in files}
@@ -210,7 +198,8 @@ def _read(kind: Kind, path: Path) -> SqlFile:
         raise ConfigurationError(
             f"{path}: the file's name becomes the name of a table; use letters, digits and _."
         )
-    return SqlFile(kind, path.stem, comment, statement, columns)
+    origin = f"sql/{kind}/{path.stem}.sql"
+    return SqlFile(kind, path.stem, comment, statement, columns, origin)
 
 
 def _parse_file(opening: Sequence[str]) -> tuple[str, dict[str, str]]:
@@ -219,8 +208,7 @@ def _parse_file(opening: Sequence[str]) -> tuple[str, dict[str, str]]:
     columns: dict[str, list[str]] = {}
     part = rows
     for line in opening:
-        explained = _COLUMN.fullmatch(line)
-        if explained:
+        if explained := _COLUMN.fullmatch(line):
             part = columns[explained[1]] = [explained[2]]
         else:
             part.append(line.removeprefix("--").strip())
