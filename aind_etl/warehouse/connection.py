@@ -27,10 +27,7 @@ INFO_TABLE = "warehouse_info"
 LAYOUT_NAME = "warehouse"
 LAYOUT_VERSION = 1
 # Extensions are not downloaded during a query: an error that names the missing one is clearer.
-READ_CONFIG: Config = {
-    "autoinstall_known_extensions": False,
-    "autoload_known_extensions": False,
-}
+READ_CONFIG: Config = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
 OUT_OF_MEMORY = (duckdb.OutOfMemoryException, duckdb.TransactionException)
 """The errors of a statement without memory; the second is that of a commit."""
 

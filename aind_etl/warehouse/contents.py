@@ -164,10 +164,7 @@ def unflattened_batches(lake: "Lake") -> list[tuple[str, Split, int]]:
 
 
 def _load(
-    table: Table,
-    files: Sequence["Location"],
-    left_out: str,
-    connection: duckdb.DuckDBPyConnection,
+    table: Table, files: Sequence["Location"], left_out: str, connection: duckdb.DuckDBPyConnection
 ) -> None:
     if not files:
         return

@@ -42,8 +42,7 @@ CONTRACT_CHECK = Check(
     "Every table has the columns and types of the contract, and so have its files.",
 )
 AGREEMENT_CHECK = Check(
-    "lake_and_warehouse_agree",
-    "Every table has as many rows in the warehouse as in the lake.",
+    "lake_and_warehouse_agree", "Every table has as many rows in the warehouse as in the lake."
 )
 COLLAPSE_CHECK = Check(
     "row_counts_do_not_collapse",

@@ -317,10 +317,7 @@ INDENTS = st.sampled_from([None, 0, 1, "\t"])
 def written_documents(draw: st.DrawFn) -> tuple[list[Any], bytes]:
     """Draw documents, and the content of a file with them."""
     documents = draw(st.lists(st.dictionaries(TEXTS, VALUES, max_size=3), max_size=5))
-    options: dict[str, Any] = {
-        "indent": draw(INDENTS),
-        "ensure_ascii": draw(st.booleans()),
-    }
+    options: dict[str, Any] = {"indent": draw(INDENTS), "ensure_ascii": draw(st.booleans())}
     if draw(st.booleans()):
         return documents, draw(st.sampled_from(["", "\n"])).join(
             ["", json.dumps(documents, **options), ""]

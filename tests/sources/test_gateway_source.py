@@ -6,8 +6,9 @@ import math
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
@@ -115,9 +116,20 @@ def open_gateway() -> Iterator[Callable[..., GatewaySource]]:
     """Return a function that opens a source without a rate limit."""
     with ExitStack() as stack:
 
-        def open_one(running: Gateway, **options: Any) -> GatewaySource:
-            options = {"requests_per_second": 1e6, "collections": EVERY_COLLECTION} | options
-            return stack.enter_context(GatewaySource(running.url, **options))
+        def open_one(
+            running: Gateway,
+            *,
+            collections: Sequence[str] = EVERY_COLLECTION,
+            requests_per_second: float = 1e6,
+            **limits: Any,
+        ) -> GatewaySource:
+            source = GatewaySource(
+                running.url,
+                collections,
+                replace(source_module.LIMITS, **limits),
+                requests_per_second=requests_per_second,
+            )
+            return stack.enter_context(source)
 
         yield open_one
 
@@ -727,9 +739,9 @@ def test_the_request_rate_is_limited(sample, stored, open_gateway):
         assert request.at >= began + number / 10
 
 
-@pytest.mark.parametrize("concurrency", [1, 3])
+@pytest.mark.parametrize("connections", [1, 3])
 def test_concurrency_is_limited_and_connections_are_reused(
-    sample, stored, open_gateway, concurrency, monkeypatch
+    sample, stored, open_gateway, connections, monkeypatch
 ):
     monkeypatch.setattr(source_module, "_URL_IDS_BYTES", 500)
 
@@ -737,19 +749,19 @@ def test_concurrency_is_limited_and_connections_are_reused(
         give_up = time.monotonic() + 5
         while (
             "$in" in request.parameters.get("filter", "")
-            and sample.most_under_way < concurrency
+            and sample.most_under_way < connections
             and time.monotonic() < give_up
         ):
             time.sleep(0.001)
 
     sample.before_reply = wait_for_company
-    source = open_gateway(sample, concurrency=concurrency, page_documents=20)
+    source = open_gateway(sample, connections=connections, page_documents=20)
     there = stored[MAIN]
     assert list(read_documents(source, MAIN)) == there
     wanted = {document.record_id for document in there}
     assert sorted(source.read_documents_by_id(MAIN, wanted)) == there
-    assert sample.most_under_way == concurrency
-    assert sample.connections <= concurrency < len(sample.requests)
+    assert sample.most_under_way == connections
+    assert sample.connections <= connections < len(sample.requests)
 
 
 def test_requests_name_the_program_and_only_read(sample, open_gateway, lake):

@@ -493,11 +493,7 @@ def test_mle_fitting_shows_a_prototype_fit(world):
 
 
 def test_mle_fitting_shows_a_framework_fit(world):
-    world.fit(
-        "f",
-        pipeline_format="framework",
-        parameters={"learn_rate": 0.4},
-    )
+    world.fit("f", pipeline_format="framework", parameters={"learn_rate": 0.4})
     for position, url in ((1, "s3://b/2"), (0, "s3://b/1")):
         world.insert(
             "input_assets",
@@ -541,11 +537,7 @@ def test_processes_of_one_document_keep_their_own_parameters(world):
     world.fit("a", agent="WSLS", process_index=1, parameters={"biasL": 0.2})
     world.fit("a", source_collection="dynamic-foraging-analysis", parameters={"biasL": 0.3})
     rows = sorted(world.mart("mle_fitting"), key=lambda row: [*row["params"].items()])
-    assert [row["params"] for row in rows] == [
-        {"biasL": 0.2},
-        {"biasL": 0.3},
-        {"learn_rate": 0.1},
-    ]
+    assert [row["params"] for row in rows] == [{"biasL": 0.2}, {"biasL": 0.3}, {"learn_rate": 0.1}]
 
 
 # --- fit_parameters_wide ----------------------------------------------------------------------

@@ -36,6 +36,7 @@ from aind_etl.sources.gateway.replies import (
     parse_documents,
     quoted,
 )
+from aind_etl.sources.paging import Limits
 
 _log = logging.getLogger(__name__)
 _Reply = TypeVar("_Reply")
@@ -59,19 +60,10 @@ _SINGLE_ATTEMPTS = 4
 class GatewayClient:
     """Makes the requests of a :class:`~aind_etl.sources.gateway.GatewaySource`.
 
-    The parameters are described there. Threads may share a client; its limits apply to all of them
-    together.
+    Threads may share a client; its limits apply to all of them together.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        requests_per_second: float,
-        concurrency: int,
-        deadline: float,
-        reply_timeout: float,
-    ) -> None:
+    def __init__(self, url: str, limits: Limits, requests_per_second: float) -> None:
         if not _is_address(url):
             raise ConfigurationError(
                 "The address of the gateway is not understood (it is not shown: it may hold a "
@@ -79,17 +71,18 @@ class GatewayClient:
                 "without credentials and without '?' or '#'."
             )
         self.name = url.rstrip("/")
-        self._deadline = deadline
-        self._reply_timeout = reply_timeout
+        self._limits = limits
         self._is_reached = False
         self._is_closed = threading.Event()
         self._rate_limiter = RateLimiter(requests_per_second, self._is_closed)
-        self._slots = threading.BoundedSemaphore(concurrency)
+        self._slots = threading.BoundedSemaphore(limits.connections)
         self._client = httpx.Client(
             http2=True,
             headers={"accept": "application/json", "user-agent": f"aind-etl/{version('aind-etl')}"},
-            timeout=httpx.Timeout(self._reply_timeout, connect=_CONNECT_SECONDS, pool=None),
-            limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
+            timeout=httpx.Timeout(limits.reply_timeout, connect=_CONNECT_SECONDS, pool=None),
+            limits=httpx.Limits(
+                max_connections=limits.connections, max_keepalive_connections=limits.connections
+            ),
         )
 
     def give_up(self) -> None:
@@ -200,21 +193,18 @@ class GatewayClient:
     @property
     def _current_deadline(self) -> float:
         # An address at which no gateway has replied is most likely wrong.
-        return self._deadline if self._is_reached else min(self._deadline, _REACH_SECONDS)
+        deadline = self._limits.deadline
+        return deadline if self._is_reached else min(deadline, _REACH_SECONDS)
 
     def _get(self, address: str, parameters: Mapping[str, str]) -> bytes:
         """Return the body of the reply to a single request.
 
-        Raises
-        ------
-        TransientError
-            There is no valid reply, and a retry may succeed.
-        SourceError
-            The gateway rejects the request.
+        A :class:`TransientError` is raised if a retry may succeed, and otherwise a SourceError.
         """
         with self._slots:
             self._rate_limiter.wait()
-            give_up = time.monotonic() + self._reply_timeout
+            timeout = self._limits.reply_timeout
+            give_up = time.monotonic() + timeout
             chunks = []
             try:
                 url = f"{address}?{urlencode(parameters, quote_via=quote)}"
@@ -224,16 +214,13 @@ class GatewayClient:
                         chunks.append(chunk)
                         if time.monotonic() > give_up:
                             raise TransientError(
-                                f"a reply took longer than {self._reply_timeout:g} s",
-                                may_be_size=True,
+                                f"a reply took longer than {timeout:g} s", may_be_size=True
                             )
                 body = _decompressed(reply.headers, b"".join(chunks))
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 raise TransientError(f"no connection: {_reason(error)}") from error
             except httpx.TimeoutException as error:
-                raise TransientError(
-                    f"no reply within {self._reply_timeout:g} s", may_be_size=True
-                ) from error
+                raise TransientError(f"no reply within {timeout:g} s", may_be_size=True) from error
             except httpx.InvalidURL as error:
                 raise SourceError(
                     f"The request to {address} is invalid: {_reason(error)}. Most likely an _id "

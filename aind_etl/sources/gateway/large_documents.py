@@ -25,19 +25,9 @@ _LARGE_KEYS = (
 def assemble(find: Callable[..., Page], name: str, identity: str) -> Document | None:
     """Return a document that is too large for one reply, or None if it was deleted.
 
-    A document with a part that is too large as well is replaced by :data:`TOO_LARGE`.
-
-    Parameters
-    ----------
-    find
-        Requests the document with a projection; see :meth:`.GatewayClient.find`.
-    name, identity
-        The name of the collection, for messages, and the document's ``_id``.
-
-    Raises
-    ------
-    SourceError
-        A part cannot be read for another reason, or the document keeps changing.
+    ``find`` requests it with a projection; ``name`` is that of the collection, for messages. A
+    document with a part that is too large as well is replaced by :data:`TOO_LARGE`. A SourceError
+    is raised if a part cannot be read for another reason, or the document keeps changing.
     """
     rest = dict.fromkeys(_LARGE_KEYS, 0)
     for _ in range(_ATTEMPTS):

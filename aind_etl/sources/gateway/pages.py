@@ -15,6 +15,7 @@ from aind_etl.sources.canonical import Document, string_id
 from aind_etl.sources.gateway.client import GatewayClient
 from aind_etl.sources.gateway.large_documents import TOO_LARGE, assemble
 from aind_etl.sources.gateway.replies import Page, TooLargeError
+from aind_etl.sources.paging import Limits
 
 _FIRST_PAGE_DOCUMENTS = 64
 _RESTARTS = 10
@@ -26,15 +27,13 @@ _OTHER_IDS = {"_id": {"$not": {"$type": "string"}}}
 class Pages:
     """Reads documents and ids of a collection, a page at a time.
 
-    Its limits are those of a :class:`~aind_etl.sources.gateway.GatewaySource`, and its workers
-    request pages ahead. Every method raises a :class:`SourceError` if the gateway cannot be read.
+    Its workers request pages ahead. Every method raises a :class:`SourceError` if the gateway
+    cannot be read.
     """
 
     client: GatewayClient
     workers: ThreadPoolExecutor
-    page_documents: int
-    page_ids: int
-    page_bytes: int
+    limits: Limits
     collection: str
 
     @property
@@ -65,9 +64,9 @@ class Pages:
 
         The next page is requested while a page is processed.
         """
-        most = self.page_ids if ids_only else self.page_documents
+        most = self.limits.page_ids if ids_only else self.limits.page_documents
         limit = most if ids_only else min(most, _FIRST_PAGE_DOCUMENTS)
-        most_bytes = self.page_bytes
+        most_bytes = self.limits.page_bytes
         next_page = partial(self._next_page, ids_only=ids_only)
         coming = self.workers.submit(next_page, id_range(split), limit)
         try:
@@ -120,7 +119,7 @@ class Pages:
         position = 0
         last: str | None = None
         while True:
-            page = self._find(_OTHER_IDS, self.page_documents, skip=position)
+            page = self._find(_OTHER_IDS, self.limits.page_documents, skip=position)
             # The last document of the previous page, and the first one of this page.
             seam = self._find(
                 _OTHER_IDS, 2, projection=_ONLY_ID, skip=max(0, position - 1)
