@@ -12,7 +12,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -216,18 +216,13 @@ class ObjectWarehouse:
 
         self._make_folder()
         lock = filelock.FileLock(self._folder / ".lock", mode=_OWNER_READS)
-        try:
-            lock.acquire(timeout=_FETCHING_WAIT_SECONDS)
-        except filelock.Timeout:
+        with ExitStack() as held:
+            with suppress(filelock.Timeout):
+                held.enter_context(lock.acquire(timeout=_FETCHING_WAIT_SECONDS))
+                # The lock is held, so any such folder was left by a killed process.
+                for left in self._folder.glob(f"{_FETCHING}*"):
+                    shutil.rmtree(left, ignore_errors=True)
             yield
-            return
-        try:
-            # The lock is held, so any such folder was left by a killed process.
-            for left in self._folder.glob(f"{_FETCHING}*"):
-                shutil.rmtree(left, ignore_errors=True)
-            yield
-        finally:
-            lock.release()
 
     def _fetch(self, facts: "ObjectFacts") -> None:
         """Download the object, unless another process has just done so."""

@@ -6,7 +6,6 @@ check is a SELECT of offending rows, a warning one of rows to look at, and a que
 shows how to use the tables.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,6 @@ from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
@@ -27,6 +25,10 @@ from aind_etl.errors import ConfigurationError
 
 _WARNING = "A warning: "
 _READ_LATER = "rows of deleted records are removed when the result folders are next checked."
+_PARSE = """
+SELECT json_extract_string(tree, '$..table_name'), json_extract_string(tree, '$.error')
+FROM (SELECT json_serialize_sql(?) AS tree)
+"""
 _COLUMN = re.compile(r"--   (\w+): (\S.*)")
 
 
@@ -166,12 +168,11 @@ def tables_read(query: str, names: AbstractSet[str]) -> set[str]:
 @cache
 def _tables_or_words(query: str) -> frozenset[str]:
     with _parser().cursor() as connection:
-        row = connection.execute("SELECT json_serialize_sql(?)", [query]).fetchone()
-    parsed = json.loads(row[0]) if row else {"error": True}
-    if parsed.get("error"):
+        ((names, error),) = connection.execute(_PARSE, [query]).fetchall()
+    if error == "true":
         code = re.sub(r"--.*|'[^']*'", " ", query)
-        return frozenset(re.findall(r"\w+", code))
-    return frozenset(_table_names(parsed))
+        names = re.findall(r"\w+", code)
+    return frozenset(names)
 
 
 @cache
@@ -213,12 +214,3 @@ def _parse_file(opening: Sequence[str]) -> tuple[str, dict[str, str]]:
         else:
             part.append(line.removeprefix("--").strip())
     return " ".join(rows).strip(), {name: " ".join(words) for name, words in columns.items()}
-
-
-def _table_names(node: Any) -> list[str]:  # noqa: ANN401 - any JSON
-    if isinstance(node, Mapping):
-        own = [node["table_name"]] if node.get("type") == "BASE_TABLE" else []
-        return own + [name for inner in node.values() for name in _table_names(inner)]
-    if isinstance(node, list):
-        return [name for inner in node for name in _table_names(inner)]
-    return []
