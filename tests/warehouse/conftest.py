@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from worlds import SMALL, Built, loaded_lake
 
+from aind_etl.bundle import bundled
 from aind_etl.lake import Lake
 from aind_etl.warehouse.build import build_warehouse
 
@@ -23,6 +24,12 @@ def small(sample_dump: Path, made_once: Callable[..., Path]) -> Built:
 
     folder = made_once("small", make)
     return Built(folder / "dump", Lake(folder / "lake"), folder / "warehouse.duckdb")
+
+
+@pytest.fixture
+def sql_folder(tmp_path: Path) -> Path:
+    """Return a copy of ``sql/`` that may be changed."""
+    return Path(shutil.copytree(bundled("sql"), tmp_path / "sql"))
 
 
 @pytest.fixture
