@@ -33,6 +33,11 @@ class Limits:
     page_ids: int
     page_bytes: int
 
+    @property
+    def reply_ms(self) -> int:
+        """Milliseconds that one reply may take: never more than the deadline."""
+        return max(1, int(min(self.deadline, self.reply_timeout) * 1000))
+
 
 def chunks(
     values: Iterable[_Value],

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -124,14 +125,7 @@ def build_warehouse(  # noqa: PLR0913 - inputs, output and two callbacks
     ):
         replacing = target.current()
         info = _facts(lake, _fingerprint(lake, sql)) | dict(facts or {})
-
-        def build(config: Config) -> None:
-            # Statements that do not fit the memory are continued on the disk.
-            config = config | {"temp_directory": str(building.parent / "spilled")}
-            _build(building, lake, info, sql, progress, config)
-            with open_alone(building, config) as connection:
-                validate(connection)
-
+        build = partial(_build, building, lake, info, sql, progress, validate)
         try:
             build(_BUILD_CONFIG)
         except OUT_OF_MEMORY:
@@ -183,9 +177,12 @@ def _build(  # noqa: PLR0913, PLR0917 - one call
     info: Mapping[str, str],
     sql: Mapping[Kind, Sequence[SqlFile]],
     progress: Callable[[str], None],
+    validate: Callable[[duckdb.DuckDBPyConnection], None],
     config: Config,
 ) -> None:
-    """Write a warehouse to a new file, with a configuration of DuckDB."""
+    """Write a warehouse to a new file, with a configuration of DuckDB, and validate it."""
+    # Statements that do not fit the memory are continued on the disk.
+    config = config | {"temp_directory": str(path.parent / "spilled")}
     with duckdb.connect(":memory:", config=config) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute(
@@ -197,6 +194,8 @@ def _build(  # noqa: PLR0913, PLR0917 - one call
         write_info(connection, info)
         fill(connection, lake, sql, progress)
         connection.execute("CHECKPOINT building")
+    with open_alone(path, config) as connection:
+        validate(connection)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import version
 from itertools import count
 from typing import Any, TypeVar, cast
@@ -20,7 +20,6 @@ import orjson
 from pymongo import ASCENDING
 from tenacity import (
     RetryCallState,
-    RetryError,
     Retrying,
     retry_if_exception_type,
     stop_before_delay,
@@ -60,7 +59,8 @@ _SINGLE_ATTEMPTS = 4
 class GatewayClient:
     """Makes the requests of a :class:`~aind_etl.sources.gateway.GatewaySource`.
 
-    Threads may share a client; its limits apply to all of them together.
+    Threads may share a client; its limits apply to all of them together. Its ``workers`` make
+    requests ahead.
     """
 
     def __init__(self, url: str, limits: Limits, requests_per_second: float) -> None:
@@ -71,11 +71,12 @@ class GatewayClient:
                 "without credentials and without '?' or '#'."
             )
         self.name = url.rstrip("/")
-        self._limits = limits
+        self.limits = limits
         self._is_reached = False
         self._is_closed = threading.Event()
         self._rate_limiter = RateLimiter(requests_per_second, self._is_closed)
         self._slots = threading.BoundedSemaphore(limits.connections)
+        self.workers = ThreadPoolExecutor(limits.connections, thread_name_prefix="gateway")
         self._client = httpx.Client(
             http2=True,
             headers={"accept": "application/json", "user-agent": f"aind-etl/{version('aind-etl')}"},
@@ -85,12 +86,10 @@ class GatewayClient:
             ),
         )
 
-    def give_up(self) -> None:
-        """Make requests that wait or retry raise an error."""
-        self._is_closed.set()
-
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections; requests that wait or retry raise an error."""
+        self._is_closed.set()
+        self.workers.shutdown(cancel_futures=True)
         self._client.close()
 
     def find(  # noqa: PLR0913
@@ -180,20 +179,20 @@ class GatewayClient:
             stop=stop,
             before_sleep=before_sleep,
             sleep=self._rate_limiter.sleep,
+            reraise=True,
         )
         try:
             reply = retrying(request)
-        except RetryError as error:
-            last = error.last_attempt
-            message = self._explain(address, _error_of(last), last.attempt_number)
-            raise SourceError(message) from last.exception()
+        except TransientError as error:
+            attempts = retrying.statistics["attempt_number"]
+            raise SourceError(self._explain(address, error, attempts)) from error
         self._is_reached = True
         return reply
 
     @property
     def _current_deadline(self) -> float:
         # An address at which no gateway has replied is most likely wrong.
-        deadline = self._limits.deadline
+        deadline = self.limits.deadline
         return deadline if self._is_reached else min(deadline, _REACH_SECONDS)
 
     def _get(self, address: str, parameters: Mapping[str, str]) -> bytes:
@@ -203,7 +202,7 @@ class GatewayClient:
         """
         with self._slots:
             self._rate_limiter.wait()
-            timeout = self._limits.reply_timeout
+            timeout = self.limits.reply_timeout
             give_up = time.monotonic() + timeout
             chunks = []
             try:

@@ -4,7 +4,6 @@ Documents that exceed the gateway's payload limit are assembled from parts.
 """
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -19,7 +18,6 @@ from aind_etl.errors import SourceError
 from aind_etl.sources.canonical import Document, document_from_json, record_id_of, string_id
 from aind_etl.sources.gateway.client import GatewayClient
 from aind_etl.sources.gateway.replies import Page, TooLargeError
-from aind_etl.sources.paging import Limits
 
 _FIRST_PAGE_DOCUMENTS = 64
 _RESTARTS = 10
@@ -39,13 +37,10 @@ _LARGE_KEYS = (
 class Pages:
     """Reads documents and ids of a collection, a page at a time.
 
-    Its workers request pages ahead. Every method raises a :class:`SourceError` if the gateway
-    cannot be read.
+    Every method raises a :class:`SourceError` if the gateway cannot be read.
     """
 
     client: GatewayClient
-    workers: ThreadPoolExecutor
-    limits: Limits
     collection: str
 
     @property
@@ -76,11 +71,12 @@ class Pages:
 
         The next page is requested while a page is processed.
         """
-        most = self.limits.page_ids if ids_only else self.limits.page_documents
+        limits = self.client.limits
+        most = limits.page_ids if ids_only else limits.page_documents
         limit = most if ids_only else min(most, _FIRST_PAGE_DOCUMENTS)
-        most_bytes = self.limits.page_bytes
+        most_bytes = limits.page_bytes
         next_page = partial(self._next_page, ids_only=ids_only)
-        coming = self.workers.submit(next_page, id_range(split), limit)
+        coming = self.client.workers.submit(next_page, id_range(split), limit)
         try:
             while (page := coming.result()).documents:
                 if page.was_refused:
@@ -89,7 +85,7 @@ class Pages:
                 mean_bytes = max(1, page.bytes // len(page.documents))
                 limit = max(1, min(most, page.limit * 2, most_bytes // mean_bytes))
                 rest = id_range(split, self.string_id(page.documents[-1]))
-                coming = self.workers.submit(next_page, rest, limit)
+                coming = self.client.workers.submit(next_page, rest, limit)
                 yield page.documents
         finally:
             coming.cancel()
@@ -131,7 +127,7 @@ class Pages:
         position = 0
         last: str | None = None
         while True:
-            page = self._find(_OTHER_IDS, self.limits.page_documents, skip=position)
+            page = self._find(_OTHER_IDS, self.client.limits.page_documents, skip=position)
             # The last document of the previous page, and the first one of this page.
             seam = self._find(
                 _OTHER_IDS, 2, projection=_ONLY_ID, skip=max(0, position - 1)

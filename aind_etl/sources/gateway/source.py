@@ -8,7 +8,7 @@ each starting after the last ``_id`` of the previous page.
 from collections import deque
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from urllib.parse import quote
@@ -69,10 +69,9 @@ class GatewaySource(Source):
     ) -> None:
         self.connections = limits.connections
         self._collections = sorted(set(collections))
-        self._workers = ThreadPoolExecutor(limits.connections, thread_name_prefix="gateway")
         self._client = GatewayClient(url, limits, requests_per_second)
         self.name = self._client.name
-        self._pages = partial(Pages, self._client, self._workers, limits)
+        self._pages = partial(Pages, self._client)
 
     def __repr__(self) -> str:
         return f"GatewaySource({self.name!r})"
@@ -127,10 +126,10 @@ class GatewaySource(Source):
         """Yield the documents of a collection that have one of ``record_ids``."""
         pages = self._pages(collection)
         strings = {identity for identity in map(string_id, record_ids) if identity is not None}
-        pending: deque[Future[list[Document]]] = deque()
+        pending = deque[Future[list[Document]]]()
         try:
             for chunk in chunks(sorted(strings), _bytes_in_url, most_bytes=_URL_IDS_BYTES):
-                pending.append(self._workers.submit(pages.with_ids, chunk))
+                pending.append(self._client.workers.submit(pages.with_ids, chunk))
                 if len(pending) == self.connections:
                     yield from pending.popleft().result()
             while pending:
@@ -152,8 +151,6 @@ class GatewaySource(Source):
 
     def __exit__(self, *exception: object) -> None:
         """Cancel pending requests, and close the connections."""
-        self._client.give_up()
-        self._workers.shutdown(cancel_futures=True)
         self._client.close()
 
     def _read(self, collection: str, split: Split, *, ids_only: bool) -> Iterator[Document]:

@@ -31,7 +31,7 @@ _CONNECT_SECONDS = 5.0
 
 
 def open_database(
-    url: str, username: str | None, password: str | None, limits: Limits, reply_timeout_ms: int
+    url: str, username: str | None, password: str | None, limits: Limits
 ) -> tuple[str, Database[dict[str, Any]]]:
     """Return the name and the database of an address; its options override the limits.
 
@@ -52,7 +52,7 @@ def open_database(
         "appname": "aind-etl",
         "connecttimeoutms": int(_CONNECT_SECONDS * 1000),
         "serverselectiontimeoutms": int(min(_REACH_SECONDS, limits.deadline) * 1000),
-        "sockettimeoutms": reply_timeout_ms,
+        "sockettimeoutms": limits.reply_ms,
         "maxpoolsize": limits.connections,
         # The other mode needs two connections to monitor a server.
         "servermonitoringmode": "poll",

@@ -49,10 +49,8 @@ class Pages:
     an ``_id`` cannot be read.
     """
 
-    source_name: str
     retries: Retries
     limits: Limits
-    max_time_ms: int
     database: Database[dict[str, Any]]
     collection: str
 
@@ -140,7 +138,7 @@ class Pages:
                 # A negative limit leaves no cursor open.
                 limit=-smaller,
                 batch_size=smaller or _LARGEST_BATCH,
-                max_time_ms=self.max_time_ms,
+                max_time_ms=self.limits.reply_ms,
             )
             return [found for batch in batches for found in parse(batch)]
 
@@ -157,7 +155,7 @@ class Pages:
             ) from error
 
     def __str__(self) -> str:
-        return f"The collection {self.collection!r} of {self.source_name}"
+        return f"The collection {self.collection!r} of {self.retries.name}"
 
 
 def _bytes(identity: Any) -> int:  # noqa: ANN401 - any type

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import bson
@@ -76,14 +77,14 @@ class MongoSource(Source):
     ) -> None:
         self._includes = includes
         self._limits = limits
-        self._reply_ms = max(1, int(min(limits.deadline, limits.reply_timeout) * 1000))
-        self.name, self._database = open_database(url, username, password, limits, self._reply_ms)
+        self.name, self._database = open_database(url, username, password, limits)
         self._client = self._database.client
         # None or 0 means no limit.
         pool_size = self._client.options.pool_options.max_pool_size
         self.connections = int(pool_size or limits.connections)
         self._retries = Retries(self.name, limits.deadline)
-        self._is_found = False
+        # Checked once: a missing database looks like an empty one.
+        self._find_database = cache(self._discover)
 
     def __repr__(self) -> str:
         return f"MongoSource({self.name!r})"
@@ -171,9 +172,7 @@ class MongoSource(Source):
         self._client.close()
 
     def _pages(self, collection: str) -> Pages:
-        return Pages(
-            self.name, self._retries, self._limits, self._reply_ms, self._database, collection
-        )
+        return Pages(self._retries, self._limits, self._database, collection)
 
     def _discover(self) -> list[str]:
         """Return the names of the collections, or raise a SourceError if there is no database."""
@@ -184,18 +183,12 @@ class MongoSource(Source):
                 "see none of its collections. Check the name after the host, which is "
                 "case-sensitive, and the user's rights."
             )
-        self._is_found = True
         return [
             entry["name"]
             for entry in found
             if entry.get("type", "collection") == "collection"
             and not entry["name"].startswith("system.")
         ]
-
-    def _find_database(self) -> None:
-        """Check once that the database exists: a missing one looks like an empty one."""
-        if not self._is_found:
-            self._discover()
 
     def _condition(self, collection: str, split: Split) -> Mapping[str, Any] | None:
         """Return the condition on the ``_id`` that selects a split.
