@@ -12,7 +12,8 @@ from aind_etl.contract import TABLES, tables
 from aind_etl.orchestration.assets.warehouse import WAREHOUSE, was_published
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.steps import step
-from aind_etl.warehouse.checks import examples, run_checks
+from aind_etl.text import markdown_table
+from aind_etl.warehouse.checks import run_checks
 from aind_etl.warehouse.connection import connect, is_whole
 from aind_etl.warehouse.location import locate_warehouse
 from aind_etl.warehouse.sql_files import Kind, SqlFile, read_sql_files, tables_read
@@ -82,8 +83,10 @@ def warnings(
         for key, (check, count) in zip(keys, counts, strict=True):
             metadata = {}
             if count:
-                details = examples(connection, check, _EXAMPLES)
-                metadata["to look at"] = dg.MetadataValue.md(details)
+                examples = f"FROM (\n{check.statement}\n) LIMIT {_EXAMPLES}"
+                rows = connection.execute(examples).fetchall()
+                names = [column[0] for column in connection.description or ()]
+                metadata["to look at"] = dg.MetadataValue.md(markdown_table(names, rows))
             yield dg.AssetCheckResult(
                 asset_key=key.asset_key,
                 check_name=key.name,

@@ -6,7 +6,6 @@ from functools import partial
 import duckdb
 
 from aind_etl.errors import ConfigurationError
-from aind_etl.text import markdown_table
 from aind_etl.warehouse.connection import OUT_OF_MEMORY
 from aind_etl.warehouse.parallel import run_parallel
 from aind_etl.warehouse.sql_files import SqlFile
@@ -24,12 +23,6 @@ def run_checks(
     """
     counts = run_parallel(connection, {check.name: partial(_count, check) for check in checks})
     yield from ((check, counts[check.name]) for check in checks)
-
-
-def examples(connection: duckdb.DuckDBPyConnection, check: SqlFile, count: int) -> str:
-    """Return the first offending rows of a check as a table in Markdown."""
-    rows = connection.execute(f"FROM (\n{check.statement}\n) LIMIT {count}").fetchall()
-    return markdown_table([column[0] for column in connection.description or ()], rows)
 
 
 def _count(check: SqlFile, connection: duckdb.DuckDBPyConnection) -> int:

@@ -120,9 +120,7 @@ def fill(
     left_out = {tables.DOCUMENTS: _unflattened(lake)}
     loads: dict[str, _Step] = {
         table.name: partial(_load, table, lake.tables.files(table), left_out.get(table, _NOTHING))
-        for table in written_tables(lake)
-        # A table with further columns does not equal the contract's.
-        if table.partitioning is not Partitioning.WAREHOUSE_ONLY
+        for table in map(lake.tables.as_written, LAKE_TABLES)
     }
     states = [lake.state(name) for name in lake.collections()]
     loads[tables.COLLECTIONS.name] = partial(_load_collections, states)

@@ -18,7 +18,7 @@ from aind_etl.lake import Lake
 from aind_etl.lake.parquet import read_metadata
 from aind_etl.settings import WarehouseLocation
 from aind_etl.warehouse.build import BuildReport, build_warehouse
-from aind_etl.warehouse.checks import examples, run_checks
+from aind_etl.warehouse.checks import run_checks
 from aind_etl.warehouse.connection import connect, is_whole
 from aind_etl.warehouse.contents import LAKE_TABLES
 from aind_etl.warehouse.info import read_info
@@ -150,29 +150,28 @@ def _refusal(failed: Sequence[Outcome], location: WarehouseLocation) -> str:
 
 
 def _contract_outcome(built: duckdb.DuckDBPyConnection, lake: Lake) -> Outcome:
-    differing = []
-    for table in TABLES:
-        expected = {
-            column.name: f"{column.type}{' NOT NULL' if column.required else ''}"
-            for column in table.columns
-        }
-        found = built.execute(
-            "SELECT column_name, replace(data_type, 'TIMESTAMP WITH TIME ZONE', 'TIMESTAMPTZ') || "
-            "if(is_nullable, '', ' NOT NULL') FROM duckdb_columns() WHERE table_name = ? "
-            "ORDER BY column_index",
-            [table.name],
-        )
-        actual = dict(found.fetchall())
-        differing += [
-            (table.name, name, expected.get(name, "no such column"), actual.get(name, "missing"))
-            for name in dict.fromkeys([*expected, *actual])
-            if expected.get(name) != actual.get(name)
-            # The session table may have further columns.
-            and (name in expected or table is not tables.SESSIONS)
-        ]
+    expected = {
+        (table.name, column.name): f"{column.type}{' NOT NULL' if column.required else ''}"
+        for table in TABLES
+        for column in table.columns
+    }
+    found = built.execute(
+        "SELECT table_name, column_name, "
+        "replace(data_type, 'TIMESTAMP WITH TIME ZONE', 'TIMESTAMPTZ') || "
+        "if(is_nullable, '', ' NOT NULL') FROM duckdb_columns() "
+        "WHERE list_contains(?, table_name) ORDER BY table_name, column_index",
+        [[table.name for table in TABLES]],
+    )
+    actual = {(table, column): kind for table, column, kind in found.fetchall()}
+    differing = [
+        (*key, expected.get(key, "no such column"), actual.get(key, "missing"))
+        for key in dict.fromkeys([*expected, *actual])
+        if expected.get(key) != actual.get(key)
+        # The session table may have further columns.
+        and (key in expected or key[0] != tables.SESSIONS.name)
+    ]
     differing += [row for table in LAKE_TABLES for row in _differing_files(lake, table)]
-    columns = sum(len(table.columns) for table in TABLES)
-    message = f"All {columns:,} columns of {len(TABLES)} tables follow the contract."
+    message = f"All {len(expected):,} columns of {len(TABLES)} tables follow the contract."
     if differing:
         message = f"{len(differing):,} columns differ."
     header = ("table or file", "column", "expected", "actual")
@@ -267,6 +266,9 @@ def _count(connection: duckdb.DuckDBPyConnection, table: Table) -> int:
 
 def _sql_outcomes(connection: duckdb.DuckDBPyConnection) -> Iterator[Outcome]:
     for file, offending in run_checks(connection, _blocking_checks()):
-        message = f"{offending:,} rows offend." if offending else "No row offends."
-        details = examples(connection, file, _EXAMPLES) if offending else ""
-        yield Outcome(Check(file.name, file.summary), not offending, message, details)
+        check = Check(file.name, file.summary)
+        if offending:
+            rows = connection.sql(f"FROM (\n{file.statement}\n) LIMIT {_EXAMPLES}")
+            yield _outcome(check, f"{offending:,} rows offend.", rows.columns, rows.fetchall())
+        else:
+            yield _outcome(check, "No row offends.")
