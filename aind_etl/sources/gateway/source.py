@@ -42,14 +42,14 @@ _ABSENT_STATUSES = frozenset({403, 404})
 class GatewaySource(Source):
     """Named collections of one database behind a gateway.
 
-    Threads may share a source; its limits apply to all of them together.
-
     Parameters
     ----------
     url
         The address of the database: ``https://host/v1/analysis``, or ``http://``.
     collections
         Names of the collections; those that are missing or empty are not listed.
+    limits
+        Apply to all threads together.
     requests_per_second
         The most requests per second, including retries.
 

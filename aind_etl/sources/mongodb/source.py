@@ -91,9 +91,10 @@ class MongoSource(Source):
 
     def list_collections(self) -> list[str]:
         """Return the names of the collections, sorted, without views, system and empty ones."""
+        self._find_database.cache_clear()  # Others may have been added since.
         return [
             name
-            for name in sorted(self._discover())
+            for name in sorted(self._find_database())
             if self._includes(name) and self._pages(name).ids({}, 1)
         ]
 
