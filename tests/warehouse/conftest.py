@@ -41,4 +41,6 @@ def dump(small: Built, tmp_path: Path) -> Path:
 @pytest.fixture
 def lake(small: Built, tmp_path: Path) -> Lake:
     """Return a lake with the small collection, for a test to change."""
-    return Lake(shutil.copytree(str(small.lake), tmp_path / "lake"))
+    # Other processes may build from it, and hold its locks.
+    without_locks = shutil.ignore_patterns("_locks")
+    return Lake(shutil.copytree(str(small.lake), tmp_path / "lake", ignore=without_locks))

@@ -34,7 +34,7 @@ def made(small, tmp_path_factory):
     """Return a folder with a lake and a warehouse published from it, and where it was made."""
     folder = tmp_path_factory.mktemp("publishing")
     work = folder / "work"
-    shutil.copytree(str(small.lake), work / "lake")
+    shutil.copytree(str(small.lake), work / "lake", ignore=shutil.ignore_patterns("_locks"))
     publish_warehouse(Lake(work / "lake"), work / "warehouse.duckdb", max_lost_share=0.2)
     return shutil.move(work, folder / "made"), work
 
