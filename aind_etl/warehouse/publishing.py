@@ -181,7 +181,7 @@ def _contract_outcome(built: duckdb.DuckDBPyConnection, lake: Lake) -> Outcome:
 def _outcome(
     check: Check, message: str, header: Sequence[str] = (), offending: Sequence[Sequence[str]] = ()
 ) -> Outcome:
-    """Return the outcome of a check, which holds if nothing offends."""
+    """Return the outcome of a check in Python, which holds if nothing offends."""
     details = markdown_table(header, offending) if offending else ""
     return Outcome(check, not offending, message, details)
 
@@ -266,9 +266,9 @@ def _count(connection: duckdb.DuckDBPyConnection, table: Table) -> int:
 
 def _sql_outcomes(connection: duckdb.DuckDBPyConnection) -> Iterator[Outcome]:
     for file, offending in run_checks(connection, _blocking_checks()):
-        check = Check(file.name, file.summary)
+        message, details = "No row offends.", ""
         if offending:
+            message = f"{offending:,} rows offend."
             rows = connection.sql(f"FROM (\n{file.statement}\n) LIMIT {_EXAMPLES}")
-            yield _outcome(check, f"{offending:,} rows offend.", rows.columns, rows.fetchall())
-        else:
-            yield _outcome(check, "No row offends.")
+            details = markdown_table(rows.columns, rows.fetchall())
+        yield Outcome(Check(file.name, file.summary), not offending, message, details)
