@@ -754,7 +754,6 @@ def test_result_folders_are_written_once_for_several_runs_at_the_same_time(
         )
         for _ in range(4)
     ]
-    answers = {one.communicate() for one in running}
-    results = tmp_path / "_sample_results"
-    assert answers == {(f"{results / 'sessions=2&seed=0'}\n", "")}
-    assert [path.name for path in results.iterdir() if path.is_dir()] == ["sessions=2&seed=0"]
+    written = tmp_path / "_sample_results" / "sessions=2&seed=0"
+    assert {one.communicate() for one in running} == {(f"{written}\n", "")}
+    assert [path for path in written.parent.iterdir() if path.is_dir()] == [written]
