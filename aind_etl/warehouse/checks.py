@@ -19,7 +19,9 @@ def run_checks(
     Raises
     ------
     ConfigurationError
-        A check cannot be run, unless the memory does not suffice for it.
+        A check cannot be run.
+    duckdb.Error
+        The memory does not suffice.
     """
     counts = run_parallel(connection, {check.name: partial(_count, check) for check in checks})
     yield from ((check, counts[check.name]) for check in checks)

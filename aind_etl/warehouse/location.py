@@ -52,12 +52,12 @@ def file_beside(location: WarehouseLocation, name: str) -> Iterator[tuple[Wareho
 
 def beginning_beside(location: WarehouseLocation, name: str) -> bytes:
     """Return the first bytes of a file beside a warehouse; empty if there is none."""
-    place = beside(location, name)
-    if not isinstance(place, Path):
-        return (open_store(place).read(name) or b"")[:_BEGINNING_BYTES]
-    if not place.is_file():
+    location = beside(location, name)
+    if not isinstance(location, Path):
+        return (open_store(location).read(name) or b"")[:_BEGINNING_BYTES]
+    if not location.is_file():
         return b""
-    with place.open("rb") as file:
+    with location.open("rb") as file:
         return file.read(_BEGINNING_BYTES)
 
 

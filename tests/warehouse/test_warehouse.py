@@ -256,8 +256,9 @@ def test_a_build_without_enough_memory_starts_again_with_more(small, path, monke
     report = build_warehouse(small.lake, path, progress=begun.append)
     assert begun.count("analyses") == 2
     with connect(small.warehouse) as connection:
-        assert report.rows["analyses"] == scalar(connection, "SELECT count(*) FROM analyses")
-        assert report.rows["best_models"] == scalar(connection, "SELECT count(*) FROM best_models")
+        for name, rows in report.rows.items():
+            assert rows == scalar(connection, f"SELECT count(*) FROM {name}")
+    assert report.rows["analyses"] > 0 < report.rows["best_models"]
     assert [one for one in path.parent.iterdir() if "building" in one.name] == []
 
 
