@@ -35,7 +35,7 @@ from aind_etl.sources.canonical import (
 )
 from aind_etl.sources.protocol import Source, read_documents
 
-_FILE_NAME = re.compile(r"(?P<collection>.+)\.(?P<format>jsonl|json|bson)(?P<gzip>\.gz)?")
+_FILE_NAME = re.compile(r"(?P<collection>.+)\.(jsonl|json|bson)(\.gz)?")
 _log = logging.getLogger(__name__)
 _File: TypeAlias = BufferedReader | gzip.GzipFile
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -56,15 +56,7 @@ _BETWEEN_DOCUMENTS = b" \t\r\n,"
 
 
 class DumpSource(Source):
-    """A folder of dumped collections.
-
-    Parameters
-    ----------
-    folder
-        The folder.
-    name
-        The source's name; the folder's path by default.
-    """
+    """A folder of dumped collections, called by its path unless it has another name."""
 
     connections = 1
 

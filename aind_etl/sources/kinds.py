@@ -78,13 +78,7 @@ KINDS = (
 
 
 def kind_of(url: str) -> SourceKind:
-    """Return the kind of source that an address belongs to.
-
-    Raises
-    ------
-    ConfigurationError
-        Its scheme is unknown.
-    """
+    """Return the kind of source that an address belongs to."""
     by_scheme = {scheme: kind for kind in KINDS for scheme in kind.schemes}
     # The address is not parsed further: Python's parser refuses characters of some passwords.
     scheme, colon, rest = url.partition(":")
@@ -103,7 +97,7 @@ def known_kinds() -> str:
 
 
 def open_source(settings: "Settings") -> "Source":
-    """Return the source that the settings name, of one of the :data:`KINDS`.
+    """Return the source that the settings name.
 
     Raises
     ------

@@ -68,11 +68,5 @@ class Source(Protocol):
 
 
 def read_documents(source: Source, collection: str, split: Split = ALL_IDS) -> Iterator[Document]:
-    """Yield every document in a split, in canonical form.
-
-    Raises
-    ------
-    SourceError
-        The source cannot be read to its end.
-    """
+    """Yield every document in a split, in canonical form."""
     return map(canonical_document, source.read_raw(collection, split))

@@ -17,37 +17,15 @@ _DEFAULT_SEED = 0
 
 
 class SampleSource(DumpSource):
-    """The sample world of a size and a seed.
-
-    Parameters
-    ----------
-    sessions
-        Number of behaviour sessions.
-    seed
-        Seed of the simulation; the same seed gives the same documents.
-    """
+    """The sample world of a number of sessions and a seed, from which its documents follow."""
 
     def __init__(self, sessions: int, seed: int) -> None:
         self._sessions = sessions
         self._seed = seed
         self._lock = Lock()
         self._temporary = TemporaryDirectory(prefix="aind-etl-")
-        super().__init__(
-            Path(self._temporary.name, "world"), f"sample:?sessions={sessions}&seed={seed}"
-        )
-
-    def write_results(self, folder: Path) -> Path:
-        """Write the result folders below ``folder``, once; see :func:`write_results`."""
-        written = folder / f"sessions={self._sessions}&seed={self._seed}"
-        if not written.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            # Runs of several collections write it at the same time.
-            with FileLock(folder / f"{written.name}.lock"):
-                if not written.exists():
-                    with TemporaryDirectory(prefix="making-", dir=folder) as scratch:
-                        self._write_world(Path(scratch), results=True)
-                        (Path(scratch) / "results").rename(written)
-        return written
+        folder = Path(self._temporary.name, "world")
+        super().__init__(folder, f"sample:?sessions={sessions}&seed={seed}")
 
     def fingerprint(self, collection: str) -> str:
         """Return the size and the seed, from which the content follows."""
@@ -62,17 +40,9 @@ class SampleSource(DumpSource):
             if not self._folder.exists():
                 # Renamed when it is complete: a part of it would be read as a whole dump.
                 with TemporaryDirectory(dir=self._temporary.name) as scratch:
-                    self._write_world(Path(scratch, "world"), results=False)
+                    _write_world(Path(scratch, "world"), self._sessions, self._seed, results=False)
                     Path(scratch, "world").rename(self._folder)
         return super()._files()
-
-    def _write_world(self, folder: Path, *, results: bool) -> None:
-        # Imported here: only the sample needs the simulation's libraries.
-        from aind_etl.sample import write_world  # noqa: PLC0415
-
-        write_world(
-            folder, sessions=self._sessions, seed=self._seed, results=results, shared_figures=True
-        )
 
 
 def write_results(url: str, lake: Path) -> Path:
@@ -88,20 +58,36 @@ def write_results(url: str, lake: Path) -> Path:
     ConfigurationError
         The address is not understood.
     """
-    with open_source(Settings(source=url)) as sample:
-        return sample.write_results(lake / "_sample_results")
+    sessions, seed = _parse_address(url)
+    folder = lake / "_sample_results"
+    written = folder / f"sessions={sessions}&seed={seed}"
+    if not written.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        # Runs of several collections write it at the same time.
+        with FileLock(folder / f"{written.name}.lock"):
+            if not written.exists():
+                with TemporaryDirectory(prefix="making-", dir=folder) as scratch:
+                    _write_world(Path(scratch), sessions, seed, results=True)
+                    (Path(scratch) / "results").rename(written)
+    return written
+
+
+def _write_world(folder: Path, sessions: int, seed: int, *, results: bool) -> None:
+    # Imported here: only the sample needs the simulation's libraries.
+    from aind_etl.sample import write_world  # noqa: PLC0415
+
+    write_world(folder, sessions=sessions, seed=seed, results=results, shared_figures=True)
 
 
 def open_source(settings: Settings) -> SampleSource:
-    """Return the sample source at an address such as ``sample:?sessions=100&seed=1``.
+    """Return the sample source at an address such as ``sample:?sessions=100&seed=1``."""
+    return SampleSource(*_parse_address(settings.source))
 
-    Raises
-    ------
-    ConfigurationError
-        The address is not understood.
-    """
-    not_understood = f"The source {settings.source!r} is not understood"
-    parts = urlsplit(settings.source)
+
+def _parse_address(url: str) -> tuple[int, int]:
+    """Return the number of sessions and the seed."""
+    not_understood = f"The source {url!r} is not understood"
+    parts = urlsplit(url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     if parts.path or parts.netloc or not query.keys() <= {"sessions", "seed"}:
         raise ConfigurationError(f"{not_understood}. {known_kinds()}")
@@ -116,4 +102,4 @@ def open_source(settings: Settings) -> SampleSource:
         raise ConfigurationError(
             f"{not_understood}: sessions must be at least 1 and seed at least 0."
         )
-    return SampleSource(sessions, seed)
+    return sessions, seed

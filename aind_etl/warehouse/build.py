@@ -6,8 +6,9 @@ the old file open keep reading it, and new readers get the new one.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from aind_etl.contract import tables
-from aind_etl.contract.ddl import comments, create_table, quote_identifier, quote_text
+from aind_etl.contract.ddl import comments, create_table, quote_text
 from aind_etl.errors import ConfigurationError, DataError
 from aind_etl.settings import WarehouseLocation
 from aind_etl.warehouse.contents import (
@@ -26,7 +27,7 @@ from aind_etl.warehouse.contents import (
     unflattened_batches,
     written_tables,
 )
-from aind_etl.warehouse.location import locate_warehouse
+from aind_etl.warehouse.location import WarehouseFile, locate_warehouse
 from aind_etl.warehouse.sql_files import Kind, SqlFile, read_sql_files
 
 if TYPE_CHECKING:
@@ -61,20 +62,16 @@ class BuildReport:
 
     Attributes
     ----------
-    location
-        Location of the warehouse.
     published
         False if nothing has changed since the last build; the existing file is left in place.
     rows
         Number of rows of each table and mart, by name.
-    size_bytes
-        Size of the file.
     """
 
     location: WarehouseLocation
     published: bool
-    rows: dict[str, int] = field(default_factory=dict)
-    size_bytes: int = 0
+    rows: dict[str, int]
+    size_bytes: int
 
 
 def build_warehouse(  # noqa: PLR0913 - inputs, output and two callbacks
@@ -86,15 +83,15 @@ def build_warehouse(  # noqa: PLR0913 - inputs, output and two callbacks
     progress: Callable[[str], None] = lambda _step: None,
     validate: Callable[[duckdb.DuckDBPyConnection], None] = lambda _built: None,
 ) -> BuildReport:
-    """Build the warehouse from the lake and publish it.
+    """Build the warehouse from the lake and publish it, unless that would change nothing.
 
     Parameters
     ----------
     lake
         The lake that holds the tables.
     location
-        Where to publish the warehouse: a path, or the URL of an object. An existing file is left
-        in place until the new one is complete.
+        Where to publish the warehouse. An existing file is left in place until the new one is
+        complete.
     sql_folder
         The folder ``sql``; by default the one installed with the package.
     facts
@@ -104,11 +101,6 @@ def build_warehouse(  # noqa: PLR0913 - inputs, output and two callbacks
     validate
         Called with the finished file, opened read-only, before it is published. If it raises, the
         file is discarded and the existing one is left in place.
-
-    Returns
-    -------
-    BuildReport
-        Nothing is built if the lake, ``sql/`` and the versions are those of the published file.
 
     Raises
     ------
@@ -121,11 +113,11 @@ def build_warehouse(  # noqa: PLR0913 - inputs, output and two callbacks
     if isinstance(location, Path) and location.is_dir():
         raise ConfigurationError(f"The warehouse {str(location)!r} is a folder; name a file.")
     target = locate_warehouse(location)
-    if is_current(lake, location, sql_folder=sql_folder):
-        current = target.file()
-        size = current.stat().st_size
-        return BuildReport(location, published=False, rows=_count_rows(current), size_bytes=size)
-    sql = {kind: read_sql_files(kind, sql_folder) for kind in Kind}
+    sql = _read_sql(sql_folder)
+    if _published_inputs(target) == _fingerprint(lake, sql):
+        path = target.file()
+        size = path.stat().st_size
+        return BuildReport(location, published=False, rows=_count_rows(path), size_bytes=size)
     with (
         lake.storage.lock("warehouse", f"the warehouse {location}"),
         _tables_locked(lake),
@@ -133,14 +125,7 @@ def build_warehouse(  # noqa: PLR0913 - inputs, output and two callbacks
     ):
         replacing = target.current()
         info = _facts(lake, _fingerprint(lake, sql)) | dict(facts or {})
-
-        def build(config: Config) -> None:
-            # Statements that do not fit the memory are continued on the disk.
-            config = config | {"temp_directory": str(building.parent / "spilled")}
-            _build(building, lake, info, sql, progress, config)
-            with open_alone(building, config) as connection:
-                validate(connection)
-
+        build = partial(_build, building, lake, info, sql, progress, validate)
         try:
             build(_BUILD_CONFIG)
         except OUT_OF_MEMORY:
@@ -159,27 +144,31 @@ def build_warehouse(  # noqa: PLR0913 - inputs, output and two callbacks
     return BuildReport(location, published=True, rows=rows, size_bytes=size)
 
 
-def is_current(
-    lake: "Lake", location: WarehouseLocation, *, sql_folder: Path | None = None
-) -> bool:
+def is_current(lake: "Lake", location: WarehouseLocation) -> bool:
     """Return whether the published warehouse is what a build would produce.
-
-    An object is not downloaded: its metadata says what it was built from.
 
     Raises
     ------
-    ConfigurationError
-        A file of ``sql/`` cannot be read.
     DataError
         The store of the warehouse does not answer.
     """
-    sql = {kind: read_sql_files(kind, sql_folder) for kind in Kind}
-    target = locate_warehouse(location)
+    return _published_inputs(locate_warehouse(location)) == _fingerprint(lake, _read_sql())
+
+
+def _published_inputs(target: WarehouseFile) -> str | None:
+    """Return the fingerprint of the published warehouse; None if it cannot be used.
+
+    An object is not downloaded: its metadata says what it was built from.
+    """
     facts = target.metadata()
     if not facts and target.exists():
         path = target.file()
         facts = read_info_of_file(path) if is_whole(path) else {}
-    return facts.get("inputs") == _fingerprint(lake, sql)
+    return facts.get("inputs")
+
+
+def _read_sql(folder: Path | None = None) -> dict[Kind, list[SqlFile]]:
+    return {kind: read_sql_files(kind, folder) for kind in Kind}
 
 
 def _build(  # noqa: PLR0913, PLR0917 - one call
@@ -188,9 +177,12 @@ def _build(  # noqa: PLR0913, PLR0917 - one call
     info: Mapping[str, str],
     sql: Mapping[Kind, Sequence[SqlFile]],
     progress: Callable[[str], None],
+    validate: Callable[[duckdb.DuckDBPyConnection], None],
     config: Config,
 ) -> None:
-    """Write a warehouse to a new file, with a configuration of DuckDB."""
+    """Write a warehouse to a new file, with a configuration of DuckDB, and validate it."""
+    # Statements that do not fit the memory are continued on the disk.
+    config = config | {"temp_directory": str(path.parent / "spilled")}
     with duckdb.connect(":memory:", config=config) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute(
@@ -202,6 +194,8 @@ def _build(  # noqa: PLR0913, PLR0917 - one call
         write_info(connection, info)
         fill(connection, lake, sql, progress)
         connection.execute("CHECKPOINT building")
+    with open_alone(path, config) as connection:
+        validate(connection)
 
 
 @contextmanager
@@ -227,32 +221,25 @@ def _facts(lake: "Lake", inputs: str) -> dict[str, str]:
 
 def _fingerprint(lake: "Lake", sql: dict[Kind, list[SqlFile]]) -> str:
     """Return a digest that changes whenever a build would produce another warehouse."""
-    digest = sha256()
-    for made_by in (str(LAYOUT_VERSION), version("aind-etl"), duckdb.__version__, STORAGE_VERSION):
-        digest.update(made_by.encode())
+    parts = [str(LAYOUT_VERSION), version("aind-etl"), duckdb.__version__, STORAGE_VERSION]
     for table in LAKE_TABLES:
         for name, stored in lake.storage.files(table.name, ".parquet").items():
-            digest.update(f"{name}\0{stored.mark}\0".encode())
-    for table in written_tables(lake):
-        digest.update("\0".join([create_table(table), *comments(table)]).encode())
-    digest.update(COLLECTIONS_QUERY.encode())
+            parts.append(f"{name}\0{stored.mark}\0")
+    parts += ["\0".join([create_table(table), *comments(table)]) for table in written_tables(lake)]
+    parts.append(COLLECTIONS_QUERY)
     for file in (file for kind in Kind for file in sql[kind]):
-        digest.update(f"{file.kind}\0{file.name}\0{file.comment}\0{file.statement}\0".encode())
-        digest.update(repr(file.columns).encode())
-    digest.update("\0".join(lake.collections()).encode())
-    digest.update(repr(unflattened_batches(lake)).encode())
-    return digest.hexdigest()
+        parts.append(f"{file.kind}\0{file.name}\0{file.comment}\0{file.statement}\0{file.columns}")
+    parts.append("\0".join(lake.collections()))
+    parts.append(repr(unflattened_batches(lake)))
+    return sha256("".join(parts).encode()).hexdigest()
 
 
 def _count_rows(path: Path) -> dict[str, int]:
     with open_alone(path) as connection:
-        names = connection.execute(
-            "SELECT table_name FROM duckdb_tables() WHERE NOT internal AND table_name <> ? "
-            "AND database_name = ?",
+        # Nothing was deleted from the file, so the sizes are exact.
+        rows = connection.execute(
+            "SELECT table_name, estimated_size FROM duckdb_tables() WHERE NOT internal "
+            "AND table_name <> ? AND database_name = ?",
             [INFO_TABLE, LAYOUT_NAME],
-        ).fetchall()
-        counted = " UNION ALL ".join(
-            f"SELECT {quote_text(name)}, count(*) FROM {quote_identifier(name)}"
-            for (name,) in names
         )
-        return dict(connection.execute(counted).fetchall())
+        return dict(rows.fetchall())

@@ -21,7 +21,7 @@ def run_checks(
     ConfigurationError
         A check cannot be run.
     duckdb.Error
-        One of :data:`~aind_etl.warehouse.connection.OUT_OF_MEMORY`.
+        The memory does not suffice.
     """
     counts = run_parallel(connection, {check.name: partial(_count, check) for check in checks})
     yield from ((check, counts[check.name]) for check in checks)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import duckdb
 
-from aind_etl.contract import tables
 from aind_etl.contract.ddl import quote_text
 from aind_etl.errors import ConfigurationError
 from aind_etl.settings import WarehouseLocation
@@ -28,10 +27,7 @@ INFO_TABLE = "warehouse_info"
 LAYOUT_NAME = "warehouse"
 LAYOUT_VERSION = 1
 # Extensions are not downloaded during a query: an error that names the missing one is clearer.
-READ_CONFIG: Config = {
-    "autoinstall_known_extensions": False,
-    "autoload_known_extensions": False,
-}
+READ_CONFIG: Config = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
 OUT_OF_MEMORY = (duckdb.OutOfMemoryException, duckdb.TransactionException)
 """The errors of a statement without memory; the second is that of a commit."""
 
@@ -80,11 +76,6 @@ def opened(location: WarehouseLocation) -> Iterator[duckdb.DuckDBPyConnection]:
     Like :func:`connect`, but faster from the second call on: the in-memory database, which takes
     longer to create than a file takes to attach, is reused. Several threads may call it at once;
     each gets a database of its own.
-
-    Raises
-    ------
-    ConfigurationError
-        There is no warehouse, it cannot be read, or its layout is later than this version knows.
     """
     path = locate_warehouse(location).file()
     try:
@@ -161,7 +152,3 @@ def _refuse_later_layout(connection: duckdb.DuckDBPyConnection, path: Path) -> N
             f"layouts up to {LAYOUT_VERSION}. Update aind-etl, or build the "
             "warehouse with this version."
         )
-
-
-MADE_AGAIN = "'aind-etl rebuild' makes it again from the change log."
-REMEDY = {tables.DOCUMENTS: "'aind-etl verify' names the file; restore it from a backup."}

@@ -15,19 +15,21 @@ from aind_etl.contract.ddl import comments, create_table, quote_identifier, quot
 from aind_etl.contract.id_ranges import Split
 from aind_etl.errors import ConfigurationError, DamagedTableError, DataError
 from aind_etl.text import first_line
-from aind_etl.warehouse.connection import MADE_AGAIN, OUT_OF_MEMORY, REMEDY
+from aind_etl.warehouse.connection import OUT_OF_MEMORY
 from aind_etl.warehouse.parallel import STATEMENTS, run_parallel
 from aind_etl.warehouse.sql_files import Kind, SqlFile, dependencies, tables_read
 
 if TYPE_CHECKING:
     # Readers of a warehouse need not load the lake's libraries.
     from aind_etl.lake import Lake
+    from aind_etl.lake.state import CollectionState
     from aind_etl.lake.storage.protocol import Location
 
 _Step = Callable[[duckdb.DuckDBPyConnection], None]
 
 # For so many analyses, the memory of a build suffices for two statements at a time.
 _MOST_ANALYSES_IN_PARALLEL = 200_000
+_NOTHING = "false"
 
 LAKE_TABLES = tuple(
     table for table in TABLES if table.partitioning is not Partitioning.WAREHOUSE_ONLY
@@ -43,51 +45,43 @@ WITH last_versions AS (
 documents_counted AS (
     SELECT
         source_collection,
-        count(*) FILTER (operation = 'upsert') AS live,
-        count(*) FILTER (operation = 'delete') AS deleted
+        count_if(operation = 'upsert') AS live_documents,
+        count_if(operation = 'delete') AS deleted_documents
     FROM last_versions
     GROUP BY source_collection
 ),
 rejected_counted AS (
-    SELECT source_collection, count(*) AS rejected
+    SELECT source_collection, count(*) AS rejected_documents
     FROM rejected_documents
     GROUP BY source_collection
 ),
 analyses_counted AS (
     SELECT
         source_collection,
-        count(*) FILTER (process_index = 0 AND pipeline_format = 'prototype') AS prototype,
-        count(*) FILTER (process_index = 0 AND pipeline_format = 'framework') AS framework,
-        count(*) FILTER (outcome = 'success') AS success,
-        count(*) FILTER (outcome = 'skipped') AS skipped,
-        count(*) FILTER (outcome = 'failed') AS failed,
-        count(*) FILTER (outcome = 'unknown') AS unknown,
-        max(finished_at) AS newest
+        count_if(process_index = 0 AND pipeline_format = 'prototype') AS prototype_documents,
+        count_if(process_index = 0 AND pipeline_format = 'framework') AS framework_documents,
+        count_if(outcome = 'success') AS successful_analyses,
+        count_if(outcome = 'skipped') AS skipped_analyses,
+        count_if(outcome = 'failed') AS failed_analyses,
+        count_if(outcome = 'unknown') AS unknown_analyses,
+        max(finished_at) AS newest_finished_at
     FROM analyses
     GROUP BY source_collection
 )
 SELECT
     source_collection,
-    states.source,
-    coalesce(live, 0),
-    coalesce(rejected, 0),
-    coalesce(deleted, 0),
-    coalesce(prototype, 0),
-    coalesce(framework, 0),
-    coalesce(success, 0),
-    coalesce(skipped, 0),
-    coalesce(failed, 0),
-    coalesce(unknown, 0),
-    newest,
-    states.last_new_pass_at,
-    states.last_full_pass_at
+    source,
+    coalesce(COLUMNS('.*_(documents|analyses)'), 0),
+    newest_finished_at,
+    last_new_pass_at,
+    last_full_pass_at
 FROM states
 LEFT JOIN documents_counted USING (source_collection)
 LEFT JOIN rejected_counted USING (source_collection)
 LEFT JOIN analyses_counted USING (source_collection)
 ORDER BY source_collection
 """
-"""Rows of `collections`, from the state files and the other tables."""
+"""Rows of `collections`, by name, from the state files and the other tables."""
 
 
 def fill(
@@ -96,18 +90,9 @@ def fill(
     sql: Mapping[Kind, Sequence[SqlFile]],
     progress: Callable[[str], None],
 ) -> None:
-    """Make every table, view and mart in an empty database.
+    """Make every table, view and mart in the current, empty database of a connection.
 
-    Parameters
-    ----------
-    connection
-        A connection whose current database is the new file.
-    lake
-        The lake that holds the tables.
-    sql
-        The files of ``sql/``.
-    progress
-        Called with the name of each table, view and mart as work on it begins.
+    ``progress`` is called with the name of each as work on it begins.
 
     Raises
     ------
@@ -116,8 +101,7 @@ def fill(
     DataError
         A file of the lake is damaged.
     duckdb.Error
-        One of :data:`~aind_etl.warehouse.connection.OUT_OF_MEMORY`. The database cannot be used
-        further.
+        The memory does not suffice. The database cannot be used further.
     """
     # Together: a transaction each would be a write to the disk each.
     connection.begin()
@@ -125,7 +109,7 @@ def fill(
         for statement in (create_table(table), *comments(table)):
             connection.execute(statement)
     for macro in sql[Kind.MACRO]:
-        _run_file(macro, connection)
+        _run_file(macro, connection, known={})
     connection.commit()
     known = {
         (name, kind): comment
@@ -133,13 +117,13 @@ def fill(
         for name, kind, comment in _columns(connection, table.name)
         if comment
     }
+    left_out = {tables.DOCUMENTS: _unflattened(lake)}
     loads: dict[str, _Step] = {
-        table.name: partial(_load, table, lake.tables.files(table), _unflattened(lake, table))
-        for table in written_tables(lake)
-        # A table with further columns does not equal the contract's.
-        if table.partitioning is not Partitioning.WAREHOUSE_ONLY
+        table.name: partial(_load, table, lake.tables.files(table), left_out.get(table, _NOTHING))
+        for table in map(lake.tables.as_written, LAKE_TABLES)
     }
-    loads[tables.COLLECTIONS.name] = partial(_load_collections, _states(lake))
+    states = [lake.state(name) for name in lake.collections()]
+    loads[tables.COLLECTIONS.name] = partial(_load_collections, states)
     reads = {tables.COLLECTIONS.name: tables_read(COLLECTIONS_QUERY, loads.keys())}
     at_a_time = _statements_at_a_time(lake)
     run_parallel(connection, loads, reads, progress, at_a_time=at_a_time)
@@ -165,32 +149,20 @@ def written_tables(lake: "Lake") -> list[Table]:
 
 
 def unflattened_batches(lake: "Lake") -> list[tuple[str, Split, int]]:
-    """Return the collections and splits with batches that are not flattened yet.
+    """Return the collections and splits with unflattened batches, and the last flattened batch.
 
     Their documents enter the warehouse together with their analyses, never before.
-
-    Returns
-    -------
-    list of (str, Split, int)
-        Collection, split of its ids, and the last flattened batch.
     """
-    flattened = [
-        (name, shard, shard.state(name).flattened_through)
+    return [
+        (name, shard.shard.ids, flattened)
         for name in lake.collections()
         for shard in lake.shards(name)
-    ]
-    return [
-        (name, shard.shard.ids, batch)
-        for name, shard, batch in flattened
-        if batch < shard.change_log(name).last_batch()
+        if (flattened := shard.state(name).flattened_through) < shard.change_log(name).last_batch()
     ]
 
 
 def _load(
-    table: Table,
-    files: Sequence["Location"],
-    left_out: str,
-    connection: duckdb.DuckDBPyConnection,
+    table: Table, files: Sequence["Location"], left_out: str, connection: duckdb.DuckDBPyConnection
 ) -> None:
     if not files:
         return
@@ -205,54 +177,42 @@ def _load(
     except OUT_OF_MEMORY:
         raise
     except duckdb.Error as error:
+        remedy = "'aind-etl rebuild' makes it again from the change log."
+        if table is tables.DOCUMENTS:
+            remedy = "'aind-etl verify' names the file; restore it from a backup."
         raise DataError(
-            f"The table {table.name!r} of the lake cannot be read ({first_line(error)}). "
-            f"{REMEDY.get(table, MADE_AGAIN)}"
+            f"The table {table.name!r} of the lake cannot be read ({first_line(error)}). {remedy}"
         ) from None
 
 
-def _unflattened(lake: "Lake", table: Table) -> str:
+def _unflattened(lake: "Lake") -> str:
     """Return the SQL condition for documents that are not flattened yet."""
-    waiting = unflattened_batches(lake) if table is tables.DOCUMENTS else []
-    return " OR ".join(_is_unflattened(*one) for one in waiting) or "false"
-
-
-def _is_unflattened(collection: str, split: Split, through: int) -> str:
-    condition = (
-        f"source_collection = {quote_text(collection)} AND batch_id > {through} "
-        f"AND record_id >= {quote_text(split.lower)}"
-    )
-    upper = "" if split.upper is None else f" AND record_id < {quote_text(split.upper)}"
-    return f"({condition}{upper})"
-
-
-def _states(lake: "Lake") -> list[tuple[object, ...]]:
-    """Return the rows of the temporary table ``states``, from the state files."""
-    states = [lake.state(name) for name in lake.collections()]
-    return [
-        (state.collection, state.source, state.last_new_pass_at, state.last_full_pass_at)
-        for state in states
-    ]
+    conditions = [_NOTHING]
+    for collection, split, flattened in unflattened_batches(lake):
+        condition = (
+            f"source_collection = {quote_text(collection)} AND batch_id > {flattened} "
+            f"AND record_id >= {quote_text(split.lower)}"
+        )
+        upper = "" if split.upper is None else f" AND record_id < {quote_text(split.upper)}"
+        conditions.append(f"({condition}{upper})")
+    return " OR ".join(conditions)
 
 
 def _load_collections(
-    states: Sequence[tuple[object, ...]], connection: duckdb.DuckDBPyConnection
+    states: Sequence["CollectionState"], connection: duckdb.DuckDBPyConnection
 ) -> None:
     connection.execute(
         "CREATE TEMP TABLE states (source_collection VARCHAR, source VARCHAR, "
         "last_new_pass_at TIMESTAMPTZ, last_full_pass_at TIMESTAMPTZ)"
     )
-    if states:
-        connection.executemany("INSERT INTO states VALUES (?, ?, ?, ?)", states)
-    names = ", ".join(tables.COLLECTIONS.column_names)
-    connection.execute(f"INSERT INTO collections ({names}) {COLLECTIONS_QUERY}")
+    for state in states:
+        row = [state.collection, state.source, state.last_new_pass_at, state.last_full_pass_at]
+        connection.execute("INSERT INTO states VALUES (?, ?, ?, ?)", row)
+    connection.execute(f"INSERT INTO collections BY NAME {COLLECTIONS_QUERY}")
 
 
 def _run_file(
-    file: SqlFile,
-    connection: duckdb.DuckDBPyConnection,
-    *,
-    known: Mapping[tuple[str, str], str] | None = None,
+    file: SqlFile, connection: duckdb.DuckDBPyConnection, *, known: Mapping[tuple[str, str], str]
 ) -> None:
     """Create the macro, view or mart of a file, with its comments.
 
@@ -269,7 +229,7 @@ def _run_file(
         connection.execute(f"CREATE {kind} {name} AS {file.statement}")
         connection.execute(f"COMMENT ON {kind} {name} IS {comment}")
         for column, data_type, _ in _columns(connection, file.name):
-            meaning = file.columns.get(column) or (known or {}).get((column, data_type))
+            meaning = file.columns.get(column) or known.get((column, data_type))
             if meaning:
                 path = f"{name}.{quote_identifier(column)}"
                 connection.execute(f"COMMENT ON COLUMN {path} IS {quote_text(meaning)}")
@@ -278,8 +238,7 @@ def _run_file(
         raise
     except duckdb.Error as error:
         raise ConfigurationError(
-            f"sql/{file.kind}/{file.name}.sql cannot be run: {error}. The existing "
-            "warehouse was left in place."
+            f"{file.origin} cannot be run: {error}. The existing warehouse was left in place."
         ) from None
 
 

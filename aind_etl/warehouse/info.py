@@ -6,7 +6,6 @@ from pathlib import Path
 
 import duckdb
 
-from aind_etl.contract import DataType
 from aind_etl.contract.ddl import quote_text
 from aind_etl.errors import ConfigurationError, DataError
 from aind_etl.settings import WarehouseLocation
@@ -47,8 +46,6 @@ def read_sources(connection: duckdb.DuckDBPyConnection) -> list[str]:
 
 def write_info(connection: duckdb.DuckDBPyConnection, facts: Mapping[str, str]) -> None:
     """Write the table ``warehouse_info``."""
-    connection.execute(
-        f"CREATE TABLE {INFO_TABLE} (name VARCHAR NOT NULL, value {DataType.VARCHAR})"
-    )
+    connection.execute(f"CREATE TABLE {INFO_TABLE} (name VARCHAR NOT NULL, value VARCHAR)")
     connection.execute(f"COMMENT ON TABLE {INFO_TABLE} IS {quote_text(_INFO_COMMENT)}")
     connection.executemany(f"INSERT INTO {INFO_TABLE} VALUES (?, ?)", list(facts.items()))

@@ -5,22 +5,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeAlias
 
 from aind_etl.settings import WarehouseLocation
-from aind_etl.warehouse.local_file import LocalWarehouse, WarehouseFile
+from aind_etl.warehouse.local_file import LocalWarehouse
 from aind_etl.warehouse.object_file import ObjectWarehouse, cache_folder, endpoint, open_store
 
+WarehouseFile: TypeAlias = LocalWarehouse | ObjectWarehouse
+"""The file or object of a warehouse, which may not exist yet."""
 _BEGINNING_BYTES = 4096
 
 
 def locate_warehouse(location: WarehouseLocation) -> WarehouseFile:
-    """Return the warehouse at a location.
-
-    Raises
-    ------
-    ConfigurationError
-        The URL names no object.
-    """
+    """Return the warehouse at a location, or raise a ConfigurationError for a URL of no object."""
     if isinstance(location, Path):
         return LocalWarehouse(location)
     # All readers of this process share the local copy of an object.
@@ -28,46 +25,40 @@ def locate_warehouse(location: WarehouseLocation) -> WarehouseFile:
     return _OBJECTS.get(key) or _OBJECTS.setdefault(key, ObjectWarehouse(location))
 
 
+def beside(location: WarehouseLocation, name: str) -> WarehouseLocation:
+    """Return the location of a file in the folder of a warehouse."""
+    if isinstance(location, Path):
+        return location.parent / name
+    return f"{location.rpartition('/')[0]}/{name}"
+
+
 @contextmanager
 def file_beside(location: WarehouseLocation, name: str) -> Iterator[tuple[WarehouseLocation, Path]]:
-    """Write a file beside a warehouse in a ``with`` block.
+    """Give the location of a file beside a warehouse, and the local path to write it to.
 
-    Yields
-    ------
-    tuple of (WarehouseLocation, Path)
-        Its final location, and the local path to write it to; it is uploaded after the block.
-
-    Raises
-    ------
-    DataError
-        The store of the warehouse does not answer.
+    The file is uploaded after the ``with`` block; a DataError is raised if the store does not
+    answer.
     """
-    if isinstance(location, Path):
-        path = location.with_name(name)
-        yield path, path
+    final = beside(location, name)
+    if isinstance(final, Path):
+        yield final, final
         return
     with TemporaryDirectory(prefix="aind-etl-") as folder:
         written = Path(folder) / name
-        yield f"{location.rpartition('/')[0]}/{name}", written
+        yield final, written
         content = written.read_bytes()
-        open_store(location).write(name, lambda file: file.write(content))
+        open_store(final).write(name, lambda file: file.write(content))
 
 
 def beginning_beside(location: WarehouseLocation, name: str) -> bytes:
-    """Return the first bytes of a file beside a warehouse; empty if there is none.
-
-    Raises
-    ------
-    DataError
-        The store of the warehouse does not answer.
-    """
-    if isinstance(location, Path):
-        path = location.with_name(name)
-        if not path.is_file():
-            return b""
-        with path.open("rb") as file:
-            return file.read(_BEGINNING_BYTES)
-    return (open_store(location).read(name) or b"")[:_BEGINNING_BYTES]
+    """Return the first bytes of a file beside a warehouse; empty if there is none."""
+    location = beside(location, name)
+    if not isinstance(location, Path):
+        return (open_store(location).read(name) or b"")[:_BEGINNING_BYTES]
+    if not location.is_file():
+        return b""
+    with location.open("rb") as file:
+        return file.read(_BEGINNING_BYTES)
 
 
 _OBJECTS: dict[tuple[str, str, Path], ObjectWarehouse] = {}

@@ -12,7 +12,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from aind_etl.lake.storage.bucket import ObjectFacts
     from aind_etl.lake.storage.object_store import ObjectStorage
 from aind_etl.text import folder_name, time_ago
-from aind_etl.warehouse.local_file import building_folder, no_warehouse, sync
+from aind_etl.warehouse.local_file import no_warehouse, scratch_file, sync
 
 _log = logging.getLogger(__name__)
 
@@ -52,17 +52,7 @@ _OWNER_READS = 0o600
 
 @dataclass(frozen=True, slots=True)
 class _Copy:
-    """A description of the local copy of an object.
-
-    Attributes
-    ----------
-    etag
-        Etag of the copied object.
-    size, modified, inode
-        Identity of the copied file; the description does not apply to any other file.
-    built_at
-        When the warehouse was built, in ISO 8601.
-    """
+    """The etag of a copied object, the identity of its copy, and when the warehouse was built."""
 
     etag: str
     size: int
@@ -74,7 +64,8 @@ class _Copy:
     def of(cls, path: Path, facts: "ObjectFacts") -> "_Copy":
         """Describe a downloaded file."""
         stat = path.stat()
-        built_at = _read_facts(facts).get("built_at") or _isoformat(stat.st_mtime)
+        written_at = datetime.fromtimestamp(stat.st_mtime, UTC).isoformat(timespec="seconds")
+        built_at = _read_facts(facts).get("built_at") or written_at
         return cls(facts.etag, stat.st_size, stat.st_mtime_ns, stat.st_ino, built_at)
 
     def is_at(self, path: Path) -> bool:
@@ -83,25 +74,15 @@ class _Copy:
             stat = path.stat()
         except OSError:
             return False
-        return (stat.st_size, stat.st_mtime_ns, stat.st_ino) == (
-            self.size,
-            self.modified,
-            self.inode,
-        )
+        found = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        return found == (self.size, self.modified, self.inode)
 
 
 class ObjectWarehouse:
     """A warehouse that is an object of a store, read through a local copy.
 
-    Parameters
-    ----------
-    url
-        The object, such as ``s3://bucket/lake/warehouse.duckdb``.
-
-    Raises
-    ------
-    ConfigurationError
-        The URL names no object.
+    Every method raises a :class:`DataError` if the store does not answer, except :meth:`file`,
+    which then returns the existing copy.
     """
 
     def __init__(self, url: str) -> None:
@@ -121,14 +102,8 @@ class ObjectWarehouse:
         self._ask_at = 0.0
 
     def exists(self) -> bool:
-        """Return whether the object exists.
-
-        Raises
-        ------
-        DataError
-            The store does not answer.
-        """
-        return self._ask() is not None
+        """Return whether the object exists."""
+        return self.current() is not None
 
     def file(self) -> Path:
         """Return an up-to-date local copy.
@@ -146,7 +121,7 @@ class ObjectWarehouse:
             if copy is not None and time.monotonic() < self._ask_at:
                 return self._path
             try:
-                facts = self._ask()
+                facts = self.current()
                 if facts is None:
                     raise no_warehouse(self._url)
                 if copy is None or copy.etag != facts.etag:
@@ -163,42 +138,33 @@ class ObjectWarehouse:
             return self._path
 
     def metadata(self) -> dict[str, str]:
-        """Return the metadata of the warehouse without opening it; empty if it has none.
-
-        Raises
-        ------
-        DataError
-            The store does not answer.
-        """
-        facts = self._ask()
+        """Return the metadata of the warehouse without opening it; empty if it has none."""
+        facts = self.current()
         return {} if facts is None else _read_facts(facts)
 
     def current(self) -> "ObjectFacts | None":
-        """Return the current object, which :meth:`publish` is to replace.
+        """Return the current object, which :meth:`publish` is to replace."""
+        return self._store.facts(self._name)
 
-        Raises
-        ------
-        DataError
-            The store does not answer.
-        """
-        return self._ask()
-
-    @contextmanager
-    def scratch_file(self) -> Iterator[Path]:
-        """Give the path of a file to build, in the folder of the local copy."""
+    def scratch_file(self) -> AbstractContextManager[Path]:
+        """Give the path of a file to build, in a folder beside the local copy."""
         self._make_folder()
-        with building_folder(self._folder, self._name) as folder:
-            yield folder / self._name
+        return scratch_file(self._path)
 
     def publish(
         self, building: Path, facts: Mapping[str, str], *, replacing: "ObjectFacts | None"
     ) -> int:
-        """Publish a finished file in one conditional request.
+        """Publish a finished file in one conditional request, and return its size.
 
-        Raises
-        ------
-        DataError
-            Another publisher was faster, or the store does not answer.
+        Parameters
+        ----------
+        building
+            The file. It becomes the local copy.
+        facts
+            Its metadata.
+        replacing
+            The object when the build began, from :meth:`current`. If another has replaced it since,
+            a :class:`DataError` is raised, and the other is left in place.
         """
         metadata = {name.replace("_", "-"): value for name, value in facts.items()}
         store = open_store(self._url)
@@ -221,9 +187,6 @@ class ObjectWarehouse:
     @cached_property
     def _store(self) -> "ObjectStorage":
         return open_store(self._url, **_SHORT_TIMEOUTS)
-
-    def _ask(self) -> "ObjectFacts | None":
-        return self._store.facts(self._name)
 
     def _known_copy(self) -> _Copy | None:
         """Return the description of the existing copy; None if there is no valid one."""
@@ -253,18 +216,13 @@ class ObjectWarehouse:
 
         self._make_folder()
         lock = filelock.FileLock(self._folder / ".lock", mode=_OWNER_READS)
-        try:
-            lock.acquire(timeout=_FETCHING_WAIT_SECONDS)
-        except filelock.Timeout:
+        with ExitStack() as held:
+            with suppress(filelock.Timeout):
+                held.enter_context(lock.acquire(timeout=_FETCHING_WAIT_SECONDS))
+                # The lock is held, so any such folder was left by a killed process.
+                for left in self._folder.glob(f"{_FETCHING}*"):
+                    shutil.rmtree(left, ignore_errors=True)
             yield
-            return
-        try:
-            # The lock is held, so any such folder was left by a killed process.
-            for left in self._folder.glob(f"{_FETCHING}*"):
-                shutil.rmtree(left, ignore_errors=True)
-            yield
-        finally:
-            lock.release()
 
     def _fetch(self, facts: "ObjectFacts") -> None:
         """Download the object, unless another process has just done so."""
@@ -277,7 +235,7 @@ class ObjectWarehouse:
                 for _ in range(_FETCHES):
                     self._store.fetch(self._name, fetched)
                     # It may have been replaced during the download, which takes several requests.
-                    now = self._ask()
+                    now = self.current()
                     if now == facts:
                         break
                     if now is None:
@@ -332,7 +290,3 @@ def _read_facts(facts: "ObjectFacts") -> dict[str, str]:
     """Return the metadata that a publication attached; empty for any other object."""
     metadata = {name.replace("-", "_"): value for name, value in facts.metadata.items()}
     return metadata if "inputs" in metadata else {}
-
-
-def _isoformat(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

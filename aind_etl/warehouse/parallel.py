@@ -27,29 +27,21 @@ def run_parallel(
 ) -> dict[str, _Result]:
     """Run steps, each on a connection of its own to the current database, with times in UTC.
 
+    The first error of a step is raised. No further step is begun then, and the other one is
+    interrupted.
+
     Parameters
     ----------
-    connection
-        A connection, not used by the steps.
-    steps
-        What to run, by name.
     reads
         By name of a step, the names of those that must have ended before it begins. Names of
         anything else are ignored.
     progress
         Called with each name as its step begins, in the calling thread.
-    at_a_time
-        Number of steps that run at the same time.
 
     Returns
     -------
     dict
-        What each step returned.
-
-    Raises
-    ------
-    Exception
-        The first error of a step. No further step is begun, and the other one is interrupted.
+        What each step returned, by name.
     """
     ((database,),) = connection.execute("SELECT current_database()").fetchall()
 

@@ -4,10 +4,8 @@ A file that fails a check is discarded, and the published file is left in place.
 in ``sql/checks``.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import duckdb
 import polars as pl
@@ -25,21 +23,31 @@ from aind_etl.warehouse.connection import connect, is_whole
 from aind_etl.warehouse.contents import LAKE_TABLES
 from aind_etl.warehouse.info import read_info
 from aind_etl.warehouse.location import locate_warehouse
-from aind_etl.warehouse.sql_files import Kind, read_sql_files
+from aind_etl.warehouse.sql_files import Kind, SqlFile, read_sql_files
 
 if TYPE_CHECKING:
     import pyarrow as pa
 from aind_etl.text import markdown_table
 
-CONTRACT_CHECK = "tables_follow_the_contract"
-AGREEMENT_CHECK = "lake_and_warehouse_agree"
-COLLAPSE_CHECK = "row_counts_do_not_collapse"
 
-_SUMMARIES = {
-    CONTRACT_CHECK: "Every table has the columns and types of the contract, and so have its files.",
-    AGREEMENT_CHECK: "Every table has as many rows in the warehouse as in the lake.",
-    COLLAPSE_CHECK: "No table has lost more than a set share of the rows last published.",
-}
+class Check(NamedTuple):
+    """A condition that a warehouse must meet: its name, and a sentence."""
+
+    name: str
+    summary: str
+
+
+CONTRACT_CHECK = Check(
+    "tables_follow_the_contract",
+    "Every table has the columns and types of the contract, and so have its files.",
+)
+AGREEMENT_CHECK = Check(
+    "lake_and_warehouse_agree", "Every table has as many rows in the warehouse as in the lake."
+)
+COLLAPSE_CHECK = Check(
+    "row_counts_do_not_collapse",
+    "No table has lost more than a set share of the rows last published.",
+)
 # Tables that may shrink for a good reason are left out: a new version may accept documents that
 # were rejected, or give a value a column that was an attribute.
 _LASTING = tuple(
@@ -48,32 +56,11 @@ _LASTING = tuple(
 _EXAMPLES = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """A condition that a warehouse must meet.
-
-    Attributes
-    ----------
-    name
-        Name of the check.
-    summary
-        The condition, as a sentence.
-    """
-
-    name: str
-    summary: str
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """Result of a check.
 
     Attributes
     ----------
-    check
-        The check.
-    holds
-        Whether it passed.
     message
         What was found, as a sentence.
     details
@@ -83,88 +70,51 @@ class Outcome:
     check: Check
     holds: bool
     message: str
-    details: str = ""
+    details: str
 
 
-@dataclass(frozen=True, slots=True)
-class Publication:
-    """Result of a publication.
-
-    Attributes
-    ----------
-    report
-        What was built.
-    outcomes
-        Results of the checks, in the order of :func:`publish_checks`.
-    """
+class Publication(NamedTuple):
+    """What was built, and the results of the checks in the order of :func:`publish_checks`."""
 
     report: BuildReport
     outcomes: tuple[Outcome, ...]
 
 
 class ChecksFailedError(DataError):
-    """The warehouse was not published because checks failed.
-
-    Attributes
-    ----------
-    outcomes
-        Results of all checks.
-    """
+    """The warehouse was not published because some of the checks failed."""
 
     def __init__(self, message: str, outcomes: Sequence[Outcome]) -> None:
         super().__init__(message)
         self.outcomes = tuple(outcomes)
 
 
-def publish_checks(sql_folder: Path | None = None) -> list[Check]:
-    """Return the checks that a warehouse must pass to be published, ``sql/checks`` last.
+def publish_checks() -> list[Check]:
+    """Return the checks that a warehouse must pass to be published, ``sql/checks`` last."""
+    in_sql = [Check(file.name, file.summary) for file in _blocking_checks()]
+    return [CONTRACT_CHECK, AGREEMENT_CHECK, COLLAPSE_CHECK, *in_sql]
 
-    Checks of ``sql/checks`` that only warn are not among them.
 
-    Raises
-    ------
-    ConfigurationError
-        A file of ``sql/checks`` cannot be read.
-    """
-    return [
-        *(Check(name, summary) for name, summary in _SUMMARIES.items()),
-        *(
-            Check(file.name, file.summary)
-            for file in read_sql_files(Kind.CHECK, sql_folder)
-            if not file.is_warning
-        ),
-    ]
+def _blocking_checks() -> list[SqlFile]:
+    """Return the checks of ``sql/checks`` that do more than warn."""
+    return [file for file in read_sql_files(Kind.CHECK) if not file.is_warning]
 
 
 def publish_warehouse(
-    lake: Lake,
-    location: WarehouseLocation,
-    *,
-    max_lost_share: float,
-    sql_folder: Path | None = None,
-    progress: Callable[[str], None] = lambda _step: None,
+    lake: Lake, location: WarehouseLocation, *, max_lost_share: float
 ) -> Publication:
     """Build the warehouse, check it, and publish it if every check passes.
 
     Parameters
     ----------
-    lake, location, sql_folder, progress
-        As for :func:`aind_etl.warehouse.build.build_warehouse`.
+    lake, location
+        As for :func:`.build_warehouse`, whose errors are raised too.
     max_lost_share
         Largest share of a table's rows, from 0 to 1, that may be lost since the last publication.
-
-    Returns
-    -------
-    Publication
-        What was built and the results of the checks. If nothing has changed, they are those of the
-        published file.
 
     Raises
     ------
     ChecksFailedError
         A check failed. The existing file is left in place.
-    ConfigurationError, DataError
-        As for :func:`aind_etl.warehouse.build.build_warehouse`.
     """
     outcomes: list[Outcome] = []
 
@@ -173,66 +123,55 @@ def publish_warehouse(
             _contract_outcome(built, lake),
             _agreement_outcome(built, lake),
             _collapse_outcome(built, lake, location, max_lost_share),
-            *_sql_outcomes(built, sql_folder),
+            *_sql_outcomes(built),
         ]
         failed = [one for one in outcomes if not one.holds]
         if failed:
             raise ChecksFailedError(_refusal(failed, location), outcomes)
 
-    report = build_warehouse(
-        lake, location, sql_folder=sql_folder, progress=progress, validate=validate
-    )
+    report = build_warehouse(lake, location, validate=validate)
     if not report.published:
         # It was published because every check passed.
-        outcomes = [
-            Outcome(check, holds=True, message="Nothing has changed since it was published.")
-            for check in publish_checks(sql_folder)
-        ]
+        unchanged = "Nothing has changed since it was published."
+        outcomes = [_outcome(check, unchanged) for check in publish_checks()]
     return Publication(report, tuple(outcomes))
 
 
 def _refusal(failed: Sequence[Outcome], location: WarehouseLocation) -> str:
     lines = [f"  {one.check.name}: {one.message} {one.check.summary}" for one in failed]
-    stays = (
-        "the existing one was left in place"
-        if locate_warehouse(location).exists()
-        else "none exists yet"
+    exists = locate_warehouse(location).exists()
+    stays = "the existing one was left in place" if exists else "none exists yet"
+    what = f"The warehouse {str(location)!r} was not published, {stays}, because checks failed:"
+    remedy = (
+        "Run the queries of sql/checks to see the offending rows. 'aind-etl rebuild' derives the "
+        "tables again from the change log."
     )
-    return "\n".join(
-        [
-            f"The warehouse {str(location)!r} was not published, {stays}, because checks failed:",
-            *lines,
-            (
-                "Run the queries of sql/checks to see the offending rows. 'aind-etl rebuild' "
-                "derives the tables again from the change log."
-            ),
-        ]
-    )
+    return "\n".join([what, *lines, remedy])
 
 
 def _contract_outcome(built: duckdb.DuckDBPyConnection, lake: Lake) -> Outcome:
-    differing = []
-    for table in TABLES:
-        expected = {
-            column.name: f"{column.type}{' NOT NULL' if column.required else ''}"
-            for column in table.columns
-        }
-        found = built.execute(
-            "SELECT column_name, data_type || if(is_nullable, '', ' NOT NULL') "
-            "FROM duckdb_columns() WHERE table_name = ? ORDER BY column_index",
-            [table.name],
-        ).fetchall()
-        actual = {name: _short_type(kind) for name, kind in found}
-        differing += [
-            (table.name, name, expected.get(name, "no such column"), actual.get(name, "missing"))
-            for name in dict.fromkeys([*expected, *actual])
-            if expected.get(name) != actual.get(name)
-            # The session table may have further columns.
-            and (name in expected or table is not tables.SESSIONS)
-        ]
+    expected = {
+        (table.name, column.name): f"{column.type}{' NOT NULL' if column.required else ''}"
+        for table in TABLES
+        for column in table.columns
+    }
+    found = built.execute(
+        "SELECT table_name, column_name, "
+        "replace(data_type, 'TIMESTAMP WITH TIME ZONE', 'TIMESTAMPTZ') || "
+        "if(is_nullable, '', ' NOT NULL') FROM duckdb_columns() "
+        "WHERE list_contains(?, table_name) ORDER BY table_name, column_index",
+        [[table.name for table in TABLES]],
+    )
+    actual = {(table, column): kind for table, column, kind in found.fetchall()}
+    differing = [
+        (*key, expected.get(key, "no such column"), actual.get(key, "missing"))
+        for key in dict.fromkeys([*expected, *actual])
+        if expected.get(key) != actual.get(key)
+        # The session table may have further columns.
+        and (key in expected or key[0] != tables.SESSIONS.name)
+    ]
     differing += [row for table in LAKE_TABLES for row in _differing_files(lake, table)]
-    columns = sum(len(table.columns) for table in TABLES)
-    message = f"All {columns:,} columns of {len(TABLES)} tables follow the contract."
+    message = f"All {len(expected):,} columns of {len(TABLES)} tables follow the contract."
     if differing:
         message = f"{len(differing):,} columns differ."
     header = ("table or file", "column", "expected", "actual")
@@ -240,15 +179,11 @@ def _contract_outcome(built: duckdb.DuckDBPyConnection, lake: Lake) -> Outcome:
 
 
 def _outcome(
-    name: str, message: str, header: Sequence[str] = (), offending: Sequence[Sequence[str]] = ()
+    check: Check, message: str, header: Sequence[str] = (), offending: Sequence[Sequence[str]] = ()
 ) -> Outcome:
     """Return the outcome of a check in Python, which holds if nothing offends."""
     details = markdown_table(header, offending) if offending else ""
-    return Outcome(Check(name, _SUMMARIES[name]), not offending, message, details)
-
-
-def _short_type(kind: str) -> str:
-    return kind.replace("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ")
+    return Outcome(check, not offending, message, details)
 
 
 def _differing_files(lake: Lake, table: Table) -> Iterator[tuple[str, str, str, str]]:
@@ -257,6 +192,7 @@ def _differing_files(lake: Lake, table: Table) -> Iterator[tuple[str, str, str, 
     A file may lack columns that are newer than it, and hold columns that were removed since.
     """
     expected = arrow_schema(table)
+    types = {field.name: field.type for field in expected}
     known: set[pa.Schema] = {expected}
     for path in lake.tables.files(table):
         actual = read_metadata(path).schema.to_arrow_schema().remove_metadata()
@@ -264,9 +200,8 @@ def _differing_files(lake: Lake, table: Table) -> Iterator[tuple[str, str, str, 
             continue
         known.add(actual)
         for field in actual:
-            location = expected.get_field_index(field.name)
-            if location >= 0 and expected.field(location).type != field.type:
-                wanted = expected.field(location).type
+            wanted = types.get(field.name, field.type)
+            if wanted != field.type:
                 yield str(path), field.name, str(wanted), str(field.type)
 
 
@@ -288,16 +223,14 @@ def _agreement_outcome(built: duckdb.DuckDBPyConnection, lake: Lake) -> Outcome:
 
 def _lake_rows(lake: Lake) -> int:
     """Return the number of versions in the change log whose batches are flattened."""
-    return sum(
+    flattened = [
         shard.change_log(name)
         .versions()
         .filter(pl.col("batch_id") <= shard.state(name).flattened_through)
-        .select(pl.len())
-        .collect()
-        .item()
         for name in lake.collections()
         for shard in lake.shards(name)
-    )
+    ]
+    return sum(versions.select(pl.len()).collect().item() for versions in flattened)
 
 
 def _collapse_outcome(
@@ -313,9 +246,9 @@ def _collapse_outcome(
             before, now = _count(current, table), _count(built, table)
             if before - now > max_lost_share * before:
                 lost.append((table.name, f"{before:,}", f"{now:,}"))
-    names = ", ".join(f"{name} from {before} rows to {now}" for name, before, now in lost)
     message = f"{len(_LASTING)} tables were compared."
     if lost:
+        names = ", ".join(f"{name} from {before} rows to {now}" for name, before, now in lost)
         message = (
             f"More than a share of {max_lost_share:g} was lost: {names}. If these rows were "
             "deleted on purpose, run once with --max-deleted-share 1."
@@ -331,22 +264,11 @@ def _count(connection: duckdb.DuckDBPyConnection, table: Table) -> int:
     return int(rows[0][0])
 
 
-def _sql_outcomes(
-    connection: duckdb.DuckDBPyConnection, sql_folder: Path | None
-) -> Iterator[Outcome]:
-    checks = [one for one in read_sql_files(Kind.CHECK, sql_folder) if not one.is_warning]
-    for file, offending in run_checks(connection, checks):
-        check = Check(file.name, file.summary)
-        if not offending:
-            yield Outcome(check, holds=True, message="No row offends.")
-            continue
-        examples = connection.execute(
-            f"SELECT * FROM (\n{file.statement}\n) LIMIT {_EXAMPLES}"
-        ).fetchall()
-        names = [column[0] for column in connection.description or ()]
-        yield Outcome(
-            check,
-            holds=False,
-            message=f"{offending:,} rows offend.",
-            details=markdown_table(names, examples),
-        )
+def _sql_outcomes(connection: duckdb.DuckDBPyConnection) -> Iterator[Outcome]:
+    for file, offending in run_checks(connection, _blocking_checks()):
+        message, details = "No row offends.", ""
+        if offending:
+            message = f"{offending:,} rows offend."
+            rows = connection.sql(f"FROM (\n{file.statement}\n) LIMIT {_EXAMPLES}")
+            details = markdown_table(rows.columns, rows.fetchall())
+        yield Outcome(Check(file.name, file.summary), not offending, message, details)

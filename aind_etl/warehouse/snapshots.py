@@ -18,7 +18,7 @@ from aind_etl.settings import WarehouseLocation
 from aind_etl.text import suggest
 from aind_etl.warehouse.info import read_info_of_file
 from aind_etl.warehouse.local_file import sync
-from aind_etl.warehouse.location import locate_warehouse
+from aind_etl.warehouse.location import beside, locate_warehouse
 from aind_etl.warehouse.object_file import open_store
 
 _FOLDER = "snapshots"
@@ -35,14 +35,6 @@ class Snapshot:
 
     Attributes
     ----------
-    name
-        Its name.
-    location
-        Its file or object.
-    taken_at
-        When the snapshot was taken.
-    size_bytes
-        Size of the file.
     facts
         Its ``warehouse_info``: ``built_at``, ``built_by``, ``lake`` and more.
     """
@@ -61,8 +53,6 @@ def take_snapshot(warehouse: WarehouseLocation, name: str) -> Snapshot:
     ------
     ConfigurationError
         There is no warehouse, the name is not valid, or a snapshot has that name.
-    DataError
-        The store of the warehouse does not answer.
     """
     if not _NAME.fullmatch(name):
         raise ConfigurationError(
@@ -70,7 +60,7 @@ def take_snapshot(warehouse: WarehouseLocation, name: str) -> Snapshot:
             "'paper-2026'."
         )
     published = locate_warehouse(warehouse).file()
-    location = _location(warehouse, name)
+    location = beside(warehouse, f"{_FOLDER}/{name}{_SUFFIX}")
     if isinstance(location, Path):
         is_new = _keep_file(published, location)
     else:
@@ -84,27 +74,14 @@ def take_snapshot(warehouse: WarehouseLocation, name: str) -> Snapshot:
 
 
 def list_snapshots(warehouse: WarehouseLocation) -> list[Snapshot]:
-    """Return the snapshots of a warehouse, the oldest first.
-
-    Raises
-    ------
-    DataError
-        The store of the warehouse does not answer.
-    """
-    found = _files(warehouse) if isinstance(warehouse, Path) else _objects(warehouse)
+    """Return the snapshots of a warehouse, the oldest first."""
+    folder = beside(warehouse, f"{_FOLDER}/")
+    found = _files(folder) if isinstance(folder, Path) else _objects(folder)
     return sorted(found, key=lambda one: (one.taken_at, one.name))
 
 
 def find_snapshot(warehouse: WarehouseLocation, name: str) -> WarehouseLocation:
-    """Return the location of a snapshot.
-
-    Raises
-    ------
-    ConfigurationError
-        No snapshot has that name.
-    DataError
-        The store of the warehouse does not answer.
-    """
+    """Return the location of a snapshot; an unknown name is a ConfigurationError."""
     known = {one.name: one.location for one in list_snapshots(warehouse)}
     if name not in known:
         hint = suggest(name, known) if known else "Take one with 'aind-etl snapshot NAME'."
@@ -112,12 +89,6 @@ def find_snapshot(warehouse: WarehouseLocation, name: str) -> WarehouseLocation:
             f"There is no snapshot {name!r} of the warehouse {str(warehouse)!r}. {hint}"
         )
     return known[name]
-
-
-def _location(warehouse: WarehouseLocation, name: str) -> WarehouseLocation:
-    if isinstance(warehouse, Path):
-        return warehouse.parent / _FOLDER / f"{name}{_SUFFIX}"
-    return f"{warehouse.rpartition('/')[0]}/{_FOLDER}/{name}{_SUFFIX}"
 
 
 def _keep_file(published: Path, location: Path) -> bool:
@@ -148,16 +119,16 @@ def _keep_object(published: Path, location: str) -> bool:
         return open_store(location, "snapshot").put_file(name, copy, metadata, replacing=None)
 
 
-def _files(warehouse: Path) -> Iterator[Snapshot]:
-    for path in (warehouse.parent / _FOLDER).glob(f"*{_SUFFIX}"):
+def _files(folder: Path) -> Iterator[Snapshot]:
+    for path in folder.glob(f"*{_SUFFIX}"):
         facts = path.stat()
         taken_at = datetime.fromtimestamp(facts.st_mtime, UTC)
         info = read_info_of_file(path)
         yield Snapshot(path.name.removesuffix(_SUFFIX), path, taken_at, facts.st_size, info)
 
 
-def _objects(warehouse: str) -> Iterator[Snapshot]:
-    store = open_store(f"{warehouse.rpartition('/')[0]}/{_FOLDER}/", "snapshots")
+def _objects(folder: str) -> Iterator[Snapshot]:
+    store = open_store(folder, "snapshots")
     for name in store.files("", _SUFFIX):
         facts = store.facts(name)
         # An object without this time was uploaded by something else.

@@ -6,7 +6,6 @@ check is a SELECT of offending rows, a warning one of rows to look at, and a que
 shows how to use the tables.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,6 @@ from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
@@ -27,6 +25,10 @@ from aind_etl.errors import ConfigurationError
 
 _WARNING = "A warning: "
 _READ_LATER = "rows of deleted records are removed when the result folders are next checked."
+_PARSE = """
+SELECT json_extract_string(tree, '$..table_name'), json_extract_string(tree, '$.error')
+FROM (SELECT json_serialize_sql(?) AS tree)
+"""
 _COLUMN = re.compile(r"--   (\w+): (\S.*)")
 
 
@@ -47,8 +49,6 @@ class SqlFile:
 
     Attributes
     ----------
-    kind, name
-        Its kind, and the name of what it defines.
     comment
         What a row is, or what must hold.
     statement
@@ -56,19 +56,15 @@ class SqlFile:
     columns
         Descriptions of columns, by name.
     origin
-        The source of the SQL for messages; by default the file.
+        The source of the SQL, for messages.
     """
 
     kind: Kind
     name: str
     comment: str
     statement: str
-    columns: Mapping[str, str] = field(default_factory=dict, hash=False)
+    columns: Mapping[str, str] = field(default_factory=dict)
     origin: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.origin:
-            object.__setattr__(self, "origin", f"sql/{self.kind}/{self.name}.sql")
 
     @property
     def summary(self) -> str:
@@ -84,12 +80,7 @@ class SqlFile:
 def read_sql_files(kind: Kind, folder: Path | None = None) -> list[SqlFile]:
     """Return the files of a kind, sorted by name; checks include those derived from keys.
 
-    Parameters
-    ----------
-    kind
-        The kind of file.
-    folder
-        The folder ``sql``; by default the one installed with the package.
+    They are those of ``folder``, or of the ``sql`` that is installed with the package.
 
     Raises
     ------
@@ -150,8 +141,7 @@ def dependencies(files: Sequence[SqlFile]) -> dict[str, set[str]]:
         other = by_name.setdefault(file.name, file)
         if other is not file:
             raise ConfigurationError(
-                f"sql/{other.kind}/{file.name}.sql and sql/{file.kind}/{file.name}.sql make tables "
-                "of the same name; rename one."
+                f"{other.origin} and {file.origin} make tables of the same name; rename one."
             )
     names = by_name.keys() | {table.name for table in TABLES}
     graph = {file.name: tables_read(file.statement, names) - {file.name} for file in files}
@@ -178,12 +168,11 @@ def tables_read(query: str, names: AbstractSet[str]) -> set[str]:
 @cache
 def _tables_or_words(query: str) -> frozenset[str]:
     with _parser().cursor() as connection:
-        row = connection.execute("SELECT json_serialize_sql(?)", [query]).fetchone()
-    parsed = json.loads(row[0]) if row else {"error": True}
-    if parsed.get("error"):
+        ((names, error),) = connection.execute(_PARSE, [query]).fetchall()
+    if error == "true":
         code = re.sub(r"--.*|'[^']*'", " ", query)
-        return frozenset(re.findall(r"\w+", code))
-    return frozenset(_table_names(parsed))
+        names = re.findall(r"\w+", code)
+    return frozenset(names)
 
 
 @cache
@@ -210,7 +199,8 @@ def _read(kind: Kind, path: Path) -> SqlFile:
         raise ConfigurationError(
             f"{path}: the file's name becomes the name of a table; use letters, digits and _."
         )
-    return SqlFile(kind, path.stem, comment, statement, columns)
+    origin = f"sql/{kind}/{path.stem}.sql"
+    return SqlFile(kind, path.stem, comment, statement, columns, origin)
 
 
 def _parse_file(opening: Sequence[str]) -> tuple[str, dict[str, str]]:
@@ -219,18 +209,8 @@ def _parse_file(opening: Sequence[str]) -> tuple[str, dict[str, str]]:
     columns: dict[str, list[str]] = {}
     part = rows
     for line in opening:
-        explained = _COLUMN.fullmatch(line)
-        if explained:
+        if explained := _COLUMN.fullmatch(line):
             part = columns[explained[1]] = [explained[2]]
         else:
             part.append(line.removeprefix("--").strip())
     return " ".join(rows).strip(), {name: " ".join(words) for name, words in columns.items()}
-
-
-def _table_names(node: Any) -> list[str]:  # noqa: ANN401 - any JSON
-    if isinstance(node, Mapping):
-        own = [node["table_name"]] if node.get("type") == "BASE_TABLE" else []
-        return own + [name for inner in node.values() for name in _table_names(inner)]
-    if isinstance(node, list):
-        return [name for inner in node for name in _table_names(inner)]
-    return []

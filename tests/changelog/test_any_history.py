@@ -45,6 +45,7 @@ from aind_etl.sources.canonical import (
 from aind_etl.sources.gateway import GatewaySource
 from aind_etl.sources.gateway import client as client_module
 from aind_etl.sources.mongodb import MongoSource, faults
+from aind_etl.sources.paging import Limits
 from aind_etl.sources.protocol import Source
 
 pytestmark = pytest.mark.slow
@@ -58,6 +59,7 @@ AnyDatabase = Database[dict[str, Any]]
 ALWAYS = "always-there"
 """A collection that never disappears: a database without collections is an error."""
 COLLECTIONS = (ALWAYS, "another", "a third")
+LIMITS = Limits(connections=2, page_documents=3, page_ids=3, page_bytes=4 << 20)
 IDENTITIES: tuple[Any, ...] = (
     *(f"{digit:x}{'0' * 31}" for digit in range(0, 16, 3)),
     "5",
@@ -88,7 +90,7 @@ class ByMongod:
 
     def open(self) -> MongoSource:
         """Open the source."""
-        return MongoSource(self._address, connections=2, page_documents=3, page_ids=3)
+        return MongoSource(self._address, LIMITS)
 
     def passing(self, number: int) -> AbstractContextManager[None]:
         """Cause a transient error."""
@@ -123,10 +125,8 @@ class ByGateway:
         return GatewaySource(
             self._gateway.url,
             COLLECTIONS,
+            LIMITS,
             requests_per_second=1e6,
-            concurrency=2,
-            page_documents=3,
-            page_ids=3,
         )
 
     @contextmanager

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,7 +25,9 @@ from aind_etl.lake import Lake
 from aind_etl.sources.canonical import OTHER_ID_PREFIX
 from aind_etl.sources.dump import DumpSource
 from aind_etl.sources.gateway import GatewaySource
+from aind_etl.sources.gateway import source as gateway_source
 from aind_etl.sources.mongodb import MongoSource
+from aind_etl.sources.mongodb import source as mongo_source_module
 from aind_etl.sources.protocol import Source, read_documents
 
 NAME = "divided"
@@ -123,18 +126,22 @@ def open_source(
         return
     database = request.getfixturevalue("database")
     if request.param == "mongod":
-        yield lambda **choices: mongo_source(database, **choices)
+        yield lambda **limits: mongo_source(database, **limits)
         return
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with running_gateway(database) as gateway:
-        yield lambda connections=4: GatewaySource(
-            gateway.url, [NAME], requests_per_second=1e6, concurrency=connections, page_ids=7
+        yield lambda **limits: GatewaySource(
+            gateway.url,
+            [NAME],
+            replace(gateway_source.LIMITS, page_ids=7, **limits),
+            requests_per_second=1e6,
         )
 
 
-def mongo_source(database: Database[dict[str, Any]], **choices: Any) -> MongoSource:
+def mongo_source(database: Database[dict[str, Any]], **limits: Any) -> MongoSource:
     host, port = database.client.address or ("", 0)
-    return MongoSource(f"mongodb://{host}:{port}/{database.name}", page_ids=7, **choices)
+    address = f"mongodb://{host}:{port}/{database.name}"
+    return MongoSource(address, replace(mongo_source_module.LIMITS, page_ids=7, **limits))
 
 
 def test_the_splits_of_a_source_have_each_document_once(open_source: Open) -> None:

@@ -742,20 +742,18 @@ def test_result_folders_are_written_once_for_several_runs_at_the_same_time(
     tmp_path: Path,
 ) -> None:
     program = (
-        "import sys; from pathlib import Path; from aind_etl.sources.sample import SampleSource; "
-        "print(SampleSource(sessions=2, seed=0).write_results(Path(sys.argv[1])))"
+        "import sys; from pathlib import Path; from aind_etl.sources.sample import write_results; "
+        "print(write_results('sample:?sessions=2', Path(sys.argv[1])))"
     )
     running = [
         subprocess.Popen(
-            [sys.executable, "-c", program, str(tmp_path / "results")],
+            [sys.executable, "-c", program, str(tmp_path)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         for _ in range(4)
     ]
-    answers = {one.communicate() for one in running}
-    assert answers == {(f"{tmp_path / 'results' / 'sessions=2&seed=0'}\n", "")}
-    assert [path.name for path in (tmp_path / "results").iterdir() if path.is_dir()] == [
-        "sessions=2&seed=0"
-    ]
+    written = tmp_path / "_sample_results" / "sessions=2&seed=0"
+    assert {one.communicate() for one in running} == {(f"{written}\n", "")}
+    assert [path for path in written.parent.iterdir() if path.is_dir()] == [written]

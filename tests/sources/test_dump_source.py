@@ -266,12 +266,6 @@ def test_a_truncated_or_damaged_file_is_an_error_that_names_it(tmp_path, name, c
     assert "Nothing was deleted" in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["x.json", "x.jsonl"])
-def test_a_complete_last_line_needs_no_line_end(tmp_path, name):
-    (tmp_path / name).write_bytes(b'{"_id": "a"}\n{"_id": "b"}')
-    assert ids(tmp_path, "x") == ["a", "b"]
-
-
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.999])
 @pytest.mark.parametrize(
     "name", [f"{MAIN}.jsonl.gz", f"{MAIN}.json.gz", f"{MAIN}.bson", f"{MAIN}.bson.gz"]
@@ -317,10 +311,7 @@ INDENTS = st.sampled_from([None, 0, 1, "\t"])
 def written_documents(draw: st.DrawFn) -> tuple[list[Any], bytes]:
     """Draw documents, and the content of a file with them."""
     documents = draw(st.lists(st.dictionaries(TEXTS, VALUES, max_size=3), max_size=5))
-    options: dict[str, Any] = {
-        "indent": draw(INDENTS),
-        "ensure_ascii": draw(st.booleans()),
-    }
+    options: dict[str, Any] = {"indent": draw(INDENTS), "ensure_ascii": draw(st.booleans())}
     if draw(st.booleans()):
         return documents, draw(st.sampled_from(["", "\n"])).join(
             ["", json.dumps(documents, **options), ""]

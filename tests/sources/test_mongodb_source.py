@@ -9,6 +9,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
@@ -35,7 +36,7 @@ from aind_etl.sources.dump import DumpSource
 from aind_etl.sources.mongodb import MongoSource
 from aind_etl.sources.mongodb import address as address_module
 from aind_etl.sources.mongodb import faults as faults_module
-from aind_etl.sources.mongodb.source import open_source
+from aind_etl.sources.mongodb.source import LIMITS, open_source
 from aind_etl.sources.protocol import read_documents
 
 Client = MongoClient[dict[str, Any]]
@@ -145,7 +146,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
 def opened(address: str) -> Iterator[Callable[..., MongoSource]]:
     """Return a function that opens the test's database as a source."""
     with ExitStack() as stack:
-        yield lambda **choices: stack.enter_context(MongoSource(address, **choices))
+        yield lambda **limits: stack.enter_context(MongoSource(address, replace(LIMITS, **limits)))
 
 
 @pytest.fixture
@@ -471,8 +472,7 @@ def test_the_next_pass_completes_an_interrupted_load(database, opened, faults, l
 
 
 @pytest.mark.parametrize(
-    "host",
-    ["mongodb://127.0.0.1:1", "mongodb://nowhere.invalid", "mongodb+srv://nowhere.invalid"],
+    "host", ["mongodb://127.0.0.1:1", "mongodb://nowhere.invalid", "mongodb+srv://nowhere.invalid"]
 )
 def test_a_server_that_cannot_be_reached_gives_a_short_error(host):
     source = MongoSource(f"{host}/analysis?serverSelectionTimeoutMS=300")
@@ -682,7 +682,7 @@ def test_no_password_appears_in_names_logs_errors_or_files(secured, lake, caplog
     for choices in ({}, {"username": USERNAME, "password": PASSWORD}):
         for credentials in (in_address, f"{USERNAME}:wrong-secret"):
             address = secured.address(credentials=credentials)
-            with MongoSource(address, deadline=2, **choices) as source:
+            with MongoSource(address, replace(LIMITS, deadline=2), **choices) as source:
                 shown += [repr(source), str(source), source.name]
                 try:
                     shown += [str(extract(source, lake)), source.fingerprint(MAIN)]

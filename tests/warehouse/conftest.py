@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from worlds import SMALL, Built, loaded_lake
 
+from aind_etl.bundle import bundled
 from aind_etl.lake import Lake
 from aind_etl.warehouse.build import build_warehouse
 
@@ -26,6 +27,12 @@ def small(sample_dump: Path, made_once: Callable[..., Path]) -> Built:
 
 
 @pytest.fixture
+def sql_folder(tmp_path: Path) -> Path:
+    """Return a copy of ``sql/`` that may be changed."""
+    return Path(shutil.copytree(bundled("sql"), tmp_path / "sql"))
+
+
+@pytest.fixture
 def dump(small: Built, tmp_path: Path) -> Path:
     """Return the small collection's dump, for a test to change."""
     return Path(shutil.copytree(small.source, tmp_path / "dump"))
@@ -34,4 +41,6 @@ def dump(small: Built, tmp_path: Path) -> Path:
 @pytest.fixture
 def lake(small: Built, tmp_path: Path) -> Lake:
     """Return a lake with the small collection, for a test to change."""
-    return Lake(shutil.copytree(str(small.lake), tmp_path / "lake"))
+    # Other processes may build from it, and hold its locks.
+    without_locks = shutil.ignore_patterns("_locks")
+    return Lake(shutil.copytree(str(small.lake), tmp_path / "lake", ignore=without_locks))

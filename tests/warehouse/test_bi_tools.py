@@ -55,9 +55,7 @@ cat(nrow(rates), nrow(one), sprintf("%.9f", mean(one$value)), class(rates$sessio
 
 def answer(python, script, path):
     ran = subprocess.run(
-        [python, "-W", "ignore", "-c", script, str(path)],
-        stdout=subprocess.PIPE,
-        check=True,
+        [python, "-W", "ignore", "-c", script, str(path)], stdout=subprocess.PIPE, check=True
     )
     return json.loads(ran.stdout)
 

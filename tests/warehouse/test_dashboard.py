@@ -19,15 +19,11 @@ def described(folder: str) -> list[dict[str, Any]]:
 
 def test_the_dashboards_tables_have_its_columns_in_its_types(built):
     (database,) = described("databases")
+    query = "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = ?"
     with connect(built.warehouse) as connection:
         for dataset in described("datasets"):
             assert dataset["database_uuid"] == database["uuid"]
-            found = dict(
-                connection.execute(
-                    "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = ?",
-                    [dataset["table_name"]],
-                ).fetchall()
-            )
+            found = dict(connection.execute(query, [dataset["table_name"]]).fetchall())
             for column in dataset["columns"]:
                 kind = found[column["column_name"]]
                 assert kind.replace("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ") == column["type"]
@@ -37,13 +33,9 @@ def test_the_dashboards_tables_have_its_columns_in_its_types(built):
 def test_a_chart_returns_rows(built, chart):
     dataset = next(one for one in described("datasets") if one["uuid"] == chart["dataset_uuid"])
     params = chart["params"]
-    groups = [
-        *params.get("groupby", []),
-        *params.get("groupbyRows", []),
-        *params.get("groupbyColumns", []),
-        *params.get("all_columns", []),
-        *([params["x_axis"]] if "x_axis" in params else []),
-    ]
+    lists = ("groupby", "groupbyRows", "groupbyColumns", "all_columns")
+    groups = [name for key in lists for name in params.get(key, [])]
+    groups += [params["x_axis"]] if "x_axis" in params else []
     measures = [one["sqlExpression"] for one in params.get("metrics", [])]
     conditions = [one["sqlExpression"] for one in params["adhoc_filters"]] or ["true"]
     query = (

@@ -28,30 +28,11 @@ COLLECTION = "dynamic-foraging-model-fitting"
 NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
 REFERENCE = "QLearning_L2F1_softmax"
 MLE_COLUMNS = [
-    "_id",
-    "nwb_name",
-    "subject_id",
-    "session_date",
-    "status",
-    "agent_alias",
-    "n_trials",
-    "log_likelihood",
-    "prediction_accuracy",
-    "k_model",
-    "AIC",
-    "BIC",
-    "LPT",
-    "LPT_AIC",
-    "LPT_BIC",
-    "params",
-    "prediction_accuracy_test",
-    "prediction_accuracy_fit",
-    "prediction_accuracy_test_bias_only",
-    "analysis_time",
-    "S3_location",
-    "CO_asset_id",
-    "analysis_tag",
-    "pipeline_source",
+    *("_id", "nwb_name", "subject_id", "session_date", "status", "agent_alias", "n_trials"),
+    *("log_likelihood", "prediction_accuracy", "k_model", "AIC", "BIC", "LPT", "LPT_AIC"),
+    *("LPT_BIC", "params", "prediction_accuracy_test", "prediction_accuracy_fit"),
+    *("prediction_accuracy_test_bias_only", "analysis_time", "S3_location", "CO_asset_id"),
+    *("analysis_tag", "pipeline_source"),
 ]
 
 
@@ -87,19 +68,16 @@ class World:
 
     def document(self, record_id, batch_id, operation, **values):
         """Insert one version of a document."""
-        defaults: dict[str, Any] = {
+        row: dict[str, Any] = {
             "source_collection": COLLECTION,
+            "record_id": record_id,
+            "batch_id": batch_id,
+            "operation": operation,
             "content_hash": f"hash of {record_id}" if operation == "upsert" else None,
             "document": "{}" if operation == "upsert" else None,
             "extracted_at": NOON,
         }
-        self.insert(
-            "documents",
-            **defaults | values,
-            record_id=record_id,
-            batch_id=batch_id,
-            operation=operation,
-        )
+        self.insert("documents", **row | values)
 
     def analysis(self, record_id, **values):
         """Insert an analysis as it is flattened from a live document, and that document."""
@@ -118,14 +96,8 @@ class World:
         row = defaults | values
         self.insert("analyses", **row)
         if row["process_index"] == 0:
-            self.document(
-                record_id,
-                1,
-                "upsert",
-                source_collection=row["source_collection"],
-                content_hash=row["content_hash"],
-                extracted_at=row["changed_at"],
-            )
+            shared = {name: row[name] for name in ("source_collection", "content_hash")}
+            self.document(record_id, 1, "upsert", **shared, extracted_at=row["changed_at"])
 
     def fit(
         self,
@@ -176,14 +148,8 @@ class World:
             "process_index": values.get("process_index", 0),
         }
         for number, (name, value) in enumerate((parameters or {}).items()):
-            self.insert(
-                "fit_parameters",
-                **key,
-                parameter=name,
-                value=value,
-                is_fitted=number < k,
-                at_bound=value == 0,
-            )
+            fitted = {"is_fitted": number < k, "at_bound": value == 0}
+            self.insert("fit_parameters", **key, parameter=name, value=value, **fitted)
         # Backwards, so that no result is in order by accident.
         for number, accuracy in reversed(list(enumerate(folds or []))):
             self.insert(
@@ -198,20 +164,17 @@ class World:
     def skipped(self, record_id, session, agent, **values):
         """Insert an MLE fit that was not done."""
         subject, day, *_ = session.split("_")
-        self.analysis(
-            record_id,
-            **{
-                "analysis_name": "MLE fitting",
-                "subject_id": subject,
-                "session_date": date.fromisoformat(day),
-                "session_key": session,
-                "nwb_name": f"{session}.nwb",
-                "status": "skipped. valid trials < 50",
-                "outcome": "skipped",
-                "agent_alias": agent,
-            }
-            | values,
-        )
+        row = {
+            "analysis_name": "MLE fitting",
+            "subject_id": subject,
+            "session_date": date.fromisoformat(day),
+            "session_key": session,
+            "nwb_name": f"{session}.nwb",
+            "status": "skipped. valid trials < 50",
+            "outcome": "skipped",
+            "agent_alias": agent,
+        }
+        self.analysis(record_id, **row | values)
 
     def build_marts(self):
         """Create every mart, and the views that read one."""
@@ -266,57 +229,28 @@ def sound(world):
     world.fit("p3", session="730945_2024-10-25", parameters=parameters)
     world.skipped("p4", "685641_2023-10-04", "WSLS")
     for number in range(2):
+        key = {"source_collection": "dynamic-foraging-nm", "record_id": f"other{number}"}
         world.analysis(
-            f"other{number}",
-            source_collection="dynamic-foraging-nm",
+            **key,
             pipeline_format="framework",
             process_name="nm",
             n_attributes=1,
             n_rejected_values=number,
         )
-        world.insert(
-            "attributes",
-            source_collection="dynamic-foraging-nm",
-            record_id=f"other{number}",
-            process_index=0,
-            section="parameters",
-            path="dry run",
-            value_boolean=True,
-        )
-    world.insert(
-        "rejected_values",
-        source_collection="dynamic-foraging-nm",
-        record_id="other1",
-        process_index=0,
-        path="name",
-        reason="wrong_type",
-        value="[]",
-        expected="a text",
-        content_hash="hash of other1",
-        extracted_at=NOON,
-    )
+        key["process_index"] = 0
+        world.insert("attributes", **key, section="parameters", path="dry run", value_boolean=True)
+    # The last of them has a value that does not fit.
+    why = {"reason": "wrong_type", "content_hash": "hash of other1", "extracted_at": NOON}
+    world.insert("rejected_values", **key, **why, path="name", value="[]", expected="a text")
     world.document("gone", 1, "upsert")
     world.document("gone", 2, "delete")
     world.document("odd", 1, "upsert")
-    world.insert(
-        "rejected_documents",
-        source_collection=COLLECTION,
-        record_id="odd",
-        reason="unknown_format",
-        message="neither format",
-        content_hash="hash of odd",
-        extracted_at=NOON,
-    )
+    why |= {"reason": "unknown_format", "content_hash": "hash of odd", "message": "neither format"}
+    world.insert("rejected_documents", source_collection=COLLECTION, record_id="odd", **why)
     world.insert("sessions", session_key="730945_2024-10-24_10-00-00", subject_id="730945")
-    world.insert(
-        "collections",
-        source_collection=COLLECTION,
-        live_documents=6,
-        rejected_documents=1,
-        deleted_documents=1,
-        prototype_documents=4,
-        framework_documents=1,
-    )
+    counted = {"live": 6, "rejected": 1, "deleted": 1, "prototype": 4, "framework": 1}
+    documents = {f"{name}_documents": count for name, count in counted.items()}
+    world.insert("collections", source_collection=COLLECTION, **documents)
     return world
 
 
@@ -422,12 +356,8 @@ def latest(world):
 
 def test_the_newest_successful_analysis_of_any_pipeline_and_collection_wins(world):
     world.fit("old", finished_at=NOON - timedelta(days=3))
-    world.fit(
-        "new",
-        pipeline_format="framework",
-        source_collection="dynamic-foraging-analysis",
-        finished_at=NOON - timedelta(days=1),
-    )
+    other = {"pipeline_format": "framework", "source_collection": "dynamic-foraging-analysis"}
+    world.fit("new", **other, finished_at=NOON - timedelta(days=1))
     world.fit("newest, but failed", outcome="failed", finished_at=NOON)
     assert latest(world) == ["new"]
 
@@ -493,20 +423,10 @@ def test_mle_fitting_shows_a_prototype_fit(world):
 
 
 def test_mle_fitting_shows_a_framework_fit(world):
-    world.fit(
-        "f",
-        pipeline_format="framework",
-        parameters={"learn_rate": 0.4},
-    )
+    world.fit("f", pipeline_format="framework", parameters={"learn_rate": 0.4})
+    key = {"source_collection": COLLECTION, "record_id": "f", "process_index": 0}
     for position, url in ((1, "s3://b/2"), (0, "s3://b/1")):
-        world.insert(
-            "input_assets",
-            source_collection=COLLECTION,
-            record_id="f",
-            process_index=0,
-            position=position,
-            url=url,
-        )
+        world.insert("input_assets", **key, position=position, url=url)
     (row,) = world.mart("mle_fitting")
     assert row["CO_asset_id"] == ["s3://b/1", "s3://b/2"]
     assert row["analysis_tag"] == "aind-analysis-framework v0.2"
@@ -541,11 +461,7 @@ def test_processes_of_one_document_keep_their_own_parameters(world):
     world.fit("a", agent="WSLS", process_index=1, parameters={"biasL": 0.2})
     world.fit("a", source_collection="dynamic-foraging-analysis", parameters={"biasL": 0.3})
     rows = sorted(world.mart("mle_fitting"), key=lambda row: [*row["params"].items()])
-    assert [row["params"] for row in rows] == [
-        {"biasL": 0.2},
-        {"biasL": 0.3},
-        {"learn_rate": 0.1},
-    ]
+    assert [row["params"] for row in rows] == [{"biasL": 0.2}, {"biasL": 0.3}, {"learn_rate": 0.1}]
 
 
 # --- fit_parameters_wide ----------------------------------------------------------------------
@@ -637,17 +553,9 @@ def test_the_best_agent_is_the_lowest_by_aic_and_the_highest_by_likelihood(world
     world.fit("b", agent="B", log_likelihood=-198.0, k_model=9, folds=[0.7])
     rows = {row["criterion"]: row for row in world.mart("best_models")}
     winners = {criterion: row["agent_alias"] for criterion, row in rows.items()}
-    assert winners == {
-        "aic": "A",
-        "bic": "A",
-        "lpt": "B",
-        "lpt_aic": "A",
-        "lpt_bic": "A",
-        "cv_accuracy": "B",
-    }
-    assert rows["aic"]["value"] == 402
-    assert rows["aic"]["second_value"] == 414
-    assert rows["aic"]["margin"] == 12
+    by_aic = dict.fromkeys(("aic", "bic", "lpt_aic", "lpt_bic"), "A")
+    assert winners == by_aic | {"lpt": "B", "cv_accuracy": "B"}
+    assert [rows["aic"][name] for name in ("value", "second_value", "margin")] == [402, 414, 12]
     assert rows["cv_accuracy"]["margin"] == pytest.approx(0.1)
     assert rows["cv_accuracy"]["second_agent_alias"] == "A"
 
@@ -658,11 +566,8 @@ def test_sessions_won_are_counted_by_criterion_and_agent(world):
         world.fit(f"a{day}", session, "A", log_likelihood=-190.0 if day < 26 else -210.0)
         world.fit(f"b{day}", session, "B")
     rows = [row for row in world.mart("best_models") if row["criterion"] == "aic"]
-    assert [(row["agent_alias"], row["n_sessions_won"]) for row in rows] == [
-        ("A", 2),
-        ("A", 2),
-        ("B", 1),
-    ]
+    won = [(row["agent_alias"], row["n_sessions_won"]) for row in rows]
+    assert won == [("A", 2), ("A", 2), ("B", 1)]
 
 
 def test_a_tie_has_no_margin_and_a_lone_agent_none_at_all(world):
@@ -685,21 +590,13 @@ def test_sessions_are_numbered_in_time_over_all_agents(world):
     world.fit("e", "730945_2024-10-04", parameters={"learn_rate": 0.2})
     world.fit("f", "999999_2024-10-04", parameters={"learn_rate": 0.9})
     rows = world.mart("parameter_trajectories")
+    names = ("subject_id", "session_number", "value", "previous_session_number", "change")
     learn_rates = [row for row in rows if row["parameter"] == "learn_rate"]
-    assert [
-        (row["subject_id"], row["session_number"], row["value"], row["previous_session_number"])
-        for row in learn_rates
-    ] == [
-        ("730945", 2, 0.4, None),
-        ("730945", 3, 0.1, 2),
-        ("730945", 5, 0.2, 3),
-        ("999999", 1, 0.9, None),
-    ]
-    assert [row["change"] for row in learn_rates] == [
-        None,
-        pytest.approx(-0.3),
-        pytest.approx(0.1),
-        None,
+    assert [tuple(row[name] for name in names) for row in learn_rates] == [
+        ("730945", 2, 0.4, None, None),
+        ("730945", 3, 0.1, 2, pytest.approx(-0.3)),
+        ("730945", 5, 0.2, 3, pytest.approx(0.1)),
+        ("999999", 1, 0.9, None, None),
     ]
     assert [
         (row["session_number"], row["at_bound"], row["is_fitted"])
@@ -773,11 +670,8 @@ def test_coverage_counts_every_session_once_by_its_best_outcome(world):
     world.skipped("f", "730945_2024-10-04", "A", outcome="unknown")
     world.skipped("g", "730945_2024-10-05", None)
     (row,) = world.mart("fit_coverage")
-    assert (row["subject_id"], row["session_month"], row["agent_alias"]) == (
-        "730945",
-        date(2024, 10, 1),
-        "A",
-    )
+    key = (row["subject_id"], row["session_month"], row["agent_alias"])
+    assert key == ("730945", date(2024, 10, 1), "A")
     assert counts(row) == (5, 1, 1, 1, 1, 1)
 
 

@@ -1,10 +1,7 @@
 """Reading the files of ``sql/``, and the order in which they run."""
 
-import shutil
-
 import pytest
 
-from aind_etl.bundle import bundled
 from aind_etl.errors import ConfigurationError
 from aind_etl.warehouse.sql_files import Kind, SqlFile, dependencies, read_sql_files, tables_read
 
@@ -13,12 +10,6 @@ LAKE = {"analyses", "fit_parameters", "documents"}
 
 def view(name, statement):
     return SqlFile(Kind.VIEW, name, "One row per thing.", statement)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Return a copy of ``sql/`` that may be changed."""
-    return shutil.copytree(bundled("sql"), tmp_path / "sql")
 
 
 # --- reading --------------------------------------------------------------------------------
@@ -37,23 +28,23 @@ def test_every_file_has_a_comment_a_statement_and_a_summary(kind):
         assert not file.statement.endswith(";")
 
 
-def test_the_opening_comment_is_one_text_and_the_rest_is_the_statement(folder):
-    (folder / "views" / "trial_counts.sql").write_text(
+def test_the_opening_comment_is_one_text_and_the_rest_is_the_statement(sql_folder):
+    (sql_folder / "views" / "trial_counts.sql").write_text(
         "-- One row per session: how many\n-- trials. More of it.\n\n-- Not of the opening.\n"
         "SELECT 1 AS one;\n"
     )
-    file = next(one for one in read_sql_files(Kind.VIEW, folder) if one.name == "trial_counts")
+    file = next(one for one in read_sql_files(Kind.VIEW, sql_folder) if one.name == "trial_counts")
     assert file.comment == "One row per session: how many trials. More of it."
     assert file.summary == "One row per session: how many trials."
     assert file.statement == "-- Not of the opening.\nSELECT 1 AS one"
 
 
-def test_descriptions_of_columns_are_not_part_of_the_comment(folder):
-    (folder / "marts" / "trial_counts.sql").write_text(
+def test_descriptions_of_columns_are_not_part_of_the_comment(sql_folder):
+    (sql_folder / "marts" / "trial_counts.sql").write_text(
         "-- One row per session.\n--\n--   n_trials: Trials of the\n--     session.\n"
         "--   _id: Its id: a text.\nSELECT 1 AS n_trials, '' AS _id\n"
     )
-    file = next(one for one in read_sql_files(Kind.MART, folder) if one.name == "trial_counts")
+    file = next(one for one in read_sql_files(Kind.MART, sql_folder) if one.name == "trial_counts")
     assert file.comment == "One row per session."
     assert file.columns == {"n_trials": "Trials of the session.", "_id": "Its id: a text."}
     assert file.statement == "SELECT 1 AS n_trials, '' AS _id"
@@ -75,11 +66,11 @@ def test_a_check_is_a_warning_if_its_comment_says_so():
         ("1st", "-- One row per thing.\nSELECT 1", "use letters, digits and _"),
     ],
 )
-def test_an_invalid_file_is_named(folder, name, text, words):
-    path = folder / "marts" / f"{name}.sql"
+def test_an_invalid_file_is_named(sql_folder, name, text, words):
+    path = sql_folder / "marts" / f"{name}.sql"
     path.write_text(text)
     with pytest.raises(ConfigurationError, match=words) as caught:
-        read_sql_files(Kind.MART, folder)
+        read_sql_files(Kind.MART, sql_folder)
     assert str(path) in str(caught.value)
 
 

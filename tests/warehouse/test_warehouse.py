@@ -12,7 +12,6 @@ import duckdb
 import pytest
 from worlds import ANY_SHARE, SMALL, Clock, load, read_dump, write_dump
 
-from aind_etl.bundle import bundled
 from aind_etl.contract import TABLES, Partitioning
 from aind_etl.contract.ddl import describe
 from aind_etl.errors import ConfigurationError, DataError
@@ -33,12 +32,6 @@ NEED_RESULTS = {"missing_result_files", "orphan_result_folders", "sessions_with_
 def path(tmp_path):
     """Return where to publish."""
     return tmp_path / "out" / "warehouse.duckdb"
-
-
-@pytest.fixture
-def sql_folder(tmp_path):
-    """Return a copy of ``sql/`` that may be changed."""
-    return shutil.copytree(bundled("sql"), tmp_path / "sql")
 
 
 @pytest.fixture(scope="module")
@@ -71,19 +64,13 @@ def test_every_table_has_its_columns_types_and_comments(warehouse, table):
         "WHERE table_name = ? ORDER BY column_index",
         [table.name],
     ).fetchall()
+    full = {"TIMESTAMPTZ": "TIMESTAMP WITH TIME ZONE"}
     assert columns == [
-        (
-            column.name,
-            column.type.value.replace("TIMESTAMPTZ", "TIMESTAMP WITH TIME ZONE"),
-            not column.required,
-            describe(column),
-        )
+        (column.name, full.get(column.type, column.type), not column.required, describe(column))
         for column in table.columns
     ]
-    comment = scalar(
-        warehouse, "SELECT comment FROM duckdb_tables() WHERE table_name = ?", table.name
-    )
-    assert comment == table.description
+    query = "SELECT comment FROM duckdb_tables() WHERE table_name = ?"
+    assert scalar(warehouse, query, table.name) == table.description
 
 
 @pytest.mark.parametrize("file", MADE, ids=lambda file: file.name)
@@ -158,9 +145,7 @@ def test_every_table_holds_the_rows_of_the_lake(built, warehouse, table):
 
 
 def test_every_table_is_described(warehouse):
-    found = {
-        name for (name,) in warehouse.execute("SELECT table_name FROM duckdb_tables()").fetchall()
-    }
+    found = {name for (name,) in warehouse.sql("SELECT table_name FROM duckdb_tables()").fetchall()}
     marts = {file.name for file in MADE if file.kind is Kind.MART}
     assert found == {table.name for table in TABLES} | marts | {"warehouse_info"}
     uncommented = "SELECT table_name FROM duckdb_tables() WHERE comment IS NULL"
@@ -192,14 +177,10 @@ def test_the_collections_add_up(built, warehouse):
         assert row["last_full_pass_at"] == built.lake.state(collection).last_full_pass_at
         assert row["last_new_pass_at"] is None
         outcomes = ("successful", "skipped", "failed", "unknown")
-        assert sum(row[f"{outcome}_analyses"] for outcome in outcomes) == scalar(
-            warehouse, "SELECT count(*) FROM analyses WHERE source_collection = ?", collection
-        )
-        assert row["newest_finished_at"] == scalar(
-            warehouse,
-            "SELECT max(finished_at) FROM analyses WHERE source_collection = ?",
-            collection,
-        )
+        analyses = sum(row[f"{outcome}_analyses"] for outcome in outcomes)
+        query = "SELECT count(*), max(finished_at) FROM analyses WHERE source_collection = ?"
+        counted = warehouse.execute(query, [collection]).fetchall()
+        assert counted == [(analyses, row["newest_finished_at"])]
 
 
 @pytest.mark.parametrize("check", read_sql_files(Kind.CHECK), ids=lambda check: check.name)
@@ -220,11 +201,9 @@ def test_all_checks_are_run_with_the_number_of_offending_rows(lake, path, sql_fo
         "-- There is no analysis.\nSELECT * FROM analyses -- which is not so"
     )
     build_warehouse(lake, path, sql_folder=sql_folder)
+    checks = read_sql_files(Kind.CHECK, sql_folder)
     with connect(path) as connection:
-        found = {
-            check.name: count
-            for check, count in run_checks(connection, read_sql_files(Kind.CHECK, sql_folder))
-        }
+        found = {check.name: count for check, count in run_checks(connection, checks)}
         expected = scalar(connection, "SELECT count(*) FROM analyses")
     assert found.pop("no_analysis_at_all") == expected > 0
     assert set(found) == {check.name for check in read_sql_files(Kind.CHECK)}
@@ -247,15 +226,10 @@ def test_deleted_and_rejected_documents_are_counted(dump, lake, path):
     build_warehouse(lake, path)
     with connect(path) as connection:
         (row,) = connection.sql("FROM collections").pl().to_dicts()
-        gone = scalar(
-            connection,
-            "SELECT count(*) FROM analyses WHERE record_id IN (?, ?)",
-            first["_id"],
-            second["_id"],
-        )
+        either = "SELECT count(*) FROM analyses WHERE record_id IN (?, ?)"
+        assert scalar(connection, either, first["_id"], second["_id"]) == 0
         refused = connection.execute("SELECT record_id, reason, path FROM rejected_documents")
         assert refused.fetchall() == [(second["_id"], "unknown_format", None)]
-    assert gone == 0
     assert (row["live_documents"], row["deleted_documents"]) == (len(others) + 1, 1)
     assert (row["rejected_documents"], row["prototype_documents"]) == (1, len(others))
 
@@ -269,9 +243,8 @@ def test_an_empty_lake_gives_an_empty_warehouse_with_every_table_and_view(tmp_pa
             rows = connection.execute(f"FROM {file.name}").fetchall()
             # One row says of the warehouse itself that there is nothing in it.
             assert len(rows) == (file.name == "warehouse_status")
-        assert [
-            count for _, count in run_checks(connection, read_sql_files(Kind.CHECK)) if count
-        ] == []
+        counts = run_checks(connection, read_sql_files(Kind.CHECK))
+        assert not any(count for _, count in counts)
 
 
 # --- sql/ is added to -------------------------------------------------------------------------
@@ -283,8 +256,9 @@ def test_a_build_without_enough_memory_starts_again_with_more(small, path, monke
     report = build_warehouse(small.lake, path, progress=begun.append)
     assert begun.count("analyses") == 2
     with connect(small.warehouse) as connection:
-        assert report.rows["analyses"] == scalar(connection, "SELECT count(*) FROM analyses")
-        assert report.rows["best_models"] == scalar(connection, "SELECT count(*) FROM best_models")
+        for name, rows in report.rows.items():
+            assert rows == scalar(connection, f"SELECT count(*) FROM {name}")
+    assert report.rows["analyses"] > 0 < report.rows["best_models"]
     assert [one for one in path.parent.iterdir() if "building" in one.name] == []
 
 
@@ -413,11 +387,10 @@ def test_a_changed_document_is_rebuilt(dump, lake, path):
     load(dump, lake)
     assert build_warehouse(lake, path).published
     assert inode(path) != before
+    query = "SELECT status, outcome FROM analyses WHERE record_id = ?"
     with connect(path) as connection:
-        status = "SELECT status, outcome FROM analyses WHERE record_id = ?"
-        assert connection.execute(status, [first["_id"]]).fetchall() == [
-            ("failed in the end", "failed")
-        ]
+        found = connection.execute(query, [first["_id"]]).fetchall()
+    assert found == [("failed in the end", "failed")]
 
 
 def test_a_file_that_is_no_warehouse_is_replaced(lake, path):
@@ -553,11 +526,8 @@ def test_a_reader_keeps_its_file_while_new_ones_are_published(dump, lake, path):
 def test_it_is_opened_read_only_and_in_utc(built):
     with connect(built.warehouse) as connection:
         assert scalar(connection, "SELECT current_setting('TimeZone')") == "UTC"
-        for statement in (
-            "DELETE FROM analyses",
-            "CREATE TABLE t (x INTEGER)",
-            "DROP VIEW mle_fitting",
-        ):
+        writing = ("DELETE FROM analyses", "CREATE TABLE t (x INTEGER)", "DROP VIEW mle_fitting")
+        for statement in writing:
             with pytest.raises(duckdb.InvalidInputException, match="read-only"):
                 connection.execute(statement)
 
@@ -579,16 +549,13 @@ def test_a_file_that_cannot_be_opened_is_explained(tmp_path, content):
 
 def test_it_works_under_another_name_and_attached_to_another_database(built, tmp_path):
     copied = shutil.copy(built.warehouse, tmp_path / "another-name.duckdb")
-    with duckdb.connect() as connection:
-        connection.execute(f"ATTACH '{copied}' AS theirs (READ_ONLY)")
+    with duckdb.connect() as other, duckdb.connect(copied, read_only=True) as alone:
+        other.execute(f"ATTACH '{copied}' AS theirs (READ_ONLY)")
         for file in MADE:
-            holds_rows = scalar(connection, f"SELECT count(*) FROM theirs.{file.name}") > 0
-            assert holds_rows == (file.name not in NEED_RESULTS)
-        assert scalar(connection, "SELECT theirs.session_key('1_2024-01-02.nwb')") == "1_2024-01-02"
-    with duckdb.connect(copied, read_only=True) as connection:
-        for file in MADE:
-            holds_rows = scalar(connection, f"SELECT count(*) FROM {file.name}") > 0
-            assert holds_rows == (file.name not in NEED_RESULTS)
+            for connection, name in ((other, f"theirs.{file.name}"), (alone, file.name)):
+                holds_rows = scalar(connection, f"SELECT count(*) FROM {name}") > 0
+                assert holds_rows == (file.name not in NEED_RESULTS)
+        assert scalar(other, "SELECT theirs.session_key('1_2024-01-02.nwb')") == "1_2024-01-02"
 
 
 def test_the_lake_alone_answers_the_same(built):
@@ -596,12 +563,12 @@ def test_the_lake_alone_answers_the_same(built):
         f"SELECT count(*) FROM read_parquet('{built.lake}/analyses/**/*.parquet') "
         "WHERE collection = 'dynamic-foraging-model-fitting' AND session_month <> 'unknown'"
     )
+    in_warehouse = (
+        "SELECT count(*) FROM analyses WHERE session_date IS NOT NULL AND source_collection = "
+        "'dynamic-foraging-model-fitting'"
+    )
     with connect(built.warehouse) as connection:
-        assert scalar(duckdb, query) == scalar(
-            connection,
-            "SELECT count(*) FROM analyses WHERE source_collection = "
-            "'dynamic-foraging-model-fitting' AND session_date IS NOT NULL",
-        )
+        assert scalar(duckdb, query) == scalar(connection, in_warehouse)
 
 
 def test_only_model_fitting_users_get_nested_columns(warehouse):

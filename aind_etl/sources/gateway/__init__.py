@@ -1,8 +1,7 @@
 """A database behind its REST gateway.
 
 :class:`GatewaySource` reads it. :mod:`.client` makes the requests, :mod:`.replies` checks and
-parses the replies, :mod:`.pages` reads a page at a time, and :mod:`.large_documents` assembles
-documents that exceed the gateway's payload limit.
+parses the replies, and :mod:`.pages` reads a page at a time.
 """
 
 from aind_etl.sources.gateway.source import KNOWN_COLLECTIONS, GatewaySource

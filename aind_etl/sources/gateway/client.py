@@ -9,7 +9,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import version
 from itertools import count
 from typing import Any, TypeVar, cast
@@ -20,7 +20,6 @@ import orjson
 from pymongo import ASCENDING
 from tenacity import (
     RetryCallState,
-    RetryError,
     Retrying,
     retry_if_exception_type,
     stop_before_delay,
@@ -36,6 +35,7 @@ from aind_etl.sources.gateway.replies import (
     parse_documents,
     quoted,
 )
+from aind_etl.sources.paging import Limits
 
 _log = logging.getLogger(__name__)
 _Reply = TypeVar("_Reply")
@@ -59,19 +59,11 @@ _SINGLE_ATTEMPTS = 4
 class GatewayClient:
     """Makes the requests of a :class:`~aind_etl.sources.gateway.GatewaySource`.
 
-    The parameters are described there. Threads may share a client; its limits apply to all of them
-    together.
+    Threads may share a client; its limits apply to all of them together. Its ``workers`` make
+    requests ahead.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        requests_per_second: float,
-        concurrency: int,
-        deadline: float,
-        reply_timeout: float,
-    ) -> None:
+    def __init__(self, url: str, limits: Limits, requests_per_second: float) -> None:
         if not _is_address(url):
             raise ConfigurationError(
                 "The address of the gateway is not understood (it is not shown: it may hold a "
@@ -79,25 +71,25 @@ class GatewayClient:
                 "without credentials and without '?' or '#'."
             )
         self.name = url.rstrip("/")
-        self._deadline = deadline
-        self._reply_timeout = reply_timeout
+        self.limits = limits
         self._is_reached = False
         self._is_closed = threading.Event()
         self._rate_limiter = RateLimiter(requests_per_second, self._is_closed)
-        self._slots = threading.BoundedSemaphore(concurrency)
+        self._slots = threading.BoundedSemaphore(limits.connections)
+        self.workers = ThreadPoolExecutor(limits.connections, thread_name_prefix="gateway")
         self._client = httpx.Client(
             http2=True,
             headers={"accept": "application/json", "user-agent": f"aind-etl/{version('aind-etl')}"},
-            timeout=httpx.Timeout(self._reply_timeout, connect=_CONNECT_SECONDS, pool=None),
-            limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
+            timeout=httpx.Timeout(limits.reply_timeout, connect=_CONNECT_SECONDS, pool=None),
+            limits=httpx.Limits(
+                max_connections=limits.connections, max_keepalive_connections=limits.connections
+            ),
         )
 
-    def give_up(self) -> None:
-        """Make requests that wait or retry raise an error."""
-        self._is_closed.set()
-
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections; requests that wait or retry raise an error."""
+        self._is_closed.set()
+        self.workers.shutdown(cancel_futures=True)
         self._client.close()
 
     def find(  # noqa: PLR0913
@@ -187,34 +179,31 @@ class GatewayClient:
             stop=stop,
             before_sleep=before_sleep,
             sleep=self._rate_limiter.sleep,
+            reraise=True,
         )
         try:
             reply = retrying(request)
-        except RetryError as error:
-            last = error.last_attempt
-            message = self._explain(address, _error_of(last), last.attempt_number)
-            raise SourceError(message) from last.exception()
+        except TransientError as error:
+            attempts = retrying.statistics["attempt_number"]
+            raise SourceError(self._explain(address, error, attempts)) from error
         self._is_reached = True
         return reply
 
     @property
     def _current_deadline(self) -> float:
         # An address at which no gateway has replied is most likely wrong.
-        return self._deadline if self._is_reached else min(self._deadline, _REACH_SECONDS)
+        deadline = self.limits.deadline
+        return deadline if self._is_reached else min(deadline, _REACH_SECONDS)
 
     def _get(self, address: str, parameters: Mapping[str, str]) -> bytes:
         """Return the body of the reply to a single request.
 
-        Raises
-        ------
-        TransientError
-            There is no valid reply, and a retry may succeed.
-        SourceError
-            The gateway rejects the request.
+        A :class:`TransientError` is raised if a retry may succeed, and otherwise a SourceError.
         """
         with self._slots:
             self._rate_limiter.wait()
-            give_up = time.monotonic() + self._reply_timeout
+            timeout = self.limits.reply_timeout
+            give_up = time.monotonic() + timeout
             chunks = []
             try:
                 url = f"{address}?{urlencode(parameters, quote_via=quote)}"
@@ -224,16 +213,13 @@ class GatewayClient:
                         chunks.append(chunk)
                         if time.monotonic() > give_up:
                             raise TransientError(
-                                f"a reply took longer than {self._reply_timeout:g} s",
-                                may_be_size=True,
+                                f"a reply took longer than {timeout:g} s", may_be_size=True
                             )
                 body = _decompressed(reply.headers, b"".join(chunks))
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 raise TransientError(f"no connection: {_reason(error)}") from error
             except httpx.TimeoutException as error:
-                raise TransientError(
-                    f"no reply within {self._reply_timeout:g} s", may_be_size=True
-                ) from error
+                raise TransientError(f"no reply within {timeout:g} s", may_be_size=True) from error
             except httpx.InvalidURL as error:
                 raise SourceError(
                     f"The request to {address} is invalid: {_reason(error)}. Most likely an _id "

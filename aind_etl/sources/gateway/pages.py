@@ -1,40 +1,46 @@
-"""Pages of a collection behind a gateway, in the order of ``_id``."""
+"""Pages of a collection behind a gateway, in the order of ``_id``.
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+Documents that exceed the gateway's payload limit are assembled from parts.
+"""
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from itertools import pairwise
 from typing import Any
 
+import orjson
 from pymongo import ASCENDING, DESCENDING
 
 from aind_etl.contract.id_ranges import Split
 from aind_etl.errors import SourceError
-from aind_etl.sources.canonical import Document, string_id
+from aind_etl.sources.canonical import Document, document_from_json, record_id_of, string_id
 from aind_etl.sources.gateway.client import GatewayClient
-from aind_etl.sources.gateway.large_documents import TOO_LARGE, assemble
 from aind_etl.sources.gateway.replies import Page, TooLargeError
 
 _FIRST_PAGE_DOCUMENTS = 64
 _RESTARTS = 10
 _ONLY_ID = {"_id": 1}
 _OTHER_IDS = {"_id": {"$not": {"$type": "string"}}}
+_ASSEMBLIES = 3
+# It replaces a document with a part that is too large, and is shown in its rejection.
+_TOO_LARGE = "larger than a reply of the gateway may be, and so is a part of it"
+# Top-level keys that may be large. All other keys are read in one request.
+_LARGE_KEYS = (
+    *("analysis_results", "analysis_spec", "processing", "acquisition", "instrument", "procedures"),
+    *("subject", "data_description", "quality_control", "model", "session", "rig"),
+)
 
 
 @dataclass(frozen=True)
 class Pages:
     """Reads documents and ids of a collection, a page at a time.
 
-    Its limits are those of a :class:`~aind_etl.sources.gateway.GatewaySource`, and its workers
-    request pages ahead. Every method raises a :class:`SourceError` if the gateway cannot be read.
+    Every method raises a :class:`SourceError` if the gateway cannot be read.
     """
 
     client: GatewayClient
-    workers: ThreadPoolExecutor
-    page_documents: int
-    page_ids: int
-    page_bytes: int
     collection: str
 
     @property
@@ -65,11 +71,12 @@ class Pages:
 
         The next page is requested while a page is processed.
         """
-        most = self.page_ids if ids_only else self.page_documents
+        limits = self.client.limits
+        most = limits.page_ids if ids_only else limits.page_documents
         limit = most if ids_only else min(most, _FIRST_PAGE_DOCUMENTS)
-        most_bytes = self.page_bytes
+        most_bytes = limits.page_bytes
         next_page = partial(self._next_page, ids_only=ids_only)
-        coming = self.workers.submit(next_page, id_range(split), limit)
+        coming = self.client.workers.submit(next_page, id_range(split), limit)
         try:
             while (page := coming.result()).documents:
                 if page.was_refused:
@@ -78,7 +85,7 @@ class Pages:
                 mean_bytes = max(1, page.bytes // len(page.documents))
                 limit = max(1, min(most, page.limit * 2, most_bytes // mean_bytes))
                 rest = id_range(split, self.string_id(page.documents[-1]))
-                coming = self.workers.submit(next_page, rest, limit)
+                coming = self.client.workers.submit(next_page, rest, limit)
                 yield page.documents
         finally:
             coming.cancel()
@@ -120,7 +127,7 @@ class Pages:
         position = 0
         last: str | None = None
         while True:
-            page = self._find(_OTHER_IDS, self.page_documents, skip=position)
+            page = self._find(_OTHER_IDS, self.client.limits.page_documents, skip=position)
             # The last document of the previous page, and the first one of this page.
             seam = self._find(
                 _OTHER_IDS, 2, projection=_ONLY_ID, skip=max(0, position - 1)
@@ -131,7 +138,7 @@ class Pages:
                 if len(seam) == (last is not None):
                     return True
                 raise SourceError(
-                    f"The source {self.name} has a document that is {TOO_LARGE}, after {position} "
+                    f"The source {self.name} has a document that is {_TOO_LARGE}, after {position} "
                     "others with an _id that is not a string. Read this collection from MongoDB "
                     "itself, or exclude it."
                 )
@@ -180,13 +187,37 @@ class Pages:
         # The first document alone may exceed the payload limit.
         first = self._find(condition, 1, projection=_ONLY_ID).documents
         done = list(map(self.string_id, first))
-        assembled = [
-            assemble(partial(self._find, {"_id": identity}, 1), self.name, identity)
-            for identity in done
-        ]
-        documents = [document for document in assembled if document]
+        documents = [document for document in map(self._assemble, done) if document]
         size = sum(len(document.text) for document in documents)
         return Page(documents, size, 1), done
+
+    def _assemble(self, identity: str) -> Document | None:
+        """Return a document that is too large for one reply, or None if it was deleted.
+
+        A document with a part that is too large as well is replaced by :data:`_TOO_LARGE`.
+        """
+        find = partial(self._find, {"_id": identity}, 1)
+        rest = dict.fromkeys(_LARGE_KEYS, 0)
+        for _ in range(_ASSEMBLIES):
+            try:
+                # The projections are complementary, so no key is missing.
+                first = _part(find, rest)
+                parts = [first, *_parts(find, _LARGE_KEYS)]
+                last = _part(find, rest)
+            except TooLargeError:
+                if not find(projection=_ONLY_ID).documents:
+                    return None
+                text = orjson.dumps(_TOO_LARGE).decode()
+                return Document(record_id_of(identity), text, sha256(text.encode()).hexdigest())
+            if last == first:
+                whole: dict[str, Any] = {}
+                for part in parts:
+                    whole |= orjson.loads(part.text)
+                return document_from_json(orjson.dumps(whole))
+        raise SourceError(
+            f"The document {identity!r} of {self.name} changes while it is read. Run again when "
+            "nothing writes to it."
+        )
 
     def _find(self, condition: Mapping[str, Any], limit: int, **more: Any) -> Page:  # noqa: ANN401
         return self.client.find(self.collection, condition, limit, **more)
@@ -205,3 +236,25 @@ def id_range(split: Split, after: str | None = None) -> dict[str, str]:
     """
     lower = {"$gte": split.lower} if after is None else {"$gt": after}
     return lower | ({"$lt": split.upper} if split.upper else {})
+
+
+def _parts(find: Callable[..., Page], keys: Sequence[str]) -> list[Document]:
+    """Return the values of some keys of a document, in as many requests as needed."""
+    is_divisible = len(keys) > 1
+    try:
+        return [_part(find, dict.fromkeys(keys, 1), is_divisible=is_divisible)]
+    except TooLargeError:
+        if not is_divisible:
+            raise
+    middle = len(keys) // 2
+    return [*_parts(find, keys[:middle]), *_parts(find, keys[middle:])]
+
+
+def _part(
+    find: Callable[..., Page], projection: Mapping[str, int], *, is_divisible: bool = False
+) -> Document:
+    """Return a part of a document, or raise a TooLargeError if it is too large or missing."""
+    documents = find(projection=projection, is_divisible=is_divisible).documents
+    if not documents:
+        raise TooLargeError("No reply of the gateway is so large.")
+    return documents[0]

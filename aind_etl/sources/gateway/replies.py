@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
@@ -38,13 +39,12 @@ class Page(NamedTuple):
     was_refused: bool = False
 
 
+@dataclass(eq=False)
 class TransientError(Exception):
     """A request failed, and a retry may succeed.
 
-    Parameters
+    Attributes
     ----------
-    reason
-        What happened.
     may_be_size
         Whether a smaller request may succeed.
     is_busy
@@ -53,18 +53,13 @@ class TransientError(Exception):
         Seconds that the gateway asks to wait.
     """
 
-    def __init__(
-        self,
-        reason: str,
-        *,
-        may_be_size: bool = False,
-        is_busy: bool = False,
-        wait: float = 0.0,
-    ) -> None:
-        super().__init__(reason)
-        self.may_be_size = may_be_size
-        self.is_busy = is_busy
-        self.wait = wait
+    reason: str
+    may_be_size: bool = False
+    is_busy: bool = False
+    wait: float = 0.0
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class TooLargeError(SourceError):
@@ -81,15 +76,7 @@ class RefusedError(SourceError):
 
 
 def check_reply(address: str, reply: httpx.Response, body: bytes) -> None:
-    """Raise the error that a reply reports, if any.
-
-    Raises
-    ------
-    TransientError
-        A retry may succeed.
-    SourceError
-        The gateway rejects the request.
-    """
+    """Raise the error that a reply reports, if any; see :meth:`.GatewayClient._get`."""
     status = reply.status_code
     is_html = "html" in reply.headers.get("content-type", "").lower() or (
         body.lstrip(_BLANKS)[:1] == b"<"
@@ -124,13 +111,7 @@ def check_reply(address: str, reply: httpx.Response, body: bytes) -> None:
 
 
 def parse_documents(body: bytes) -> list[Document]:
-    """Return the documents of a body.
-
-    Raises
-    ------
-    TransientError
-        The body is not a complete array of JSON objects.
-    """
+    """Return the documents of a body, or raise a TransientError if it is not an array of them."""
     try:
         return documents_from_json_array(body)
     except ValueError as error:

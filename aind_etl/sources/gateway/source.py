@@ -6,9 +6,10 @@ each starting after the last ``_id`` of the previous page.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from urllib.parse import quote
 
@@ -19,6 +20,7 @@ from aind_etl.sources.canonical import OTHER_ID_PREFIX, Document, string_id
 from aind_etl.sources.gateway.client import GatewayClient, as_json
 from aind_etl.sources.gateway.pages import Pages, id_range
 from aind_etl.sources.gateway.replies import RefusedError
+from aind_etl.sources.paging import Limits, chunks
 from aind_etl.sources.protocol import Source
 
 KNOWN_COLLECTIONS = (
@@ -30,6 +32,7 @@ KNOWN_COLLECTIONS = (
 )
 """The public collections; the gateway cannot be asked for their names."""
 
+LIMITS = Limits(page_ids=20_000, page_bytes=4 << 20)
 # Servers refuse URLs of more than 8 kB; the rest is for everything but the ids.
 _URL_IDS_BYTES = 6 << 10
 # A gateway replies with one of these for an unknown collection or address.
@@ -39,27 +42,16 @@ _ABSENT_STATUSES = frozenset({403, 404})
 class GatewaySource(Source):
     """Named collections of one database behind a gateway.
 
-    Threads may share a source; its limits apply to all of them together.
-
     Parameters
     ----------
     url
         The address of the database: ``https://host/v1/analysis``, or ``http://``.
     collections
         Names of the collections; those that are missing or empty are not listed.
+    limits
+        Apply to all threads together.
     requests_per_second
         The most requests per second, including retries.
-    concurrency
-        The most concurrent requests.
-    deadline
-        Seconds after which a request is no longer retried. The last attempt may exceed it by
-        ``reply_timeout``.
-    reply_timeout
-        Seconds that one reply may take, to its last byte.
-    page_documents, page_ids
-        The most documents, and the most ids, per request.
-    page_bytes
-        Approximate size of a page, estimated from the previous page.
 
     Raises
     ------
@@ -67,33 +59,19 @@ class GatewaySource(Source):
         The address is wrong.
     """
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         url: str,
         collections: Sequence[str] = KNOWN_COLLECTIONS,
+        limits: Limits = LIMITS,
         *,
         requests_per_second: float = 5.0,
-        concurrency: int = 4,
-        deadline: float = 300.0,
-        reply_timeout: float = 60.0,
-        page_documents: int = 1000,
-        page_ids: int = 20_000,
-        page_bytes: int = 4 << 20,
     ) -> None:
-        self.connections = concurrency
+        self.connections = limits.connections
         self._collections = sorted(set(collections))
-        self._workers = ThreadPoolExecutor(concurrency, thread_name_prefix="gateway")
-        self._client = GatewayClient(
-            url,
-            requests_per_second=requests_per_second,
-            concurrency=concurrency,
-            deadline=deadline,
-            reply_timeout=reply_timeout,
-        )
+        self._client = GatewayClient(url, limits, requests_per_second)
         self.name = self._client.name
-        self._pages = partial(
-            Pages, self._client, self._workers, page_documents, page_ids, page_bytes
-        )
+        self._pages = partial(Pages, self._client)
 
     def __repr__(self) -> str:
         return f"GatewaySource({self.name!r})"
@@ -148,10 +126,10 @@ class GatewaySource(Source):
         """Yield the documents of a collection that have one of ``record_ids``."""
         pages = self._pages(collection)
         strings = {identity for identity in map(string_id, record_ids) if identity is not None}
-        pending: deque[Future[list[Document]]] = deque()
+        pending = deque[Future[list[Document]]]()
         try:
-            for chunk in _chunks(sorted(strings)):
-                pending.append(self._workers.submit(pages.with_ids, chunk))
+            for chunk in chunks(sorted(strings), _bytes_in_url, most_bytes=_URL_IDS_BYTES):
+                pending.append(self._client.workers.submit(pages.with_ids, chunk))
                 if len(pending) == self.connections:
                     yield from pending.popleft().result()
             while pending:
@@ -173,8 +151,6 @@ class GatewaySource(Source):
 
     def __exit__(self, *exception: object) -> None:
         """Cancel pending requests, and close the connections."""
-        self._client.give_up()
-        self._workers.shutdown(cancel_futures=True)
         self._client.close()
 
     def _read(self, collection: str, split: Split, *, ids_only: bool) -> Iterator[Document]:
@@ -200,19 +176,8 @@ class GatewaySource(Source):
                 yield from pages.with_other_ids()
 
 
-def _chunks(identities: Iterable[str]) -> Iterator[list[str]]:
-    """Yield ids in lists that fit into a URL."""
-    chunk: list[str] = []
-    size = 0
-    for identity in identities:
-        length = len(quote(f"{as_json(identity)},"))
-        if chunk and size + length > _URL_IDS_BYTES:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(identity)
-        size += length
-    if chunk:
-        yield chunk
+def _bytes_in_url(identity: str) -> int:
+    return len(quote(f"{as_json(identity)},"))
 
 
 def open_source(settings: Settings) -> GatewaySource:
@@ -220,6 +185,6 @@ def open_source(settings: Settings) -> GatewaySource:
     return GatewaySource(
         settings.source,
         settings.collections or KNOWN_COLLECTIONS,
-        concurrency=settings.connections,
+        replace(LIMITS, connections=settings.connections),
         requests_per_second=settings.requests_per_second,
     )

@@ -12,6 +12,7 @@ from pymongo.database import Database
 from pymongo.errors import InvalidName, PyMongoError
 
 from aind_etl.errors import ConfigurationError
+from aind_etl.sources.paging import Limits
 
 USERNAME_VARIABLE = "AIND_ETL_MONGODB_USERNAME"
 PASSWORD_VARIABLE = "AIND_ETL_MONGODB_PASSWORD"  # noqa: S105 - a name, not a password
@@ -29,19 +30,13 @@ _REACH_SECONDS = 10.0
 _CONNECT_SECONDS = 5.0
 
 
-def open_database(  # noqa: PLR0913
-    url: str,
-    *,
-    username: str | None,
-    password: str | None,
-    connections: int,
-    deadline: float,
-    reply_timeout_ms: int,
+def open_database(
+    url: str, username: str | None, password: str | None, limits: Limits
 ) -> tuple[str, Database[dict[str, Any]]]:
-    """Return the name and the database of an address; its options override the defaults.
+    """Return the name and the database of an address; its options override the limits.
 
     The name is what may be shown of the address: scheme, hosts and database. The client has not
-    connected yet. The parameters are those of :class:`~aind_etl.sources.mongodb.MongoSource`.
+    connected yet.
 
     Raises
     ------
@@ -56,9 +51,9 @@ def open_database(  # noqa: PLR0913
     defaults: dict[str, Any] = {
         "appname": "aind-etl",
         "connecttimeoutms": int(_CONNECT_SECONDS * 1000),
-        "serverselectiontimeoutms": int(min(_REACH_SECONDS, deadline) * 1000),
-        "sockettimeoutms": reply_timeout_ms,
-        "maxpoolsize": connections,
+        "serverselectiontimeoutms": int(min(_REACH_SECONDS, limits.deadline) * 1000),
+        "sockettimeoutms": limits.reply_ms,
+        "maxpoolsize": limits.connections,
         # The other mode needs two connections to monitor a server.
         "servermonitoringmode": "poll",
     }

@@ -8,7 +8,6 @@ from typing import TypeVar
 from pymongo import errors
 from tenacity import (
     RetryCallState,
-    RetryError,
     Retrying,
     retry_if_exception,
     stop_before_delay,
@@ -43,7 +42,7 @@ class Retries:
     """Retries requests to a server after transient errors, until ``deadline`` seconds later."""
 
     def __init__(self, name: str, deadline: float) -> None:
-        self._name = name
+        self.name = name
         self._deadline = deadline
         self._reached = False
 
@@ -60,25 +59,26 @@ class Retries:
             wait=wait_random_exponential(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE),
             stop=stop_before_delay(self._deadline),
             before_sleep=self._log_pause,
+            reraise=True,
         )
         attempts = count()
         try:
             reply = retrying(lambda: request(next(attempts)))
-        except RetryError as error:
-            cause = error.last_attempt.exception()
-            raise SourceError(
-                f"The source {self._name} did not answer within {self._deadline:g} s and "
-                f"{next(attempts)} attempts; the last error: {_reason(cause)}. What was read is "
-                "kept: run again when the server has recovered."
-            ) from cause
         except errors.PyMongoError as error:
-            raise SourceError(self._explain(error)) from error
+            message = self._explain(error)
+            if self._is_transient(error):
+                message = (
+                    f"The source {self.name} did not answer within {self._deadline:g} s and "
+                    f"{next(attempts)} attempts; the last error: {_reason(error)}. What was read "
+                    "is kept: run again when the server has recovered."
+                )
+            raise SourceError(message) from error
         self._reached = True
         return reply
 
     def _log_pause(self, state: RetryCallState) -> None:
         reason = _reason(state.outcome and state.outcome.exception())
-        _log.warning("%s: %s; retrying in %.1f s", self._name, reason, state.upcoming_sleep)
+        _log.warning("%s: %s; retrying in %.1f s", self.name, reason, state.upcoming_sleep)
 
     def _is_transient(self, error: BaseException) -> bool:
         if isinstance(error, errors.ServerSelectionTimeoutError):
@@ -96,32 +96,32 @@ class Retries:
         reason = _reason(error)
         if isinstance(error, errors.ServerSelectionTimeoutError):
             return (
-                f"The source {self._name} cannot be reached: {reason}. Check the host, the port "
+                f"The source {self.name} cannot be reached: {reason}. Check the host, the port "
                 "and the network (a tunnel needs directConnection=true), and set tls=true with "
                 "tlsCAFile if the server requires TLS."
             )
         if isinstance(error, errors.ConfigurationError) and "wire version" in reason:
             return (
-                f"The server of {self._name} is too old: {reason}. MongoDB 4.4 or later, or "
+                f"The server of {self.name} is too old: {reason}. MongoDB 4.4 or later, or "
                 "Amazon DocumentDB 5.0 or later, is needed; upgrade the server."
             )
         if isinstance(error, errors.ConfigurationError):
             return (
-                f"The source {self._name} cannot be found: {reason}. Check the host's name; "
+                f"The source {self.name} cannot be found: {reason}. Check the host's name; "
                 "mongodb+srv:// needs a name with SRV records, any other name needs mongodb://."
             )
         if isinstance(error, errors.OperationFailure) and error.code == _AUTHENTICATION_FAILED:
             return (
-                f"The server of {self._name} refuses the user name or the password. Check "
+                f"The server of {self.name} refuses the user name or the password. Check "
                 f"{USERNAME_VARIABLE} and {PASSWORD_VARIABLE} (or {PASSWORD_FILE_VARIABLE}), and "
                 "add authSource=admin to the address if the user belongs to the database 'admin'."
             )
         if isinstance(error, errors.OperationFailure) and error.code == _UNAUTHORIZED:
             return (
-                f"The user may not read {self._name}: {reason}. Grant the role 'read' on the "
+                f"The user may not read {self.name}: {reason}. Grant the role 'read' on the "
                 f"database, or set {USERNAME_VARIABLE} and {PASSWORD_VARIABLE}."
             )
-        return f"The source {self._name} cannot be read: {reason}."
+        return f"The source {self.name} cannot be read: {reason}."
 
 
 def _reason(error: object) -> str:

@@ -13,13 +13,9 @@ from pymongo.database import Database
 
 from aind_etl.contract.id_ranges import Split
 from aind_etl.errors import SourceError
-from aind_etl.sources.canonical import (
-    UNREADABLE_PREFIX,
-    Document,
-    document_from_bson,
-    record_id_of,
-)
+from aind_etl.sources.canonical import UNREADABLE_PREFIX, Document, document_from_bson, record_id_of
 from aind_etl.sources.mongodb.faults import Retries
+from aind_etl.sources.paging import Limits, chunks
 
 # The most ids in one request. The server accepts 16 MB, and ids have any length.
 _REQUEST_IDS = 1000
@@ -49,16 +45,12 @@ _ID_TYPES = {
 class Pages:
     """Reads documents and ids of a collection, a page at a time.
 
-    Its limits are those of a :class:`~aind_etl.sources.mongodb.MongoSource`. Every method raises a
-    :class:`SourceError` if the server does not answer before the deadline or an ``_id`` cannot be
-    read.
+    Every method raises a :class:`SourceError` if the server does not answer before the deadline or
+    an ``_id`` cannot be read.
     """
 
-    source_name: str
     retries: Retries
-    max_time_ms: int
-    page_documents: int
-    page_bytes: int
+    limits: Limits
     database: Database[dict[str, Any]]
     collection: str
 
@@ -75,8 +67,8 @@ class Pages:
 
     def documents_with(self, identities: Iterable[Any]) -> Iterator[bytes]:
         """Yield the documents with one of these ``_id``, which must be in the server's order."""
-        limit = self.page_documents
-        for chunk in _chunks(identities):
+        limit = self.limits.page_documents
+        for chunk in chunks(identities, _bytes, most_bytes=_REQUEST_BYTES, most=_REQUEST_IDS):
             record_ids = [record_id_of(value) for value in chunk]
             begin = 0
             while begin < len(chunk) and (page := self.documents({"$in": chunk[begin:]}, limit)):
@@ -87,7 +79,7 @@ class Pages:
     def next_limit(self, page: Sequence[bytes]) -> int:
         """Return how many documents to request next, from the sizes in the previous page."""
         mean_bytes = max(1, sum(map(len, page)) // len(page))
-        return min(self.page_documents, max(1, self.page_bytes // mean_bytes))
+        return min(self.limits.page_documents, max(1, self.limits.page_bytes // mean_bytes))
 
     def document(self, raw: bytes) -> Document:
         """Return the document whose BSON is ``raw``; an unreadable one keeps its ``_id``."""
@@ -146,7 +138,7 @@ class Pages:
                 # A negative limit leaves no cursor open.
                 limit=-smaller,
                 batch_size=smaller or _LARGEST_BATCH,
-                max_time_ms=self.max_time_ms,
+                max_time_ms=self.limits.reply_ms,
             )
             return [found for batch in batches for found in parse(batch)]
 
@@ -163,18 +155,8 @@ class Pages:
             ) from error
 
     def __str__(self) -> str:
-        return f"The collection {self.collection!r} of {self.source_name}"
+        return f"The collection {self.collection!r} of {self.retries.name}"
 
 
-def _chunks(values: Iterable[Any]) -> Iterator[list[Any]]:
-    """Yield values in lists that fit into a request."""
-    chunk: list[Any] = []
-    size = 0
-    for value in values:
-        chunk.append(value)
-        size += len(bson.encode({"": value}))
-        if len(chunk) >= _REQUEST_IDS or size >= _REQUEST_BYTES:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
+def _bytes(identity: Any) -> int:  # noqa: ANN401 - any type
+    return len(bson.encode({"": identity}))

@@ -13,6 +13,8 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import bson
@@ -31,8 +33,11 @@ from aind_etl.sources.canonical import (
 from aind_etl.sources.mongodb.address import open_database, read_credentials
 from aind_etl.sources.mongodb.faults import Retries
 from aind_etl.sources.mongodb.pages import Pages
+from aind_etl.sources.paging import Limits
 from aind_etl.sources.protocol import Source
 
+# The server sends at most 16 MB.
+LIMITS = Limits(page_ids=5_000, page_bytes=8 << 20)
 _OBJECT_ID_TEXT = re.compile(r'_id:\{"\$oid":"([0-9a-f]{24})"\}')
 
 
@@ -51,19 +56,9 @@ class MongoSource(Source):
         Credentials; they override those in the address.
     includes
         Returns whether to list a collection; by default all are listed.
-    deadline
-        Seconds after which a request is no longer retried. The last attempt may exceed it by
-        ``reply_timeout``.
-    reply_timeout
-        Seconds that the server may take for one reply.
-    connections
-        The most concurrent requests, unless the address sets ``maxPoolSize``. One more connection
-        monitors the server.
-    page_documents, page_ids
-        The most documents, and the most ids, per request.
-    page_bytes
-        Approximate size of a page of documents, estimated from the previous page. The server sends
-        at most 16 MB.
+    limits
+        Its number of connections applies unless the address sets ``maxPoolSize``. One more
+        connection monitors the server.
 
     Raises
     ------
@@ -71,46 +66,35 @@ class MongoSource(Source):
         The address or its options are wrong.
     """
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         url: str,
+        limits: Limits = LIMITS,
         *,
         username: str | None = None,
         password: str | None = None,
         includes: Callable[[str], bool] = lambda _: True,
-        deadline: float = 300.0,
-        reply_timeout: float = 60.0,
-        connections: int = 4,
-        page_documents: int = 1000,
-        page_ids: int = 5_000,
-        page_bytes: int = 8 << 20,
     ) -> None:
         self._includes = includes
-        self._page_ids = page_ids
-        max_time_ms = max(1, int(min(deadline, reply_timeout) * 1000))
-        self.name, self._database = open_database(
-            url,
-            username=username,
-            password=password,
-            connections=connections,
-            deadline=deadline,
-            reply_timeout_ms=max_time_ms,
-        )
+        self._limits = limits
+        self.name, self._database = open_database(url, username, password, limits)
         self._client = self._database.client
         # None or 0 means no limit.
-        self.connections = int(self._client.options.pool_options.max_pool_size or connections)
-        self._retries = Retries(self.name, deadline)
-        self._is_found = False
-        self._limits = (max_time_ms, page_documents, page_bytes)
+        pool_size = self._client.options.pool_options.max_pool_size
+        self.connections = int(pool_size or limits.connections)
+        self._retries = Retries(self.name, limits.deadline)
+        # Checked once: a missing database looks like an empty one.
+        self._find_database = cache(self._discover)
 
     def __repr__(self) -> str:
         return f"MongoSource({self.name!r})"
 
     def list_collections(self) -> list[str]:
         """Return the names of the collections, sorted, without views, system and empty ones."""
+        self._find_database.cache_clear()  # Others may have been added since.
         return [
             name
-            for name in sorted(self._discover())
+            for name in sorted(self._find_database())
             if self._includes(name) and self._pages(name).ids({}, 1)
         ]
 
@@ -134,7 +118,7 @@ class MongoSource(Source):
         if condition is None:
             yield from map(record_id_of, pages.list_all(split))
             return
-        while page := pages.ids({"_id": condition}, self._page_ids):
+        while page := pages.ids({"_id": condition}, self._limits.page_ids):
             yield from map(record_id_of, page)
             condition = {**condition, "$gt": page[-1]}
 
@@ -149,7 +133,7 @@ class MongoSource(Source):
             for raw in pages.documents_with(pages.list_all(split)):
                 yield RawDocument(raw, pages.document)
             return
-        limit = pages.page_documents
+        limit = self._limits.page_documents
         while page := pages.documents(condition, limit):
             yield from (RawDocument(raw, pages.document) for raw in page)
             condition = {**condition, "$gt": pages.identity(page[-1])}
@@ -189,7 +173,7 @@ class MongoSource(Source):
         self._client.close()
 
     def _pages(self, collection: str) -> Pages:
-        return Pages(self.name, self._retries, *self._limits, self._database, collection)
+        return Pages(self._retries, self._limits, self._database, collection)
 
     def _discover(self) -> list[str]:
         """Return the names of the collections, or raise a SourceError if there is no database."""
@@ -200,18 +184,12 @@ class MongoSource(Source):
                 "see none of its collections. Check the name after the host, which is "
                 "case-sensitive, and the user's rights."
             )
-        self._is_found = True
         return [
             entry["name"]
             for entry in found
             if entry.get("type", "collection") == "collection"
             and not entry["name"].startswith("system.")
         ]
-
-    def _find_database(self) -> None:
-        """Check once that the database exists: a missing one looks like an empty one."""
-        if not self._is_found:
-            self._discover()
 
     def _condition(self, collection: str, split: Split) -> Mapping[str, Any] | None:
         """Return the condition on the ``_id`` that selects a split.
@@ -244,10 +222,10 @@ def open_source(settings: Settings, environment: Mapping[str, str] = os.environ)
     username, password = read_credentials(environment)
     return MongoSource(
         settings.source,
+        replace(LIMITS, connections=settings.connections),
         username=username,
         password=password,
         includes=settings.includes,
-        connections=settings.connections,
     )
 
 
