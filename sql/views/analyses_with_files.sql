@@ -1,5 +1,5 @@
--- One row per analysis, with what lies in its result folder: the addresses of its result file and
--- figure, how many files there are, and whether its trials were read.
+-- One row per analysis, with the contents of its result folder: the addresses of its result file
+-- and figure, how many files there are, and whether its trials were read.
 --
 --   result_folder_status: Status of the folder at `result_location`, as in result_folders; NULL if
 --     it was not checked.

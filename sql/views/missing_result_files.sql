@@ -1,6 +1,5 @@
--- One row per file that should lie in the result folder of a successful fit and does not:
--- `result_json`, `figure`, or both if the folder is missing. Folders that were never checked are
--- left out.
+-- One row per file that is missing from the result folder of a successful fit: `result_json`,
+-- `figure`, or both if the folder is missing. Folders that were never checked are left out.
 --
 --   missing: `result_json` or `figure`.
 --   folder_status: Status of the folder, as in result_folders.
