@@ -73,15 +73,19 @@ SELECT
     fits.session_key,
     {_KEY},
     session_id,
-    fitted.outcomes = recorded.outcomes AS agrees,
-    len(fitted.outcomes) AS n_fitted,
-    len(recorded.outcomes) AS n_recorded,
+    coalesce(fitted.outcomes = recorded.outcomes, false) AS agrees,
     list_position(
-        list_transform(
-            list_zip(fitted.outcomes, recorded.outcomes), lambda pair: pair[1] = pair[2]
-        ),
-        false
-    ) - 1 AS first_difference
+        list_transform(fitted.outcomes, lambda one, n: one = recorded.outcomes[n]), false
+    ) - 1 AS first_difference,
+    CASE
+        WHEN session_id IS NULL THEN printf('%s is not there', fits.session_key)
+        WHEN len(fitted.outcomes) = len(recorded.outcomes) THEN
+            printf('%s differs from %s at trial %d', fits.session_key, session_id, first_difference)
+        ELSE printf(
+            '%s has %d valid trials there as %s, and %d here',
+            fits.session_key, len(recorded.outcomes), session_id, len(fitted.outcomes)
+        )
+    END AS difference
 FROM fits
 JOIN fitted USING ({_KEY})
 LEFT JOIN recorded
@@ -102,10 +106,6 @@ def join_behavior(
 
     Parameters
     ----------
-    connection
-        A warehouse; the result can be read while it is open.
-    trials
-        The trials, with ``trial``, the key of their fit, ``session_key`` and ``subject_id``.
     columns
         Names of columns of the behaviour database's trials, or None for the default.
 
@@ -113,14 +113,11 @@ def join_behavior(
     ------
     ArgumentError
         No trial of the subjects has such a column.
-    DataError
-        The behaviour database cannot be read.
     """
-    connection.register("selected_trials", trials.to_arrow_table())
-    subjects = connection.execute(
-        "SELECT DISTINCT subject_id FROM selected_trials WHERE subject_id IS NOT NULL"
-    ).fetchall()
-    recorded = _read_trials(connection, sorted(subject for (subject,) in subjects), columns)
+    selected = trials.to_arrow_table()
+    connection.register("selected_trials", selected)
+    subjects = selected["subject_id"].unique().drop_null().to_pylist()
+    recorded = _read_trials(connection, sorted(subjects), columns)
     connection.register("behavior_trials", recorded.to_arrow())
     compared = connection.sql(_AGREEMENT).pl()
     _report_disagreement(compared)
@@ -147,10 +144,10 @@ def join_behavior(
 def _report_disagreement(compared: pl.DataFrame) -> None:
     """Warn of every session that the behaviour database lacks, or whose trials differ there."""
     sessions = compared.group_by("session_key", maintain_order=True).agg(
-        pl.col("agrees").fill_null(value=False).any(), pl.all().exclude("agrees").first()
+        pl.col("agrees").any(), pl.col("difference").first()
     )
-    differing = sessions.filter(~pl.col("agrees")).to_dicts()
-    if not differing:
+    differing = sessions.filter(~pl.col("agrees"))["difference"]
+    if differing.is_empty():
         return
     more = len(differing) - _NAMED_SESSIONS
     _log.warning(
@@ -158,21 +155,9 @@ def _report_disagreement(compared: pl.DataFrame) -> None:
         "%s%s",
         len(differing),
         sessions.height,
-        "; ".join(map(_difference, differing[:_NAMED_SESSIONS])),
+        "; ".join(differing[:_NAMED_SESSIONS]),
         f"; and {more} more" if more > 0 else "",
     )
-
-
-def _difference(session: Mapping[str, object]) -> str:
-    key, name = session["session_key"], session["session_id"]
-    if name is None:
-        return f"{key} is not there"
-    if session["n_fitted"] != session["n_recorded"]:
-        return (
-            f"{key} has {session['n_recorded']} valid trials there as {name}, and "
-            f"{session['n_fitted']} here"
-        )
-    return f"{key} differs from {name} at trial {session['first_difference']}"
 
 
 def _read_trials(
@@ -200,10 +185,8 @@ def _read_trials(
                 f"The trials of these subjects have no column {name!r} in the behaviour database. "
                 f"{suggest(name, known)}"
             )
-    schema = {
-        name: _COLUMNS.get(name, pl.String()) for name in (_SESSION_ID, *_COLUMNS, *(columns or ()))
-    }
-    empty = pl.DataFrame(schema=schema)
+    texts = dict.fromkeys((_SESSION_ID, *(columns or ())), pl.String())
+    empty = pl.DataFrame(schema=texts | _COLUMNS)
     return pl.concat([empty, *(rows for rows, _ in found)], how="diagonal_relaxed")
 
 
@@ -223,10 +206,8 @@ def _read_folder(
                 if name in _MATCHED or (name in columns if columns else _is_default(name))
             ]
             rows = pl.DataFrame(file.read(wanted))
-        typed = [
-            pl.col(name).cast(_COLUMNS[name], strict=False) for name in wanted if name in _COLUMNS
-        ]
-        found.append((rows.with_columns(typed), names))
+        types = {name: kind for name, kind in _COLUMNS.items() if name in wanted}
+        found.append((rows.cast(types, strict=False), names))
     return found
 
 

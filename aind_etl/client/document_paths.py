@@ -7,11 +7,7 @@ from aind_etl.contract import Column, tables
 from aind_etl.contract.columns import FIT, LEFT_IN_DOCUMENTS
 
 _COLUMNS_OF_ANSWER = {
-    "AIC": "aic",
-    "BIC": "bic",
-    "LPT": "lpt",
-    "LPT_AIC": "lpt_aic",
-    "LPT_BIC": "lpt_bic",
+    **{name.upper(): name for name in ("aic", "bic", "lpt", "lpt_aic", "lpt_bic")},
     "analysis_time": "finished_at",
     "analysis_tag": "analysis_version",
     "S3_location": "result_location",
