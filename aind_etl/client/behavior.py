@@ -186,7 +186,7 @@ def _read_trials(
                 f"{suggest(name, known)}"
             )
     texts = dict.fromkeys((_SESSION_ID, *(columns or ())), pl.String())
-    empty = pl.DataFrame(schema=texts | _COLUMNS)
+    empty = pl.DataFrame(schema={**texts, **_COLUMNS})
     return pl.concat([empty, *(rows for rows, _ in found)], how="diagonal_relaxed")
 
 
@@ -206,7 +206,7 @@ def _read_folder(
                 if name in _MATCHED or (name in columns if columns else _is_default(name))
             ]
             rows = pl.DataFrame(file.read(wanted))
-        types = {name: kind for name, kind in _COLUMNS.items() if name in wanted}
+        types = pl.Schema({name: kind for name, kind in _COLUMNS.items() if name in wanted})
         found.append((rows.cast(types, strict=False), names))
     return found
 

@@ -127,10 +127,9 @@ def _refuse_unknown_path(connection: duckdb.DuckDBPyConnection, collection: str,
     plain = ".".join(step for step in path.split(".") if not step.isdecimal())
     if any(known == plain or known.startswith(f"{plain}.") for known in known_paths()):
         return
-    values = values_at("document", path, is_whole=True)
     parameters = {"collection": collection}
-    has_value = f"len(list_filter({values}, lambda v: v IS NOT NULL)) > 0"
-    statement = f"SELECT 1 FROM ({_LIVE_DOCUMENTS}) WHERE {has_value} LIMIT 1"
+    exists = DocumentFilter({path: {"$exists": True}}, {}).predicate
+    statement = f"SELECT 1 FROM ({_LIVE_DOCUMENTS}) WHERE {exists} LIMIT 1"
     if connection.execute(statement, parameters).fetchall():
         return
     above, _, _ = path.rpartition(".")

@@ -5,6 +5,7 @@ or from the result files in S3. The reward-prediction error is added.
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -50,12 +51,7 @@ def find_latents(
 ) -> list[LatentsAndSpread | None]:
     """Return the latent variables of each fit from the warehouse, or else from S3.
 
-    Parameters
-    ----------
-    fits
-        The key and ``result_location`` of each.
-    threads
-        How many files are read from S3 at a time.
+    ``fits`` has their keys and ``result_location``; so many ``threads`` read files from S3.
     """
     wanted = list(zip(fits.select(_KEY).iter_rows(), fits["result_location"], strict=True))
     found = dict(_from_warehouse(connection, fits.select(_KEY)))
@@ -84,43 +80,41 @@ def _from_warehouse(
         f"SELECT {key}, trial, n_trials, q_value_spread, {values} FROM trials "
         f"JOIN analyses_latents USING ({key}) SEMI JOIN wanted USING ({key})"
     ).pl()
-    others: pl.DataFrame = connection.sql(
-        f"SELECT {key}, name, position, trial, coalesce(value, 'nan') AS value FROM other_latents "
-        f"SEMI JOIN wanted USING ({key})"
-    ).pl()
-    others_of = others.sort("name", "position", "trial").partition_by(_KEY, as_dict=True)
+    others = connection.sql(
+        f"SELECT ({key}), name, list(coalesce(value, 'nan') ORDER BY position, trial), "
+        "count(DISTINCT position) FROM other_latents "
+        f"SEMI JOIN wanted USING ({key}) GROUP BY {key}, name ORDER BY name"
+    ).fetchall()
+    others_of: dict[tuple[Any, ...], dict[str, FloatArray]] = defaultdict(dict)
+    for fit, name, variable, n_rows in others:
+        others_of[fit][name] = np.array(variable).reshape(n_rows, -1)
     for fit, rows in trials.sort("trial").partition_by(_KEY, as_dict=True).items():
         columns = {name: rows[name].to_numpy() for name in names}
-        stacked = dict(_stacked(others_of[fit])) if fit in others_of else {}
-        yield fit, (_as_arrays(rows["n_trials"][0], columns, stacked), rows["q_value_spread"][0])
-
-
-def _stacked(rows: pl.DataFrame) -> Iterator[tuple[str, FloatArray]]:
-    for (name,), variable in rows.group_by(["name"], maintain_order=True):
-        positions = variable["position"].n_unique()
-        yield str(name), variable["value"].to_numpy().reshape(positions, -1)
+        latents = _as_arrays(rows["n_trials"][0], columns, others_of[fit])
+        yield fit, (latents, rows["q_value_spread"][0])
 
 
 def _as_arrays(
-    n_trials: int, columns: Mapping[str, FloatArray], others: Mapping[str, FloatArray]
+    n_trials: int, columns: Mapping[str, FloatArray], others: dict[str, FloatArray]
 ) -> Latents:
     """Return latent variables in the shapes that the fit wrote.
 
     Columns of the table `trials` have the shape [n + 1], with NaN for missing values; variables
     that the table lacks have the shape [rows, n] or [rows, n + 1].
     """
-    latents: Latents = {}
+    latents: dict[str, FloatArray] = {}
     for name, parts in _COLUMNS.items():
         rows = [columns[part] for part in parts if part in columns]
-        if len(rows) < len(parts) or all(np.isnan(row).all() for row in rows):
-            continue
-        values = np.stack(rows)[:, : n_trials if name in _WITHOUT_FINAL_STATE else None]
-        latents[name] = values if len(parts) > 1 else values[0]
-    if "exploiting" in latents:
-        latents["exploiting"] = latents["exploiting"].astype(bool)
-    return latents | {
-        name: values if len(values) > 1 else values[0] for name, values in others.items()
+        if len(rows) == len(parts) and not np.isnan(rows).all():
+            end = n_trials if name in _WITHOUT_FINAL_STATE else None
+            latents[name] = np.stack(rows)[:, :end]
+    shaped: Latents = {
+        name: values if len(values) > 1 else values[0]
+        for name, values in (latents | others).items()
     }
+    if "exploiting" in shaped:
+        shaped["exploiting"] = shaped["exploiting"].astype(bool)
+    return shaped
 
 
 def _from_store(locations: Sequence[str], threads: int) -> dict[str, LatentsAndSpread]:
