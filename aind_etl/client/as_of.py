@@ -4,7 +4,7 @@ The change log holds every version of every document with its time of extraction
 known at the moment are flattened again in a temporary lake, from which a warehouse is built.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -92,17 +92,12 @@ def build_as_of(
 def _copy_versions(lake: Lake, past: Lake, collection: str, moment: datetime) -> bool:
     """Copy the versions known at a moment to another lake; return whether there are any."""
     log = lake.change_log(collection)
-
-    def known() -> Iterator[pl.DataFrame]:
-        for versions in log.read_batches():
-            early = versions.filter(pl.col("extracted_at") <= moment)
-            if early.height:
-                yield early
-
-    if next(known(), None) is None:
+    is_known = pl.col("extracted_at") <= moment
+    if all(versions.filter(is_known).is_empty() for versions in log.read_batches()):
         return False
     name = past.change_log(collection).file_name(1, log.last_batch())
-    write_parquet(past.storage, name, tables.DOCUMENTS, known())
+    known = (versions.filter(is_known) for versions in log.read_batches())
+    write_parquet(past.storage, name, tables.DOCUMENTS, known)
     return True
 
 

@@ -6,8 +6,8 @@ or from the result files in S3. The reward-prediction error is added.
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import duckdb
 import numpy as np
@@ -17,9 +17,6 @@ from numpy.typing import NDArray
 from aind_etl.contract import tables
 from aind_etl.errors import AindEtlError, needs_pipeline
 from aind_etl.settings import load_settings
-
-if TYPE_CHECKING:
-    from aind_etl.results import ResultStore
 
 _log = logging.getLogger(__name__)
 
@@ -121,42 +118,39 @@ def _from_store(locations: Sequence[str], threads: int) -> dict[str, LatentsAndS
     """Return the latent variables of those result folders that can be read."""
     _log.info("Reading %s result folders: the warehouse has no trials", f"{len(locations):,}")
     try:
-        with needs_pipeline("Reading result files"):
-            from aind_etl.results import open_result_store  # noqa: PLC0415 - rarely needed
-
-        with open_result_store(load_settings(s3_concurrency=threads)) as store:
-            return dict(_read_folders(store, locations))
+        return dict(_read_folders(locations, threads))
     except AindEtlError as error:
         _log.warning("Latent variables cannot be read from S3. %s", error)
         return {}
 
 
-def _read_folders(
-    store: "ResultStore", locations: Iterable[str]
-) -> Iterator[tuple[str, LatentsAndSpread]]:
-    from aind_etl.results.folders import FileRequest  # noqa: PLC0415
-    from aind_etl.results.inventory import RESULT_JSONS  # noqa: PLC0415
-    from aind_etl.results.result_json import ResultError, read_result  # noqa: PLC0415
+def _read_folders(locations: Sequence[str], threads: int) -> Iterator[tuple[str, LatentsAndSpread]]:
+    with needs_pipeline("Reading result files"):
+        from aind_etl.results import open_result_store  # noqa: PLC0415 - rarely needed
+        from aind_etl.results.folders import FileRequest  # noqa: PLC0415
+        from aind_etl.results.inventory import RESULT_JSONS  # noqa: PLC0415
+        from aind_etl.results.result_json import ResultError, read_result  # noqa: PLC0415
 
     folders = {location.rstrip("/"): location for location in locations}
-    requests = []
-    for listing in store.list_folders(list(folders)):
-        sizes = {file.name: file.size_bytes for file in listing.files}
-        name = next((one for one in RESULT_JSONS if one in sizes), None)
-        if name is None:
-            why = listing.problem.message if listing.problem else "it has no result file"
-            _log.warning("No latent variables in %s: %s", listing.location, why)
-        else:
-            requests.append(FileRequest(listing.location, name, sizes[name]))
-    for file in store.read_files(requests):
-        place = f"{file.request.location}/{file.request.name}"
-        if file.problem:
-            _log.warning("%s cannot be read: %s", place, file.problem.message)
-            continue
-        try:
-            trials = read_result(file.content)
-        except ResultError as error:
-            _log.warning("%s is rejected: %s", place, error)
-            continue
-        arrays = _as_arrays(trials.n_trials, trials.columns, trials.others)
-        yield folders[file.request.location], (arrays, trials.q_value_spread)
+    with open_result_store(load_settings(s3_concurrency=threads)) as store:
+        requests = []
+        for listing in store.list_folders(list(folders)):
+            sizes = {file.name: file.size_bytes for file in listing.files}
+            name = next((one for one in RESULT_JSONS if one in sizes), None)
+            if name is None:
+                why = listing.problem.message if listing.problem else "it has no result file"
+                _log.warning("No latent variables in %s: %s", listing.location, why)
+            else:
+                requests.append(FileRequest(listing.location, name, sizes[name]))
+        for file in store.read_files(requests):
+            place = f"{file.request.location}/{file.request.name}"
+            if file.problem:
+                _log.warning("%s cannot be read: %s", place, file.problem.message)
+                continue
+            try:
+                trials = read_result(file.content)
+            except ResultError as error:
+                _log.warning("%s is rejected: %s", place, error)
+                continue
+            arrays = _as_arrays(trials.n_trials, trials.columns, trials.others)
+            yield folders[file.request.location], (arrays, trials.q_value_spread)

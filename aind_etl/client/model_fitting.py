@@ -16,8 +16,7 @@ import pandas as pd
 import polars as pl
 
 from aind_etl.client.arguments import explain_unknown_arguments, parse_day, parse_strings
-from aind_etl.client.document_paths import paths_by_name
-from aind_etl.client.documents import matching_records
+from aind_etl.client.documents import matching_records, paths_by_name
 from aind_etl.client.latents import find_latents
 from aind_etl.client.query import open_warehouse
 from aind_etl.client.selection import KEY, Selection

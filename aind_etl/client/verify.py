@@ -178,11 +178,8 @@ def _verify_shard(
         for table in FLATTENED_TABLES:
             months: set[str | None] = {None}
             if table.partitioning is Partitioning.COLLECTION_AND_MONTH:
-                months = {
-                    month
-                    for one in (lake, derived)
-                    for month in one.tables.months(table, collection)
-                }
+                months = {*lake.tables.months(table, collection)}
+                months |= {*derived.tables.months(table, collection)}
             for month in sorted(months, key=str):
                 yield from _compare_partition(lake, derived, table, collection, month)
 

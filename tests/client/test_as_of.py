@@ -89,11 +89,8 @@ def test_the_warehouse_as_of_a_moment_equals_the_one_built_then(dump, tmp_path, 
 
 
 @pytest.mark.slow
-def test_results_are_the_current_ones_for_analyses_known_then(world, tmp_path):
-    dump = tmp_path / "dump"
-    dump.mkdir()
-    for path in world.glob("*.jsonl"):
-        shutil.copy(path, dump)
+def test_results_are_the_current_ones_for_analyses_known_then(world, sample_dump, tmp_path):
+    dump = shutil.copytree(sample_dump, tmp_path / "dump")
     lake = Lake(tmp_path / "lake")
     documents = read_dump(dump)
     write_dump(dump, documents[:60])

@@ -109,11 +109,8 @@ def test_columns_are_chosen_by_their_names_in_the_database(warehouse):
     alone = warehouse.trials(subject_id="652257", limit=1).columns
     asked = ["laser_power", "goCue_start_time_in_session", "session_date"]
     frame = warehouse.trials(subject_id="652257", behavior=True, columns=asked)
-    assert frame.columns[len(alone) :] == [
-        "behavior_session_id",
-        *asked[:2],
-        "behavior_session_date",
-    ]
+    added = ["behavior_session_id", *asked[:2], "behavior_session_date"]
+    assert frame.columns[len(alone) :] == added
     with pytest.raises(ArgumentError, match="Did you mean 'reaction_time'"):
         warehouse.trials(subject_id="652257", behavior=True, columns=["reaction_tim"])
     with pytest.raises(ArgumentError, match="behavior=True"):

@@ -8,12 +8,12 @@ import duckdb
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from worlds import MAIN, data_files_of, extract, load, read_dump, refresh, write_dump
+from worlds import MAIN, data_files_of, extract, load, loaded_lake, read_dump, refresh, write_dump
 
 from aind_etl.client.status import check_health, collection_statuses, warehouse_status
 from aind_etl.client.verify import verify_collection, verify_tables, verify_warehouse
 from aind_etl.contract import tables
-from aind_etl.errors import ConfigurationError, DataError, SourceError
+from aind_etl.errors import DataError, SourceError
 from aind_etl.lake import Lake
 from aind_etl.lake.resharding import reshard
 from aind_etl.sources.dump import DumpSource
@@ -114,8 +114,7 @@ def test_a_document_that_the_source_has_twice_counts_once(built, dump):
 def test_rejected_documents_are_no_difference(built, tmp_path):
     first, *others = read_dump(built.source)[:8]
     write_dump(tmp_path, [first | {"processing": None}, *others])
-    lake = Lake(tmp_path / "lake")
-    load(tmp_path, lake)
+    lake = loaded_lake(tmp_path, tmp_path / "lake")
     comparison, differences = verify_collection(DumpSource(tmp_path), lake, MAIN)
     assert comparison == {"collection": MAIN, "source": 8, "lake": 8, "flattened": 7, "rejected": 1}
     assert differences == []
@@ -315,17 +314,11 @@ def test_an_oddity_of_the_documents_themselves_is_a_warning(built, tmp_path):
     odd = next(one for one in read_dump(built.source) if one.get("status") == "success")
     odd["analysis_results"]["AIC"] += 1
     write_dump(tmp_path, [odd])
-    lake = Lake(tmp_path / "lake")
-    load(tmp_path, lake)
+    lake = loaded_lake(tmp_path, tmp_path / "lake")
     build_warehouse(lake, tmp_path / "warehouse.duckdb")
     (difference,) = verify_warehouse(lake, tmp_path / "warehouse.duckdb")
     assert difference.is_warning
     assert difference.between == "check fit_criteria_agree_with_log_likelihood"
-
-
-def test_a_missing_warehouse_is_an_error(built, tmp_path):
-    with pytest.raises(ConfigurationError, match="There is no warehouse"):
-        list(verify_warehouse(built.lake, tmp_path / "none.duckdb"))
 
 
 # --- status -----------------------------------------------------------------------------------
