@@ -7,6 +7,7 @@ are read for the subjects concerned; SQL matches them to the trials of fits.
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -166,13 +167,11 @@ def _read_trials(
     """Return the trials of subjects: the columns asked for, and those to match by."""
     settings = load_settings()
     files, root = _open(connection, settings)
-
-    def read(subject: str) -> list[tuple[pl.DataFrame, list[str]]]:
-        return _read_folder(files, f"{root}/trial_table/subject_id={subject}", columns)
-
+    folders = [f"{root}/trial_table/subject_id={subject}" for subject in subjects]
     try:
         with ThreadPoolExecutor(_FILES_AT_A_TIME, thread_name_prefix="behavior") as pool:
-            found = [file for folder in pool.map(read, subjects) for file in folder]
+            read = pool.map(partial(_read_folder, files, columns), folders)
+            found = [file for folder in read for file in folder]
     except (OSError, pa.ArrowException) as error:
         raise DataError(
             f"The behaviour database {without_credentials(settings.behavior_database)} cannot be "
@@ -191,7 +190,7 @@ def _read_trials(
 
 
 def _read_folder(
-    files: pafs.FileSystem, folder: str, columns: Sequence[str] | None
+    files: pafs.FileSystem, columns: Sequence[str] | None, folder: str
 ) -> list[tuple[pl.DataFrame, list[str]]]:
     """Return the trials of each file of a subject, with the names of all its columns."""
     found = []
@@ -200,13 +199,9 @@ def _read_folder(
             continue
         with files.open_input_file(entry.path) as opened, pq.ParquetFile(opened) as file:
             names = file.schema_arrow.names
-            wanted = [
-                name
-                for name in names
-                if name in _MATCHED or (name in columns if columns else _is_default(name))
-            ]
-            rows = pl.DataFrame(file.read(wanted))
-        types = pl.Schema({name: kind for name, kind in _COLUMNS.items() if name in wanted})
+            chosen = {*_MATCHED, *(columns or filter(_is_default, names))}
+            rows = pl.DataFrame(file.read([name for name in names if name in chosen]))
+        types = pl.Schema({name: kind for name, kind in _COLUMNS.items() if name in rows.columns})
         found.append((rows.cast(types, strict=False), names))
     return found
 

@@ -5,7 +5,7 @@ described by :mod:`aind_etl.client.data_package`.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from io import BytesIO
@@ -173,21 +173,17 @@ def _write_workbook(
         "remove_timezone": True,
     }
     packed = BytesIO()
-    sheets = _sheet_names(tables)
-    written = []
+    lines = []
     try:
         with xlsxwriter.Workbook(packed, options) as workbook:
             contents = workbook.add_worksheet(_CONTENTS)
-            for table, sheet in zip(tables, sheets, strict=True):
+            for table, name in zip(tables, _sheet_names(tables), strict=True):
                 progress(table)
-                n_rows = _write_sheet(connection, workbook, workbook.add_worksheet(sheet), table)
+                sheet = workbook.add_worksheet(name)
+                n_rows = _write_sheet(connection, workbook, sheet, table)
                 left_out = _count_rows(connection, table) - n_rows
-                written.append(Exported(table, n_rows, left_out))
-            comments = relation_comments(connection)
-            lines = [
-                (name, one, comments[one.name]) for name, one in zip(sheets, written, strict=True)
-            ]
-            _write_contents(workbook, contents, info, lines)
+                lines.append((name, Exported(table, n_rows, left_out)))
+            _write_contents(workbook, contents, info, relation_comments(connection), lines)
     except xlsxwriter.exceptions.FileCreateError as error:
         raise ConfigurationError(
             f"The workbook {path.name!r} could not be written: {error}. Check the path, its "
@@ -195,7 +191,7 @@ def _write_workbook(
         ) from None
     # Not written by xlsxwriter: on a full disk, its archive prints a traceback when it is deleted.
     path.write_bytes(packed.getvalue())
-    return written
+    return [table for _, table in lines]
 
 
 def _write_sheet(
@@ -264,9 +260,10 @@ def _write_contents(
     workbook: "xlsxwriter.Workbook",
     sheet: "xlsxwriter.worksheet.Worksheet",
     info: dict[str, str],
-    lines: Sequence[tuple[str, Exported, str]],
+    comments: Mapping[str, str],
+    lines: Sequence[tuple[str, Exported]],
 ) -> None:
-    """Write the first sheet; a line is a sheet's name, its table and the table's comment."""
+    """Write the first sheet; a line is a sheet's name and its table."""
     bold = workbook.add_format({"bold": True})
     wrapped = workbook.add_format({"text_wrap": True, "valign": "top"})
     link = workbook.add_format({"font_color": "#0563C1", "underline": 1, "valign": "top"})
@@ -281,7 +278,7 @@ def _write_contents(
         f"{info.get('built_by', 'aind-etl')}. All times are UTC; empty cells have no value.",
     )
     sheet.write_row(3, 0, ["sheet", "rows", "what a row is"], bold)
-    for row, (name, table, comment) in enumerate(lines, start=4):
+    for row, (name, table) in enumerate(lines, start=4):
         sheet.write_url(row, 0, f"internal:'{name}'!A1", link, table.name)
         sheet.write_number(row, 1, table.rows, number)
         warning = ""
@@ -290,7 +287,7 @@ def _write_contents(
                 f"THE LAST {table.left_out:,} OF {table.rows + table.left_out:,} ROWS ARE NOT "
                 "HERE: a sheet of Excel ends at 1,048,576 rows. "
             )
-        sheet.write_string(row, 2, warning + comment, wrapped)
+        sheet.write_string(row, 2, warning + comments[table.name], wrapped)
 
 
 def _sheet_names(tables: Sequence[str]) -> list[str]:

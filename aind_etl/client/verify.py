@@ -68,7 +68,7 @@ def verify_collection(
 ) -> tuple[dict[str, str | int], list[Difference]]:
     """Compare a collection's source with the lake, and the lake's tables with each other.
 
-    A record with the numbers of documents in each comes before the differences. A ``deep``
+    The result is a record with the numbers of documents in each, and the differences. A ``deep``
     comparison reads every document from the source and compares its content hash; otherwise the
     source's ids are listed and compared.
 

@@ -9,11 +9,13 @@ import inspect
 import json
 import logging
 import math
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pytest
@@ -276,6 +278,22 @@ def test_latent_variables_are_those_of_the_result_files(warehouse, reference, su
     assert list(frame.columns) == FIRST + METRICS + FOLDS + LATENTS
     assert frame["latent_variables"].notna().any()
     assert_latents_equal(frame, reference, reference.rows(subject_id=subject_id))
+
+
+def test_latent_variables_without_a_column_keep_their_rows(warehouse, tmp_path):
+    copy = shutil.copy(warehouse, tmp_path / "warehouse.duckdb")
+    with duckdb.connect(copy) as connection:
+        connection.execute(
+            "INSERT INTO other_latents BY NAME SELECT source_collection, record_id, process_index, "
+            "name, position, trial, nullif(10 * position + trial, 12) AS value "
+            "FROM trials, (VALUES ('one', 0), ('two', 0), ('two', 1)) AS variables(name, position)"
+        )
+    frame = get_mle_model_fitting("652324", warehouse=copy).dropna(subset="latent_variables")
+    for n_trials, latents in zip(frame["n_trials"], frame["latent_variables"], strict=True):
+        rows = np.add.outer([0, 10], np.arange(n_trials + 1.0))
+        rows[rows == 12] = np.nan
+        np.testing.assert_array_equal(latents["two"], rows)
+        np.testing.assert_array_equal(latents["one"], rows[0])
 
 
 def test_latent_variables_that_the_warehouse_lacks_are_read_from_the_store(
