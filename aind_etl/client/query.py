@@ -6,10 +6,10 @@ The warehouse is opened read-only. DuckDB's errors become errors with a message 
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import BinaryIO, Literal, Self
+from typing import BinaryIO, Literal
 
 import duckdb
 
@@ -39,7 +39,7 @@ _FORMULA = re.compile(r"[=+@\t\r-]")
 _WRAPPED = re.compile(r'"exception_message":"((?:[^"\\]|\\.)*)"')
 
 
-class Query:
+class Query(AbstractContextManager["Query"]):
     """A SELECT on a warehouse, to be used in a ``with`` block.
 
     In a ``sandbox``, it has no access to other files, the network and DuckDB's settings. If there
@@ -94,10 +94,6 @@ class Query:
             self.write(path, file_format)
             with path.open("rb") as file:
                 shutil.copyfileobj(file, target)
-
-    def __enter__(self) -> Self:
-        """Return the query."""
-        return self
 
     def __exit__(self, *exception: object) -> None:
         """Close the warehouse."""
