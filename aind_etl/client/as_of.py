@@ -97,7 +97,8 @@ def _copy_versions(lake: Lake, past: Lake, collection: str, moment: datetime) ->
         return False
     name = past.change_log(collection).file_name(1, log.last_batch())
     known = (versions.filter(is_known) for versions in log.read_batches())
-    write_parquet(past.storage, name, tables.DOCUMENTS, known)
+    # The first rows decide how the file is encoded, so the first portion must have some.
+    write_parquet(past.storage, name, tables.DOCUMENTS, filter(len, known))
     return True
 
 

@@ -79,7 +79,8 @@ SELECT
         list_transform(fitted.outcomes, lambda one, n: one = recorded.outcomes[n]), false
     ) - 1 AS first_difference,
     CASE
-        WHEN session_id IS NULL THEN printf('%s is not there', fits.session_key)
+        WHEN session_id IS NULL THEN
+            coalesce(fits.session_key, 'a fit without a session') || ' is not there'
         WHEN len(fitted.outcomes) = len(recorded.outcomes) THEN
             printf('%s differs from %s at trial %d', fits.session_key, session_id, first_difference)
         ELSE printf(

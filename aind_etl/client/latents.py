@@ -48,7 +48,8 @@ def find_latents(
 ) -> list[LatentsAndSpread | None]:
     """Return the latent variables of each fit from the warehouse, or else from S3.
 
-    ``fits`` has their keys and ``result_location``; so many ``threads`` read files from S3.
+    ``fits`` has their keys and ``result_location``; at most ``threads`` files are read from S3 at
+    a time.
     """
     wanted = list(zip(fits.select(_KEY).iter_rows(), fits["result_location"], strict=True))
     found = dict(_from_warehouse(connection, fits.select(_KEY)))

@@ -33,7 +33,7 @@ _COPY_OPTIONS: dict[FileFormat, str] = {
 # A PIVOT over the values found counts as several statements. EXPLAIN is not here: with ANALYZE it
 # runs what it explains, which may write files.
 _READING = (duckdb.StatementType.SELECT, duckdb.StatementType.MULTI)
-# How a formula begins, to a spreadsheet.
+# The characters with which a formula of a spreadsheet begins.
 _FORMULA = re.compile(r"[=+@\t\r-]")
 # DuckDB wraps the message of the operating system in JSON.
 _WRAPPED = re.compile(r'"exception_message":"((?:[^"\\]|\\.)*)"')
@@ -42,8 +42,8 @@ _WRAPPED = re.compile(r'"exception_message":"((?:[^"\\]|\\.)*)"')
 class Query(AbstractContextManager["Query"]):
     """A SELECT on a warehouse, to be used in a ``with`` block.
 
-    In a ``sandbox``, it has no access to other files, the network and DuckDB's settings. If there
-    is no warehouse or the query cannot be run, that is a ConfigurationError.
+    In a ``sandbox``, it has no access to other files, the network and DuckDB's settings. It raises
+    a ConfigurationError if there is no warehouse, or if the query cannot be run.
     """
 
     def __init__(self, warehouse: WarehouseLocation, text: str, *, sandbox: bool = False) -> None:
@@ -118,7 +118,7 @@ def open_warehouse(warehouse: Path | str | None) -> Iterator[duckdb.DuckDBPyConn
 def open_sandbox(
     warehouse: WarehouseLocation,
 ) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
-    """Yield a connection without access to network and files, but for a folder, and that folder."""
+    """Yield a connection that can access one folder but no network, and that folder."""
     with (
         TemporaryDirectory(prefix="aind-etl-") as folder,
         connections.connect(warehouse) as connection,

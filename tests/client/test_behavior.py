@@ -154,6 +154,15 @@ def test_a_session_that_the_database_lacks_is_reported(warehouse, database, capl
     assert "652324_2026-03-10_15-33-11 is not there" in caplog.text
 
 
+def test_fits_without_a_session_are_reported(world, database, tmp_path, caplog):
+    copy = shutil.copy(world / "warehouse.duckdb", tmp_path / "warehouse.duckdb")
+    with duckdb.connect(copy) as connection:
+        connection.execute("UPDATE analyses SET session_key = NULL WHERE subject_id = '652257'")
+    frame = Warehouse(copy).trials(subject_id="652257", behavior=True)
+    assert frame["behavior_session_id"].null_count() == frame.height > 0
+    assert "a fit without a session is not there" in caplog.text
+
+
 def test_the_database_is_read_from_an_object_store(world, monkeypatch):
     with endpoint_before(world / "results") as endpoint:
         monkeypatch.setenv("AIND_ETL_S3_ENDPOINT_URL", endpoint.url)
