@@ -2,7 +2,6 @@
 
 import os
 import sys
-from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -44,7 +43,7 @@ def status(lake: LakeOption = None, warehouse: WarehouseOption = None) -> None:
     if not statuses:
         say(out, f"The lake {str(settings.lake)!r} is empty. Run 'aind-etl run' to load it.")
         raise typer.Exit(1)
-    show_records([*map(asdict, statuses)], f"Lake {absolute(settings.lake)}")
+    show_records(statuses, f"Lake {absolute(settings.lake)}")
     say(out, warehouse_status(settings.warehouse_path))
     reached, problems = check_health(store, settings.warehouse_path, _last_failed_run(settings))
     say(out, reached)
@@ -170,7 +169,7 @@ def verify(
             comparison, found = verify_collection(
                 opened, store, name, deep=deep, progress=progress.advance
             )
-            comparisons.append(asdict(comparison))
+            comparisons.append(comparison)
             differences += found
             if deep:
                 progress.step(f"derive {name} again")

@@ -4,7 +4,7 @@ The change log holds every version of every document with its time of extraction
 known at the moment are flattened again in a temporary lake, from which a warehouse is built.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -56,27 +56,13 @@ def build_as_of(
     """Build the warehouse as it would have been from the documents known at a moment.
 
     Result files, trials and sessions are the current ones, without those of analyses that were not
-    known. `warehouse_info` says both.
-
-    Parameters
-    ----------
-    lake
-        The lake; it is only read.
-    moment
-        Versions of documents that were extracted later are left out.
-    output
-        The DuckDB file; an existing file is replaced.
-    step
-        Called with the name of each step.
-    progress
-        Called with the number of documents flattened since the last call.
+    known. `warehouse_info` says both. An existing ``output`` is replaced. ``step`` is called with
+    the name of each step, ``progress`` with the number of documents flattened since the last call.
 
     Raises
     ------
     ConfigurationError
         No document was known at the moment.
-    DataError
-        A file of the lake is damaged.
     """
     with TemporaryDirectory(prefix="aind-etl-") as folder:
         past = Lake(Path(folder) / "lake")
@@ -94,7 +80,9 @@ def build_as_of(
                 f"filled {_first_extraction(lake)}."
             )
         with lake.table_lock(tables.SESSIONS):
-            _copy_sessions(lake, past)
+            sessions = lake.tables.as_written(tables.SESSIONS)
+            if metadata := lake.tables.facts(sessions):
+                past.tables.replace_whole(sessions, lake.tables.scan(sessions).collect(), metadata)
         facts = {"lake": str(lake), "as_of": moment.isoformat(), "results": _RESULTS}
         return build_warehouse(
             past, output, facts=facts, progress=lambda name: step(f"build {name}")
@@ -104,17 +92,13 @@ def build_as_of(
 def _copy_versions(lake: Lake, past: Lake, collection: str, moment: datetime) -> bool:
     """Copy the versions known at a moment to another lake; return whether there are any."""
     log = lake.change_log(collection)
-
-    def known() -> Iterator[pl.DataFrame]:
-        for versions in log.read_batches():
-            early = versions.filter(pl.col("extracted_at") <= moment)
-            if early.height:
-                yield early
-
-    if next(known(), None) is None:
+    is_known = pl.col("extracted_at") <= moment
+    if all(versions.filter(is_known).is_empty() for versions in log.read_batches()):
         return False
     name = past.change_log(collection).file_name(1, log.last_batch())
-    write_parquet(past.storage, name, tables.DOCUMENTS, known())
+    known = (versions.filter(is_known) for versions in log.read_batches())
+    # The first rows decide how the file is encoded, so the first portion must have some.
+    write_parquet(past.storage, name, tables.DOCUMENTS, filter(len, known))
     return True
 
 
@@ -145,17 +129,8 @@ def _copy_results(lake: Lake, past: Lake, collection: str) -> None:
             past.tables.replace_rows(table, collection, month, without=None, rows=rows.collect())
 
 
-def _copy_sessions(lake: Lake, past: Lake) -> None:
-    table = lake.tables.as_written(tables.SESSIONS)
-    facts = lake.tables.facts(tables.SESSIONS)
-    if facts:
-        past.tables.replace_whole(table, lake.tables.scan(table).collect(), facts)
-
-
 def _first_extraction(lake: Lake) -> str:
     """Return when the first document of a lake was extracted, for a message."""
-    extractions = [
-        lake.change_log(name).versions().select("extracted_at") for name in lake.collections()
-    ]
-    first = pl.concat(extractions).min().collect().item() if extractions else None
+    versions = lake.tables.scan(tables.DOCUMENTS)
+    first = versions.select(pl.col("extracted_at").min()).collect().item()
     return f"at {first.isoformat(timespec='seconds')}" if first else "never"

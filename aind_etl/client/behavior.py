@@ -7,6 +7,7 @@ are read for the subjects concerned; SQL matches them to the trials of fits.
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -73,15 +74,20 @@ SELECT
     fits.session_key,
     {_KEY},
     session_id,
-    fitted.outcomes = recorded.outcomes AS agrees,
-    len(fitted.outcomes) AS n_fitted,
-    len(recorded.outcomes) AS n_recorded,
+    coalesce(fitted.outcomes = recorded.outcomes, false) AS agrees,
     list_position(
-        list_transform(
-            list_zip(fitted.outcomes, recorded.outcomes), lambda pair: pair[1] = pair[2]
-        ),
-        false
-    ) - 1 AS first_difference
+        list_transform(fitted.outcomes, lambda one, n: one = recorded.outcomes[n]), false
+    ) - 1 AS first_difference,
+    CASE
+        WHEN session_id IS NULL THEN
+            coalesce(fits.session_key, 'a fit without a session') || ' is not there'
+        WHEN len(fitted.outcomes) = len(recorded.outcomes) THEN
+            printf('%s differs from %s at trial %d', fits.session_key, session_id, first_difference)
+        ELSE printf(
+            '%s has %d valid trials there as %s, and %d here',
+            fits.session_key, len(recorded.outcomes), session_id, len(fitted.outcomes)
+        )
+    END AS difference
 FROM fits
 JOIN fitted USING ({_KEY})
 LEFT JOIN recorded
@@ -102,10 +108,6 @@ def join_behavior(
 
     Parameters
     ----------
-    connection
-        A warehouse; the result can be read while it is open.
-    trials
-        The trials, with ``trial``, the key of their fit, ``session_key`` and ``subject_id``.
     columns
         Names of columns of the behaviour database's trials, or None for the default.
 
@@ -113,14 +115,11 @@ def join_behavior(
     ------
     ArgumentError
         No trial of the subjects has such a column.
-    DataError
-        The behaviour database cannot be read.
     """
-    connection.register("selected_trials", trials.to_arrow_table())
-    subjects = connection.execute(
-        "SELECT DISTINCT subject_id FROM selected_trials WHERE subject_id IS NOT NULL"
-    ).fetchall()
-    recorded = _read_trials(connection, sorted(subject for (subject,) in subjects), columns)
+    selected = trials.to_arrow_table()
+    connection.register("selected_trials", selected)
+    subjects = selected["subject_id"].unique().drop_null().to_pylist()
+    recorded = _read_trials(connection, sorted(subjects), columns)
     connection.register("behavior_trials", recorded.to_arrow())
     compared = connection.sql(_AGREEMENT).pl()
     _report_disagreement(compared)
@@ -147,10 +146,10 @@ def join_behavior(
 def _report_disagreement(compared: pl.DataFrame) -> None:
     """Warn of every session that the behaviour database lacks, or whose trials differ there."""
     sessions = compared.group_by("session_key", maintain_order=True).agg(
-        pl.col("agrees").fill_null(value=False).any(), pl.all().exclude("agrees").first()
+        pl.col("agrees").any(), pl.col("difference").first()
     )
-    differing = sessions.filter(~pl.col("agrees")).to_dicts()
-    if not differing:
+    differing = sessions.filter(~pl.col("agrees"))["difference"]
+    if differing.is_empty():
         return
     more = len(differing) - _NAMED_SESSIONS
     _log.warning(
@@ -158,21 +157,9 @@ def _report_disagreement(compared: pl.DataFrame) -> None:
         "%s%s",
         len(differing),
         sessions.height,
-        "; ".join(map(_difference, differing[:_NAMED_SESSIONS])),
+        "; ".join(differing[:_NAMED_SESSIONS]),
         f"; and {more} more" if more > 0 else "",
     )
-
-
-def _difference(session: Mapping[str, object]) -> str:
-    key, name = session["session_key"], session["session_id"]
-    if name is None:
-        return f"{key} is not there"
-    if session["n_fitted"] != session["n_recorded"]:
-        return (
-            f"{key} has {session['n_recorded']} valid trials there as {name}, and "
-            f"{session['n_fitted']} here"
-        )
-    return f"{key} differs from {name} at trial {session['first_difference']}"
 
 
 def _read_trials(
@@ -181,13 +168,11 @@ def _read_trials(
     """Return the trials of subjects: the columns asked for, and those to match by."""
     settings = load_settings()
     files, root = _open(connection, settings)
-
-    def read(subject: str) -> list[tuple[pl.DataFrame, list[str]]]:
-        return _read_folder(files, f"{root}/trial_table/subject_id={subject}", columns)
-
+    folders = [f"{root}/trial_table/subject_id={subject}" for subject in subjects]
     try:
         with ThreadPoolExecutor(_FILES_AT_A_TIME, thread_name_prefix="behavior") as pool:
-            found = [file for folder in pool.map(read, subjects) for file in folder]
+            read = pool.map(partial(_read_folder, files, columns), folders)
+            found = [file for folder in read for file in folder]
     except (OSError, pa.ArrowException) as error:
         raise DataError(
             f"The behaviour database {without_credentials(settings.behavior_database)} cannot be "
@@ -200,15 +185,13 @@ def _read_trials(
                 f"The trials of these subjects have no column {name!r} in the behaviour database. "
                 f"{suggest(name, known)}"
             )
-    schema = {
-        name: _COLUMNS.get(name, pl.String()) for name in (_SESSION_ID, *_COLUMNS, *(columns or ()))
-    }
-    empty = pl.DataFrame(schema=schema)
+    texts = dict.fromkeys((_SESSION_ID, *(columns or ())), pl.String())
+    empty = pl.DataFrame(schema={**texts, **_COLUMNS})
     return pl.concat([empty, *(rows for rows, _ in found)], how="diagonal_relaxed")
 
 
 def _read_folder(
-    files: pafs.FileSystem, folder: str, columns: Sequence[str] | None
+    files: pafs.FileSystem, columns: Sequence[str] | None, folder: str
 ) -> list[tuple[pl.DataFrame, list[str]]]:
     """Return the trials of each file of a subject, with the names of all its columns."""
     found = []
@@ -217,16 +200,10 @@ def _read_folder(
             continue
         with files.open_input_file(entry.path) as opened, pq.ParquetFile(opened) as file:
             names = file.schema_arrow.names
-            wanted = [
-                name
-                for name in names
-                if name in _MATCHED or (name in columns if columns else _is_default(name))
-            ]
-            rows = pl.DataFrame(file.read(wanted))
-        typed = [
-            pl.col(name).cast(_COLUMNS[name], strict=False) for name in wanted if name in _COLUMNS
-        ]
-        found.append((rows.with_columns(typed), names))
+            chosen = {*_MATCHED, *(columns or filter(_is_default, names))}
+            rows = pl.DataFrame(file.read([name for name in names if name in chosen]))
+        types = pl.Schema({name: kind for name, kind in _COLUMNS.items() if name in rows.columns})
+        found.append((rows.cast(types, strict=False), names))
     return found
 
 

@@ -19,9 +19,7 @@ FILE_NAME = "datapackage.json"
 _TYPES = {
     DataType.VARCHAR: "string",
     DataType.BOOLEAN: "boolean",
-    **dict.fromkeys(
-        (DataType.TINYINT, DataType.SMALLINT, DataType.INTEGER, DataType.BIGINT), "integer"
-    ),
+    **{kind: "integer" for kind in DataType if kind.is_integer},
     DataType.DOUBLE: "number",
     DataType.DATE: "date",
     DataType.TIME: "time",
@@ -79,10 +77,7 @@ def _resource(lake: "Lake", table: Table) -> dict[str, Any]:
         "path": paths[0] if len(paths) == 1 else paths,
         "format": "parquet",
         "mediatype": "application/vnd.apache.parquet",
-        "schema": {
-            "fields": [_field(column) for column in columns],
-            "primaryKey": list(table.key),
-        },
+        "schema": {"fields": [_field(column) for column in columns], "primaryKey": list(table.key)},
     }
 
 

@@ -1,10 +1,11 @@
-"""The documents of a collection that meet a MongoDB filter.
+"""The documents of a collection that meet a MongoDB filter, and the paths that filters name.
 
 The filter is evaluated on the JSON of documents, after strings in it have narrowed them down.
 """
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import duckdb
@@ -13,9 +14,10 @@ import polars as pl
 from bson import json_util
 
 from aind_etl.client.document_filter import DocumentFilter, Names
-from aind_etl.client.document_paths import known_paths
 from aind_etl.client.json_sql import values_at
 from aind_etl.client.projection import JsonDocument, parse_projection
+from aind_etl.contract import Column, tables
+from aind_etl.contract.columns import FIT, LEFT_IN_DOCUMENTS
 from aind_etl.errors import ArgumentError
 from aind_etl.sources.canonical import record_id_of
 from aind_etl.text import suggest
@@ -33,6 +35,15 @@ _LIVE_DOCUMENTS = (
 # Rows of the change log that are not a document with an _id.
 _NO_DOCUMENT = "starts_with(record_id, '_unreadable:') OR starts_with(record_id, '_without-id:')"
 _CHUNK_ROWS = 1_000
+_COLUMNS_OF_ANSWER = {
+    **{name.upper(): name for name in ("aic", "bic", "lpt", "lpt_aic", "lpt_bic")},
+    "analysis_time": "finished_at",
+    "analysis_tag": "analysis_version",
+    "S3_location": "result_location",
+    "CO_asset_id": "url",
+    "params": "value",
+}
+"""Columns of the model-fitting answer whose names in the contract differ."""
 
 
 def find_documents(
@@ -88,7 +99,7 @@ def matching_records(
     query
         The filter, as :class:`DocumentFilter` takes it.
     names
-        Names with the paths that they stand for; see :func:`.document_paths.paths_by_name`.
+        Names with the paths that they stand for; see :func:`paths_by_name`.
 
     Raises
     ------
@@ -127,10 +138,9 @@ def _refuse_unknown_path(connection: duckdb.DuckDBPyConnection, collection: str,
     plain = ".".join(step for step in path.split(".") if not step.isdecimal())
     if any(known == plain or known.startswith(f"{plain}.") for known in known_paths()):
         return
-    values = values_at("document", path, is_whole=True)
     parameters = {"collection": collection}
-    has_value = f"len(list_filter({values}, lambda v: v IS NOT NULL)) > 0"
-    statement = f"SELECT 1 FROM ({_LIVE_DOCUMENTS}) WHERE {has_value} LIMIT 1"
+    exists = DocumentFilter({path: {"$exists": True}}, {}).predicate
+    statement = f"SELECT 1 FROM ({_LIVE_DOCUMENTS}) WHERE {exists} LIMIT 1"
     if connection.execute(statement, parameters).fetchall():
         return
     above, _, _ = path.rpartition(".")
@@ -164,3 +174,39 @@ def _parse(text: str) -> JsonDocument:
     # documents have one, and json_util is slow.
     document: JsonDocument = json_util.loads(text) if '{"$' in text else orjson.loads(text)
     return document
+
+
+@cache
+def known_paths() -> frozenset[str]:
+    """Return the paths from which values are read, and of large values that are not."""
+    left = (f"{fit}.{path}" for fit in FIT.values() for path in LEFT_IN_DOCUMENTS)
+    columns = (column for table in tables.ANALYSIS_TABLES for column in table.columns)
+    return frozenset([*left, *(path for column in columns for path in _paths(column))])
+
+
+@cache
+def paths_by_name() -> dict[str, tuple[str, ...]]:
+    """Return the paths in either format of each name that needs no path in a filter.
+
+    The two formats keep the same values in different places, so a filter by a path finds documents
+    of one format only. The names are columns of the model-fitting answer and of `analyses`.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    children = (tables.FIT_PARAMETERS, tables.CROSS_VALIDATION, tables.INPUT_ASSETS)
+    for column in (column for table in (tables.ANALYSES, *children) for column in table.columns):
+        paths = tuple(_paths(column))
+        if paths and column.name != "record_id":
+            found.setdefault(column.name, paths)
+    names = {name: found[column] for name, column in _COLUMNS_OF_ANSWER.items()}
+    return names | {
+        name: paths
+        for name, paths in found.items()
+        # Other names of the child tables are too common to replace.
+        if name in tables.ANALYSES.column_names or name.startswith("prediction")
+    }
+
+
+def _paths(column: Column) -> Iterator[str]:
+    for origin in column.origins.values():
+        for path in origin.paths:
+            yield path.replace("[]", "").removesuffix(".*")

@@ -88,18 +88,20 @@ def replace_public_reader() -> None:
         "get_session_table": get_session_table,
         "get_logistic_regression": get_logistic_regression,
     }
-    pipeline = _register(f"{_READER}.han_pipeline", fits | sessions)
-    fitting = _register(f"{_READER}.df_mle_model_fitting", fits)
-    _register(_READER, {**fits, "han_pipeline": pipeline, "df_mle_model_fitting": fitting})
-    client = _register(f"{_DATABASE_CLIENT}.document_db", {"MetadataDbClient": MetadataDbClient})
-    _register(_DATABASE_CLIENT, {"document_db": client})
-
-
-def _register(name: str, members: Mapping[str, object]) -> ModuleType:
-    module = ModuleType(name, "Answered by the warehouse; see aind_etl.client.drop_in.")
-    vars(module).update(members)
-    if "." not in name:
-        # Makes it a package, whose modules can be imported.
-        module.__path__ = []
-    sys.modules[name] = module
-    return module
+    members: dict[str, dict[str, object]] = {
+        _READER: fits,
+        f"{_READER}.han_pipeline": fits | sessions,
+        f"{_READER}.df_mle_model_fitting": fits,
+        _DATABASE_CLIENT: {},
+        f"{_DATABASE_CLIENT}.document_db": {"MetadataDbClient": MetadataDbClient},
+    }
+    description = "Answered by the warehouse; see aind_etl.client.drop_in."
+    for name, content in members.items():
+        module = sys.modules[name] = ModuleType(name, description)
+        vars(module).update(content)
+        package, _, last = name.rpartition(".")
+        if package:
+            setattr(sys.modules[package], last, module)
+        else:
+            # Makes it a package, whose modules can be imported.
+            module.__path__ = []

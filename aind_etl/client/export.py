@@ -5,7 +5,7 @@ described by :mod:`aind_etl.client.data_package`.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from io import BytesIO
@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import duckdb
 
-from aind_etl.client.query import NESTED, query_error, write_rows
+from aind_etl.client.query import NESTED, open_warehouse, write_rows
 from aind_etl.contract.ddl import quote_identifier
 from aind_etl.errors import ConfigurationError
 from aind_etl.settings import WarehouseLocation
-from aind_etl.warehouse.connection import connect
 from aind_etl.warehouse.info import read_info
 from aind_etl.warehouse.sql_files import Kind, read_sql_files
 
@@ -45,15 +44,7 @@ class Exported:
 
     name: str
     rows: int
-    left_out: int
-    path: Path
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    name: str
-    comment: str
-    n_rows: int
+    left_out: int = 0
 
 
 def export(
@@ -68,8 +59,6 @@ def export(
 
     Parameters
     ----------
-    warehouse
-        The DuckDB file; it is opened for reading only.
     target
         The workbook for ``xlsx``; for the other formats a folder, with one file per table.
         Existing files are replaced, each in one step.
@@ -80,11 +69,6 @@ def export(
         Tables, views or marts; by default the marts without nested columns.
     progress
         Called with the name of each table before it is written.
-
-    Returns
-    -------
-    list of Exported
-        The written tables, in order.
 
     Raises
     ------
@@ -103,25 +87,22 @@ def export(
             "table. Name a folder."
         )
     folder = target.parent if export_format == "xlsx" else target
-    with connect(warehouse) as connection:
+    with open_warehouse(warehouse) as connection:
         chosen = _find_tables(connection, tables)
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder, prefix=".export-") as scratch:
             if export_format == "xlsx":
                 path = Path(scratch) / target.name
-                rows = _write_workbook(connection, read_info(warehouse), chosen, path, progress)
+                written = _write_workbook(connection, read_info(warehouse), chosen, path, progress)
                 path.replace(target)
-                return [
-                    Exported(table.name, count, table.n_rows - count, target)
-                    for table, count in zip(chosen, rows, strict=True)
-                ]
+                return written
             written = []
-            for table in chosen:
-                progress(table.name)
-                path = Path(scratch) / f"{table.name}.{export_format}"
-                _write_file(connection, table.name, path, export_format)
+            for name in chosen:
+                progress(name)
+                path = Path(scratch) / f"{name}.{export_format}"
+                _write_file(connection, name, path, export_format)
                 path.replace(target / path.name)
-                written.append(Exported(table.name, table.n_rows, 0, target / path.name))
+                written.append(Exported(name, _count_rows(connection, name)))
             return written
 
 
@@ -136,7 +117,7 @@ def relation_comments(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
     )
 
 
-def _find_tables(connection: duckdb.DuckDBPyConnection, wanted: Sequence[str]) -> list[_Table]:
+def _find_tables(connection: duckdb.DuckDBPyConnection, wanted: Sequence[str]) -> Sequence[str]:
     comments = relation_comments(connection)
     for name in wanted:
         if name not in comments:
@@ -144,17 +125,17 @@ def _find_tables(connection: duckdb.DuckDBPyConnection, wanted: Sequence[str]) -
                 f"There is no table {name!r} in the warehouse; there are {', '.join(comments)}."
             )
     # Few programs can show nested columns.
-    marts = [
+    return wanted or [
         file.name
         for file in read_sql_files(Kind.MART)
         if file.name in comments
         and not any(kind.id in NESTED for kind in connection.table(file.name).types)
     ]
-    found = []
-    for name in wanted or marts:
-        ((n_rows,),) = connection.table(name).count("*").fetchall()
-        found.append(_Table(name, comments[name], n_rows))
-    return found
+
+
+def _count_rows(connection: duckdb.DuckDBPyConnection, table: str) -> int:
+    ((n_rows,),) = connection.table(table).count("*").fetchall()
+    return int(n_rows)
 
 
 def _write_file(
@@ -163,17 +144,10 @@ def _write_file(
     path: Path,
     export_format: Literal["csv", "arrow", "parquet"],
 ) -> None:
-    query = f"FROM {quote_identifier(table)}"
-    try:
-        if export_format == "arrow":
-            _write_arrow(connection.sql(query), path)
-        else:
-            write_rows(connection, connection.table(table), f"({query})", path, export_format)
-    except duckdb.IOException as error:
-        raise query_error(error, writing=True) from None
-
-
-def _write_arrow(relation: duckdb.DuckDBPyRelation, path: Path) -> None:
+    relation = connection.table(table)
+    if export_format != "arrow":
+        write_rows(connection, relation, quote_identifier(table), path, export_format)
+        return
     import pyarrow as pa  # noqa: PLC0415 - needed for this format only
 
     batches = relation.to_arrow_reader(_BATCH_ROWS)
@@ -185,11 +159,10 @@ def _write_arrow(relation: duckdb.DuckDBPyRelation, path: Path) -> None:
 def _write_workbook(
     connection: duckdb.DuckDBPyConnection,
     info: dict[str, str],
-    tables: Sequence[_Table],
+    tables: Sequence[str],
     path: Path,
     progress: Callable[[str], None],
-) -> list[int]:
-    """Write a workbook; return how many rows of each table it has."""
+) -> list[Exported]:
     import xlsxwriter  # noqa: PLC0415 - needed for this format only
 
     options = {
@@ -200,17 +173,17 @@ def _write_workbook(
         "remove_timezone": True,
     }
     packed = BytesIO()
-    sheets = _sheet_names([table.name for table in tables])
-    rows = []
+    lines = []
     try:
         with xlsxwriter.Workbook(packed, options) as workbook:
             contents = workbook.add_worksheet(_CONTENTS)
-            for table, sheet in zip(tables, sheets, strict=True):
-                progress(table.name)
-                worksheet = workbook.add_worksheet(sheet)
-                rows.append(_write_sheet(connection, workbook, worksheet, table.name))
-            lines = list(zip(sheets, tables, rows, strict=True))
-            _write_contents(workbook, contents, info, lines)
+            for table, name in zip(tables, _sheet_names(tables), strict=True):
+                progress(table)
+                sheet = workbook.add_worksheet(name)
+                n_rows = _write_sheet(connection, workbook, sheet, table)
+                left_out = _count_rows(connection, table) - n_rows
+                lines.append((name, Exported(table, n_rows, left_out)))
+            _write_contents(workbook, contents, info, relation_comments(connection), lines)
     except xlsxwriter.exceptions.FileCreateError as error:
         raise ConfigurationError(
             f"The workbook {path.name!r} could not be written: {error}. Check the path, its "
@@ -218,7 +191,7 @@ def _write_workbook(
         ) from None
     # Not written by xlsxwriter: on a full disk, its archive prints a traceback when it is deleted.
     path.write_bytes(packed.getvalue())
-    return rows
+    return [table for _, table in lines]
 
 
 def _write_sheet(
@@ -287,9 +260,10 @@ def _write_contents(
     workbook: "xlsxwriter.Workbook",
     sheet: "xlsxwriter.worksheet.Worksheet",
     info: dict[str, str],
-    lines: Sequence[tuple[str, _Table, int]],
+    comments: Mapping[str, str],
+    lines: Sequence[tuple[str, Exported]],
 ) -> None:
-    """Write the first sheet; a line is a sheet's name, its table and the number of its rows."""
+    """Write the first sheet; a line is a sheet's name and its table."""
     bold = workbook.add_format({"bold": True})
     wrapped = workbook.add_format({"text_wrap": True, "valign": "top"})
     link = workbook.add_format({"font_color": "#0563C1", "underline": 1, "valign": "top"})
@@ -304,16 +278,16 @@ def _write_contents(
         f"{info.get('built_by', 'aind-etl')}. All times are UTC; empty cells have no value.",
     )
     sheet.write_row(3, 0, ["sheet", "rows", "what a row is"], bold)
-    for row, (name, table, n_rows) in enumerate(lines, start=4):
+    for row, (name, table) in enumerate(lines, start=4):
         sheet.write_url(row, 0, f"internal:'{name}'!A1", link, table.name)
-        sheet.write_number(row, 1, n_rows, number)
-        comment = table.comment
-        if n_rows < table.n_rows:
-            comment = (
-                f"THE LAST {table.n_rows - n_rows:,} OF {table.n_rows:,} ROWS ARE NOT HERE: a "
-                f"sheet of Excel ends at 1,048,576 rows. {comment}"
+        sheet.write_number(row, 1, table.rows, number)
+        warning = ""
+        if table.left_out:
+            warning = (
+                f"THE LAST {table.left_out:,} OF {table.rows + table.left_out:,} ROWS ARE NOT "
+                "HERE: a sheet of Excel ends at 1,048,576 rows. "
             )
-        sheet.write_string(row, 2, comment, wrapped)
+        sheet.write_string(row, 2, warning + comments[table.name], wrapped)
 
 
 def _sheet_names(tables: Sequence[str]) -> list[str]:

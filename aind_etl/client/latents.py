@@ -5,8 +5,9 @@ or from the result files in S3. The reward-prediction error is added.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import duckdb
 import numpy as np
@@ -16,9 +17,6 @@ from numpy.typing import NDArray
 from aind_etl.contract import tables
 from aind_etl.errors import AindEtlError, needs_pipeline
 from aind_etl.settings import load_settings
-
-if TYPE_CHECKING:
-    from aind_etl.results import ResultStore
 
 _log = logging.getLogger(__name__)
 
@@ -50,12 +48,8 @@ def find_latents(
 ) -> list[LatentsAndSpread | None]:
     """Return the latent variables of each fit from the warehouse, or else from S3.
 
-    Parameters
-    ----------
-    fits
-        The key and ``result_location`` of each.
-    threads
-        How many files are read from S3 at a time.
+    ``fits`` has their keys and ``result_location``; at most ``threads`` files are read from S3 at
+    a time.
     """
     wanted = list(zip(fits.select(_KEY).iter_rows(), fits["result_location"], strict=True))
     found = dict(_from_warehouse(connection, fits.select(_KEY)))
@@ -84,85 +78,80 @@ def _from_warehouse(
         f"SELECT {key}, trial, n_trials, q_value_spread, {values} FROM trials "
         f"JOIN analyses_latents USING ({key}) SEMI JOIN wanted USING ({key})"
     ).pl()
-    others: pl.DataFrame = connection.sql(
-        f"SELECT {key}, name, position, trial, coalesce(value, 'nan') AS value FROM other_latents "
-        f"SEMI JOIN wanted USING ({key})"
-    ).pl()
-    others_of = others.sort("name", "position", "trial").partition_by(_KEY, as_dict=True)
+    others = connection.sql(
+        f"SELECT ({key}), name, list(coalesce(value, 'nan') ORDER BY position, trial), "
+        "count(DISTINCT position) FROM other_latents "
+        f"SEMI JOIN wanted USING ({key}) GROUP BY {key}, name ORDER BY name"
+    ).fetchall()
+    others_of: dict[tuple[Any, ...], dict[str, FloatArray]] = defaultdict(dict)
+    for fit, name, variable, n_rows in others:
+        others_of[fit][name] = np.array(variable).reshape(n_rows, -1)
     for fit, rows in trials.sort("trial").partition_by(_KEY, as_dict=True).items():
         columns = {name: rows[name].to_numpy() for name in names}
-        stacked = dict(_stacked(others_of[fit])) if fit in others_of else {}
-        yield fit, (_as_arrays(rows["n_trials"][0], columns, stacked), rows["q_value_spread"][0])
-
-
-def _stacked(rows: pl.DataFrame) -> Iterator[tuple[str, FloatArray]]:
-    for (name,), variable in rows.group_by(["name"], maintain_order=True):
-        positions = variable["position"].n_unique()
-        yield str(name), variable["value"].to_numpy().reshape(positions, -1)
+        latents = _as_arrays(rows["n_trials"][0], columns, others_of[fit])
+        yield fit, (latents, rows["q_value_spread"][0])
 
 
 def _as_arrays(
-    n_trials: int, columns: Mapping[str, FloatArray], others: Mapping[str, FloatArray]
+    n_trials: int, columns: Mapping[str, FloatArray], others: dict[str, FloatArray]
 ) -> Latents:
     """Return latent variables in the shapes that the fit wrote.
 
     Columns of the table `trials` have the shape [n + 1], with NaN for missing values; variables
     that the table lacks have the shape [rows, n] or [rows, n + 1].
     """
-    latents: Latents = {}
+    latents: dict[str, FloatArray] = {}
     for name, parts in _COLUMNS.items():
         rows = [columns[part] for part in parts if part in columns]
-        if len(rows) < len(parts) or all(np.isnan(row).all() for row in rows):
-            continue
-        values = np.stack(rows)[:, : n_trials if name in _WITHOUT_FINAL_STATE else None]
-        latents[name] = values if len(parts) > 1 else values[0]
-    if "exploiting" in latents:
-        latents["exploiting"] = latents["exploiting"].astype(bool)
-    return latents | {
-        name: values if len(values) > 1 else values[0] for name, values in others.items()
+        if len(rows) == len(parts) and not np.isnan(rows).all():
+            end = n_trials if name in _WITHOUT_FINAL_STATE else None
+            latents[name] = np.stack(rows)[:, :end]
+    shaped: Latents = {
+        name: values if len(values) > 1 else values[0]
+        for name, values in (latents | others).items()
     }
+    if "exploiting" in shaped:
+        shaped["exploiting"] = shaped["exploiting"].astype(bool)
+    return shaped
 
 
 def _from_store(locations: Sequence[str], threads: int) -> dict[str, LatentsAndSpread]:
     """Return the latent variables of those result folders that can be read."""
     _log.info("Reading %s result folders: the warehouse has no trials", f"{len(locations):,}")
     try:
-        with needs_pipeline("Reading result files"):
-            from aind_etl.results import open_result_store  # noqa: PLC0415 - rarely needed
-
-        with open_result_store(load_settings(s3_concurrency=threads)) as store:
-            return dict(_read_folders(store, locations))
+        return dict(_read_folders(locations, threads))
     except AindEtlError as error:
         _log.warning("Latent variables cannot be read from S3. %s", error)
         return {}
 
 
-def _read_folders(
-    store: "ResultStore", locations: Iterable[str]
-) -> Iterator[tuple[str, LatentsAndSpread]]:
-    from aind_etl.results.folders import FileRequest  # noqa: PLC0415
-    from aind_etl.results.inventory import RESULT_JSONS  # noqa: PLC0415
-    from aind_etl.results.result_json import ResultError, read_result  # noqa: PLC0415
+def _read_folders(locations: Sequence[str], threads: int) -> Iterator[tuple[str, LatentsAndSpread]]:
+    with needs_pipeline("Reading result files"):
+        from aind_etl.results import open_result_store  # noqa: PLC0415 - rarely needed
+        from aind_etl.results.folders import FileRequest  # noqa: PLC0415
+        from aind_etl.results.inventory import RESULT_JSONS  # noqa: PLC0415
+        from aind_etl.results.result_json import ResultError, read_result  # noqa: PLC0415
 
     folders = {location.rstrip("/"): location for location in locations}
-    requests = []
-    for listing in store.list_folders(list(folders)):
-        sizes = {file.name: file.size_bytes for file in listing.files}
-        name = next((one for one in RESULT_JSONS if one in sizes), None)
-        if name is None:
-            why = listing.problem.message if listing.problem else "it has no result file"
-            _log.warning("No latent variables in %s: %s", listing.location, why)
-        else:
-            requests.append(FileRequest(listing.location, name, sizes[name]))
-    for file in store.read_files(requests):
-        place = f"{file.request.location}/{file.request.name}"
-        if file.problem:
-            _log.warning("%s cannot be read: %s", place, file.problem.message)
-            continue
-        try:
-            trials = read_result(file.content)
-        except ResultError as error:
-            _log.warning("%s is rejected: %s", place, error)
-            continue
-        arrays = _as_arrays(trials.n_trials, trials.columns, trials.others)
-        yield folders[file.request.location], (arrays, trials.q_value_spread)
+    with open_result_store(load_settings(s3_concurrency=threads)) as store:
+        requests = []
+        for listing in store.list_folders(list(folders)):
+            sizes = {file.name: file.size_bytes for file in listing.files}
+            name = next((one for one in RESULT_JSONS if one in sizes), None)
+            if name is None:
+                why = listing.problem.message if listing.problem else "it has no result file"
+                _log.warning("No latent variables in %s: %s", listing.location, why)
+            else:
+                requests.append(FileRequest(listing.location, name, sizes[name]))
+        for file in store.read_files(requests):
+            place = f"{file.request.location}/{file.request.name}"
+            if file.problem:
+                _log.warning("%s cannot be read: %s", place, file.problem.message)
+                continue
+            try:
+                trials = read_result(file.content)
+            except ResultError as error:
+                _log.warning("%s is rejected: %s", place, error)
+                continue
+            arrays = _as_arrays(trials.n_trials, trials.columns, trials.others)
+            yield folders[file.request.location], (arrays, trials.q_value_spread)

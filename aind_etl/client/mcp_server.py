@@ -8,8 +8,6 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import Timer
 from typing import Annotated, Any
 
@@ -20,11 +18,10 @@ from pydantic import Field
 
 from aind_etl.client.context import context_page, relation_lines
 from aind_etl.client.export import relation_comments
-from aind_etl.client.query import query_error, read_relation, restrict
+from aind_etl.client.query import open_sandbox, query_error, read_relation
 from aind_etl.errors import AindEtlError
 from aind_etl.settings import WarehouseLocation
 from aind_etl.text import suggest
-from aind_etl.warehouse.connection import connect
 
 MOST_ROWS = 1_000
 """The most rows of an answer."""
@@ -100,8 +97,7 @@ def create_server(warehouse: WarehouseLocation) -> MCPServer[Any]:
 def _sandbox(warehouse: WarehouseLocation) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a restricted connection for a limited time; errors are messages for the client."""
     try:
-        with TemporaryDirectory(prefix="aind-etl-") as scratch, connect(warehouse) as connection:
-            restrict(connection, Path(scratch))
+        with open_sandbox(warehouse) as (connection, _):
             timer = Timer(SECONDS, connection.interrupt)
             timer.daemon = True
             timer.start()

@@ -16,8 +16,7 @@ import pandas as pd
 import polars as pl
 
 from aind_etl.client.arguments import explain_unknown_arguments, parse_day, parse_strings
-from aind_etl.client.document_paths import paths_by_name
-from aind_etl.client.documents import matching_records
+from aind_etl.client.documents import matching_records, paths_by_name
 from aind_etl.client.latents import find_latents
 from aind_etl.client.query import open_warehouse
 from aind_etl.client.selection import KEY, Selection
@@ -29,25 +28,29 @@ _log = logging.getLogger(__name__)
 _COLLECTION = "dynamic-foraging-model-fitting"
 """The collection to which both pipelines write fits."""
 _FITS = f"(FROM mle_fits WHERE source_collection = '{_COLLECTION}')"
-_SOURCES = {
-    "framework": "aind analysis framework",
-    "prototype": "han's analysis pipeline",
-}
-_METRICS = {
-    "log_likelihood": "log_likelihood",
-    "prediction_accuracy": "prediction_accuracy",
-    "k_model": "k_model",
-    "aic": "AIC",
-    "bic": "BIC",
-    "lpt": "LPT",
-    "lpt_aic": "LPT_AIC",
-    "lpt_bic": "LPT_BIC",
-}
-_FOLDS = (
-    "prediction_accuracy_test",
-    "prediction_accuracy_fit",
-    "prediction_accuracy_test_bias_only",
+_SOURCES = {"framework": "aind analysis framework", "prototype": "han's analysis pipeline"}
+
+_OF_FRAMEWORK = pl.when(pl.col("pipeline_format") == "framework")
+_IDENTITY = (
+    pl.col("record_id").alias("_id"),
+    pl.col("nwb_name", "session_date"),
+    pl.col("outcome").alias("status"),
+    pl.col("subject_id"),
+    pl.col("finished_at").alias("analysis_time"),
+    pl.col("agent_alias", "n_trials"),
+    pl.col("result_location").alias("S3_location"),
+    _OF_FRAMEWORK.then(pl.col("input_urls").fill_null([])).alias("CO_asset_id"),
+    _OF_FRAMEWORK.then("analysis_version").alias("analysis_tag"),
+    pl.col("pipeline_format").replace_strict(_SOURCES).alias("pipeline_source"),
 )
+_METRICS = (
+    pl.col("log_likelihood", "prediction_accuracy", "k_model"),
+    pl.col("aic", "bic", "lpt", "lpt_aic", "lpt_bic").name.to_uppercase(),
+)
+_ACCURACY = "prediction_accuracy"
+_LISTS = pl.col(f"{_ACCURACY}_test", f"{_ACCURACY}_fit", f"{_ACCURACY}_test_bias_only")
+# Without folds, the public reader has None for the prototype, and [] for the framework.
+_FOLDS = _OF_FRAMEWORK.then(_LISTS.fill_null([])).otherwise(_LISTS)
 
 
 @explain_unknown_arguments
@@ -179,9 +182,10 @@ def get_mle_model_fitting(  # noqa: PLR0913, PLR0917 - the public reader's argum
         if fits.is_empty():
             return None
         _note_repeated_agents(fits, filters)
-        columns = _identity(fits)
+        columns = _as_pandas(fits.select(_IDENTITY))
         if if_include_metrics:
-            columns |= _metrics(fits)
+            columns |= _as_pandas(fits.select(_METRICS)) | {"params": _parameters(fits)}
+            columns |= _as_pandas(fits.select(_FOLDS))
         if if_include_latent_variables:
             found = find_latents(connection, fits, threads=max_threads_for_s3)
             columns["latent_variables"] = [one and one[0] for one in found]
@@ -230,40 +234,18 @@ def _choose(fits: pl.DataFrame, *, only_recent_version: bool) -> pl.DataFrame:
     return newest
 
 
-def _identity(fits: pl.DataFrame) -> dict[str, Any]:
-    is_framework = pl.col("pipeline_format") == "framework"
-    columns = fits.select(
-        pl.col("record_id").alias("_id"),
-        "nwb_name",
-        "session_date",
-        pl.col("outcome").alias("status"),
-        "subject_id",
-        pl.col("finished_at").alias("analysis_time"),
-        "agent_alias",
-        "n_trials",
-        pl.col("result_location").alias("S3_location"),
-        pl.when(is_framework).then(pl.col("input_urls").fill_null([])).alias("CO_asset_id"),
-        pl.when(is_framework).then("analysis_version").alias("analysis_tag"),
-        pl.col("pipeline_format").replace_strict(_SOURCES).alias("pipeline_source"),
-    )
+def _as_pandas(columns: pl.DataFrame) -> dict[str, Any]:
     return {
-        column.name: column.to_list() if column.name == "CO_asset_id" else column.to_pandas()
+        column.name: column.to_list() if column.dtype == pl.List else column.to_pandas()
         for column in columns
     }
 
 
-def _metrics(fits: pl.DataFrame) -> dict[str, Any]:
-    columns: dict[str, Any] = {name: fits[column].to_pandas() for column, name in _METRICS.items()}
-    columns["params"] = [
+def _parameters(fits: pl.DataFrame) -> list[dict[str, float] | None]:
+    return [
         None if names is None else dict(zip(names, values, strict=True))
         for names, values in fits.select("parameter_names", "parameter_values").iter_rows()
     ]
-    is_framework = pl.col("pipeline_format") == "framework"
-    for name in _FOLDS:
-        # Without folds, the public reader has None for the prototype, and [] for the framework.
-        folds = pl.when(is_framework).then(pl.col(name).fill_null([])).otherwise(name)
-        columns[name] = fits.select(folds).to_series().to_list()
-    return columns
 
 
 def _download_figures(

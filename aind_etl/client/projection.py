@@ -85,7 +85,7 @@ def _source_path(name: str, value: str) -> list[str]:
     return steps
 
 
-def _tree(paths: list[str], computed: Mapping[str, object] | None = None) -> _Tree:
+def _tree(paths: list[str], computed: Mapping[str, object]) -> _Tree:
     """Return paths as a tree, whose leaves are None."""
     tree: _Tree = {}
     for path in paths:
@@ -93,7 +93,7 @@ def _tree(paths: list[str], computed: Mapping[str, object] | None = None) -> _Tr
         branch: _Tree | None = tree
         for step in above:
             branch = branch.setdefault(step, {}) if branch is not None else None
-        if branch is None or last in branch or (computed and path.split(".")[0] in computed):
+        if branch is None or last in branch or path.split(".")[0] in computed:
             raise ArgumentError(f"The projection names {path!r} and a path above or below it.")
         branch[last] = None
     return tree

@@ -6,10 +6,10 @@ The warehouse is opened read-only. DuckDB's errors become errors with a message 
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import BinaryIO, Literal, Self
+from typing import BinaryIO, Literal
 
 import duckdb
 
@@ -33,27 +33,17 @@ _COPY_OPTIONS: dict[FileFormat, str] = {
 # A PIVOT over the values found counts as several statements. EXPLAIN is not here: with ANALYZE it
 # runs what it explains, which may write files.
 _READING = (duckdb.StatementType.SELECT, duckdb.StatementType.MULTI)
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# The characters with which a formula of a spreadsheet begins.
+_FORMULA = re.compile(r"[=+@\t\r-]")
 # DuckDB wraps the message of the operating system in JSON.
 _WRAPPED = re.compile(r'"exception_message":"((?:[^"\\]|\\.)*)"')
 
 
-class Query:
+class Query(AbstractContextManager["Query"]):
     """A SELECT on a warehouse, to be used in a ``with`` block.
 
-    Parameters
-    ----------
-    warehouse
-        The DuckDB file: its path, or the URL of an object.
-    text
-        The query.
-    sandbox
-        Whether the query has no access to other files, the network and DuckDB's settings.
-
-    Raises
-    ------
-    ConfigurationError
-        There is no warehouse, or the query cannot be run.
+    In a ``sandbox``, it has no access to other files, the network and DuckDB's settings. It raises
+    a ConfigurationError if there is no warehouse, or if the query cannot be run.
     """
 
     def __init__(self, warehouse: WarehouseLocation, text: str, *, sandbox: bool = False) -> None:
@@ -61,10 +51,9 @@ class Query:
         self._scratch: Path | None = None
         with ExitStack() as stack:
             if sandbox:
-                self._scratch = Path(stack.enter_context(TemporaryDirectory(prefix="aind-etl-")))
-            self._connection = stack.enter_context(connections.connect(warehouse))
-            if self._scratch is not None:
-                restrict(self._connection, self._scratch)
+                self._connection, self._scratch = stack.enter_context(open_sandbox(warehouse))
+            else:
+                self._connection = stack.enter_context(connections.connect(warehouse))
             self._relation = read_relation(self._connection, self._text)
             self._close = stack.pop_all().close
 
@@ -92,12 +81,9 @@ class Query:
         """Write all rows to a file."""
         # A sandboxed query may write to one folder only.
         target = self._scratch / "rows" if self._scratch else path
-        try:
-            # On lines of its own, because the query may end in a comment.
-            rows = f"(\n{self._text}\n)"
-            write_rows(self._connection, self._relation, rows, target, file_format)
-        except duckdb.Error as error:
-            raise query_error(error, writing=True) from None
+        # On lines of its own, because the query may end in a comment.
+        rows = f"(\n{self._text}\n)"
+        write_rows(self._connection, self._relation, rows, target, file_format)
         if target != path:
             shutil.copyfile(target, path)
 
@@ -109,10 +95,6 @@ class Query:
             with path.open("rb") as file:
                 shutil.copyfileobj(file, target)
 
-    def __enter__(self) -> Self:
-        """Return the query."""
-        return self
-
     def __exit__(self, *exception: object) -> None:
         """Close the warehouse."""
         self._close()
@@ -122,10 +104,7 @@ class Query:
 def open_warehouse(warehouse: Path | str | None) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a connection to a warehouse, by default the configured one, for one question.
 
-    Raises
-    ------
-    ConfigurationError
-        There is no warehouse, it cannot be read, or a query cannot be run.
+    Errors of opening and querying it are ConfigurationErrors.
     """
     location = load_settings().warehouse_path if warehouse is None else parse_location(warehouse)
     with connections.opened(location) as connection:
@@ -135,11 +114,19 @@ def open_warehouse(warehouse: Path | str | None) -> Iterator[duckdb.DuckDBPyConn
             raise query_error(error) from None
 
 
-def restrict(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    """Close a connection's access to the network, and to files outside a folder."""
-    connection.execute(f"SET allowed_directories = [{quote_text(f'{folder}/')}]")
-    connection.execute("SET enable_external_access = false")
-    connection.execute("SET lock_configuration = true")
+@contextmanager
+def open_sandbox(
+    warehouse: WarehouseLocation,
+) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+    """Yield a connection that can access one folder but no network, and that folder."""
+    with (
+        TemporaryDirectory(prefix="aind-etl-") as folder,
+        connections.connect(warehouse) as connection,
+    ):
+        connection.execute(f"SET allowed_directories = [{quote_text(f'{folder}/')}]")
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+        yield connection, Path(folder)
 
 
 def read_relation(
@@ -148,11 +135,6 @@ def read_relation(
     """Return the result of a single SELECT, whose rows are read on demand.
 
     ``parameters`` are the values of its ``?`` or ``$name``.
-
-    Raises
-    ------
-    ConfigurationError
-        It is not one query that returns rows, or cannot be run.
     """
     try:
         statements = connection.extract_statements(text)
@@ -175,7 +157,7 @@ def write_rows(
     path: Path,
     file_format: FileFormat,
 ) -> None:
-    """Write the rows of a relation to a file; ``rows`` is its SQL, in parentheses.
+    """Write the rows of a relation to a file; ``rows`` is its name, or its query in parentheses.
 
     In CSV, lists and maps become JSON, and a string that a spreadsheet would take for a formula
     gets an apostrophe before it.
@@ -183,7 +165,10 @@ def write_rows(
     if file_format == "csv":
         rows = _for_spreadsheets(relation, rows)
     options = _COPY_OPTIONS[file_format]
-    connection.execute(f"COPY {rows} TO {quote_text(str(path))} ({options})").fetchall()
+    try:
+        connection.execute(f"COPY {rows} TO {quote_text(str(path))} ({options})").fetchall()
+    except duckdb.Error as error:
+        raise query_error(error, writing=True) from None
 
 
 def _for_spreadsheets(relation: duckdb.DuckDBPyRelation, rows: str) -> str:
@@ -193,9 +178,9 @@ def _for_spreadsheets(relation: duckdb.DuckDBPyRelation, rows: str) -> str:
         if kind.id in NESTED:
             column = f"to_json({column})"
         elif str(kind) == "VARCHAR":
-            is_formula = f"regexp_matches({column}, '^[=+@\\t\\r-]')"
+            is_formula = f"regexp_matches({column}, '^{_FORMULA.pattern}')"
             column = f"CASE WHEN {is_formula} THEN '''' || {column} ELSE {column} END"
-        alias = f"'{name}" if name.startswith(_FORMULA) else name
+        alias = f"'{name}" if _FORMULA.match(name) else name
         columns.append(f"{column} AS {quote_identifier(alias)}")
     # By position, because two columns may have the same name.
     names = ", ".join(f"c{number}" for number in range(len(columns)))

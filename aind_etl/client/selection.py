@@ -11,10 +11,7 @@ from aind_etl.errors import ArgumentError
 from aind_etl.text import suggest
 
 KEY = ", ".join(tables.RECORD_KEY)
-_CLOSED = {
-    "pipeline_format": FORMATS,
-    "outcome": ("success", "skipped", "failed", "unknown"),
-}
+_CLOSED = {"pipeline_format": FORMATS, "outcome": ("success", "skipped", "failed", "unknown")}
 """The values of columns that have no others."""
 _COLUMNS = {"collection": "source_collection", "analysis_tag": "analysis_version"}
 """The columns of arguments that have another name."""

@@ -3,6 +3,7 @@
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,18 +16,8 @@ from aind_etl.errors import ArgumentError
 _log = logging.getLogger(__name__)
 
 _FIRST_COLUMNS = (
-    "subject_id",
-    "session_date",
-    "nwb_suffix",
-    "session",
-    "rig",
-    "trainer",
-    "PI",
-    "curriculum_name",
-    "curriculum_version",
-    "current_stage_actual",
-    "task",
-    "notes",
+    *("subject_id", "session_date", "nwb_suffix", "session", "rig", "trainer", "PI"),
+    *("curriculum_name", "curriculum_version", "current_stage_actual", "task", "notes"),
 )
 # Columns of the behaviour database that the public reader does not return.
 _ONLY_IN_DATABASE = ("_session_id", "co_asset_id", "co_s3_nwb_uri", "nwb_data_source")
@@ -106,28 +97,24 @@ def get_session_table(
 
 def _as_reader(found: pd.DataFrame, comments: dict[str, str | None]) -> pd.DataFrame:
     """Return the sessions with the public reader's columns, the newest first."""
-    columns = {"subject_id": found["subject_id"], "session_date": found["session_date"]}
-    for name in found.columns:
+    columns: dict[str, Any] = dict.fromkeys(_FIRST_COLUMNS)
+    columns["subject_id"] = found["subject_id"]
+    columns["session_date"] = pd.to_datetime(found["session_date"])
+    for name in found.columns.drop(["subject_id", "session_date"]):
         comment = comments.get(name) or ""
         label = original_label(comment)
-        if name in columns or label is None or label in _ONLY_IN_DATABASE:
+        if label is None or label in _ONLY_IN_DATABASE:
             continue
         values = found[name]
         if is_json(comment):
             values = values.map(json.loads, na_action="ignore")
         columns[_RENAMED.get(label, label)] = values
-    if "PI" not in columns and "principal_investigator" in found:
-        columns["PI"] = found["principal_investigator"]
+    if columns["PI"] is None:
+        columns["PI"] = found.get("principal_investigator")
     table = pd.DataFrame(columns)
-    for name in _FIRST_COLUMNS:
-        if name not in table:
-            table[name] = None
-    table["session_date"] = pd.to_datetime(table["session_date"])
-    order = [*_FIRST_COLUMNS, *(name for name in table if name not in _FIRST_COLUMNS)]
     known = table[table["session"].notna()].copy()
     for name in known.columns[known.dtypes == "boolean"]:
         # The public reader's columns are plain booleans if no value is missing.
         kind = object if known[name].hasnans else bool
         known[name] = known[name].to_numpy(dtype=kind, na_value=np.nan)
-    newest_first = known.sort_values(["session_date", "nwb_suffix"], ascending=False, kind="stable")
-    return newest_first[order]
+    return known.sort_values(["session_date", "nwb_suffix"], ascending=False, kind="stable")

@@ -1,6 +1,5 @@
 """What the lake and the warehouse hold, and how fresh they are, for people."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -16,34 +15,11 @@ from aind_etl.warehouse.info import read_info
 from aind_etl.warehouse.location import locate_warehouse
 
 
-@dataclass(frozen=True, slots=True)
-class CollectionStatus:
-    """One collection of the lake: numbers of documents and values, and times for people.
+def collection_statuses(lake: Lake) -> list[dict[str, str | int]]:
+    """Return a record per collection of a lake: numbers of documents and values, and times.
 
-    Attributes
-    ----------
-    live, rejected, waiting
-        Documents in the source when it was last read, rejected, and not flattened yet.
-    """
-
-    collection: str
-    live: int
-    rejected: int
-    rejected_values: int
-    waiting: int
-    newest_finished: str
-    last_new_pass: str
-    last_full_pass: str
-    source: str
-
-
-def collection_statuses(lake: Lake) -> list[CollectionStatus]:
-    """Return the status of every collection of a lake.
-
-    Raises
-    ------
-    DataError
-        A file of the lake is damaged.
+    ``live`` documents were in the source when it was last read; ``waiting`` ones are not flattened
+    yet.
     """
     return [_status(lake, collection) for collection in lake.collections()]
 
@@ -86,7 +62,7 @@ def warehouse_status(place: WarehouseLocation) -> str:
     return f"Warehouse {where}, built {built} by {info['built_by']}, {megabytes:,.1f} MB{copy}"
 
 
-def _status(lake: Lake, collection: str) -> CollectionStatus:
+def _status(lake: Lake, collection: str) -> dict[str, str | int]:
     state = lake.state(collection)
     with reading(f"the collection {collection!r}"):
         live = lake.change_log(collection).live_documents()
@@ -96,14 +72,14 @@ def _status(lake: Lake, collection: str) -> CollectionStatus:
         known = pl.concat([frame.select(key) for frame in (analyses, rejected)]).collect()
         # Formatted by polars: a document may name a moment beyond Python's calendar.
         newest = analyses.select(pl.col("finished_at").max().dt.to_string("%Y-%m-%d %H:%M"))
-        return CollectionStatus(
-            collection,
-            live=live.height,
-            rejected=lake.tables.count_rows(tables.REJECTED_DOCUMENTS, collection),
-            rejected_values=lake.tables.count_rows(tables.REJECTED_VALUES, collection),
-            waiting=live.join(known, on=key, how="anti").height,
-            newest_finished=newest.collect().item() or "–",
-            last_new_pass=time_ago(state.last_new_pass_at),
-            last_full_pass=time_ago(state.last_full_pass_at),
-            source=state.source,
-        )
+        return {
+            "collection": collection,
+            "live": live.height,
+            "rejected": lake.tables.count_rows(tables.REJECTED_DOCUMENTS, collection),
+            "rejected_values": lake.tables.count_rows(tables.REJECTED_VALUES, collection),
+            "waiting": live.join(known, on=key, how="anti").height,
+            "newest_finished": newest.collect().item() or "–",
+            "last_new_pass": time_ago(state.last_new_pass_at),
+            "last_full_pass": time_ago(state.last_full_pass_at),
+            "source": state.source,
+        }

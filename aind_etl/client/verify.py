@@ -58,17 +58,6 @@ class Difference:
     is_warning: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Numbers of a collection's documents in the source, and in the lake in each state."""
-
-    collection: str
-    source: int
-    lake: int
-    flattened: int
-    rejected: int
-
-
 def verify_collection(
     source: Source,
     lake: Lake,
@@ -76,16 +65,12 @@ def verify_collection(
     *,
     deep: bool = False,
     progress: Callable[[int], None] = lambda _documents: None,
-) -> tuple[Comparison, list[Difference]]:
+) -> tuple[dict[str, str | int], list[Difference]]:
     """Compare a collection's source with the lake, and the lake's tables with each other.
 
-    Parameters
-    ----------
-    deep
-        Whether to read every document from the source and compare its content hash; otherwise the
-        source's ids are listed and compared.
-    progress
-        Called with the number of documents or ids read since the last call.
+    The result is a record with the numbers of documents in each, and the differences. A ``deep``
+    comparison reads every document from the source and compares its content hash; otherwise the
+    source's ids are listed and compared.
 
     Raises
     ------
@@ -115,8 +100,9 @@ def verify_collection(
         *misfiled,
         *_documents("flattened and rejected", collection, both, "are both"),
     ]
-    counts = (frame.height for frame in (in_source, live, flattened, rejected))
-    return Comparison(collection, *counts), differences
+    frames = {"source": in_source, "lake": live, "flattened": flattened, "rejected": rejected}
+    counts = {name: frame.height for name, frame in frames.items()}
+    return {"collection": collection, **counts}, differences
 
 
 def _file_warnings(lake: Lake, collection: str) -> Iterator[Difference]:
@@ -171,11 +157,6 @@ def verify_tables(
     """Compare a collection's tables with those derived again from the change log.
 
     These need space in the folder for temporary files; ``TMPDIR`` names another one.
-
-    Raises
-    ------
-    DataError
-        A file of the lake is damaged.
     """
     for shard in lake.shards(collection):
         yield from _verify_shard(shard, collection, progress)
@@ -197,11 +178,8 @@ def _verify_shard(
         for table in FLATTENED_TABLES:
             months: set[str | None] = {None}
             if table.partitioning is Partitioning.COLLECTION_AND_MONTH:
-                months = {
-                    month
-                    for one in (lake, derived)
-                    for month in one.tables.months(table, collection)
-                }
+                months = {*lake.tables.months(table, collection)}
+                months |= {*derived.tables.months(table, collection)}
             for month in sorted(months, key=str):
                 yield from _compare_partition(lake, derived, table, collection, month)
 
@@ -226,15 +204,7 @@ def _compare_partition(
 
 
 def verify_warehouse(lake: Lake, warehouse: WarehouseLocation) -> Iterator[Difference]:
-    """Compare every table of the lake with the warehouse's, and run the checks of ``sql/checks``.
-
-    Raises
-    ------
-    ConfigurationError
-        There is no warehouse, or it cannot be opened.
-    DataError
-        A file of the lake, or the warehouse, is damaged.
-    """
+    """Compare the tables of lake and warehouse, and run the checks of ``sql/checks``."""
     with connect(warehouse) as connection:
         register_filesystem(connection, lake)
         for table in TABLES:
@@ -256,13 +226,7 @@ def verify_warehouse(lake: Lake, warehouse: WarehouseLocation) -> Iterator[Diffe
 
 @contextmanager
 def reading(what: str) -> Iterator[None]:
-    """Turn errors of reading a damaged file into one for people, in a ``with`` block.
-
-    Raises
-    ------
-    DataError
-        A file cannot be read.
-    """
+    """Turn errors of reading a damaged file into a DataError, in a ``with`` block."""
     try:
         yield
     except (pl.exceptions.PolarsError, duckdb.Error) as error:
@@ -325,32 +289,22 @@ def _compare_table(
     connection: duckdb.DuckDBPyConnection, table: Table, files: Sequence["Location"]
 ) -> Iterator[Difference]:
     """Compare a table by collection: rows, and the sum of the rows' hashes."""
-    in_warehouse = _summary(connection, table, quote_identifier(table.name))
-    in_lake = {}
-    if files:
-        paths = ", ".join(quote_text(str(path)) for path in files)
-        rows = f"read_parquet([{paths}], hive_partitioning = false, union_by_name = true)"
-        in_lake = _summary(connection, table, rows)
-    for group in sorted(in_lake.keys() | in_warehouse.keys()):
-        lake_rows, lake_sum = in_lake.get(group, (0, None))
-        warehouse_rows, warehouse_sum = in_warehouse.get(group, (0, None))
-        if lake_rows != warehouse_rows:
-            message = f"{lake_rows:,} rows in the lake, {warehouse_rows:,} in the warehouse"
-        elif lake_sum != warehouse_sum:
-            message = f"{lake_rows:,} rows in both, with different contents"
-        else:
-            continue
-        subject = f"{table.name} of {group}" if group else table.name
+    name = quote_identifier(table.name)
+    paths = ", ".join(quote_text(str(path)) for path in files)
+    parquet = f"read_parquet([{paths}], hive_partitioning = false, union_by_name = true)"
+    columns = ", ".join(map(quote_identifier, table.column_names))
+    group = "source_collection" if "source_collection" in table.column_names else "''"
+    summary = f"SELECT {group} AS part, count(*) AS n, sum(hash({columns})::HUGEINT) AS hash FROM"
+    differing = connection.execute(
+        "SELECT part, coalesce(lake.n, 0), coalesce(warehouse.n, 0) "
+        f"FROM ({summary} {parquet if files else f'(FROM {name} LIMIT 0)'} GROUP BY 1) AS lake "
+        f"FULL JOIN ({summary} {name} GROUP BY 1) AS warehouse USING (part) "
+        "WHERE (lake.n, lake.hash) IS DISTINCT FROM (warehouse.n, warehouse.hash) ORDER BY part"
+    ).fetchall()
+    for part, in_lake, in_warehouse in differing:
+        message = f"{in_lake:,} rows in the lake, {in_warehouse:,} in the warehouse"
+        if in_lake == in_warehouse:
+            message = f"{in_lake:,} rows in both, with different contents"
+        subject = f"{table.name} of {part}" if part else table.name
         message += ". 'aind-etl run' publishes the lake's."
         yield Difference("lake and warehouse", subject, message)
-
-
-def _summary(
-    connection: duckdb.DuckDBPyConnection, table: Table, rows: str
-) -> dict[str, tuple[int, int]]:
-    columns = ", ".join(quote_identifier(name) for name in table.column_names)
-    group = "source_collection" if "source_collection" in table.column_names else "''"
-    found = connection.execute(
-        f"SELECT {group}, count(*), sum(hash({columns})::HUGEINT) FROM {rows} GROUP BY 1"
-    ).fetchall()
-    return {name: (count, total) for name, count, total in found}

@@ -29,9 +29,7 @@ Day: TypeAlias = str | date
 Outcome = Literal["success", "skipped", "failed", "unknown"]
 PipelineFormat = Literal["prototype", "framework"]
 
-_Extension: TypeAlias = Callable[
-    [duckdb.DuckDBPyConnection, duckdb.DuckDBPyRelation], duckdb.DuckDBPyRelation
-]
+_Extension: TypeAlias = Callable[..., duckdb.DuckDBPyRelation]
 _READERS = {"polars": "pl", "pandas": "df", "arrow": "to_arrow_table"}
 """The method of a relation that reads it as a kind of frame."""
 

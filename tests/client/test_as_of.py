@@ -12,7 +12,6 @@ from aind_etl.changelog.compaction import compact_change_log
 from aind_etl.client.as_of import build_as_of, parse_moment
 from aind_etl.contract import TABLES, tables
 from aind_etl.errors import ArgumentError, ConfigurationError
-from aind_etl.lake import Lake
 from aind_etl.results import open_result_store, refresh_result_files, refresh_trials
 from aind_etl.settings import load_settings
 from aind_etl.warehouse.build import build_warehouse
@@ -64,8 +63,7 @@ def dump(sample_dump: Path, tmp_path: Path) -> Path:
         pytest.param("in shards", marks=pytest.mark.slow),
     ],
 )
-def test_the_warehouse_as_of_a_moment_equals_the_one_built_then(dump, tmp_path, layout):
-    lake = Lake(tmp_path / "lake")
+def test_the_warehouse_as_of_a_moment_equals_the_one_built_then(dump, lake, tmp_path, layout):
     if layout == "in shards":
         lake.update_layout(MAIN, {"shards": 4, "planned_shards": 4})
     clock = Clock()
@@ -89,12 +87,8 @@ def test_the_warehouse_as_of_a_moment_equals_the_one_built_then(dump, tmp_path, 
 
 
 @pytest.mark.slow
-def test_results_are_the_current_ones_for_analyses_known_then(world, tmp_path):
-    dump = tmp_path / "dump"
-    dump.mkdir()
-    for path in world.glob("*.jsonl"):
-        shutil.copy(path, dump)
-    lake = Lake(tmp_path / "lake")
+def test_results_are_the_current_ones_for_analyses_known_then(world, sample_dump, lake, tmp_path):
+    dump = shutil.copytree(sample_dump, tmp_path / "dump")
     documents = read_dump(dump)
     write_dump(dump, documents[:60])
     clock = Clock()

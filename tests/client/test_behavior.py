@@ -109,11 +109,8 @@ def test_columns_are_chosen_by_their_names_in_the_database(warehouse):
     alone = warehouse.trials(subject_id="652257", limit=1).columns
     asked = ["laser_power", "goCue_start_time_in_session", "session_date"]
     frame = warehouse.trials(subject_id="652257", behavior=True, columns=asked)
-    assert frame.columns[len(alone) :] == [
-        "behavior_session_id",
-        *asked[:2],
-        "behavior_session_date",
-    ]
+    added = ["behavior_session_id", *asked[:2], "behavior_session_date"]
+    assert frame.columns[len(alone) :] == added
     with pytest.raises(ArgumentError, match="Did you mean 'reaction_time'"):
         warehouse.trials(subject_id="652257", behavior=True, columns=["reaction_tim"])
     with pytest.raises(ArgumentError, match="behavior=True"):
@@ -155,6 +152,15 @@ def test_a_session_that_the_database_lacks_is_reported(warehouse, database, capl
         frame = warehouse.trials(subject_id="652324", behavior=True)
     assert frame["behavior_session_id"].null_count() == frame.height > 0
     assert "652324_2026-03-10_15-33-11 is not there" in caplog.text
+
+
+def test_fits_without_a_session_are_reported(world, database, tmp_path, caplog):
+    copy = shutil.copy(world / "warehouse.duckdb", tmp_path / "warehouse.duckdb")
+    with duckdb.connect(copy) as connection:
+        connection.execute("UPDATE analyses SET session_key = NULL WHERE subject_id = '652257'")
+    frame = Warehouse(copy).trials(subject_id="652257", behavior=True)
+    assert frame["behavior_session_id"].null_count() == frame.height > 0
+    assert "a fit without a session is not there" in caplog.text
 
 
 def test_the_database_is_read_from_an_object_store(world, monkeypatch):

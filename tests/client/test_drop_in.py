@@ -110,10 +110,7 @@ def _replaced(built, monkeypatch: pytest.MonkeyPatch) -> None:
             CLIENT + "MetadataDbClient('').retrieve_docdb_records(sort={'_id': 1})",
             "sort is not supported",
         ),
-        (
-            PIPELINE + "get_logistic_regression([], 'Su2022')",
-            "holds no logistic regressions",
-        ),
+        (PIPELINE + "get_logistic_regression([], 'Su2022')", "holds no logistic regressions"),
         ("import aind_analysis_arch_result_access.util.s3", "No module named"),
     ],
 )

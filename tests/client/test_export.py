@@ -133,7 +133,7 @@ def test_files_have_the_rows_of_their_tables(built, tmp_path, export_format):
     read = {"csv": pd.read_csv, "arrow": pd.read_feather, "parquet": pd.read_parquet}
     for one in written:
         names, rows = of_warehouse(built, one.name)
-        frame = read[export_format](one.path)
+        frame = read[export_format](tmp_path / "out" / f"{one.name}.{export_format}")
         assert list(frame.columns) == names
         assert len(frame) == len(rows) == one.rows
         numbers = frame.select_dtypes("number").columns

@@ -117,17 +117,7 @@ def test_values_of_every_type_are_returned_as_json(built):
         "0.1::DECIMAL(3, 1)",
     )
     assert found["rows"] == [
-        [
-            "2026-01-02",
-            "nan",
-            [1, None],
-            {"a": 1.5},
-            {"k": True},
-            None,
-            "08:00:00",
-            2**127 - 1,
-            0.1,
-        ]
+        ["2026-01-02", "nan", [1, None], {"a": 1.5}, {"k": True}, None, "08:00:00", 2**127 - 1, 0.1]
     ]
 
 

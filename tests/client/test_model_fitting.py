@@ -9,32 +9,29 @@ import inspect
 import json
 import logging
 import math
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pytest
 from mongod import mongod_or_skip
 from pymongo import MongoClient
 from pymongo.collection import Collection
-from worlds import MAIN, Built, JsonDocument, load, read_dump, write_dump
+from worlds import MAIN, Built, JsonDocument, loaded_lake, read_dump, write_dump
 
 from aind_etl import get_mle_model_fitting
-from aind_etl.lake import Lake
 from aind_etl.warehouse.build import build_warehouse
 
 FIRST = ["_id", "nwb_name", "session_date", "status", "subject_id", "analysis_time", "agent_alias"]
 FIRST += ["n_trials", "S3_location", "CO_asset_id", "analysis_tag", "pipeline_source"]
 METRICS = ["log_likelihood", "prediction_accuracy", "k_model", "AIC", "BIC", "LPT", "LPT_AIC"]
 METRICS += ["LPT_BIC", "params"]
-FOLDS = [
-    "prediction_accuracy_test",
-    "prediction_accuracy_fit",
-    "prediction_accuracy_test_bias_only",
-]
+FOLDS = [f"prediction_accuracy_{name}" for name in ("test", "fit", "test_bias_only")]
 LATENTS = ["latent_variables", "qvalue_spread"]
 RESULT_FILES = ["original_results_mle_fitting.json", "docDB_mle_fitting.json", "docDB_record.json"]
 
@@ -283,6 +280,22 @@ def test_latent_variables_are_those_of_the_result_files(warehouse, reference, su
     assert_latents_equal(frame, reference, reference.rows(subject_id=subject_id))
 
 
+def test_latent_variables_without_a_column_keep_their_rows(warehouse, tmp_path):
+    copy = shutil.copy(warehouse, tmp_path / "warehouse.duckdb")
+    with duckdb.connect(copy) as connection:
+        connection.execute(
+            "INSERT INTO other_latents BY NAME SELECT source_collection, record_id, process_index, "
+            "name, position, trial, nullif(10 * position + trial, 12) AS value "
+            "FROM trials, (VALUES ('one', 0), ('two', 0), ('two', 1)) AS variables(name, position)"
+        )
+    frame = get_mle_model_fitting("652324", warehouse=copy).dropna(subset="latent_variables")
+    for n_trials, latents in zip(frame["n_trials"], frame["latent_variables"], strict=True):
+        rows = np.add.outer([0, 10], np.arange(n_trials + 1.0))
+        rows[rows == 12] = np.nan
+        np.testing.assert_array_equal(latents["two"], rows)
+        np.testing.assert_array_equal(latents["one"], rows[0])
+
+
 def test_latent_variables_that_the_warehouse_lacks_are_read_from_the_store(
     without_trials, reference, world, monkeypatch
 ):
@@ -318,31 +331,21 @@ def test_figures_are_downloaded_with_readable_names(  # noqa: PLR0913, PLR0917
 
 def test_without_metrics_and_latents_only_the_first_columns_are_returned(warehouse):
     frame = get_mle_model_fitting(
-        "652257",
-        if_include_metrics=False,
-        if_include_latent_variables=False,
-        warehouse=warehouse,
+        "652257", if_include_metrics=False, if_include_latent_variables=False, warehouse=warehouse
     )
     assert list(frame.columns) == FIRST
 
 
 def test_the_arguments_are_those_of_the_public_reader_in_its_order():
     parameters = inspect.signature(get_mle_model_fitting).parameters
-    assert [(name, one.default) for name, one in parameters.items()] == [
-        ("subject_id", None),
-        ("session_date", None),
-        ("agent_alias", None),
-        ("from_custom_query", None),
-        ("analysis_tag", None),
-        ("only_recent_version", True),
-        ("if_include_metrics", True),
-        ("if_include_latent_variables", True),
-        ("if_download_figures", False),
-        ("download_path", "./results/mle_figures/"),
-        ("paginate_settings", None),
-        ("max_threads_for_s3", 10),
-        ("warehouse", None),
+    assert list(parameters) == [
+        *("subject_id", "session_date", "agent_alias", "from_custom_query", "analysis_tag"),
+        *("only_recent_version", "if_include_metrics", "if_include_latent_variables"),
+        *("if_download_figures", "download_path", "paginate_settings", "max_threads_for_s3"),
+        "warehouse",
     ]
+    defaults = [*[None] * 5, True, True, True, False, "./results/mle_figures/", None, 10, None]
+    assert [one.default for one in parameters.values()] == defaults
 
 
 def test_arguments_may_be_given_by_position(warehouse):
@@ -417,10 +420,9 @@ def test_none_is_returned_for_no_fit_with_a_hint_in_the_log(warehouse, caplog, a
 
 def test_fits_of_other_collections_are_unknown(tmp_path, caplog):
     fit = {"analysis_spec": {"analysis_name": "MLE fitting"}, "analysis_results": {}}
-    lake = Lake(tmp_path / "lake")
     for subject, collection in (("652257", MAIN), ("652258", "another")):
         write_dump(tmp_path / "dump", [fit | {"_id": "a", "subject_id": subject}], collection)
-    load(tmp_path / "dump", lake)
+    lake = loaded_lake(tmp_path / "dump", tmp_path / "lake")
     build_warehouse(lake, tmp_path / "warehouse.duckdb")
     assert get_mle_model_fitting("652258", warehouse=tmp_path / "warehouse.duckdb") is None
     assert "There is no subject_id '652258'. Did you mean '652257'?" in caplog.text

@@ -8,12 +8,12 @@ import duckdb
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from worlds import MAIN, data_files_of, extract, load, read_dump, refresh, write_dump
+from worlds import MAIN, data_files_of, extract, load, loaded_lake, read_dump, refresh, write_dump
 
 from aind_etl.client.status import check_health, collection_statuses, warehouse_status
-from aind_etl.client.verify import Comparison, verify_collection, verify_tables, verify_warehouse
+from aind_etl.client.verify import verify_collection, verify_tables, verify_warehouse
 from aind_etl.contract import tables
-from aind_etl.errors import ConfigurationError, DataError, SourceError
+from aind_etl.errors import DataError, SourceError
 from aind_etl.lake import Lake
 from aind_etl.lake.resharding import reshard
 from aind_etl.sources.dump import DumpSource
@@ -73,15 +73,8 @@ def dump(built, tmp_path):
 
 def first_row(**values):
     """Return a change of the first row of a file."""
-
-    def change(rows):
-        is_first = pl.int_range(pl.len()) == 0
-        return rows.with_columns(
-            pl.when(is_first).then(pl.lit(value)).otherwise(pl.col(name)).alias(name)
-            for name, value in values.items()
-        )
-
-    return change
+    changed = [pl.lit(value).alias(name) for name, value in values.items()]
+    return lambda rows: pl.concat([rows[:1].with_columns(changed), rows[1:]])
 
 
 # --- agreement ------------------------------------------------------------------------------
@@ -97,7 +90,7 @@ def test_source_lake_and_warehouse_of_the_sample_agree_and_are_not_changed(built
             comparison, differences = verify_collection(
                 source, built.lake, collection, deep=deep, progress=progress.append
             )
-            assert comparison == Comparison(collection, count, count, count, 0)
+            assert list(comparison.values()) == [collection, count, count, count, 0]
             assert differences == []
         assert list(verify_tables(built.lake, collection, progress=progress.append)) == []
         assert sum(progress) == 3 * count
@@ -114,10 +107,9 @@ def test_a_document_that_the_source_has_twice_counts_once(built, dump):
 def test_rejected_documents_are_no_difference(built, tmp_path):
     first, *others = read_dump(built.source)[:8]
     write_dump(tmp_path, [first | {"processing": None}, *others])
-    lake = Lake(tmp_path / "lake")
-    load(tmp_path, lake)
+    lake = loaded_lake(tmp_path, tmp_path / "lake")
     comparison, differences = verify_collection(DumpSource(tmp_path), lake, MAIN)
-    assert comparison == Comparison(MAIN, 8, 8, 7, 1)
+    assert comparison == {"collection": MAIN, "source": 8, "lake": 8, "flattened": 7, "rejected": 1}
     assert differences == []
     build_warehouse(lake, tmp_path / "warehouse.duckdb")
     assert list(verify_warehouse(lake, tmp_path / "warehouse.duckdb")) == []
@@ -315,47 +307,39 @@ def test_an_oddity_of_the_documents_themselves_is_a_warning(built, tmp_path):
     odd = next(one for one in read_dump(built.source) if one.get("status") == "success")
     odd["analysis_results"]["AIC"] += 1
     write_dump(tmp_path, [odd])
-    lake = Lake(tmp_path / "lake")
-    load(tmp_path, lake)
+    lake = loaded_lake(tmp_path, tmp_path / "lake")
     build_warehouse(lake, tmp_path / "warehouse.duckdb")
     (difference,) = verify_warehouse(lake, tmp_path / "warehouse.duckdb")
     assert difference.is_warning
     assert difference.between == "check fit_criteria_agree_with_log_likelihood"
 
 
-def test_a_missing_warehouse_is_an_error(built, tmp_path):
-    with pytest.raises(ConfigurationError, match="There is no warehouse"):
-        list(verify_warehouse(built.lake, tmp_path / "none.duckdb"))
-
-
 # --- status -----------------------------------------------------------------------------------
 
 
 def test_the_status_of_a_collection_counts_documents(built):
-    statuses = {one.collection: one for one in collection_statuses(built.lake)}
+    statuses = {one["collection"]: one for one in collection_statuses(built.lake)}
     assert list(statuses) == built.lake.collections()
     for collection, status in statuses.items():
-        assert status.live == len(read_dump(built.source, collection))
-        assert (status.rejected, status.waiting) == (0, 0)
-        assert status.source == str(built.source)
-        assert status.last_new_pass == "never"
-        newest = built.lake.tables.scan(tables.ANALYSES, collection).select(
-            pl.col("finished_at").max()
-        )
-        assert status.newest_finished == f"{newest.collect().item():%Y-%m-%d %H:%M}"
+        assert status["live"] == len(read_dump(built.source, collection))
+        assert (status["rejected"], status["waiting"]) == (0, 0)
+        assert status["source"] == str(built.source)
+        assert status["last_new_pass"] == "never"
+        analyses = built.lake.tables.scan(tables.ANALYSES, collection).collect()
+        assert status["newest_finished"] == f"{analyses['finished_at'].max():%Y-%m-%d %H:%M}"
 
 
 def status_of(lake):
-    (status,) = [one for one in collection_statuses(lake) if one.collection == MAIN]
+    (status,) = [one for one in collection_statuses(lake) if one["collection"] == MAIN]
     return status
 
 
 def test_documents_extracted_and_not_flattened_yet_are_waiting(lake, tmp_path):
     write_dump(tmp_path, [{"_id": "a new one"}])
     extract(tmp_path, lake)
-    assert (status_of(lake).rejected, status_of(lake).waiting) == (0, 1)
+    assert (status_of(lake)["rejected"], status_of(lake)["waiting"]) == (0, 1)
     refresh(lake)
-    assert (status_of(lake).rejected, status_of(lake).waiting) == (1, 0)
+    assert (status_of(lake)["rejected"], status_of(lake)["waiting"]) == (1, 0)
 
 
 @pytest.mark.parametrize(
@@ -372,14 +356,14 @@ def test_the_age_of_a_pass_is_written_out(lake, tmp_path, ago, words):
     write_dump(tmp_path, [{"_id": "a"}])
     extract(tmp_path, lake)
     lake.update_state(MAIN, {"last_new_pass_at": datetime.now(UTC) - ago})
-    assert status_of(lake).last_new_pass == words
+    assert status_of(lake)["last_new_pass"] == words
 
 
 def test_the_last_moment_of_the_calendar_is_shown(lake, tmp_path):
     late = {"_id": "a", "nwb_name": "b", "analysis_datetime": "9999-12-31T23:59:59Z"}
     write_dump(tmp_path / "dump", [late])
     load(tmp_path / "dump", lake)
-    assert status_of(lake).newest_finished == "9999-12-31 23:59"
+    assert status_of(lake)["newest_finished"] == "9999-12-31 23:59"
 
 
 def test_an_empty_lake_has_no_status(lake):

@@ -247,7 +247,7 @@ def test_a_divided_collection_agrees_with_its_source_and_its_log(
 ) -> None:
     lake = copy_of(divided, tmp_path / "lake")
     compared, differences = verify_collection(DumpSource(dump), lake, MAIN, deep=True)
-    assert (compared.source, compared.lake, differences) == (len(few), len(few), [])
+    assert (compared["source"], compared["lake"], differences) == (len(few), len(few), [])
     assert list(verify_tables(lake, MAIN)) == []
     # A difference is found, with its shard.
     path = str(lake.tables.files(tables.FIT_PARAMETERS, MAIN)[0])

@@ -116,14 +116,13 @@ def test_r_reads_the_csv_files(built, tmp_path):
     rscript = shutil.which("Rscript")
     if rscript is None or subprocess.run([rscript, "--version"], check=False).returncode:
         pytest.skip("there is no Rscript; Debian's package is called r-base-core")
-    (written,) = export(built.warehouse, tmp_path, "csv", ["parameter_trajectories"])
+    export(built.warehouse, tmp_path, "csv", ["parameter_trajectories"])
+    path = tmp_path / "parameter_trajectories.csv"
     script = tmp_path / "read.R"
     script.write_text(R)
-    ran = subprocess.run(
-        [rscript, script, written.path], capture_output=True, text=True, check=False
-    )
+    ran = subprocess.run([rscript, script, path], capture_output=True, text=True, check=False)
     assert not ran.returncode, ran.stderr
-    rows = list(csv.DictReader(StringIO(written.path.read_text())))
+    rows = list(csv.DictReader(StringIO(path.read_text())))
     values = [
         float(row["value"])
         for row in rows
