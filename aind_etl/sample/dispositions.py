@@ -38,10 +38,7 @@ _DRIFT = 0.04
 
 def spread(agent: Agent) -> list[float]:
     """Return how much animals differ in each fitted parameter, in the parameter's unit."""
-    return [
-        (high - low) * _bias_scale(agent, name) / 4.0
-        for name, (low, high) in ((name, PLAUSIBLE[name]) for name in agent.bounds)
-    ]
+    return [np.ptp(PLAUSIBLE[name]) * _bias_scale(agent, name) / 4.0 for name in agent.bounds]
 
 
 def disposition_for(agent: Agent, disposition: Disposition) -> dict[str, float]:

@@ -12,7 +12,7 @@ and Collins 2019), loss counting, and comparing a single value to a threshold.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ Parameters: TypeAlias = Mapping[str, FloatArray]
 """Parameter name to its values, shape [candidates]; several rows stacked, [rows, candidates]."""
 Latents: TypeAlias = dict[str, FloatArray | BoolArray]
 """Latent variables by name; the last axis is trials."""
+_Value = TypeVar("_Value", bound=np.generic)
 
 # The probability of a choice that is impossible under the model: so the log-likelihood shows how
 # many such choices there are.
@@ -39,19 +40,15 @@ _SIDES = 2
 class Dynamics(ABC):
     """The state of many agents of one family between two trials.
 
-    Every array of the state has the axes [..., rows, candidates] or [..., rows, 1].
-
-    Parameters
-    ----------
-    parameters
-        Values of every parameter of all families, each [rows, candidates].
+    Every array of the state has the axes [..., rows, candidates] or [..., rows, 1], and every
+    parameter of all families is [rows, candidates].
     """
 
     def __init__(self, parameters: Parameters) -> None:
         self._parameters = dict(parameters)
         self._rows, self._candidates = parameters["biasL"].shape
+        # Of both sides, left first.
         self.choice_kernel = np.zeros((_SIDES, self._rows, self._candidates))
-        """The choice kernel of both sides, left first."""
         self._previous_left: BoolArray | None = None
 
     @abstractmethod
@@ -274,71 +271,63 @@ def start_agents(family: Family, rows: Sequence[Parameters]) -> Dynamics:
     )
 
 
+def stack(histories: Sequence[npt.NDArray[_Value]]) -> npt.NDArray[_Value]:
+    """Return each row's values, [its trials, ...], as [trials, rows, ...]; zero beyond its end."""
+    longest = histories[0]
+    stacked = np.zeros((len(longest), len(histories), *longest.shape[1:]), longest.dtype)
+    for row, values in enumerate(histories):
+        stacked[: len(values), row] = values
+    return stacked
+
+
 def run_over_histories(
-    agents: Dynamics, left: BoolArray, rewarded: BoolArray, n_trials: IntArray
-) -> FloatArray:
-    """Return the probability that agents gave to every choice that was made.
+    agents: Dynamics, left: Sequence[BoolArray], rewarded: Sequence[BoolArray]
+) -> list[FloatArray]:
+    """Return the probability that agents gave to each choice, for every row [trials, candidates].
 
-    Parameters
-    ----------
-    agents
-        Agents before their first trial; their state changes.
-    left, rewarded
-        Choices and rewards, [trials, rows]; anything beyond a row's end.
-    n_trials
-        Number of trials of every row, [rows].
-
-    Returns
-    -------
-    FloatArray
-        Probabilities, [rows, trials, candidates]; 1 beyond a row's end.
+    ``agents`` are before their first trial, and their state changes. ``left`` and ``rewarded`` are
+    the choices and rewards of every row, [trials].
     """
-    probability = np.ones((len(n_trials), len(left), agents.choice_kernel.shape[-1]))
-    for trial in range(len(left)):
+    n_trials = np.array(list(map(len, left)))
+    choices, rewards = stack(left), stack(rewarded)
+    probability = np.ones((len(left), len(choices), agents.choice_kernel.shape[-1]))
+    for trial in range(len(choices)):
         active = agents.keep_active(n_trials, trial)
-        chosen_left = left[trial, :active]
+        chosen_left = choices[trial, :active]
         of_left, of_right = agents.probabilities()
         probability[:active, trial] = np.where(chosen_left[:, np.newaxis], of_left, of_right)
-        agents.learn(chosen_left, rewarded[trial, :active])
-    return probability
+        agents.learn(chosen_left, rewards[trial, :active])
+    return [values[:n] for values, n in zip(probability, n_trials, strict=True)]
 
 
 def record_latents(
     family: Family,
     rows: Sequence[Parameters],
-    left: BoolArray,
-    rewarded: BoolArray,
-    n_trials: IntArray,
+    left: Sequence[BoolArray],
+    rewarded: Sequence[BoolArray],
 ) -> list[dict[str, FloatArray]]:
     """Return the latent variables of every row, with one candidate of parameters each.
 
-    The histories are as for :func:`run_over_histories`.
-
-    Returns
-    -------
-    list
-        For every row of n trials ``choice_prob`` [2, n], ``choice_kernel`` [2, n + 1], the family's
-        own variables, [n + 1] or [2, n + 1], and, for agents that compare to a threshold, the
-        probability of ``staying`` [n].
+    A row of n trials has ``choice_prob`` [2, n], ``choice_kernel`` [2, n + 1], the family's own
+    variables, [n + 1] or [2, n + 1], and, for agents that compare to a threshold, the probability
+    of ``staying`` [n].
     """
     agents = start_agents(family, rows)
-    longest, n_rows = left.shape
+    n_trials = np.array(list(map(len, left)))
+    choices, rewards = stack(left), stack(rewarded)
+    longest, n_rows = choices.shape
     recorded: dict[str, FloatArray] = {}
-
-    def note(name: str, trial: int, value: FloatArray) -> None:
-        if name not in recorded:
-            recorded[name] = np.full((*value.shape[:-2], n_rows, longest + 1), np.nan)
-        recorded[name][..., : value.shape[-2], trial] = value[..., 0]
-
     for trial in range(longest + 1):
-        # A row's state is noted once more after its last trial.
+        # A row's state is recorded once more after its last trial.
         active = agents.keep_active(n_trials, trial - 1)
-        for name, value in agents.latents().items():
-            note(name, trial, value)
-        note("choice_kernel", trial, agents.choice_kernel)
+        state = agents.latents() | {"choice_kernel": agents.choice_kernel}
         if trial < longest:
-            note("choice_prob", trial, np.stack(agents.probabilities()))
-            agents.learn(left[trial, :active], rewarded[trial, :active])
+            state["choice_prob"] = np.stack(agents.probabilities())
+            agents.learn(choices[trial, :active], rewards[trial, :active])
+        for name, value in state.items():
+            if name not in recorded:
+                recorded[name] = np.full((*value.shape[:-2], n_rows, longest + 1), np.nan)
+            recorded[name][..., :active, trial] = value[..., 0]
     before_trials_only = {"choice_prob", "staying"}
     return [
         {

@@ -5,7 +5,6 @@ The simulation runs over a block of sessions at a time, so that memory does not 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -17,7 +16,6 @@ from aind_etl.sample.calendar import SessionPlan, Stream, plan_sessions, random_
 from aind_etl.sample.documents import Document, Record
 from aind_etl.sample.fits import Fit, FitRequest, fit_agents
 from aind_etl.sample.framework import framework_records, holds_untrimmed_results
-from aind_etl.sample.latents import latent_variables
 from aind_etl.sample.projects import PROJECT_COLLECTIONS, project_documents
 from aind_etl.sample.prototype import prototype_records
 from aind_etl.sample.runs import MODEL_FITTING, PREDECESSOR, Pipeline, Run, plan_runs
@@ -35,35 +33,24 @@ def _analysed_sessions(
     """Yield each session with its records, whose fits may all have latent variables."""
     plans = islice(plan_sessions(seed), sessions)
     while block := list(islice(plans, _SESSIONS_TOGETHER)):
-        yield from _analyse(block, seed, with_latents=with_latents)
+        simulated = simulate_sessions(block, seed)
+        runs = [plan_runs(plan, seed) for plan in block]
+        requests = [
+            _request(session, of_session, with_latents=with_latents)
+            for session, of_session in zip(simulated, runs, strict=True)
+        ]
+        fits = fit_agents(requests, seed)
+        for session, of_session, fitted in zip(simulated, runs, fits, strict=True):
+            yield session, list(_records(session.plan, of_session, fitted, seed))
 
 
-def _analyse(
-    plans: Sequence[SessionPlan], seed: int, *, with_latents: bool
-) -> Iterator[tuple[Session, list[Record]]]:
-    """Simulate sessions together, and fit the agents that their runs fitted."""
-    sessions = simulate_sessions(plans, seed)
-    runs = {plan.index: plan_runs(plan, seed) for plan in plans}
-    fits = fit_agents([_request(session, runs[session.plan.index]) for session in sessions], seed)
-    wanted = [
-        fit
-        for index, of_session in fits.items()
-        if with_latents or any(map(holds_untrimmed_results, runs[index]))
-        for fit in of_session.values()
-    ]
-    for fit, latents in zip(wanted, latent_variables(wanted, seed), strict=True):
-        fits[fit.session.plan.index][fit.agent.alias] = replace(fit, latents=latents)
-    for session in sessions:
-        index = session.plan.index
-        yield session, list(_records(session.plan, runs[index], fits[index], seed))
-
-
-def _request(session: Session, runs: Sequence[Run]) -> FitRequest:
+def _request(session: Session, runs: Sequence[Run], *, with_latents: bool) -> FitRequest:
     """Return one request for all runs over a session, because they fit the same choices."""
     is_fitted = not session.plan.is_too_short
     aliases = {alias for run in runs for alias in run.aliases if is_fitted}
     folds = next((run.folds for run in runs if run.folds is not None), None)
-    return FitRequest(session, tuple(sorted(aliases)), folds)
+    with_latents = with_latents or any(map(holds_untrimmed_results, runs))
+    return FitRequest(session, tuple(aliases), folds, with_latents)
 
 
 def _records(

@@ -26,7 +26,6 @@ from aind_etl.sample.calendar import plan_sessions
 from aind_etl.sample.dynamics import SMALLEST_PROBABILITY, record_latents
 from aind_etl.sample.figures import SessionFigure
 from aind_etl.sample.fits import FitRequest, fit_agents
-from aind_etl.sample.latents import latent_variables
 from aind_etl.sample.prototype import record_id
 from aind_etl.sample.sessions import simulate_sessions
 
@@ -269,10 +268,8 @@ def run_agent(
     alias: str, parameters: dict[str, float], left: np.ndarray, rewarded: np.ndarray
 ) -> dict[str, np.ndarray]:
     values = {name: np.array([float(value)]) for name, value in parameters.items()}
-    (latents,) = record_latents(
-        CATALOGUE[alias].family, [values], left[:, None], rewarded[:, None], np.array([len(left)])
-    )
-    return dict(latents)
+    (latents,) = record_latents(CATALOGUE[alias].family, [values], [left], [rewarded])
+    return latents
 
 
 def log_likelihood(choice_probability: np.ndarray, left: np.ndarray) -> float:
@@ -682,12 +679,9 @@ def test_result_files_hold_bare_nan_and_have_the_three_historical_names(sample_w
 
 def test_the_figure_of_every_agent_is_a_png_of_its_own() -> None:
     (session,) = simulate_sessions(list(islice(plan_sessions(0), 1)), 0)
-    fits = list(fit_agents([FitRequest(session, tuple(CATALOGUE), None)], 0)[0].values())
+    (fits,) = fit_agents([FitRequest(session, tuple(CATALOGUE), folds=None, with_latents=True)], 0)
     figure = SessionFigure()
-    drawn = [
-        figure.draw(session, latents, fit.agent.alias)
-        for fit, latents in zip(fits, latent_variables(fits, 0), strict=True)
-    ]
+    drawn = [figure.draw(session, fit.latents, alias) for alias, fit in fits.items()]
     assert len(set(drawn)) == len(CATALOGUE)
     for content in drawn:
         assert content.startswith(b"\x89PNG")
