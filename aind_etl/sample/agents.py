@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import product
+from itertools import product, starmap
 
 
 class Family(StrEnum):
@@ -17,25 +17,17 @@ class Family(StrEnum):
 
 @dataclass(frozen=True)
 class Agent:
-    """A foraging agent that can be fitted to a session.
+    """A foraging agent that can be fitted to a session."""
 
-    Parameters
-    ----------
-    alias
-        The agent's short name, such as ``QLearning_L2F1_CK1_softmax``.
-    class_name, keyword_arguments
-        The class that implements the agent, and its arguments.
-    bounds
-        Lowest and highest value of every fitted parameter, in the order of the fit.
-    clamped
-        Value of every fixed parameter.
-    """
-
+    # Such as ``QLearning_L2F1_CK1_softmax``.
     alias: str
+    # The class that implements the agent, and its arguments.
     class_name: str
     family: Family
     keyword_arguments: Mapping[str, int | bool | str]
+    # Lowest and highest value of every fitted parameter, in the order of the fit.
     bounds: Mapping[str, tuple[float, float]]
+    # Value of every fixed parameter.
     clamped: Mapping[str, int]
 
     @property
@@ -79,17 +71,15 @@ def _q_learning(learn_rates: int, forget_rates: int, kernel: str, selection: str
             "choice_kernel": kernel,
             "action_selection": selection,
         },
-        bounds={
-            **dict.fromkeys(names, _UNIT_INTERVAL),
-            **kernel_bounds,
-            "biasL": _SIDE_BIAS,
-            **policy,
-        },
+        bounds=dict.fromkeys(names, _UNIT_INTERVAL)
+        | kernel_bounds
+        | {"biasL": _SIDE_BIAS}
+        | policy,
         clamped=clamped,
     )
 
 
-def _loss_counting(kernel: str, *, win_stay_lose_switch: bool) -> Agent:
+def _loss_counting(win_stay_lose_switch: bool, kernel: str) -> Agent:
     suffix, kernel_bounds, clamped = _KERNELS[kernel]
     bounds = {"biasL": (-1.0, 1.0), **kernel_bounds}
     mean, deviation = "loss_count_threshold_mean", "loss_count_threshold_std"
@@ -126,18 +116,10 @@ def _compare_to_threshold(kernel: str) -> Agent:
     )
 
 
-def _make_catalogue() -> dict[str, Agent]:
-    agents = [
-        _q_learning(*choices)
-        for choices in product((1, 2), (0, 1), _KERNELS, ("softmax", "epsilon-greedy"))
-    ]
-    agents += [
-        _loss_counting(kernel, win_stay_lose_switch=fixed)
-        for fixed, kernel in product((False, True), _KERNELS)
-    ]
-    agents += [_compare_to_threshold(kernel) for kernel in _KERNELS]
-    return {agent.alias: agent for agent in agents}
-
-
-CATALOGUE: Mapping[str, Agent] = _make_catalogue()
+_AGENTS = (
+    *starmap(_q_learning, product((1, 2), (0, 1), _KERNELS, ("softmax", "epsilon-greedy"))),
+    *starmap(_loss_counting, product((False, True), _KERNELS)),
+    *map(_compare_to_threshold, _KERNELS),
+)
+CATALOGUE: Mapping[str, Agent] = {agent.alias: agent for agent in _AGENTS}
 """The 33 agents by alias."""

@@ -72,12 +72,7 @@ class Script(Enum):
     UNKNOWN_FRAMEWORK_FIELDS = 5, "2026-04-15T15:19:47"
 
 
-_SCRIPTS = tuple(Script)
-_TOO_SHORT = {
-    Script.TOO_SHORT_FOR_PROTOTYPE,
-    Script.TOO_SHORT_FOR_BOTH_FORMATS,
-    Script.TOO_SHORT_FOR_FRAMEWORK,
-}
+_TOO_SHORT = {script for script in Script if script.name.startswith("TOO_SHORT")}
 
 
 @dataclass(frozen=True)
@@ -104,11 +99,8 @@ class SessionPlan:
     # The subject's parameters on that day.
     disposition: Disposition
     is_only_one_of_its_day: bool
-
-    @property
-    def script(self) -> Script | None:
-        """The oddity that the session was scripted to show; None if it was drawn."""
-        return _SCRIPTS[self.index] if self.index < len(_SCRIPTS) else None
+    # The oddity that the session was scripted to show; None if it was drawn.
+    script: Script | None
 
     @property
     def is_too_short(self) -> bool:
@@ -138,20 +130,9 @@ _TOO_SHORT_SHARE = 0.05
 _SATURDAY = 5
 
 
-def _make_subject(number: int, seed: int) -> tuple[Subject, np.random.Generator]:
-    random = random_generator(seed, Stream.SUBJECTS, number)
-    offset = int(random.integers(_SUBJECT_ID_STEP))
-    shares = list(_TRUE_AGENTS.values())
-    subject = Subject(
-        subject_id=str(_FIRST_SUBJECT_ID + number * _SUBJECT_ID_STEP + offset),
-        true_agent=str(random.choice(list(_TRUE_AGENTS), p=shares)),
-        investigator=str(random.choice(_INVESTIGATORS)),
-    )
-    return subject, random
-
-
-def _draw_valid_trials(random: np.random.Generator, *, too_short: bool) -> int:
-    if too_short:
+def _draw_valid_trials(random: np.random.Generator, script: Script | None) -> int:
+    by_chance = bool(random.random() < _TOO_SHORT_SHARE)
+    if script in _TOO_SHORT or (script is None and by_chance):
         return int(random.integers(6, FEWEST_TRIALS))
     return int(np.clip(random.normal(430.0, 140.0), FEWEST_TRIALS, 1000.0))
 
@@ -176,22 +157,27 @@ def _draw_days(random: np.random.Generator) -> list[datetime]:
 
 def plan_sessions(seed: int) -> Iterator[SessionPlan]:
     """Yield the sessions of the world subject by subject, without end."""
-    index = 0
+    indices, scripts = count(), iter(Script)
     for number in count():
-        subject, random = _make_subject(number, seed)
+        random = random_generator(seed, Stream.SUBJECTS, number)
+        offset = int(random.integers(_SUBJECT_ID_STEP))
+        subject = Subject(
+            subject_id=str(_FIRST_SUBJECT_ID + number * _SUBJECT_ID_STEP + offset),
+            true_agent=str(random.choice(list(_TRUE_AGENTS), p=list(_TRUE_AGENTS.values()))),
+            investigator=str(random.choice(_INVESTIGATORS)),
+        )
         scripted = [script.value[1] for script in Script if script.value[0] == number]
         days = list(map(datetime.fromisoformat, scripted)) or _draw_days(random)
         sessions_of_day = Counter(began.date() for began in days)
         dispositions = drifting_dispositions(random, len(days))
         for began, disposition in zip(days, dispositions, strict=True):
-            by_chance = bool(random.random() < _TOO_SHORT_SHARE)
-            too_short = _SCRIPTS[index] in _TOO_SHORT if index < len(_SCRIPTS) else by_chance
+            script = next(scripts, None)
             yield SessionPlan(
-                index=index,
+                index=next(indices),
                 subject=subject,
                 began=began,
-                valid_trials=_draw_valid_trials(random, too_short=too_short),
+                valid_trials=_draw_valid_trials(random, script),
                 disposition=disposition,
                 is_only_one_of_its_day=sessions_of_day[began.date()] == 1,
+                script=script,
             )
-            index += 1

@@ -29,8 +29,7 @@ Latents: TypeAlias = dict[str, FloatArray | BoolArray]
 """Latent variables by name; the last axis is trials."""
 _Value = TypeVar("_Value", bound=np.generic)
 
-# The probability of a choice that is impossible under the model: so the log-likelihood shows how
-# many such choices there are.
+# Of a choice that is impossible under the model, so that log-likelihoods show how many there are.
 SMALLEST_PROBABILITY = 1e-16
 
 _LEFT, _RIGHT = 0, 1
@@ -67,10 +66,9 @@ class Dynamics(ABC):
         """Update the agents after a trial: whether left was chosen and rewarded, each [rows]."""
         left = left[:, np.newaxis]
         self._learn(left, rewarded[:, np.newaxis])
-        chosen = np.stack([left, ~left]).astype(np.float64)
-        self.choice_kernel = self.choice_kernel + self._parameters["choice_kernel_step_size"] * (
-            chosen - self.choice_kernel
-        )
+        error = np.stack([left, ~left]).astype(np.float64) - self.choice_kernel
+        step_size = self._parameters["choice_kernel_step_size"]
+        self.choice_kernel = self.choice_kernel + step_size * error
         self._previous_left = left
 
     def keep_active(self, n_trials: IntArray, trial: int) -> int:
@@ -207,9 +205,8 @@ class _CompareToThreshold(Dynamics):
         self._value = parameters["threshold"]
 
     def _logit_of_staying(self) -> FloatArray:
-        return self._parameters["softmax_inverse_temperature"] * (
-            self._value - self._parameters["threshold"]
-        )
+        advantage = self._value - self._parameters["threshold"]
+        return self._parameters["softmax_inverse_temperature"] * advantage
 
     def _staying(self) -> FloatArray:
         """Return the probability of staying, the bias towards left included."""
@@ -315,7 +312,7 @@ def record_latents(
     agents = start_agents(family, rows)
     n_trials = np.array(list(map(len, left)))
     choices, rewards = stack(left), stack(rewarded)
-    longest, n_rows = choices.shape
+    longest = len(choices)
     recorded: dict[str, FloatArray] = {}
     for trial in range(longest + 1):
         # A row's state is recorded once more after its last trial.
@@ -326,7 +323,7 @@ def record_latents(
             agents.learn(choices[trial, :active], rewards[trial, :active])
         for name, value in state.items():
             if name not in recorded:
-                recorded[name] = np.full((*value.shape[:-2], n_rows, longest + 1), np.nan)
+                recorded[name] = np.full((*value.shape[:-2], len(rows), longest + 1), np.nan)
             recorded[name][..., :active, trial] = value[..., 0]
     before_trials_only = {"choice_prob", "staying"}
     return [

@@ -257,15 +257,13 @@ def _cross_validate(row: _Row, tried: Sequence[_Evaluation]) -> dict[str, list[f
 
 
 def _fit_rows(rows: Sequence[_Row], seed: int) -> Iterator[Fit]:
-    """Yield the fits of rows of one family, longest first, all with latent variables or none."""
+    """Yield the fits of rows of one family, longest first."""
     first = _evaluate(rows, list(map(_first_candidates, rows)))
     polished = _evaluate(rows, list(map(_polishing_candidates, rows, first)))
     winners = [
         two if two.highest > one.highest else one for one, two in zip(first, polished, strict=True)
     ]
-    recorded: Sequence[Latents] = [{}] * len(rows)
-    if rows[0].request.with_latents:
-        recorded = _latents(rows, winners, seed)
+    recorded = _latents(rows, winners, seed)
     for row, one, two, winner, latents in zip(
         rows, first, polished, winners, recorded, strict=True
     ):
@@ -291,21 +289,24 @@ def _parameters_of(agent: Agent, tried: _Evaluation) -> dict[str, float]:
 
 
 def _latents(rows: Sequence[_Row], winners: Sequence[_Evaluation], seed: int) -> list[Latents]:
-    """Return latent variables with the names, shapes and gaps that the writers give them.
+    """Return the latent variables of each row as the writers write them; empty if unrequested.
 
     All agents have ``choice_prob`` [2, n] and ``choice_kernel`` [2, n + 1] (0 and then NaN for
     agents without a kernel); Q-learning has ``q_value`` [2, n + 1]; loss counting ``loss_count``
     [n + 1]; comparing to a threshold ``value``, ``threshold`` and ``p_exploit`` [n + 1] and
     ``exploiting`` [n]. Row 0 is left.
     """
-    parameters = [
-        _named(row.agent, winner.candidates[[winner.best]])
-        for row, winner in zip(rows, winners, strict=True)
-    ]
-    recorded = record_latents(rows[0].agent.family, parameters, *_histories(rows))
-    return [
-        _as_written(row, variables, seed) for row, variables in zip(rows, recorded, strict=True)
-    ]
+    latents: list[Latents] = [{} for _ in rows]
+    if chosen := [number for number, row in enumerate(rows) if row.request.with_latents]:
+        parameters = [
+            _named(rows[number].agent, winners[number].candidates[[winners[number].best]])
+            for number in chosen
+        ]
+        histories = _histories([rows[number] for number in chosen])
+        recorded = record_latents(rows[0].agent.family, parameters, *histories)
+        for number, variables in zip(chosen, recorded, strict=True):
+            latents[number] = _as_written(rows[number], variables, seed)
+    return latents
 
 
 def _as_written(row: _Row, recorded: dict[str, FloatArray], seed: int) -> Latents:
@@ -327,12 +328,12 @@ def fit_agents(requests: Sequence[FitRequest], seed: int) -> list[dict[str, Fit]
 
     A fit depends on the seed and its own session and agents, not on the other sessions.
     """
-    alike: dict[tuple[Family, bool], list[_Row]] = defaultdict(list)
+    by_family: dict[Family, list[_Row]] = defaultdict(list)
     for request in requests:
         for row in _draw_rows(request, seed):
-            alike[row.agent.family, request.with_latents].append(row)
+            by_family[row.agent.family].append(row)
     fits: dict[int, dict[str, Fit]] = {request.session.plan.index: {} for request in requests}
-    for rows in alike.values():
+    for rows in by_family.values():
         rows.sort(key=lambda row: -row.n_trials)
         for start in range(0, len(rows), _ROWS_TOGETHER):
             for fit in _fit_rows(rows[start : start + _ROWS_TOGETHER], seed):

@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta, timezone
 import numpy as np
 
 from aind_etl.sample.agents import CATALOGUE, Agent
-from aind_etl.sample.calendar import SessionPlan
 from aind_etl.sample.documents import (
     SKIPPED,
     SUCCESS,
@@ -89,14 +88,16 @@ def make_code(
     }
 
 
-def _experimenters(names: Sequence[str], moment: datetime) -> list[Document] | list[str]:
+def _experimenter(name: str, moment: datetime) -> Document | str:
     if moment >= _SECOND_VERSION_SINCE:
-        return list(names)
+        return name
     registry = {"name": "Open Researcher and Contributor ID", "abbreviation": "ORCID"}
-    return [
-        {"object_type": "Person", "name": name, "registry": registry, "registry_identifier": None}
-        for name in names
-    ]
+    return {
+        "object_type": "Person",
+        "name": name,
+        "registry": registry,
+        "registry_identifier": None,
+    }
 
 
 def make_process(  # noqa: PLR0913 - a process has that many parts
@@ -106,7 +107,7 @@ def make_process(  # noqa: PLR0913 - a process has that many parts
     *,
     began: datetime,
     times: tuple[str, str],
-    experimenters: Sequence[str],
+    experimenter: str,
 ) -> Document:
     """Return a data process; ``times`` are its start and end as text."""
     start, end = times
@@ -122,7 +123,7 @@ def make_process(  # noqa: PLR0913 - a process has that many parts
         "output_parameters": outputs,
         "notes": None,
         "resources": None,
-        "experimenters": _experimenters(experimenters, began),
+        "experimenters": [_experimenter(experimenter, began)],
         "code": code,
     }
 
@@ -200,7 +201,7 @@ def _times(run: Run, position: int, spent: Sequence[float]) -> tuple[str, str]:
     return texts
 
 
-def _outputs(run: Run, plan: SessionPlan, fit: Fit | None) -> Document:
+def _outputs(run: Run, fit: Fit | None) -> Document:
     results = {} if fit is None else fitting_results(fit, run)
     if fit is not None and fit.latents and holds_untrimmed_results(run):
         results["fit_settings"] = histories(fit.session) | results["fit_settings"]
@@ -210,8 +211,8 @@ def _outputs(run: Run, plan: SessionPlan, fit: Fit | None) -> Document:
         }
     return {
         "additional_info": SKIPPED if fit is None else SUCCESS,
-        "subject_id": plan.subject.subject_id,
-        "session_date": f"{plan.began:%Y-%m-%d}",
+        "subject_id": run.plan.subject.subject_id,
+        "session_date": run.plan.began.date().isoformat(),
         "nwb_name": run.nwb_name,
         "fitting_results": results,
     }
@@ -251,7 +252,7 @@ def _figures_process(fitting: Document) -> Document:
 
 
 def framework_records(
-    run: Run, plan: SessionPlan, fits: Mapping[str, Fit], random: np.random.Generator
+    run: Run, fits: Mapping[str, Fit], random: np.random.Generator
 ) -> Iterator[Record]:
     """Yield the documents of model fitting that a run of the framework wrote.
 
@@ -278,14 +279,14 @@ def framework_records(
         if run.began >= _COMMIT_HASH_SINCE:
             code["commit_hash"] = commit
         fit = fits.get(alias)
-        outputs = _outputs(run, plan, fit)
+        outputs = _outputs(run, fit)
         fitting = make_process(
             _PROCESS,
             code,
             _as_stored(run, position, outputs),
             began=run.began,
             times=_times(run, position, spent),
-            experimenters=[plan.subject.investigator],
+            experimenter=run.plan.subject.investigator,
         )
         processes = [fitting]
         if Oddity.TWO_PROCESSES in run.oddities:

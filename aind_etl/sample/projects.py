@@ -99,7 +99,7 @@ def _make_document(collection: str, number: int, random: np.random.Generator) ->
         {},
         began=began,
         times=(began.isoformat(), ended.isoformat()),
-        experimenters=[str(make_uuid(random))],
+        experimenter=str(make_uuid(random)),
     )
     is_old = collection == _NEUROMODULATORS and number == 0
     version = _FIRST_SCHEMA_VERSION if is_old else schema_version_at(began)

@@ -24,7 +24,7 @@ _Row = dict[tuple[str, str], object]
 
 _ZONE = ZoneInfo("America/Los_Angeles")
 # Fixed, so that a newer Python writes the same bytes.
-_PICKLE_PROTOCOL = 4
+PICKLE_PROTOCOL = 4
 
 _RIGS = ("447-1-A", "447-1-D", "447-2-B", "447-3-C", "352_EPHYS_1")
 _TRAINERS = ("Femi Aldana", "Gro Haddad", "Ines Varga")
@@ -82,7 +82,7 @@ class SessionTable:
             index=_multi_index(self._keys, ("subject_id", "session_date", "nwb_suffix")),
         )
         frame.columns = _multi_index(labels, ("type", "variable"))
-        return pickle.dumps(frame, protocol=_PICKLE_PROTOCOL)
+        return pickle.dumps(frame, protocol=PICKLE_PROTOCOL)
 
     def in_database(self) -> pd.DataFrame:
         """Return the session table of the behaviour database."""

@@ -58,10 +58,8 @@ def _records(
 ) -> Iterator[Record]:
     random = random_generator(seed, Stream.DOCUMENTS, plan.index)
     for run in runs:
-        if run.pipeline is Pipeline.PROTOTYPE:
-            yield from prototype_records(run, fits, random)
-        else:
-            yield from framework_records(run, plan, fits, random)
+        written = prototype_records if run.pipeline is Pipeline.PROTOTYPE else framework_records
+        yield from written(run, fits, random)
 
 
 def write_world(  # noqa: PLR0913 - each says something different of the world
