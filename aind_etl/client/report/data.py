@@ -13,9 +13,6 @@ from aind_etl.client.report.figures import FIGURES
 from aind_etl.errors import ConfigurationError
 from aind_etl.text import first_line
 
-# More digits would make the page larger, and are not visible.
-_DIGITS = 6
-
 _HEADLINES = """
 SELECT
     count(DISTINCT subject_id) AS subjects,
@@ -223,7 +220,8 @@ def _json_value(value: Any) -> Any:  # noqa: ANN401 - any value of DuckDB
     if isinstance(value, list | tuple):
         return [_json_value(inner) for inner in value]
     if isinstance(value, float):
-        return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
+        # More digits would make the page larger, and are not visible.
+        return float(f"{value:.6g}") if math.isfinite(value) else None
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat(timespec="minutes").removesuffix("+00:00") + "Z"
     if isinstance(value, date):

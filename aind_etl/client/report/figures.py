@@ -13,31 +13,21 @@ from aind_etl.client.report import charts
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure of the report.
+    """A figure of the report."""
 
-    Attributes
-    ----------
-    name
-        The id of its section, and the name of its data.
-    query
-        The SELECT whose rows it shows.
-    empty
-        The text shown if there are no rows.
-    chart
-        Returns the Vega-Lite specification that draws the rows; without one they are a table.
-    criteria
-        Values of the rows' column ``criterion`` to choose from, each with its text.
-    wide
-        Whether it takes the page's whole width.
-    """
-
+    # The id of its section, and the name of its data.
     name: str
     title: str
     caption: str
+    # The SELECT whose rows it shows.
     query: str
+    # The text shown if there are no rows.
     empty: str
+    # Returns the Vega-Lite specification that draws the rows; without one they are a table.
     chart: Callable[[], dict[str, Any]] | None = None
+    # Values of the rows' column ``criterion`` to choose from, each with its text.
     criteria: tuple[tuple[str, str], ...] = ()
+    # Whether it takes the page's whole width.
     wide: bool = False
 
 
