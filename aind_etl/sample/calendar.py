@@ -89,7 +89,8 @@ class Subject:
 class SessionPlan:
     """A session before it happens."""
 
-    # The session's number in the world, from 0.
+    # The world's seed, and the session's number in it, from 0.
+    seed: int
     index: int
     subject: Subject
     # In the rig's local time.
@@ -106,6 +107,10 @@ class SessionPlan:
     def is_too_short(self) -> bool:
         """Whether it has too few valid trials to be fitted."""
         return self.valid_trials < FEWEST_TRIALS
+
+    def random(self, stream: Stream) -> np.random.Generator:
+        """Return a generator of the session's random numbers."""
+        return random_generator(self.seed, stream, self.index)
 
 
 _TRUE_AGENTS = {
@@ -173,6 +178,7 @@ def plan_sessions(seed: int) -> Iterator[SessionPlan]:
         for began, disposition in zip(days, dispositions, strict=True):
             script = next(scripts, None)
             yield SessionPlan(
+                seed=seed,
                 index=next(indices),
                 subject=subject,
                 began=began,

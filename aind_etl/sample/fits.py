@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aind_etl.sample.agents import CATALOGUE, Agent, Family
-from aind_etl.sample.calendar import Stream, random_generator
+from aind_etl.sample.calendar import Stream
 from aind_etl.sample.dispositions import disposition_for, spread
 from aind_etl.sample.dynamics import (
     SMALLEST_PROBABILITY,
@@ -149,8 +149,8 @@ class _Evaluation:
         return float(self.log_likelihood[self.best])
 
 
-def _draw_rows(request: FitRequest, seed: int) -> Iterator[_Row]:
-    random = random_generator(seed, Stream.FITS, request.session.plan.index)
+def _draw_rows(request: FitRequest) -> Iterator[_Row]:
+    random = request.session.plan.random(Stream.FITS)
     for alias in sorted(request.aliases):
         agent = CATALOGUE[alias]
         iterations = int(random.integers(12, 140))
@@ -256,14 +256,14 @@ def _cross_validate(row: _Row, tried: Sequence[_Evaluation]) -> dict[str, list[f
     return {name: values.tolist() for name, values in shares.items()}
 
 
-def _fit_rows(rows: Sequence[_Row], seed: int) -> Iterator[Fit]:
+def _fit_rows(rows: Sequence[_Row]) -> Iterator[Fit]:
     """Yield the fits of rows of one family, longest first."""
     first = _evaluate(rows, list(map(_first_candidates, rows)))
     polished = _evaluate(rows, list(map(_polishing_candidates, rows, first)))
     winners = [
         two if two.highest > one.highest else one for one, two in zip(first, polished, strict=True)
     ]
-    recorded = _latents(rows, winners, seed)
+    recorded = _latents(rows, winners)
     for row, one, two, winner, latents in zip(
         rows, first, polished, winners, recorded, strict=True
     ):
@@ -288,7 +288,7 @@ def _parameters_of(agent: Agent, tried: _Evaluation) -> dict[str, float]:
     return {name: float(value[0]) for name, value in values.items()}
 
 
-def _latents(rows: Sequence[_Row], winners: Sequence[_Evaluation], seed: int) -> list[Latents]:
+def _latents(rows: Sequence[_Row], winners: Sequence[_Evaluation]) -> list[Latents]:
     """Return the latent variables of each row as the writers write them; empty if unrequested.
 
     All agents have ``choice_prob`` [2, n] and ``choice_kernel`` [2, n + 1] (0 and then NaN for
@@ -305,11 +305,11 @@ def _latents(rows: Sequence[_Row], winners: Sequence[_Evaluation], seed: int) ->
         histories = _histories([rows[number] for number in chosen])
         recorded = record_latents(rows[0].agent.family, parameters, *histories)
         for number, variables in zip(chosen, recorded, strict=True):
-            latents[number] = _as_written(rows[number], variables, seed)
+            latents[number] = _as_written(rows[number], variables)
     return latents
 
 
-def _as_written(row: _Row, recorded: dict[str, FloatArray], seed: int) -> Latents:
+def _as_written(row: _Row, recorded: dict[str, FloatArray]) -> Latents:
     variables: Latents = dict(recorded)
     if not row.agent.has_choice_kernel:
         kernel = np.full_like(recorded["choice_kernel"], np.nan)
@@ -317,25 +317,24 @@ def _as_written(row: _Row, recorded: dict[str, FloatArray], seed: int) -> Latent
         variables["choice_kernel"] = kernel
     if "staying" in recorded:
         # The published simulator draws at random whether the agent exploits.
-        random = random_generator(seed, Stream.LATENTS, row.session.plan.index)
-        draws = random.random((len(_ALIASES), row.n_trials))
+        draws = row.session.plan.random(Stream.LATENTS).random((len(_ALIASES), row.n_trials))
         variables["exploiting"] = draws[_ALIASES.index(row.agent.alias)] < recorded["staying"]
     return {name: variables[name] for name in _LATENTS if name in variables}
 
 
-def fit_agents(requests: Sequence[FitRequest], seed: int) -> list[dict[str, Fit]]:
+def fit_agents(requests: Sequence[FitRequest]) -> list[dict[str, Fit]]:
     """Return the fits of each request by the agent's alias.
 
-    A fit depends on the seed and its own session and agents, not on the other sessions.
+    A fit depends on its own session and agents, not on the other sessions.
     """
     by_family: dict[Family, list[_Row]] = defaultdict(list)
     for request in requests:
-        for row in _draw_rows(request, seed):
+        for row in _draw_rows(request):
             by_family[row.agent.family].append(row)
     fits: dict[int, dict[str, Fit]] = {request.session.plan.index: {} for request in requests}
     for rows in by_family.values():
         rows.sort(key=lambda row: -row.n_trials)
         for start in range(0, len(rows), _ROWS_TOGETHER):
-            for fit in _fit_rows(rows[start : start + _ROWS_TOGETHER], seed):
+            for fit in _fit_rows(rows[start : start + _ROWS_TOGETHER]):
                 fits[fit.session.plan.index][fit.agent.alias] = fit
     return list(fits.values())

@@ -72,8 +72,8 @@ class ResultFolders:
         self._numbers = count()
         self._locations: set[str] = set()
         self._latest: dict[Pipeline, Mapping[str, bytes]] = {}
-        self._session_table = SessionTable(seed)
-        self._behavior_database = BehaviorDatabase(seed)
+        self._session_table = SessionTable()
+        self._behavior_database = BehaviorDatabase()
 
     def write_session(self, session: Session, records: Iterable[Record]) -> None:
         """Write the result folders of a session, and add it to the tables, fitted or not."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from aind_etl.sample.agents import CATALOGUE, Family
-from aind_etl.sample.calendar import Script, SessionPlan, Stream, random_generator
+from aind_etl.sample.calendar import Script, SessionPlan, Stream
 
 MODEL_FITTING = "dynamic-foraging-model-fitting"
 PREDECESSOR = "dynamic-foraging-analysis"
@@ -187,11 +187,11 @@ _LONGEST_DELAY_DAYS = 425.0
 _LATEST_REFIT_DAYS = 440.0
 
 
-def plan_runs(plan: SessionPlan, seed: int) -> list[Run]:
+def plan_runs(plan: SessionPlan) -> list[Run]:
     """Return the runs over a session."""
     if plan.script is not None:
         return [run_over(plan) for run_over in _SCRIPTED[plan.script]]
-    random = random_generator(seed, Stream.RUNS, plan.index)
+    random = plan.random(Stream.RUNS)
     if plan.began >= _FRAMEWORK_STARTED:
         runs = _draw_framework_runs(plan, random)
     elif plan.began >= _PROTOTYPE_FITTED_THIRTY_UNTIL:

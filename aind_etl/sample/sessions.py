@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aind_etl.sample.agents import CATALOGUE, Family
-from aind_etl.sample.calendar import SessionPlan, Stream, random_generator
+from aind_etl.sample.calendar import SessionPlan, Stream
 from aind_etl.sample.dispositions import disposition_for
 from aind_etl.sample.dynamics import BoolArray, FloatArray, IntArray, stack, start_agents
 
@@ -81,8 +81,8 @@ def _reward_probabilities(random: np.random.Generator, trials: int, *, coupled: 
     return np.stack(sides, axis=1)
 
 
-def _prepare_task(plan: SessionPlan, seed: int) -> Task:
-    random = random_generator(seed, Stream.BEHAVIOUR, plan.index)
+def _prepare_task(plan: SessionPlan) -> Task:
+    random = plan.random(Stream.BEHAVIOUR)
     ignored = random.geometric(1.0 - _IGNORED_SHARE, size=plan.valid_trials) - 1
     valid = np.cumsum(1 + ignored) - 1
     trials = int(valid[-1]) + 1
@@ -95,10 +95,10 @@ def _prepare_task(plan: SessionPlan, seed: int) -> Task:
     return Task(valid, probabilities, coupled, arrivals, random.random(plan.valid_trials))
 
 
-def _play(family: Family, plans: Sequence[SessionPlan], seed: int) -> Iterator[Session]:
+def _play(family: Family, plans: Sequence[SessionPlan]) -> Iterator[Session]:
     """Yield the sessions of agents of one family, longest first, each in its own task."""
     agents = start_agents(family, [_true_parameters(plan) for plan in plans])
-    tasks = [_prepare_task(plan, seed) for plan in plans]
+    tasks = list(map(_prepare_task, plans))
     n_trials = np.array([len(task.coins) for task in tasks])
     arrivals, coins = (
         stack([task.arrivals for task in tasks]),
@@ -129,15 +129,13 @@ def _true_parameters(plan: SessionPlan) -> dict[str, FloatArray]:
     return {name: np.array([value], dtype=np.float64) for name, value in values.items()}
 
 
-def simulate_sessions(plans: Sequence[SessionPlan], seed: int) -> list[Session]:
+def simulate_sessions(plans: Sequence[SessionPlan]) -> list[Session]:
     """Return what happens in each of the planned sessions, in the order of their numbers.
 
-    It depends on the seed and the session's own plan, not on the other sessions.
+    It depends on the session's own plan, not on the other sessions.
     """
     by_family: dict[Family, list[SessionPlan]] = defaultdict(list)
     for plan in sorted(plans, key=lambda plan: -plan.valid_trials):
         by_family[CATALOGUE[plan.subject.true_agent].family].append(plan)
-    sessions = [
-        one for family, members in by_family.items() for one in _play(family, members, seed)
-    ]
+    sessions = [one for family, members in by_family.items() for one in _play(family, members)]
     return sorted(sessions, key=lambda session: session.plan.index)

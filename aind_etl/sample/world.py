@@ -12,7 +12,7 @@ from typing import Literal
 import bson
 import orjson
 
-from aind_etl.sample.calendar import SessionPlan, Stream, plan_sessions, random_generator
+from aind_etl.sample.calendar import SessionPlan, Stream, plan_sessions
 from aind_etl.sample.documents import Document, Record
 from aind_etl.sample.fits import Fit, FitRequest, fit_agents
 from aind_etl.sample.framework import framework_records, holds_untrimmed_results
@@ -33,15 +33,15 @@ def _analysed_sessions(
     """Yield each session with its records, whose fits may all have latent variables."""
     plans = islice(plan_sessions(seed), sessions)
     while block := list(islice(plans, _SESSIONS_TOGETHER)):
-        simulated = simulate_sessions(block, seed)
-        runs = [plan_runs(plan, seed) for plan in block]
+        simulated = simulate_sessions(block)
+        runs = list(map(plan_runs, block))
         requests = [
             _request(session, of_session, with_latents=with_latents)
             for session, of_session in zip(simulated, runs, strict=True)
         ]
-        fits = fit_agents(requests, seed)
+        fits = fit_agents(requests)
         for session, of_session, fitted in zip(simulated, runs, fits, strict=True):
-            yield session, list(_records(session.plan, of_session, fitted, seed))
+            yield session, list(_records(session.plan, of_session, fitted))
 
 
 def _request(session: Session, runs: Sequence[Run], *, with_latents: bool) -> FitRequest:
@@ -53,10 +53,8 @@ def _request(session: Session, runs: Sequence[Run], *, with_latents: bool) -> Fi
     return FitRequest(session, tuple(aliases), folds, with_latents)
 
 
-def _records(
-    plan: SessionPlan, runs: Sequence[Run], fits: Mapping[str, Fit], seed: int
-) -> Iterator[Record]:
-    random = random_generator(seed, Stream.DOCUMENTS, plan.index)
+def _records(plan: SessionPlan, runs: Sequence[Run], fits: Mapping[str, Fit]) -> Iterator[Record]:
+    random = plan.random(Stream.DOCUMENTS)
     for run in runs:
         written = prototype_records if run.pipeline is Pipeline.PROTOTYPE else framework_records
         yield from written(run, fits, random)

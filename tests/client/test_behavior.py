@@ -233,9 +233,9 @@ def test_a_session_of_the_database_has_the_key_of_the_session_table(world, name,
 @pytest.fixture(scope="module")
 def of_reader() -> pd.DataFrame:
     """Return the public reader's table: the database's without the columns it adds."""
-    table = SessionTable(0)
+    table = SessionTable()
     plans = [plan for plan, _ in zip(plan_sessions(0), range(24), strict=False)]
-    for session in simulate_sessions(plans, 0):
+    for session in simulate_sessions(plans):
         table.add(session)
     frame = table.in_database()
     added = ["_session_id", "co_asset_id", "co_s3_nwb_uri", "nwb_data_source"]

@@ -9,7 +9,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -678,8 +677,8 @@ def test_result_files_hold_bare_nan_and_have_the_three_historical_names(sample_w
 
 
 def test_the_figure_of_every_agent_is_a_png_of_its_own() -> None:
-    (session,) = simulate_sessions(list(islice(plan_sessions(0), 1)), 0)
-    (fits,) = fit_agents([FitRequest(session, tuple(CATALOGUE), folds=None, with_latents=True)], 0)
+    (session,) = simulate_sessions([next(plan_sessions(0))])
+    (fits,) = fit_agents([FitRequest(session, tuple(CATALOGUE), folds=None, with_latents=True)])
     figure = SessionFigure()
     drawn = [figure.draw(session, fit.latents, alias) for alias, fit in fits.items()]
     assert len(set(drawn)) == len(CATALOGUE)
