@@ -13,7 +13,7 @@ from itertools import count
 
 import numpy as np
 
-from aind_etl.sample.dispositions import Disposition, drifting_dispositions
+from aind_etl.sample.agents import Disposition, drifting_dispositions
 
 
 class Stream(IntEnum):

@@ -17,8 +17,7 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from aind_etl.sample.agents import Family
-from aind_etl.sample.dispositions import PLAUSIBLE
+from aind_etl.sample.agents import PLAUSIBLE, Family
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aind_etl.sample.agents import CATALOGUE, Agent, Family
+from aind_etl.sample.agents import CATALOGUE, Agent, Family, disposition_for, spread
 from aind_etl.sample.calendar import Stream
-from aind_etl.sample.dispositions import disposition_for, spread
 from aind_etl.sample.dynamics import (
     SMALLEST_PROBABILITY,
     BoolArray,
@@ -46,30 +45,57 @@ _LATENTS = (
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """How well candidates of an agent's parameters do: in total, and per fold."""
+
+    agent: Agent
+    # The fitted parameters, [candidates, k].
+    candidates: FloatArray
+    # Natural logarithms of the probability of all choices, [candidates].
+    log_likelihoods: FloatArray
+    # Log-likelihoods and numbers of correct predictions, [folds, candidates].
+    log_likelihood_by_fold: FloatArray
+    correct_by_fold: FloatArray
+
+    @property
+    def best(self) -> int:
+        """Number of the most likely candidate."""
+        return int(np.argmax(self.log_likelihoods))
+
+    @property
+    def log_likelihood(self) -> float:
+        """That of the most likely candidate."""
+        return float(self.log_likelihoods[self.best])
+
+    @property
+    def params(self) -> dict[str, float]:
+        """Parameters of the most likely candidate, fitted first, then clamped."""
+        fitted = self.candidates[self.best].tolist()
+        clamped = {name: float(value) for name, value in self.agent.clamped.items()}
+        return dict(zip(self.agent.bounds, fitted, strict=True)) | clamped
+
+
+@dataclass(frozen=True)
 class Fit:
     """An agent fitted to a session."""
 
     session: Session
     agent: Agent
-    # The best parameters, fitted first, then clamped.
-    params: Mapping[str, float]
-    # Natural logarithm of the probability of all choices under ``params``.
-    log_likelihood: float
-    # Share of choices that were the more likely ones; at even odds the model predicts left.
-    prediction_accuracy: float
-    # The same before the search close to the best candidate.
-    params_without_polishing: Mapping[str, float]
-    log_likelihood_without_polishing: float
+    # The candidates before the search close to the best one, and those with the most likely one.
+    first: Evaluation
+    best: Evaluation
     # What the optimizer reports: ``nfev``, ``nit`` and ``success``.
     effort: Mapping[str, int | bool]
-    # The fitted parameters of all candidates, [candidates, k], and their negative log-likelihoods.
-    population: FloatArray
-    energies: FloatArray
     # How well fits to parts of the session predict the rest, by the documents' names, one value per
     # fold; None without cross-validation.
     cross_validation: Mapping[str, list[float]] | None
-    # The latent variables under ``params`` as they are written; empty if nobody needs them.
+    # The latent variables of the best parameters as they are written; empty if nobody needs them.
     latents: Latents
+
+    @property
+    def prediction_accuracy(self) -> float:
+        """Share of choices that were the more likely ones; at even odds the model predicts left."""
+        return float(self.best.correct_by_fold[:, self.best.best].sum()) / self.session.n_trials
 
     def criteria(self) -> dict[str, float]:
         """Return information criteria and likelihoods per trial by the documents' names.
@@ -77,7 +103,7 @@ class Fit:
         AIC is 2 k - 2 LL (Akaike 1974), BIC k ln n - 2 LL (Schwarz 1978). LPT is the geometric
         mean of the choices' probabilities, exp(LL / n), and with a penalty exp(-AIC / 2n).
         """
-        k, n, log_likelihood = self.agent.k_model, self.session.n_trials, self.log_likelihood
+        k, n, log_likelihood = self.agent.k_model, self.session.n_trials, self.best.log_likelihood
         aic = 2.0 * k - 2.0 * log_likelihood
         bic = k * math.log(n) - 2.0 * log_likelihood
         return {
@@ -128,27 +154,6 @@ class _Row:
         return np.arange(folds) * (self.n_trials // folds)
 
 
-@dataclass(frozen=True)
-class _Evaluation:
-    """How well candidates do: in total, [candidates], and per fold, [folds, candidates]."""
-
-    # [candidates, k].
-    candidates: FloatArray
-    log_likelihood: FloatArray
-    log_likelihood_by_fold: FloatArray
-    correct_by_fold: FloatArray
-
-    @property
-    def best(self) -> int:
-        """Number of the most likely candidate."""
-        return int(np.argmax(self.log_likelihood))
-
-    @property
-    def highest(self) -> float:
-        """Log-likelihood of the most likely candidate."""
-        return float(self.log_likelihood[self.best])
-
-
 def _draw_rows(request: FitRequest) -> Iterator[_Row]:
     random = request.session.plan.random(Stream.FITS)
     for alias in sorted(request.aliases):
@@ -193,23 +198,19 @@ def _first_candidates(row: _Row) -> FloatArray:
     return np.concatenate([_around(row, centre, row.normal[: len(reach)], reach), anywhere])
 
 
-def _polishing_candidates(row: _Row, first: _Evaluation) -> FloatArray:
+def _polishing_candidates(row: _Row, first: Evaluation) -> FloatArray:
     """Return candidates close to the best of the first ones, [candidates, k]."""
     reach = np.linspace(0.2, 2.0, _POLISHING) * _POLISHING_SCALE
     return _around(row, first.candidates[first.best], row.normal[_POPULATION:], reach)
 
 
-def _named(agent: Agent, candidates: FloatArray) -> dict[str, FloatArray]:
-    """Return every parameter's values, [candidates], from the fitted ones, [candidates, k]."""
-    fitted = dict(zip(agent.bounds, candidates.T, strict=True))
-    return fitted | {
-        name: np.full(len(candidates), float(value)) for name, value in agent.clamped.items()
-    }
-
-
-def _evaluate(rows: Sequence[_Row], candidates: Sequence[FloatArray]) -> list[_Evaluation]:
+def _evaluate(rows: Sequence[_Row], candidates: Sequence[FloatArray]) -> list[Evaluation]:
     """Run all candidates of rows of one family, longest first."""
-    parameters = [_named(row.agent, values) for row, values in zip(rows, candidates, strict=True)]
+    parameters = [
+        dict(zip(row.agent.bounds, values.T, strict=True))
+        | {name: np.full(len(values), float(value)) for name, value in row.agent.clamped.items()}
+        for row, values in zip(rows, candidates, strict=True)
+    ]
     agents = start_agents(rows[0].agent.family, parameters)
     probabilities = run_over_histories(agents, *_histories(rows))
     return list(map(_summarise, rows, candidates, probabilities))
@@ -219,12 +220,13 @@ def _histories(rows: Sequence[_Row]) -> tuple[list[BoolArray], list[BoolArray]]:
     return [row.session.left for row in rows], [row.session.rewarded for row in rows]
 
 
-def _summarise(row: _Row, candidates: FloatArray, probability: FloatArray) -> _Evaluation:
+def _summarise(row: _Row, candidates: FloatArray, probability: FloatArray) -> Evaluation:
     """Return log-likelihoods and correct predictions from the choices' probabilities."""
     logarithm = np.log(np.where(probability <= 0.0, SMALLEST_PROBABILITY, probability))
     tie = (probability == 0.5) & row.session.left[:, np.newaxis]
     correct = ((probability > 0.5) | tie).astype(np.float64)
-    return _Evaluation(
+    return Evaluation(
+        row.agent,
         candidates,
         logarithm.sum(axis=0),
         np.add.reduceat(logarithm[row.order], row.fold_starts, axis=0),
@@ -232,7 +234,7 @@ def _summarise(row: _Row, candidates: FloatArray, probability: FloatArray) -> _E
     )
 
 
-def _cross_validate(row: _Row, tried: Sequence[_Evaluation]) -> dict[str, list[float]]:
+def _cross_validate(row: _Row, tried: Sequence[Evaluation]) -> dict[str, list[float]]:
     """Return how well the best candidate of the other folds does on each fold."""
     test_likelihoods = np.concatenate([one.log_likelihood_by_fold for one in tried], axis=1)
     test_correct = np.concatenate([one.correct_by_fold for one in tried], axis=1)
@@ -261,34 +263,18 @@ def _fit_rows(rows: Sequence[_Row]) -> Iterator[Fit]:
     first = _evaluate(rows, list(map(_first_candidates, rows)))
     polished = _evaluate(rows, list(map(_polishing_candidates, rows, first)))
     winners = [
-        two if two.highest > one.highest else one for one, two in zip(first, polished, strict=True)
+        two if two.log_likelihood > one.log_likelihood else one
+        for one, two in zip(first, polished, strict=True)
     ]
-    recorded = _latents(rows, winners)
-    for row, one, two, winner, latents in zip(
-        rows, first, polished, winners, recorded, strict=True
+    latents = _latents(rows, winners)
+    for row, one, two, winner, variables in zip(
+        rows, first, polished, winners, latents, strict=True
     ):
-        yield Fit(
-            session=row.session,
-            agent=row.agent,
-            params=_parameters_of(row.agent, winner),
-            log_likelihood=winner.highest,
-            prediction_accuracy=float(winner.correct_by_fold[:, winner.best].sum()) / row.n_trials,
-            params_without_polishing=_parameters_of(row.agent, one),
-            log_likelihood_without_polishing=one.highest,
-            effort=row.effort,
-            population=one.candidates,
-            energies=-one.log_likelihood,
-            cross_validation=_cross_validate(row, (one, two)) if row.request.folds else None,
-            latents=latents,
-        )
+        cross_validation = _cross_validate(row, (one, two)) if row.request.folds else None
+        yield Fit(row.session, row.agent, one, winner, row.effort, cross_validation, variables)
 
 
-def _parameters_of(agent: Agent, tried: _Evaluation) -> dict[str, float]:
-    values = _named(agent, tried.candidates[[tried.best]])
-    return {name: float(value[0]) for name, value in values.items()}
-
-
-def _latents(rows: Sequence[_Row], winners: Sequence[_Evaluation]) -> list[Latents]:
+def _latents(rows: Sequence[_Row], winners: Sequence[Evaluation]) -> list[Latents]:
     """Return the latent variables of each row as the writers write them; empty if unrequested.
 
     All agents have ``choice_prob`` [2, n] and ``choice_kernel`` [2, n + 1] (0 and then NaN for
@@ -299,7 +285,7 @@ def _latents(rows: Sequence[_Row], winners: Sequence[_Evaluation]) -> list[Laten
     latents: list[Latents] = [{} for _ in rows]
     if chosen := [number for number, row in enumerate(rows) if row.request.with_latents]:
         parameters = [
-            _named(rows[number].agent, winners[number].candidates[[winners[number].best]])
+            {name: np.array([value]) for name, value in winners[number].params.items()}
             for number in chosen
         ]
         histories = _histories([rows[number] for number in chosen])

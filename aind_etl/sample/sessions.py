@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aind_etl.sample.agents import CATALOGUE, Family
+from aind_etl.sample.agents import CATALOGUE, Family, disposition_for
 from aind_etl.sample.calendar import SessionPlan, Stream
-from aind_etl.sample.dispositions import disposition_for
 from aind_etl.sample.dynamics import BoolArray, FloatArray, IntArray, stack, start_agents
 
 _IGNORED_SHARE = 0.07

@@ -81,10 +81,6 @@ def write_world(  # noqa: PLR0913 - each says something different of the world
     sessions
         Number of behaviour sessions of the main collection. With at least 24, every oddity of the
         documents occurs. A larger world begins with the sessions of a smaller one.
-    seed
-        Seed of the simulation.
-    formats
-        Formats of the documents' files.
     results
         Whether to write the result folders, which takes far longer than the documents.
     shared_figures
@@ -102,8 +98,6 @@ def write_world(  # noqa: PLR0913 - each says something different of the world
     ------
     ValueError
         The number of sessions or the seed is negative.
-    OSError
-        A file could not be written.
     """
     if sessions < 0 or seed < 0:
         raise ValueError(

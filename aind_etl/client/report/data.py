@@ -27,9 +27,8 @@ SELECT
 FROM model_comparison
 """
 
-_SESSIONS_SHOWN = 300
-_SESSIONS_PER_SUBJECT = 3
-_SESSIONS = f"""
+# The newest sessions of all, and the newest of each subject.
+_SESSIONS = """
 WITH known AS (
     SELECT
         session_key,
@@ -51,11 +50,11 @@ shown AS (
     SELECT * FROM known
     QUALIFY
         row_number() OVER (ORDER BY session_date DESC NULLS LAST, session_key DESC)
-        <= {_SESSIONS_SHOWN}
+        <= 300
         OR row_number() OVER (
             PARTITION BY subject_id
             ORDER BY session_date DESC NULLS LAST, session_key DESC
-        ) <= {_SESSIONS_PER_SUBJECT}
+        ) <= 3
 )
 SELECT shown.*, best.agent_alias AS best_agent, fits.cv_accuracy
 FROM shown

@@ -31,8 +31,6 @@ class Figure:
     wide: bool = False
 
 
-# AIC and BIC only compare fits to the same trials, and a session with one agent has no winner.
-_FAIR = "n_agents > 1 AND NOT n_trials_differ"
 _CROSS_VALIDATED = """
         FROM model_comparison
         INNER JOIN analyses USING (source_collection, record_id, process_index)
@@ -97,7 +95,7 @@ FIGURES = (
         "the middle half, the thin line from the 5th to the 95th percentile. 0 is the best; a "
         "difference above 10 leaves an agent next to no support. Only fits to the same trials. "
         "Mart: model_comparison.",
-        f"""
+        """
         SELECT
             agent_alias,
             count(delta_aic) AS sessions,
@@ -107,7 +105,8 @@ FIGURES = (
             quantile_cont(delta_aic, 0.75) AS p75,
             quantile_cont(delta_aic, 0.95) AS p95
         FROM model_comparison
-        WHERE {_FAIR} AND delta_aic IS NOT NULL
+        -- AIC compares fits to the same trials only, and a session with one agent has no winner.
+        WHERE n_agents > 1 AND NOT n_trials_differ AND delta_aic IS NOT NULL
         GROUP BY agent_alias
         ORDER BY median, agent_alias
         """,

@@ -73,8 +73,7 @@ def _page(info: dict[str, str], headlines: dict[str, Any], payload: dict[str, An
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = "{:,}".format
-    environment.filters["moment"] = _moment
+    environment.filters |= {"number": "{:,}".format, "moment": _moment}
     return environment.get_template("page.html").render(
         built_at=built_at and datetime.fromisoformat(built_at),
         inputs=info.get("inputs", ""),
