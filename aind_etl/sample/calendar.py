@@ -144,8 +144,7 @@ def _draw_valid_trials(random: np.random.Generator, script: Script | None) -> in
 
 def _draw_days(random: np.random.Generator) -> list[datetime]:
     """Return when the sessions of a subject began: over weeks to months."""
-    wave = int(random.choice(len(_WAVES), p=[share for share, _, _ in _WAVES]))
-    _, first, last = _WAVES[wave]
+    _, first, last = _WAVES[random.choice(len(_WAVES), p=[share for share, _, _ in _WAVES])]
     day = first + timedelta(days=int(random.integers((last - first).days)))
     usual = timedelta(hours=float(random.uniform(8.0, 16.0)))
     began = []

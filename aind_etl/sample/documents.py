@@ -62,7 +62,7 @@ def fitting_results(fit: Fit, run: Run) -> Document:
         **fit.effort,
         "params_without_polishing": fit.first.params,
         "log_likelihood_without_polishing": fit.first.log_likelihood,
-        "prediction_accuracy": fit.prediction_accuracy,
+        "prediction_accuracy": fit.best.n_correct / fit.session.n_trials,
     }
     if run.folds is not None and fit.cross_validation is not None:
         results["cross_validation"] = {
@@ -78,10 +78,7 @@ def fit_arguments(agent: Agent, folds: int | None) -> Document:
     return {
         "agent_class": agent.class_name,
         "agent_kwargs": dict(agent.keyword_arguments),
-        "fit_kwargs": {
-            "DE_kwargs": {"polish": True, "seed": 42},
-            "k_fold_cross_validation": folds,
-        },
+        "fit_kwargs": {"DE_kwargs": {"polish": True, "seed": 42}, "k_fold_cross_validation": folds},
     }
 
 

@@ -147,7 +147,7 @@ class _EpsilonGreedyQLearning(_QLearning):
         return left, right
 
 
-_error_function = np.frompyfunc(math.erf, 1, 1)
+_error_function = np.vectorize(math.erf, otypes=[np.float64])
 
 
 class _LossCounting(Dynamics):
@@ -166,8 +166,8 @@ class _LossCounting(Dynamics):
         mean = self._parameters["loss_count_threshold_mean"] - 1e-10
         deviation = self._parameters["loss_count_threshold_std"] + 1e-16
         standardised = (loss_count - mean) / deviation / math.sqrt(2.0)
-        error_function = np.asarray(_error_function(standardised), dtype=np.float64)
-        return np.asarray(0.5 * (1.0 + error_function))
+        switching: FloatArray = 0.5 * (1.0 + _error_function(standardised))
+        return switching
 
     def probabilities(self) -> tuple[FloatArray, FloatArray]:
         if self._previous_left is None:
@@ -247,7 +247,6 @@ _FAMILIES: Mapping[Family, type[Dynamics]] = {
     Family.LOSS_COUNTING: _LossCounting,
     Family.COMPARE_TO_THRESHOLD: _CompareToThreshold,
 }
-_SHARED_LEARN_RATE = {"learn_rate_rew": "learn_rate", "learn_rate_unrew": "learn_rate"}
 
 
 def start_agents(family: Family, rows: Sequence[Parameters]) -> Dynamics:
@@ -257,14 +256,10 @@ def start_agents(family: Family, rows: Sequence[Parameters]) -> Dynamics:
     a single learning rate applies to rewarded and unrewarded trials.
     """
     neutral = np.zeros_like(rows[0]["biasL"])
-    return _FAMILIES[family](
-        {
-            name: np.stack(
-                [row.get(name, row.get(_SHARED_LEARN_RATE.get(name, ""), neutral)) for row in rows]
-            )
-            for name in PLAUSIBLE
-        }
-    )
+    rates = ("learn_rate_rew", "learn_rate_unrew")
+    rows = [{**dict.fromkeys(rates, row.get("learn_rate", neutral)), **row} for row in rows]
+    parameters = {name: np.stack([row.get(name, neutral) for row in rows]) for name in PLAUSIBLE}
+    return _FAMILIES[family](parameters)
 
 
 def stack(histories: Sequence[npt.NDArray[_Value]]) -> npt.NDArray[_Value]:
@@ -277,13 +272,16 @@ def stack(histories: Sequence[npt.NDArray[_Value]]) -> npt.NDArray[_Value]:
 
 
 def run_over_histories(
-    agents: Dynamics, left: Sequence[BoolArray], rewarded: Sequence[BoolArray]
+    family: Family,
+    rows: Sequence[Parameters],
+    left: Sequence[BoolArray],
+    rewarded: Sequence[BoolArray],
 ) -> list[FloatArray]:
     """Return the probability that agents gave to each choice, for every row [trials, candidates].
 
-    ``agents`` are before their first trial, and their state changes. ``left`` and ``rewarded`` are
-    the choices and rewards of every row, [trials].
+    ``left`` and ``rewarded`` are the choices and rewards of every row, [trials].
     """
+    agents = start_agents(family, rows)
     n_trials = np.array(list(map(len, left)))
     choices, rewards = stack(left), stack(rewarded)
     probability = np.ones((len(left), len(choices), agents.choice_kernel.shape[-1]))

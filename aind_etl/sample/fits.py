@@ -10,6 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 
@@ -23,7 +24,6 @@ from aind_etl.sample.dynamics import (
     Latents,
     record_latents,
     run_over_histories,
-    start_agents,
 )
 from aind_etl.sample.sessions import Session
 
@@ -58,19 +58,24 @@ class Evaluation:
     correct_by_fold: FloatArray
 
     @property
-    def best(self) -> int:
+    def winner(self) -> int:
         """Number of the most likely candidate."""
         return int(np.argmax(self.log_likelihoods))
 
     @property
     def log_likelihood(self) -> float:
         """That of the most likely candidate."""
-        return float(self.log_likelihoods[self.best])
+        return float(self.log_likelihoods[self.winner])
+
+    @property
+    def n_correct(self) -> float:
+        """How many choices were the more likely ones; at even odds the model predicts left."""
+        return float(self.correct_by_fold[:, self.winner].sum())
 
     @property
     def params(self) -> dict[str, float]:
         """Parameters of the most likely candidate, fitted first, then clamped."""
-        fitted = self.candidates[self.best].tolist()
+        fitted = self.candidates[self.winner].tolist()
         clamped = {name: float(value) for name, value in self.agent.clamped.items()}
         return dict(zip(self.agent.bounds, fitted, strict=True)) | clamped
 
@@ -91,11 +96,6 @@ class Fit:
     cross_validation: Mapping[str, list[float]] | None
     # The latent variables of the best parameters as they are written; empty if nobody needs them.
     latents: Latents
-
-    @property
-    def prediction_accuracy(self) -> float:
-        """Share of choices that were the more likely ones; at even odds the model predicts left."""
-        return float(self.best.correct_by_fold[:, self.best.best].sum()) / self.session.n_trials
 
     def criteria(self) -> dict[str, float]:
         """Return information criteria and likelihoods per trial by the documents' names.
@@ -201,7 +201,7 @@ def _first_candidates(row: _Row) -> FloatArray:
 def _polishing_candidates(row: _Row, first: Evaluation) -> FloatArray:
     """Return candidates close to the best of the first ones, [candidates, k]."""
     reach = np.linspace(0.2, 2.0, _POLISHING) * _POLISHING_SCALE
-    return _around(row, first.candidates[first.best], row.normal[_POPULATION:], reach)
+    return _around(row, first.candidates[first.winner], row.normal[_POPULATION:], reach)
 
 
 def _evaluate(rows: Sequence[_Row], candidates: Sequence[FloatArray]) -> list[Evaluation]:
@@ -211,8 +211,7 @@ def _evaluate(rows: Sequence[_Row], candidates: Sequence[FloatArray]) -> list[Ev
         | {name: np.full(len(values), float(value)) for name, value in row.agent.clamped.items()}
         for row, values in zip(rows, candidates, strict=True)
     ]
-    agents = start_agents(rows[0].agent.family, parameters)
-    probabilities = run_over_histories(agents, *_histories(rows))
+    probabilities = run_over_histories(rows[0].agent.family, parameters, *_histories(rows))
     return list(map(_summarise, rows, candidates, probabilities))
 
 
@@ -262,16 +261,13 @@ def _fit_rows(rows: Sequence[_Row]) -> Iterator[Fit]:
     """Yield the fits of rows of one family, longest first."""
     first = _evaluate(rows, list(map(_first_candidates, rows)))
     polished = _evaluate(rows, list(map(_polishing_candidates, rows, first)))
-    winners = [
-        two if two.log_likelihood > one.log_likelihood else one
-        for one, two in zip(first, polished, strict=True)
-    ]
+    pairs = list(zip(first, polished, strict=True))
+    # At equal likelihoods the first.
+    winners = [max(pair, key=attrgetter("log_likelihood")) for pair in pairs]
     latents = _latents(rows, winners)
-    for row, one, two, winner, variables in zip(
-        rows, first, polished, winners, latents, strict=True
-    ):
-        cross_validation = _cross_validate(row, (one, two)) if row.request.folds else None
-        yield Fit(row.session, row.agent, one, winner, row.effort, cross_validation, variables)
+    for row, pair, winner, variables in zip(rows, pairs, winners, latents, strict=True):
+        cross_validation = _cross_validate(row, pair) if row.request.folds else None
+        yield Fit(row.session, row.agent, pair[0], winner, row.effort, cross_validation, variables)
 
 
 def _latents(rows: Sequence[_Row], winners: Sequence[Evaluation]) -> list[Latents]:

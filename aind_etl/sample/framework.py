@@ -64,9 +64,9 @@ def make_uuid(random: np.random.Generator) -> uuid.UUID:
     return uuid.UUID(bytes=random.bytes(16), version=4)
 
 
-def data_asset(identifier: uuid.UUID) -> Document:
-    """Return one input of a job."""
-    return {"object_type": "Data asset", "url": f"{_ASSET_BUCKET}/{identifier}"}
+def data_asset(random: np.random.Generator) -> Document:
+    """Return an input of a job with a new id."""
+    return {"object_type": "Data asset", "url": f"{_ASSET_BUCKET}/{make_uuid(random)}"}
 
 
 def make_code(
@@ -91,13 +91,8 @@ def make_code(
 def _experimenter(name: str, moment: datetime) -> Document | str:
     if moment >= _SECOND_VERSION_SINCE:
         return name
-    registry = {"name": "Open Researcher and Contributor ID", "abbreviation": "ORCID"}
-    return {
-        "object_type": "Person",
-        "name": name,
-        "registry": registry,
-        "registry_identifier": None,
-    }
+    orcid = {"name": "Open Researcher and Contributor ID", "abbreviation": "ORCID"}
+    return {"object_type": "Person", "name": name, "registry": orcid, "registry_identifier": None}
 
 
 def make_process(  # noqa: PLR0913 - a process has that many parts
@@ -110,15 +105,14 @@ def make_process(  # noqa: PLR0913 - a process has that many parts
     experimenter: str,
 ) -> Document:
     """Return a data process; ``times`` are its start and end as text."""
-    start, end = times
     return {
         "object_type": "Data process",
         "process_type": "Analysis",
         "name": name,
         "stage": "Analysis",
         "pipeline_name": None,
-        "start_date_time": start,
-        "end_date_time": end,
+        "start_date_time": times[0],
+        "end_date_time": times[1],
         "output_path": None,
         "output_parameters": outputs,
         "notes": None,
@@ -129,11 +123,7 @@ def make_process(  # noqa: PLR0913 - a process has that many parts
 
 
 def make_metadata(
-    identifier: str | None,
-    collection: str,
-    code: Document,
-    processes: list[Document],
-    version: str,
+    identifier: str | None, collection: str, code: Document, processes: list[Document], version: str
 ) -> Document:
     """Return a whole document; each of its processes depends on those before it.
 
@@ -258,14 +248,12 @@ def framework_records(
 
     ``fits`` holds the fits by alias; it is empty if the session was too short.
     """
-    asset = data_asset(make_uuid(random))
+    asset = data_asset(random)
     commit = random.bytes(20).hex()
     spent = random.gamma(4.0, 30.0, size=len(run.aliases)).tolist()
     accumulates = _INPUTS_ACCUMULATED_SINCE <= run.began < _INPUTS_ACCUMULATED_UNTIL
-    inherited = [
-        data_asset(make_uuid(random))
-        for _ in range(int(random.integers(1, 9)) if accumulates else 0)
-    ]
+    n_inherited = int(random.integers(1, 9)) if accumulates else 0
+    inherited = [data_asset(random) for _ in range(n_inherited)]
     for position, alias in enumerate(run.aliases):
         # The worker's list of inputs grew from job to job; the job's own input is the last.
         inputs = [*inherited, *[asset] * (position + 1 if accumulates else 1)]
@@ -274,7 +262,7 @@ def framework_records(
             name=None if accumulates else _PROCESS,
             version=commit,
             inputs=inputs,
-            parameters=_parameters(CATALOGUE[alias], run, len(inherited)),
+            parameters=_parameters(CATALOGUE[alias], run, n_inherited),
         )
         if run.began >= _COMMIT_HASH_SINCE:
             code["commit_hash"] = commit

@@ -38,10 +38,8 @@ _FIRST_COLUMNS = (
     *("subject_id", "session_date", "nwb_suffix", "session", "rig", "trainer", "PI"),
     *("curriculum_name", "curriculum_version", "current_stage_actual", "task", "notes"),
 )
-_CURRICULUM_COLUMNS = (
-    *("curriculum_name", "curriculum_version", "curriculum_schema_version"),
-    "current_stage_actual",
-)
+_CURRICULUM = ("curriculum_name", "curriculum_version", "curriculum_schema_version")
+_CURRICULUM_COLUMNS = (*_CURRICULUM, "current_stage_actual")
 
 
 class SessionTable:
@@ -89,8 +87,7 @@ class SessionTable:
     def investigators(self) -> bytes:
         """Return ``mouse_pi_mapping.json``: each subject's investigator."""
         mice = [
-            {"subject_id": subject_id, "PI": investigator}
-            for subject_id, investigator in sorted(self._investigators.items())
+            {"subject_id": one, "PI": name} for one, name in sorted(self._investigators.items())
         ]
         return json.dumps(mice).encode()
 
@@ -172,23 +169,19 @@ def _database_row(session: Session, row: _Row) -> dict[str, object]:
     room = str(columns["rig"])[:3]
     if plan.began.year == 2023:
         code_ocean |= {"co_asset_id": None, "co_s3_nwb_uri": None, "nwb_data_source": "bonsai_s3"}
-    return (
-        identity
-        | columns
-        | {
-            "session_start_time": str(columns["session_start_time"]),
-            "subject_alias": plan.subject.subject_id,
-            "PI": plan.subject.investigator,
-            "institute": "AIND",
-            "rig_type": rig_type,
-            "room": room,
-            "hardware": "bonsai",
-            "data_source": f"AIND_{rig_type}_{room}_bonsai",
-            "abs(bias_naive)": abs(float(str(columns["bias_naive"]))),
-            "weekday": plan.began.isoweekday(),
-        }
-        | code_ocean
-    )
+    columns |= {
+        "session_start_time": str(columns["session_start_time"]),
+        "subject_alias": plan.subject.subject_id,
+        "PI": plan.subject.investigator,
+        "institute": "AIND",
+        "rig_type": rig_type,
+        "room": room,
+        "hardware": "bonsai",
+        "data_source": f"AIND_{rig_type}_{room}_bonsai",
+        "abs(bias_naive)": abs(float(str(columns["bias_naive"]))),
+        "weekday": plan.began.isoweekday(),
+    }
+    return identity | columns | code_ocean
 
 
 def _saved_too_early(row: _Row) -> _Row:
