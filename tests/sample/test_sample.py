@@ -658,6 +658,11 @@ def test_the_figure_of_every_agent_is_a_png_of_its_own() -> None:
         assert 5_000 < len(content) < 200_000
 
 
+def test_the_agents_of_a_session_share_a_figure_if_asked_to(sample_world: Path) -> None:
+    figures = {path.read_bytes() for path in sample_world.rglob("fitted_session.png")}
+    assert len(figures) == 24 - 3, "a figure per session with enough trials"
+
+
 def test_some_folders_and_files_are_missing_and_some_folders_have_no_record(
     sample_world: Path, world: World
 ) -> None:
