@@ -68,6 +68,12 @@ def _q_learning(learn_rates: int, forget_rates: int, kernel: str, selection: str
     softmax = selection == "softmax"
     policy = {"softmax_inverse_temperature": (0.0, 100.0)} if softmax else {"epsilon": (0.0, 1.0)}
     suffix = kernel_suffix + ("_softmax" if softmax else "_epsi")
+    bounds = {
+        **dict.fromkeys(names, _UNIT_INTERVAL),
+        **kernel_bounds,
+        "biasL": _SIDE_BIAS,
+        **policy,
+    }
     return Agent(
         alias=f"QLearning_L{learn_rates}F{forget_rates}{suffix}",
         class_name="ForagerQLearning",
@@ -78,10 +84,7 @@ def _q_learning(learn_rates: int, forget_rates: int, kernel: str, selection: str
             "choice_kernel": kernel,
             "action_selection": selection,
         },
-        bounds=dict.fromkeys(names, _UNIT_INTERVAL)
-        | kernel_bounds
-        | {"biasL": _SIDE_BIAS}
-        | policy,
+        bounds=bounds,
         clamped=clamped,
     )
 

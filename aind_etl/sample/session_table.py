@@ -87,7 +87,7 @@ class SessionTable:
     def investigators(self) -> bytes:
         """Return ``mouse_pi_mapping.json``: each subject's investigator."""
         mice = [
-            {"subject_id": one, "PI": name} for one, name in sorted(self._investigators.items())
+            {"subject_id": mouse, "PI": name} for mouse, name in sorted(self._investigators.items())
         ]
         return json.dumps(mice).encode()
 

@@ -176,11 +176,10 @@ def test_the_trajectories_are_those_of_the_mart(built, page):
         for number, _day, value, _at_bound in points
     }
     agents = {agent for _, agent, _, _ in drawn}
-    listed = ", ".join(f"'{agent}'" for agent in agents)
     expected = ask(
         built.warehouse,
         "SELECT subject_id, agent_alias, parameter, session_number, value "
-        f"FROM parameter_trajectories WHERE is_fitted AND agent_alias IN ({listed})",
+        f"FROM parameter_trajectories WHERE is_fitted AND agent_alias IN {tuple(agents)}",
     )
     assert len(agents) == 4
     assert "QLearning_L2F1_softmax" in agents
