@@ -68,12 +68,7 @@ def _q_learning(learn_rates: int, forget_rates: int, kernel: str, selection: str
     softmax = selection == "softmax"
     policy = {"softmax_inverse_temperature": (0.0, 100.0)} if softmax else {"epsilon": (0.0, 1.0)}
     suffix = kernel_suffix + ("_softmax" if softmax else "_epsi")
-    bounds = {
-        **dict.fromkeys(names, _UNIT_INTERVAL),
-        **kernel_bounds,
-        "biasL": _SIDE_BIAS,
-        **policy,
-    }
+    rates = dict.fromkeys(names, _UNIT_INTERVAL)
     return Agent(
         alias=f"QLearning_L{learn_rates}F{forget_rates}{suffix}",
         class_name="ForagerQLearning",
@@ -84,7 +79,7 @@ def _q_learning(learn_rates: int, forget_rates: int, kernel: str, selection: str
             "choice_kernel": kernel,
             "action_selection": selection,
         },
-        bounds=bounds,
+        bounds={**rates, **kernel_bounds, "biasL": _SIDE_BIAS, **policy},
         clamped=clamped,
     )
 
