@@ -54,15 +54,15 @@ def fitting_results(fit: Fit, run: Run) -> Document:
         "agent_alias": agent.alias,
     }
     results = {
-        "params": fit.best.params,
-        "log_likelihood": fit.best.log_likelihood,
+        "params": fit.params,
+        "log_likelihood": fit.log_likelihood,
         **fit.criteria(),
         "k_model": agent.k_model,
         "n_trials": fit.session.n_trials,
         **fit.effort,
-        "params_without_polishing": fit.first.params,
-        "log_likelihood_without_polishing": fit.first.log_likelihood,
-        "prediction_accuracy": fit.best.n_correct / fit.session.n_trials,
+        "params_without_polishing": fit.params_without_polishing,
+        "log_likelihood_without_polishing": fit.log_likelihood_without_polishing,
+        "prediction_accuracy": fit.prediction_accuracy,
     }
     if run.folds is not None and fit.cross_validation is not None:
         results["cross_validation"] = {

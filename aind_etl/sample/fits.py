@@ -10,6 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from operator import attrgetter
 
 import numpy as np
@@ -45,56 +46,29 @@ _LATENTS = (
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """How well candidates of an agent's parameters do: in total, and per fold."""
-
-    agent: Agent
-    # The fitted parameters, [candidates, k].
-    candidates: FloatArray
-    # Natural logarithms of the probability of all choices, [candidates].
-    log_likelihoods: FloatArray
-    # Log-likelihoods and numbers of correct predictions, [folds, candidates].
-    log_likelihood_by_fold: FloatArray
-    correct_by_fold: FloatArray
-
-    @property
-    def winner(self) -> int:
-        """Number of the most likely candidate."""
-        return int(np.argmax(self.log_likelihoods))
-
-    @property
-    def log_likelihood(self) -> float:
-        """That of the most likely candidate."""
-        return float(self.log_likelihoods[self.winner])
-
-    @property
-    def n_correct(self) -> float:
-        """How many choices were the more likely ones; at even odds the model predicts left."""
-        return float(self.correct_by_fold[:, self.winner].sum())
-
-    @property
-    def params(self) -> dict[str, float]:
-        """Parameters of the most likely candidate, fitted first, then clamped."""
-        fitted = self.candidates[self.winner].tolist()
-        clamped = {name: float(value) for name, value in self.agent.clamped.items()}
-        return dict(zip(self.agent.bounds, fitted, strict=True)) | clamped
-
-
-@dataclass(frozen=True)
 class Fit:
     """An agent fitted to a session."""
 
     session: Session
     agent: Agent
-    # The candidates before the search close to the best one, and those with the most likely one.
-    first: Evaluation
-    best: Evaluation
+    # The best parameters, fitted first, then clamped.
+    params: Mapping[str, float]
+    # Natural logarithm of the probability of all choices under ``params``.
+    log_likelihood: float
+    # Share of choices that were the more likely ones; at even odds the model predicts left.
+    prediction_accuracy: float
+    # The same before the search close to the best candidate.
+    params_without_polishing: Mapping[str, float]
+    log_likelihood_without_polishing: float
+    # The fitted parameters of all candidates, [candidates, k], and their negative log-likelihoods.
+    population: FloatArray
+    energies: FloatArray
     # What the optimizer reports: ``nfev``, ``nit`` and ``success``.
     effort: Mapping[str, int | bool]
     # How well fits to parts of the session predict the rest, by the documents' names, one value per
     # fold; None without cross-validation.
     cross_validation: Mapping[str, list[float]] | None
-    # The latent variables of the best parameters as they are written; empty if nobody needs them.
+    # The latent variables under ``params`` as they are written; empty if nobody needs them.
     latents: Latents
 
     def criteria(self) -> dict[str, float]:
@@ -103,7 +77,7 @@ class Fit:
         AIC is 2 k - 2 LL (Akaike 1974), BIC k ln n - 2 LL (Schwarz 1978). LPT is the geometric
         mean of the choices' probabilities, exp(LL / n), and with a penalty exp(-AIC / 2n).
         """
-        k, n, log_likelihood = self.agent.k_model, self.session.n_trials, self.best.log_likelihood
+        k, n, log_likelihood = self.agent.k_model, self.session.n_trials, self.log_likelihood
         aic = 2.0 * k - 2.0 * log_likelihood
         bic = k * math.log(n) - 2.0 * log_likelihood
         return {
@@ -147,11 +121,47 @@ class _Row:
     def n_trials(self) -> int:
         return self.session.n_trials
 
-    @property
+    @cached_property
     def fold_starts(self) -> IntArray:
         """The start of each fold: equal lengths, and the remainder in the last."""
         folds = self.request.folds or 1
         return np.arange(folds) * (self.n_trials // folds)
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """How well candidates of an agent's parameters do: in total, and per fold."""
+
+    agent: Agent
+    # The fitted parameters, [candidates, k].
+    candidates: FloatArray
+    # Natural logarithms of the probability of all choices, [candidates].
+    log_likelihoods: FloatArray
+    # Log-likelihoods and numbers of correct predictions, [folds, candidates].
+    log_likelihood_by_fold: FloatArray
+    correct_by_fold: FloatArray
+
+    @cached_property
+    def winner(self) -> int:
+        """Number of the most likely candidate."""
+        return int(np.argmax(self.log_likelihoods))
+
+    @property
+    def log_likelihood(self) -> float:
+        """That of the most likely candidate."""
+        return float(self.log_likelihoods[self.winner])
+
+    @property
+    def n_correct(self) -> float:
+        """How many choices were the more likely ones; at even odds the model predicts left."""
+        return float(self.correct_by_fold[:, self.winner].sum())
+
+    @property
+    def params(self) -> dict[str, float]:
+        """Parameters of the most likely candidate, fitted first, then clamped."""
+        fitted = self.candidates[self.winner].tolist()
+        clamped = {name: float(value) for name, value in self.agent.clamped.items()}
+        return dict(zip(self.agent.bounds, fitted, strict=True)) | clamped
 
 
 def _draw_rows(request: FitRequest) -> Iterator[_Row]:
@@ -198,13 +208,13 @@ def _first_candidates(row: _Row) -> FloatArray:
     return np.concatenate([_around(row, centre, row.normal[: len(reach)], reach), anywhere])
 
 
-def _polishing_candidates(row: _Row, first: Evaluation) -> FloatArray:
+def _polishing_candidates(row: _Row, first: _Evaluation) -> FloatArray:
     """Return candidates close to the best of the first ones, [candidates, k]."""
     reach = np.linspace(0.2, 2.0, _POLISHING) * _POLISHING_SCALE
     return _around(row, first.candidates[first.winner], row.normal[_POPULATION:], reach)
 
 
-def _evaluate(rows: Sequence[_Row], candidates: Sequence[FloatArray]) -> list[Evaluation]:
+def _evaluate(rows: Sequence[_Row], candidates: Sequence[FloatArray]) -> list[_Evaluation]:
     """Run all candidates of rows of one family, longest first."""
     parameters = [
         dict(zip(row.agent.bounds, values.T, strict=True))
@@ -219,12 +229,12 @@ def _histories(rows: Sequence[_Row]) -> tuple[list[BoolArray], list[BoolArray]]:
     return [row.session.left for row in rows], [row.session.rewarded for row in rows]
 
 
-def _summarise(row: _Row, candidates: FloatArray, probability: FloatArray) -> Evaluation:
+def _summarise(row: _Row, candidates: FloatArray, probability: FloatArray) -> _Evaluation:
     """Return log-likelihoods and correct predictions from the choices' probabilities."""
     logarithm = np.log(np.where(probability <= 0.0, SMALLEST_PROBABILITY, probability))
     tie = (probability == 0.5) & row.session.left[:, np.newaxis]
     correct = ((probability > 0.5) | tie).astype(np.float64)
-    return Evaluation(
+    return _Evaluation(
         row.agent,
         candidates,
         logarithm.sum(axis=0),
@@ -233,7 +243,7 @@ def _summarise(row: _Row, candidates: FloatArray, probability: FloatArray) -> Ev
     )
 
 
-def _cross_validate(row: _Row, tried: Sequence[Evaluation]) -> dict[str, list[float]]:
+def _cross_validate(row: _Row, tried: Sequence[_Evaluation]) -> dict[str, list[float]]:
     """Return how well the best candidate of the other folds does on each fold."""
     test_likelihoods = np.concatenate([one.log_likelihood_by_fold for one in tried], axis=1)
     test_correct = np.concatenate([one.correct_by_fold for one in tried], axis=1)
@@ -266,11 +276,23 @@ def _fit_rows(rows: Sequence[_Row]) -> Iterator[Fit]:
     winners = [max(pair, key=attrgetter("log_likelihood")) for pair in pairs]
     latents = _latents(rows, winners)
     for row, pair, winner, variables in zip(rows, pairs, winners, latents, strict=True):
-        cross_validation = _cross_validate(row, pair) if row.request.folds else None
-        yield Fit(row.session, row.agent, pair[0], winner, row.effort, cross_validation, variables)
+        yield Fit(
+            session=row.session,
+            agent=row.agent,
+            params=winner.params,
+            log_likelihood=winner.log_likelihood,
+            prediction_accuracy=winner.n_correct / row.n_trials,
+            params_without_polishing=pair[0].params,
+            log_likelihood_without_polishing=pair[0].log_likelihood,
+            population=pair[0].candidates,
+            energies=-pair[0].log_likelihoods,
+            effort=row.effort,
+            cross_validation=_cross_validate(row, pair) if row.request.folds else None,
+            latents=variables,
+        )
 
 
-def _latents(rows: Sequence[_Row], winners: Sequence[Evaluation]) -> list[Latents]:
+def _latents(rows: Sequence[_Row], winners: Sequence[_Evaluation]) -> list[Latents]:
     """Return the latent variables of each row as the writers write them; empty if unrequested.
 
     All agents have ``choice_prob`` [2, n] and ``choice_kernel`` [2, n + 1] (0 and then NaN for

@@ -45,8 +45,8 @@ def _pipeline_files(record: Record, fit: Fit) -> Mapping[str, bytes]:
     document, fitted = record.document, fitting_results(fit, record.run)
     results = fitted | {
         "fit_settings": histories(fit.session) | fitted["fit_settings"],
-        "population": fit.first.candidates.tolist(),
-        "population_energies": (-fit.first.log_likelihoods).tolist(),
+        "population": fit.population.tolist(),
+        "population_energies": fit.energies.tolist(),
         "fitted_latent_variables": {name: one.tolist() for name, one in fit.latents.items()},
     }
     if record.run.pipeline is Pipeline.FRAMEWORK:
@@ -89,7 +89,7 @@ class ResultFolders:
         # One of 60 folders is missing, one of 45 figures and one of 70 results.
         if number % 60 == 17:
             return
-        agent = {"agent_alias": fit.agent.alias, "params": fit.best.params}
+        agent = {"agent_alias": fit.agent.alias, "params": fit.params}
         files = {
             **_pipeline_files(record, fit),
             _FIGURE: self._draw(record, fit),

@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -58,12 +58,12 @@ class Run:
     failed: AbstractSet[str] = frozenset()
     oddities: AbstractSet[Oddity] = frozenset()
 
-    @property
+    @cached_property
     def began(self) -> datetime:
         """When it began, in UTC."""
         return self.plan.began + self.delay
 
-    @property
+    @cached_property
     def nwb_name(self) -> str:
         """The name of the session's file, as the run spells it."""
         began = self.plan.began
