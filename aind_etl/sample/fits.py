@@ -142,24 +142,19 @@ class _Evaluation:
     correct_by_fold: FloatArray
 
     @cached_property
-    def winner(self) -> int:
+    def best(self) -> int:
         """Number of the most likely candidate."""
         return int(np.argmax(self.log_likelihoods))
 
     @property
     def log_likelihood(self) -> float:
         """That of the most likely candidate."""
-        return float(self.log_likelihoods[self.winner])
-
-    @property
-    def n_correct(self) -> float:
-        """How many choices were the more likely ones; at even odds the model predicts left."""
-        return float(self.correct_by_fold[:, self.winner].sum())
+        return float(self.log_likelihoods[self.best])
 
     @property
     def params(self) -> dict[str, float]:
         """Parameters of the most likely candidate, fitted first, then clamped."""
-        fitted = self.candidates[self.winner].tolist()
+        fitted = self.candidates[self.best].tolist()
         clamped = {name: float(value) for name, value in self.agent.clamped.items()}
         return dict(zip(self.agent.bounds, fitted, strict=True)) | clamped
 
@@ -211,7 +206,7 @@ def _first_candidates(row: _Row) -> FloatArray:
 def _polishing_candidates(row: _Row, first: _Evaluation) -> FloatArray:
     """Return candidates close to the best of the first ones, [candidates, k]."""
     reach = np.linspace(0.2, 2.0, _POLISHING) * _POLISHING_SCALE
-    return _around(row, first.candidates[first.winner], row.normal[_POPULATION:], reach)
+    return _around(row, first.candidates[first.best], row.normal[_POPULATION:], reach)
 
 
 def _evaluate(rows: Sequence[_Row], candidates: Sequence[FloatArray]) -> list[_Evaluation]:
@@ -281,7 +276,7 @@ def _fit_rows(rows: Sequence[_Row]) -> Iterator[Fit]:
             agent=row.agent,
             params=winner.params,
             log_likelihood=winner.log_likelihood,
-            prediction_accuracy=winner.n_correct / row.n_trials,
+            prediction_accuracy=float(winner.correct_by_fold[:, winner.best].sum()) / row.n_trials,
             params_without_polishing=pair[0].params,
             log_likelihood_without_polishing=pair[0].log_likelihood,
             population=pair[0].candidates,
