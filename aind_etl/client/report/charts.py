@@ -60,6 +60,7 @@ CONFIG: dict[str, Any] = {
 _PERCENT = alt.Axis(format="%")
 _ROW_HEIGHT = 19
 _AGENT = alt.Axis(title=None, grid=False, domain=False, ticks=False, labelColor=_INK)
+_Order = Literal["ascending", "descending"]
 
 
 def best() -> dict[str, Any]:
@@ -273,12 +274,7 @@ def _chart(name: str, **encodings: Any) -> alt.Chart:  # noqa: ANN401 - Altair's
     return alt.Chart(alt.NamedData(name)).encode(**encodings)
 
 
-def _by_agent(
-    name: str,
-    field: str,
-    *tips: alt.Tooltip,
-    order: Literal["ascending", "descending"] = "descending",
-) -> alt.Chart:
+def _by_agent(name: str, field: str, *tips: alt.Tooltip, order: _Order = "descending") -> alt.Chart:
     """Return a chart with a row per agent, sorted by a field."""
     y = alt.Y("agent_alias:N", axis=_AGENT).sort(field=field, op="max", order=order)
     return _chart(name, y=y, tooltip=[_tip("agent_alias:N", "agent"), *tips])
