@@ -64,7 +64,13 @@ class SessionTable:
         if plan.script is Script.NWB_NAME_WITHOUT_TIME:
             # In the first years the files of a day were numbered, and some were saved twice.
             self._keys.append((subject_id, day, 1))
-            self._rows.append(row | _saved_too_early(row))
+            finished = ("session_stats", "finished_trials")
+            too_early: _Row = {
+                finished: int(str(row[finished])) // 10,
+                ("metadata", "notes"): "saved too early",
+                ("session_stats", "foraging_eff"): None,
+            }
+            self._rows.append(row | too_early)
         self._in_database.append(_database_row(session, row))
 
     def pickled(self) -> bytes:
@@ -182,16 +188,6 @@ def _database_row(session: Session, row: _Row) -> dict[str, object]:
         "weekday": plan.began.isoweekday(),
     }
     return identity | columns | code_ocean
-
-
-def _saved_too_early(row: _Row) -> _Row:
-    """Return the values that differ in a file saved before the end of the session."""
-    finished = ("session_stats", "finished_trials")
-    return {
-        finished: int(str(row[finished])) // 10,
-        ("metadata", "notes"): "saved too early",
-        ("session_stats", "foraging_eff"): None,
-    }
 
 
 def _metadata(session: Session, number: int, random: np.random.Generator) -> dict[str, object]:
