@@ -28,7 +28,7 @@ Latents: TypeAlias = dict[str, FloatArray | BoolArray]
 """Latent variables by name; the last axis is trials."""
 _Value = TypeVar("_Value", bound=np.generic)
 
-# Of a choice that is impossible under the model, so that log-likelihoods show how many there are.
+# The probability of an impossible choice: the log-likelihood then shows how many there are.
 SMALLEST_PROBABILITY = 1e-16
 
 _LEFT, _RIGHT = 0, 1

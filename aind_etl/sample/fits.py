@@ -9,7 +9,7 @@ choices, so that all numbers agree with each other and with the latent variables
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import attrgetter
 
@@ -263,14 +263,12 @@ def _cross_validate(row: _Row, tried: Sequence[_Evaluation]) -> dict[str, list[f
 
 
 def _fit_rows(rows: Sequence[_Row]) -> Iterator[Fit]:
-    """Yield the fits of rows of one family, longest first."""
+    """Yield the fits of rows of one family, longest first, without latent variables."""
     first = _evaluate(rows, list(map(_first_candidates, rows)))
     polished = _evaluate(rows, list(map(_polishing_candidates, rows, first)))
-    pairs = list(zip(first, polished, strict=True))
-    # At equal likelihoods the first.
-    winners = [max(pair, key=attrgetter("log_likelihood")) for pair in pairs]
-    latents = _latents(rows, winners)
-    for row, pair, winner, variables in zip(rows, pairs, winners, latents, strict=True):
+    for row, *pair in zip(rows, first, polished, strict=True):
+        # At equal likelihoods the first.
+        winner = max(pair, key=attrgetter("log_likelihood"))
         yield Fit(
             session=row.session,
             agent=row.agent,
@@ -283,12 +281,12 @@ def _fit_rows(rows: Sequence[_Row]) -> Iterator[Fit]:
             energies=-pair[0].log_likelihoods,
             effort=row.effort,
             cross_validation=_cross_validate(row, pair) if row.request.folds else None,
-            latents=variables,
+            latents={},
         )
 
 
-def _latents(rows: Sequence[_Row], winners: Sequence[_Evaluation]) -> list[Latents]:
-    """Return the latent variables of each row as the writers write them; empty if unrequested.
+def _latents(rows: Sequence[_Row], fits: Sequence[Fit]) -> list[Latents]:
+    """Return the latent variables of each fit as the writers write them; empty if unrequested.
 
     All agents have ``choice_prob`` [2, n] and ``choice_kernel`` [2, n + 1] (0 and then NaN for
     agents without a kernel); Q-learning has ``q_value`` [2, n + 1]; loss counting ``loss_count``
@@ -298,7 +296,7 @@ def _latents(rows: Sequence[_Row], winners: Sequence[_Evaluation]) -> list[Laten
     latents: list[Latents] = [{} for _ in rows]
     if chosen := [number for number, row in enumerate(rows) if row.request.with_latents]:
         parameters = [
-            {name: np.array([value]) for name, value in winners[number].params.items()}
+            {name: np.array([value]) for name, value in fits[number].params.items()}
             for number in chosen
         ]
         histories = _histories([rows[number] for number in chosen])
@@ -330,10 +328,15 @@ def fit_agents(requests: Sequence[FitRequest]) -> list[dict[str, Fit]]:
     for request in requests:
         for row in _draw_rows(request):
             by_family[row.agent.family].append(row)
-    fits: dict[int, dict[str, Fit]] = {request.session.plan.index: {} for request in requests}
+    fitted: list[tuple[list[_Row], list[Fit]]] = []
     for rows in by_family.values():
         rows.sort(key=lambda row: -row.n_trials)
         for start in range(0, len(rows), _ROWS_TOGETHER):
-            for fit in _fit_rows(rows[start : start + _ROWS_TOGETHER]):
-                fits[fit.session.plan.index][fit.agent.alias] = fit
+            together = rows[start : start + _ROWS_TOGETHER]
+            fitted.append((together, list(_fit_rows(together))))
+    fits: dict[int, dict[str, Fit]] = {request.session.plan.index: {} for request in requests}
+    # Afterwards, because evaluations and latent variables both take much memory.
+    for together, without in fitted:
+        for fit, latents in zip(without, _latents(together, without), strict=True):
+            fits[fit.session.plan.index][fit.agent.alias] = replace(fit, latents=latents)
     return list(fits.values())

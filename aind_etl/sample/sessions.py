@@ -99,10 +99,8 @@ def _play(family: Family, plans: Sequence[SessionPlan]) -> Iterator[Session]:
     agents = start_agents(family, [_true_parameters(plan) for plan in plans])
     tasks = list(map(_prepare_task, plans))
     n_trials = np.array([len(task.coins) for task in tasks])
-    arrivals, coins = (
-        stack([task.arrivals for task in tasks]),
-        stack([task.coins for task in tasks]),
-    )
+    arrivals = stack([task.arrivals for task in tasks])
+    coins = stack([task.coins for task in tasks])
     keeps_reward = np.array([[task.is_coupled] for task in tasks])
     waiting = np.zeros((len(tasks), 2), dtype=np.bool_)
     left = np.zeros(coins.shape, dtype=np.bool_)

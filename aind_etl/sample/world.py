@@ -33,15 +33,23 @@ def _analysed_sessions(
     """Yield each session with its records, whose fits may all have latent variables."""
     plans = islice(plan_sessions(seed), sessions)
     while block := list(islice(plans, _SESSIONS_TOGETHER)):
-        simulated = simulate_sessions(block)
-        runs = list(map(plan_runs, block))
-        requests = [
-            _request(session, of_session, with_latents=with_latents)
-            for session, of_session in zip(simulated, runs, strict=True)
-        ]
-        fits = fit_agents(requests)
-        for session, of_session, fitted in zip(simulated, runs, fits, strict=True):
-            yield session, list(_records(session.plan, of_session, fitted))
+        # A function of its own, so that the fits of a block are freed before the next is fitted.
+        yield from _analyse(block, with_latents=with_latents)
+
+
+def _analyse(
+    plans: Sequence[SessionPlan], *, with_latents: bool
+) -> Iterator[tuple[Session, list[Record]]]:
+    """Simulate sessions together, and fit the agents that their runs fitted."""
+    sessions = simulate_sessions(plans)
+    runs = list(map(plan_runs, plans))
+    requests = [
+        _request(session, of_session, with_latents=with_latents)
+        for session, of_session in zip(sessions, runs, strict=True)
+    ]
+    fits = fit_agents(requests)
+    for session, of_session, fitted in zip(sessions, runs, fits, strict=True):
+        yield session, list(_records(session.plan, of_session, fitted))
 
 
 def _request(session: Session, runs: Sequence[Run], *, with_latents: bool) -> FitRequest:

@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,11 +23,12 @@ from worlds import MAIN, SMALL, files_of, read_dump
 from worlds import JsonDocument as Document
 
 from aind_etl.sample import COLLECTIONS, write_world
+from aind_etl.sample import world as world_module
 from aind_etl.sample.agents import CATALOGUE
 from aind_etl.sample.calendar import plan_sessions
 from aind_etl.sample.dynamics import SMALLEST_PROBABILITY, record_latents
 from aind_etl.sample.figures import SessionFigure
-from aind_etl.sample.fits import FitRequest, fit_agents
+from aind_etl.sample.fits import Fit, FitRequest, fit_agents
 from aind_etl.sample.prototype import record_id
 from aind_etl.sample.sessions import simulate_sessions
 
@@ -605,6 +607,25 @@ def test_progress_is_reported_after_every_session(tmp_path: Path) -> None:
     progress = Mock()
     write_world(tmp_path, sessions=3, seed=0, results=False, progress=progress)
     assert progress.mock_calls == [call(1, 3), call(2, 3), call(3, 3)]
+
+
+def test_the_fits_of_a_block_of_sessions_are_freed_before_the_next_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[Fit]] = []
+    kept: list[set[int]] = []
+
+    def fit_block(requests: list[FitRequest]) -> list[dict[str, Fit]]:
+        kept.append({fit.session.plan.index for one in made if (fit := one()) is not None})
+        fits = fit_agents(requests)
+        made.extend(weakref.ref(fit) for of_session in fits for fit in of_session.values())
+        return fits
+
+    monkeypatch.setattr(world_module, "fit_agents", fit_block)
+    monkeypatch.setattr(world_module, "_SESSIONS_TOGETHER", 2)
+    write_world(tmp_path, sessions=6, seed=0, results=False)
+    # The caller still holds the last session of a block.
+    assert kept == [set(), {1}, {3}]
 
 
 def test_latent_variables_reproduce_the_log_likelihood_of_the_document(sample_world: Path) -> None:

@@ -112,7 +112,7 @@ def _library() -> str:
 
 def _write_whole(path: Path, text: str) -> None:
     """Write a file so that it appears whole or not at all."""
-    with TemporaryDirectory(dir=path.parent, prefix=".aind-etl-") as scratch:
+    with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:
         unfinished = Path(scratch, path.name)
         unfinished.write_text(text, encoding="utf-8")
         unfinished.replace(path)
