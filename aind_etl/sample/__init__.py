@@ -2,9 +2,10 @@
 
 It is the default source of an installation, and the data of tests and benchmarks at any size.
 
-- ``agents``: the catalogue of agents; ``dynamics``: how they choose and learn
-- ``dispositions``, ``calendar``, ``sessions``: subjects, their days, their behaviour
-- ``fits``, ``latents``: agents fitted to sessions
+- ``agents``: the catalogue of agents, and what animals are like; ``dynamics``: how they choose and
+  learn
+- ``calendar``, ``sessions``: subjects, their days, their behaviour
+- ``fits``: agents fitted to sessions
 - ``runs``: which pipeline analysed what, and with which oddities
 - ``documents``, ``prototype``, ``framework``, ``projects``: documents in the writers' formats
 - ``figures``, ``results``, ``session_table``, ``behavior_database``: the files beside the documents

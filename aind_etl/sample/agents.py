@@ -1,9 +1,16 @@
-"""The catalogue of foraging agents: alias, class, keyword arguments, parameters and bounds."""
+"""The catalogue of foraging agents, and the parameters of simulated animals.
+
+Bounds limit what a fit may return; a disposition is what a simulated animal has. It has a value for
+every parameter of every agent, so that the fit of each agent has a sensible starting point.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import product
+from itertools import product, starmap
+from typing import TypeAlias
+
+import numpy as np
 
 
 class Family(StrEnum):
@@ -17,25 +24,17 @@ class Family(StrEnum):
 
 @dataclass(frozen=True)
 class Agent:
-    """A foraging agent that can be fitted to a session.
+    """A foraging agent that can be fitted to a session."""
 
-    Parameters
-    ----------
-    alias
-        The agent's short name, such as ``QLearning_L2F1_CK1_softmax``.
-    class_name, keyword_arguments
-        The class that implements the agent, and its arguments.
-    bounds
-        Lowest and highest value of every fitted parameter, in the order of the fit.
-    clamped
-        Value of every fixed parameter.
-    """
-
+    # Such as ``QLearning_L2F1_CK1_softmax``.
     alias: str
+    # The class that implements the agent, and its arguments.
     class_name: str
     family: Family
     keyword_arguments: Mapping[str, int | bool | str]
+    # Lowest and highest value of every fitted parameter, in the order of the fit.
     bounds: Mapping[str, tuple[float, float]]
+    # Value of every fixed parameter.
     clamped: Mapping[str, int]
 
     @property
@@ -69,6 +68,7 @@ def _q_learning(learn_rates: int, forget_rates: int, kernel: str, selection: str
     softmax = selection == "softmax"
     policy = {"softmax_inverse_temperature": (0.0, 100.0)} if softmax else {"epsilon": (0.0, 1.0)}
     suffix = kernel_suffix + ("_softmax" if softmax else "_epsi")
+    rates = dict.fromkeys(names, _UNIT_INTERVAL)
     return Agent(
         alias=f"QLearning_L{learn_rates}F{forget_rates}{suffix}",
         class_name="ForagerQLearning",
@@ -79,17 +79,12 @@ def _q_learning(learn_rates: int, forget_rates: int, kernel: str, selection: str
             "choice_kernel": kernel,
             "action_selection": selection,
         },
-        bounds={
-            **dict.fromkeys(names, _UNIT_INTERVAL),
-            **kernel_bounds,
-            "biasL": _SIDE_BIAS,
-            **policy,
-        },
+        bounds={**rates, **kernel_bounds, "biasL": _SIDE_BIAS, **policy},
         clamped=clamped,
     )
 
 
-def _loss_counting(kernel: str, *, win_stay_lose_switch: bool) -> Agent:
+def _loss_counting(win_stay_lose_switch: bool, kernel: str) -> Agent:
     suffix, kernel_bounds, clamped = _KERNELS[kernel]
     bounds = {"biasL": (-1.0, 1.0), **kernel_bounds}
     mean, deviation = "loss_count_threshold_mean", "loss_count_threshold_std"
@@ -126,18 +121,61 @@ def _compare_to_threshold(kernel: str) -> Agent:
     )
 
 
-def _make_catalogue() -> dict[str, Agent]:
-    agents = [
-        _q_learning(*choices)
-        for choices in product((1, 2), (0, 1), _KERNELS, ("softmax", "epsilon-greedy"))
-    ]
-    agents += [
-        _loss_counting(kernel, win_stay_lose_switch=fixed)
-        for fixed, kernel in product((False, True), _KERNELS)
-    ]
-    agents += [_compare_to_threshold(kernel) for kernel in _KERNELS]
-    return {agent.alias: agent for agent in agents}
-
-
-CATALOGUE: Mapping[str, Agent] = _make_catalogue()
+_AGENTS = (
+    *starmap(_q_learning, product((1, 2), (0, 1), _KERNELS, ("softmax", "epsilon-greedy"))),
+    *starmap(_loss_counting, product((False, True), _KERNELS)),
+    *map(_compare_to_threshold, _KERNELS),
+)
+CATALOGUE: Mapping[str, Agent] = {agent.alias: agent for agent in _AGENTS}
 """The 33 agents by alias."""
+
+Disposition: TypeAlias = Mapping[str, float]
+"""A subject's parameters on one day."""
+
+PLAUSIBLE: Mapping[str, tuple[float, float]] = {
+    "learn_rate": (0.2, 0.7),
+    "learn_rate_rew": (0.3, 0.9),
+    "learn_rate_unrew": (0.05, 0.4),
+    "forget_rate_unchosen": (0.05, 0.5),
+    "choice_kernel_relative_weight": (0.05, 0.45),
+    "choice_kernel_step_size": (0.2, 0.9),
+    "biasL": (-0.5, 0.5),
+    "softmax_inverse_temperature": (2.0, 6.0),
+    "epsilon": (0.08, 0.45),
+    "loss_count_threshold_mean": (1.5, 4.0),
+    "loss_count_threshold_std": (0.8, 2.5),
+    "threshold": (0.15, 0.55),
+}
+"""Lowest and highest value of each parameter among animals."""
+
+# Loss counting adds its bias to a probability, the other families to a log-odds.
+_BIAS_IN_PROBABILITY = 0.15
+# How far a parameter moves from one session to the next, as a share of its plausible range.
+_DRIFT = 0.04
+
+
+def spread(agent: Agent) -> list[float]:
+    """Return how much animals differ in each fitted parameter, in the parameter's unit."""
+    return [np.ptp(PLAUSIBLE[name]) * _bias_scale(agent, name) / 4.0 for name in agent.bounds]
+
+
+def disposition_for(agent: Agent, disposition: Disposition) -> dict[str, float]:
+    """Return the values of the agent's fitted parameters, in the agent's units."""
+    return {name: disposition[name] * _bias_scale(agent, name) for name in agent.bounds}
+
+
+def _bias_scale(agent: Agent, name: str) -> float:
+    in_probability = agent.family is Family.LOSS_COUNTING and name == "biasL"
+    return _BIAS_IN_PROBABILITY if in_probability else 1.0
+
+
+def drifting_dispositions(random: np.random.Generator, sessions: int) -> list[Disposition]:
+    """Return a subject's disposition in each of its sessions.
+
+    Parameters start anywhere in their plausible range and then drift.
+    """
+    low, high = np.array(list(PLAUSIBLE.values())).T
+    start = random.uniform(low, high)
+    steps = random.normal(0.0, _DRIFT, size=(sessions, len(PLAUSIBLE))) * (high - low)
+    values = np.clip(start + np.cumsum(steps, axis=0), low, high)
+    return [dict(zip(PLAUSIBLE, row, strict=True)) for row in values.tolist()]

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from aind_etl.sample.calendar import Stream, random_generator
+from aind_etl.sample.calendar import Stream
 from aind_etl.sample.session_table import SessionTable, behavior_session_id, nwb_suffix
 from aind_etl.sample.sessions import Session
 
@@ -32,16 +32,14 @@ _DELAY_TO_REWARD_SECONDS = 0.2
 class BehaviorDatabase:
     """Collects the sessions of a world, and returns them as the files of the database."""
 
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
+    def __init__(self) -> None:
         self._trials: dict[str, list[pa.Table]] = defaultdict(list)
 
     def add(self, session: Session) -> None:
         """Add the next session; those of a subject are added in the order of their days."""
         subject_id = session.plan.subject.subject_id
         write = _WRITERS[int(subject_id) % len(_WRITERS)]
-        random = random_generator(self._seed, Stream.TRIAL_TABLE, session.plan.index)
-        self._trials[subject_id].append(_trial_table(session, write(_trials(session, random))))
+        self._trials[subject_id].append(_trial_table(session, write(_trials(session))))
 
     def files(self, sessions: SessionTable) -> Iterator[tuple[str, bytes]]:
         """Yield the path and the content of each file of the database."""
@@ -52,8 +50,9 @@ class BehaviorDatabase:
             yield name, _parquet(pa.concat_tables(trials))
 
 
-def _trials(session: Session, random: np.random.Generator) -> _Columns:
+def _trials(session: Session) -> _Columns:
     """Return the columns of all trials, ignored ones included, each [trials]."""
+    random = session.plan.random(Stream.TRIAL_TABLE)
     n = len(session.task.reward_probabilities)
     valid = session.task.valid_at
     response = np.full(n, IGNORED)

@@ -13,7 +13,7 @@ from itertools import count
 
 import numpy as np
 
-from aind_etl.sample.dispositions import Disposition, drifting_dispositions
+from aind_etl.sample.agents import Disposition, drifting_dispositions
 
 
 class Stream(IntEnum):
@@ -72,12 +72,7 @@ class Script(Enum):
     UNKNOWN_FRAMEWORK_FIELDS = 5, "2026-04-15T15:19:47"
 
 
-_SCRIPTS = tuple(Script)
-_TOO_SHORT = {
-    Script.TOO_SHORT_FOR_PROTOTYPE,
-    Script.TOO_SHORT_FOR_BOTH_FORMATS,
-    Script.TOO_SHORT_FOR_FRAMEWORK,
-}
+_TOO_SHORT = {script for script in Script if script.name.startswith("TOO_SHORT")}
 
 
 @dataclass(frozen=True)
@@ -94,7 +89,8 @@ class Subject:
 class SessionPlan:
     """A session before it happens."""
 
-    # The session's number in the world, from 0.
+    # The world's seed, and the session's number in it, from 0.
+    seed: int
     index: int
     subject: Subject
     # In the rig's local time.
@@ -104,16 +100,17 @@ class SessionPlan:
     # The subject's parameters on that day.
     disposition: Disposition
     is_only_one_of_its_day: bool
-
-    @property
-    def script(self) -> Script | None:
-        """The oddity that the session was scripted to show; None if it was drawn."""
-        return _SCRIPTS[self.index] if self.index < len(_SCRIPTS) else None
+    # The oddity that the session was scripted to show; None if it was drawn.
+    script: Script | None
 
     @property
     def is_too_short(self) -> bool:
         """Whether it has too few valid trials to be fitted."""
         return self.valid_trials < FEWEST_TRIALS
+
+    def random(self, stream: Stream) -> np.random.Generator:
+        """Return a generator of the session's random numbers."""
+        return random_generator(self.seed, stream, self.index)
 
 
 _TRUE_AGENTS = {
@@ -138,28 +135,16 @@ _TOO_SHORT_SHARE = 0.05
 _SATURDAY = 5
 
 
-def _make_subject(number: int, seed: int) -> tuple[Subject, np.random.Generator]:
-    random = random_generator(seed, Stream.SUBJECTS, number)
-    offset = int(random.integers(_SUBJECT_ID_STEP))
-    shares = list(_TRUE_AGENTS.values())
-    subject = Subject(
-        subject_id=str(_FIRST_SUBJECT_ID + number * _SUBJECT_ID_STEP + offset),
-        true_agent=str(random.choice(list(_TRUE_AGENTS), p=shares)),
-        investigator=str(random.choice(_INVESTIGATORS)),
-    )
-    return subject, random
-
-
-def _draw_valid_trials(random: np.random.Generator, *, too_short: bool) -> int:
-    if too_short:
+def _draw_valid_trials(random: np.random.Generator, script: Script | None) -> int:
+    by_chance = bool(random.random() < _TOO_SHORT_SHARE)
+    if script in _TOO_SHORT or (script is None and by_chance):
         return int(random.integers(6, FEWEST_TRIALS))
     return int(np.clip(random.normal(430.0, 140.0), FEWEST_TRIALS, 1000.0))
 
 
 def _draw_days(random: np.random.Generator) -> list[datetime]:
     """Return when the sessions of a subject began: over weeks to months."""
-    wave = int(random.choice(len(_WAVES), p=[share for share, _, _ in _WAVES]))
-    _, first, last = _WAVES[wave]
+    _, first, last = _WAVES[random.choice(len(_WAVES), p=[share for share, _, _ in _WAVES])]
     day = first + timedelta(days=int(random.integers((last - first).days)))
     usual = timedelta(hours=float(random.uniform(8.0, 16.0)))
     began = []
@@ -176,22 +161,28 @@ def _draw_days(random: np.random.Generator) -> list[datetime]:
 
 def plan_sessions(seed: int) -> Iterator[SessionPlan]:
     """Yield the sessions of the world subject by subject, without end."""
-    index = 0
+    indices, scripts = count(), iter(Script)
     for number in count():
-        subject, random = _make_subject(number, seed)
+        random = random_generator(seed, Stream.SUBJECTS, number)
+        offset = int(random.integers(_SUBJECT_ID_STEP))
+        subject = Subject(
+            subject_id=str(_FIRST_SUBJECT_ID + number * _SUBJECT_ID_STEP + offset),
+            true_agent=str(random.choice(list(_TRUE_AGENTS), p=list(_TRUE_AGENTS.values()))),
+            investigator=str(random.choice(_INVESTIGATORS)),
+        )
         scripted = [script.value[1] for script in Script if script.value[0] == number]
         days = list(map(datetime.fromisoformat, scripted)) or _draw_days(random)
         sessions_of_day = Counter(began.date() for began in days)
         dispositions = drifting_dispositions(random, len(days))
         for began, disposition in zip(days, dispositions, strict=True):
-            by_chance = bool(random.random() < _TOO_SHORT_SHARE)
-            too_short = _SCRIPTS[index] in _TOO_SHORT if index < len(_SCRIPTS) else by_chance
+            script = next(scripts, None)
             yield SessionPlan(
-                index=index,
+                seed=seed,
+                index=next(indices),
                 subject=subject,
                 began=began,
-                valid_trials=_draw_valid_trials(random, too_short=too_short),
+                valid_trials=_draw_valid_trials(random, script),
                 disposition=disposition,
                 is_only_one_of_its_day=sessions_of_day[began.date()] == 1,
+                script=script,
             )
-            index += 1

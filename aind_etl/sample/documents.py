@@ -1,6 +1,5 @@
 """The parts that documents of both formats share: the fit's results, and how numbers are stored."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -32,45 +31,46 @@ class Record:
     fit: Fit | None
 
 
-def _stored(numbers: Mapping[str, float]) -> Document:
-    """Return numbers as the database returns them: whole numbers are integers."""
-    return {name: _stored_number(value) for name, value in numbers.items()}
-
-
-def _stored_number(value: float) -> float | int:
-    return int(value) if value.is_integer() else value
+def _stored(value: Any) -> Any:  # noqa: ANN401 - any value of a document
+    """Return a value as the database returns it: whole numbers are integers."""
+    if isinstance(value, dict):
+        return {name: _stored(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return list(map(_stored, value))
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def fitting_results(fit: Fit, run: Run) -> Document:
     """Return a fit as both formats store it; the run decides about cross-validation."""
     agent = fit.agent
     bounds = list(agent.bounds.values())
-    results: Document = {
-        "fit_settings": {
-            "fit_names": list(agent.bounds),
-            "lower_bounds": [low for low, _ in bounds],
-            "upper_bounds": [high for _, high in bounds],
-            "clamp_params": dict(agent.clamped),
-            "agent_kwargs": dict(agent.keyword_arguments),
-            "agent_class_name": agent.class_name,
-            "agent_alias": agent.alias,
-        },
-        "params": _stored(fit.params),
-        **_stored({"log_likelihood": fit.log_likelihood, **fit.criteria()}),
+    settings = {
+        "fit_names": list(agent.bounds),
+        "lower_bounds": [low for low, _ in bounds],
+        "upper_bounds": [high for _, high in bounds],
+        "clamp_params": dict(agent.clamped),
+        "agent_kwargs": dict(agent.keyword_arguments),
+        "agent_class_name": agent.class_name,
+        "agent_alias": agent.alias,
+    }
+    results = {
+        "params": fit.params,
+        "log_likelihood": fit.log_likelihood,
+        **fit.criteria(),
         "k_model": agent.k_model,
         "n_trials": fit.session.n_trials,
         **fit.effort,
-        "params_without_polishing": _stored(fit.params_without_polishing),
-        "log_likelihood_without_polishing": _stored_number(fit.log_likelihood_without_polishing),
-        "prediction_accuracy": _stored_number(fit.prediction_accuracy),
+        "params_without_polishing": fit.params_without_polishing,
+        "log_likelihood_without_polishing": fit.log_likelihood_without_polishing,
+        "prediction_accuracy": fit.prediction_accuracy,
     }
     if run.folds is not None and fit.cross_validation is not None:
         results["cross_validation"] = {
-            name: list(map(_stored_number, values))
+            name: values
             for name, values in fit.cross_validation.items()
             if run.began >= _LIKELIHOOD_IN_CROSS_VALIDATION_SINCE or not name.startswith("LPT")
         }
-    return results
+    return {"fit_settings": settings, **_stored(results)}
 
 
 def fit_arguments(agent: Agent, folds: int | None) -> Document:
@@ -78,10 +78,7 @@ def fit_arguments(agent: Agent, folds: int | None) -> Document:
     return {
         "agent_class": agent.class_name,
         "agent_kwargs": dict(agent.keyword_arguments),
-        "fit_kwargs": {
-            "DE_kwargs": {"polish": True, "seed": 42},
-            "k_fold_cross_validation": folds,
-        },
+        "fit_kwargs": {"DE_kwargs": {"polish": True, "seed": 42}, "k_fold_cross_validation": folds},
     }
 
 

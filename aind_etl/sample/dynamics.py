@@ -12,13 +12,12 @@ and Collins 2019), loss counting, and comparing a single value to a threshold.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from aind_etl.sample.agents import Family
-from aind_etl.sample.dispositions import PLAUSIBLE
+from aind_etl.sample.agents import PLAUSIBLE, Family
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
@@ -27,9 +26,9 @@ Parameters: TypeAlias = Mapping[str, FloatArray]
 """Parameter name to its values, shape [candidates]; several rows stacked, [rows, candidates]."""
 Latents: TypeAlias = dict[str, FloatArray | BoolArray]
 """Latent variables by name; the last axis is trials."""
+_Value = TypeVar("_Value", bound=np.generic)
 
-# The probability of a choice that is impossible under the model: so the log-likelihood shows how
-# many such choices there are.
+# The probability of an impossible choice: the log-likelihood then shows how many there are.
 SMALLEST_PROBABILITY = 1e-16
 
 _LEFT, _RIGHT = 0, 1
@@ -39,19 +38,15 @@ _SIDES = 2
 class Dynamics(ABC):
     """The state of many agents of one family between two trials.
 
-    Every array of the state has the axes [..., rows, candidates] or [..., rows, 1].
-
-    Parameters
-    ----------
-    parameters
-        Values of every parameter of all families, each [rows, candidates].
+    Every array of the state has the axes [..., rows, candidates] or [..., rows, 1], and every
+    parameter of all families is [rows, candidates].
     """
 
     def __init__(self, parameters: Parameters) -> None:
         self._parameters = dict(parameters)
         self._rows, self._candidates = parameters["biasL"].shape
+        # Of both sides, left first.
         self.choice_kernel = np.zeros((_SIDES, self._rows, self._candidates))
-        """The choice kernel of both sides, left first."""
         self._previous_left: BoolArray | None = None
 
     @abstractmethod
@@ -70,10 +65,9 @@ class Dynamics(ABC):
         """Update the agents after a trial: whether left was chosen and rewarded, each [rows]."""
         left = left[:, np.newaxis]
         self._learn(left, rewarded[:, np.newaxis])
-        chosen = np.stack([left, ~left]).astype(np.float64)
-        self.choice_kernel = self.choice_kernel + self._parameters["choice_kernel_step_size"] * (
-            chosen - self.choice_kernel
-        )
+        error = np.stack([left, ~left]).astype(np.float64) - self.choice_kernel
+        step_size = self._parameters["choice_kernel_step_size"]
+        self.choice_kernel = self.choice_kernel + step_size * error
         self._previous_left = left
 
     def keep_active(self, n_trials: IntArray, trial: int) -> int:
@@ -153,7 +147,7 @@ class _EpsilonGreedyQLearning(_QLearning):
         return left, right
 
 
-_error_function = np.frompyfunc(math.erf, 1, 1)
+_error_function = np.vectorize(math.erf, otypes=[np.float64])
 
 
 class _LossCounting(Dynamics):
@@ -172,8 +166,8 @@ class _LossCounting(Dynamics):
         mean = self._parameters["loss_count_threshold_mean"] - 1e-10
         deviation = self._parameters["loss_count_threshold_std"] + 1e-16
         standardised = (loss_count - mean) / deviation / math.sqrt(2.0)
-        error_function = np.asarray(_error_function(standardised), dtype=np.float64)
-        return np.asarray(0.5 * (1.0 + error_function))
+        switching: FloatArray = 0.5 * (1.0 + _error_function(standardised))
+        return switching
 
     def probabilities(self) -> tuple[FloatArray, FloatArray]:
         if self._previous_left is None:
@@ -210,9 +204,8 @@ class _CompareToThreshold(Dynamics):
         self._value = parameters["threshold"]
 
     def _logit_of_staying(self) -> FloatArray:
-        return self._parameters["softmax_inverse_temperature"] * (
-            self._value - self._parameters["threshold"]
-        )
+        advantage = self._value - self._parameters["threshold"]
+        return self._parameters["softmax_inverse_temperature"] * advantage
 
     def _staying(self) -> FloatArray:
         """Return the probability of staying, the bias towards left included."""
@@ -254,7 +247,6 @@ _FAMILIES: Mapping[Family, type[Dynamics]] = {
     Family.LOSS_COUNTING: _LossCounting,
     Family.COMPARE_TO_THRESHOLD: _CompareToThreshold,
 }
-_SHARED_LEARN_RATE = {"learn_rate_rew": "learn_rate", "learn_rate_unrew": "learn_rate"}
 
 
 def start_agents(family: Family, rows: Sequence[Parameters]) -> Dynamics:
@@ -264,81 +256,72 @@ def start_agents(family: Family, rows: Sequence[Parameters]) -> Dynamics:
     a single learning rate applies to rewarded and unrewarded trials.
     """
     neutral = np.zeros_like(rows[0]["biasL"])
-    return _FAMILIES[family](
-        {
-            name: np.stack(
-                [row.get(name, row.get(_SHARED_LEARN_RATE.get(name, ""), neutral)) for row in rows]
-            )
-            for name in PLAUSIBLE
-        }
-    )
+    rates = ("learn_rate_rew", "learn_rate_unrew")
+    rows = [{**dict.fromkeys(rates, row.get("learn_rate", neutral)), **row} for row in rows]
+    parameters = {name: np.stack([row.get(name, neutral) for row in rows]) for name in PLAUSIBLE}
+    return _FAMILIES[family](parameters)
+
+
+def stack(histories: Sequence[npt.NDArray[_Value]]) -> npt.NDArray[_Value]:
+    """Return each row's values, [its trials, ...], as [trials, rows, ...]; zero beyond its end."""
+    longest = histories[0]
+    stacked = np.zeros((len(longest), len(histories), *longest.shape[1:]), longest.dtype)
+    for row, values in enumerate(histories):
+        stacked[: len(values), row] = values
+    return stacked
 
 
 def run_over_histories(
-    agents: Dynamics, left: BoolArray, rewarded: BoolArray, n_trials: IntArray
-) -> FloatArray:
-    """Return the probability that agents gave to every choice that was made.
+    family: Family,
+    rows: Sequence[Parameters],
+    left: Sequence[BoolArray],
+    rewarded: Sequence[BoolArray],
+) -> list[FloatArray]:
+    """Return the probability that agents gave to each choice, for every row [trials, candidates].
 
-    Parameters
-    ----------
-    agents
-        Agents before their first trial; their state changes.
-    left, rewarded
-        Choices and rewards, [trials, rows]; anything beyond a row's end.
-    n_trials
-        Number of trials of every row, [rows].
-
-    Returns
-    -------
-    FloatArray
-        Probabilities, [rows, trials, candidates]; 1 beyond a row's end.
+    ``left`` and ``rewarded`` are the choices and rewards of every row, [trials].
     """
-    probability = np.ones((len(n_trials), len(left), agents.choice_kernel.shape[-1]))
-    for trial in range(len(left)):
+    agents = start_agents(family, rows)
+    n_trials = np.array(list(map(len, left)))
+    choices, rewards = stack(left), stack(rewarded)
+    probability = np.ones((len(left), len(choices), agents.choice_kernel.shape[-1]))
+    for trial in range(len(choices)):
         active = agents.keep_active(n_trials, trial)
-        chosen_left = left[trial, :active]
+        chosen_left = choices[trial, :active]
         of_left, of_right = agents.probabilities()
         probability[:active, trial] = np.where(chosen_left[:, np.newaxis], of_left, of_right)
-        agents.learn(chosen_left, rewarded[trial, :active])
-    return probability
+        agents.learn(chosen_left, rewards[trial, :active])
+    return [values[:n] for values, n in zip(probability, n_trials, strict=True)]
 
 
 def record_latents(
     family: Family,
     rows: Sequence[Parameters],
-    left: BoolArray,
-    rewarded: BoolArray,
-    n_trials: IntArray,
+    left: Sequence[BoolArray],
+    rewarded: Sequence[BoolArray],
 ) -> list[dict[str, FloatArray]]:
     """Return the latent variables of every row, with one candidate of parameters each.
 
-    The histories are as for :func:`run_over_histories`.
-
-    Returns
-    -------
-    list
-        For every row of n trials ``choice_prob`` [2, n], ``choice_kernel`` [2, n + 1], the family's
-        own variables, [n + 1] or [2, n + 1], and, for agents that compare to a threshold, the
-        probability of ``staying`` [n].
+    A row of n trials has ``choice_prob`` [2, n], ``choice_kernel`` [2, n + 1], the family's own
+    variables, [n + 1] or [2, n + 1], and, for agents that compare to a threshold, the probability
+    of ``staying`` [n].
     """
     agents = start_agents(family, rows)
-    longest, n_rows = left.shape
+    n_trials = np.array(list(map(len, left)))
+    choices, rewards = stack(left), stack(rewarded)
+    longest = len(choices)
     recorded: dict[str, FloatArray] = {}
-
-    def note(name: str, trial: int, value: FloatArray) -> None:
-        if name not in recorded:
-            recorded[name] = np.full((*value.shape[:-2], n_rows, longest + 1), np.nan)
-        recorded[name][..., : value.shape[-2], trial] = value[..., 0]
-
     for trial in range(longest + 1):
-        # A row's state is noted once more after its last trial.
+        # A row's state is recorded once more after its last trial.
         active = agents.keep_active(n_trials, trial - 1)
-        for name, value in agents.latents().items():
-            note(name, trial, value)
-        note("choice_kernel", trial, agents.choice_kernel)
+        state = agents.latents() | {"choice_kernel": agents.choice_kernel}
         if trial < longest:
-            note("choice_prob", trial, np.stack(agents.probabilities()))
-            agents.learn(left[trial, :active], rewarded[trial, :active])
+            state["choice_prob"] = np.stack(agents.probabilities())
+            agents.learn(choices[trial, :active], rewards[trial, :active])
+        for name, value in state.items():
+            if name not in recorded:
+                recorded[name] = np.full((*value.shape[:-2], len(rows), longest + 1), np.nan)
+            recorded[name][..., :active, trial] = value[..., 0]
     before_trials_only = {"choice_prob", "staying"}
     return [
         {

@@ -1,5 +1,6 @@
 """The figure of a fitted session: the subject's choices and the agent's prediction."""
 
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -7,7 +8,6 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
-from matplotlib.lines import Line2D
 
 from aind_etl.sample.dynamics import Latents
 from aind_etl.sample.sessions import Session
@@ -55,19 +55,15 @@ class SessionFigure:
             for kind, (_, length, colour) in _TICKS.items()
         }
         # Animated: not drawn together with the axes.
+        beside_the_axes = partial(self._axes.text, transform=self._axes.transAxes, animated=True)
         self._curves = [
-            self._axes.plot([], [], color=colour, linewidth=width, animated=True)[0]
-            for _, _, width, colour, _ in _CURVES
-        ]
-        self._labels = [
-            self._axes.text(
-                1.01, 0.0, "", transform=self._axes.transAxes, color=colour, size=8, animated=True
+            (
+                self._axes.plot([], [], color=colour, linewidth=width, animated=True)[0],
+                beside_the_axes(1.01, 0.0, label, color=colour, size=8),
             )
-            for _, _, _, colour, _ in _CURVES
+            for _, _, width, colour, label in _CURVES
         ]
-        self._title = self._axes.text(
-            0.0, 1.03, "", transform=self._axes.transAxes, size=9, animated=True
-        )
+        self._title = beside_the_axes(0.0, 1.03, "", size=9)
 
     def draw(self, session: Session, latents: Latents, title: str) -> bytes:
         """Return the figure of a fit as PNG; without latent variables, only the behaviour."""
@@ -75,17 +71,19 @@ class SessionFigure:
             self._background = (session, self._drawn_behaviour(session))
         self._canvas.restore_region(self._background[1])
         height = 0.95
-        for line, text, (name, row, _, _, label) in zip(
-            self._curves, self._labels, _CURVES, strict=True
-        ):
-            is_shown = self._draw_curve(line, latents, name, row)
-            text.set_text(label if is_shown else "")
-            if is_shown:
-                text.set_y(height)
-                height -= 0.12
+        for (line, label), (name, row, *_) in zip(self._curves, _CURVES, strict=True):
+            if name not in latents:
+                continue
+            values = latents[name] if row is None else latents[name][row]
+            if name == "loss_count":
+                values = values / max(1.0, float(values.max()))
+            line.set_data(np.arange(1, len(values) + 1), values)
+            label.set_y(height)
+            height -= 0.12
+            self._axes.draw_artist(line)
+            self._axes.draw_artist(label)
         self._title.set_text(title)
-        for artist in (*self._curves, *self._labels, self._title):
-            self._axes.draw_artist(artist)
+        self._axes.draw_artist(self._title)
         png = BytesIO()
         # A higher compression level takes longer than drawing.
         compression = {"compress_level": 3}
@@ -101,15 +99,3 @@ class SessionFigure:
         self._axes.set_xlim(0, session.n_trials + 1)
         self._canvas.draw()
         return self._canvas.copy_from_bbox(self._figure.bbox)
-
-    @staticmethod
-    def _draw_curve(line: Line2D, latents: Latents, name: str, row: int | None) -> bool:
-        """Show a latent variable and return whether the agent has it."""
-        line.set_visible(name in latents)
-        if name not in latents:
-            return False
-        values = latents[name] if row is None else latents[name][row]
-        if name == "loss_count":
-            values = values / max(1.0, float(values.max()))
-        line.set_data(np.arange(1, len(values) + 1), values)
-        return True

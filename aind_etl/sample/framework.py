@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta, timezone
 import numpy as np
 
 from aind_etl.sample.agents import CATALOGUE, Agent
-from aind_etl.sample.calendar import SessionPlan
 from aind_etl.sample.documents import (
     SKIPPED,
     SUCCESS,
@@ -65,9 +64,9 @@ def make_uuid(random: np.random.Generator) -> uuid.UUID:
     return uuid.UUID(bytes=random.bytes(16), version=4)
 
 
-def data_asset(identifier: uuid.UUID) -> Document:
-    """Return one input of a job."""
-    return {"object_type": "Data asset", "url": f"{_ASSET_BUCKET}/{identifier}"}
+def data_asset(random: np.random.Generator) -> Document:
+    """Return an input of a job with a new id."""
+    return {"object_type": "Data asset", "url": f"{_ASSET_BUCKET}/{make_uuid(random)}"}
 
 
 def make_code(
@@ -89,14 +88,11 @@ def make_code(
     }
 
 
-def _experimenters(names: Sequence[str], moment: datetime) -> list[Document] | list[str]:
+def _experimenter(name: str, moment: datetime) -> Document | str:
     if moment >= _SECOND_VERSION_SINCE:
-        return list(names)
-    registry = {"name": "Open Researcher and Contributor ID", "abbreviation": "ORCID"}
-    return [
-        {"object_type": "Person", "name": name, "registry": registry, "registry_identifier": None}
-        for name in names
-    ]
+        return name
+    orcid = {"name": "Open Researcher and Contributor ID", "abbreviation": "ORCID"}
+    return {"object_type": "Person", "name": name, "registry": orcid, "registry_identifier": None}
 
 
 def make_process(  # noqa: PLR0913 - a process has that many parts
@@ -106,33 +102,28 @@ def make_process(  # noqa: PLR0913 - a process has that many parts
     *,
     began: datetime,
     times: tuple[str, str],
-    experimenters: Sequence[str],
+    experimenter: str,
 ) -> Document:
     """Return a data process; ``times`` are its start and end as text."""
-    start, end = times
     return {
         "object_type": "Data process",
         "process_type": "Analysis",
         "name": name,
         "stage": "Analysis",
         "pipeline_name": None,
-        "start_date_time": start,
-        "end_date_time": end,
+        "start_date_time": times[0],
+        "end_date_time": times[1],
         "output_path": None,
         "output_parameters": outputs,
         "notes": None,
         "resources": None,
-        "experimenters": _experimenters(experimenters, began),
+        "experimenters": [_experimenter(experimenter, began)],
         "code": code,
     }
 
 
 def make_metadata(
-    identifier: str | None,
-    collection: str,
-    code: Document,
-    processes: list[Document],
-    version: str,
+    identifier: str | None, collection: str, code: Document, processes: list[Document], version: str
 ) -> Document:
     """Return a whole document; each of its processes depends on those before it.
 
@@ -200,7 +191,7 @@ def _times(run: Run, position: int, spent: Sequence[float]) -> tuple[str, str]:
     return texts
 
 
-def _outputs(run: Run, plan: SessionPlan, fit: Fit | None) -> Document:
+def _outputs(run: Run, fit: Fit | None) -> Document:
     results = {} if fit is None else fitting_results(fit, run)
     if fit is not None and fit.latents and holds_untrimmed_results(run):
         results["fit_settings"] = histories(fit.session) | results["fit_settings"]
@@ -210,8 +201,8 @@ def _outputs(run: Run, plan: SessionPlan, fit: Fit | None) -> Document:
         }
     return {
         "additional_info": SKIPPED if fit is None else SUCCESS,
-        "subject_id": plan.subject.subject_id,
-        "session_date": f"{plan.began:%Y-%m-%d}",
+        "subject_id": run.plan.subject.subject_id,
+        "session_date": run.plan.began.date().isoformat(),
         "nwb_name": run.nwb_name,
         "fitting_results": results,
     }
@@ -251,20 +242,18 @@ def _figures_process(fitting: Document) -> Document:
 
 
 def framework_records(
-    run: Run, plan: SessionPlan, fits: Mapping[str, Fit], random: np.random.Generator
+    run: Run, fits: Mapping[str, Fit], random: np.random.Generator
 ) -> Iterator[Record]:
     """Yield the documents of model fitting that a run of the framework wrote.
 
     ``fits`` holds the fits by alias; it is empty if the session was too short.
     """
-    asset = data_asset(make_uuid(random))
+    asset = data_asset(random)
     commit = random.bytes(20).hex()
     spent = random.gamma(4.0, 30.0, size=len(run.aliases)).tolist()
     accumulates = _INPUTS_ACCUMULATED_SINCE <= run.began < _INPUTS_ACCUMULATED_UNTIL
-    inherited = [
-        data_asset(make_uuid(random))
-        for _ in range(int(random.integers(1, 9)) if accumulates else 0)
-    ]
+    n_inherited = int(random.integers(1, 9)) if accumulates else 0
+    inherited = [data_asset(random) for _ in range(n_inherited)]
     for position, alias in enumerate(run.aliases):
         # The worker's list of inputs grew from job to job; the job's own input is the last.
         inputs = [*inherited, *[asset] * (position + 1 if accumulates else 1)]
@@ -273,19 +262,19 @@ def framework_records(
             name=None if accumulates else _PROCESS,
             version=commit,
             inputs=inputs,
-            parameters=_parameters(CATALOGUE[alias], run, len(inherited)),
+            parameters=_parameters(CATALOGUE[alias], run, n_inherited),
         )
         if run.began >= _COMMIT_HASH_SINCE:
             code["commit_hash"] = commit
         fit = fits.get(alias)
-        outputs = _outputs(run, plan, fit)
+        outputs = _outputs(run, fit)
         fitting = make_process(
             _PROCESS,
             code,
             _as_stored(run, position, outputs),
             began=run.began,
             times=_times(run, position, spent),
-            experimenters=[plan.subject.investigator],
+            experimenter=run.plan.subject.investigator,
         )
         processes = [fitting]
         if Oddity.TWO_PROCESSES in run.oddities:

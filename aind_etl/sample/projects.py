@@ -37,7 +37,7 @@ def _neuromodulator_parameters(random: np.random.Generator) -> Document:
         "channels": {"G_0": "LC: Norepinephrine", "R_0": "NAcc: DA", "G_1": "PL: Calcium"},
         "fitted_model": "QLearning_L2F1_CK1_softmax",
         "preprocessing": "dff-bright_mc-iso-IRLS",
-        "file_location": [f"{data_asset(make_uuid(random))['url']}/photometry.nwb.zarr"],
+        "file_location": [f"{data_asset(random)['url']}/photometry.nwb.zarr"],
     }
 
 
@@ -90,7 +90,7 @@ def _make_document(collection: str, number: int, random: np.random.Generator) ->
         url=f"https://github.com/AllenNeuralDynamics/{_WRAPPER}.git",
         name=_WRAPPER,
         version=random.bytes(20).hex(),
-        inputs=[data_asset(make_uuid(random)) for _ in range(int(random.integers(fewest, most)))],
+        inputs=[data_asset(random) for _ in range(int(random.integers(fewest, most)))],
         parameters=parameters(random),
     )
     process = make_process(
@@ -99,7 +99,7 @@ def _make_document(collection: str, number: int, random: np.random.Generator) ->
         {},
         began=began,
         times=(began.isoformat(), ended.isoformat()),
-        experimenters=[str(make_uuid(random))],
+        experimenter=str(make_uuid(random)),
     )
     is_old = collection == _NEUROMODULATORS and number == 0
     version = _FIRST_SCHEMA_VERSION if is_old else schema_version_at(began)

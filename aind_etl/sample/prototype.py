@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from aind_etl.sample.agents import CATALOGUE, Agent
+from aind_etl.sample.agents import CATALOGUE
 from aind_etl.sample.documents import (
     FAILED,
     SKIPPED,
@@ -27,16 +27,6 @@ BUCKET = "aind-dynamic-foraging-analysis-prod-o5171v"
 _MODEL_LIBRARY = "aind_dynamic_foraging_models"
 _READABLE_NWB_NAME = re.compile(r"(?:behavior_)?(\d{6})_(\d{4}-\d{2}-\d{2})(?:_.*)?")
 _LONGEST_RUN_SECONDS = 4 * 3600.0
-
-
-def specification_of(agent: Agent, folds: int | None) -> Document:
-    """Return the specification of a job: what to fit, and how."""
-    return {
-        "analysis_name": "MLE fitting",
-        "analysis_ver": "first version @ 0.10.0",
-        "analysis_libs_to_track_ver": [_MODEL_LIBRARY],
-        "analysis_args": fit_arguments(agent, folds),
-    }
 
 
 def record_id(nwb_name: str, specification: Mapping[str, Any]) -> str:
@@ -70,17 +60,20 @@ def prototype_records(
     seconds = random.uniform(0.0, _LONGEST_RUN_SECONDS, size=len(run.aliases)).tolist()
     spent = random.gamma(4.0, 30.0, size=len(run.aliases)).tolist()
     for position, alias in enumerate(run.aliases):
-        agent = CATALOGUE[alias]
-        specification = specification_of(agent, run.folds)
+        specification = {
+            "analysis_name": "MLE fitting",
+            "analysis_ver": "first version @ 0.10.0",
+            "analysis_libs_to_track_ver": [_MODEL_LIBRARY],
+            "analysis_args": fit_arguments(CATALOGUE[alias], run.folds),
+        }
         identifier = record_id(run.nwb_name, specification)
         fit = None if alias in run.failed else fits.get(alias)
-        location = None if fit is None else f"s3://{BUCKET}/{identifier}"
         status = FAILED if alias in run.failed else SKIPPED if fit is None else SUCCESS
         document: Document = {
             "_id": identifier,
             "nwb_name": run.nwb_name,
             "status": status,
-            "s3_location": location,
+            "s3_location": None if fit is None else f"s3://{BUCKET}/{identifier}",
             "subject_id": subject_id,
             "session_date": session_date,
             "analysis_spec": specification,

@@ -8,6 +8,7 @@ import json
 import pickle
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 
 from aind_etl.sample import framework, prototype
@@ -17,7 +18,7 @@ from aind_etl.sample.documents import Document, Record, fitting_results, histori
 from aind_etl.sample.figures import SessionFigure
 from aind_etl.sample.fits import Fit
 from aind_etl.sample.runs import MODEL_FITTING, Pipeline
-from aind_etl.sample.session_table import SessionTable
+from aind_etl.sample.session_table import PICKLE_PROTOCOL, SessionTable
 from aind_etl.sample.sessions import Session
 
 _SESSION_TABLE_FOLDER = "aind-behavior-data/foraging_nwb_bonsai_processed"
@@ -27,12 +28,10 @@ _FRAMEWORK_RESULTS = "original_results_mle_fitting.json"
 _PROTOTYPE_RESULTS = "docDB_mle_fitting.json"
 _EARLY_PROTOTYPE_RESULTS = "docDB_record.json"
 _PROTOTYPE_RESULTS_RENAMED = datetime.fromisoformat("2024-11-25")
-# Fixed, so that a newer Python writes the same bytes.
-_PICKLE_PROTOCOL = 4
 
 
 def _encode(content: object) -> bytes:
-    """Return JSON as the writers write it, with bare NaN."""
+    """Return JSON with bare NaN, as the writers write it."""
     return json.dumps(content).encode()
 
 
@@ -53,13 +52,11 @@ def _pipeline_files(record: Record, fit: Fit) -> Mapping[str, bytes]:
     if record.run.pipeline is Pipeline.FRAMEWORK:
         return {_FRAMEWORK_RESULTS: _encode(results), "metadata.nd.json": _metadata(document)}
     early = record.run.began < _PROTOTYPE_RESULTS_RENAMED
-    whole = document | {"analysis_results": results}
-    job = {"job_hash": document["_id"]} | {
-        key: document[key] for key in ("nwb_name", "status", "analysis_spec")
-    }
+    name = _EARLY_PROTOTYPE_RESULTS if early else _PROTOTYPE_RESULTS
+    described = {key: document[key] for key in ("nwb_name", "status", "analysis_spec")}
     return {
-        _EARLY_PROTOTYPE_RESULTS if early else _PROTOTYPE_RESULTS: _encode(whole),
-        "docDB_job_manager.json": _encode(job),
+        name: _encode(document | {"analysis_results": results}),
+        "docDB_job_manager.json": _encode({"job_hash": document["_id"]} | described),
     }
 
 
@@ -71,32 +68,32 @@ class ResultFolders:
         self._seed = seed
         self._figure = SessionFigure()
         self._has_shared_figures = shared_figures
-        self._shared_figure: tuple[int, bytes] = (-1, b"")
-        self._records = 0
+        self._shared_figure: bytes | None = None
+        self._numbers = count()
         self._locations: set[str] = set()
         self._latest: dict[Pipeline, Mapping[str, bytes]] = {}
-        self._session_table = SessionTable(seed)
-        self._behavior_database = BehaviorDatabase(seed)
+        self._session_table = SessionTable()
+        self._behavior_database = BehaviorDatabase()
 
     def write_session(self, session: Session, records: Iterable[Record]) -> None:
         """Write the result folders of a session, and add it to the tables, fitted or not."""
         self._session_table.add(session)
         self._behavior_database.add(session)
+        self._shared_figure = None
         for record in records:
             if record.fit is not None:
                 self._write_record(record, record.fit)
 
     def _write_record(self, record: Record, fit: Fit) -> None:
-        number = self._records
-        self._records += 1
+        number = next(self._numbers)
         # One of 60 folders is missing, one of 45 figures and one of 70 results.
         if number % 60 == 17:
             return
-        agent = {"agent_alias": fit.agent.alias, "params": dict(fit.params)}
+        agent = {"agent_alias": fit.agent.alias, "params": fit.params}
         files = {
             **_pipeline_files(record, fit),
             _FIGURE: self._draw(record, fit),
-            "forager.pkl": pickle.dumps(agent, protocol=_PICKLE_PROTOCOL),
+            "forager.pkl": pickle.dumps(agent, protocol=PICKLE_PROTOCOL),
         }
         self._latest[record.run.pipeline] = files
         missing = {_FIGURE} if number % 45 == 8 else set()
@@ -109,18 +106,15 @@ class ResultFolders:
         if not self._has_shared_figures:
             title = f"{record.run.nwb_name}   {fit.agent.alias}"
             return self._figure.draw(fit.session, fit.latents, title)
-        index = fit.session.plan.index
-        if self._shared_figure[0] != index:
-            self._shared_figure = index, self._figure.draw(fit.session, {}, record.run.nwb_name)
-        return self._shared_figure[1]
+        if self._shared_figure is None:
+            self._shared_figure = self._figure.draw(fit.session, {}, record.run.nwb_name)
+        return self._shared_figure
 
     def write_project_document(self, document: Document) -> None:
         """Write the result folder of another project's document."""
         parameters = document["processing"]["data_processes"][0]["code"]["parameters"]
-        files = {
-            "metadata.nd.json": _metadata(document),
-            "data/summary.json": _encode({"parameters": parameters, "inputs_read": True}),
-        }
+        summary = _encode({"parameters": parameters, "inputs_read": True})
+        files = {"metadata.nd.json": _metadata(document), "data/summary.json": summary}
         self._write_folder(document["location"], files)
 
     def write_rest(self) -> None:
@@ -135,27 +129,21 @@ class ResultFolders:
         for pipeline, home in homes.items():
             name = random.bytes(32).hex()
             if pipeline in self._latest:
-                self._write_folder(f"s3://{home}/{name}", self._latest[pipeline])
-        self._write_files(
-            self._root / _SESSION_TABLE_FOLDER,
-            {
-                "df_sessions.pkl": self._session_table.pickled(),
-                "mouse_pi_mapping.json": self._session_table.investigators(),
-            },
-        )
-        self._write_files(
-            self._root / _BEHAVIOR_DATABASE,
-            dict(self._behavior_database.files(self._session_table)),
-        )
+                self._write_folder(f"{home}/{name}", self._latest[pipeline])
+        session_table = {
+            "df_sessions.pkl": self._session_table.pickled(),
+            "mouse_pi_mapping.json": self._session_table.investigators(),
+        }
+        self._write_folder(_SESSION_TABLE_FOLDER, session_table)
+        database = self._behavior_database.files(self._session_table)
+        self._write_folder(_BEHAVIOR_DATABASE, dict(database))
 
     def _write_folder(self, location: str, files: Mapping[str, bytes]) -> None:
         # Documents of two collections may describe the same job, which has one folder.
-        if location not in self._locations:
-            self._locations.add(location)
-            self._write_files(self._root / location.removeprefix("s3://"), files)
-
-    def _write_files(self, folder: Path, files: Mapping[str, bytes]) -> None:
+        if location in self._locations:
+            return
+        self._locations.add(location)
         for name, content in files.items():
-            path = folder / name
+            path = self._root / location.removeprefix("s3://") / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)

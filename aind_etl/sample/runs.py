@@ -9,13 +9,13 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
 from aind_etl.sample.agents import CATALOGUE, Family
-from aind_etl.sample.calendar import Script, SessionPlan, Stream, random_generator
+from aind_etl.sample.calendar import Script, SessionPlan, Stream
 
 MODEL_FITTING = "dynamic-foraging-model-fitting"
 PREDECESSOR = "dynamic-foraging-analysis"
@@ -43,13 +43,14 @@ class Oddity(StrEnum):
 class Run:
     """One pipeline's work on one session."""
 
+    plan: SessionPlan
     pipeline: Pipeline
-    # The session's file, as the run spells it.
-    nwb_name: str
+    # From the beginning of the session to that of the run.
+    delay: timedelta
     # Agents to fit.
     aliases: tuple[str, ...]
-    # UTC.
-    began: datetime
+    # How it spells the name of the session's file.
+    name_format: str
     # Number of folds of the cross-validation; None for none.
     folds: int | None = 10
     collection: str = MODEL_FITTING
@@ -57,11 +58,24 @@ class Run:
     failed: AbstractSet[str] = frozenset()
     oddities: AbstractSet[Oddity] = frozenset()
 
+    @cached_property
+    def began(self) -> datetime:
+        """When it began, in UTC."""
+        return self.plan.began + self.delay
 
-THIRTY_AGENTS = tuple(
+    @cached_property
+    def nwb_name(self) -> str:
+        """The name of the session's file, as the run spells it."""
+        began = self.plan.began
+        return self.name_format.format(
+            subject=self.plan.subject.subject_id, date=began.date(), time=f"{began:%H-%M-%S}"
+        )
+
+
+# All agents that existed before those that compare to a threshold.
+_THIRTY_AGENTS = tuple(
     alias for alias, agent in CATALOGUE.items() if agent.family is not Family.COMPARE_TO_THRESHOLD
 )
-"""All agents that existed before those that compare to a threshold."""
 _FIVE_AGENTS = (
     "QLearning_L1F1_CK1_softmax",
     "QLearning_L2F1_softmax",
@@ -90,38 +104,26 @@ def _run_after(
     pipeline: Pipeline,
     days: float,
     aliases: tuple[str, ...],
-    form: str = _USUAL,
+    name_format: str = _USUAL,
     **options: Any,  # noqa: ANN401 - fields of Run
 ) -> Callable[[SessionPlan], Run]:
     """Return a function that returns the run over a session, some days after it."""
-
-    def run_over(plan: SessionPlan) -> Run:
-        began = plan.began + timedelta(days=days)
-        return Run(pipeline, _nwb_name(plan, form), aliases, began, **options)
-
-    return run_over
-
-
-def _nwb_name(plan: SessionPlan, form: str) -> str:
-    return form.format(
-        subject=plan.subject.subject_id,
-        date=f"{plan.began:%Y-%m-%d}",
-        time=f"{plan.began:%H-%M-%S}",
-    )
+    fields = (pipeline, timedelta(days=days), aliases, name_format)
+    return lambda plan: Run(plan, *fields, **options)
 
 
 _prototype = partial(_run_after, Pipeline.PROTOTYPE)
-_framework = partial(_run_after, Pipeline.FRAMEWORK, form=_PREFIXED)
+_framework = partial(_run_after, Pipeline.FRAMEWORK, name_format=_PREFIXED)
 
 _SCRIPTED: Mapping[Script, list[Callable[[SessionPlan], Run]]] = {
-    Script.NWB_NAME_WITHOUT_TIME: [_prototype(416.3, THIRTY_AGENTS, _WITHOUT_TIME)],
+    Script.NWB_NAME_WITHOUT_TIME: [_prototype(416.3, _THIRTY_AGENTS, _WITHOUT_TIME)],
     Script.REFITTED_WITHOUT_CROSS_VALIDATION: [
-        _prototype(350.7, THIRTY_AGENTS),
+        _prototype(350.7, _THIRTY_AGENTS),
         _prototype(424.2, _FIVE_AGENTS, folds=None),
     ],
-    Script.TOO_SHORT_FOR_PROTOTYPE: [_prototype(320.4, THIRTY_AGENTS)],
+    Script.TOO_SHORT_FOR_PROTOTYPE: [_prototype(320.4, _THIRTY_AGENTS)],
     Script.FAILED_FITS: [
-        _prototype(262.1, THIRTY_AGENTS, failed={"QLearning_L1F0_epsi", "LossCounting_CKfull"})
+        _prototype(262.1, _THIRTY_AGENTS, failed={"QLearning_L1F0_epsi", "LossCounting_CKfull"})
     ],
     Script.TWO_FOLDS: [_prototype(163.5, _FIVE_AGENTS, folds=2)],
     Script.FIRST_OF_TWO_ON_A_DAY: [_prototype(165.2, _SIX_AGENTS)],
@@ -131,8 +133,8 @@ _SCRIPTED: Mapping[Script, list[Callable[[SessionPlan], Run]]] = {
         _prototype(201.6, _SIX_AGENTS, _UNSUFFIXED),
     ],
     Script.REFITTED_AFTER_MORE_THAN_A_YEAR: [
-        _prototype(33.2, THIRTY_AGENTS),
-        _prototype(420.6, THIRTY_AGENTS, folds=None),
+        _prototype(33.2, _THIRTY_AGENTS),
+        _prototype(420.6, _THIRTY_AGENTS, folds=None),
     ],
     Script.NO_CROSS_VALIDATION: [_prototype(6.1, _FIVE_AGENTS, folds=None)],
     Script.UNREADABLE_NWB_NAME: [
@@ -144,7 +146,7 @@ _SCRIPTED: Mapping[Script, list[Callable[[SessionPlan], Run]]] = {
         _prototype(9.8, _FIVE_AGENTS, collection=PREDECESSOR),
     ],
     Script.BOTH_FORMATS_UNTRIMMED: [
-        _prototype(5.6, THIRTY_AGENTS),
+        _prototype(5.6, _THIRTY_AGENTS),
         _framework(115.2, _FRAMEWORK_AGENTS),
     ],
     Script.BOTH_FORMATS: [_prototype(3.7, _FIVE_AGENTS), _framework(140.4, _FRAMEWORK_AGENTS)],
@@ -185,11 +187,11 @@ _LONGEST_DELAY_DAYS = 425.0
 _LATEST_REFIT_DAYS = 440.0
 
 
-def plan_runs(plan: SessionPlan, seed: int) -> list[Run]:
+def plan_runs(plan: SessionPlan) -> list[Run]:
     """Return the runs over a session."""
     if plan.script is not None:
         return [run_over(plan) for run_over in _SCRIPTED[plan.script]]
-    random = random_generator(seed, Stream.RUNS, plan.index)
+    random = plan.random(Stream.RUNS)
     if plan.began >= _FRAMEWORK_STARTED:
         runs = _draw_framework_runs(plan, random)
     elif plan.began >= _PROTOTYPE_FITTED_THIRTY_UNTIL:
@@ -215,30 +217,27 @@ def _days_after(plan: SessionPlan, earliest: datetime, delay: float) -> float:
 def _draw_thirty_agent_runs(plan: SessionPlan, random: np.random.Generator) -> list[Run]:
     days = _days_after(plan, _PROTOTYPE_STARTED, _draw_delay(plan, random))
     if random.random() < 0.03:
-        return [_spelt_by_chance(_prototype(days, _FIVE_AGENTS)(plan), plan, random)]
+        return [_spelt_by_chance(_prototype(days, _FIVE_AGENTS)(plan), random)]
     counts = np.array(list(_MODELS_FITTED.values()))
     n_models = int(random.choice(list(_MODELS_FITTED), p=counts / counts.sum()))
-    missing = random.permutation(THIRTY_AGENTS)[n_models:].tolist()
-    if random.random() < 0.5:
-        first = _prototype(days, THIRTY_AGENTS, failed=set(missing))(plan)
-    else:
-        present = tuple(alias for alias in THIRTY_AGENTS if alias not in missing)
-        first = _prototype(days, present)(plan)
-    first = _spelt_by_chance(first, plan, random)
+    missing = set(random.permutation(_THIRTY_AGENTS)[n_models:].tolist())
+    first = _prototype(days, _THIRTY_AGENTS, failed=missing)(plan)
+    if random.random() >= 0.5:
+        present = tuple(alias for alias in _THIRTY_AGENTS if alias not in missing)
+        first = replace(first, aliases=present, failed=frozenset())
+    first = _spelt_by_chance(first, random)
     runs = [first]
     if random.random() < 0.4:
-        later = float(random.uniform(days + 2.0, _LATEST_REFIT_DAYS))
-        began = plan.began + timedelta(days=later)
-        again = replace(first, began=began, folds=None, failed=frozenset())
-        if random.random() < 0.2:
-            again = replace(again, aliases=_FIVE_AGENTS)
+        delay = timedelta(days=float(random.uniform(days + 2.0, _LATEST_REFIT_DAYS)))
+        aliases = _FIVE_AGENTS if random.random() < 0.2 else first.aliases
+        again = replace(first, delay=delay, folds=None, failed=frozenset(), aliases=aliases)
         runs.append(again)
     return runs + _draw_second_format(plan, random)
 
 
 def _draw_later_prototype_runs(plan: SessionPlan, random: np.random.Generator) -> list[Run]:
-    aliases = THIRTY_AGENTS if random.random() < 0.15 else _FIVE_AGENTS
-    run = _spelt_by_chance(_prototype(_draw_delay(plan, random), aliases)(plan), plan, random)
+    aliases = _THIRTY_AGENTS if random.random() < 0.15 else _FIVE_AGENTS
+    run = _spelt_by_chance(_prototype(_draw_delay(plan, random), aliases)(plan), random)
     if random.random() < 0.25:
         run = replace(run, folds=None)
     runs = [run]
@@ -252,9 +251,9 @@ def _draw_framework_runs(plan: SessionPlan, random: np.random.Generator) -> list
     run = _draw_framework_run(plan, random, _draw_delay(plan, random))
     runs = [run]
     if random.random() < 0.1:
-        later = run.began + timedelta(days=float(random.uniform(1.0, 90.0)))
+        delay = run.delay + timedelta(days=float(random.uniform(1.0, 90.0)))
         # The other kind of cross-validation, so that the two differ in more than their time.
-        runs.append(replace(run, began=later, folds=10 if run.folds is None else None))
+        runs.append(replace(run, delay=delay, folds=10 if run.folds is None else None))
     if random.random() < 0.08:
         runs.append(_prototype(_draw_delay(plan, random), _FIVE_AGENTS)(plan))
     return runs
@@ -283,14 +282,14 @@ def _draw_framework_run(plan: SessionPlan, random: np.random.Generator, days: fl
     return _framework(days, aliases, folds=folds, oddities=oddities)(plan)
 
 
-def _spelt_by_chance(run: Run, plan: SessionPlan, random: np.random.Generator) -> Run:
+def _spelt_by_chance(run: Run, random: np.random.Generator) -> Run:
     """Return a prototype run with one of the spellings of the NWB name, and perhaps odd fields."""
-    chance, form = random.random(), _USUAL
+    chance, name_format = random.random(), _USUAL
     if chance < 0.1:
-        form = _PREFIXED
+        name_format = _PREFIXED
     elif chance < 0.12:
-        form = _UNSUFFIXED
-    elif chance < 0.15 and plan.is_only_one_of_its_day:
-        form = _WITHOUT_TIME
+        name_format = _UNSUFFIXED
+    elif chance < 0.15 and run.plan.is_only_one_of_its_day:
+        name_format = _WITHOUT_TIME
     oddities = {Oddity.UNKNOWN_FIELDS} if random.random() < 0.03 else frozenset()
-    return replace(run, nwb_name=_nwb_name(plan, form), oddities=oddities)
+    return replace(run, name_format=name_format, oddities=oddities)

@@ -17,14 +17,14 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pandas as pd
 
-from aind_etl.sample.calendar import Script, Stream, Subject, random_generator
+from aind_etl.sample.calendar import Script, Stream, random_generator
 from aind_etl.sample.sessions import Session
 
 _Row = dict[tuple[str, str], object]
 
 _ZONE = ZoneInfo("America/Los_Angeles")
 # Fixed, so that a newer Python writes the same bytes.
-_PICKLE_PROTOCOL = 4
+PICKLE_PROTOCOL = 4
 
 _RIGS = ("447-1-A", "447-1-D", "447-2-B", "447-3-C", "352_EPHYS_1")
 _TRAINERS = ("Femi Aldana", "Gro Haddad", "Ines Varga")
@@ -38,18 +38,15 @@ _FIRST_COLUMNS = (
     *("subject_id", "session_date", "nwb_suffix", "session", "rig", "trainer", "PI"),
     *("curriculum_name", "curriculum_version", "current_stage_actual", "task", "notes"),
 )
-_CURRICULUM_COLUMNS = (
-    *("curriculum_name", "curriculum_version", "curriculum_schema_version"),
-    "current_stage_actual",
-)
+_CURRICULUM = ("curriculum_name", "curriculum_version", "curriculum_schema_version")
+_CURRICULUM_COLUMNS = (*_CURRICULUM, "current_stage_actual")
 
 
 class SessionTable:
     """Collects the sessions of a world, and returns them as the files of both forms."""
 
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-        self._subjects: dict[str, Subject] = {}
+    def __init__(self) -> None:
+        self._investigators: dict[str, str] = {}
         self._n_sessions: Counter[str] = Counter()
         self._keys: list[tuple[str, str, int]] = []
         self._rows: list[_Row] = []
@@ -57,21 +54,23 @@ class SessionTable:
 
     def add(self, session: Session) -> None:
         """Add the next session; those of a subject are added in the order of their days."""
-        plan = session.plan
-        subject = plan.subject
-        self._subjects[subject.subject_id] = subject
-        self._n_sessions[subject.subject_id] += 1
-        number = self._n_sessions[subject.subject_id]
-        random = random_generator(self._seed, Stream.SESSION_TABLE, plan.index)
-        row = self._row(session, number, random)
+        plan, subject_id = session.plan, session.plan.subject.subject_id
+        self._investigators[subject_id] = plan.subject.investigator
+        self._n_sessions[subject_id] += 1
+        row = _table_row(session, self._n_sessions[subject_id])
         day = plan.began.date().isoformat()
+        self._keys.append((subject_id, day, nwb_suffix(session)))
+        self._rows.append(row)
         if plan.script is Script.NWB_NAME_WITHOUT_TIME:
             # In the first years the files of a day were numbered, and some were saved twice.
-            self._keys += [(subject.subject_id, day, 0), (subject.subject_id, day, 1)]
-            self._rows += [row, row | _saved_too_early(row)]
-        else:
-            self._keys.append((subject.subject_id, day, nwb_suffix(session)))
-            self._rows.append(row)
+            self._keys.append((subject_id, day, 1))
+            finished = ("session_stats", "finished_trials")
+            too_early: _Row = {
+                finished: int(str(row[finished])) // 10,
+                ("metadata", "notes"): "saved too early",
+                ("session_stats", "foraging_eff"): None,
+            }
+            self._rows.append(row | too_early)
         self._in_database.append(_database_row(session, row))
 
     def pickled(self) -> bytes:
@@ -82,7 +81,7 @@ class SessionTable:
             index=_multi_index(self._keys, ("subject_id", "session_date", "nwb_suffix")),
         )
         frame.columns = _multi_index(labels, ("type", "variable"))
-        return pickle.dumps(frame, protocol=_PICKLE_PROTOCOL)
+        return pickle.dumps(frame, protocol=PICKLE_PROTOCOL)
 
     def in_database(self) -> pd.DataFrame:
         """Return the session table of the behaviour database."""
@@ -94,38 +93,39 @@ class SessionTable:
     def investigators(self) -> bytes:
         """Return ``mouse_pi_mapping.json``: each subject's investigator."""
         mice = [
-            {"subject_id": subject_id, "PI": subject.investigator}
-            for subject_id, subject in sorted(self._subjects.items())
+            {"subject_id": mouse, "PI": name} for mouse, name in sorted(self._investigators.items())
         ]
         return json.dumps(mice).encode()
 
-    def _row(self, session: Session, number: int, random: np.random.Generator) -> _Row:
-        columns = {
-            "metadata": _metadata(session, number, random),
-            "auto_train": self._training(session, number, random),
-            "session_stats": _performance(session, random),
-        }
-        return {(kind, name): value for kind in columns for name, value in columns[kind].items()}
 
-    def _training(
-        self, session: Session, number: int, random: np.random.Generator
-    ) -> dict[str, object]:
-        """Return the subject's stage in its curriculum; subjects learn at their own pace."""
-        subject = session.plan.subject
-        of_subject = random_generator(self._seed, Stream.SESSION_TABLE, int(subject.subject_id))
-        curriculum = str(of_subject.choice(_CURRICULA))
-        pace = float(of_subject.uniform(0.25, 1.4))
-        if random.random() < 0.1:
-            # A session outside of any curriculum.
-            return dict.fromkeys((*_CURRICULUM_COLUMNS, "if_overriden_by_trainer"))
-        stage = min(len(_STAGES) - 1, int(pace * number + random.uniform(0.0, 0.8)))
-        return {
-            "curriculum_name": curriculum,
-            "curriculum_version": "2.3.1" if session.plan.began.year > 2024 else "1.0",
-            "curriculum_schema_version": "1.0",
-            "current_stage_actual": _STAGES[stage],
-            "if_overriden_by_trainer": bool(random.random() < 0.15),
-        }
+def _table_row(session: Session, number: int) -> _Row:
+    """Return the values of a subject's session, the number of which counts from 1."""
+    random = session.plan.random(Stream.SESSION_TABLE)
+    columns = {
+        "metadata": _metadata(session, number, random),
+        "auto_train": _training(session, number, random),
+        "session_stats": _performance(session, random),
+    }
+    return {(kind, name): value for kind in columns for name, value in columns[kind].items()}
+
+
+def _training(session: Session, number: int, random: np.random.Generator) -> dict[str, object]:
+    """Return the subject's stage in its curriculum; subjects learn at their own pace."""
+    plan = session.plan
+    of_subject = random_generator(plan.seed, Stream.SESSION_TABLE, int(plan.subject.subject_id))
+    curriculum = str(of_subject.choice(_CURRICULA))
+    pace = float(of_subject.uniform(0.25, 1.4))
+    if random.random() < 0.1:
+        # A session outside of any curriculum.
+        return dict.fromkeys((*_CURRICULUM_COLUMNS, "if_overriden_by_trainer"))
+    stage = min(len(_STAGES) - 1, int(pace * number + random.uniform(0.0, 0.8)))
+    return {
+        "curriculum_name": curriculum,
+        "curriculum_version": "2.3.1" if plan.began.year > 2024 else "1.0",
+        "curriculum_schema_version": "1.0",
+        "current_stage_actual": _STAGES[stage],
+        "if_overriden_by_trainer": bool(random.random() < 0.15),
+    }
 
 
 def nwb_suffix(session: Session) -> int:
@@ -175,33 +175,19 @@ def _database_row(session: Session, row: _Row) -> dict[str, object]:
     room = str(columns["rig"])[:3]
     if plan.began.year == 2023:
         code_ocean |= {"co_asset_id": None, "co_s3_nwb_uri": None, "nwb_data_source": "bonsai_s3"}
-    return (
-        identity
-        | columns
-        | {
-            "session_start_time": str(columns["session_start_time"]),
-            "subject_alias": plan.subject.subject_id,
-            "PI": plan.subject.investigator,
-            "institute": "AIND",
-            "rig_type": rig_type,
-            "room": room,
-            "hardware": "bonsai",
-            "data_source": f"AIND_{rig_type}_{room}_bonsai",
-            "abs(bias_naive)": abs(float(str(columns["bias_naive"]))),
-            "weekday": plan.began.isoweekday(),
-        }
-        | code_ocean
-    )
-
-
-def _saved_too_early(row: _Row) -> _Row:
-    """Return the values that differ in a file saved before the end of the session."""
-    finished = ("session_stats", "finished_trials")
-    return {
-        finished: int(str(row[finished])) // 10,
-        ("metadata", "notes"): "saved too early",
-        ("session_stats", "foraging_eff"): None,
+    columns |= {
+        "session_start_time": str(columns["session_start_time"]),
+        "subject_alias": plan.subject.subject_id,
+        "PI": plan.subject.investigator,
+        "institute": "AIND",
+        "rig_type": rig_type,
+        "room": room,
+        "hardware": "bonsai",
+        "data_source": f"AIND_{rig_type}_{room}_bonsai",
+        "abs(bias_naive)": abs(float(str(columns["bias_naive"]))),
+        "weekday": plan.began.isoweekday(),
     }
+    return identity | columns | code_ocean
 
 
 def _metadata(session: Session, number: int, random: np.random.Generator) -> dict[str, object]:

@@ -10,16 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aind_etl.sample.agents import CATALOGUE, Family
-from aind_etl.sample.calendar import SessionPlan, Stream, random_generator
-from aind_etl.sample.dispositions import disposition_for
-from aind_etl.sample.dynamics import (
-    BoolArray,
-    FloatArray,
-    IntArray,
-    Parameters,
-    start_agents,
-)
+from aind_etl.sample.agents import CATALOGUE, Family, disposition_for
+from aind_etl.sample.calendar import SessionPlan, Stream
+from aind_etl.sample.dynamics import BoolArray, FloatArray, IntArray, stack, start_agents
 
 _IGNORED_SHARE = 0.07
 _COUPLED_PAIRS = np.array([(0.40, 0.05), (0.3857, 0.0643), (0.3375, 0.1125), (0.225, 0.225)])
@@ -29,27 +22,17 @@ _COUPLED_BLOCK, _UNCOUPLED_BLOCK = (20, 60), (20, 35)
 
 @dataclass(frozen=True)
 class Task:
-    """What a session was going to be, whatever the subject does.
+    """What a session was going to be, whatever the subject does."""
 
-    Parameters
-    ----------
-    valid_at
-        Index of each valid trial among all trials, ignored ones included, [valid trials].
-    reward_probabilities
-        Probability of a reward on the left and on the right, [trials, 2].
-    is_coupled
-        Whether the reward probabilities of both sides changed together, and rewards waited until
-        they were collected.
-    arrivals
-        Whether a reward arrives at a side before each valid trial, [valid trials, 2].
-    coins
-        The subject chooses left if its probability of left is above this number, [valid trials].
-    """
-
+    # Index of each valid trial among all trials, ignored ones included, [valid trials].
     valid_at: IntArray
+    # Probability of a reward on the left and on the right, [trials, 2].
     reward_probabilities: FloatArray
+    # Whether the probabilities of both sides changed together, and rewards waited to be collected.
     is_coupled: bool
+    # Whether a reward arrives at a side before each valid trial, [valid trials, 2].
     arrivals: BoolArray
+    # The subject chooses left if its probability of left is above this number, [valid trials].
     coins: FloatArray
 
     @property
@@ -64,16 +47,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Session:
-    """What happened in a session.
-
-    Parameters
-    ----------
-    left, rewarded
-        Whether left was chosen, and whether the choice was rewarded, [valid trials].
-    """
+    """What happened in a session."""
 
     plan: SessionPlan
     task: Task
+    # Whether left was chosen, and whether the choice was rewarded, [valid trials].
     left: BoolArray
     rewarded: BoolArray
 
@@ -102,8 +80,8 @@ def _reward_probabilities(random: np.random.Generator, trials: int, *, coupled: 
     return np.stack(sides, axis=1)
 
 
-def _prepare_task(plan: SessionPlan, seed: int) -> Task:
-    random = random_generator(seed, Stream.BEHAVIOUR, plan.index)
+def _prepare_task(plan: SessionPlan) -> Task:
+    random = plan.random(Stream.BEHAVIOUR)
     ignored = random.geometric(1.0 - _IGNORED_SHARE, size=plan.valid_trials) - 1
     valid = np.cumsum(1 + ignored) - 1
     trials = int(valid[-1]) + 1
@@ -116,20 +94,17 @@ def _prepare_task(plan: SessionPlan, seed: int) -> Task:
     return Task(valid, probabilities, coupled, arrivals, random.random(plan.valid_trials))
 
 
-def _play(family: Family, plans: Sequence[SessionPlan], tasks: Sequence[Task]) -> Iterator[Session]:
+def _play(family: Family, plans: Sequence[SessionPlan]) -> Iterator[Session]:
     """Yield the sessions of agents of one family, longest first, each in its own task."""
     agents = start_agents(family, [_true_parameters(plan) for plan in plans])
+    tasks = list(map(_prepare_task, plans))
     n_trials = np.array([len(task.coins) for task in tasks])
-    shape = (int(n_trials[0]), len(tasks))
-    arrivals = np.zeros((*shape, 2), dtype=np.bool_)
-    coins = np.zeros(shape)
-    for row, task in enumerate(tasks):
-        arrivals[: n_trials[row], row] = task.arrivals
-        coins[: n_trials[row], row] = task.coins
+    arrivals = stack([task.arrivals for task in tasks])
+    coins = stack([task.coins for task in tasks])
     keeps_reward = np.array([[task.is_coupled] for task in tasks])
     waiting = np.zeros((len(tasks), 2), dtype=np.bool_)
-    left = np.zeros(shape, dtype=np.bool_)
-    rewarded = np.zeros(shape, dtype=np.bool_)
+    left = np.zeros(coins.shape, dtype=np.bool_)
+    rewarded = np.zeros_like(left)
     for trial in range(len(left)):
         active = agents.keep_active(n_trials, trial)
         of_left, _ = agents.probabilities()
@@ -145,42 +120,19 @@ def _play(family: Family, plans: Sequence[SessionPlan], tasks: Sequence[Task]) -
         yield Session(plan, task, left[:length, row].copy(), rewarded[:length, row].copy())
 
 
-def simulate_sessions(plans: Sequence[SessionPlan], seed: int) -> list[Session]:
-    """Return what happens in each of the planned sessions.
-
-    It depends on the seed and the session's own plan, not on the other sessions.
-    """
-    by_family: dict[Family, list[SessionPlan]] = defaultdict(list)
-    for plan in sorted(plans, key=lambda plan: -plan.valid_trials):
-        by_family[CATALOGUE[plan.subject.true_agent].family].append(plan)
-    sessions = {
-        session.plan.index: session
-        for family, members in by_family.items()
-        for session in _play(family, members, [_prepare_task(plan, seed) for plan in members])
-    }
-    return [sessions[plan.index] for plan in plans]
-
-
-def _true_parameters(plan: SessionPlan) -> Parameters:
+def _true_parameters(plan: SessionPlan) -> dict[str, FloatArray]:
     agent = CATALOGUE[plan.subject.true_agent]
     values = disposition_for(agent, plan.disposition) | dict(agent.clamped)
     return {name: np.array([value], dtype=np.float64) for name, value in values.items()}
 
 
-def stack_histories(sessions: Sequence[Session]) -> tuple[BoolArray, BoolArray, IntArray]:
-    """Return the histories of sessions, which are sorted longest first.
+def simulate_sessions(plans: Sequence[SessionPlan]) -> list[Session]:
+    """Return what happens in each of the planned sessions, in the order of their numbers.
 
-    Returns
-    -------
-    left, rewarded
-        Choices and rewards, [trials, sessions], False beyond a session's end.
-    n_trials
-        Number of valid trials, [sessions].
+    It depends on the session's own plan, not on the other sessions.
     """
-    n_trials = np.array([session.n_trials for session in sessions], dtype=np.int64)
-    left = np.zeros((int(n_trials[0]), len(sessions)), dtype=np.bool_)
-    rewarded = np.zeros_like(left)
-    for column, session in enumerate(sessions):
-        left[: session.n_trials, column] = session.left
-        rewarded[: session.n_trials, column] = session.rewarded
-    return left, rewarded, n_trials
+    by_family: dict[Family, list[SessionPlan]] = defaultdict(list)
+    for plan in sorted(plans, key=lambda plan: -plan.valid_trials):
+        by_family[CATALOGUE[plan.subject.true_agent].family].append(plan)
+    sessions = [one for family, members in by_family.items() for one in _play(family, members)]
+    return sorted(sessions, key=lambda session: session.plan.index)

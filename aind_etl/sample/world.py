@@ -5,7 +5,6 @@ The simulation runs over a block of sessions at a time, so that memory does not 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -13,11 +12,10 @@ from typing import Literal
 import bson
 import orjson
 
-from aind_etl.sample.calendar import SessionPlan, Stream, plan_sessions, random_generator
+from aind_etl.sample.calendar import SessionPlan, Stream, plan_sessions
 from aind_etl.sample.documents import Document, Record
 from aind_etl.sample.fits import Fit, FitRequest, fit_agents
 from aind_etl.sample.framework import framework_records, holds_untrimmed_results
-from aind_etl.sample.latents import latent_variables
 from aind_etl.sample.projects import PROJECT_COLLECTIONS, project_documents
 from aind_etl.sample.prototype import prototype_records
 from aind_etl.sample.runs import MODEL_FITTING, PREDECESSOR, Pipeline, Run, plan_runs
@@ -35,46 +33,39 @@ def _analysed_sessions(
     """Yield each session with its records, whose fits may all have latent variables."""
     plans = islice(plan_sessions(seed), sessions)
     while block := list(islice(plans, _SESSIONS_TOGETHER)):
-        yield from _analyse(block, seed, with_latents=with_latents)
+        # A function of its own, so that the fits of a block are freed before the next is fitted.
+        yield from _analyse(block, with_latents=with_latents)
 
 
 def _analyse(
-    plans: Sequence[SessionPlan], seed: int, *, with_latents: bool
+    plans: Sequence[SessionPlan], *, with_latents: bool
 ) -> Iterator[tuple[Session, list[Record]]]:
     """Simulate sessions together, and fit the agents that their runs fitted."""
-    sessions = simulate_sessions(plans, seed)
-    runs = {plan.index: plan_runs(plan, seed) for plan in plans}
-    fits = fit_agents([_request(session, runs[session.plan.index]) for session in sessions], seed)
-    wanted = [
-        fit
-        for index, of_session in fits.items()
-        if with_latents or any(map(holds_untrimmed_results, runs[index]))
-        for fit in of_session.values()
+    sessions = simulate_sessions(plans)
+    runs = list(map(plan_runs, plans))
+    requests = [
+        _request(session, of_session, with_latents=with_latents)
+        for session, of_session in zip(sessions, runs, strict=True)
     ]
-    for fit, latents in zip(wanted, latent_variables(wanted, seed), strict=True):
-        fits[fit.session.plan.index][fit.agent.alias] = replace(fit, latents=latents)
-    for session in sessions:
-        index = session.plan.index
-        yield session, list(_records(session.plan, runs[index], fits[index], seed))
+    fits = fit_agents(requests)
+    for session, of_session, fitted in zip(sessions, runs, fits, strict=True):
+        yield session, list(_records(session.plan, of_session, fitted))
 
 
-def _request(session: Session, runs: Sequence[Run]) -> FitRequest:
+def _request(session: Session, runs: Sequence[Run], *, with_latents: bool) -> FitRequest:
     """Return one request for all runs over a session, because they fit the same choices."""
     is_fitted = not session.plan.is_too_short
     aliases = {alias for run in runs for alias in run.aliases if is_fitted}
     folds = next((run.folds for run in runs if run.folds is not None), None)
-    return FitRequest(session, tuple(sorted(aliases)), folds)
+    with_latents = with_latents or any(map(holds_untrimmed_results, runs))
+    return FitRequest(session, tuple(aliases), folds, with_latents)
 
 
-def _records(
-    plan: SessionPlan, runs: Sequence[Run], fits: Mapping[str, Fit], seed: int
-) -> Iterator[Record]:
-    random = random_generator(seed, Stream.DOCUMENTS, plan.index)
+def _records(plan: SessionPlan, runs: Sequence[Run], fits: Mapping[str, Fit]) -> Iterator[Record]:
+    random = plan.random(Stream.DOCUMENTS)
     for run in runs:
-        if run.pipeline is Pipeline.PROTOTYPE:
-            yield from prototype_records(run, fits, random)
-        else:
-            yield from framework_records(run, plan, fits, random)
+        written = prototype_records if run.pipeline is Pipeline.PROTOTYPE else framework_records
+        yield from written(run, fits, random)
 
 
 def write_world(  # noqa: PLR0913 - each says something different of the world
@@ -98,10 +89,6 @@ def write_world(  # noqa: PLR0913 - each says something different of the world
     sessions
         Number of behaviour sessions of the main collection. With at least 24, every oddity of the
         documents occurs. A larger world begins with the sessions of a smaller one.
-    seed
-        Seed of the simulation.
-    formats
-        Formats of the documents' files.
     results
         Whether to write the result folders, which takes far longer than the documents.
     shared_figures
@@ -119,8 +106,6 @@ def write_world(  # noqa: PLR0913 - each says something different of the world
     ------
     ValueError
         The number of sessions or the seed is negative.
-    OSError
-        A file could not be written.
     """
     if sessions < 0 or seed < 0:
         raise ValueError(

@@ -5,6 +5,7 @@ import logging
 import re
 import shutil
 from datetime import date
+from itertools import islice
 from pathlib import Path
 
 import duckdb
@@ -239,9 +240,8 @@ def test_a_session_of_the_database_has_the_key_of_the_session_table(world, name,
 @pytest.fixture(scope="module")
 def of_reader() -> pd.DataFrame:
     """Return the public reader's table: the database's without the columns it adds."""
-    table = SessionTable(0)
-    plans = [plan for plan, _ in zip(plan_sessions(0), range(24), strict=False)]
-    for session in simulate_sessions(plans, 0):
+    table = SessionTable()
+    for session in simulate_sessions(list(islice(plan_sessions(0), 24))):
         table.add(session)
     frame = table.in_database()
     added = ["_session_id", "co_asset_id", "co_s3_nwb_uri", "nwb_data_source"]

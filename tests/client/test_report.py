@@ -1,9 +1,12 @@
 """The report shows the numbers of the marts, needs no network, and works in a browser."""
 
+import errno
 import json
+import os
 import re
 import shutil
 from importlib.metadata import version
+from pathlib import Path
 from statistics import median
 
 import duckdb
@@ -176,11 +179,10 @@ def test_the_trajectories_are_those_of_the_mart(built, page):
         for number, _day, value, _at_bound in points
     }
     agents = {agent for _, agent, _, _ in drawn}
-    listed = ", ".join(f"'{agent}'" for agent in agents)
     expected = ask(
         built.warehouse,
         "SELECT subject_id, agent_alias, parameter, session_number, value "
-        f"FROM parameter_trajectories WHERE is_fitted AND agent_alias IN ({listed})",
+        f"FROM parameter_trajectories WHERE is_fitted AND agent_alias IN {tuple(agents)}",
     )
     assert len(agents) == 4
     assert "QLearning_L2F1_softmax" in agents
@@ -418,6 +420,19 @@ def test_a_report_that_cannot_be_drawn_leaves_the_old_one(built, tmp_path, monke
         write_report(built.warehouse, page)
     assert page.read_text() == "yesterday's"
     assert [one.name for one in tmp_path.glob(".*")] == []
+
+
+def test_the_error_for_a_folder_without_permission_names_the_page(built, tmp_path, monkeypatch):
+    make = os.mkdir
+
+    def refuse(path, *mode):
+        if Path(path).parent == tmp_path:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        make(path, *mode)
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    with pytest.raises(PermissionError, match=r"report\.html"):
+        write_report(built.warehouse, tmp_path / "report.html")
 
 
 def test_the_command_writes_the_page(built, tmp_path):

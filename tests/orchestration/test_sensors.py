@@ -535,8 +535,8 @@ def test_once_a_week_source_lake_and_warehouse_are_compared(etl_loaded, instance
 
 
 def test_each_night_the_session_table_is_read(etl, instance, tmp_path):
-    table = SessionTable(0)
-    for session in simulate_sessions(list(islice(plan_sessions(0), 3)), 0):
+    table = SessionTable()
+    for session in simulate_sessions(list(islice(plan_sessions(0), 3))):
         table.add(session)
     path = tmp_path / "results" / etl.settings.session_table_location.removeprefix("s3://")
     path.parent.mkdir(parents=True)

@@ -124,8 +124,8 @@ def warehouse(
 
 
 def session_table(seed: int, sessions: int) -> SessionTable:
-    table = SessionTable(seed)
-    for session in simulate_sessions(list(islice(plan_sessions(seed), sessions)), seed):
+    table = SessionTable()
+    for session in simulate_sessions(list(islice(plan_sessions(seed), sessions))):
         table.add(session)
     return table
 

@@ -60,31 +60,24 @@ CONFIG: dict[str, Any] = {
 _PERCENT = alt.Axis(format="%")
 _ROW_HEIGHT = 19
 _AGENT = alt.Axis(title=None, grid=False, domain=False, ticks=False, labelColor=_INK)
+_Order = Literal["ascending", "descending"]
 
 
 def best() -> dict[str, Any]:
     """Return bars of sessions won, one per agent."""
-    base = _by_agent(
-        "best",
-        "sessions",
-        "descending",
-        _tip("sessions:Q", "sessions won", ",d"),
-        _tip("compared:Q", "sessions fitted", ",d"),
-    ).transform_calculate(of="format(datum.sessions, ',d') + ' of ' + format(datum.compared, ',d')")
+    tips = [_tip("sessions:Q", "sessions won", ",d"), _tip("compared:Q", "sessions fitted", ",d")]
+    base = _by_agent("best", "sessions", *tips).transform_calculate(
+        of="format(datum.sessions, ',d') + ' of ' + format(datum.compared, ',d')"
+    )
     bars = _labelled_bars(base, "sessions", "sessions won", alt.Text("of:N"))
     return _specification(bars, alt.Step(_ROW_HEIGHT))
 
 
 def delta_aic() -> dict[str, Any]:
     """Return medians, quartiles and tails of ΔAIC, one row per agent."""
-    base = _by_agent(
-        "delta_aic",
-        "median",
-        "ascending",
-        _tip("sessions:Q", "sessions", ",d"),
-        _tip("median:Q", "median ΔAIC", ",.1f"),
-        *(_tip(f"p{share}:Q", f"{share}th percentile", ",.1f") for share in (25, 75, 95)),
-    )
+    tips = [_tip("sessions:Q", "sessions", ",d"), _tip("median:Q", "median ΔAIC", ",.1f")]
+    tips += [_tip(f"p{share}:Q", f"{share}th percentile", ",.1f") for share in (25, 75, 95)]
+    base = _by_agent("delta_aic", "median", *tips, order="ascending")
     # Nearly all of the range is tails: up to 10, where agents still have support, it is linear.
     scale = alt.Scale(type="symlog", constant=10, nice=False)
     axis = alt.Axis(values=[0, 2, 10, 50, 200, 1000, 5000], format=",d")
@@ -102,14 +95,12 @@ def delta_aic() -> dict[str, Any]:
 def accuracy() -> dict[str, Any]:
     """Return accuracy beside that of the bias alone, one row per agent."""
     x = partial(alt.X, scale=alt.Scale(zero=False, padding=8), axis=_PERCENT)
-    base = _by_agent(
-        "accuracy",
-        "accuracy",
-        "descending",
+    tips = [
         _tip("sessions:Q", "sessions", ",d"),
         _tip("accuracy:Q", "accuracy", ".1%"),
         _tip("bias_only:Q", "bias only", ".1%"),
-    )
+    ]
+    base = _by_agent("accuracy", "accuracy", *tips)
     gains = base.mark_rule(color=_ACCENT, strokeWidth=2, opacity=0.5).encode(
         x=x("bias_only:Q", title="prediction accuracy, cross-validated"), x2="accuracy:Q"
     )
@@ -125,100 +116,76 @@ def accuracy() -> dict[str, Any]:
 def accuracy_sessions() -> dict[str, Any]:
     """Return accuracy against that of the bias alone, as circles of grouped fits."""
     scale = alt.Scale(zero=False, nice=False)
-    circles = (
-        alt.Chart(alt.NamedData("accuracy_sessions"))
-        .mark_point(fill=_ACCENT, stroke=_ACCENT, opacity=0.6)
-        .encode(
-            x=alt.X("bias_only:Q", title="bias only", scale=scale, axis=_PERCENT),
-            y=alt.Y("accuracy:Q", title="accuracy", scale=scale, axis=_PERCENT),
-            size=alt.Size(
-                "fits:Q",
-                legend=alt.Legend(
-                    title="fits",
-                    symbolFillColor=_ACCENT,
-                    format=",d",
-                    values=alt.ExprRef(
-                        "domain('size')[1] > 2"
-                        " ? [1, ceil(domain('size')[1] / 2), domain('size')[1]]"
-                        " : sequence(1, domain('size')[1] + 1)"
-                    ),
-                ),
-                scale=alt.Scale(domainMin=0, nice=False, range=[12, 420]),
-            ),
-            tooltip=[
-                _tip("fits:Q", "fits", ",d"),
-                _tip("accuracy:Q", "accuracy, about", ".0%"),
-                _tip("bias_only:Q", "bias only, about", ".0%"),
-            ],
-        )
+    fits = alt.Legend(
+        title="fits",
+        symbolFillColor=_ACCENT,
+        format=",d",
+        values=alt.ExprRef(
+            "domain('size')[1] > 2 ? [1, ceil(domain('size')[1] / 2), domain('size')[1]]"
+            " : sequence(1, domain('size')[1] + 1)"
+        ),
     )
+    sizes = alt.Scale(domainMin=0, nice=False, range=[12, 420])
+    circles = _chart(
+        "accuracy_sessions",
+        x=alt.X("bias_only:Q", title="bias only", scale=scale, axis=_PERCENT),
+        y=alt.Y("accuracy:Q", title="accuracy", scale=scale, axis=_PERCENT),
+        size=alt.Size("fits:Q", legend=fits, scale=sizes),
+        tooltip=[
+            _tip("fits:Q", "fits", ",d"),
+            _tip("accuracy:Q", "accuracy, about", ".0%"),
+            _tip("bias_only:Q", "bias only, about", ".0%"),
+        ],
+    ).mark_point(fill=_ACCENT, stroke=_ACCENT, opacity=0.6)
     # From the smallest value of either axis, so that both have the same range.
+    x, y = alt.X("smallest:Q", scale=scale), alt.Y("smallest:Q", scale=scale)
     diagonal = (
-        alt.Chart(alt.NamedData("accuracy_sessions"))
+        _chart("accuracy_sessions", x=x, y=y, x2="largest:Q", y2="largest:Q")
         .transform_calculate(smaller="min(0.4, datum.bias_only, datum.accuracy)")
         .transform_aggregate(smallest="min(smaller)")
         .transform_calculate(largest="1")
         .mark_rule(color=_SECOND, strokeDash=[5, 4])
-        .encode(
-            x=alt.X("smallest:Q", scale=scale),
-            y=alt.Y("smallest:Q", scale=scale),
-            x2="largest:Q",
-            y2="largest:Q",
-        )
     )
     return _specification(diagonal + circles, 360)
 
 
 def coverage() -> dict[str, Any]:
     """Return shares of sessions fitted, months by agents."""
-    chart = (
-        alt.Chart(alt.NamedData("coverage"))
-        .mark_rect(stroke=_PAPER, strokeWidth=1)
-        .encode(
-            x=_dates("month:O", ticks=False),
-            y=alt.Y("agent_alias:N", axis=_AGENT),
-            color=alt.Color(
-                "band:N",
-                title="share of sessions fitted",
-                scale=alt.Scale(domain=_BANDS, range=_SHADES),
-                legend=alt.Legend(
-                    symbolType="square",
-                    symbolStrokeWidth=0,
-                    symbolSize=220,
-                    columns=alt.ExprRef("width < 360 ? 2 : 6"),
-                ),
-            ),
-            tooltip=[
-                _tip("agent_alias:N", "agent"),
-                _tip("month:O", "month"),
-                _tip("share_fitted:Q", "fitted", ".0%"),
-                *(
-                    _tip(f"{name}:Q", name if name == "sessions" else f"sessions {name}", ",d")
-                    for name in ("sessions", "fitted", "skipped", "failed", "unknown", "missing")
-                ),
-            ],
-        )
+    legend = alt.Legend(
+        symbolType="square",
+        symbolStrokeWidth=0,
+        symbolSize=220,
+        columns=alt.ExprRef("width < 360 ? 2 : 6"),
     )
-    return _specification(chart, alt.Step(_ROW_HEIGHT))
+    bands = alt.Scale(domain=_BANDS, range=_SHADES)
+    outcomes = ("fitted", "skipped", "failed", "unknown", "missing")
+    chart = _chart(
+        "coverage",
+        x=_dates("month:O", ticks=False),
+        y=alt.Y("agent_alias:N", axis=_AGENT),
+        color=alt.Color("band:N", title="share of sessions fitted", scale=bands, legend=legend),
+        tooltip=[
+            _tip("agent_alias:N", "agent"),
+            _tip("month:O", "month"),
+            _tip("share_fitted:Q", "fitted", ".0%"),
+            _tip("sessions:Q", "sessions", ",d"),
+            *(_tip(f"{outcome}:Q", f"sessions {outcome}", ",d") for outcome in outcomes),
+        ],
+    )
+    return _specification(chart.mark_rect(stroke=_PAPER, strokeWidth=1), alt.Step(_ROW_HEIGHT))
 
 
 def agreement() -> dict[str, Any]:
     """Return bars of pairs of fits, one per size of difference."""
     order = [
-        "equal",
-        "below 0.01",
-        "0.01 to 1",
-        "1 to 10",
-        "10 and more",
-        "other trials",
-        "not comparable",
+        *("equal", "below 0.01", "0.01 to 1", "1 to 10", "10 and more"),
+        *("other trials", "not comparable"),
     ]
-    base = alt.Chart(alt.NamedData("agreement")).encode(
+    difference = _tip("difference:N", "difference in log-likelihood")
+    base = _chart(
+        "agreement",
         y=alt.Y("difference:N", sort=order, axis=_AGENT),
-        tooltip=[
-            _tip("difference:N", "difference in log-likelihood"),
-            _tip("pairs:Q", "pairs of fits", ",d"),
-        ],
+        tooltip=[difference, _tip("pairs:Q", "pairs of fits", ",d")],
     )
     label = alt.Text("pairs:Q", format=",d")
     return _specification(_labelled_bars(base, "pairs", "pairs of fits", label), alt.Step(28))
@@ -226,24 +193,21 @@ def agreement() -> dict[str, Any]:
 
 def arrivals() -> dict[str, Any]:
     """Return stacked bars of documents arrived, one per day."""
-    chart = _by_day(
-        "arrivals",
-        alt.Y("arrived:Q", title="documents arrived", axis=_count("y")),
-        *(_tip(f"{name}:Q", name, ",d") for name in ("arrived", "changed", "deleted")),
+    y = alt.Y("arrived:Q", title="documents arrived", axis=_count("y"))
+    tips = [_tip(f"{name}:Q", name, ",d") for name in ("arrived", "changed", "deleted")]
+    bars = _by_day("arrivals", y, *tips).mark_bar(
+        width=alt.ExprRef("min(28, 0.8 * bandwidth('x'))")
     )
-    return _specification(chart.mark_bar(width=alt.ExprRef("min(28, 0.8 * bandwidth('x'))")), 230)
+    return _specification(bars, 230)
 
 
 def lag() -> dict[str, Any]:
     """Return points of median lags, one per day and collection."""
+    scale = alt.Scale(type="symlog", constant=1, domainMin=0)
+    axis = alt.Axis(values=[0, 1, 6, 24, 168, 720, 8760], format=",d")
     chart = _by_day(
         "lag",
-        alt.Y(
-            "median_lag_hours:Q",
-            title="hours from finished to seen",
-            scale=alt.Scale(type="symlog", constant=1, domainMin=0),
-            axis=alt.Axis(values=[0, 1, 6, 24, 168, 720, 8760], format=",d"),
-        ),
+        alt.Y("median_lag_hours:Q", title="hours from finished to seen", scale=scale, axis=axis),
         _tip("analyses:Q", "analyses", ",d"),
         _tip("median_lag_hours:Q", "median, hours", ",.1f"),
         _tip("max_lag_hours:Q", "longest, hours", ",.1f"),
@@ -253,10 +217,10 @@ def lag() -> dict[str, Any]:
 
 def trajectory() -> dict[str, Any]:
     """Return one parameter over a subject's sessions; the page draws one per parameter."""
-    base = alt.Chart(alt.NamedData("trajectory")).encode(
-        x=alt.X("session:Q", title="session number", axis=_count("x", grid=False)).scale(
-            zero=False, nice=False, padding=10
-        ),
+    x = alt.X("session:Q", title="session number", axis=_count("x", grid=False))
+    base = _chart(
+        "trajectory",
+        x=x.scale(zero=False, nice=False, padding=10),
         y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4)),
         tooltip=[
             _tip("date:O", "day"),
@@ -269,12 +233,8 @@ def trajectory() -> dict[str, Any]:
     points = base.mark_point(stroke=_ACCENT, size=45, strokeWidth=1.5, opacity=1).encode(
         fill=alt.condition("datum.at_bound === 'yes'", alt.value(_PAPER), alt.value(_ACCENT))
     )
-    bounds = (
-        alt.Chart(alt.NamedData("bounds"))
-        .mark_rule(stroke=_MUTED, strokeDash=[2, 3])
-        .encode(y="bound:Q", tooltip=[_tip("bound:Q", "bound of the fit", ".4~g")])
-    )
-    return _specification(bounds + line + points, 120)
+    bounds = _chart("bounds", y="bound:Q", tooltip=[_tip("bound:Q", "bound of the fit", ".4~g")])
+    return _specification(bounds.mark_rule(stroke=_MUTED, strokeDash=[2, 3]) + line + points, 120)
 
 
 def session() -> dict[str, Any]:
@@ -283,28 +243,24 @@ def session() -> dict[str, Any]:
     sides = alt.Color("side:N", title=None, scale=scale)
     trial = _tip("trial:Q", "trial", "d")
     x = alt.X("trial:Q", title="trial", axis=_count("x", grid=False)).scale(nice=False)
-    values = (
-        alt.Chart(alt.NamedData("session"))
-        .mark_line(strokeWidth=1.5)
-        .encode(
-            x=x,
-            y=alt.Y("value:Q", title="value of a side before the trial"),
-            color=sides,
-            tooltip=[trial, _tip("side:N", "side"), _tip("value:Q", "value", ".3f")],
-        )
+    values = _chart(
+        "session",
+        x=x,
+        y=alt.Y("value:Q", title="value of a side before the trial"),
+        color=sides,
+        tooltip=[trial, _tip("side:N", "side"), _tip("value:Q", "value", ".3f")],
     )
-    choices = (
-        alt.Chart(alt.NamedData("choices"))
-        .mark_rule(strokeWidth=1.2)
-        .encode(
-            x=x,
-            y="from:Q",
-            y2="to:Q",
-            color=sides,
-            tooltip=[trial, _tip("side:N", "chose"), _tip("reward:N", "reward")],
-        )
+    choices = _chart(
+        "choices",
+        x=x,
+        y="from:Q",
+        y2="to:Q",
+        color=sides,
+        tooltip=[trial, _tip("side:N", "chose"), _tip("reward:N", "reward")],
     )
-    return _specification(values + choices, 260)
+    return _specification(
+        values.mark_line(strokeWidth=1.5) + choices.mark_rule(strokeWidth=1.2), 260
+    )
 
 
 def _count(scale: str, *, grid: bool = True) -> alt.Axis:
@@ -313,14 +269,15 @@ def _count(scale: str, *, grid: bool = True) -> alt.Axis:
     return alt.Axis(grid=grid, format=",d", tickCount=alt.ExprRef(f"max(1, min(6, floor({span})))"))
 
 
-def _by_agent(
-    name: str, field: str, order: Literal["ascending", "descending"], *tips: alt.Tooltip
-) -> alt.Chart:
+def _chart(name: str, **encodings: Any) -> alt.Chart:  # noqa: ANN401 - Altair's channels
+    """Return a chart, without a mark yet, of the page's data of this name."""
+    return alt.Chart(alt.NamedData(name)).encode(**encodings)
+
+
+def _by_agent(name: str, field: str, *tips: alt.Tooltip, order: _Order = "descending") -> alt.Chart:
     """Return a chart with a row per agent, sorted by a field."""
-    return alt.Chart(alt.NamedData(name)).encode(
-        y=alt.Y("agent_alias:N", axis=_AGENT).sort(field=field, op="max", order=order),
-        tooltip=[_tip("agent_alias:N", "agent"), *tips],
-    )
+    y = alt.Y("agent_alias:N", axis=_AGENT).sort(field=field, op="max", order=order)
+    return _chart(name, y=y, tooltip=[_tip("agent_alias:N", "agent"), *tips])
 
 
 def _dates(field: str, *, ticks: bool = True) -> alt.X:
@@ -330,15 +287,13 @@ def _dates(field: str, *, ticks: bool = True) -> alt.X:
 
 def _by_day(name: str, y: alt.Y, *tips: alt.Tooltip) -> alt.Chart:
     """Return a chart with a column per day, and a colour per collection."""
-    return alt.Chart(alt.NamedData(name)).encode(
+    legend = alt.Legend(columns=alt.ExprRef("width < 420 ? 1 : 2"))
+    scale = alt.Scale(range=_SERIES)
+    return _chart(
+        name,
         x=_dates("day:O"),
         y=y,
-        color=alt.Color(
-            "collection:N",
-            title=None,
-            scale=alt.Scale(range=_SERIES),
-            legend=alt.Legend(columns=alt.ExprRef("width < 420 ? 1 : 2")),
-        ),
+        color=alt.Color("collection:N", title=None, scale=scale, legend=legend),
         tooltip=[_tip("collection:N", "collection"), _tip("day:O", "day (UTC)"), *tips],
     )
 

@@ -13,9 +13,6 @@ from aind_etl.client.report.figures import FIGURES
 from aind_etl.errors import ConfigurationError
 from aind_etl.text import first_line
 
-# More digits would make the page larger, and are not visible.
-_DIGITS = 6
-
 _HEADLINES = """
 SELECT
     count(DISTINCT subject_id) AS subjects,
@@ -30,9 +27,8 @@ SELECT
 FROM model_comparison
 """
 
-_SESSIONS_SHOWN = 300
-_SESSIONS_PER_SUBJECT = 3
-_SESSIONS = f"""
+# The newest sessions of all, and the newest of each subject.
+_SESSIONS = """
 WITH known AS (
     SELECT
         session_key,
@@ -54,11 +50,11 @@ shown AS (
     SELECT * FROM known
     QUALIFY
         row_number() OVER (ORDER BY session_date DESC NULLS LAST, session_key DESC)
-        <= {_SESSIONS_SHOWN}
+        <= 300
         OR row_number() OVER (
             PARTITION BY subject_id
             ORDER BY session_date DESC NULLS LAST, session_key DESC
-        ) <= {_SESSIONS_PER_SUBJECT}
+        ) <= 3
 )
 SELECT shown.*, best.agent_alias AS best_agent, fits.cv_accuracy
 FROM shown
@@ -223,7 +219,8 @@ def _json_value(value: Any) -> Any:  # noqa: ANN401 - any value of DuckDB
     if isinstance(value, list | tuple):
         return [_json_value(inner) for inner in value]
     if isinstance(value, float):
-        return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
+        # More digits would make the page larger, and are not visible.
+        return float(f"{value:.6g}") if math.isfinite(value) else None
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat(timespec="minutes").removesuffix("+00:00") + "Z"
     if isinstance(value, date):

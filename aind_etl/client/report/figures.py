@@ -13,36 +13,24 @@ from aind_etl.client.report import charts
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure of the report.
+    """A figure of the report."""
 
-    Attributes
-    ----------
-    name
-        The id of its section, and the name of its data.
-    query
-        The SELECT whose rows it shows.
-    empty
-        The text shown if there are no rows.
-    chart
-        Returns the Vega-Lite specification that draws the rows; without one they are a table.
-    criteria
-        Values of the rows' column ``criterion`` to choose from, each with its text.
-    wide
-        Whether it takes the page's whole width.
-    """
-
+    # The id of its section, and the name of its data.
     name: str
     title: str
     caption: str
+    # The SELECT whose rows it shows.
     query: str
+    # The text shown if there are no rows.
     empty: str
+    # Returns the Vega-Lite specification that draws the rows; without one they are a table.
     chart: Callable[[], dict[str, Any]] | None = None
+    # Values of the rows' column ``criterion`` to choose from, each with its text.
     criteria: tuple[tuple[str, str], ...] = ()
+    # Whether it takes the page's whole width.
     wide: bool = False
 
 
-# AIC and BIC only compare fits to the same trials, and a session with one agent has no winner.
-_FAIR = "n_agents > 1 AND NOT n_trials_differ"
 _CROSS_VALIDATED = """
         FROM model_comparison
         INNER JOIN analyses USING (source_collection, record_id, process_index)
@@ -107,7 +95,7 @@ FIGURES = (
         "the middle half, the thin line from the 5th to the 95th percentile. 0 is the best; a "
         "difference above 10 leaves an agent next to no support. Only fits to the same trials. "
         "Mart: model_comparison.",
-        f"""
+        """
         SELECT
             agent_alias,
             count(delta_aic) AS sessions,
@@ -117,7 +105,8 @@ FIGURES = (
             quantile_cont(delta_aic, 0.75) AS p75,
             quantile_cont(delta_aic, 0.95) AS p95
         FROM model_comparison
-        WHERE {_FAIR} AND delta_aic IS NOT NULL
+        -- AIC compares fits to the same trials only, and a session with one agent has no winner.
+        WHERE n_agents > 1 AND NOT n_trials_differ AND delta_aic IS NOT NULL
         GROUP BY agent_alias
         ORDER BY median, agent_alias
         """,

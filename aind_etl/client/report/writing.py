@@ -4,12 +4,12 @@ The page loads nothing from the network, which its content security policy forbi
 """
 
 import json
-import os
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jinja2
@@ -73,8 +73,7 @@ def _page(info: dict[str, str], headlines: dict[str, Any], payload: dict[str, An
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = "{:,}".format
-    environment.filters["moment"] = _moment
+    environment.filters |= {"number": "{:,}".format, "moment": _moment}
     return environment.get_template("page.html").render(
         built_at=built_at and datetime.fromisoformat(built_at),
         inputs=info.get("inputs", ""),
@@ -104,8 +103,7 @@ def _library() -> str:
         script = cached.read_text(encoding="utf-8")
         if script.endswith(_LAST_LINE):
             return script
-    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    script = f"{bundle}\n{_LAST_LINE}"
+    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;") + f"\n{_LAST_LINE}"
     with suppress(OSError):
         cached.parent.mkdir(parents=True, exist_ok=True)
         _write_whole(cached, script)
@@ -114,12 +112,10 @@ def _library() -> str:
 
 def _write_whole(path: Path, text: str) -> None:
     """Write a file so that it appears whole or not at all."""
-    unfinished = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
+    with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:
+        unfinished = Path(scratch, path.name)
         unfinished.write_text(text, encoding="utf-8")
         unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _moment(value: datetime | date | None) -> str:
