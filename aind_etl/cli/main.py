@@ -6,8 +6,8 @@ Commands import packages when they run, so that help and queries do not wait for
 import sys
 from typing import NoReturn
 
-from aind_etl.cli import inspect, models, outputs, pipeline  # noqa: F401 - each registers its commands
-from aind_etl.cli.app import INTERRUPTED, app
+from aind_etl.cli.app import app
+from aind_etl.cli.options import INTERRUPTED
 from aind_etl.cli.terminal import err, say
 from aind_etl.errors import AindEtlError, ConfigurationError, needs_pipeline
 
