@@ -83,10 +83,9 @@ def warnings(
         for key, (check, count) in zip(keys, counts, strict=True):
             metadata = {}
             if count:
-                examples = f"FROM (\n{check.statement}\n) LIMIT {_EXAMPLES}"
-                rows = connection.execute(examples).fetchall()
-                names = [column[0] for column in connection.description or ()]
-                metadata["to look at"] = dg.MetadataValue.md(markdown_table(names, rows))
+                rows = connection.sql(f"FROM (\n{check.statement}\n) LIMIT {_EXAMPLES}")
+                text = markdown_table(rows.columns, rows.fetchall())
+                metadata["to look at"] = dg.MetadataValue.md(text)
             yield dg.AssetCheckResult(
                 asset_key=key.asset_key,
                 check_name=key.name,

@@ -21,7 +21,7 @@ from aind_etl.changelog.passes import Pass
 from aind_etl.errors import AindEtlError, ConfigurationError, DataError, UnexpectedError
 from aind_etl.lake.resharding import plan_shards
 from aind_etl.orchestration.assets import BY_COLLECTION, RESULTS
-from aind_etl.orchestration.assets.report import is_drawn
+from aind_etl.orchestration.assets.warehouse import is_drawn
 from aind_etl.orchestration.definitions import build_defs
 from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION, SESSIONS, pass_config
 from aind_etl.orchestration.lost_runs import COMMAND_TAG, command_tags, fail_lost_runs

@@ -87,17 +87,6 @@ def table_spec(table: Table, **options: Any) -> dg.AssetSpec:  # noqa: ANN401 - 
     )
 
 
-def partition_result(
-    lake: Lake, table: Table, collection: str, report: Mapping[str, Any]
-) -> dg.MaterializeResult[Any]:
-    """Return the result of a step for a table of a collection, with metadata of the step."""
-    return dg.MaterializeResult(
-        asset_key=table.name,
-        data_version=data_version(lake, table, collection),
-        metadata={**report, **partition_metadata(lake, table, collection)},
-    )
-
-
 def partition_metadata(lake: Lake, table: Table, collection: str) -> Mapping[str, Any]:
     """Return the metadata of a collection's rows of a table."""
     files = lake.tables.files(table, collection)

@@ -8,7 +8,6 @@ import dagster as dg
 
 from aind_etl.errors import SourceError
 from aind_etl.lake import Lake
-from aind_etl.orchestration.partitions import partition_of
 from aind_etl.progress import NoProgress, Progress
 from aind_etl.settings import Settings
 from aind_etl.sources.kinds import open_source
@@ -42,11 +41,6 @@ class Etl:
     def lake(self) -> Lake:
         """The lake."""
         return Lake(self.settings.lake)
-
-    def lake_and_collection(self, partition_key: str) -> tuple[Lake, str]:
-        """Return the collection of a partition, and the lake restricted to its shard."""
-        collection, shard = partition_of(partition_key)
-        return self.lake.for_shard(shard), collection
 
     def open_source(self) -> AbstractContextManager[Source]:
         """Open the source for the duration of a ``with`` block."""

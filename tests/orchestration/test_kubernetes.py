@@ -19,7 +19,7 @@ from dagster_k8s.container_context import K8sContainerContext
 from dagster_k8s.job import construct_dagster_k8s_job, get_user_defined_k8s_config
 from dagster_k8s.models import k8s_snake_case_dict
 
-from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION, SESSIONS, VERIFY
+from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION, SESSIONS
 
 NOWHERE = {
     "apiVersion": "v1",
@@ -30,7 +30,7 @@ NOWHERE = {
     "users": [{"name": "nobody", "user": {}}],
 }
 POINTER = ModuleCodePointer("aind_etl.orchestration.location", "defs")
-JOBS = (REFRESH_COLLECTION, SESSIONS, PUBLISH, VERIFY)
+JOBS = (REFRESH_COLLECTION, SESSIONS, PUBLISH, "verify_everything")
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The tables of the result folders: the inventory, the trials, and the unclaimed folders."""
+"""The tables of the result folders: inventory, trials, unclaimed folders; and the sessions."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,17 +20,17 @@ from aind_etl.orchestration.steps import step
 if TYPE_CHECKING:
     from aind_etl.results import ResultFilesReport, ResultStore, TrialsReport
 
-INVENTORY = (tables.RESULT_FOLDERS, tables.RESULT_FILES)
-"""The tables that list the result folders of one collection."""
-TRIALS = (tables.TRIALS, tables.ANALYSES_LATENTS, tables.OTHER_LATENTS, tables.REJECTED_RESULTS)
-"""The tables read from result files."""
-RESULTS_GROUP: Mapping[str, Any] = {"group_name": "results", "kinds": {"s3", "parquet"}}
-"""Options of the assets read from the store."""
-
+_OPTIONS: Mapping[str, Any] = {"group_name": "results", "kinds": {"s3", "parquet"}}
 _SHOWN_FIGURES = 3
+_SESSIONS_CHECK = "session_table_can_be_read"
 
 
-@collection_tables(INVENTORY, deps=[tables.ANALYSES], always=tables.RESULT_FILES, **RESULTS_GROUP)
+@collection_tables(
+    [tables.RESULT_FOLDERS, tables.RESULT_FILES],
+    deps=[tables.ANALYSES],
+    always=tables.RESULT_FILES,
+    **_OPTIONS,
+)
 def list_results(
     context: dg.AssetExecutionContext, etl: Etl, lake: Lake, collection: str
 ) -> Mapping[str, int]:
@@ -41,7 +41,7 @@ def list_results(
     )
 
     etl.progress.step(f"list result folders of {context.partition_key}")
-    with open_store(context, etl) as store, lake.lock(collection):
+    with _open_store(context, etl) as store, lake.lock(collection):
         report = refresh_result_files(
             lake,
             store,
@@ -58,7 +58,11 @@ def list_results(
     return _counts(report)
 
 
-@collection_tables(TRIALS, deps=[tables.ANALYSES, tables.RESULT_FILES], **RESULTS_GROUP)
+@collection_tables(
+    [tables.TRIALS, tables.ANALYSES_LATENTS, tables.OTHER_LATENTS, tables.REJECTED_RESULTS],
+    deps=[tables.ANALYSES, tables.RESULT_FILES],
+    **_OPTIONS,
+)
 def read_results(
     context: dg.AssetExecutionContext, etl: Etl, lake: Lake, collection: str
 ) -> Mapping[str, int]:
@@ -66,7 +70,7 @@ def read_results(
     from aind_etl.results import refresh_trials  # noqa: PLC0415 - slow to import
 
     etl.progress.step(f"read trials of {context.partition_key}")
-    with open_store(context, etl) as store, lake.lock(collection):
+    with _open_store(context, etl) as store, lake.lock(collection):
         report = refresh_trials(
             lake,
             store,
@@ -78,7 +82,7 @@ def read_results(
 
 
 @contextmanager
-def open_store(
+def _open_store(
     context: dg.AssetExecutionContext, etl: Etl, location: str = "s3://"
 ) -> Iterator["ResultStore"]:
     """Open the store of an address, by default of the result folders, for a ``with`` block.
@@ -110,7 +114,7 @@ def _counts(report: "ResultFilesReport | TrialsReport") -> Mapping[str, int]:
         table_spec(
             tables.UNCLAIMED_FOLDERS,
             deps=[tables.ANALYSES.name, tables.RESULT_FILES.name],
-            **RESULTS_GROUP,
+            **_OPTIONS,
         )
     ],
 )
@@ -123,3 +127,38 @@ def unclaimed_folders(etl: dg.ResourceParam[Etl]) -> Iterator[dg.MaterializeResu
     rows = refresh_unclaimed_folders(etl.lake)
     metadata = table_metadata(etl, tables.UNCLAIMED_FOLDERS, rows, timer)
     yield dg.MaterializeResult(metadata=metadata)
+
+
+@dg.multi_asset(
+    name=tables.SESSIONS.name,
+    specs=[table_spec(tables.SESSIONS, **_OPTIONS)],
+    check_specs=[
+        dg.AssetCheckSpec(
+            _SESSIONS_CHECK,
+            asset=tables.SESSIONS.name,
+            description="The session table in the store, if there is one, can be read.",
+        )
+    ],
+)
+@step
+def sessions(
+    context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
+) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
+    """Bring the session table up to date."""
+    from aind_etl.sessions import refresh_sessions  # noqa: PLC0415 - slow to import
+
+    etl.progress.step("read the session table")
+    timer = Timer()
+    location = etl.settings.session_table_location
+    with _open_store(context, etl, location) as store:
+        report = refresh_sessions(etl.lake, store, location=location)
+    if report.note:
+        etl.progress.say(f"Warning: {report.note}" if report.is_refused else report.note)
+    metadata = table_metadata(etl, tables.SESSIONS, report.rows, timer)
+    yield dg.MaterializeResult(metadata={**asdict(report), **metadata})
+    yield dg.AssetCheckResult(
+        check_name=_SESSIONS_CHECK,
+        passed=not report.is_refused,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=report.note or "It was read, or has not changed since.",
+    )

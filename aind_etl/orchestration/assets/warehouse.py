@@ -1,4 +1,4 @@
-"""The warehouse with its views and marts, published only if its checks pass."""
+"""The warehouse with its views and marts, published only if its checks pass, and the report."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
@@ -16,10 +16,13 @@ from aind_etl.orchestration.metadata import (
 )
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.steps import step
+from aind_etl.settings import WarehouseLocation
 from aind_etl.text import markdown_table
 from aind_etl.warehouse.build import STORAGE_VERSION, BuildReport
 from aind_etl.warehouse.connection import connect
 from aind_etl.warehouse.contents import LAKE_TABLES
+from aind_etl.warehouse.info import read_info
+from aind_etl.warehouse.location import beginning_beside, file_beside
 from aind_etl.warehouse.publishing import (
     ChecksFailedError,
     Outcome,
@@ -31,6 +34,7 @@ from aind_etl.warehouse.sql_files import Kind, SqlFile, dependencies, read_sql_f
 WAREHOUSE = dg.AssetKey("warehouse")
 
 _PUBLISHED = "published"
+_REPORT = "report.html"
 
 
 def warehouse_asset() -> dg.AssetsDefinition:
@@ -157,3 +161,45 @@ def _upstream(read: Iterable[str]) -> list[dg.AssetKey]:
     """Return the assets that a view or mart reads; other tables belong to the warehouse asset."""
     others = {table.name for table in TABLES if table not in LAKE_TABLES}
     return sorted({WAREHOUSE if name in others else dg.AssetKey(name) for name in read})
+
+
+def is_drawn(warehouse: WarehouseLocation) -> bool:
+    """Return whether the report beside the warehouse shows the present one."""
+    # The head of the page contains the fingerprint of the warehouse that it shows.
+    inputs = read_info(warehouse).get("inputs")
+    return bool(inputs) and str(inputs).encode() in beginning_beside(warehouse, _REPORT)
+
+
+@dg.asset(
+    description="One page of plots of the warehouse, which needs no network.",
+    deps=[WAREHOUSE],
+    group_name="warehouse",
+    kinds={"html"},
+    owners=OWNERS,
+    output_required=False,
+)
+@step
+def report(
+    context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """Draw the report unless it shows the published warehouse already."""
+    from aind_etl.client.report import write_report  # noqa: PLC0415 - slow to import
+
+    warehouse = etl.settings.warehouse_path
+    if is_drawn(warehouse):
+        context.log.info("The report shows the present warehouse.")
+        return
+    etl.progress.step("draw the report")
+    timer = Timer()
+    with file_beside(warehouse, _REPORT) as (place, path):
+        headlines = write_report(warehouse, path)
+        size_bytes = path.stat().st_size
+    yield dg.MaterializeResult(
+        metadata={
+            **{name: n for name, n in headlines.items() if isinstance(n, int)},
+            "size_bytes": size_bytes,
+            "dagster/uri": dg.MetadataValue.path(str(place)),
+            "newest session": str(headlines["newest_session"] or "none"),
+            "seconds": timer.seconds,
+        }
+    )
