@@ -6,13 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from aind_etl.cli.options import (
-    LakeOption,
-    WarehouseOption,
-    absolute,
-    make_settings,
-    progress_bars,
-)
+from aind_etl.cli.options import LakeOption, WarehouseOption, absolute, make_settings, progress_bars
 from aind_etl.cli.terminal import err, out, say, show_records
 from aind_etl.errors import ConfigurationError
 
@@ -229,8 +223,7 @@ def as_of(
 
 def snapshot(
     name: Annotated[
-        str,
-        typer.Argument(metavar="NAME", help="Letters, digits, `.`, `_` and `-`: `paper-2026`."),
+        str, typer.Argument(metavar="NAME", help="Letters, digits, `.`, `_` and `-`: `paper-2026`.")
     ],
     warehouse: WarehouseOption = None,
     lake: LakeOption = None,

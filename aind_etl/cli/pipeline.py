@@ -138,9 +138,7 @@ def sample(
 
 
 def rebuild(
-    lake: LakeOption = None,
-    warehouse: WarehouseOption = None,
-    collection: CollectionOption = None,
+    lake: LakeOption = None, warehouse: WarehouseOption = None, collection: CollectionOption = None
 ) -> None:
     """Derive every table and the warehouse again from the change log.
 
@@ -273,11 +271,8 @@ def _next_steps(settings: "Settings") -> Iterator[tuple[str, str]]:
         return f" --{name} {shlex.quote(_relative(value))}"
 
     source, lake, warehouse = map(option, ("source", "lake", "warehouse"))
-    columns = "subject_id, session_date, agent_alias, aic"
-    yield (
-        f'sql "SELECT {columns} FROM latest_analyses LIMIT 5"{lake}{warehouse}',
-        "ask the warehouse",
-    )
+    query = '"SELECT subject_id, session_date, agent_alias, aic FROM latest_analyses LIMIT 5"'
+    yield f"sql {query}{lake}{warehouse}", "ask the warehouse"
     yield f"status{lake}{warehouse}", "see how fresh it is"
     # A source with a password in its address is not shown.
     if "@" not in source:

@@ -34,9 +34,7 @@ def say(console: Console, *parts: str | tuple[str, str]) -> None:
 
 
 def show_table(
-    columns: Sequence[tuple[str, bool]],
-    rows: Sequence[Sequence[str]],
-    title: str | None = None,
+    columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str]], title: str | None = None
 ) -> None:
     """Print a table; columns have a name, and whether they hold numbers.
 

@@ -51,10 +51,7 @@ _WARNINGS = {
     name="look_at_warehouse",
     specs=[
         dg.AssetCheckSpec(
-            key.name,
-            asset=key.asset_key,
-            description=check.summary,
-            additional_deps=[WAREHOUSE],
+            key.name, asset=key.asset_key, description=check.summary, additional_deps=[WAREHOUSE]
         )
         for key, check in _WARNINGS.items()
     ],

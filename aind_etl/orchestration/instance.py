@@ -43,11 +43,6 @@ def dagster_home(folder: Path) -> Path:
     """Return the folder of the Dagster instance, and create its ``dagster.yaml`` if it has none.
 
     It is ``DAGSTER_HOME`` if set, otherwise a subfolder of ``folder``.
-
-    Raises
-    ------
-    ConfigurationError
-        Dagster cannot use the path.
     """
     home = Path(os.environ.get("DAGSTER_HOME") or folder / "_dagster").absolute()
     if any(character in str(home) for character in _NOT_IN_PATHS):
@@ -67,18 +62,9 @@ def dagster_home(folder: Path) -> Path:
 def run_everything(etl: Etl, pass_kind: Pass, *, with_results: bool = True) -> None:
     """Materialise every asset in this process, as runs of the instance.
 
-    There is one run per collection, and then one that publishes. A collection that cannot be read
-    does not keep the others from being published.
-
-    Parameters
-    ----------
-    with_results
-        Whether to read the result folders and the session table as well.
-
-    Raises
-    ------
-    AindEtlError
-        An asset failed. Everything that could be read is published.
+    There is one run per collection, one for the session table, and then one that publishes. A
+    collection that cannot be read does not keep the others from being published; its error is
+    raised at the end. Result folders and the session table are read only if ``with_results``.
     """
     os.environ["DAGSTER_HOME"] = str(dagster_home(etl.settings.folder))
     # The runs report progress themselves; the instance keeps Dagster's log.

@@ -22,20 +22,14 @@ class ResultStoreError(SourceError):
 
 @dataclass(frozen=True)
 class Etl:
-    """The settings of a code location, and access to its lake and source.
-
-    Attributes
-    ----------
-    source_retries
-        How often a step is retried if a source cannot be read.
-    opened
-        An open source that successive runs share.
-    """
+    """The settings of a code location, and access to its lake and source."""
 
     settings: Settings
     progress: Progress = field(default_factory=NoProgress)
     source_retries: int = 0
+    """How often a step is retried if a source cannot be read."""
     opened: Source | None = None
+    """An open source that successive runs share."""
 
     @property
     def lake(self) -> Lake:
@@ -53,11 +47,6 @@ class Etl:
         """Request a retry of the step, after growing pauses, if a source cannot be read.
 
         Other errors are not retried: data and settings are no better a minute later.
-
-        Raises
-        ------
-        dagster.RetryRequested
-            The source cannot be read, and retries are left.
         """
         try:
             yield

@@ -1,6 +1,10 @@
 """The sensors, which request runs when the source, the lake or earlier runs require them.
 
-They compare the lake, the source and the runs on record. Their cursors and names, and all of
+``newly_finished_analyses`` requests a pass over each collection that is stale, that was not read
+in full for more than a day, or whose last run failed. ``lake_ahead_of_warehouse`` requests a
+publication that ``arrivals_are_in`` missed, or that failed.
+
+The sensors compare the lake, the source and the runs on record. Their cursors and names, and all of
 Dagster's storage, can be lost at any time.
 """
 

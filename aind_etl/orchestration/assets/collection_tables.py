@@ -1,6 +1,7 @@
 """The assets of a step that brings tables of one collection up to date."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from time import monotonic
 from typing import Any, TypeAlias
 
 import dagster as dg
@@ -9,9 +10,9 @@ from aind_etl.contract import Table, tables
 from aind_etl.lake import Lake
 from aind_etl.orchestration.metadata import (
     FRESHNESS,
-    Timer,
     data_version,
     partition_metadata,
+    seconds_since,
     table_spec,
 )
 from aind_etl.orchestration.partitions import COLLECTIONS, partition_of
@@ -67,8 +68,8 @@ def collection_tables(
         ) -> Iterator[dg.MaterializeResult[Any]]:
             collection, shard = partition_of(context.partition_key)
             lake = etl.lake.for_shard(shard)
-            timer = Timer()
-            report = {**work(context, etl, lake, collection), "seconds": timer.seconds}
+            began = monotonic()
+            report = {**work(context, etl, lake, collection), "seconds": seconds_since(began)}
             for table in written:
                 # An event takes longer than finding that there is nothing to do.
                 if (

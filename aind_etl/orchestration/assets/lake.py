@@ -105,12 +105,9 @@ def flatten(
     context.log.info(str(report))
     if report.repaired:
         etl.progress.say(f"{key}: {report.repaired}; the tables were rebuilt from the change log")
-    for count, rejected, table in (
-        (report.rejected, "documents", tables.REJECTED_DOCUMENTS),
-        (report.rejected_values, "values", tables.REJECTED_VALUES),
-    ):
+    for count, what in ((report.rejected, "documents"), (report.rejected_values, "values")):
         if count:
             etl.progress.say(
-                f"{key}: {count:,} {rejected} rejected; the table {table.name} says why"
+                f"{key}: {count:,} {what} rejected; the table rejected_{what} says why"
             )
     return {name: getattr(report, name) for name in _FLATTENED}

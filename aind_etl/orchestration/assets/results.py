@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -13,7 +14,7 @@ from aind_etl.contract import tables
 from aind_etl.errors import SourceError
 from aind_etl.lake import Lake
 from aind_etl.orchestration.assets.collection_tables import collection_tables
-from aind_etl.orchestration.metadata import Timer, figures_preview, table_metadata, table_spec
+from aind_etl.orchestration.metadata import figures_preview, table_metadata, table_spec
 from aind_etl.orchestration.resources import Etl, ResultStoreError
 from aind_etl.orchestration.steps import step
 
@@ -85,15 +86,7 @@ def read_results(
 def _open_store(
     context: dg.AssetExecutionContext, etl: Etl, location: str = "s3://"
 ) -> Iterator["ResultStore"]:
-    """Open the store of an address, by default of the result folders, for a ``with`` block.
-
-    Raises
-    ------
-    ResultStoreError
-        The store does not answer.
-    dagster.RetryRequested
-        The store does not answer, and retries are left.
-    """
+    """Open the store of an address, by default of the result folders, for a ``with`` block."""
     from aind_etl.results import open_result_store  # noqa: PLC0415 - slow to import
 
     with etl.retrying(context):
@@ -123,9 +116,9 @@ def unclaimed_folders(etl: dg.ResourceParam[Etl]) -> Iterator[dg.MaterializeResu
     """Keep the listed folders that no record of any collection claims."""
     from aind_etl.results import refresh_unclaimed_folders  # noqa: PLC0415 - slow to import
 
-    timer = Timer()
+    began = monotonic()
     rows = refresh_unclaimed_folders(etl.lake)
-    metadata = table_metadata(etl, tables.UNCLAIMED_FOLDERS, rows, timer)
+    metadata = table_metadata(etl, tables.UNCLAIMED_FOLDERS, rows, began)
     yield dg.MaterializeResult(metadata=metadata)
 
 
@@ -148,13 +141,13 @@ def sessions(
     from aind_etl.sessions import refresh_sessions  # noqa: PLC0415 - slow to import
 
     etl.progress.step("read the session table")
-    timer = Timer()
+    began = monotonic()
     location = etl.settings.session_table_location
     with _open_store(context, etl, location) as store:
         report = refresh_sessions(etl.lake, store, location=location)
     if report.note:
         etl.progress.say(f"Warning: {report.note}" if report.is_refused else report.note)
-    metadata = table_metadata(etl, tables.SESSIONS, report.rows, timer)
+    metadata = table_metadata(etl, tables.SESSIONS, report.rows, began)
     yield dg.MaterializeResult(metadata={**asdict(report), **metadata})
     yield dg.AssetCheckResult(
         check_name=_SESSIONS_CHECK,

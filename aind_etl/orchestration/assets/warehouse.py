@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
+from time import monotonic
 from typing import Any
 
 import dagster as dg
@@ -10,8 +11,8 @@ from aind_etl.contract import TABLES
 from aind_etl.orchestration.metadata import (
     FRESHNESS,
     OWNERS,
-    Timer,
     freshness_pictures,
+    seconds_since,
     view_metadata,
 )
 from aind_etl.orchestration.resources import Etl
@@ -89,12 +90,10 @@ def warehouse_asset() -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
     ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
         etl.progress.step("build the warehouse")
-        timer = Timer()
+        began = monotonic()
         try:
             publication = publish_warehouse(
-                etl.lake,
-                etl.settings.warehouse_path,
-                max_lost_share=etl.settings.max_deleted_share,
+                etl.lake, etl.settings.warehouse_path, max_lost_share=etl.settings.max_deleted_share
             )
         except ChecksFailedError as error:
             yield from map(_check_result, error.outcomes)
@@ -104,7 +103,7 @@ def warehouse_asset() -> dg.AssetsDefinition:
             "%s: %s", "published" if report.published else "unchanged", report.location
         )
         yield from map(_check_result, publication.outcomes)
-        yield _materialization(report, timer)
+        yield _materialization(report, began)
         if report.published:
             yield from _views_and_marts(report, files)
 
@@ -119,7 +118,7 @@ def was_published(context: dg.AssetCheckExecutionContext) -> bool:
     return bool(last.asset_materialization.metadata[_PUBLISHED].value)
 
 
-def _materialization(report: BuildReport, timer: Timer) -> dg.MaterializeResult[Any]:
+def _materialization(report: BuildReport, began: float) -> dg.MaterializeResult[Any]:
     rows = [(name, f"{count:,}") for name, count in sorted(report.rows.items())]
     return dg.MaterializeResult(
         asset_key=WAREHOUSE,
@@ -127,7 +126,7 @@ def _materialization(report: BuildReport, timer: Timer) -> dg.MaterializeResult[
             "dagster/uri": dg.MetadataValue.path(str(report.location)),
             _PUBLISHED: report.published,
             "bytes": report.size_bytes,
-            "seconds": timer.seconds,
+            "seconds": seconds_since(began),
             "rows": dg.MetadataValue.md(markdown_table(("table", "rows"), rows)),
         },
     )
@@ -190,7 +189,7 @@ def report(
         context.log.info("The report shows the present warehouse.")
         return
     etl.progress.step("draw the report")
-    timer = Timer()
+    began = monotonic()
     with file_beside(warehouse, _REPORT) as (place, path):
         headlines = write_report(warehouse, path)
         size_bytes = path.stat().st_size
@@ -200,6 +199,6 @@ def report(
             "size_bytes": size_bytes,
             "dagster/uri": dg.MetadataValue.path(str(place)),
             "newest session": str(headlines["newest_session"] or "none"),
-            "seconds": timer.seconds,
+            "seconds": seconds_since(began),
         }
     )
