@@ -39,9 +39,9 @@ class Failure:
 def send_alerts(context: dg.SensorEvaluationContext, settings: Settings, now: datetime) -> str:
     """Send a message about new failures if one is due, and return what was done.
 
-    The cursor holds the time up to which failures were reported, and the time of the last message.
-    It advances only after a message was accepted. Without a cursor, alerts start with failures from
-    now on.
+    The cursor holds the time up to which failures were reported, as ``sent`` too if a message
+    reported them. It advances only after a message was accepted. Without a cursor, alerts start
+    with failures from now on.
     """
     url = settings.alert_webhook_url
     if url is None:
@@ -49,12 +49,11 @@ def send_alerts(context: dg.SensorEvaluationContext, settings: Settings, now: da
         return "AIND_ETL_ALERT_WEBHOOK_URL is not set: no alerts are sent."
     try:
         cursor = json.loads(context.cursor or "")
-        since = datetime.fromisoformat(cursor["since"])
-        sent = datetime.fromisoformat(cursor["sent"]) if cursor["sent"] else None
+        since, sent = datetime.fromisoformat(cursor["since"]), cursor["sent"]
     except (ValueError, KeyError, TypeError):
         context.update_cursor(json.dumps({"since": now.isoformat(), "sent": None}))
         return "Alerts are sent for failures from now on."
-    if sent is not None and now - sent < timedelta(seconds=SECONDS_BETWEEN_MESSAGES):
+    if sent and now - since < timedelta(seconds=SECONDS_BETWEEN_MESSAGES):
         return "A message was sent recently; new failures wait for the next one."
     lake = Lake(settings.lake)
     source_changes = _source_changes(lake, settings, now)

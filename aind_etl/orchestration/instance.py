@@ -76,13 +76,8 @@ def run_everything(etl: Etl, pass_kind: Pass, *, with_results: bool = True) -> N
             dg.DagsterInstance.get() as instance,
         ):
             # This process holds the lock, so no earlier command is alive.
-            fail_lost_runs(
-                instance,
-                etl.lake,
-                now=datetime.now(UTC),
-                silent_for=timedelta(0),
-                tags={COMMAND_TAG: str(etl.lake)},
-            )
+            now, tags = datetime.now(UTC), {COMMAND_TAG: str(etl.lake)}
+            fail_lost_runs(instance, etl.lake, now=now, silent_for=timedelta(0), tags=tags)
             shared = replace(etl, opened=source)
             _run_all(shared, pass_kind, instance, with_results=with_results)
     except dg.DagsterExecutionInterruptedError:

@@ -21,12 +21,7 @@ from dagster._utils.error import SerializableErrorInfo
 
 from aind_etl.bundle import bundled
 from aind_etl.lake import Lake
-from aind_etl.orchestration.alerts import (
-    SECONDS_BETWEEN_MESSAGES,
-    Failure,
-    message,
-    send_alerts,
-)
+from aind_etl.orchestration.alerts import SECONDS_BETWEEN_MESSAGES, Failure, message, send_alerts
 from aind_etl.settings import load_settings
 
 SECRET = "s3cret-part"

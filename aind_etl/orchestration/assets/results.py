@@ -36,14 +36,11 @@ def list_results(
     context: dg.AssetExecutionContext, etl: Etl, lake: Lake, collection: str
 ) -> Mapping[str, int]:
     """List the result folders of a collection's new and recent records."""
-    from aind_etl.results import (  # noqa: PLC0415 - slow to import
-        newest_figures,
-        refresh_result_files,
-    )
+    from aind_etl import results  # noqa: PLC0415 - slow to import
 
     etl.progress.step(f"list result folders of {context.partition_key}")
     with _open_store(context, etl) as store, lake.lock(collection):
-        report = refresh_result_files(
+        report = results.refresh_result_files(
             lake,
             store,
             collection,
@@ -51,7 +48,7 @@ def list_results(
             progress=etl.progress.advance,
             expect=partial(etl.progress.expect, unit="folders"),
         )
-        figures = newest_figures(etl.lake, store, _SHOWN_FIGURES) if report.listed else []
+        figures = results.newest_figures(etl.lake, store, _SHOWN_FIGURES) if report.listed else []
     if figures:
         context.add_asset_metadata(
             {"newest figures": figures_preview(figures)}, asset_key=tables.RESULT_FILES.name
@@ -68,11 +65,11 @@ def read_results(
     context: dg.AssetExecutionContext, etl: Etl, lake: Lake, collection: str
 ) -> Mapping[str, int]:
     """Read the trials from a collection's new or changed result files."""
-    from aind_etl.results import refresh_trials  # noqa: PLC0415 - slow to import
+    from aind_etl import results  # noqa: PLC0415 - slow to import
 
     etl.progress.step(f"read trials of {context.partition_key}")
     with _open_store(context, etl) as store, lake.lock(collection):
-        report = refresh_trials(
+        report = results.refresh_trials(
             lake,
             store,
             collection,
@@ -87,11 +84,11 @@ def _open_store(
     context: dg.AssetExecutionContext, etl: Etl, location: str = "s3://"
 ) -> Iterator["ResultStore"]:
     """Open the store of an address, by default of the result folders, for a ``with`` block."""
-    from aind_etl.results import open_result_store  # noqa: PLC0415 - slow to import
+    from aind_etl import results  # noqa: PLC0415 - slow to import
 
     with etl.retrying(context):
         try:
-            with open_result_store(etl.settings, location) as store:
+            with results.open_result_store(etl.settings, location) as store:
                 yield store
         except SourceError as error:
             raise ResultStoreError(str(error)) from error
@@ -114,10 +111,10 @@ def _counts(report: "ResultFilesReport | TrialsReport") -> Mapping[str, int]:
 @step
 def unclaimed_folders(etl: dg.ResourceParam[Etl]) -> Iterator[dg.MaterializeResult[Any]]:
     """Keep the listed folders that no record of any collection claims."""
-    from aind_etl.results import refresh_unclaimed_folders  # noqa: PLC0415 - slow to import
+    from aind_etl import results  # noqa: PLC0415 - slow to import
 
     began = monotonic()
-    rows = refresh_unclaimed_folders(etl.lake)
+    rows = results.refresh_unclaimed_folders(etl.lake)
     metadata = table_metadata(etl, tables.UNCLAIMED_FOLDERS, rows, began)
     yield dg.MaterializeResult(metadata=metadata)
 
