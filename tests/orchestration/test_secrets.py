@@ -1,12 +1,11 @@
 """Passwords appear nowhere: not in output, logs, history, lake or warehouse."""
 
-import subprocess
 import sys
 import traceback
 from urllib.parse import quote
 
 import pytest
-from commands import without_settings
+from commands import execute, without_settings
 from mongod import mongod_or_skip
 from pymongo import MongoClient
 from worlds import read_dump, write_dump
@@ -50,9 +49,7 @@ from aind_etl.cli import main
 """
 ONCE = LOGGING + "main()"
 # In one process, since starting one takes longest.
-ONE_BY_ONE = (
-    LOGGING
-    + """
+ONE_BY_ONE = f"""{LOGGING}
 for command in sys.argv[1:]:
     sys.argv[1:] = command.split()
     try:
@@ -60,7 +57,6 @@ for command in sys.argv[1:]:
     except SystemExit as ended:
         print("ended with", ended.code, flush=True)
 """
-)
 
 
 def run(folder, *arguments, program=ONCE, **variables):
@@ -68,13 +64,8 @@ def run(folder, *arguments, program=ONCE, **variables):
     environment = without_settings(
         DAGSTER_HOME=str(folder / "dagster"), AIND_ETL_LAKE=str(folder / "lake")
     )
-    return subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        env=environment | variables,
-        cwd=folder,
-        capture_output=True,
-        check=False,
-    )
+    python = [sys.executable, "-c", program, *arguments]
+    return execute(*python, env=environment | variables, cwd=folder, errors="replace")
 
 
 def places_with(secret, folder, *runs):
@@ -82,7 +73,7 @@ def places_with(secret, folder, *runs):
     forms = [form.encode() for form in {secret, quote(secret, safe=""), quote(secret)}]
     kept = {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert any("dagster" in name for name in kept)
-    output = {f"run {n}": done.stdout + done.stderr for n, done in enumerate(runs)}
+    output = {f"run {n}": (done.stdout + done.stderr).encode() for n, done in enumerate(runs)}
     return [
         name for name, content in (kept | output).items() if any(form in content for form in forms)
     ]
@@ -96,8 +87,8 @@ def test_a_password_appears_nowhere_after_run_verify_and_status(guarded, tmp_pat
         run(tmp_path, "verify", "--deep", "--source", address(guarded), **credentials),
         run(tmp_path, "status", AIND_ETL_SOURCE=source),
     ]
-    assert [done.returncode for done in runs] == [0, 0, 0], runs[-1].stderr.decode()
-    assert str(guarded).encode() in runs[2].stdout
+    assert [done.returncode for done in runs] == [0, 0, 0], runs[-1].stderr
+    assert str(guarded) in runs[2].stdout
     assert places_with(SECRET, tmp_path, *runs) == []
 
 
@@ -105,10 +96,10 @@ def test_a_refused_password_appears_nowhere(guarded, tmp_path):
     source = address(guarded, WRONG)
     sources = [source, source + "&tlsmisspelt=1", source.replace("%40", "@")]
     done = run(tmp_path, *(f"run --source {source}" for source in sources), program=ONE_BY_ONE)
-    assert done.stdout.split(b"ended with ")[1:] == [b"3\n", b"2\n", b"2\n"]
-    assert b"refuses the user name or the password" in done.stderr
+    assert done.stdout.split("ended with ")[1:] == ["3\n", "2\n", "2\n"]
+    assert "refuses the user name or the password" in done.stderr
     assert places_with(WRONG, tmp_path, done) == []
-    assert b"Traceback" not in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -134,7 +125,7 @@ def test_the_credentials_of_an_unreachable_store_appear_nowhere(sample_dump, tmp
         AIND_ETL_S3_ENDPOINT_URL=f"http://{USERNAME}:s3cret-word@127.0.0.1:9",
     )
     assert done.returncode == 3
-    assert b"cannot be reached" in done.stderr
+    assert "cannot be reached" in done.stderr
     assert places_with("s3cret-word", tmp_path, done) == []
 
 
