@@ -372,8 +372,10 @@ def test_an_unreachable_source_is_a_skip_and_the_lake_records_since_when(
     assert "127.0.0.1:9" in health.error
     assert "127.0.0.1:9" in look(with_settings(away, lake=tmp_path / "empty"), instance)
     assert health.reached_at == begin
-    look(etl_loaded, instance, begin + timedelta(minutes=21))
-    assert lake.source_health().failing_since is None
+    for minutes in (21, 23):
+        look(etl_loaded, instance, begin + timedelta(minutes=minutes))
+        assert lake.source_health().failing_since is None
+        look(away, instance, begin + timedelta(minutes=minutes + 1))
 
 
 def test_the_session_table_is_requested_once_a_day_and_after_a_failure(instance):
