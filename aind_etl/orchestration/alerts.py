@@ -49,11 +49,12 @@ def send_alerts(context: dg.SensorEvaluationContext, settings: Settings, now: da
         return "AIND_ETL_ALERT_WEBHOOK_URL is not set: no alerts are sent."
     try:
         cursor = json.loads(context.cursor or "")
-        since, sent = datetime.fromisoformat(cursor["since"]), cursor["sent"]
+        since = datetime.fromisoformat(cursor["since"])
+        is_waiting = cursor["sent"] and now - since < timedelta(seconds=SECONDS_BETWEEN_MESSAGES)
     except (ValueError, KeyError, TypeError):
         context.update_cursor(json.dumps({"since": now.isoformat(), "sent": None}))
         return "Alerts are sent for failures from now on."
-    if sent and now - since < timedelta(seconds=SECONDS_BETWEEN_MESSAGES):
+    if is_waiting:
         return "A message was sent recently; new failures wait for the next one."
     lake = Lake(settings.lake)
     source_changes = _source_changes(lake, settings, now)
