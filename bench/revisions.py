@@ -33,7 +33,7 @@ from pathlib import Path
 status = Path("/proc/self/status")
 atexit.register(lambda: print(status.read_text().partition("VmHWM:")[2].split()[0]))
 sys.argv[0] = "aind-etl"
-from aind_etl.cli.main import main
+from aind_etl.cli import main
 main()
 """
 _FITS = """

@@ -1,33 +1,29 @@
-"""The command-line application: options and functions that several commands share."""
+"""The command ``aind-etl``: its commands, panel by panel, their help, and its exit codes.
+
+Commands import packages when they run, so that help and queries do not wait for Dagster.
+"""
 
 import sys
-from enum import StrEnum
-from functools import partial
 from importlib.metadata import version
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from aind_etl.cli.terminal import err, out, say, show_table, without_trailing_blanks
-from aind_etl.sources.kinds import KINDS
+from aind_etl.cli import inspect, models, outputs, pipeline
+from aind_etl.cli.options import INTERRUPTED
+from aind_etl.cli.terminal import err, say, without_trailing_blanks
+from aind_etl.errors import AindEtlError, ConfigurationError, needs_pipeline
 
-if TYPE_CHECKING:
-    from aind_etl.cli.progress_bars import TerminalProgress
-    from aind_etl.client.query import Query
-    from aind_etl.settings import Settings
-
-
-class Panel(StrEnum):
-    """The panels of commands in the help."""
-
-    LOAD = "Load"
-    ASK = "Ask"
-    WRITE = "Write files"
-    PAST = "The past"
-    MODELS = "Language models"
-    OPERATE = "Operate"
+_PANELS = {
+    "Load": (pipeline.run, pipeline.sample),
+    "Ask": (inspect.status, inspect.sql, inspect.history),
+    "Write files": (outputs.export, outputs.report, outputs.figures),
+    "The past": (outputs.as_of, outputs.snapshot, outputs.snapshots),
+    "Language models": (models.context, models.mcp),
+    "Operate": (inspect.ddl, inspect.verify, pipeline.rebuild, pipeline.dev),
+}
+"""The commands of each panel of the help."""
 
 
 class _Help:
@@ -52,15 +48,7 @@ class _Command(_Help, TyperCommand):
 
 
 class _Group(_Help, TyperGroup):
-    """The command with its subcommands, in the order of the panels."""
-
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 - Typer's types
-        """Return the names of the subcommands, panel by panel."""
-        panels: list[str | None] = [*Panel]
-        return sorted(
-            super().list_commands(ctx),
-            key=lambda name: panels.index(getattr(self.commands[name], "rich_help_panel", None)),
-        )
+    """The command with its subcommands."""
 
 
 app = typer.Typer(
@@ -85,43 +73,6 @@ check failed, 2 wrong use or configuration, 3 the source cannot be read.
 """,
 )
 
-command = partial(app.command, cls=_Command)
-SHOWN_ROWS = 200
-INTERRUPTED = 130
-
-SourceOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="URL",
-        help=f"Source of the documents: {', '.join(kind.help for kind in KINDS)}. "
-        "Environment: `AIND_ETL_SOURCE`.",
-    ),
-]
-LakeOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="DIR",
-        help="Folder of the lake, or `s3://bucket/prefix`. Environment: `AIND_ETL_LAKE`; default "
-        "`./lake`.",
-    ),
-]
-WarehouseOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE",
-        help="The DuckDB file, or `s3://bucket/name`, of which a copy is read. Environment: "
-        "`AIND_ETL_WAREHOUSE`; default `<lake>/warehouse.duckdb`.",
-    ),
-]
-CollectionOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME",
-        help="Only this collection; may be given several times. Environment: "
-        "`AIND_ETL_COLLECTIONS`, separated by commas; default all.",
-    ),
-]
-
 
 def _show_version(wanted: bool) -> None:
     if wanted:
@@ -133,60 +84,51 @@ def _show_version(wanted: bool) -> None:
 def _options(
     _version: Annotated[
         bool,
-        typer.Option(
-            "--version",
-            callback=_show_version,
-            is_eager=True,
-            help="Show the version.",
-        ),
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     pass
 
 
-def make_settings(
-    *,
-    collections: list[str] | None = None,
-    **options: Any,  # noqa: ANN401 - the settings check the types
-) -> "Settings":
-    """Return the settings of a command: its options, then the environment, then the defaults."""
-    from aind_etl.settings import load_settings, unknown_variables
-
-    credentials = [name for kind in KINDS for name in kind.credentials]
-    for name, hint in unknown_variables(credentials).items():
-        say(err, ("Warning:", "yellow"), f" {name} is set but is not a setting. {hint}")
-    return load_settings(collections=tuple(collections or ()), **options)
+for _panel, _commands in _PANELS.items():
+    for _function in _commands:
+        app.command(cls=_Command, rich_help_panel=_panel)(_function)
 
 
-def progress_bars() -> "TerminalProgress":
-    """Return the progress on the terminal, shown for the duration of a ``with`` block."""
-    from aind_etl.cli.progress_bars import TerminalProgress
-
-    return TerminalProgress(err)
-
-
-def show_rows(query: "Query", title: str | None = None) -> None:
-    """Print the first :data:`SHOWN_ROWS` rows of a query."""
-    columns, rows, more = query.head(SHOWN_ROWS)
-    show_table(columns, rows, title)
-    if more:
-        say(out, f"The first {SHOWN_ROWS:,} rows; --format csv writes all.")
-
-
-def command_line() -> str:
-    """Return the name by which this command was called."""
-    called = Path(sys.argv[0])
-    return relative(called) if relative(called) != str(called.absolute()) else "aind-etl"
-
-
-def absolute(location: Path | str) -> str:
-    """Return a path as an absolute path, and a URL as it is."""
-    return str(location.absolute()) if isinstance(location, Path) else location
+def main() -> None:
+    """Run the command, and exit with its exit code."""
+    try:
+        with needs_pipeline("This command"):
+            app()
+    except AindEtlError as error:
+        _fail(str(error), error.exit_code)
+    except OSError as error:
+        what = f"{error.filename!r}: {error.strerror}" if error.filename else str(error)
+        _fail(
+            f"{what}. Check the path, its permissions and the free space; everything written is "
+            "complete.",
+            ConfigurationError.exit_code,
+        )
+    except KeyboardInterrupt:
+        say(err, "Interrupted. Everything written is complete; run again to continue.")
+        sys.exit(INTERRUPTED)
+    except Exception as error:  # noqa: BLE001 - users see no traceback
+        _fail(_write_report(error), AindEtlError.exit_code)
 
 
-def relative(location: Path | str) -> str:
-    """Return a path, relative if it is below the working folder; a URL as it is."""
-    if isinstance(location, str):
-        return location
-    path, here = location.absolute(), Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+def _fail(message: str, exit_code: int) -> NoReturn:
+    say(err, ("Error:", "bold red"), f" {message}")
+    sys.exit(exit_code)
+
+
+def _write_report(error: Exception) -> str:
+    """Write the traceback of a defect to a file, and return a message that names it."""
+    from platformdirs import user_cache_path
+
+    from aind_etl.settings import load_settings, write_traceback
+
+    file = write_traceback(user_cache_path("aind-etl") / "errors", error, load_settings())
+    return (
+        f"An unexpected error ended the command ({type(error).__name__}). Everything written is "
+        f"complete. Report it with the file {str(file)!r}."
+    )

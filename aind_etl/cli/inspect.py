@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from aind_etl.cli.app import (
+from aind_etl.cli.options import (
     CollectionOption,
     LakeOption,
-    Panel,
     SourceOption,
     WarehouseOption,
     absolute,
-    command,
     make_settings,
     progress_bars,
     show_rows,
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
     from aind_etl.settings import Settings
 
 
-@command(rich_help_panel=Panel.ASK)
 def status(lake: LakeOption = None, warehouse: WarehouseOption = None) -> None:
     """Show the contents of lake and warehouse, how fresh they are, and any problems.
 
@@ -65,7 +62,6 @@ def _last_failed_run(settings: "Settings") -> str:
     return last_failed_run(home)
 
 
-@command(rich_help_panel=Panel.ASK)
 def sql(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="A SELECT, in DuckDB's SQL.")],
     warehouse: WarehouseOption = None,
@@ -116,7 +112,6 @@ def sql(
             result.stream(sys.stdout.buffer, output_format)
 
 
-@command(rich_help_panel=Panel.OPERATE)
 def ddl(
     dialect: Annotated[Literal["athena", "trino", "spark"], typer.Option(help="The engine.")],
     lake: LakeOption = None,
@@ -133,7 +128,6 @@ def ddl(
         typer.echo(f"{statement};\n")
 
 
-@command(rich_help_panel=Panel.OPERATE)
 def verify(
     source: SourceOption = None,
     lake: LakeOption = None,
@@ -188,7 +182,6 @@ def verify(
     say(out, "\nSource, lake and warehouse agree.")
 
 
-@command(rich_help_panel=Panel.ASK)
 def history(
     collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="The collection.")],
     record_id: Annotated[str, typer.Argument(metavar="ID", help="The record's `_id`.")],

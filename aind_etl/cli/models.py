@@ -2,11 +2,10 @@
 
 import typer
 
-from aind_etl.cli.app import LakeOption, Panel, WarehouseOption, command, make_settings
+from aind_etl.cli.options import LakeOption, WarehouseOption, make_settings
 from aind_etl.errors import needs_pipeline
 
 
-@command(rich_help_panel=Panel.MODELS)
 def context() -> None:
     """Print a page about the warehouse for a language model that writes SQL.
 
@@ -17,7 +16,6 @@ def context() -> None:
     typer.echo(context_page(), nl=False)
 
 
-@command(rich_help_panel=Panel.MODELS)
 def mcp(warehouse: WarehouseOption = None, lake: LakeOption = None) -> None:
     """Serve the warehouse to a language model, by the Model Context Protocol over stdio.
 

@@ -6,20 +6,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from aind_etl.cli.app import (
-    LakeOption,
-    Panel,
-    WarehouseOption,
-    absolute,
-    command,
-    make_settings,
-    progress_bars,
-)
+from aind_etl.cli.options import LakeOption, WarehouseOption, absolute, make_settings, progress_bars
 from aind_etl.cli.terminal import err, out, say, show_records
 from aind_etl.errors import ConfigurationError
 
 
-@command(rich_help_panel=Panel.WRITE)
 def export(
     target: Annotated[
         Path | None,
@@ -103,7 +94,6 @@ def export(
     say(out, f"\nWrote {destination}")
 
 
-@command(rich_help_panel=Panel.WRITE)
 def report(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write.")
@@ -125,7 +115,6 @@ def report(
     say(out, f"{counts.format_map(headlines)}. Open {output}")
 
 
-@command(rich_help_panel=Panel.WRITE)
 def figures(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="The folder; created if it does not exist.")
@@ -188,7 +177,6 @@ def figures(
     )
 
 
-@command("as-of", rich_help_panel=Panel.PAST)
 def as_of(
     moment: Annotated[
         str,
@@ -233,11 +221,9 @@ def as_of(
     )
 
 
-@command(rich_help_panel=Panel.PAST)
 def snapshot(
     name: Annotated[
-        str,
-        typer.Argument(metavar="NAME", help="Letters, digits, `.`, `_` and `-`: `paper-2026`."),
+        str, typer.Argument(metavar="NAME", help="Letters, digits, `.`, `_` and `-`: `paper-2026`.")
     ],
     warehouse: WarehouseOption = None,
     lake: LakeOption = None,
@@ -258,7 +244,6 @@ def snapshot(
     )
 
 
-@command(rich_help_panel=Panel.PAST)
 def snapshots(warehouse: WarehouseOption = None, lake: LakeOption = None) -> None:
     """List the snapshots with the times they were taken and built."""
     settings = make_settings(lake=lake, warehouse=warehouse)

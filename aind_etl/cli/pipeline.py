@@ -3,6 +3,7 @@
 import os
 import shlex
 import socket
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -10,20 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from aind_etl.cli.app import (
+from aind_etl.cli.options import (
     INTERRUPTED,
     SHOWN_ROWS,
     CollectionOption,
     LakeOption,
-    Panel,
     SourceOption,
     WarehouseOption,
     absolute,
-    command,
-    command_line,
     make_settings,
     progress_bars,
-    relative,
     show_rows,
 )
 from aind_etl.cli.terminal import err, out, say, show_table
@@ -34,7 +31,6 @@ if TYPE_CHECKING:
     from aind_etl.settings import Settings
 
 
-@command(rich_help_panel=Panel.LOAD)
 def run(
     source: SourceOption = None,
     lake: LakeOption = None,
@@ -99,7 +95,6 @@ def run(
         raise failure
 
 
-@command(rich_help_panel=Panel.LOAD)
 def sample(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="An empty or new folder.")],
     sessions: Annotated[int, typer.Option(min=1, help="Number of behaviour sessions.")] = 24,
@@ -139,14 +134,11 @@ def sample(
     folder = shlex.quote(str(directory.absolute()))
     variable = f"AIND_ETL_RESULTS_ROOT={folder}/results " if results else ""
     option = "" if results else " --no-results"
-    say(out, f"\nLoad it with: {variable}{command_line()} run --source {folder}{option}")
+    say(out, f"\nLoad it with: {variable}{_command_line()} run --source {folder}{option}")
 
 
-@command(rich_help_panel=Panel.OPERATE)
 def rebuild(
-    lake: LakeOption = None,
-    warehouse: WarehouseOption = None,
-    collection: CollectionOption = None,
+    lake: LakeOption = None, warehouse: WarehouseOption = None, collection: CollectionOption = None
 ) -> None:
     """Derive every table and the warehouse again from the change log.
 
@@ -183,7 +175,6 @@ def rebuild(
     say(out, warehouse_status(settings.warehouse_path))
 
 
-@command(rich_help_panel=Panel.OPERATE)
 def dev(
     source: SourceOption = None,
     lake: LakeOption = None,
@@ -235,6 +226,20 @@ def _require_free(port: int) -> None:
             ) from None
 
 
+def _command_line() -> str:
+    """Return the name by which this command was called."""
+    called = Path(sys.argv[0])
+    return _relative(called) if _relative(called) != str(called.absolute()) else "aind-etl"
+
+
+def _relative(location: Path | str) -> str:
+    """Return a path, relative if it is below the working folder; a URL as it is."""
+    if isinstance(location, str):
+        return location
+    path, here = location.absolute(), Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
 def _show_result(settings: "Settings") -> None:
     """Show the tables that were built, and useful next commands."""
     from aind_etl.client.query import Query
@@ -247,10 +252,10 @@ def _show_result(settings: "Settings") -> None:
         if rows:
             say(out, "")
             show_table(columns, rows, "The best agent of the newest sessions, by AIC")
-    say(out, f"\nLake       {relative(settings.lake)}\nWarehouse  {relative(path)}")
+    say(out, f"\nLake       {_relative(settings.lake)}\nWarehouse  {_relative(path)}")
     say(out, "\nNext:")
     for step, meaning in _next_steps(settings):
-        say(out, f"  {command_line()} {step}\n      {meaning}")
+        say(out, f"  {_command_line()} {step}\n      {meaning}")
 
 
 def _next_steps(settings: "Settings") -> Iterator[tuple[str, str]]:
@@ -263,14 +268,11 @@ def _next_steps(settings: "Settings") -> Iterator[tuple[str, str]]:
         value = getattr(settings, name)
         if value == getattr(environment, name):
             return ""
-        return f" --{name} {shlex.quote(relative(value))}"
+        return f" --{name} {shlex.quote(_relative(value))}"
 
     source, lake, warehouse = map(option, ("source", "lake", "warehouse"))
-    columns = "subject_id, session_date, agent_alias, aic"
-    yield (
-        f'sql "SELECT {columns} FROM latest_analyses LIMIT 5"{lake}{warehouse}',
-        "ask the warehouse",
-    )
+    query = '"SELECT subject_id, session_date, agent_alias, aic FROM latest_analyses LIMIT 5"'
+    yield f"sql {query}{lake}{warehouse}", "ask the warehouse"
     yield f"status{lake}{warehouse}", "see how fresh it is"
     # A source with a password in its address is not shown.
     if "@" not in source:

@@ -34,9 +34,7 @@ def say(console: Console, *parts: str | tuple[str, str]) -> None:
 
 
 def show_table(
-    columns: Sequence[tuple[str, bool]],
-    rows: Sequence[Sequence[str]],
-    title: str | None = None,
+    columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str]], title: str | None = None
 ) -> None:
     """Print a table; columns have a name, and whether they hold numbers.
 
@@ -58,16 +56,15 @@ def show_table(
     is_too_wide = width > (out.width if out.is_terminal else _WIDE)
     if is_too_wide and not rows:
         say(out, "No rows.")
-        return
-    if title or not is_too_wide:
+    elif title or not is_too_wide:
         _print(table)
-        return
-    for number, row in enumerate(rows, start=1):
-        vertical = _table(f"Row {number:,}", Column(), Column(overflow="fold"))
-        vertical.show_header = False
-        for (name, _), cell in zip(columns, row, strict=True):
-            vertical.add_row(printable(name), printable(cell))
-        _print(vertical)
+    else:
+        for number, row in enumerate(rows, start=1):
+            vertical = _table(f"Row {number:,}", Column(), Column(overflow="fold"))
+            vertical.show_header = False
+            for (name, _), cell in zip(columns, row, strict=True):
+                vertical.add_row(printable(name), printable(cell))
+            _print(vertical)
 
 
 def show_records(records: Sequence[Mapping[str, object]], title: str) -> None:

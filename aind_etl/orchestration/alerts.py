@@ -1,7 +1,7 @@
 """Failure alerts: one message to a chat room with everything that failed since the last one."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
@@ -24,32 +24,24 @@ _TIMEOUT_SECONDS = 10
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Something that failed.
-
-    Attributes
-    ----------
-    what
-        The job with its collection, the sensor or the schedule.
-    error
-        The error, in one or a few lines.
-    link
-        The address of Dagster's page that shows it.
-    verb
-        What happened to it.
-    """
+    """Something that failed."""
 
     what: str
+    """The job with its collection, the sensor or the schedule."""
     error: str
+    """The error, in one or a few lines."""
     link: str
+    """The address of Dagster's page that shows it."""
     verb: str = "failed"
+    """What happened to it."""
 
 
 def send_alerts(context: dg.SensorEvaluationContext, settings: Settings, now: datetime) -> str:
     """Send a message about new failures if one is due, and return what was done.
 
-    The cursor holds the time up to which failures were reported, and the time of the last message.
-    It advances only after a message was accepted. Without a cursor, alerts start with failures from
-    now on.
+    The cursor holds the time up to which failures were reported, as ``sent`` too if a message
+    reported them. It advances only after a message was accepted. Without a cursor, alerts start
+    with failures from now on.
     """
     url = settings.alert_webhook_url
     if url is None:
@@ -58,11 +50,11 @@ def send_alerts(context: dg.SensorEvaluationContext, settings: Settings, now: da
     try:
         cursor = json.loads(context.cursor or "")
         since = datetime.fromisoformat(cursor["since"])
-        sent = datetime.fromisoformat(cursor["sent"]) if cursor["sent"] else None
+        is_waiting = cursor["sent"] and now - since < timedelta(seconds=SECONDS_BETWEEN_MESSAGES)
     except (ValueError, KeyError, TypeError):
         context.update_cursor(json.dumps({"since": now.isoformat(), "sent": None}))
         return "Alerts are sent for failures from now on."
-    if sent is not None and now - sent < timedelta(seconds=SECONDS_BETWEEN_MESSAGES):
+    if is_waiting:
         return "A message was sent recently; new failures wait for the next one."
     lake = Lake(settings.lake)
     source_changes = _source_changes(lake, settings, now)
@@ -139,20 +131,15 @@ def _source_changes(lake: Lake, settings: Settings, now: datetime) -> list[Failu
 
 def _failed_runs(
     instance: dg.DagsterInstance, settings: Settings, since: datetime, now: datetime
-) -> list[Failure]:
+) -> Iterator[Failure]:
     failed = dg.RunsFilter(
         statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since, updated_before=now
     )
-    runs = (record.dagster_run for record in instance.get_run_records(failed, ascending=True))
-    return [
-        Failure(
-            run_name(run),
-            _shown(_error_of(instance, run.run_id), settings),
-            f"{settings.dagster_url}/runs/{run.run_id}",
-        )
-        for run in runs
-        if run.tags.get("dagster/will_retry") != "true"
-    ]
+    for record in instance.get_run_records(failed, ascending=True):
+        run = record.dagster_run
+        if run.tags.get("dagster/will_retry") != "true":
+            error = _shown(_error_of(instance, run.run_id), settings)
+            yield Failure(run_name(run), error, f"{settings.dagster_url}/runs/{run.run_id}")
 
 
 def _error_of(instance: dg.DagsterInstance, run_id: str) -> str:
@@ -173,28 +160,17 @@ def _error_of(instance: dg.DagsterInstance, run_id: str) -> str:
 
 def _failed_ticks(
     instance: dg.DagsterInstance, settings: Settings, since: datetime, now: datetime
-) -> list[Failure]:
-    """Return the last failed tick of each sensor and schedule."""
-    failures = []
+) -> Iterator[Failure]:
+    """Yield the last failed tick of each sensor and schedule."""
+    after, before, page = since.timestamp(), now.timestamp(), f"{settings.dagster_url}/automation"
     for state in instance.all_instigator_state():
-        ticks = instance.get_ticks(
-            state.instigator_origin_id,
-            state.selector_id,
-            after=since.timestamp(),
-            before=now.timestamp(),
-        )
-        for tick in ticks:
+        origin, selector = state.instigator_origin_id, state.selector_id
+        for tick in instance.get_ticks(origin, selector, after=after, before=before):
             if tick.status.value == dg.DagsterRunStatus.FAILURE.value:
+                what = f"{state.instigator_type.value.lower()} {state.name}"
                 error = tick.error.message.strip() if tick.error else "no error was kept"
-                failures.append(
-                    Failure(
-                        f"{state.instigator_type.value.lower()} {state.name}",
-                        _shown(error, settings),
-                        f"{settings.dagster_url}/automation",
-                    )
-                )
+                yield Failure(what, _shown(error, settings), page)
                 break
-    return failures
 
 
 def _shown(error: str, settings: Settings) -> str:

@@ -51,10 +51,7 @@ _WARNINGS = {
     name="look_at_warehouse",
     specs=[
         dg.AssetCheckSpec(
-            key.name,
-            asset=key.asset_key,
-            description=check.summary,
-            additional_deps=[WAREHOUSE],
+            key.name, asset=key.asset_key, description=check.summary, additional_deps=[WAREHOUSE]
         )
         for key, check in _WARNINGS.items()
     ],
@@ -83,10 +80,9 @@ def warnings(
         for key, (check, count) in zip(keys, counts, strict=True):
             metadata = {}
             if count:
-                examples = f"FROM (\n{check.statement}\n) LIMIT {_EXAMPLES}"
-                rows = connection.execute(examples).fetchall()
-                names = [column[0] for column in connection.description or ()]
-                metadata["to look at"] = dg.MetadataValue.md(markdown_table(names, rows))
+                rows = connection.sql(f"FROM (\n{check.statement}\n) LIMIT {_EXAMPLES}")
+                text = markdown_table(rows.columns, rows.fetchall())
+                metadata["to look at"] = dg.MetadataValue.md(text)
             yield dg.AssetCheckResult(
                 asset_key=key.asset_key,
                 check_name=key.name,

@@ -2,14 +2,9 @@
 
 import dagster as dg
 
+from aind_etl.orchestration import jobs
 from aind_etl.orchestration.asset_checks import warnings
 from aind_etl.orchestration.assets import all_assets
-from aind_etl.orchestration.jobs import (
-    publish_warehouse,
-    refresh_collection,
-    refresh_sessions,
-    verify_everything,
-)
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.schedules import all_schedules
 from aind_etl.orchestration.sensors import all_sensors
@@ -22,7 +17,7 @@ def build_defs(etl: Etl | None = None) -> dg.Definitions:
     return dg.Definitions(
         assets=all_assets(),
         asset_checks=[warnings],
-        jobs=[refresh_collection, refresh_sessions, publish_warehouse, verify_everything],
+        jobs=jobs.ALL_JOBS,
         sensors=all_sensors(etl.settings),
         schedules=all_schedules(etl.settings),
         resources={"etl": etl},

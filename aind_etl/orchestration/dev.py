@@ -9,11 +9,13 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import IO
+from typing import IO, TypeAlias
 
 import dagster as dg
 
 from aind_etl.orchestration.runs import run_name
+
+_Event: TypeAlias = tuple[str, dg.DagsterRunStatus]
 
 _POLL_SECONDS = 2.0
 _SHUTDOWN_SECONDS = 30.0
@@ -30,21 +32,10 @@ _WORDS = {
 def serve(
     port: int, environment: Mapping[str, str], say: Callable[[str], None], *, verbose: bool
 ) -> int:
-    """Serve Dagster's page until it is interrupted.
+    """Serve Dagster's page, and return its exit code, or 0 after an interrupt.
 
-    Parameters
-    ----------
-    environment
-        The environment variables of Dagster's processes.
-    say
-        Called with the start and end of each run, and with Dagster's warnings and errors.
-    verbose
-        Whether to print Dagster's whole output instead.
-
-    Returns
-    -------
-    int
-        0 after an interrupt, otherwise Dagster's exit code.
+    ``say`` is called with the start and end of each run, and with Dagster's warnings and errors;
+    if ``verbose``, Dagster's whole output is printed instead.
     """
     module = "aind_etl.orchestration.location"
     command = [sys.executable, "-m", "dagster", "dev", "-m", module, "--port", str(port)]
@@ -66,12 +57,12 @@ def serve(
             threading.Thread(target=_report_problems, args=arguments, daemon=True).start()
         try:
             with dg.DagsterInstance.get() as instance:
-                runs = _Runs(instance)
+                since, reported = datetime.now(UTC), set[_Event]()
                 while process.poll() is None:
                     with suppress(subprocess.TimeoutExpired):
                         process.wait(_POLL_SECONDS)
                     if not verbose:
-                        runs.report(say)
+                        _report_runs(instance, since, reported, say)
         except KeyboardInterrupt:
             is_stopping.set()
             _stop(process)
@@ -102,21 +93,15 @@ def _report_problems(
                 say(line.rstrip())
 
 
-class _Runs:
-    """Reports runs that start or end."""
-
-    def __init__(self, instance: dg.DagsterInstance) -> None:
-        self._instance = instance
-        self._since = datetime.now(UTC)
-        self._reported: set[tuple[str, dg.DagsterRunStatus]] = set()
-
-    def report(self, say: Callable[[str], None]) -> None:
-        """Report the runs that have started or ended since the last call."""
-        updated = dg.RunsFilter(updated_after=self._since)
-        for record in self._instance.get_run_records(updated, ascending=True):
-            run = record.dagster_run
-            event = (run.run_id, run.status)
-            if run.status in _WORDS and event not in self._reported:
-                self._reported.add(event)
-                time = f"{datetime.now().astimezone():%H:%M:%S}"
-                say(f"{time} {run_name(run)}: {_WORDS[run.status]}")
+def _report_runs(
+    instance: dg.DagsterInstance, since: datetime, reported: set[_Event], say: Callable[[str], None]
+) -> None:
+    """Report the runs that have started or ended, and add them to those that were reported."""
+    updated = dg.RunsFilter(updated_after=since)
+    for record in instance.get_run_records(updated, ascending=True):
+        run = record.dagster_run
+        event = (run.run_id, run.status)
+        if run.status in _WORDS and event not in reported:
+            reported.add(event)
+            time = f"{datetime.now().astimezone():%H:%M:%S}"
+            say(f"{time} {run_name(run)}: {_WORDS[run.status]}")

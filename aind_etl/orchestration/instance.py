@@ -21,7 +21,7 @@ from aind_etl.changelog.passes import Pass
 from aind_etl.errors import AindEtlError, ConfigurationError, DataError, UnexpectedError
 from aind_etl.lake.resharding import plan_shards
 from aind_etl.orchestration.assets import BY_COLLECTION, RESULTS
-from aind_etl.orchestration.assets.report import is_drawn
+from aind_etl.orchestration.assets.warehouse import is_drawn
 from aind_etl.orchestration.definitions import build_defs
 from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION, SESSIONS, pass_config
 from aind_etl.orchestration.lost_runs import COMMAND_TAG, command_tags, fail_lost_runs
@@ -43,11 +43,6 @@ def dagster_home(folder: Path) -> Path:
     """Return the folder of the Dagster instance, and create its ``dagster.yaml`` if it has none.
 
     It is ``DAGSTER_HOME`` if set, otherwise a subfolder of ``folder``.
-
-    Raises
-    ------
-    ConfigurationError
-        Dagster cannot use the path.
     """
     home = Path(os.environ.get("DAGSTER_HOME") or folder / "_dagster").absolute()
     if any(character in str(home) for character in _NOT_IN_PATHS):
@@ -67,18 +62,9 @@ def dagster_home(folder: Path) -> Path:
 def run_everything(etl: Etl, pass_kind: Pass, *, with_results: bool = True) -> None:
     """Materialise every asset in this process, as runs of the instance.
 
-    There is one run per collection, and then one that publishes. A collection that cannot be read
-    does not keep the others from being published.
-
-    Parameters
-    ----------
-    with_results
-        Whether to read the result folders and the session table as well.
-
-    Raises
-    ------
-    AindEtlError
-        An asset failed. Everything that could be read is published.
+    There is one run per collection, one for the session table, and then one that publishes. A
+    collection that cannot be read does not keep the others from being published; its error is
+    raised at the end. Result folders and the session table are read only if ``with_results``.
     """
     os.environ["DAGSTER_HOME"] = str(dagster_home(etl.settings.folder))
     # The runs report progress themselves; the instance keeps Dagster's log.
@@ -90,13 +76,8 @@ def run_everything(etl: Etl, pass_kind: Pass, *, with_results: bool = True) -> N
             dg.DagsterInstance.get() as instance,
         ):
             # This process holds the lock, so no earlier command is alive.
-            fail_lost_runs(
-                instance,
-                etl.lake,
-                now=datetime.now(UTC),
-                silent_for=timedelta(0),
-                tags={COMMAND_TAG: str(etl.lake)},
-            )
+            now, tags = datetime.now(UTC), {COMMAND_TAG: str(etl.lake)}
+            fail_lost_runs(instance, etl.lake, now=now, silent_for=timedelta(0), tags=tags)
             shared = replace(etl, opened=source)
             _run_all(shared, pass_kind, instance, with_results=with_results)
     except dg.DagsterExecutionInterruptedError:

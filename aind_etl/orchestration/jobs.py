@@ -10,10 +10,8 @@ from aind_etl.contract import tables
 from aind_etl.errors import DataError
 from aind_etl.orchestration.asset_checks import warnings
 from aind_etl.orchestration.assets import BY_COLLECTION
-from aind_etl.orchestration.assets.report import report
-from aind_etl.orchestration.assets.results import unclaimed_folders
-from aind_etl.orchestration.assets.sessions import sessions
-from aind_etl.orchestration.assets.warehouse import WAREHOUSE
+from aind_etl.orchestration.assets.results import sessions, unclaimed_folders
+from aind_etl.orchestration.assets.warehouse import WAREHOUSE, report
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.steps import step
 
@@ -28,7 +26,6 @@ def _pod_memory(mebibytes: int) -> dict[str, object]:
 REFRESH_COLLECTION = "refresh_collection"
 SESSIONS = "refresh_sessions"
 PUBLISH = "publish_warehouse"
-VERIFY = "verify_everything"
 
 refresh_collection = dg.define_asset_job(
     REFRESH_COLLECTION,
@@ -56,18 +53,12 @@ publish_warehouse = dg.define_asset_job(
 )
 
 
-@dg.op(name="compare_contents", out=dg.Out(dg.Nothing))
+@dg.op(out=dg.Out(dg.Nothing))
 @step
-def _compare_contents(
+def compare_contents(
     context: dg.OpExecutionContext, etl: dg.ResourceParam[Etl]
 ) -> Iterator[dg.Output[None]]:
-    """Compare every document of the source with the lake, and every table with the warehouse.
-
-    Raises
-    ------
-    DataError
-        They differ.
-    """
+    """Compare every document of the source with the lake, and every table with the warehouse."""
     lake = etl.lake
     found = []
     with etl.open_source() as source:
@@ -87,14 +78,14 @@ def _compare_contents(
     yield dg.Output(None)
 
 
-@dg.job(
-    name=VERIFY,
-    description="Compare source, lake and warehouse, content by content, without changes.",
-    tags=_pod_memory(4096),
-)
+@dg.job(tags=_pod_memory(4096))
 def verify_everything() -> None:
-    """Compare source, lake and warehouse."""
-    _compare_contents()
+    """Compare source, lake and warehouse, content by content, without changes."""
+    compare_contents()
+
+
+ALL_JOBS = (refresh_collection, refresh_sessions, publish_warehouse, verify_everything)
+"""Every job."""
 
 
 def pass_config(pass_kind: Pass) -> dict[str, object]:

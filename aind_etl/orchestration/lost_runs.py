@@ -6,6 +6,7 @@ for a while has lost its process. This works for every launcher: processes, Cele
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -41,13 +42,8 @@ def fail_lost_runs(
 ) -> list[str]:
     """Mark runs that have lost their process as failed, and return their ids.
 
-    Parameters
-    ----------
-    silent_for
-        A run without a lock is lost if its last event is older. It must be longer than the pause
-        between two steps.
-    tags
-        Check only runs with these tags.
+    A run without a lock is lost if its last event is older than ``silent_for``, which must be
+    longer than the pause between two steps. Only runs with the given tags are checked.
     """
     started = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags=tags)
     lost = []
@@ -56,14 +52,12 @@ def fail_lost_runs(
         is_elsewhere = run.tags.get(COMMAND_TAG, str(lake)) != str(lake)
         if is_elsewhere or now - _silent_since(instance, record) < silent_for:
             continue
-        try:
-            with run_lock(lake, run):
-                present = instance.get_run_by_id(run.run_id)
-                if present is not None and not present.is_finished:
-                    instance.report_run_failed(run, _LOST)
-                    lost.append(run.run_id)
-        except DataError:
-            continue  # A process holds the lock: the run is alive.
+        # A run whose lock a process holds is alive.
+        with suppress(DataError), run_lock(lake, run):
+            present = instance.get_run_by_id(run.run_id)
+            if present is not None and not present.is_finished:
+                instance.report_run_failed(run, _LOST)
+                lost.append(run.run_id)
     return lost
 
 

@@ -49,16 +49,9 @@ _PICTURED_DAYS = 60
 _LEGEND_LENGTH = 40
 
 
-class Timer:
-    """Measures the time since it was created."""
-
-    def __init__(self) -> None:
-        self._began = monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since it was created."""
-        return round(monotonic() - self._began, 3)
+def seconds_since(began: float) -> float:
+    """Return the seconds since a time of :func:`time.monotonic`, to the millisecond."""
+    return round(monotonic() - began, 3)
 
 
 def table_spec(table: Table, **options: Any) -> dg.AssetSpec:  # noqa: ANN401 - Dagster's types
@@ -79,22 +72,7 @@ def table_spec(table: Table, **options: Any) -> dg.AssetSpec:  # noqa: ANN401 - 
             {column.name: [dg.TableColumnDep(log, column.source)] for column in table.columns}
         )
     return dg.AssetSpec(
-        table.name,
-        description=table.description,
-        owners=OWNERS,
-        metadata=metadata,
-        **options,
-    )
-
-
-def partition_result(
-    lake: Lake, table: Table, collection: str, report: Mapping[str, Any]
-) -> dg.MaterializeResult[Any]:
-    """Return the result of a step for a table of a collection, with metadata of the step."""
-    return dg.MaterializeResult(
-        asset_key=table.name,
-        data_version=data_version(lake, table, collection),
-        metadata={**report, **partition_metadata(lake, table, collection)},
+        table.name, description=table.description, owners=OWNERS, metadata=metadata, **options
     )
 
 
@@ -124,12 +102,12 @@ def partition_metadata(lake: Lake, table: Table, collection: str) -> Mapping[str
     return metadata
 
 
-def table_metadata(etl: Etl, table: Table, rows: int, timer: Timer) -> Mapping[str, Any]:
+def table_metadata(etl: Etl, table: Table, rows: int, began: float) -> Mapping[str, Any]:
     """Return the metadata of a table that is not partitioned."""
     return {
         "dagster/row_count": rows,
         "dagster/uri": dg.MetadataValue.path(str(etl.lake.storage.path(table.name))),
-        "seconds": timer.seconds,
+        "seconds": seconds_since(began),
     }
 
 

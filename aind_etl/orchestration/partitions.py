@@ -16,9 +16,6 @@ _NAME = "collections"
 COLLECTIONS = dg.DynamicPartitionsDefinition(name=_NAME)
 """One partition per collection or shard."""
 
-ONE_RUN_EACH = dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
-"""A backfill starts one run per partition, each with its own writer, history and retries."""
-
 
 def partition_key(collection: str, shard: Shard) -> str:
     """Return the key of a partition, such as ``collection`` or ``collection/3-of-8``."""

@@ -8,7 +8,6 @@ import dagster as dg
 
 from aind_etl.errors import SourceError
 from aind_etl.lake import Lake
-from aind_etl.orchestration.partitions import partition_of
 from aind_etl.progress import NoProgress, Progress
 from aind_etl.settings import Settings
 from aind_etl.sources.kinds import open_source
@@ -23,30 +22,19 @@ class ResultStoreError(SourceError):
 
 @dataclass(frozen=True)
 class Etl:
-    """The settings of a code location, and access to its lake and source.
-
-    Attributes
-    ----------
-    source_retries
-        How often a step is retried if a source cannot be read.
-    opened
-        An open source that successive runs share.
-    """
+    """The settings of a code location, and access to its lake and source."""
 
     settings: Settings
     progress: Progress = field(default_factory=NoProgress)
     source_retries: int = 0
+    """How often a step is retried if a source cannot be read."""
     opened: Source | None = None
+    """An open source that successive runs share."""
 
     @property
     def lake(self) -> Lake:
         """The lake."""
         return Lake(self.settings.lake)
-
-    def lake_and_collection(self, partition_key: str) -> tuple[Lake, str]:
-        """Return the collection of a partition, and the lake restricted to its shard."""
-        collection, shard = partition_of(partition_key)
-        return self.lake.for_shard(shard), collection
 
     def open_source(self) -> AbstractContextManager[Source]:
         """Open the source for the duration of a ``with`` block."""
@@ -59,11 +47,6 @@ class Etl:
         """Request a retry of the step, after growing pauses, if a source cannot be read.
 
         Other errors are not retried: data and settings are no better a minute later.
-
-        Raises
-        ------
-        dagster.RetryRequested
-            The source cannot be read, and retries are left.
         """
         try:
             yield

@@ -78,9 +78,7 @@ def failed_partitions(instance: dg.DagsterInstance, since: datetime) -> Iterator
     """
     failed = instance.get_run_records(
         dg.RunsFilter(
-            job_name=REFRESH_COLLECTION,
-            statuses=[dg.DagsterRunStatus.FAILURE],
-            created_after=since,
+            job_name=REFRESH_COLLECTION, statuses=[dg.DagsterRunStatus.FAILURE], created_after=since
         )
     )
     for key in {record.dagster_run.tags.get(PARTITION_TAG) for record in failed} - {None}:

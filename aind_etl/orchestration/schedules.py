@@ -6,12 +6,7 @@ from datetime import UTC
 import dagster as dg
 
 from aind_etl.changelog.passes import Pass
-from aind_etl.orchestration.jobs import (
-    pass_config,
-    refresh_collection,
-    refresh_sessions,
-    verify_everything,
-)
+from aind_etl.orchestration import jobs
 from aind_etl.orchestration.partitions import make_partitions, partition_of, planned_partitions
 from aind_etl.orchestration.resources import Etl
 from aind_etl.settings import Settings
@@ -23,7 +18,7 @@ def all_schedules(settings: Settings) -> Sequence[dg.ScheduleDefinition]:
     zone, on = settings.time_zone, dg.DefaultScheduleStatus.RUNNING
 
     @dg.schedule(
-        job=refresh_collection,
+        job=jobs.refresh_collection,
         cron_schedule=nightly,
         execution_timezone=zone,
         default_status=on,
@@ -43,7 +38,7 @@ def all_schedules(settings: Settings) -> Sequence[dg.ScheduleDefinition]:
         if not keys:
             return dg.SkipReason("There is no collection in the lake yet.")
         night = context.scheduled_execution_time.astimezone(UTC).isoformat()
-        config = pass_config(Pass.FULL)
+        config = jobs.pass_config(Pass.FULL)
         return [
             dg.RunRequest(run_key=f"{key}:night:{night}", partition_key=key, run_config=config)
             for key in keys
@@ -51,7 +46,7 @@ def all_schedules(settings: Settings) -> Sequence[dg.ScheduleDefinition]:
 
     sessions = dg.ScheduleDefinition(
         name="nightly_session_table",
-        job=refresh_sessions,
+        job=jobs.refresh_sessions,
         cron_schedule=nightly,
         execution_timezone=zone,
         default_status=on,
@@ -59,7 +54,7 @@ def all_schedules(settings: Settings) -> Sequence[dg.ScheduleDefinition]:
     )
     weekly = dg.ScheduleDefinition(
         name="weekly_verification",
-        job=verify_everything,
+        job=jobs.verify_everything,
         cron_schedule="0 12 * * 6",
         execution_timezone=zone,
         default_status=on,

@@ -1,11 +1,8 @@
 """The sensors, which request runs when the source, the lake or earlier runs require them.
 
-- ``newly_finished_analyses`` requests a pass over each collection that is stale, that was not read
-  in full for more than a day, or whose last run failed.
-- ``session_table_unread`` requests the session table if it was not read within a day.
-- ``arrivals_are_in`` requests a publication when the last run that loads data has ended;
-  ``lake_ahead_of_warehouse`` does so if that request was missed or the publication failed.
-- ``failure_alerts`` reports failed runs and ticks, and a source that cannot be read.
+``newly_finished_analyses`` requests a pass over each collection that is stale, that was not read
+in full for more than a day, or whose last run failed. ``lake_ahead_of_warehouse`` requests a
+publication that ``arrivals_are_in`` missed, or that failed.
 
 The sensors compare the lake, the source and the runs on record. Their cursors and names, and all of
 Dagster's storage, can be lost at any time.
@@ -16,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from hashlib import sha256
+from typing import TypeAlias
 
 import dagster as dg
 
@@ -23,13 +21,8 @@ from aind_etl.changelog.passes import Pass
 from aind_etl.changelog.staleness import StaleCollection, find_stale_collections, overdue_full_pass
 from aind_etl.errors import AindEtlError
 from aind_etl.lake import Lake
+from aind_etl.orchestration import jobs
 from aind_etl.orchestration.alerts import send_alerts
-from aind_etl.orchestration.jobs import (
-    pass_config,
-    publish_warehouse,
-    refresh_collection,
-    refresh_sessions,
-)
 from aind_etl.orchestration.lost_runs import fail_lost_runs
 from aind_etl.orchestration.partitions import (
     COLLECTIONS,
@@ -66,6 +59,8 @@ _LOST_AFTER_TICKS = 4
 _LOST_AFTER_LEAST_SECONDS = 30
 _LOST_AFTER_SECONDS = 240
 
+_Answer: TypeAlias = dg.RunRequest | dg.SkipReason
+
 _ON = dg.DefaultSensorStatus.RUNNING
 _sensor = partial(dg.sensor, default_status=_ON)
 
@@ -75,7 +70,7 @@ def all_sensors(settings: Settings) -> Sequence[dg.SensorDefinition]:
     kind = kind_of(settings.source)
 
     @_sensor(
-        job=refresh_collection,
+        job=jobs.refresh_collection,
         minimum_interval_seconds=settings.sensor_interval_seconds or kind.seconds_between_checks,
         description="Requests a pass over each collection of which the lake is out of date.",
     )
@@ -85,36 +80,32 @@ def all_sensors(settings: Settings) -> Sequence[dg.SensorDefinition]:
         return evaluate_source(context, etl, datetime.now(UTC))
 
     @_sensor(
-        job=refresh_sessions,
+        job=jobs.refresh_sessions,
         minimum_interval_seconds=60,
         description="Requests the session table if it was not read within a day.",
     )
-    def session_table_unread(
-        context: dg.SensorEvaluationContext,
-    ) -> dg.RunRequest | dg.SkipReason:
+    def session_table_unread(context: dg.SensorEvaluationContext) -> _Answer:
         return evaluate_session_table(context.instance, datetime.now(UTC))
 
     @dg.run_status_sensor(
         run_status=dg.DagsterRunStatus.SUCCESS,
-        monitored_jobs=[refresh_collection, refresh_sessions],
-        request_job=publish_warehouse,
+        monitored_jobs=[jobs.refresh_collection, jobs.refresh_sessions],
+        request_job=jobs.publish_warehouse,
         minimum_interval_seconds=2,
         default_status=_ON,
         description="Requests a publication when the last run that loads data has ended.",
     )
-    def arrivals_are_in(
-        context: dg.RunStatusSensorContext, etl: dg.ResourceParam[Etl]
-    ) -> dg.RunRequest | dg.SkipReason:
+    def arrivals_are_in(context: dg.RunStatusSensorContext, etl: dg.ResourceParam[Etl]) -> _Answer:
         return evaluate_lake(context.instance, etl, datetime.now(UTC))
 
     @_sensor(
-        job=publish_warehouse,
+        job=jobs.publish_warehouse,
         minimum_interval_seconds=_LAKE_CHECK_SECONDS,
         description="Requests a publication that no other sensor requested, or that failed.",
     )
     def lake_ahead_of_warehouse(
         context: dg.SensorEvaluationContext, etl: dg.ResourceParam[Etl]
-    ) -> dg.RunRequest | dg.SkipReason:
+    ) -> _Answer:
         now = datetime.now(UTC)
         if _has_just_ended(context.instance, now):
             return dg.SkipReason("A run has just ended; arrivals_are_in requests its publication.")
@@ -220,7 +211,7 @@ def _pass_requests(
         if wait > timedelta(0):
             waiting.append(f"{key}: attempt {attempt} follows in {_minutes(wait)}")
             continue
-        config = pass_config(pass_kind)
+        config = jobs.pass_config(pass_kind)
         requests.append(run_request(stale, attempt, partition_key=key, run_config=config))
     return requests, waiting
 
@@ -228,22 +219,17 @@ def _pass_requests(
 def _record_health(lake: Lake, now: datetime, error: str) -> None:
     """Record whether the source answered, but not each time that it still does."""
     health = lake.source_health()
+    is_recent = health.reached_at and now - health.reached_at <= _HEALTH_RECORDED_EVERY
     if error:
         since = health.failing_since or now
         lake.update_source_health({"failing_since": since, "error": error})
-    elif (
-        health.failing_since
-        or not health.reached_at
-        or now - health.reached_at > _HEALTH_RECORDED_EVERY
-    ):
+    elif health.failing_since or not is_recent:
         lake.update_source_health({"reached_at": now, "failing_since": None, "error": ""})
 
 
-def evaluate_session_table(
-    instance: dg.DagsterInstance, now: datetime
-) -> dg.RunRequest | dg.SkipReason:
+def evaluate_session_table(instance: dg.DagsterInstance, now: datetime) -> _Answer:
     """Return a request to read the session table, or why there is none."""
-    for record in instance.get_run_records(dg.RunsFilter(job_name=refresh_sessions.name), limit=1):
+    for record in instance.get_run_records(dg.RunsFilter(job_name=jobs.SESSIONS), limit=1):
         status = record.dagster_run.status
         if status in UNFINISHED:
             return dg.SkipReason("A run is in flight.")
@@ -256,9 +242,7 @@ def evaluate_session_table(
     return dg.RunRequest(run_key=f"session-table:{now.isoformat(timespec='minutes')}")
 
 
-def evaluate_lake(
-    instance: dg.DagsterInstance, etl: Etl, now: datetime
-) -> dg.RunRequest | dg.SkipReason:
+def evaluate_lake(instance: dg.DagsterInstance, etl: Etl, now: datetime) -> _Answer:
     """Return a request for a publication if the lake requires one, or why there is none."""
     lake = etl.lake
     reason = _why_not_publish(instance, etl, now)
@@ -281,8 +265,8 @@ def _has_just_ended(instance: dg.DagsterInstance, now: datetime) -> bool:
     ended = instance.get_run_records(
         dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS], updated_after=since)
     )
-    jobs = {refresh_collection.name, refresh_sessions.name}
-    return any(record.dagster_run.job_name in jobs for record in ended)
+    loading = {jobs.REFRESH_COLLECTION, jobs.SESSIONS}
+    return any(record.dagster_run.job_name in loading for record in ended)
 
 
 def _why_not_publish(instance: dg.DagsterInstance, etl: Etl, now: datetime) -> str | None:
@@ -294,7 +278,7 @@ def _why_not_publish(instance: dg.DagsterInstance, etl: Etl, now: datetime) -> s
             return "The warehouse is up to date with the lake."
     except AindEtlError as error:
         return str(error)
-    publishing = dg.RunsFilter(job_name=publish_warehouse.name, statuses=list(UNFINISHED))
+    publishing = dg.RunsFilter(job_name=jobs.PUBLISH, statuses=list(UNFINISHED))
     if instance.get_run_records(publishing, limit=1):
         return "A publication is in flight."
     busy = partitions_in_flight(instance)

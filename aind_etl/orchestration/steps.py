@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import wraps
 from hashlib import sha256
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeAlias
 
 import dagster as dg
 
@@ -13,13 +13,10 @@ from aind_etl.lake import Lake
 from aind_etl.orchestration.runs import PARTITION_TAG
 from aind_etl.text import without_credentials
 
-_Arguments = ParamSpec("_Arguments")
-_Result = TypeVar("_Result")
+_Step: TypeAlias = Callable[..., Iterator[Any]]
 
 
-def step(
-    function: Callable[_Arguments, Iterator[_Result]],
-) -> Callable[_Arguments, Iterator[_Result]]:
+def step(function: _Step) -> _Step:
     """Wrap the generator function of an asset, a check or an op for use as a step.
 
     While the step runs, a lock shows that its run is alive (see :mod:`.lost_runs`). The causes of
@@ -28,12 +25,11 @@ def step(
     """
 
     @wraps(function)
-    def guarded(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Iterator[_Result]:
-        etl: Any = kwargs["etl"]
+    def guarded(*args: object, **kwargs: Any) -> Iterator[Any]:  # noqa: ANN401 - a step's own
         with ExitStack() as stack:
             # Another run of the same job and partition that holds the lock shows that both live.
             with suppress(DataError):
-                stack.enter_context(run_lock(etl.lake, dg.OpExecutionContext.get().run))
+                stack.enter_context(run_lock(kwargs["etl"].lake, dg.OpExecutionContext.get().run))
             with hiding_credentials():
                 yield from function(*args, **kwargs)
 
@@ -41,13 +37,7 @@ def step(
 
 
 def run_lock(lake: Lake, run: dg.DagsterRun) -> AbstractContextManager[None]:
-    """Hold the lock of a run, which is shared by the runs of the same job and partition.
-
-    Raises
-    ------
-    DataError
-        Another process holds it.
-    """
+    """Hold the lock of a run, which is shared by the runs of the same job and partition."""
     partition = sha256(run.tags.get(PARTITION_TAG, "").encode()).hexdigest()[:16]
     return lake.storage.lock(f"run={run.job_name},{partition}", f"the run {run.run_id}")
 

@@ -74,8 +74,8 @@ def test_a_damaged_collection_does_not_keep_others_from_being_published(dump, op
 @pytest.mark.parametrize(
     "place",
     [
-        "documents.extract_collection",
-        "flattened.refresh_analyses",
+        "lake.extract_collection",
+        "lake.refresh_analyses",
         "results.refresh_result_files",
         "results.refresh_trials",
     ],

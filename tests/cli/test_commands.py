@@ -12,7 +12,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from commands import without_settings
+from commands import execute, without_settings
 from worlds import MAIN, load, read_dump, write_dump
 
 from aind_etl.changelog.passes import Pass, extract_collection
@@ -180,15 +180,9 @@ def test_a_second_run_finds_nothing_new_and_changes_nothing(first_run):
 @pytest.mark.slow
 def test_settings_come_from_the_environment_and_options_take_precedence(session, dump):
     write_dump(dump, [{"_id": "a", "nwb_name": "1_2024-01-01.nwb"}], "another")
-    session.run(
-        "run",
-        "--lake",
-        "mine",
-        AIND_ETL_SOURCE="dump",
-        AIND_ETL_LAKE="theirs",
-        AIND_ETL_WAREHOUSE="elsewhere/w.duckdb",
-        AIND_ETL_COLLECTIONS="another",
-    )
+    settings = {"SOURCE": "dump", "LAKE": "theirs", "WAREHOUSE": "elsewhere/w.duckdb"}
+    variables = {f"AIND_ETL_{name}": value for name, value in settings.items()}
+    session.run("run", "--lake", "mine", AIND_ETL_COLLECTIONS="another", **variables)
     assert Lake(session.folder / "mine").collections() == ["another"]
     assert not (session.folder / "theirs").exists()
     assert (session.folder / "elsewhere" / "w.duckdb").is_file()
@@ -585,14 +579,8 @@ finally:
 def test_a_command_does_not_import_libraries_that_it_does_not_need(
     loaded, sample_dump, arguments, spared
 ):
-    ended = subprocess.run(
-        [sys.executable, "-c", LOADED, *(one.format(dump=sample_dump) for one in arguments)],
-        cwd=loaded.folder,
-        env=loaded.environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = [sys.executable, "-c", LOADED, *(one.format(dump=sample_dump) for one in arguments)]
+    ended = execute(*command, cwd=loaded.folder, env=loaded.environment, check=True)
     names = set(ended.stderr.split())
     assert "typer" in names
     assert spared & names == set(), spared & names

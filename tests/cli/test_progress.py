@@ -11,13 +11,14 @@ def shown(name, expected, *, is_terminal=True):
     """Return the output for a step of which 50 records are done."""
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=is_terminal, width=120, color_system=None)
-    with TerminalProgress(console) as progress:
+    progress = TerminalProgress(console)
+    with progress.bars:
         progress.stage(2, 5)
         progress.step(name)
         progress.expect(expected, unit="records")
         for _ in range(5):
             progress.advance(10)
-        progress._bars.refresh()
+        progress.bars.refresh()
     return screen.getvalue()
 
 

@@ -6,7 +6,6 @@ import pty
 import re
 import select
 import struct
-import subprocess
 import sys
 import termios
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pyte
 import pytest
-from commands import without_settings
+from commands import execute, without_settings
 from worlds import MAIN
 
 from aind_etl.text import printable
@@ -70,15 +69,7 @@ def at_a_terminal(folder, *arguments, columns=100, interrupt_after=None, seconds
 
 def piped(folder, *arguments, **settings):
     """Run the command without a terminal, and return the ended process."""
-    environment = without_settings(**settings)
-    return subprocess.run(
-        [COMMAND, *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        check=False,
-        text=True,
-    )
+    return execute(COMMAND, *arguments, cwd=folder, env=without_settings(**settings))
 
 
 def readme_output():

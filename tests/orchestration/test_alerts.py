@@ -21,12 +21,7 @@ from dagster._utils.error import SerializableErrorInfo
 
 from aind_etl.bundle import bundled
 from aind_etl.lake import Lake
-from aind_etl.orchestration.alerts import (
-    SECONDS_BETWEEN_MESSAGES,
-    Failure,
-    message,
-    send_alerts,
-)
+from aind_etl.orchestration.alerts import SECONDS_BETWEEN_MESSAGES, Failure, message, send_alerts
 from aind_etl.settings import load_settings
 
 SECRET = "s3cret-part"
@@ -76,9 +71,9 @@ def instance(tmp_path_factory):
 class AlertSensor:
     """The sensor, tick by tick, with its cursor."""
 
-    def __init__(self, instance, settings):
+    def __init__(self, instance, settings, cursor=None):
         self._instance, self.settings = instance, settings
-        self._cursor = None
+        self._cursor = cursor
 
     def __call__(self, ahead=0.0):
         """Return the result of a tick that many seconds from now."""
@@ -156,6 +151,16 @@ def test_many_failures_become_one_message_and_later_ones_wait(instance, tick, ro
     fail(instance)
     assert "wait for the next" in tick(2)
     assert len(room.posted) == 1
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    ["2024-01-01", "[]", '{"sent": null}', '{"since": "2024-01-01T00:00:00", "sent": "before"}'],
+)
+def test_an_unreadable_cursor_is_replaced(instance, settings, cursor):
+    tick = AlertSensor(instance, settings, cursor)
+    assert tick() == "Alerts are sent for failures from now on."
+    assert tick(1) == "Nothing has failed."
 
 
 def test_a_run_that_will_be_retried_is_not_reported(instance, tick, room):

@@ -80,10 +80,7 @@ def test_three_workers_load_what_one_process_loads(cluster, instance, tmp_path):
     assert len(cluster.makers()) > 1
     for worker in WORKERS:
         assert "concurrency: 1 (prefork)" in cluster.containers.said(worker)
-    assert_same(
-        timeless(cluster.lake),
-        timeless(loaded_alone(names, tmp_path / "alone")),
-    )
+    assert_same(timeless(cluster.lake), timeless(loaded_alone(names, tmp_path / "alone")))
 
 
 def loaded_alone(names, folder):
@@ -158,10 +155,7 @@ def test_whatever_goes_wrong_the_tables_are_those_of_one_process(tmp_path, monke
             [failure] = instance.all_logs(killed, of_type=dg.DagsterEventType.RUN_FAILURE)
             assert "was killed" in failure.dagster_event.message
         names = sorted(cluster.client["analysis"].list_collection_names())
-        assert_same(
-            timeless(cluster.lake),
-            timeless(loaded_alone(names, tmp_path / "alone")),
-        )
+        assert_same(timeless(cluster.lake), timeless(loaded_alone(names, tmp_path / "alone")))
         assert list(verify_warehouse(cluster.lake, load_settings().warehouse_path)) == []
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 import yaml
-from commands import ask_page
+from commands import ask_page, execute
 from containers import (
     CLONE,
     DOCKER,
@@ -157,9 +157,7 @@ def test_a_run_that_is_killed_with_its_code_location_is_repeated(deployment, col
     collection.insert_one(collection.find_one() | {"_id": "meanwhile"})
     killed = deployment.launch("refresh_collection", MAIN)
     wait_until(
-        lambda: deployment.run_status(killed) == "STARTED",
-        120,
-        lambda: deployment.said("daemon"),
+        lambda: deployment.run_status(killed) == "STARTED", 120, lambda: deployment.said("daemon")
     )
     deployment.end("code", signal.SIGKILL)
     deployment.start("code")
@@ -216,13 +214,7 @@ def test_the_output_of_the_services_contains_no_secret(deployment):
 
 
 def run_entrypoint(command, **environment):
-    return subprocess.run(
-        [ENTRYPOINT, *command],
-        env={"PATH": os.environ["PATH"], **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return execute(ENTRYPOINT, *command, env={"PATH": os.environ["PATH"], **environment})
 
 
 def test_a_secret_in_a_file_reaches_the_command(tmp_path):
@@ -398,32 +390,20 @@ def test_kubernetes_is_configured_like_containers():
     assert values["additionalInstanceConfig"] == {
         name: instance[name] for name in ("nux", "concurrency")
     }
-    daemon = values["dagsterDaemon"]
-    for ours, theirs in (
-        (instance["run_monitoring"], daemon["runMonitoring"]),
-        (instance["run_retries"], daemon["runRetries"]),
-        (instance["sensors"], daemon["sensors"]),
-        (instance["schedules"], daemon["schedules"]),
-        (instance["telemetry"], values["telemetry"]),
-    ):
-        assert {camel(name): value for name, value in ours.items()} == theirs
-    retention = instance["retention"]
-    assert (
-        values["retention"]["schedule"]["purgeAfterDays"]
-        == (retention["schedule"]["purge_after_days"])
-    )
+    for name in ("run_monitoring", "run_retries", "sensors", "schedules", "telemetry"):
+        theirs = (values if name == "telemetry" else values["dagsterDaemon"])[camel(name)]
+        assert {camel(key): value for key, value in instance[name].items()} == theirs
+    ours, theirs = instance["retention"], values["retention"]
+    assert theirs["schedule"]["purgeAfterDays"] == ours["schedule"]["purge_after_days"]
     # The chart also requires a number for started ticks.
-    assert retention["sensor"]["purge_after_days"].items() <= (
-        values["retention"]["sensor"]["purgeAfterDays"].items()
-    )
+    ticks = ours["sensor"]["purge_after_days"]
+    assert ticks.items() <= theirs["sensor"]["purgeAfterDays"].items()
     [deployment] = values["dagster-user-deployments"]["deployments"]
     command = read_compose({})["services"]["code"]["command"]
     assert command[-len(deployment["codeServerArgs"]) :] == deployment["codeServerArgs"]
     assert deployment["podSecurityContext"]["runAsUser"] == 10001
-    assert (
-        values["postgresql"]["postgresqlScheme"]
-        == (instance["storage"]["postgres"]["postgres_db"]["scheme"])
-    )
+    database = instance["storage"]["postgres"]["postgres_db"]
+    assert values["postgresql"]["postgresqlScheme"] == database["scheme"]
 
 
 def camel(name):

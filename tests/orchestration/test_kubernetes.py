@@ -19,7 +19,7 @@ from dagster_k8s.container_context import K8sContainerContext
 from dagster_k8s.job import construct_dagster_k8s_job, get_user_defined_k8s_config
 from dagster_k8s.models import k8s_snake_case_dict
 
-from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION, SESSIONS, VERIFY
+from aind_etl.orchestration.jobs import PUBLISH, REFRESH_COLLECTION, SESSIONS
 
 NOWHERE = {
     "apiVersion": "v1",
@@ -30,7 +30,7 @@ NOWHERE = {
     "users": [{"name": "nobody", "user": {}}],
 }
 POINTER = ModuleCodePointer("aind_etl.orchestration.location", "defs")
-JOBS = (REFRESH_COLLECTION, SESSIONS, PUBLISH, VERIFY)
+JOBS = (REFRESH_COLLECTION, SESSIONS, PUBLISH, "verify_everything")
 
 
 @pytest.fixture(scope="module")
@@ -177,15 +177,11 @@ def test_a_misspelt_value_is_detected(values, path):
 )
 def test_the_values_match_the_schema_of_the_chart(values):
     chart = Path(os.environ["AIND_ETL_TEST_HELM_CHART"])
-    both = merged(yaml.safe_load((chart / "values.yaml").read_text()), values)
-    schema = json.loads((chart / "values.schema.json").read_text())
-    jsonschema.validate(both, without_remote(schema))
-    below = chart / "charts" / "dagster-user-deployments"
-    deployments = merged(
-        yaml.safe_load((below / "values.yaml").read_text()), values["dagster-user-deployments"]
-    )
-    schema = json.loads((below / "values.schema.json").read_text())
-    jsonschema.validate(deployments, without_remote(schema))
+    part = "dagster-user-deployments"
+    for folder, ours in ((chart, values), (chart / "charts" / part, values[part])):
+        theirs = yaml.safe_load((folder / "values.yaml").read_text())
+        schema = json.loads((folder / "values.schema.json").read_text())
+        jsonschema.validate(merged(theirs, ours), without_remote(schema))
 
 
 def merged(theirs, ours):

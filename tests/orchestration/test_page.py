@@ -153,26 +153,9 @@ def test_a_document_inserted_into_the_source_appears_in_the_warehouse(served, co
 def test_assets_are_shown_in_groups_with_their_lineage(served, browser):
     browser.visit(
         f"{served.address}/assets/sessions_with_fits?view=lineage&lineageScope=upstream&lineageDepth=5",
-        *("lake", "results", "views", "marts"),
-        *(
-            "documents",
-            "analyses",
-            "latest_analyses",
-            "model_comparison",
-            "best_models",
-            "sessions",
-        ),
+        *("lake", "results", "views", "marts", "documents", "analyses", "latest_analyses"),
+        *("model_comparison", "best_models", "sessions"),
     )
-
-
-def test_the_sensors_and_schedules_are_on(served, browser):
-    automation = (
-        *("newly_finished_analyses", "lake_ahead_of_warehouse", "failure_alerts"),
-        "session_table_unread",
-        *("nightly_full_pass", "nightly_session_table", "weekly_verification"),
-    )
-    browser.visit(f"{served.address}/automation", *automation)
-    browser.wait_until("document.querySelectorAll('input:checked').length === 6")
 
 
 def test_the_page_of_an_asset_shows_its_columns_preview_and_pictures(served, browser, photograph):

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from aind_etl.orchestration.assets.documents import documents
-from aind_etl.orchestration.assets.flattened import flatten
-from aind_etl.orchestration.assets.report import report
-from aind_etl.orchestration.assets.results import list_results, read_results, unclaimed_folders
-from aind_etl.orchestration.assets.sessions import sessions
-from aind_etl.orchestration.assets.warehouse import warehouse_asset
+from aind_etl.orchestration.assets.lake import documents, flatten
+from aind_etl.orchestration.assets.results import (
+    list_results,
+    read_results,
+    sessions,
+    unclaimed_folders,
+)
+from aind_etl.orchestration.assets.warehouse import report, warehouse_asset
 
 RESULTS = (list_results, read_results)
 """The assets that read the result folders of one collection."""

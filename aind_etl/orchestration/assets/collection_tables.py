@@ -1,14 +1,21 @@
 """The assets of a step that brings tables of one collection up to date."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from time import monotonic
 from typing import Any, TypeAlias
 
 import dagster as dg
 
 from aind_etl.contract import Table, tables
 from aind_etl.lake import Lake
-from aind_etl.orchestration.metadata import FRESHNESS, Timer, partition_result, table_spec
-from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH
+from aind_etl.orchestration.metadata import (
+    FRESHNESS,
+    data_version,
+    partition_metadata,
+    seconds_since,
+    table_spec,
+)
+from aind_etl.orchestration.partitions import COLLECTIONS, partition_of
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.steps import step
 
@@ -23,23 +30,16 @@ written.
 def collection_tables(
     written: Sequence[Table],
     *,
-    deps: Sequence[Table],
+    deps: Sequence[Table] = (),
     always: Table | None = None,
+    config_schema: Mapping[str, dg.Field] | None = None,
     **options: Any,  # noqa: ANN401 - Dagster's types
 ) -> Callable[[Work], dg.AssetsDefinition]:
     """Return a decorator that turns a function into a step with an asset per table.
 
-    Parameters
-    ----------
-    written
-        The tables that the step writes.
-    deps
-        The tables that the step reads.
-    always
-        The table that other steps wait for. If no file was written, the others are materialised
-        only if Dagster does not know them yet for the partition.
-    **options
-        Further options of :class:`dagster.AssetSpec`.
+    The step writes the tables ``written`` and reads the tables ``deps``. Other steps wait for the
+    table ``always``; if no file was written, the others are materialised only if Dagster does not
+    know them yet for the partition. ``options`` are those of :class:`dagster.AssetSpec`.
     """
     specs = [
         table_spec(
@@ -58,15 +58,18 @@ def collection_tables(
             name=work.__name__,
             specs=specs,
             description=work.__doc__,
-            backfill_policy=ONE_RUN_EACH,
+            config_schema=config_schema,
+            # A run per partition has its own writer, history and retries.
+            backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=1),
         )
         @step
         def refresh(
             context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
         ) -> Iterator[dg.MaterializeResult[Any]]:
-            lake, collection = etl.lake_and_collection(context.partition_key)
-            timer = Timer()
-            report = {**work(context, etl, lake, collection), "seconds": timer.seconds}
+            collection, shard = partition_of(context.partition_key)
+            lake = etl.lake.for_shard(shard)
+            began = monotonic()
+            report = {**work(context, etl, lake, collection), "seconds": seconds_since(began)}
             for table in written:
                 # An event takes longer than finding that there is nothing to do.
                 if (
@@ -75,7 +78,11 @@ def collection_tables(
                     or context.partition_key
                     not in context.instance.get_materialized_partitions(dg.AssetKey(table.name))
                 ):
-                    yield partition_result(lake, table, collection, report)
+                    yield dg.MaterializeResult(
+                        asset_key=table.name,
+                        data_version=data_version(lake, table, collection),
+                        metadata={**report, **partition_metadata(lake, table, collection)},
+                    )
 
         return refresh
 

@@ -1,10 +1,11 @@
-"""The tables of the result folders: the inventory, the trials, and the unclaimed folders."""
+"""The tables of the result folders: inventory, trials, unclaimed folders; and the sessions."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -13,36 +14,33 @@ from aind_etl.contract import tables
 from aind_etl.errors import SourceError
 from aind_etl.lake import Lake
 from aind_etl.orchestration.assets.collection_tables import collection_tables
-from aind_etl.orchestration.metadata import Timer, figures_preview, table_metadata, table_spec
+from aind_etl.orchestration.metadata import figures_preview, table_metadata, table_spec
 from aind_etl.orchestration.resources import Etl, ResultStoreError
 from aind_etl.orchestration.steps import step
 
 if TYPE_CHECKING:
     from aind_etl.results import ResultFilesReport, ResultStore, TrialsReport
 
-INVENTORY = (tables.RESULT_FOLDERS, tables.RESULT_FILES)
-"""The tables that list the result folders of one collection."""
-TRIALS = (tables.TRIALS, tables.ANALYSES_LATENTS, tables.OTHER_LATENTS, tables.REJECTED_RESULTS)
-"""The tables read from result files."""
-RESULTS_GROUP: Mapping[str, Any] = {"group_name": "results", "kinds": {"s3", "parquet"}}
-"""Options of the assets read from the store."""
-
+_OPTIONS: Mapping[str, Any] = {"group_name": "results", "kinds": {"s3", "parquet"}}
 _SHOWN_FIGURES = 3
+_SESSIONS_CHECK = "session_table_can_be_read"
 
 
-@collection_tables(INVENTORY, deps=[tables.ANALYSES], always=tables.RESULT_FILES, **RESULTS_GROUP)
+@collection_tables(
+    [tables.RESULT_FOLDERS, tables.RESULT_FILES],
+    deps=[tables.ANALYSES],
+    always=tables.RESULT_FILES,
+    **_OPTIONS,
+)
 def list_results(
     context: dg.AssetExecutionContext, etl: Etl, lake: Lake, collection: str
 ) -> Mapping[str, int]:
     """List the result folders of a collection's new and recent records."""
-    from aind_etl.results import (  # noqa: PLC0415 - slow to import
-        newest_figures,
-        refresh_result_files,
-    )
+    from aind_etl import results  # noqa: PLC0415 - slow to import
 
     etl.progress.step(f"list result folders of {context.partition_key}")
-    with open_store(context, etl) as store, lake.lock(collection):
-        report = refresh_result_files(
+    with _open_store(context, etl) as store, lake.lock(collection):
+        report = results.refresh_result_files(
             lake,
             store,
             collection,
@@ -50,7 +48,7 @@ def list_results(
             progress=etl.progress.advance,
             expect=partial(etl.progress.expect, unit="folders"),
         )
-        figures = newest_figures(etl.lake, store, _SHOWN_FIGURES) if report.listed else []
+        figures = results.newest_figures(etl.lake, store, _SHOWN_FIGURES) if report.listed else []
     if figures:
         context.add_asset_metadata(
             {"newest figures": figures_preview(figures)}, asset_key=tables.RESULT_FILES.name
@@ -58,16 +56,20 @@ def list_results(
     return _counts(report)
 
 
-@collection_tables(TRIALS, deps=[tables.ANALYSES, tables.RESULT_FILES], **RESULTS_GROUP)
+@collection_tables(
+    [tables.TRIALS, tables.ANALYSES_LATENTS, tables.OTHER_LATENTS, tables.REJECTED_RESULTS],
+    deps=[tables.ANALYSES, tables.RESULT_FILES],
+    **_OPTIONS,
+)
 def read_results(
     context: dg.AssetExecutionContext, etl: Etl, lake: Lake, collection: str
 ) -> Mapping[str, int]:
     """Read the trials from a collection's new or changed result files."""
-    from aind_etl.results import refresh_trials  # noqa: PLC0415 - slow to import
+    from aind_etl import results  # noqa: PLC0415 - slow to import
 
     etl.progress.step(f"read trials of {context.partition_key}")
-    with open_store(context, etl) as store, lake.lock(collection):
-        report = refresh_trials(
+    with _open_store(context, etl) as store, lake.lock(collection):
+        report = results.refresh_trials(
             lake,
             store,
             collection,
@@ -78,23 +80,15 @@ def read_results(
 
 
 @contextmanager
-def open_store(
+def _open_store(
     context: dg.AssetExecutionContext, etl: Etl, location: str = "s3://"
 ) -> Iterator["ResultStore"]:
-    """Open the store of an address, by default of the result folders, for a ``with`` block.
-
-    Raises
-    ------
-    ResultStoreError
-        The store does not answer.
-    dagster.RetryRequested
-        The store does not answer, and retries are left.
-    """
-    from aind_etl.results import open_result_store  # noqa: PLC0415 - slow to import
+    """Open the store of an address, by default of the result folders, for a ``with`` block."""
+    from aind_etl import results  # noqa: PLC0415 - slow to import
 
     with etl.retrying(context):
         try:
-            with open_result_store(etl.settings, location) as store:
+            with results.open_result_store(etl.settings, location) as store:
                 yield store
         except SourceError as error:
             raise ResultStoreError(str(error)) from error
@@ -110,16 +104,51 @@ def _counts(report: "ResultFilesReport | TrialsReport") -> Mapping[str, int]:
         table_spec(
             tables.UNCLAIMED_FOLDERS,
             deps=[tables.ANALYSES.name, tables.RESULT_FILES.name],
-            **RESULTS_GROUP,
+            **_OPTIONS,
         )
     ],
 )
 @step
 def unclaimed_folders(etl: dg.ResourceParam[Etl]) -> Iterator[dg.MaterializeResult[Any]]:
     """Keep the listed folders that no record of any collection claims."""
-    from aind_etl.results import refresh_unclaimed_folders  # noqa: PLC0415 - slow to import
+    from aind_etl import results  # noqa: PLC0415 - slow to import
 
-    timer = Timer()
-    rows = refresh_unclaimed_folders(etl.lake)
-    metadata = table_metadata(etl, tables.UNCLAIMED_FOLDERS, rows, timer)
+    began = monotonic()
+    rows = results.refresh_unclaimed_folders(etl.lake)
+    metadata = table_metadata(etl, tables.UNCLAIMED_FOLDERS, rows, began)
     yield dg.MaterializeResult(metadata=metadata)
+
+
+@dg.multi_asset(
+    name=tables.SESSIONS.name,
+    specs=[table_spec(tables.SESSIONS, **_OPTIONS)],
+    check_specs=[
+        dg.AssetCheckSpec(
+            _SESSIONS_CHECK,
+            asset=tables.SESSIONS.name,
+            description="The session table in the store, if there is one, can be read.",
+        )
+    ],
+)
+@step
+def sessions(
+    context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
+) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
+    """Bring the session table up to date."""
+    from aind_etl.sessions import refresh_sessions  # noqa: PLC0415 - slow to import
+
+    etl.progress.step("read the session table")
+    began = monotonic()
+    location = etl.settings.session_table_location
+    with _open_store(context, etl, location) as store:
+        report = refresh_sessions(etl.lake, store, location=location)
+    if report.note:
+        etl.progress.say(f"Warning: {report.note}" if report.is_refused else report.note)
+    metadata = table_metadata(etl, tables.SESSIONS, report.rows, began)
+    yield dg.MaterializeResult(metadata={**asdict(report), **metadata})
+    yield dg.AssetCheckResult(
+        check_name=_SESSIONS_CHECK,
+        passed=not report.is_refused,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=report.note or "It was read, or has not changed since.",
+    )

@@ -1,7 +1,8 @@
-"""The warehouse with its views and marts, published only if its checks pass."""
+"""The warehouse with its views and marts, published only if its checks pass, and the report."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
+from time import monotonic
 from typing import Any
 
 import dagster as dg
@@ -10,16 +11,19 @@ from aind_etl.contract import TABLES
 from aind_etl.orchestration.metadata import (
     FRESHNESS,
     OWNERS,
-    Timer,
     freshness_pictures,
+    seconds_since,
     view_metadata,
 )
 from aind_etl.orchestration.resources import Etl
 from aind_etl.orchestration.steps import step
+from aind_etl.settings import WarehouseLocation
 from aind_etl.text import markdown_table
 from aind_etl.warehouse.build import STORAGE_VERSION, BuildReport
 from aind_etl.warehouse.connection import connect
 from aind_etl.warehouse.contents import LAKE_TABLES
+from aind_etl.warehouse.info import read_info
+from aind_etl.warehouse.location import beginning_beside, file_beside
 from aind_etl.warehouse.publishing import (
     ChecksFailedError,
     Outcome,
@@ -31,6 +35,7 @@ from aind_etl.warehouse.sql_files import Kind, SqlFile, dependencies, read_sql_f
 WAREHOUSE = dg.AssetKey("warehouse")
 
 _PUBLISHED = "published"
+_REPORT = "report.html"
 
 
 def warehouse_asset() -> dg.AssetsDefinition:
@@ -85,12 +90,10 @@ def warehouse_asset() -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
     ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
         etl.progress.step("build the warehouse")
-        timer = Timer()
+        began = monotonic()
         try:
             publication = publish_warehouse(
-                etl.lake,
-                etl.settings.warehouse_path,
-                max_lost_share=etl.settings.max_deleted_share,
+                etl.lake, etl.settings.warehouse_path, max_lost_share=etl.settings.max_deleted_share
             )
         except ChecksFailedError as error:
             yield from map(_check_result, error.outcomes)
@@ -100,7 +103,7 @@ def warehouse_asset() -> dg.AssetsDefinition:
             "%s: %s", "published" if report.published else "unchanged", report.location
         )
         yield from map(_check_result, publication.outcomes)
-        yield _materialization(report, timer)
+        yield _materialization(report, began)
         if report.published:
             yield from _views_and_marts(report, files)
 
@@ -115,7 +118,7 @@ def was_published(context: dg.AssetCheckExecutionContext) -> bool:
     return bool(last.asset_materialization.metadata[_PUBLISHED].value)
 
 
-def _materialization(report: BuildReport, timer: Timer) -> dg.MaterializeResult[Any]:
+def _materialization(report: BuildReport, began: float) -> dg.MaterializeResult[Any]:
     rows = [(name, f"{count:,}") for name, count in sorted(report.rows.items())]
     return dg.MaterializeResult(
         asset_key=WAREHOUSE,
@@ -123,7 +126,7 @@ def _materialization(report: BuildReport, timer: Timer) -> dg.MaterializeResult[
             "dagster/uri": dg.MetadataValue.path(str(report.location)),
             _PUBLISHED: report.published,
             "bytes": report.size_bytes,
-            "seconds": timer.seconds,
+            "seconds": seconds_since(began),
             "rows": dg.MetadataValue.md(markdown_table(("table", "rows"), rows)),
         },
     )
@@ -157,3 +160,45 @@ def _upstream(read: Iterable[str]) -> list[dg.AssetKey]:
     """Return the assets that a view or mart reads; other tables belong to the warehouse asset."""
     others = {table.name for table in TABLES if table not in LAKE_TABLES}
     return sorted({WAREHOUSE if name in others else dg.AssetKey(name) for name in read})
+
+
+def is_drawn(warehouse: WarehouseLocation) -> bool:
+    """Return whether the report beside the warehouse shows the present one."""
+    # The head of the page contains the fingerprint of the warehouse that it shows.
+    inputs = read_info(warehouse).get("inputs")
+    return bool(inputs) and str(inputs).encode() in beginning_beside(warehouse, _REPORT)
+
+
+@dg.asset(
+    description="One page of plots of the warehouse, which needs no network.",
+    deps=[WAREHOUSE],
+    group_name="warehouse",
+    kinds={"html"},
+    owners=OWNERS,
+    output_required=False,
+)
+@step
+def report(
+    context: dg.AssetExecutionContext, etl: dg.ResourceParam[Etl]
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """Draw the report unless it shows the published warehouse already."""
+    from aind_etl.client.report import write_report  # noqa: PLC0415 - slow to import
+
+    warehouse = etl.settings.warehouse_path
+    if is_drawn(warehouse):
+        context.log.info("The report shows the present warehouse.")
+        return
+    etl.progress.step("draw the report")
+    began = monotonic()
+    with file_beside(warehouse, _REPORT) as (place, path):
+        headlines = write_report(warehouse, path)
+        size_bytes = path.stat().st_size
+    yield dg.MaterializeResult(
+        metadata={
+            **{name: n for name, n in headlines.items() if isinstance(n, int)},
+            "size_bytes": size_bytes,
+            "dagster/uri": dg.MetadataValue.path(str(place)),
+            "newest session": str(headlines["newest_session"] or "none"),
+            "seconds": seconds_since(began),
+        }
+    )

@@ -1,48 +1,46 @@
-"""The change log."""
+"""The change log and the tables flattened from it."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 
 from aind_etl.changelog.passes import ExtractLimits, ExtractReport, Pass, extract_collection
-from aind_etl.contract import tables
+from aind_etl.contract import FLATTENED_TABLES, tables
 from aind_etl.errors import AindEtlError, ConfigurationError
+from aind_etl.flatten import flattener_version
 from aind_etl.flatten.refresh import refresh_analyses
+from aind_etl.lake import Lake
 from aind_etl.lake.resharding import reshard_as_planned
-from aind_etl.orchestration.metadata import Timer, partition_result, table_spec
-from aind_etl.orchestration.partitions import COLLECTIONS, ONE_RUN_EACH
+from aind_etl.orchestration.assets.collection_tables import collection_tables
 from aind_etl.orchestration.resources import Etl
-from aind_etl.orchestration.steps import step
 from aind_etl.sources.kinds import kind_of
 
-_REPORTED = ("read", "new", "changed", "deleted", "unchanged")
+_EXTRACTED = ("read", "new", "changed", "deleted", "unchanged")
+_FLATTENED = ("flattened", "rejected", "rejected_values", "removed", "partitions_written")
 
 
-class PassConfig(dg.Config):
-    """How thoroughly a collection is compared with the change log: ``new`` or ``full``."""
-
-    pass_kind: str = Pass.NEW.value
-
-
-@dg.multi_asset(
-    name=tables.DOCUMENTS.name,
-    specs=[
-        table_spec(
-            tables.DOCUMENTS, group_name="lake", kinds={"parquet"}, partitions_def=COLLECTIONS
-        )
-    ],
-    backfill_policy=ONE_RUN_EACH,
+_PASS_KIND = dg.Field(
+    str,
+    default_value=Pass.NEW.value,
+    description="How thoroughly a collection is compared with the change log: ``new`` or ``full``.",
 )
-@step
+
+
+@collection_tables(
+    [tables.DOCUMENTS],
+    always=tables.DOCUMENTS,
+    config_schema={"pass_kind": _PASS_KIND},
+    group_name="lake",
+    kinds={"parquet"},
+)
 def documents(
-    context: dg.AssetExecutionContext, config: PassConfig, etl: dg.ResourceParam[Etl]
-) -> Iterator[dg.MaterializeResult[Any]]:
+    context: dg.AssetExecutionContext, etl: Etl, lake: Lake, collection: str
+) -> Mapping[str, Any]:
     """Bring a collection's change log up to date with the source."""
-    lake, collection = etl.lake_and_collection(context.partition_key)
+    pass_kind = context.op_execution_context.op_config["pass_kind"]
     etl.progress.step(f"extract {context.partition_key}")
-    timer = Timer()
     limits = ExtractLimits(
         look_back=timedelta(days=etl.settings.look_back_days),
         max_deleted_share=etl.settings.max_deleted_share,
@@ -58,7 +56,7 @@ def documents(
                     source,
                     lake,
                     collection,
-                    Pass(config.pass_kind),
+                    Pass(pass_kind),
                     limits=limits,
                     progress=etl.progress.advance,
                 )
@@ -67,13 +65,8 @@ def documents(
                 refresh_analyses(lake, collection)
                 raise
     etl.progress.say(f"{context.partition_key}: {_summary(report)}")
-    metadata = {
-        "source": source.name,
-        "pass": config.pass_kind,
-        **{name: getattr(report, name) for name in _REPORTED},
-        "seconds": timer.seconds,
-    }
-    yield partition_result(lake, tables.DOCUMENTS, collection, metadata)
+    counts = {name: getattr(report, name) for name in _EXTRACTED}
+    return {"source": source.name, "pass": pass_kind, **counts}
 
 
 def _refuse_to_mix(source: str, etl: Etl) -> None:
@@ -91,3 +84,30 @@ def _refuse_to_mix(source: str, etl: Etl) -> None:
 def _summary(report: ExtractReport) -> str:
     counts = {name: getattr(report, name) for name in ("new", "changed", "deleted", "repeated")}
     return ", ".join(f"{n:,} {name}" for name, n in counts.items() if n) or "nothing new"
+
+
+@collection_tables(
+    FLATTENED_TABLES,
+    deps=[tables.DOCUMENTS],
+    always=tables.ANALYSES,
+    group_name="lake",
+    kinds={"polars", "parquet"},
+    code_version=flattener_version(),
+)
+def flatten(
+    context: dg.AssetExecutionContext, etl: Etl, lake: Lake, collection: str
+) -> Mapping[str, int]:
+    """Flatten the changes in a collection's change log."""
+    key = context.partition_key
+    etl.progress.step(f"flatten {key}")
+    with lake.lock(collection):
+        report = refresh_analyses(lake, collection, progress=etl.progress.advance)
+    context.log.info(str(report))
+    if report.repaired:
+        etl.progress.say(f"{key}: {report.repaired}; the tables were rebuilt from the change log")
+    for count, what in ((report.rejected, "documents"), (report.rejected_values, "values")):
+        if count:
+            etl.progress.say(
+                f"{key}: {count:,} {what} rejected; the table rejected_{what} says why"
+            )
+    return {name: getattr(report, name) for name in _FLATTENED}
