@@ -20,7 +20,7 @@ help:  ## List the targets.
 run: .venv/installed  ## Load the built-in sample and print the tables.
 	$(BIN)/aind-etl run
 
-dev: .venv/installed  ## Start Dagster's page.
+dev: .venv/installed  ## Start the Dagster UI.
 	$(BIN)/aind-etl dev
 
 test: .venv/installed-dev  ## Run the tests for a change, a few minutes.
@@ -35,7 +35,7 @@ snapshot: .venv/installed-dev  ## Write tests/snapshot.json after an intended ch
 test-histories: .venv/installed-dev  ## Run thousands of steps of random histories, on MongoDB and on a gateway.
 	AIND_ETL_TEST_STEPS=2000 $(BIN)/pytest -n auto tests/changelog/test_any_history.py
 
-test-long: .venv/installed-dev  ## Run the longest tests: long histories, a million ids, Dagster's page.
+test-long: .venv/installed-dev  ## Run the longest tests: long histories, a million ids, the Dagster UI.
 	AIND_ETL_TEST_STEPS=5000 AIND_ETL_TEST_IDS=1000000 AIND_ETL_TEST_FILTERS=3000 \
 		AIND_ETL_TEST_PUBLISH_SECONDS=60 \
 		$(BIN)/pytest -n auto --dist loadgroup tests/changelog/test_any_history.py tests/changelog/test_many_ids.py \

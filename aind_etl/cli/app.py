@@ -17,7 +17,7 @@ from aind_etl.errors import AindEtlError, ConfigurationError, needs_pipeline
 
 _PANELS = {
     "Load": (pipeline.run, pipeline.sample),
-    "Ask": (inspect.status, inspect.sql, inspect.history),
+    "Query": (inspect.status, inspect.sql, inspect.history),
     "Write files": (outputs.export, outputs.report, outputs.figures),
     "The past": (outputs.as_of, outputs.snapshot, outputs.snapshots),
     "Language models": (models.context, models.mcp),

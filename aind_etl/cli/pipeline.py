@@ -1,4 +1,4 @@
-"""Commands that run the pipeline, rebuild tables, open Dagster's page and write the sample."""
+"""Commands that run the pipeline, rebuild tables, open the Dagster UI and write the sample."""
 
 import os
 import shlex
@@ -64,7 +64,7 @@ def run(
 ) -> None:
     """Bring lake and warehouse up to date with the source.
 
-    Runs the same assets as Dagster's page, in this process. A second run writes only changes; after
+    Runs the same assets as the Dagster UI, in this process. A second run writes only changes; after
     an interruption, the next run continues.
 
     Load a dump: `aind-etl run --source dump/analysis --lake my-lake`.
@@ -180,10 +180,10 @@ def dev(
     lake: LakeOption = None,
     warehouse: WarehouseOption = None,
     collection: CollectionOption = None,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page.")] = 3000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Dagster UI.")] = 3000,
     verbose: Annotated[bool, typer.Option("--verbose", help="Print Dagster's whole log.")] = False,
 ) -> None:
-    """Serve Dagster's page and daemon on this machine.
+    """Serve the Dagster UI and daemon on this machine.
 
     Prints the start and end of runs, and Dagster's warnings and errors.
     """
@@ -206,7 +206,7 @@ def dev(
         "AIND_ETL_WAREHOUSE": absolute(settings.warehouse_path),
         "AIND_ETL_COLLECTIONS": ",".join(settings.collections),
     }
-    say(err, f"Dagster's page: http://127.0.0.1:{port} (Ctrl-C to stop)")
+    say(err, f"Dagster UI: http://127.0.0.1:{port} (Ctrl-C to stop)")
     code = serve(port, environment, partial(say, err), verbose=verbose)
     if code:
         raise ConfigurationError(f"Dagster ended with exit code {code}; its output says why.")
@@ -272,11 +272,11 @@ def _next_steps(settings: "Settings") -> Iterator[tuple[str, str]]:
 
     source, lake, warehouse = map(option, ("source", "lake", "warehouse"))
     query = '"SELECT subject_id, session_date, agent_alias, aic FROM latest_analyses LIMIT 5"'
-    yield f"sql {query}{lake}{warehouse}", "ask the warehouse"
+    yield f"sql {query}{lake}{warehouse}", "query the warehouse"
     yield f"status{lake}{warehouse}", "see how fresh it is"
     # A source with a password in its address is not shown.
     if "@" not in source:
-        yield f"dev{source}{lake}{warehouse}", "open Dagster's page"
+        yield f"dev{source}{lake}{warehouse}", "open the Dagster UI"
     if kind_of(settings.source).is_simulated:
         yield "run --source FOLDER --lake DIR", "load a dump of your own"
 

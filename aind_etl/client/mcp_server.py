@@ -107,7 +107,7 @@ def _sandbox(warehouse: WarehouseLocation) -> Iterator[duckdb.DuckDBPyConnection
                 timer.cancel()
     except duckdb.InterruptException:
         raise ToolError(
-            f"The query was stopped after {SECONDS:g} s. Ask for less: filter by subject_id or "
+            f"The query was stopped after {SECONDS:g} s. Query less: filter by subject_id or "
             "session_key, or use a mart instead of trials and attributes."
         ) from None
     except duckdb.Error as error:

@@ -31,7 +31,7 @@ class Failure:
     error: str
     """The error, in one or a few lines."""
     link: str
-    """The address of Dagster's page that shows it."""
+    """The address of the Dagster UI that shows it."""
     verb: str = "failed"
     """What happened to it."""
 

@@ -1,4 +1,4 @@
-"""Dagster's page and daemon on this machine, started by ``aind-etl dev``."""
+"""The Dagster UI and daemon on this machine, started by ``aind-etl dev``."""
 
 import os
 import re
@@ -32,7 +32,7 @@ _WORDS = {
 def serve(
     port: int, environment: Mapping[str, str], say: Callable[[str], None], *, verbose: bool
 ) -> int:
-    """Serve Dagster's page, and return its exit code, or 0 after an interrupt.
+    """Serve the Dagster UI, and return its exit code, or 0 after an interrupt.
 
     ``say`` is called with the start and end of each run, and with Dagster's warnings and errors;
     if ``verbose``, Dagster's whole output is printed instead.

@@ -1,4 +1,4 @@
-"""What Dagster's page shows of assets: columns, lineage, counts, previews, pictures.
+"""What the Dagster UI shows of assets: columns, lineage, counts, previews, pictures.
 
 All of it follows from the contract or is read from the tables; nothing is computed here.
 """

@@ -1,4 +1,4 @@
-"""Dagster's page, started by `dagster dev` and opened in a browser.
+"""The Dagster UI, started by `dagster dev` and opened in a browser.
 
 With ``AIND_ETL_WRITE_PICTURES=1`` the tests write the pictures of the documentation.
 """
@@ -46,7 +46,7 @@ def collection(tmp_path_factory):
 
 
 class Served:
-    """Dagster's page and daemon, with a lake."""
+    """The Dagster UI and daemon, with a lake."""
 
     def __init__(self, folder, port):
         self.lake = Lake(folder / "lake")

@@ -1,4 +1,4 @@
-"""Commands that tests run, their environments, and queries to Dagster's page."""
+"""Commands that tests run, their environments, and queries to the Dagster UI."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def without_settings(**variables: str) -> dict[str, str]:
 
 
 def ask_page(address: str, query: str, **variables: Any) -> Any:
-    """Return the data of a GraphQL query to Dagster's page; None if it is not served yet."""
+    """Return the data of a GraphQL query to the Dagster UI; None if it is not served yet."""
     request = urllib.request.Request(
         f"{address}/graphql",
         json.dumps({"query": query, "variables": variables}).encode(),
