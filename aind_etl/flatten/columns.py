@@ -60,7 +60,7 @@ ATTRIBUTES = {
     "value_boolean": pl.Boolean(),
 }
 """Schema of :meth:`ProcessColumns.attributes`."""
-_ORIGINS = {"number": pl.UInt32(), "process_index": pl.Int16(), "pipeline_format": pl.String()}
+ORIGINS = {"number": pl.UInt32(), "process_index": pl.Int16(), "pipeline_format": pl.String()}
 
 SCALAR_PATHS = {
     name: {column.name: column.origins[name].paths for column in _columns_read(tables.ANALYSES)}
@@ -85,7 +85,7 @@ class ProcessColumns:
 
     def __init__(self, first_row: int = 0) -> None:
         self._first_row = first_row
-        self._scalars: dict[str, list[Any]] = {name: [] for name in _ORIGINS | SCALARS}
+        self._scalars: dict[str, list[Any]] = {name: [] for name in ORIGINS | SCALARS}
         self._lists: dict[str, list[list[Any] | None]] = {name: [] for name in LISTS}
         self._attributes: list[Attribute] = []
         self._attribute_rows: list[int] = []
@@ -102,7 +102,7 @@ class ProcessColumns:
             _reject_unnamed_bounds(process, paths)
             row = self._first_row + len(self._scalars["number"])
             self._rejected += [(row, *value) for value in process.rejected]
-            for name, value in zip(_ORIGINS, (number, process.index, pipeline_format), strict=True):
+            for name, value in zip(ORIGINS, (number, process.index, pipeline_format), strict=True):
                 self._scalars[name].append(value)
             for name, paths_of_scalar in SCALAR_PATHS[pipeline_format].items():
                 self._scalars[name].append(first_value(process.values, paths_of_scalar))
@@ -116,7 +116,7 @@ class ProcessColumns:
 
         Dates and times are still texts. NaN is NULL, as are columns that the format does not have.
         """
-        return pl.DataFrame(self._scalars, schema=_ORIGINS | SCALARS).with_columns(
+        return pl.DataFrame(self._scalars, schema=ORIGINS | SCALARS).with_columns(
             pl.col(pl.Float64).fill_nan(None),
             *(self._list_column(name, inner) for name, inner in LISTS.items()),
         )

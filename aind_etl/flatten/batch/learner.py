@@ -7,7 +7,7 @@ result: the columns and attributes in which the markers appear tell where each v
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import orjson
@@ -15,6 +15,7 @@ import polars as pl
 
 from aind_etl.flatten.batch.shapes import (
     EMPTY_LIST,
+    ENTRIES,
     FALSE,
     NONE,
     NUMBER_LISTS,
@@ -38,12 +39,8 @@ _SCALAR = re.compile(r'[^\[\]{},:"]+')
 _BRACKET = re.compile(r"[\[\]{}]")
 # Markers of numbers are integers that fit every column.
 _LAST_MARKER = 30_000
-_ENTRIES = {"column": pl.String, "name": pl.String, "segment": pl.Int64}
-_ATTRIBUTES = {
-    **dict.fromkeys(("section", "path", "column"), pl.String),
-    **dict.fromkeys(("segment", "element", "conflicting"), pl.Int64),
-}
 _ATTRIBUTE_COLUMNS = {str: "value_text", int: "value_number", bool: "value_boolean"}
+_Entry: TypeAlias = tuple[str, str | None, str | None, int, int, int]
 
 
 class _UnsupportedError(Exception):
@@ -53,10 +50,7 @@ class _UnsupportedError(Exception):
 def learn(text: str) -> Shape | None:
     """Return the shape of a document; None if only the document reader can parse such documents.
 
-    Parameters
-    ----------
-    text
-        Canonical JSON of an object, without backslashes.
+    The text is canonical JSON of an object, without backslashes.
     """
     try:
         return _Learner(_MarkedDocument(text)).shape()
@@ -74,15 +68,8 @@ class _Value(NamedTuple):
 class _MarkedDocument:
     """A document with markers in place of its texts and numbers.
 
-    Attributes
-    ----------
-    segments
-        The document, cut at its quotation marks.
-    values
-        The value that each marker stands for.
-    affixes, lengths
-        Punctuation, and number of values, of the segments with numbers or lists; the number is -1
-        for nested lists or objects.
+    ``values`` are those that the markers stand for. Segments with numbers or lists have affixes and
+    a length, the number of their values, which is -1 for nested lists or objects.
     """
 
     def __init__(self, text: str) -> None:
@@ -166,7 +153,6 @@ class _Learner:
             if document.lengths[n] == -1 or re.search("true|false", document.segments[n]):
                 raise _UnsupportedError
         return Shape(
-            pipeline_format,
             process_shapes,
             np.array(constants, np.int64),
             pl.Series([f'"{document.segments[n]}' for n in constants]).hash().to_numpy(),
@@ -208,11 +194,10 @@ class _Learner:
             for entry in self._entries(name, values[path])
         ]
         return ProcessShape(
+            pipeline_format,
             process.index,
-            np.array(scalars, np.int64),
-            np.array(number_lists, np.int64),
-            pl.DataFrame(entries, schema=_ENTRIES, orient="row"),
-            self._attributes(process),
+            np.array(scalars + number_lists, np.int64),
+            pl.DataFrame([*entries, *self._attributes(process)], schema=ENTRIES, orient="row"),
         )
 
     def _number_list(self, entries: list[Any] | None) -> int:
@@ -225,19 +210,16 @@ class _Learner:
             raise _UnsupportedError
         return segments.pop()
 
-    def _entries(self, column: str, values: Any) -> Iterator[tuple[str, str | None, int]]:  # noqa: ANN401
-        """Yield column, name and segment of the entries of a list or an object."""
+    def _entries(self, column: str, values: Any) -> Iterator[_Entry]:  # noqa: ANN401
+        """Yield the entries of a list or an object, as :attr:`ProcessShape.entries`."""
         if not values or (column not in MAPS and None in values):
             raise _UnsupportedError
-        for name in values:
-            if column in MAPS:
-                yield column, name, self._segment(values[name])
-            else:
-                yield column, None, self._segment(name)
+        named = values.items() if column in MAPS else ((None, marker) for marker in values)
+        for name, marker in named:
+            yield column, None, name, self._segment(marker), 0, NONE
 
-    def _attributes(self, process: Process) -> pl.DataFrame:
-        """Return the attributes of a process, as :attr:`ProcessShape.attributes`."""
-        rows = []
+    def _attributes(self, process: Process) -> Iterator[_Entry]:
+        """Yield the attributes of a process, as :attr:`ProcessShape.entries`."""
         for position, (section, path, marker) in enumerate(process.attributes):
             segment, element = self._value(marker)
             conflicting = NONE
@@ -247,6 +229,4 @@ class _Learner:
                     raise _UnsupportedError
             if type(marker) is int and "null" in self._document.segments[segment]:
                 raise _UnsupportedError
-            column = _ATTRIBUTE_COLUMNS[type(marker)]
-            rows.append((section, path, column, segment, element, conflicting))
-        return pl.DataFrame(rows, schema=_ATTRIBUTES, orient="row")
+            yield _ATTRIBUTE_COLUMNS[type(marker)], section, path, segment, element, conflicting

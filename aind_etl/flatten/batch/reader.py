@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from aind_etl.flatten.batch.learner import learn
-from aind_etl.flatten.batch.rows import Rows
+from aind_etl.flatten.batch.rows import read_rows
 from aind_etl.flatten.batch.segments import Segments
 from aind_etl.flatten.batch.shapes import Positions, Shape
 from aind_etl.flatten.batch.values import Values
@@ -59,7 +59,7 @@ class _Structure:
         """Yield shapes and the documents that match them."""
         for number in range(_MOST_SHAPES):
             if number == len(self.shapes):
-                self.learn(documents.size, segments.document(documents[0]))
+                self.learn(documents.size, segments.documents[int(documents[0])])
             if number == len(self.shapes):
                 return
             matches = segments.matches(self.shapes[number], documents)
@@ -77,22 +77,22 @@ class BatchReader:
         self._structures: dict[tuple[int, int], _Structure] = {}
 
     def read(self, documents: pl.Series) -> ParsedBatch:
-        """Parse the documents of a batch that are of a known shape.
-
-        Parameters
-        ----------
-        documents
-            Canonical JSON.
-        """
+        """Parse the documents of a batch, as canonical JSON, that are of a known shape."""
         # Objects that are not empty, and whose strings end at the next quotation mark.
         is_plain = documents.str.starts_with('{"') & ~documents.str.contains("\\", literal=True)
         segments = Segments(documents.filter(is_plain))
         matched = self._match(segments)
-        rows = Rows(segments, Values(segments, matched), matched)
-        if not rows:
+        values = Values(segments, matched)
+        blocks = [
+            (process, valid)
+            for shape, of_shape in matched
+            if (valid := of_shape[values.is_valid[of_shape]]).size
+            for process in shape.processes
+        ]
+        if not blocks:
             nothing = ProcessColumns()
             return ParsedBatch(nothing.frame(), nothing.attributes(), list(range(len(documents))))
-        processes, attributes = rows.frames()
+        processes, attributes = read_rows(blocks, segments.first, values)
         numbers = is_plain.arg_true().gather(processes["number"])
         is_unparsed = np.ones(len(documents), np.bool_)
         is_unparsed[numbers.to_numpy()] = False

@@ -11,15 +11,20 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import polars as pl
 
-from aind_etl.flatten.columns import LISTS, MAPS
+from aind_etl.flatten.columns import LISTS, MAPS, SCALARS
 
 Positions: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 """Positions of segments in their document, or of documents in their batch."""
 
-NUMBER_LISTS = tuple(
-    name for name, inner in LISTS.items() if inner == pl.Float64 and name not in MAPS
-)
-"""The columns of lists of numbers, each of which is in one segment."""
+NUMBER_LISTS = [name for name, inner in LISTS.items() if inner == pl.Float64 and name not in MAPS]
+COLUMNS = SCALARS | {f"{name}_list": pl.List(pl.Float64) for name in NUMBER_LISTS}
+"""The columns whose value is in one segment: scalars and lists of numbers."""
+
+ENTRIES = {
+    **dict.fromkeys(("column", "section", "path"), pl.String),
+    **dict.fromkeys(("segment", "element", "conflicting"), pl.Int64),
+}
+"""Schema of :attr:`ProcessShape.entries`."""
 
 NONE, EMPTY_LIST, FALSE, TRUE = -1, -2, -3, -4
 """Take the place of the position of a segment, for values that are the same in all documents."""
@@ -36,44 +41,29 @@ class Affixes(NamedTuple):
 class ProcessShape:
     """Where the values of one process are.
 
-    Attributes
-    ----------
-    index
-        The process's position in the document.
-    scalars, number_lists
-        The segment of each of :data:`SCALARS` and :data:`NUMBER_LISTS`.
-    entries
-        One row per entry of the other columns of lists: ``column``, ``name`` (for an entry of one
-        of :data:`MAPS`) and ``segment``.
-    attributes
-        One row per attribute: ``section``, ``path``, ``column`` of its value, ``segment``,
-        ``element`` (its position among the numbers of the segment) and ``conflicting`` (the segment
-        of a value from which it must differ to be an attribute, or :data:`NONE`).
+    ``columns`` has the segment of each of :data:`COLUMNS`. ``entries`` has a row per attribute and
+    per entry of the other columns of lists: the ``column`` of its value, its ``section`` and
+    ``path`` (for one of :data:`MAPS`, its name), its ``segment``, its position among the numbers of
+    the segment (``element``), and the segment of a value from which it must differ to be an
+    attribute (``conflicting``).
     """
 
+    pipeline_format: str
     index: int
-    scalars: Positions
-    number_lists: Positions
+    columns: Positions
     entries: pl.DataFrame
-    attributes: pl.DataFrame
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
     """What documents of one shape have in common.
 
-    Attributes
-    ----------
-    constants, constant_hashes
-        The segments that are the same in all documents; hashes of them with their quotation marks.
-    numbers
-        The segments with numbers, and how many there must be, -1 for any number of them; by their
-        affixes. Shape (2, n).
-    ignored
-        The segments whose values have neither column nor attribute, likewise.
+    ``constants`` are the segments that are the same in all documents, and ``constant_hashes`` are
+    hashes of them with their quotation marks. ``numbers`` has the segments with numbers by their
+    affixes, and how many numbers there must be, -1 for any number of them, in shape (2, n);
+    ``ignored`` likewise those whose values have neither column nor attribute.
     """
 
-    pipeline_format: str
     processes: list[ProcessShape]
     constants: Positions
     constant_hashes: np.ndarray[Any, np.dtype[np.uint64]]
