@@ -12,30 +12,20 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from aind_etl.contract import FORMATS, Column, DataType, Table, tables
-from aind_etl.contract.columns import KEY
+from aind_etl.contract import FORMATS, DataType, tables
 from aind_etl.contract.schemas import POLARS_TYPES
 from aind_etl.flatten.conversion import LARGEST_EXACT
 from aind_etl.flatten.document_reader import LONGEST_LIST, Attribute, Process, RejectedValue
+from aind_etl.flatten.paths import SCALAR_PATHS, columns_read
 
 _READ_AS_TEXT = frozenset({DataType.DATE, DataType.TIME, DataType.TIMESTAMPTZ})
 
 
-def _columns_read(*of_tables: Table) -> list[Column]:
-    """Return the columns that are read from documents, but for the key."""
-    return [
-        column
-        for table in of_tables
-        for column in table.columns
-        if column.is_read and column not in KEY
-    ]
-
-
-_CHILD_COLUMNS = _columns_read(tables.FIT_PARAMETERS, tables.CROSS_VALIDATION, tables.INPUT_ASSETS)
+_CHILD_COLUMNS = columns_read(tables.FIT_PARAMETERS, tables.CROSS_VALIDATION, tables.INPUT_ASSETS)
 
 FITTED_NAMES = "parameter"
 BOUNDS = ("lower_bound", "upper_bound")
-FOLD_MEASURES = tuple(column.name for column in _columns_read(tables.CROSS_VALIDATION))
+FOLD_MEASURES = tuple(column.name for column in columns_read(tables.CROSS_VALIDATION))
 """The measures with one value per fold of the cross-validation."""
 PARALLEL_LISTS = ((FITTED_NAMES, *BOUNDS), FOLD_MEASURES)
 """Columns whose lists have the same length in a process."""
@@ -44,7 +34,7 @@ MAPS = ("value", "value_without_polishing")
 
 SCALARS: dict[str, pl.DataType] = {
     column.name: pl.String() if column.type in _READ_AS_TEXT else POLARS_TYPES[column.type]
-    for column in _columns_read(tables.ANALYSES)
+    for column in columns_read(tables.ANALYSES)
 }
 """The columns of `analyses` that are read, and their types; dates and times are still texts."""
 LISTS: dict[str, pl.DataType] = {
@@ -62,11 +52,6 @@ ATTRIBUTES = {
 """Schema of :meth:`ProcessColumns.attributes`."""
 ORIGINS = {"number": pl.UInt32(), "process_index": pl.Int16(), "pipeline_format": pl.String()}
 
-SCALAR_PATHS = {
-    name: {column.name: column.origins[name].paths for column in _columns_read(tables.ANALYSES)}
-    for name in FORMATS
-}
-"""The paths of each of :data:`SCALARS`, by format."""
 LIST_PATHS = {
     name: {column.name: next(iter(column.origins[name].paths), "") for column in _CHILD_COLUMNS}
     for name in FORMATS
@@ -75,13 +60,7 @@ LIST_PATHS = {
 
 
 class ProcessColumns:
-    """Processes of documents, column by column.
-
-    Parameters
-    ----------
-    first_row
-        The ``row`` of the first process.
-    """
+    """Processes of documents, column by column; ``first_row`` is the ``row`` of the first."""
 
     def __init__(self, first_row: int = 0) -> None:
         self._first_row = first_row

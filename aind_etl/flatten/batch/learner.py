@@ -30,10 +30,10 @@ from aind_etl.flatten.columns import (
     FITTED_NAMES,
     LIST_PATHS,
     MAPS,
-    SCALAR_PATHS,
     first_value,
 )
 from aind_etl.flatten.document_reader import Process, Rejection, read_document
+from aind_etl.flatten.paths import SCALAR_PATHS
 
 _SCALAR = re.compile(r'[^\[\]{},:"]+')
 _BRACKET = re.compile(r"[\[\]{}]")

@@ -51,14 +51,9 @@ def read_rows(
     if len(rejected):
         kept = processes.select("row").with_row_index("new_row")
         attributes = attributes.join(kept, on="row").drop("row").rename({"new_row": "row"})
-    columns = ORIGINS | SCALARS
-    return (
-        processes.select(
-            *(pl.col(name).cast(data_type) for name, data_type in columns.items()),
-            *(f"{name}_list" for name in LISTS),
-        ),
-        attributes.select(*ATTRIBUTES),
-    )
+    schema = pl.Schema(ORIGINS | SCALARS)
+    processes = processes.select(*schema, *(f"{name}_list" for name in LISTS)).cast(schema)
+    return processes, attributes.select(*ATTRIBUTES)
 
 
 def _columns(blocks: Blocks, first: Positions, values: Values) -> Iterator[pl.Series]:
