@@ -13,6 +13,7 @@ import polars as pl
 import pyarrow as pa
 
 from aind_etl.contract import FORMATS, DataType, tables
+from aind_etl.contract.columns import KEY
 from aind_etl.contract.schemas import POLARS_TYPES
 from aind_etl.flatten.conversion import LARGEST_EXACT
 from aind_etl.flatten.document_reader import LONGEST_LIST, Attribute, Process, RejectedValue
@@ -43,11 +44,10 @@ LISTS: dict[str, pl.DataType] = {
 """The lists that are read, and the types of their entries."""
 REJECTED = {"row": pl.UInt32(), **dict.fromkeys(RejectedValue._fields, pl.String())}
 """Schema of :meth:`ProcessColumns.rejected_values`."""
-ATTRIBUTES = {
-    "row": pl.UInt32(),
-    **dict.fromkeys(("section", "path", "value_text"), pl.String()),
-    "value_number": pl.Float64(),
-    "value_boolean": pl.Boolean(),
+ATTRIBUTES = {"row": pl.UInt32()} | {
+    column.name: POLARS_TYPES[column.type]
+    for column in tables.ATTRIBUTES.columns
+    if column not in KEY
 }
 """Schema of :meth:`ProcessColumns.attributes`."""
 ORIGINS = {"number": pl.UInt32(), "process_index": pl.Int16(), "pipeline_format": pl.String()}

@@ -37,8 +37,8 @@ class Rejection(Exception):  # noqa: N818 - a verdict on a document, not an erro
     """A document has no row in `analyses`: the reason as a short code, and the path in question."""
 
     reason: str
-    path: str | None
     message: str
+    path: str | None = None
 
 
 Attribute: TypeAlias = tuple[str, str, Scalar]
@@ -101,7 +101,6 @@ def read_document(record_id: str, text: str) -> tuple[str, list[Process]]:
         return "prototype", [process]
     raise Rejection(
         "unknown_format",
-        None,
         "The document is of neither format: a prototype document has 'analysis_spec' and "
         f"'nwb_name', a framework document 'processing'; this one has {_shorten(list(document))}.",
     )
@@ -129,20 +128,19 @@ def _parse(record_id: str, text: str) -> dict[str, Any]:
     if isinstance(value, str) and record_id.startswith(UNREADABLE_PREFIX):
         raise Rejection(
             "not_json",
-            None,
             f"The document is not valid JSON ({explain_unreadable(value)}): {_shorten(value)}. "
             "Correct it in the source.",
         )
     if not isinstance(value, dict):
         raise Rejection(
-            "not_an_object", None, f"A document is a JSON object; this one is {_shorten(value)}."
+            "not_an_object", f"A document is a JSON object; this one is {_shorten(value)}."
         )
     if value.get("_id") is None:
         raise Rejection(
             "missing_id",
-            "_id",
             f"A document has an '_id'; this one has {_shorten(list(value))}. Correct it in the "
             "source.",
+            "_id",
         )
     # Only documents with a type that plain JSON lacks have keys that begin with a dollar sign.
     return _unwrap(value) if '{"$' in text else value
@@ -172,9 +170,9 @@ def _read_framework(document: dict[str, Any]) -> list[Process]:
     if not isinstance(entries, list) or not any(isinstance(entry, dict) for entry in entries):
         raise Rejection(
             "no_process",
-            PROCESSES,
             f"A framework document has at least one object in '{PROCESSES}'; this one has "
             f"{_shorten(entries)}.",
+            PROCESSES,
         )
     record = Process(0, ())
     _read_object(document, TREES["framework"], "", record)

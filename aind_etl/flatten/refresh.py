@@ -27,18 +27,11 @@ _SPILL_BYTES = 128 << 20
 
 @dataclass(frozen=True, slots=True)
 class RefreshReport:
-    """What a refresh of the tables of one collection did.
+    """What a refresh of the tables of one collection did, in numbers of documents.
 
-    Attributes
-    ----------
-    flattened, rejected, removed
-        Numbers of documents: flattened, without a row of `analyses`, and deleted.
-    rejected_values
-        Number of values of the flattened documents that do not fit their column.
-    partitions_written
-        Number of files written or removed.
-    repaired
-        What was wrong with the tables' files, if they were rebuilt for that reason.
+    ``rejected`` documents have no row of `analyses`, and ``removed`` ones were deleted. Of files,
+    ``partitions_written`` were written or removed. ``repaired`` says what was wrong with the files
+    of the tables, if they were rebuilt for that reason.
     """
 
     collection: str
@@ -62,14 +55,8 @@ def refresh_analyses(
     A refresh that is interrupted and repeated gives the same tables: the state is written last, and
     the rows of a record are always replaced, never added to.
 
-    Parameters
-    ----------
-    lake, collection
-        Which tables.
-    rebuild
-        Rebuild every row of the collection from the change log.
-    progress
-        Called with the number of documents flattened since the last call.
+    With ``rebuild``, every row is derived from the change log again. ``progress`` is called with
+    the number of documents flattened since the last call.
 
     Raises
     ------
@@ -138,9 +125,7 @@ def _inconsistency(
     if state.table_sizes is None:
         return ""
     expected, found = state.table_sizes, lake.tables.table_sizes(collection)
-    wrong = sorted(
-        name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
-    )
+    wrong = sorted({name for name, _ in expected.items() ^ found.items()})
     if not wrong:
         return ""
     others = f" and {len(wrong) - 1:,} more" if wrong[1:] else ""

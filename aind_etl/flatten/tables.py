@@ -94,20 +94,22 @@ def _parse(
     documents: pl.DataFrame,
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """Return processes, their attributes and rejected values by ``row``, and rejected documents."""
-    batch = _BATCH_READER.read(documents["document"])
-    rest = ProcessColumns(first_row=batch.processes.height)
+    processes, attributes = _BATCH_READER.read(documents["document"])
+    rest = ProcessColumns(first_row=processes.height)
     rejected: list[tuple[int, str, str | None, str]] = []
-    unparsed = documents.select("record_id", "document")[batch.unparsed]
+    unparsed = documents.select(pl.row_index("number"), "record_id", "document").filter(
+        ~pl.col("number").is_in(processes["number"].implode())
+    )
     with _without_garbage_collection():
-        for number, (record_id, text) in zip(batch.unparsed, unparsed.iter_rows(), strict=True):
+        for number, record_id, text in unparsed.iter_rows():
             try:
                 rest.add(number, *read_document(record_id, text))
             except Rejection as error:
                 rejected.append((number, error.reason, error.path, error.message))
-    processes = pl.concat([batch.processes, rest.frame()])
+    processes = pl.concat([processes, rest.frame()])
     return (
         processes.with_columns(_padded_lists()).with_row_index("row"),
-        pl.concat([batch.attributes, rest.attributes()]),
+        pl.concat([attributes, rest.attributes()]),
         rest.rejected_values(),
         pl.DataFrame(
             rejected,

@@ -68,7 +68,7 @@ def verdict(document):
     except Rejection as rejection:
         return rejection
     value = next(one for process in processes for one in process.rejected)
-    return Rejection(value.reason, value.path, f"{value.value}; expected {value.expected}")
+    return Rejection(value.reason, f"{value.value}; expected {value.expected}", value.path)
 
 
 # --- which format ---------------------------------------------------------------------------

@@ -53,7 +53,7 @@ def learn(text: str) -> Shape | None:
     The text is canonical JSON of an object, without backslashes.
     """
     try:
-        return _Learner(_MarkedDocument(text)).shape()
+        return _Learner(text).shape()
     except (_UnsupportedError, Rejection):
         return None
 
@@ -65,8 +65,8 @@ class _Value(NamedTuple):
     element: int = 0
 
 
-class _MarkedDocument:
-    """A document with markers in place of its texts and numbers.
+class _Learner:
+    """A document with markers in place of its texts and numbers, which finds where these go.
 
     ``values`` are those that the markers stand for. Segments with numbers or lists have affixes and
     a length, the number of their values, which is -1 for nested lists or objects.
@@ -77,34 +77,50 @@ class _MarkedDocument:
             raise _UnsupportedError
         # The first segment begins at the first quotation mark. The last one also contains the
         # opening brace of the next document.
-        self.segments = (text[1:] + "{").split('"')[1:]
-        self.values: dict[object, _Value] = {}
-        self.affixes: dict[int, Affixes] = {}
-        self.lengths: dict[int, int] = {}
-        self._marked = list(self.segments)
-        for n in range(0, len(self.segments), 2):
-            if not self.segments[n + 1].startswith(":"):
+        self._segments = (text[1:] + "{").split('"')[1:]
+        self._values: dict[object, _Value] = {}
+        self._affixes: dict[int, Affixes] = {}
+        self._lengths: dict[int, int] = {}
+        # The segments whose values go anywhere, and those that must have as many as here.
+        self._used: set[int] = set()
+        self._fixed: set[int] = set()
+        self._marked = list(self._segments)
+        for n in range(0, len(self._segments), 2):
+            if not self._segments[n + 1].startswith(":"):
                 self._marked[n] = self._mark(_Value(n), "text-")
             self._mark_numbers(n + 1)
 
-    def read(self) -> tuple[str, list[Process]]:
-        """Parse the document with its markers."""
+    def shape(self) -> Shape:
         text = '{"' + '"'.join(self._marked)[:-1]
         document = orjson.loads(text)
         if "object_type" in document and "processing" not in document:
             raise _UnsupportedError  # Its value may determine the format.
-        return read_document("", text)
+        pipeline_format, processes = read_document("", text)
+        process_shapes = [self._process(pipeline_format, process) for process in processes]
+        varying = {value.segment for value in self._values.values()} | self._affixes.keys()
+        constants = [n for n in range(len(self._segments)) if n not in varying]
+        used = self._affixes.keys() & self._used
+        for n in used:
+            if self._lengths[n] == -1 or re.search("true|false", self._segments[n]):
+                raise _UnsupportedError
+        return Shape(
+            process_shapes,
+            np.array(constants, np.int64),
+            pl.Series([f'"{self._segments[n]}' for n in constants]).hash().to_numpy(),
+            self._by_affixes(used),
+            self._by_affixes(self._affixes.keys() - used),
+        )
 
-    def by_affixes(self, segments: Iterable[int], fixed: set[int]) -> dict[Affixes, Positions]:
+    def _by_affixes(self, segments: Iterable[int]) -> dict[Affixes, Positions]:
         """Group segments by their affixes, as :attr:`Shape.numbers`."""
         found: defaultdict[Affixes, list[tuple[int, int]]] = defaultdict(list)
         for segment in sorted(segments):
-            length = self.lengths[segment] if segment in fixed else -1
-            found[self.affixes[segment]].append((segment, length))
+            length = self._lengths[segment] if segment in self._fixed else -1
+            found[self._affixes[segment]].append((segment, length))
         return {affixes: np.array(pairs, np.int64).T for affixes, pairs in found.items()}
 
     def _mark_numbers(self, n: int) -> None:
-        segment = self.segments[n]
+        segment = self._segments[n]
         found = list(_SCALAR.finditer(segment))
         words = {match[0] for match in found}
         if words <= {"null"}:
@@ -114,8 +130,8 @@ class _MarkedDocument:
         is_list = prefix.endswith("[") or len(found) > 1
         if words <= {"true", "false"} and not is_list:
             return  # Documents with another boolean have another shape.
-        self.lengths[n] = -1 if _BRACKET.search(between) else len(found)
-        self.affixes[n] = Affixes(f'"{prefix}', suffix)
+        self._lengths[n] = -1 if _BRACKET.search(between) else len(found)
+        self._affixes[n] = Affixes(f'"{prefix}', suffix)
         elements = iter(range(len(found)))
 
         def marker(match: re.Match[str]) -> str:
@@ -125,46 +141,18 @@ class _MarkedDocument:
         self._marked[n] = prefix + _SCALAR.sub(marker, between) + suffix
 
     def _mark(self, value: _Value, prefix: str = "") -> str:
-        number = 1 + len(self.values)
+        number = 1 + len(self._values)
         if number > _LAST_MARKER:
             raise _UnsupportedError
         marker = f"{prefix}{number}"
-        self.values[marker if prefix else number] = value
+        self._values[marker if prefix else number] = value
         return marker
-
-
-class _Learner:
-    """Finds where the values of a marked document go."""
-
-    def __init__(self, document: _MarkedDocument) -> None:
-        self._document = document
-        self._used: set[int] = set()
-        # Segments that must have as many values as this document's.
-        self._fixed: set[int] = set()
-
-    def shape(self) -> Shape:
-        document = self._document
-        pipeline_format, processes = document.read()
-        process_shapes = [self._process(pipeline_format, process) for process in processes]
-        varying = {value.segment for value in document.values.values()} | document.affixes.keys()
-        constants = [n for n in range(len(document.segments)) if n not in varying]
-        used = document.affixes.keys() & self._used
-        for n in used:
-            if document.lengths[n] == -1 or re.search("true|false", document.segments[n]):
-                raise _UnsupportedError
-        return Shape(
-            process_shapes,
-            np.array(constants, np.int64),
-            pl.Series([f'"{document.segments[n]}' for n in constants]).hash().to_numpy(),
-            document.by_affixes(used, self._fixed),
-            document.by_affixes(document.affixes.keys() - used, set()),
-        )
 
     def _value(self, marker: object, *, is_fixed: bool = True) -> _Value:
         """Return the value that a marker stands for."""
         if isinstance(marker, bool):
             return _Value(TRUE if marker else FALSE)
-        found = self._document.values.get(marker) if isinstance(marker, str | int) else None
+        found = self._values.get(marker) if isinstance(marker, str | int) else None
         if found is None:
             raise _UnsupportedError
         self._used.add(found.segment)
@@ -206,7 +194,7 @@ class _Learner:
             return NONE if entries is None else EMPTY_LIST
         values = (self._value(entry, is_fixed=False) for entry in entries if entry is not None)
         segments = {value.segment for value in values}
-        if [self._document.lengths.get(segment) for segment in segments] != [len(entries)]:
+        if [self._lengths.get(segment) for segment in segments] != [len(entries)]:
             raise _UnsupportedError
         return segments.pop()
 
@@ -227,6 +215,6 @@ class _Learner:
                 conflicting = self._value(process.values[process.conflicting[position]]).segment
                 if conflicting < 0 or segment < 0:
                     raise _UnsupportedError
-            if type(marker) is int and "null" in self._document.segments[segment]:
+            if type(marker) is int and "null" in self._segments[segment]:
                 raise _UnsupportedError
             yield _ATTRIBUTE_COLUMNS[type(marker)], section, path, segment, element, conflicting
