@@ -1,7 +1,6 @@
 """The contract: every column once, and everything that is derived from it."""
 
 import re
-import subprocess
 import sys
 from collections import Counter
 from datetime import UTC, date, datetime, time
@@ -13,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from commands import execute
 
 from aind_etl.contract import ANALYSIS_TABLES, TABLES, DataType, Table, table_named
 from aind_etl.contract.columns import KEY, PROCESS
@@ -61,15 +61,8 @@ PATHS = {
     column: ([f"analysis_results.{path}"], [f"{OUTPUTS}.fitting_results.{path}"])
     for column, path in {
         "agent_alias": "fit_settings.agent_alias",
-        "n_trials": "n_trials",
-        "k_model": "k_model",
-        "log_likelihood": "log_likelihood",
-        "aic": "AIC",
-        "bic": "BIC",
-        "lpt": "LPT",
-        "lpt_aic": "LPT_AIC",
-        "lpt_bic": "LPT_BIC",
-        "prediction_accuracy": "prediction_accuracy",
+        **{name: name for name in ("n_trials", "k_model", "log_likelihood", "prediction_accuracy")},
+        **{name.lower(): name for name in ("AIC", "BIC", "LPT", "LPT_AIC", "LPT_BIC")},
         "fit_converged": "success",
         "n_function_evaluations": "nfev",
         "n_iterations": "nit",
@@ -78,13 +71,13 @@ PATHS = {
         "lower_bound": "fit_settings.lower_bounds[]",
         "upper_bound": "fit_settings.upper_bounds[]",
         "value_without_polishing": "params_without_polishing.*",
-        "prediction_accuracy_test": "cross_validation.prediction_accuracy_test[]",
-        "prediction_accuracy_fit": "cross_validation.prediction_accuracy_fit[]",
-        "prediction_accuracy_test_bias_only": (
-            "cross_validation.prediction_accuracy_test_bias_only[]"
-        ),
-        "lpt_test": "cross_validation.LPT_test[]",
-        "lpt_fit": "cross_validation.LPT_fit[]",
+        **{
+            name.lower(): f"cross_validation.{name}[]"
+            for name in (
+                *(f"prediction_accuracy_{part}" for part in ("test", "fit", "test_bias_only")),
+                *("LPT_test", "LPT_fit"),
+            )
+        },
     }.items()
 }
 
@@ -218,12 +211,8 @@ def test_the_contract_imports_no_other_package_of_aind_etl():
         "aind_etl.contract.dictionary\n"
         "print(*(name for name in sys.modules if name.startswith('aind_etl')))"
     )
-    loaded = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    ).stdout.split()
-    assert [
-        name for name in loaded if name != "aind_etl" and not name.startswith("aind_etl.contract")
-    ] == []
+    loaded = execute(sys.executable, "-c", script, check=True).stdout.split()
+    assert [name for name in loaded if not name.startswith("aind_etl.contract")] == ["aind_etl"]
 
 
 # --- what is derived: polars, arrow, DuckDB -------------------------------------------------
@@ -271,16 +260,10 @@ def test_parquet_has_microseconds_for_older_readers():
 def test_duckdb_rejects_null_only_in_required_columns(table):
     with warehouse_of(table) as connection:
         for column in table.columns:
-            nulls = ", ".join(
-                "NULL" if other is column else f"${number}"
-                for number, other in enumerate(table.columns, start=1)
-            )
-            values = {
-                str(number): VALUES[other.type]
-                for number, other in enumerate(table.columns, start=1)
-                if other is not column
-            }
-            insert = f"INSERT INTO {table.name} VALUES ({nulls})"
+            others = [other for other in table.columns if other is not column]
+            insert = f"INSERT INTO {table.name} ({', '.join(other.name for other in others)})"
+            insert += f" VALUES ({', '.join('?' for _ in others)})"
+            values = [VALUES[other.type] for other in others]
             if column.required:
                 with pytest.raises(duckdb.ConstraintException):
                     connection.execute(insert, values)

@@ -4,9 +4,8 @@ import copy
 import re
 
 import pytest
-from flattening import canonical
+from flattening import FIT_AT, canonical
 from mutations import put, value_at
-from worlds import read_dump
 
 from aind_etl.flatten import document_reader
 from aind_etl.flatten.document_reader import Rejection, read_document
@@ -14,19 +13,6 @@ from aind_etl.sources.canonical import canonical_json
 
 PROCESS = "processing.data_processes[0]"
 INTEGER = "an integer between -2147483648 and 2147483647"
-FIT = {"prototype": "analysis_results", "framework": f"{PROCESS}.output_parameters.fitting_results"}
-
-
-@pytest.fixture(scope="session")
-def fitted_documents(sample_dump):
-    """Return a document of each format with a cross-validated fit and a clamped parameter."""
-    found = {}
-    for document in read_dump(sample_dump):
-        pipeline_format = "framework" if "processing" in document else "prototype"
-        fit = at(document, FIT[pipeline_format])
-        if fit and fit.get("cross_validation") and fit["fit_settings"]["clamp_params"]:
-            found.setdefault(pipeline_format, document)
-    return found
 
 
 class Fitted:
@@ -35,19 +21,19 @@ class Fitted:
     def __init__(self, pipeline_format, document):
         self.format = pipeline_format
         self.document = copy.deepcopy(document)
-        self.place = FIT[pipeline_format]
+        self.place = FIT_AT[pipeline_format]
         self.fit = at(self.document, self.place)
 
 
 @pytest.fixture(params=["prototype", "framework"])
-def fitted(request, fitted_documents):
-    return Fitted(request.param, fitted_documents[request.param])
+def fitted(request, fits):
+    return Fitted(request.param, fits[request.param])
 
 
 @pytest.fixture
-def framework(fitted_documents):
+def framework(fits):
     """Return a fitted framework document that may be changed."""
-    return copy.deepcopy(fitted_documents["framework"])
+    return copy.deepcopy(fits["framework"])
 
 
 def at(document, path):
@@ -81,47 +67,33 @@ def test_the_format_of_a_document_is_recognized(fitted):
 
 
 @pytest.mark.parametrize(
-    ("raw", "reason", "path", "words"),
+    ("raw", "reason", "words"),
     [
-        (
-            b'{"_id": "a", "subject": 1}',
-            "unknown_format",
-            None,
-            'of neither format.*"_id","subject"',
-        ),
-        (b'{"_id": "a"}', "unknown_format", None, "'analysis_spec' and 'nwb_name'"),
-        (b'{"nwb_name": "x"}', "missing_id", "_id", "has an '_id'"),
-        (b'{"_id": null, "nwb_name": "x"}', "missing_id", "_id", "has an '_id'"),
-        (b"[1, 2]", "not_an_object", None, r"is a JSON object; this one is \[1,2\]"),
-        (b'"text"', "not_an_object", None, 'is a JSON object; this one is "text"'),
-        (b"3", "not_an_object", None, "this one is 3"),
-        (b'{"_id": "a", "nwb', "not_json", None, "not valid JSON.*Correct it in the source"),
-        (b'{"_id": "a", "processing": null}', "no_process", "processing.data_processes", "null"),
-        (b'{"_id": "a", "processing": []}', "no_process", "processing.data_processes", "null"),
-        (
-            b'{"_id": "a", "object_type": "Metadata"}',
-            "no_process",
-            "processing.data_processes",
-            "at least one object.*this one has null",
-        ),
-        (
-            b'{"_id": "a", "processing": {"data_processes": []}}',
-            "no_process",
-            "processing.data_processes",
-            r"this one has \[\]",
-        ),
-        (
-            b'{"_id": "a", "processing": {"data_processes": [{}, 5]}}',
-            "wrong_type",
-            "processing.data_processes[1]",
-            "5; expected an object",
-        ),
+        (b'{"_id": "a", "subject": 1}', "unknown_format", 'of neither format.*"_id","subject"'),
+        (b'{"_id": "a"}', "unknown_format", "'analysis_spec' and 'nwb_name'"),
+        (b'{"nwb_name": "x"}', "missing_id", "has an '_id'"),
+        (b'{"_id": null, "nwb_name": "x"}', "missing_id", "has an '_id'"),
+        (b"[1, 2]", "not_an_object", r"is a JSON object; this one is \[1,2\]"),
+        (b'"text"', "not_an_object", 'is a JSON object; this one is "text"'),
+        (b"3", "not_an_object", "this one is 3"),
+        (b'{"_id": "a", "nwb', "not_json", "not valid JSON.*Correct it in the source"),
+        (b'{"_id": "a", "processing": null}', "no_process", "null"),
+        (b'{"_id": "a", "processing": []}', "no_process", "null"),
+        (b'{"_id": "a", "object_type": "Metadata"}', "no_process", "at least one.*has null"),
+        (b'{"_id": "a", "processing": {"data_processes": []}}', "no_process", r"one has \[\]"),
     ],
 )
-def test_what_is_not_a_document_of_either_format_is_rejected(raw, reason, path, words):
+def test_what_is_not_a_document_of_either_format_is_rejected(raw, reason, words):
     rejection = verdict(raw)
+    path = {"missing_id": "_id", "no_process": "processing.data_processes"}.get(reason)
     assert (rejection.reason, rejection.path) == (reason, path)
     assert re.search(words, rejection.message)
+
+
+def test_a_process_that_is_not_an_object_is_rejected():
+    rejection = verdict({"_id": "a", "processing": {"data_processes": [{}, 5]}})
+    assert (rejection.reason, rejection.path) == ("wrong_type", "processing.data_processes[1]")
+    assert rejection.message == "5; expected an object"
 
 
 def test_processes_beyond_the_largest_index_are_rejected(monkeypatch):
