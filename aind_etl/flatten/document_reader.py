@@ -60,12 +60,21 @@ class RejectedValue(NamedTuple):
 
 @dataclass(slots=True)
 class Process:
-    """One parsed analysis process of a document, whose position is ``index``.
+    """One parsed analysis process of a document.
 
-    ``values`` has the value at each path of the contract: a scalar, a list for ``[]``, an object
-    for ``*``; ``unconverted`` those of its lists that had other entries in the document.
-    ``attributes`` has the values at other paths. Those that exist because they differ from the
-    value that their column has are ``conflicting``, by position, with the path of that value.
+    Attributes
+    ----------
+    index
+        Its position in the document.
+    values
+        The value at each path of the contract: a scalar, a list for ``[]``, an object for ``*``.
+    attributes
+        The values at other paths.
+    conflicting
+        Attributes that exist because they differ from the value that their column has: position
+        in ``attributes``, and path of that value.
+    unconverted
+        The lists in ``values`` whose entries were converted or rejected, as in the document.
     """
 
     index: int

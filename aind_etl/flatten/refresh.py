@@ -27,11 +27,18 @@ _SPILL_BYTES = 128 << 20
 
 @dataclass(frozen=True, slots=True)
 class RefreshReport:
-    """What a refresh of the tables of one collection did, in numbers of documents.
+    """What a refresh of the tables of one collection did.
 
-    ``rejected`` documents have no row of `analyses`, and ``removed`` ones were deleted. Of files,
-    ``partitions_written`` were written or removed. ``repaired`` says what was wrong with the files
-    of the tables, if they were rebuilt for that reason.
+    Attributes
+    ----------
+    flattened, rejected, removed
+        Numbers of documents: flattened, without a row of `analyses`, and deleted.
+    rejected_values
+        Number of values of the flattened documents that do not fit their column.
+    partitions_written
+        Number of files written or removed.
+    repaired
+        What was wrong with the tables' files, if they were rebuilt for that reason.
     """
 
     collection: str

@@ -41,11 +41,17 @@ class Affixes(NamedTuple):
 class ProcessShape:
     """Where the values of one process are.
 
-    ``columns`` has the segment of each of :data:`COLUMNS`. ``entries`` has a row per attribute and
-    per entry of the other columns of lists: the ``column`` of its value, its ``section`` and
-    ``path`` (for one of :data:`MAPS`, its name), its ``segment``, its position among the numbers of
-    the segment (``element``), and the segment of a value from which it must differ to be an
-    attribute (``conflicting``).
+    Attributes
+    ----------
+    index
+        The process's position in the document.
+    columns
+        The segment of each of :data:`COLUMNS`.
+    entries
+        One row per attribute, and per entry of the other columns of lists: ``column`` of its value,
+        ``section`` and ``path`` (the name of an entry of one of :data:`MAPS`), ``segment``,
+        ``element`` (its position among the numbers of the segment) and ``conflicting`` (the segment
+        of a value from which it must differ to be an attribute, or :data:`NONE`).
     """
 
     pipeline_format: str
@@ -58,10 +64,15 @@ class ProcessShape:
 class Shape:
     """What documents of one shape have in common.
 
-    ``constants`` are the segments that are the same in all documents, and ``constant_hashes`` are
-    hashes of them with their quotation marks. ``numbers`` has the segments with numbers by their
-    affixes, and how many numbers there must be, -1 for any number of them, in shape (2, n);
-    ``ignored`` likewise those whose values have neither column nor attribute.
+    Attributes
+    ----------
+    constants, constant_hashes
+        The segments that are the same in all documents; hashes of them with their quotation marks.
+    numbers
+        The segments with numbers, and how many there must be, -1 for any number of them; by their
+        affixes. Shape (2, n).
+    ignored
+        The segments whose values have neither column nor attribute, likewise.
     """
 
     processes: list[ProcessShape]
