@@ -122,10 +122,6 @@ def test_what_is_not_a_document_is_rejected_in_the_same_way(kinds):
     assert_the_same([*odd, *kinds[:10]])
 
 
-def test_an_empty_batch_has_no_rows():
-    assert_the_same([])
-
-
 def test_an_agent_class_that_differs_in_the_specification_is_an_attribute(kinds):
     """Both documents have one shape."""
     document = next(one for one in kinds if one.get("status") == "success")

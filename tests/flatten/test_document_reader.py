@@ -12,6 +12,10 @@ from aind_etl.flatten.document_reader import Rejection, read_document
 from aind_etl.sources.canonical import canonical_json
 
 PROCESS = "processing.data_processes[0]"
+SPECIFIED = {
+    "prototype": "analysis_spec.analysis_args",
+    "framework": f"{PROCESS}.code.parameters",
+}
 INTEGER = "an integer between -2147483648 and 2147483647"
 
 
@@ -192,16 +196,14 @@ def attributes_of(document, index=0):
 def test_unknown_scalars_are_attributes_of_their_section(fitted):
     places = {
         "prototype": {
-            "parameters": "analysis_spec.analysis_args",
             "outputs": "analysis_results",
             "record": "analysis_spec",
         },
         "framework": {
-            "parameters": f"{PROCESS}.code.parameters",
             "outputs": f"{PROCESS}.output_parameters",
             "record": f"{PROCESS}.code",
         },
-    }[fitted.format]
+    }[fitted.format] | {"parameters": SPECIFIED[fitted.format]}
     for place in places.values():
         at(fitted.document, place)["dry run"] = {"text": "1", "list": [True, {"deep": 0.5}, None]}
     fitted.document["dry run"] = 3
@@ -227,12 +229,8 @@ def test_attributes_of_keys_with_dots_and_brackets_have_their_own_paths(fitted):
 
 
 def test_a_value_that_conflicts_with_its_column_is_an_attribute(fitted):
-    specified = {
-        "prototype": "analysis_spec.analysis_args",
-        "framework": f"{PROCESS}.code.parameters",
-    }[fitted.format]
     assert ("parameters", "agent_class") not in attributes_of(fitted.document)
-    at(fitted.document, specified)["agent_class"] = "ForagerOfAnotherName"
+    at(fitted.document, SPECIFIED[fitted.format])["agent_class"] = "ForagerOfAnotherName"
     assert attributes_of(fitted.document)["parameters", "agent_class"] == "ForagerOfAnotherName"
     del fitted.fit["fit_settings"]["agent_class_name"]
     assert ("parameters", "agent_class") not in attributes_of(fitted.document)
