@@ -80,9 +80,11 @@ def flatten_documents(collection: str, documents: pl.DataFrame) -> Flattened:
         tables.ATTRIBUTES: attributes,
     }
     keys = analyses.select("row", *tables.RECORD_KEY, "session_month")
-    frames = {tables.ANALYSES: analyses}
-    frames |= {table: rows.join(keys, on="row") for table, rows in children.items()}
-    return {table.name: _conform(table, rows) for table, rows in frames.items()} | {
+    rows = {
+        table.name: _conform(table, child.join(keys, on="row")) for table, child in children.items()
+    }
+    return rows | {
+        "analyses": _conform(tables.ANALYSES, analyses),
         "rejected_documents": _rejected_rows(
             tables.REJECTED_DOCUMENTS, rejected_documents, origins
         ),

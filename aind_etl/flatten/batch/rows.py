@@ -41,11 +41,13 @@ def read_rows(
     )
     rows = rows.with_row_index("block").explode("number").with_row_index("row")
     rows = rows.with_columns(first=first[rows["number"].to_numpy()])
-    entries = _entries(blocks, rows)
+    sizes = [process.entries.height for process, _ in blocks]
+    entries = pl.concat([process.entries for process, _ in blocks])
+    entries = entries.with_columns(block=np.repeat(np.arange(len(blocks), dtype=np.uint32), sizes))
     processes = rows.with_columns(_columns(blocks, first, values))
-    for lists in _lists(entries, values):
+    for lists in _lists(entries, rows, values):
         processes = processes.join(lists, on="row", how="left", maintain_order="left")
-    attributes = _attributes(entries, values)
+    attributes = _attributes(entries, rows, values)
     rejected = processes.filter(_has_rejected_values())["number"].unique()
     processes = processes.filter(~pl.col("number").is_in(rejected.implode()))
     if len(rejected):
@@ -68,15 +70,11 @@ def _columns(blocks: Blocks, first: Positions, values: Values) -> Iterator[pl.Se
         yield values.series(segments, data_type).alias(name)
 
 
-def _entries(blocks: Blocks, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the entries of each row, with the positions of their segments in the batch."""
-    sizes = [process.entries.height for process, _ in blocks]
-    of_blocks = pl.concat([process.entries for process, _ in blocks]).with_columns(
-        block=np.repeat(np.arange(len(blocks), dtype=np.uint32), sizes)
-    )
+def _in_batch(entries: pl.DataFrame, rows: pl.DataFrame, column: str) -> pl.DataFrame:
+    """Return the entries of a column for each row, with the positions of segments in the batch."""
     return (
         rows.select("row", "block", "first")
-        .join(of_blocks, on="block", maintain_order="left_right")
+        .join(entries.filter(column=column), on="block", maintain_order="left_right")
         .with_columns(
             pl.when(pl.col(name) < 0)
             .then(name)
@@ -87,20 +85,20 @@ def _entries(blocks: Blocks, rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _lists(entries: pl.DataFrame, values: Values) -> Iterator[pl.DataFrame]:
+def _lists(entries: pl.DataFrame, rows: pl.DataFrame, values: Values) -> Iterator[pl.DataFrame]:
     """Yield the columns of lists whose entries have a segment each, by ``row``."""
     for column in (FITTED_NAMES, "url", *MAPS):
-        found = entries.filter(column=column)
+        found = _in_batch(entries, rows, column)
         lists = {f"{column}_list": values.series(found["segment"].to_numpy(), LISTS[column])}
         if column in MAPS:
             lists[f"{column}_name_list"] = found["path"]
         yield found.select("row", **lists).group_by("row", maintain_order=True).agg(pl.all())
 
 
-def _attributes(entries: pl.DataFrame, values: Values) -> pl.DataFrame:
+def _attributes(entries: pl.DataFrame, rows: pl.DataFrame, values: Values) -> pl.DataFrame:
     parts = []
     for column in ("value_text", "value_number", "value_boolean"):
-        part = entries.filter(column=column)
+        part = _in_batch(entries, rows, column)
         segments, elements, conflicting = (
             part[name].to_numpy() for name in ("segment", "element", "conflicting")
         )
