@@ -260,10 +260,8 @@ def test_parquet_has_microseconds_for_older_readers():
 def test_duckdb_rejects_null_only_in_required_columns(table):
     with warehouse_of(table) as connection:
         for column in table.columns:
-            others = [other for other in table.columns if other is not column]
-            insert = f"INSERT INTO {table.name} ({', '.join(other.name for other in others)})"
-            insert += f" VALUES ({', '.join('?' for _ in others)})"
-            values = [VALUES[other.type] for other in others]
+            insert = f"INSERT INTO {table.name} VALUES ({', '.join('?' * len(table.columns))})"
+            values = [None if other is column else VALUES[other.type] for other in table.columns]
             if column.required:
                 with pytest.raises(duckdb.ConstraintException):
                     connection.execute(insert, values)

@@ -415,6 +415,22 @@ def test_the_input_asset_of_a_record_is_the_last_of_its_inputs(main):
     assert len(n_assets) > 1
 
 
+def test_times_that_a_document_does_not_have_are_null(main):
+    documents, rows = main
+    of_prototypes = set()
+    for row in rows["analyses"].to_dicts():
+        document = documents[row["record_id"]]
+        found = tuple(row[name] is not None for name in ("started_at", "finished_at"))
+        if format_of(document) == "prototype":
+            assert found == (False, document.get("analysis_datetime") is not None)
+            of_prototypes.add(found)
+        else:
+            process = document["processing"]["data_processes"][row["process_index"]]
+            names = ("start_date_time", "end_date_time")
+            assert found == tuple(process[name] is not None for name in names)
+    assert of_prototypes == {(False, False), (False, True)}
+
+
 def test_a_process_takes_the_time_between_its_beginning_and_its_end(main):
     timed = main[1]["analyses"].drop_nulls(["started_at", "finished_at"])
     took = [(one["finished_at"] - one["started_at"]).total_seconds() for one in timed.to_dicts()]

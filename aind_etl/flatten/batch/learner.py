@@ -66,10 +66,10 @@ class _Value(NamedTuple):
 
 
 class _Learner:
-    """A document with markers in place of its texts and numbers, which finds where these go.
+    """Finds where the values of a document go, with markers in place of its texts and numbers.
 
-    ``values`` are those that the markers stand for. Segments with numbers or lists have affixes and
-    a length, the number of their values, which is -1 for nested lists or objects.
+    ``_values`` are those that the markers stand for. A segment with numbers or lists has affixes
+    and a length: the number of its values, or -1 for nested lists or objects.
     """
 
     def __init__(self, text: str) -> None:

@@ -62,8 +62,8 @@ def _columns(blocks: Blocks, first: Positions, values: Values) -> Iterator[pl.Se
     """Yield the columns whose value is in one segment."""
     in_batch = np.concatenate(
         [
-            np.where(process.columns < 0, process.columns, first[rows][:, None] + process.columns)
-            for process, rows in blocks
+            np.where((columns := process.columns) < 0, columns, first[documents][:, None] + columns)
+            for process, documents in blocks
         ]
     )
     for (name, data_type), segments in zip(COLUMNS.items(), in_batch.T, strict=True):
