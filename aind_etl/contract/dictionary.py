@@ -8,7 +8,7 @@ from aind_etl.contract.ddl import describe
 from aind_etl.contract.tables import TABLES, Partitioning, Table
 from aind_etl.contract.types import Column
 
-_INTRODUCTION = """\
+_PAGE = """\
 # Data dictionary
 
 Every table of the lake and of `warehouse.duckdb`, generated from the contract
@@ -19,44 +19,46 @@ format: `[]` is every position of a list, `*` every key of an object.
 The tables are followed by the [views](#views), [marts](#marts) and [macros](#macros) that are
 built on them. The warehouse has all descriptions as comments:
 `SELECT column_name, comment FROM duckdb_columns() WHERE table_name = 'model_comparison'`.
+
+{contents}
+
+{tables}
+## Left in the documents
+
+These parts of untrimmed fitting results do not become attributes; their values stay
+in `documents`.
+
+{left}
+"""
+_SECTION = """\
+## {table.name}
+
+{table.description}
+
+Key: {key}. {where}
+
+| column | type | meaning | prototype | framework |
+|---|---|---|---|---|
+{rows}
 """
 
 
 def data_dictionary() -> str:
     """Return the data dictionary as Markdown."""
-    contents = "\n".join(
-        f"- [`{table.name}`](#{table.name}): {_first_sentence(table.description)}"
-        for table in TABLES
-    )
-    left = "\n".join(f"- `{path}`: {reason}." for path, reason in LEFT_IN_DOCUMENTS.items())
-    return "\n".join(
-        [
-            _INTRODUCTION,
-            contents,
-            "",
-            *(_section(table) for table in TABLES),
-            "## Left in the documents\n",
-            "These parts of untrimmed fitting results do not become attributes; their values stay",
-            "in `documents`.\n",
-            left,
-            "",
-        ]
+    return _PAGE.format(
+        contents="\n".join(
+            f"- [`{table.name}`](#{table.name}): {_first_sentence(table.description)}"
+            for table in TABLES
+        ),
+        tables="\n".join(map(_section, TABLES)),
+        left="\n".join(f"- `{path}`: {reason}." for path, reason in LEFT_IN_DOCUMENTS.items()),
     )
 
 
 def _section(table: Table) -> str:
     key = ", ".join(f"`{name}`" for name in table.key)
-    return "\n".join(
-        [
-            f"## {table.name}\n",
-            f"{table.description}\n",
-            f"Key: {key}. {_where(table)}\n",
-            "| column | type | meaning | prototype | framework |",
-            "|---|---|---|---|---|",
-            *map(_row, table.columns),
-            "",
-        ]
-    )
+    rows = "\n".join(map(_row, table.columns))
+    return _SECTION.format(table=table, key=key, where=_where(table), rows=rows)
 
 
 def _row(column: Column) -> str:

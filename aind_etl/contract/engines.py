@@ -6,26 +6,18 @@ from aind_etl.contract.ddl import describe, quote_identifier, quote_text
 from aind_etl.contract.tables import TABLES, Partitioning, Table
 from aind_etl.contract.types import DataType
 
-_HIVE_TYPES = {
+_TRINO_TYPES = {
+    data_type: data_type.value for data_type in set(DataType) - {DataType.TIME, DataType.TIMESTAMP}
+} | {DataType.TIMESTAMPTZ: "TIMESTAMP(6)"}
+_HIVE_TYPES = _TRINO_TYPES | {
     DataType.VARCHAR: "STRING",
-    DataType.BOOLEAN: "BOOLEAN",
-    DataType.TINYINT: "TINYINT",
-    DataType.SMALLINT: "SMALLINT",
     DataType.INTEGER: "INT",
-    DataType.BIGINT: "BIGINT",
-    DataType.DOUBLE: "DOUBLE",
-    DataType.DATE: "DATE",
     DataType.TIMESTAMPTZ: "TIMESTAMP",
 }
 # Hive tables, which Athena and Trino use, have no type for a time of day. Spark has one since 4.1,
 # if this setting is on.
 _SPARK_SETTING = "SET spark.sql.timeType.enabled = true"
 _SPARK_TYPES = _HIVE_TYPES | {DataType.TIME: "TIME(6)"}
-_TRINO_TYPES = _HIVE_TYPES | {
-    DataType.VARCHAR: "VARCHAR",
-    DataType.INTEGER: "INTEGER",
-    DataType.TIMESTAMPTZ: "TIMESTAMP(6)",
-}
 
 
 class Dialect(StrEnum):
@@ -37,20 +29,10 @@ class Dialect(StrEnum):
 
 
 def external_tables(dialect: Dialect, lake: str) -> list[str]:
-    """Return the statements that define every table of the lake in an engine.
+    """Return the statements that define every table of the lake, at its address, in an engine.
 
-    Parameters
-    ----------
-    dialect
-        The engine.
-    lake
-        Address of the lake for the engine: ``s3://bucket/prefix``, or a folder.
-
-    Returns
-    -------
-    list of str
-        For each table a CREATE statement and, if it has partitions, one that finds them, which is
-        to be run again whenever there may be new partitions.
+    For each table a CREATE statement and, if it has partitions, one that finds them, which is to be
+    run again whenever there may be new partitions.
     """
     create = {Dialect.ATHENA: _athena, Dialect.TRINO: _trino, Dialect.SPARK: _spark}[dialect]
     statements = [_SPARK_SETTING] if dialect is Dialect.SPARK else []

@@ -20,12 +20,7 @@ class Split(NamedTuple):
     The splits of a collection follow from their number alone, so each can be read on its own, in
     any order and on any machine, and every possible record id is in exactly one of them.
 
-    Attributes
-    ----------
-    lower
-        The first record id of the range.
-    upper
-        The first record id after the range; None if there is none.
+    ``upper`` is the first record id after the range; None if there is none.
     """
 
     lower: str = ""
@@ -53,10 +48,7 @@ def _split(number: int, of: int) -> Split:
 class Shard(NamedTuple):
     """A range of record ids with its own files, state, lock and Dagster partition.
 
-    Attributes
-    ----------
-    number, of
-        Which shard, from 1, and how many there are.
+    ``number`` says which of the shards, from 1, and ``of`` how many there are.
     """
 
     number: int = 1

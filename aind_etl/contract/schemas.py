@@ -42,31 +42,16 @@ def arrow_schema(table: Table) -> pa.Schema:
     A table with further columns carries their descriptions in the file, the only place that has
     them.
     """
-    return pa.schema(
-        [
-            pa.field(
-                column.name,
-                _TYPES[column.type][1],
-                nullable=not column.required,
-                metadata={_DESCRIPTION: column.description.encode()}
-                if table.has_further_columns
-                else None,
-            )
-            for column in table.columns
-        ]
-    )
+
+    def field(column: Column) -> pa.Field:
+        metadata = {_DESCRIPTION: column.description} if table.has_further_columns else None
+        return pa.field(column.name, _TYPES[column.type][1], not column.required, metadata)
+
+    return pa.schema(map(field, table.columns))
 
 
 def with_further_columns(table: Table, schema: pa.Schema) -> Table:
-    """Return a table with the columns that its file has in addition to the contract's.
-
-    Parameters
-    ----------
-    table
-        A table that may have further columns.
-    schema
-        The schema of its file, written by :func:`arrow_schema`.
-    """
+    """Return a table with the columns that its file, of :func:`arrow_schema`, has in addition."""
     types = {arrow: data_type for data_type, (_, arrow) in _TYPES.items()}
     further = (
         Column(

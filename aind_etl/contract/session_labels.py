@@ -7,14 +7,10 @@ _AS_JSON = ", as JSON."
 
 
 def describe(labels: Sequence[str], *, is_json: bool) -> str:
-    """Return the description of a column.
+    """Return the description of a column, by its label in the session table.
 
-    Parameters
-    ----------
-    labels
-        Its label in the session table; several if that has levels of columns, the innermost last.
-    is_json
-        Whether its values are nested there.
+    If that has levels of columns, there are several labels, the innermost last. ``is_json`` says
+    whether its values are nested there.
     """
     *above, name = labels
     under = f", under `{'.'.join(above)}`" if above else ""

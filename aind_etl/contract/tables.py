@@ -31,8 +31,6 @@ class Table:
     ----------
     description
         What a row is, in one sentence.
-    columns
-        The columns in order.
     key
         Names of the columns that together identify a row; rows are sorted by them.
     partitioning
@@ -189,13 +187,7 @@ FLATTENED_TABLES = (*ANALYSIS_TABLES, REJECTED_VALUES, REJECTED_DOCUMENTS)
 
 
 def table_named(name: str) -> Table:
-    """Return the table called ``name``.
-
-    Raises
-    ------
-    KeyError
-        There is no such table.
-    """
+    """Return the table called ``name``; KeyError if there is none."""
     for table in TABLES:
         if table.name == name:
             return table

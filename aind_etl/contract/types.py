@@ -30,13 +30,7 @@ class DataType(StrEnum):
 
     @property
     def integer_range(self) -> tuple[int, int]:
-        """The smallest and the largest integer of the type.
-
-        Raises
-        ------
-        KeyError
-            The type holds no integers.
-        """
+        """The smallest and the largest integer of the type."""
         bits = _INTEGER_BITS[self]
         return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
 
@@ -57,12 +51,8 @@ FORMATS = ("prototype", "framework")
 class Origin:
     """Where a column's value comes from in one document format.
 
-    Attributes
-    ----------
-    paths
-        Paths in the document; the first one with a value is used.
-    note
-        How the value is computed, unless it is simply read from ``paths``.
+    The first of ``paths`` with a value is used. ``note`` says how the value is computed, unless it
+    is simply read.
     """
 
     paths: tuple[str, ...] = ()

@@ -12,30 +12,21 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from aind_etl.contract import FORMATS, Column, DataType, Table, tables
+from aind_etl.contract import FORMATS, DataType, tables
 from aind_etl.contract.columns import KEY
 from aind_etl.contract.schemas import POLARS_TYPES
 from aind_etl.flatten.conversion import LARGEST_EXACT
 from aind_etl.flatten.document_reader import LONGEST_LIST, Attribute, Process, RejectedValue
+from aind_etl.flatten.paths import SCALAR_PATHS, columns_read
 
 _READ_AS_TEXT = frozenset({DataType.DATE, DataType.TIME, DataType.TIMESTAMPTZ})
 
 
-def _columns_read(*of_tables: Table) -> list[Column]:
-    """Return the columns that are read from documents, but for the key."""
-    return [
-        column
-        for table in of_tables
-        for column in table.columns
-        if column.is_read and column not in KEY
-    ]
-
-
-_CHILD_COLUMNS = _columns_read(tables.FIT_PARAMETERS, tables.CROSS_VALIDATION, tables.INPUT_ASSETS)
+_CHILD_COLUMNS = columns_read(tables.FIT_PARAMETERS, tables.CROSS_VALIDATION, tables.INPUT_ASSETS)
 
 FITTED_NAMES = "parameter"
 BOUNDS = ("lower_bound", "upper_bound")
-FOLD_MEASURES = tuple(column.name for column in _columns_read(tables.CROSS_VALIDATION))
+FOLD_MEASURES = tuple(column.name for column in columns_read(tables.CROSS_VALIDATION))
 """The measures with one value per fold of the cross-validation."""
 PARALLEL_LISTS = ((FITTED_NAMES, *BOUNDS), FOLD_MEASURES)
 """Columns whose lists have the same length in a process."""
@@ -44,7 +35,7 @@ MAPS = ("value", "value_without_polishing")
 
 SCALARS: dict[str, pl.DataType] = {
     column.name: pl.String() if column.type in _READ_AS_TEXT else POLARS_TYPES[column.type]
-    for column in _columns_read(tables.ANALYSES)
+    for column in columns_read(tables.ANALYSES)
 }
 """The columns of `analyses` that are read, and their types; dates and times are still texts."""
 LISTS: dict[str, pl.DataType] = {
@@ -53,20 +44,14 @@ LISTS: dict[str, pl.DataType] = {
 """The lists that are read, and the types of their entries."""
 REJECTED = {"row": pl.UInt32(), **dict.fromkeys(RejectedValue._fields, pl.String())}
 """Schema of :meth:`ProcessColumns.rejected_values`."""
-ATTRIBUTES = {
-    "row": pl.UInt32(),
-    **dict.fromkeys(("section", "path", "value_text"), pl.String()),
-    "value_number": pl.Float64(),
-    "value_boolean": pl.Boolean(),
+ATTRIBUTES = {"row": pl.UInt32()} | {
+    column.name: POLARS_TYPES[column.type]
+    for column in tables.ATTRIBUTES.columns
+    if column not in KEY
 }
 """Schema of :meth:`ProcessColumns.attributes`."""
-_ORIGINS = {"number": pl.UInt32(), "process_index": pl.Int16(), "pipeline_format": pl.String()}
+ORIGINS = {"number": pl.UInt32(), "process_index": pl.Int16(), "pipeline_format": pl.String()}
 
-SCALAR_PATHS = {
-    name: {column.name: column.origins[name].paths for column in _columns_read(tables.ANALYSES)}
-    for name in FORMATS
-}
-"""The paths of each of :data:`SCALARS`, by format."""
 LIST_PATHS = {
     name: {column.name: next(iter(column.origins[name].paths), "") for column in _CHILD_COLUMNS}
     for name in FORMATS
@@ -75,17 +60,11 @@ LIST_PATHS = {
 
 
 class ProcessColumns:
-    """Processes of documents, column by column.
-
-    Parameters
-    ----------
-    first_row
-        The ``row`` of the first process.
-    """
+    """Processes of documents, column by column; ``first_row`` is the ``row`` of the first."""
 
     def __init__(self, first_row: int = 0) -> None:
         self._first_row = first_row
-        self._scalars: dict[str, list[Any]] = {name: [] for name in _ORIGINS | SCALARS}
+        self._scalars: dict[str, list[Any]] = {name: [] for name in ORIGINS | SCALARS}
         self._lists: dict[str, list[list[Any] | None]] = {name: [] for name in LISTS}
         self._attributes: list[Attribute] = []
         self._attribute_rows: list[int] = []
@@ -102,7 +81,7 @@ class ProcessColumns:
             _reject_unnamed_bounds(process, paths)
             row = self._first_row + len(self._scalars["number"])
             self._rejected += [(row, *value) for value in process.rejected]
-            for name, value in zip(_ORIGINS, (number, process.index, pipeline_format), strict=True):
+            for name, value in zip(ORIGINS, (number, process.index, pipeline_format), strict=True):
                 self._scalars[name].append(value)
             for name, paths_of_scalar in SCALAR_PATHS[pipeline_format].items():
                 self._scalars[name].append(first_value(process.values, paths_of_scalar))
@@ -116,7 +95,7 @@ class ProcessColumns:
 
         Dates and times are still texts. NaN is NULL, as are columns that the format does not have.
         """
-        return pl.DataFrame(self._scalars, schema=_ORIGINS | SCALARS).with_columns(
+        return pl.DataFrame(self._scalars, schema=ORIGINS | SCALARS).with_columns(
             pl.col(pl.Float64).fill_nan(None),
             *(self._list_column(name, inner) for name, inner in LISTS.items()),
         )

@@ -15,19 +15,7 @@ import orjson
 from aind_etl.contract import DataType
 from aind_etl.contract.columns import AGENT_OPTIONS
 from aind_etl.flatten.conversion import Scalar, convert, expected_values, json_types
-from aind_etl.flatten.paths import (
-    ALTERNATIVES,
-    PROCESS_TREE,
-    PROCESSES,
-    PROTOTYPE_SECTIONS,
-    TREES,
-    Leaf,
-    Node,
-    Sections,
-    framework_sections,
-    path_key,
-    section_of,
-)
+from aind_etl.flatten.paths import ALTERNATIVES, PROCESS_TREE, PROCESSES, TREES, Leaf, Node
 from aind_etl.sources.canonical import UNREADABLE_PREFIX, canonical_json, explain_unreadable
 
 LONGEST_VALUE = 1_000
@@ -35,6 +23,12 @@ LONGEST_VALUE = 1_000
 LONGEST_LIST = DataType.SMALLINT.integer_range[1]
 """Entries of the longest list whose positions fit their column."""
 _MESSAGE_LENGTH = 80
+Sections: TypeAlias = tuple[tuple[str, str], ...]
+"""Prefixes of paths, and the section of the attributes below each."""
+_PROTOTYPE_SECTIONS: Sections = (
+    ("analysis_spec.analysis_args.", "parameters"),
+    ("analysis_results.", "outputs"),
+)
 _NULL = frozenset({type(None)})
 
 
@@ -43,8 +37,8 @@ class Rejection(Exception):  # noqa: N818 - a verdict on a document, not an erro
     """A document has no row in `analyses`: the reason as a short code, and the path in question."""
 
     reason: str
-    path: str | None
     message: str
+    path: str | None = None
 
 
 Attribute: TypeAlias = tuple[str, str, Scalar]
@@ -79,8 +73,6 @@ class Process:
     conflicting
         Attributes that exist because they differ from the value that their column has: position
         in ``attributes``, and path of that value.
-    rejected
-        The values that do not fit their column.
     unconverted
         The lists in ``values`` whose entries were converted or rejected, as in the document.
     """
@@ -101,14 +93,7 @@ class Process:
 
 
 def read_document(record_id: str, text: str) -> tuple[str, list[Process]]:
-    """Parse a document from its canonical JSON.
-
-    Returns
-    -------
-    pipeline_format : str
-        ``prototype`` or ``framework``.
-    processes : list[Process]
-        Its analysis processes; at least one.
+    """Return the format of a document, from its canonical JSON, and its processes, at least one.
 
     Raises
     ------
@@ -119,13 +104,12 @@ def read_document(record_id: str, text: str) -> tuple[str, list[Process]]:
     if "processing" in document or document.get("object_type") == "Metadata":
         return "framework", _read_framework(document)
     if "analysis_spec" in document or "nwb_name" in document:
-        process = Process(0, PROTOTYPE_SECTIONS)
+        process = Process(0, _PROTOTYPE_SECTIONS)
         _read_object(document, TREES["prototype"], "", process)
         _keep_conflicting("prototype", process)
         return "prototype", [process]
     raise Rejection(
         "unknown_format",
-        None,
         "The document is of neither format: a prototype document has 'analysis_spec' and "
         f"'nwb_name', a framework document 'processing'; this one has {_shorten(list(document))}.",
     )
@@ -153,20 +137,19 @@ def _parse(record_id: str, text: str) -> dict[str, Any]:
     if isinstance(value, str) and record_id.startswith(UNREADABLE_PREFIX):
         raise Rejection(
             "not_json",
-            None,
             f"The document is not valid JSON ({explain_unreadable(value)}): {_shorten(value)}. "
             "Correct it in the source.",
         )
     if not isinstance(value, dict):
         raise Rejection(
-            "not_an_object", None, f"A document is a JSON object; this one is {_shorten(value)}."
+            "not_an_object", f"A document is a JSON object; this one is {_shorten(value)}."
         )
     if value.get("_id") is None:
         raise Rejection(
             "missing_id",
-            "_id",
             f"A document has an '_id'; this one has {_shorten(list(value))}. Correct it in the "
             "source.",
+            "_id",
         )
     # Only documents with a type that plain JSON lacks have keys that begin with a dollar sign.
     return _unwrap(value) if '{"$' in text else value
@@ -196,9 +179,9 @@ def _read_framework(document: dict[str, Any]) -> list[Process]:
     if not isinstance(entries, list) or not any(isinstance(entry, dict) for entry in entries):
         raise Rejection(
             "no_process",
-            PROCESSES,
             f"A framework document has at least one object in '{PROCESSES}'; this one has "
             f"{_shorten(entries)}.",
+            PROCESSES,
         )
     record = Process(0, ())
     _read_object(document, TREES["framework"], "", record)
@@ -220,7 +203,11 @@ def _read_framework(document: dict[str, Any]) -> list[Process]:
 def _read_process(entry: dict[str, Any], index: int, record_values: dict[str, Any]) -> Process:
     """Read one entry of a framework document's processes."""
     place = f"{PROCESSES}[{index}]."
-    process = Process(index, framework_sections(place), dict(record_values))
+    sections = (
+        (f"{place}code.parameters.", "parameters"),
+        (f"{place}output_parameters.", "outputs"),
+    )
+    process = Process(index, sections, dict(record_values))
     outputs = entry.get("output_parameters")
     if isinstance(outputs, list):
         # Early versions of the framework wrote a list: empty, or with one object.
@@ -243,9 +230,17 @@ def _keep_conflicting(pipeline_format: str, process: Process) -> None:
             value = process.values.pop(other)
             if value != process.values[first]:
                 parent, _, key = other.replace("[]", f"[{process.index}]", 1).rpartition(".")
-                section, base = section_of(f"{parent}.", process.sections)
+                section, base = _section_of(f"{parent}.", process.sections)
                 process.conflicting[len(process.attributes)] = first
                 _add_attributes(value, section, base + key, process.attributes)
+
+
+def _section_of(place: str, sections: Sections) -> tuple[str, str]:
+    """Return the section of the attributes below ``place``, and the prefix of their paths."""
+    for prefix, section in sections:
+        if place.startswith(prefix):
+            return section, place.removeprefix(prefix)
+    return "record", place
 
 
 def _read_object(
@@ -253,12 +248,12 @@ def _read_object(
 ) -> None:
     """Add the values of an object, whose path is ``place``, to a process."""
     values = process.values
-    attributes_section, base = section_of(place, process.sections)
+    attributes_section, base = _section_of(place, process.sections)
     for key, value in section.items():
         if value is None:
             continue
         if key not in tree:
-            _add_attributes(value, attributes_section, base + path_key(key), process.attributes)
+            _add_attributes(value, attributes_section, base + _path_key(key), process.attributes)
             continue
         node = tree[key]
         if node is None:
@@ -287,7 +282,7 @@ def _read_value(value: Any, leaf: Leaf, place: str, process: Process) -> Any:  #
         return _read_scalar(value, leaf, place, process)
     if leaf.container is dict and isinstance(value, dict):
         return {
-            name: _read_scalar(entry, leaf, f"{place}.{path_key(name)}", process)
+            name: _read_scalar(entry, leaf, f"{place}.{_path_key(name)}", process)
             for name, entry in value.items()
         }
     if leaf.container is list and isinstance(value, list):
@@ -340,12 +335,17 @@ def _add_attributes(
     kind = type(value)
     if kind is dict:
         for key, inner in value.items():
-            _add_attributes(inner, section, f"{path}.{path_key(key)}", attributes)
+            _add_attributes(inner, section, f"{path}.{_path_key(key)}", attributes)
     elif kind is list:
         for index, inner in enumerate(value):
             _add_attributes(inner, section, f"{path}[{index}]", attributes)
     elif value is not None:
         attributes.append((section, path, value))
+
+
+def _path_key(key: str) -> str:
+    """Return a key as paths contain it: quoted if it could be taken for several keys."""
+    return orjson.dumps(key).decode() if "." in key or "[" in key else key
 
 
 def _shorten(value: object) -> str:

@@ -3,10 +3,8 @@
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, TypeAlias
 
-import orjson
-
-from aind_etl.contract import ANALYSIS_TABLES, FORMATS, Column, DataType
-from aind_etl.contract.columns import FIT, LEFT_IN_DOCUMENTS, PROCESS
+from aind_etl.contract import ANALYSIS_TABLES, FORMATS, Column, DataType, Table, tables
+from aind_etl.contract.columns import FIT, KEY, LEFT_IN_DOCUMENTS, PROCESS
 from aind_etl.flatten.conversion import json_types
 
 
@@ -24,38 +22,23 @@ Node: TypeAlias = "Leaf | dict[str, Node] | None"
 """What is at a key: a leaf, more keys, or None for values that are left in the document."""
 
 PROCESSES = PROCESS.removesuffix("[]")
-Sections: TypeAlias = tuple[tuple[str, str], ...]
-"""Prefixes of paths, and the section of the attributes below each."""
-PROTOTYPE_SECTIONS: Sections = (
-    ("analysis_spec.analysis_args.", "parameters"),
-    ("analysis_results.", "outputs"),
-)
 
 
-def framework_sections(place: str) -> Sections:
-    """Return the sections of the attributes of the process at ``place``, a path with its dot."""
-    return (f"{place}code.parameters.", "parameters"), (f"{place}output_parameters.", "outputs")
-
-
-def section_of(place: str, sections: Sections) -> tuple[str, str]:
-    """Return the section of the attributes below ``place``, and the prefix of their paths."""
-    for prefix, section in sections:
-        if place.startswith(prefix):
-            return section, place.removeprefix(prefix)
-    return "record", place
-
-
-def path_key(key: str) -> str:
-    """Return a key as paths contain it: quoted if it could be taken for several keys."""
-    return orjson.dumps(key).decode() if "." in key or "[" in key else key
+def columns_read(*of_tables: Table) -> list[Column]:
+    """Return the columns of tables that are read from documents, but for the key."""
+    return [
+        column
+        for table in of_tables
+        for column in table.columns
+        if column.is_read and column not in KEY
+    ]
 
 
 def paths_read(pipeline_format: str) -> Iterator[tuple[str, Column]]:
     """Yield every path that the contract reads in documents of a format, with its column."""
-    for table in ANALYSIS_TABLES:
-        for column in table.columns:
-            for path in column.origins[pipeline_format].paths:
-                yield path, column
+    for column in columns_read(*ANALYSIS_TABLES):
+        for path in column.origins[pipeline_format].paths:
+            yield path, column
 
 
 def _add_path(tree: dict[str, Node], path: str, column: Column) -> None:
@@ -87,13 +70,12 @@ def _tree(pipeline_format: str) -> dict[str, Node]:
     tree: dict[str, Node] = {}
     for path, column in paths_read(pipeline_format):
         _add_path(tree, path, column)
-    for path in LEFT_IN_DOCUMENTS:
-        *parents, last = f"{FIT[pipeline_format]}.{path}".split(".")
+    left = [f"{FIT[pipeline_format]}.{path}" for path in LEFT_IN_DOCUMENTS]
+    # The record id is derived from '_id', whatever its type. Processes are read one by one, along a
+    # tree of their own.
+    for path in (*left, "_id", PROCESSES):
+        *parents, last = path.split(".")
         _descend(tree, parents)[last] = None
-    tree["_id"] = None  # The record id is derived from it, whatever its type.
-    if pipeline_format == "framework":
-        # The entries of this list are read one by one, along a tree of their own.
-        _descend(tree, ["processing"])["data_processes"] = None
     return tree
 
 
@@ -103,13 +85,13 @@ TREES = {name: _tree(name) for name in FORMATS}
 PROCESS_TREE = _descend(TREES["framework"], PROCESS.split("."))
 """The tree of one entry of a framework document's processes."""
 
-ALTERNATIVES = {
-    name: [
-        paths
-        for table in ANALYSIS_TABLES
-        for column in table.columns
-        if len(paths := column.origins[name].paths) > 1
-    ]
+SCALAR_PATHS = {
+    name: {column.name: column.origins[name].paths for column in columns_read(tables.ANALYSES)}
     for name in FORMATS
+}
+"""The paths of each column of `analyses` that is read, by format."""
+
+ALTERNATIVES = {
+    name: [paths for paths in SCALAR_PATHS[name].values() if len(paths) > 1] for name in FORMATS
 }
 """The paths of the columns that have several in a format."""

@@ -62,14 +62,8 @@ def refresh_analyses(
     A refresh that is interrupted and repeated gives the same tables: the state is written last, and
     the rows of a record are always replaced, never added to.
 
-    Parameters
-    ----------
-    lake, collection
-        Which tables.
-    rebuild
-        Rebuild every row of the collection from the change log.
-    progress
-        Called with the number of documents flattened since the last call.
+    With ``rebuild``, every row is derived from the change log again. ``progress`` is called with
+    the number of documents flattened since the last call.
 
     Raises
     ------
@@ -138,9 +132,7 @@ def _inconsistency(
     if state.table_sizes is None:
         return ""
     expected, found = state.table_sizes, lake.tables.table_sizes(collection)
-    wrong = sorted(
-        name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
-    )
+    wrong = sorted({name for name, _ in expected.items() ^ found.items()})
     if not wrong:
         return ""
     others = f" and {len(wrong) - 1:,} more" if wrong[1:] else ""

@@ -1,10 +1,11 @@
 """From documents to rows of `analyses`, its child tables, and what is rejected."""
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
+import numpy as np
 import polars as pl
 
 from aind_etl.contract import DataType, Table, tables
@@ -22,20 +23,16 @@ from aind_etl.flatten.columns import (
 )
 from aind_etl.flatten.conversion import expected_values
 from aind_etl.flatten.document_reader import LONGEST_VALUE, Rejection, agent_options, read_document
+from aind_etl.flatten.paths import columns_read
 from aind_etl.sources.canonical import canonical_json
 
-_ROW = ("row", *tables.RECORD_KEY, "session_month")
 # A value is at a bound if it is within this share of the range from it.
 _BOUND_TOLERANCE = 1e-6
 # Remembers the shapes of documents from batch to batch.
 _BATCH_READER = BatchReader()
 _PARSERS = {DataType.DATE: derived.day, DataType.TIMESTAMPTZ: derived.moment}
 # Columns that are read as texts and hold a date or a time.
-_DATED = {
-    column.name: column
-    for column in tables.ANALYSES.columns
-    if column.type in _PARSERS and column.is_read
-}
+_DATED = [column for column in columns_read(tables.ANALYSES) if column.type in _PARSERS]
 
 
 Flattened: TypeAlias = dict[str, pl.DataFrame]
@@ -66,22 +63,28 @@ def flatten_documents(collection: str, documents: pl.DataFrame) -> Flattened:
         _derived_aliases(processes, documents), on="row", how="left", maintain_order="left"
     )
     dated = processes.with_columns(
-        _PARSERS[column.type](pl.col(name)).alias(name) for name, column in _DATED.items()
+        _PARSERS[column.type](pl.col(column.name)).alias(column.name) for column in _DATED
     )
-    rejected_values = pl.concat([rejected_values, *_undated(processes, dated)])
+    rejected_values = pl.concat([rejected_values, _undated(processes, dated)])
     origins = documents.drop("document").with_row_index("number")
     origins = origins.with_columns(source_collection=pl.lit(collection))
     analyses = _derive(dated.join(origins, on="number", how="inner", maintain_order="left"))
-    attributes = attributes.join(analyses.select(_ROW), on="row", how="inner")
-    analyses = _counted(analyses, n_attributes=attributes, n_rejected_values=rejected_values)
-    frames = {
-        tables.ANALYSES: analyses,
+    analyses = analyses.with_columns(
+        n_attributes=np.bincount(attributes["row"], minlength=analyses.height),
+        n_rejected_values=np.bincount(rejected_values["row"], minlength=analyses.height),
+    )
+    children = {
         tables.FIT_PARAMETERS: _fit_parameters(analyses),
-        tables.CROSS_VALIDATION: _listed(analyses, FOLD_MEASURES, "fold"),
-        tables.INPUT_ASSETS: _listed(analyses, ["url"], "position"),
+        tables.CROSS_VALIDATION: _listed(analyses, *FOLD_MEASURES).rename({"position": "fold"}),
+        tables.INPUT_ASSETS: _listed(analyses, "url"),
         tables.ATTRIBUTES: attributes,
     }
-    return {table.name: _conform(table, frame) for table, frame in frames.items()} | {
+    keys = analyses.select("row", *tables.RECORD_KEY, "session_month")
+    rows = {
+        table.name: _conform(table, child.join(keys, on="row")) for table, child in children.items()
+    }
+    return rows | {
+        "analyses": _conform(tables.ANALYSES, analyses),
         "rejected_documents": _rejected_rows(
             tables.REJECTED_DOCUMENTS, rejected_documents, origins
         ),
@@ -93,20 +96,22 @@ def _parse(
     documents: pl.DataFrame,
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """Return processes, their attributes and rejected values by ``row``, and rejected documents."""
-    batch = _BATCH_READER.read(documents["document"])
-    rest = ProcessColumns(first_row=batch.processes.height)
+    processes, attributes = _BATCH_READER.read(documents["document"])
+    rest = ProcessColumns(first_row=processes.height)
     rejected: list[tuple[int, str, str | None, str]] = []
-    unparsed = documents.select("record_id", "document")[batch.unparsed]
+    unparsed = documents.select(pl.row_index("number"), "record_id", "document").filter(
+        ~pl.col("number").is_in(processes["number"].implode())
+    )
     with _without_garbage_collection():
-        for number, (record_id, text) in zip(batch.unparsed, unparsed.iter_rows(), strict=True):
+        for number, record_id, text in unparsed.iter_rows():
             try:
                 rest.add(number, *read_document(record_id, text))
             except Rejection as error:
                 rejected.append((number, error.reason, error.path, error.message))
-    processes = pl.concat([batch.processes, rest.frame()])
+    processes = pl.concat([processes, rest.frame()])
     return (
         processes.with_columns(_padded_lists()).with_row_index("row"),
-        pl.concat([batch.attributes, rest.attributes()]),
+        pl.concat([attributes, rest.attributes()]),
         rest.rejected_values(),
         pl.DataFrame(
             rejected,
@@ -156,35 +161,18 @@ def _derived_aliases(processes: pl.DataFrame, documents: pl.DataFrame) -> pl.Dat
     ).explode("row", "derived_alias")
 
 
-def _undated(processes: pl.DataFrame, dated: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """Yield the texts of `processes` that are not dates or times in `dated`, as rejected values."""
-    for name, column in _DATED.items():
-        unfit = processes.filter(processes[name].is_not_null() & dated[name].is_null())
-        yield pl.DataFrame(
-            [
-                (
-                    row,
-                    column.origins[pipeline_format].paths[0].replace("[]", f"[{index}]", 1),
-                    "wrong_value",
-                    canonical_json(text)[:LONGEST_VALUE],
-                    expected_values(column.type),
-                )
-                for row, index, pipeline_format, text in unfit.select(
-                    "row", "process_index", "pipeline_format", name
-                ).iter_rows()
-            ],
-            schema=REJECTED,
-            orient="row",
-        )
-
-
-def _counted(analyses: pl.DataFrame, **parts: pl.DataFrame) -> pl.DataFrame:
-    """Add the number of rows of other frames for each row of `analyses`."""
-    for name, part in parts.items():
-        analyses = analyses.join(
-            part.group_by("row").len(name), on="row", how="left", maintain_order="left"
-        ).with_columns(pl.col(name).fill_null(0))
-    return analyses
+def _undated(processes: pl.DataFrame, dated: pl.DataFrame) -> pl.DataFrame:
+    """Return as rejected values the texts of `processes` that are no dates or times in `dated`."""
+    rejected = []
+    for column in _DATED:
+        is_unfit = processes[column.name].is_not_null() & dated[column.name].is_null()
+        unfit = processes.filter(is_unfit)
+        names = ("row", "process_index", "pipeline_format", column.name)
+        for row, index, pipeline_format, text in unfit.select(names).iter_rows():
+            path = column.origins[pipeline_format].paths[0].replace("[]", f"[{index}]", 1)
+            value = canonical_json(text)[:LONGEST_VALUE]
+            rejected.append((row, path, "wrong_value", value, expected_values(column.type)))
+    return pl.DataFrame(rejected, schema=REJECTED, orient="row")
 
 
 def _derive(read: pl.DataFrame) -> pl.DataFrame:
@@ -211,18 +199,16 @@ def _derive(read: pl.DataFrame) -> pl.DataFrame:
 
 def _fit_parameters(analyses: pl.DataFrame) -> pl.DataFrame:
     def named(name: str) -> pl.DataFrame:
-        values = analyses.select("row", f"{name}_list", parameter=f"{name}_name_list")
-        values = values.rename({f"{name}_list": name})
-        return values.explode("parameter", name).drop_nulls("parameter")
+        return _listed(analyses, f"{name}_name", name).select("row", name, parameter=f"{name}_name")
 
     bounds = (
-        analyses.select("row", f"{FITTED_NAMES}_list", *(f"{name}_list" for name in BOUNDS))
-        .rename(lambda name: name.removesuffix("_list"))
-        .explode(FITTED_NAMES, *BOUNDS)
+        _listed(analyses, FITTED_NAMES, *BOUNDS)
+        .drop("position")
         .drop_nulls(FITTED_NAMES)
         .unique(["row", FITTED_NAMES], keep="any")
         .with_columns(is_named=pl.lit(value=True))
     )
+    with_names = analyses.filter(pl.col(f"{FITTED_NAMES}_list").is_not_null())["row"]
     lower, upper, value = pl.col("lower_bound"), pl.col("upper_bound"), pl.col("value")
     tolerance = _BOUND_TOLERANCE * (upper - lower)
     # Without a finite range, only a value that equals a bound is at it.
@@ -231,26 +217,24 @@ def _fit_parameters(analyses: pl.DataFrame) -> pl.DataFrame:
         named("value")
         .join(bounds, on=["row", FITTED_NAMES], how="full", coalesce=True)
         .join(named("value_without_polishing"), on=["row", FITTED_NAMES], how="full", coalesce=True)
-        .join(
-            analyses.select(*_ROW, names_fitted=pl.col(f"{FITTED_NAMES}_list").is_not_null()),
-            on="row",
-        )
         .with_columns(
             # Without a list of the fitted parameters, it is unknown which were fitted.
-            is_fitted=pl.when("names_fitted").then(pl.col("is_named").fill_null(value=False)),
+            is_fitted=pl.when(pl.col("row").is_in(with_names.implode())).then(
+                pl.col("is_named").fill_null(value=False)
+            ),
             at_bound=((value - lower).abs() <= tolerance) | ((upper - value).abs() <= tolerance),
         )
     )
 
 
-def _listed(analyses: pl.DataFrame, names: Sequence[str], position: str) -> pl.DataFrame:
-    """Return one row per entry of parallel lists, with its position."""
+def _listed(analyses: pl.DataFrame, *names: str) -> pl.DataFrame:
+    """Return one row per entry of parallel lists, with the ``row`` of its analysis and position."""
     lists = [f"{name}_list" for name in names]
     return (
-        analyses.select(*_ROW, *lists, pl.int_ranges(pl.col(lists[0]).list.len()).alias(position))
+        analyses.select("row", *lists, position=pl.int_ranges(pl.col(lists[0]).list.len()))
         .rename(lambda name: name.removesuffix("_list"))
-        .explode(position, *names)
-        .drop_nulls(position)
+        .explode("position", *names)
+        .drop_nulls("position")
     )
 
 
@@ -264,6 +248,4 @@ def _rejected_rows(table: Table, rejected: pl.DataFrame, owners: pl.DataFrame) -
 def _conform(table: Table, frame: pl.DataFrame) -> pl.DataFrame:
     """Return the table's columns, in its types, and ``session_month``."""
     schema = polars_schema(table)
-    return frame.select(
-        *(pl.col(name).cast(data_type) for name, data_type in schema.items()), "session_month"
-    )
+    return frame.select(*schema, "session_month").cast(schema)

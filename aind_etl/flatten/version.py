@@ -6,9 +6,6 @@ from pathlib import Path
 
 import aind_etl.contract
 
-# Determines which documents are flattened, not what their rows are.
-_NOT_FLATTENING = "refresh.py"
-
 
 @cache
 def flattener_version() -> str:
@@ -19,7 +16,8 @@ def flattener_version() -> str:
     digest = sha256()
     for folder in (Path(aind_etl.contract.__file__).parent, Path(__file__).parent):
         for path in sorted(folder.rglob("*.py")):
-            if path.name != _NOT_FLATTENING:
+            # It determines which documents are flattened, not what their rows are.
+            if path.name != "refresh.py":
                 digest.update(path.name.encode())
                 digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -13,7 +13,7 @@ import pytest
 from gateway_server import running_gateway
 from hypothesis import example, given
 from hypothesis import strategies as st
-from mongod import NoMongodError, failing, find_mongod, running_mongod
+from mongod import failing, mongod_or_skip
 from pymongo import MongoClient
 from pymongo.database import Database
 from worlds import ANY_SHARE, Clock, extract, files_of, live_documents_of, log_of, write_dump
@@ -92,12 +92,9 @@ def test_a_single_split_has_all_ids() -> None:
 
 @pytest.fixture(scope="module")
 def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoClient[dict[str, Any]]]:
-    try:
-        running = running_mongod(find_mongod(), tmp_path_factory.mktemp("splits-mongod"))
-        with running as port, MongoClient[dict[str, Any]]("127.0.0.1", port) as client:
-            yield client
-    except NoMongodError as error:
-        pytest.skip(str(error))
+    running = mongod_or_skip(tmp_path_factory.mktemp("splits-mongod"))
+    with running as port, MongoClient[dict[str, Any]]("127.0.0.1", port) as client:
+        yield client
 
 
 @pytest.fixture

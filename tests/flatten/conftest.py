@@ -1,7 +1,8 @@
 """The documents of the sample world."""
 
 import pytest
-from worlds import read_dump
+from flattening import fit_of, format_of
+from worlds import MAIN, read_dump
 
 from aind_etl.sources.dump import DumpSource
 
@@ -13,3 +14,16 @@ def documents(sample_dump):
         collection: read_dump(sample_dump, collection)
         for collection in DumpSource(sample_dump).list_collections()
     }
+
+
+@pytest.fixture(scope="session")
+def fits(documents):
+    """Return a document of each format with folds and a clamped and several fitted parameters."""
+    found = {}
+    for document in documents[MAIN]:
+        fit = fit_of(document) or {}
+        settings = fit.get("fit_settings", {})
+        is_full = fit.get("cross_validation") and settings.get("clamp_params")
+        if is_full and len(settings["fit_names"]) > 2:
+            found.setdefault(format_of(document), document)
+    return found

@@ -209,7 +209,3 @@ def test_a_folder_in_s3_has_an_https_address(location, expected):
 def test_the_alias_of_every_agent_of_the_catalogue_is_derived(alias):
     agent = CATALOGUE[alias]
     assert derived.agent_alias(agent.class_name, agent.keyword_arguments) == alias
-
-
-def test_the_33_agents_have_33_names():
-    assert len(CATALOGUE) == 33

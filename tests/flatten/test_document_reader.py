@@ -4,29 +4,19 @@ import copy
 import re
 
 import pytest
-from flattening import canonical
+from flattening import FIT_AT, canonical
 from mutations import put, value_at
-from worlds import read_dump
 
 from aind_etl.flatten import document_reader
 from aind_etl.flatten.document_reader import Rejection, read_document
 from aind_etl.sources.canonical import canonical_json
 
 PROCESS = "processing.data_processes[0]"
+SPECIFIED = {
+    "prototype": "analysis_spec.analysis_args",
+    "framework": f"{PROCESS}.code.parameters",
+}
 INTEGER = "an integer between -2147483648 and 2147483647"
-FIT = {"prototype": "analysis_results", "framework": f"{PROCESS}.output_parameters.fitting_results"}
-
-
-@pytest.fixture(scope="session")
-def fitted_documents(sample_dump):
-    """Return a document of each format with a cross-validated fit and a clamped parameter."""
-    found = {}
-    for document in read_dump(sample_dump):
-        pipeline_format = "framework" if "processing" in document else "prototype"
-        fit = at(document, FIT[pipeline_format])
-        if fit and fit.get("cross_validation") and fit["fit_settings"]["clamp_params"]:
-            found.setdefault(pipeline_format, document)
-    return found
 
 
 class Fitted:
@@ -35,19 +25,19 @@ class Fitted:
     def __init__(self, pipeline_format, document):
         self.format = pipeline_format
         self.document = copy.deepcopy(document)
-        self.place = FIT[pipeline_format]
+        self.place = FIT_AT[pipeline_format]
         self.fit = at(self.document, self.place)
 
 
 @pytest.fixture(params=["prototype", "framework"])
-def fitted(request, fitted_documents):
-    return Fitted(request.param, fitted_documents[request.param])
+def fitted(request, fits):
+    return Fitted(request.param, fits[request.param])
 
 
 @pytest.fixture
-def framework(fitted_documents):
+def framework(fits):
     """Return a fitted framework document that may be changed."""
-    return copy.deepcopy(fitted_documents["framework"])
+    return copy.deepcopy(fits["framework"])
 
 
 def at(document, path):
@@ -68,7 +58,7 @@ def verdict(document):
     except Rejection as rejection:
         return rejection
     value = next(one for process in processes for one in process.rejected)
-    return Rejection(value.reason, value.path, f"{value.value}; expected {value.expected}")
+    return Rejection(value.reason, f"{value.value}; expected {value.expected}", value.path)
 
 
 # --- which format ---------------------------------------------------------------------------
@@ -81,47 +71,33 @@ def test_the_format_of_a_document_is_recognized(fitted):
 
 
 @pytest.mark.parametrize(
-    ("raw", "reason", "path", "words"),
+    ("raw", "reason", "words"),
     [
-        (
-            b'{"_id": "a", "subject": 1}',
-            "unknown_format",
-            None,
-            'of neither format.*"_id","subject"',
-        ),
-        (b'{"_id": "a"}', "unknown_format", None, "'analysis_spec' and 'nwb_name'"),
-        (b'{"nwb_name": "x"}', "missing_id", "_id", "has an '_id'"),
-        (b'{"_id": null, "nwb_name": "x"}', "missing_id", "_id", "has an '_id'"),
-        (b"[1, 2]", "not_an_object", None, r"is a JSON object; this one is \[1,2\]"),
-        (b'"text"', "not_an_object", None, 'is a JSON object; this one is "text"'),
-        (b"3", "not_an_object", None, "this one is 3"),
-        (b'{"_id": "a", "nwb', "not_json", None, "not valid JSON.*Correct it in the source"),
-        (b'{"_id": "a", "processing": null}', "no_process", "processing.data_processes", "null"),
-        (b'{"_id": "a", "processing": []}', "no_process", "processing.data_processes", "null"),
-        (
-            b'{"_id": "a", "object_type": "Metadata"}',
-            "no_process",
-            "processing.data_processes",
-            "at least one object.*this one has null",
-        ),
-        (
-            b'{"_id": "a", "processing": {"data_processes": []}}',
-            "no_process",
-            "processing.data_processes",
-            r"this one has \[\]",
-        ),
-        (
-            b'{"_id": "a", "processing": {"data_processes": [{}, 5]}}',
-            "wrong_type",
-            "processing.data_processes[1]",
-            "5; expected an object",
-        ),
+        (b'{"_id": "a", "subject": 1}', "unknown_format", 'of neither format.*"_id","subject"'),
+        (b'{"_id": "a"}', "unknown_format", "'analysis_spec' and 'nwb_name'"),
+        (b'{"nwb_name": "x"}', "missing_id", "has an '_id'"),
+        (b'{"_id": null, "nwb_name": "x"}', "missing_id", "has an '_id'"),
+        (b"[1, 2]", "not_an_object", r"is a JSON object; this one is \[1,2\]"),
+        (b'"text"', "not_an_object", 'is a JSON object; this one is "text"'),
+        (b"3", "not_an_object", "this one is 3"),
+        (b'{"_id": "a", "nwb', "not_json", "not valid JSON.*Correct it in the source"),
+        (b'{"_id": "a", "processing": null}', "no_process", "null"),
+        (b'{"_id": "a", "processing": []}', "no_process", "null"),
+        (b'{"_id": "a", "object_type": "Metadata"}', "no_process", "at least one.*has null"),
+        (b'{"_id": "a", "processing": {"data_processes": []}}', "no_process", r"one has \[\]"),
     ],
 )
-def test_what_is_not_a_document_of_either_format_is_rejected(raw, reason, path, words):
+def test_what_is_not_a_document_of_either_format_is_rejected(raw, reason, words):
     rejection = verdict(raw)
+    path = {"missing_id": "_id", "no_process": "processing.data_processes"}.get(reason)
     assert (rejection.reason, rejection.path) == (reason, path)
     assert re.search(words, rejection.message)
+
+
+def test_a_process_that_is_not_an_object_is_rejected():
+    rejection = verdict({"_id": "a", "processing": {"data_processes": [{}, 5]}})
+    assert (rejection.reason, rejection.path) == ("wrong_type", "processing.data_processes[1]")
+    assert rejection.message == "5; expected an object"
 
 
 def test_processes_beyond_the_largest_index_are_rejected(monkeypatch):
@@ -220,16 +196,14 @@ def attributes_of(document, index=0):
 def test_unknown_scalars_are_attributes_of_their_section(fitted):
     places = {
         "prototype": {
-            "parameters": "analysis_spec.analysis_args",
             "outputs": "analysis_results",
             "record": "analysis_spec",
         },
         "framework": {
-            "parameters": f"{PROCESS}.code.parameters",
             "outputs": f"{PROCESS}.output_parameters",
             "record": f"{PROCESS}.code",
         },
-    }[fitted.format]
+    }[fitted.format] | {"parameters": SPECIFIED[fitted.format]}
     for place in places.values():
         at(fitted.document, place)["dry run"] = {"text": "1", "list": [True, {"deep": 0.5}, None]}
     fitted.document["dry run"] = 3
@@ -255,12 +229,8 @@ def test_attributes_of_keys_with_dots_and_brackets_have_their_own_paths(fitted):
 
 
 def test_a_value_that_conflicts_with_its_column_is_an_attribute(fitted):
-    specified = {
-        "prototype": "analysis_spec.analysis_args",
-        "framework": f"{PROCESS}.code.parameters",
-    }[fitted.format]
     assert ("parameters", "agent_class") not in attributes_of(fitted.document)
-    at(fitted.document, specified)["agent_class"] = "ForagerOfAnotherName"
+    at(fitted.document, SPECIFIED[fitted.format])["agent_class"] = "ForagerOfAnotherName"
     assert attributes_of(fitted.document)["parameters", "agent_class"] == "ForagerOfAnotherName"
     del fitted.fit["fit_settings"]["agent_class_name"]
     assert ("parameters", "agent_class") not in attributes_of(fitted.document)

@@ -23,15 +23,8 @@ BUCKET = "aind-dynamic-foraging-analysis-prod-o5171v"
 ALIASES = ("QLearning_L1F0_CKfull_softmax", "WSLS", "QLearning_L2F1_softmax")
 """The agents of the three records of one session."""
 METRICS = {
-    "log_likelihood": "log_likelihood",
-    "aic": "AIC",
-    "bic": "BIC",
-    "lpt": "LPT",
-    "lpt_aic": "LPT_AIC",
-    "lpt_bic": "LPT_BIC",
-    "k_model": "k_model",
-    "n_trials": "n_trials",
-    "prediction_accuracy": "prediction_accuracy",
+    **{name: name for name in ("log_likelihood", "k_model", "n_trials", "prediction_accuracy")},
+    **{name.lower(): name for name in ("AIC", "BIC", "LPT", "LPT_AIC", "LPT_BIC")},
 }
 
 
@@ -63,10 +56,10 @@ def documents(real):
 
 
 @pytest.fixture(scope="module")
-def fits(real_records):
+def fits(documents):
     """Return the three records of one session, by alias."""
-    values = json.loads((real_records / "prototype_730945_2024-10-24.json").read_bytes())
-    return {one["analysis_results"]["fit_settings"]["agent_alias"]: one for one in values}
+    fitted = documents[FITTING][:3]
+    return {one["analysis_results"]["fit_settings"]["agent_alias"]: one for one in fitted}
 
 
 @pytest.fixture(scope="module")

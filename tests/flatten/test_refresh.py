@@ -47,24 +47,6 @@ from aind_etl.warehouse.build import build_warehouse
 from aind_etl.warehouse.connection import connect
 
 
-def a_fit(folder: Path) -> JsonDocument:
-    """Return a prototype document of the sample with a fit."""
-    return next(
-        one for one in read_dump(folder) if "cross_validation" in one.get("analysis_results", {})
-    )
-
-
-def a_framework_fit(folder: Path) -> JsonDocument:
-    """Return a framework document of the sample with a fit."""
-    return next(
-        one
-        for one in read_dump(folder)
-        if "processing" in one
-        and isinstance(outputs := one["processing"]["data_processes"][0]["output_parameters"], dict)
-        and outputs.get("fitting_results")
-    )
-
-
 def changed(document: JsonDocument, path: str, value: object) -> JsonDocument:
     """Return a document with another value at a path, under an id that says so."""
     copy = deepcopy(document)
@@ -187,20 +169,17 @@ STRANGE_VALUES: list[tuple[str, object]] = [
 
 
 @pytest.fixture(scope="module")
-def bad_dump(sample_dump: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bad_dump(
+    sample_dump: Path, fit: JsonDocument, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """Return a dump with bad and strange documents of every kind among good ones."""
     folder = tmp_path_factory.mktemp("bad") / "deep" / "er" / "dump"
-    fit = a_fit(sample_dump)
     path = write_dump(folder, read_dump(sample_dump)[:20])
     odd = [changed(fit, *one) for one in STRANGE_VALUES]
     odd += [changed(fit, where, value) for where, value, _ in WRONG_VALUES]
+    lines = [json.dumps(one).encode() for one in (*odd, *read_dump(sample_dump)[20:40])]
     with path.open("ab") as file:
-        for line in NOT_DOCUMENTS:
-            file.write(line + b"\n")
-        for one in odd:
-            file.write(json.dumps(one).encode() + b"\n")
-        for one in read_dump(sample_dump)[20:40]:
-            file.write(json.dumps(one).encode() + b"\n")
+        file.writelines(line + b"\n" for line in (*NOT_DOCUMENTS, *lines))
     write_dump(folder, [fit], "..%2F..%2F..%2Fx")
     return folder
 
@@ -217,9 +196,9 @@ def bad_tables(bad_lake: Lake) -> Rows:
 
 
 @pytest.fixture(scope="module")
-def fit(sample_dump: Path) -> JsonDocument:
+def fit(fits: dict[str, JsonDocument]) -> JsonDocument:
     """Return a prototype document with a fit, not to be changed."""
-    return a_fit(sample_dump)
+    return fits["prototype"]
 
 
 def test_every_kind_of_bad_document_is_loaded_or_rejected_and_none_is_lost(bad_lake: Lake) -> None:
@@ -455,9 +434,9 @@ def test_a_refresh_that_is_interrupted_is_not_taken_for_damage_by_the_next(
 
 
 def test_a_record_that_loses_processes_loses_their_rows(
-    sample_dump: Path, lake: Lake, tmp_path: Path
+    fits: dict[str, JsonDocument], lake: Lake, tmp_path: Path
 ) -> None:
-    document = a_framework_fit(sample_dump)
+    document = deepcopy(fits["framework"])
     (process,) = document["processing"]["data_processes"]
     dump = tmp_path / "dump"
     for count in (1, 3, 2):
@@ -590,10 +569,6 @@ def test_tables_rebuilt_from_an_empty_log_are_empty(lake: Lake, tmp_path: Path) 
     } == {}
 
 
-def unlink(path: Path) -> None:
-    path.unlink()
-
-
 def overwrite(path: Path) -> None:
     """Change bytes in the middle, and not the size."""
     content = path.read_bytes()
@@ -603,7 +578,12 @@ def overwrite(path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
-    [unlink, lambda path: path.write_bytes(b""), lambda path: os.truncate(path, 1_000), overwrite],
+    [
+        Path.unlink,
+        lambda path: path.write_bytes(b""),
+        lambda path: os.truncate(path, 1_000),
+        overwrite,
+    ],
     ids=["missing", "empty", "cut off", "overwritten"],
 )
 @pytest.mark.parametrize(

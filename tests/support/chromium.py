@@ -24,10 +24,8 @@ def chromium_path() -> str | None:
 class Page:
     """A page of the browser.
 
-    Attributes
-    ----------
-    complaints
-        Errors and warnings of the console, uncaught errors, and requests to the network.
+    ``complaints`` are errors and warnings of the console, uncaught errors, and requests to the
+    network.
     """
 
     def __init__(self, to_browser: int, from_browser: int) -> None:
@@ -45,13 +43,8 @@ class Page:
 
     def resize(self, width: int, height: int) -> None:
         """Set the window's size."""
-        self._call(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=1,
-            mobile=False,
-        )
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self._call("Emulation.setDeviceMetricsOverride", **size)
 
     def prefer(self, colour_scheme: str = "light", media: str = "") -> None:
         """Set the user's colour scheme, and the medium for which the page is drawn."""

@@ -119,12 +119,7 @@ class Cluster:
 def running_cluster(folder: Path, *, sessions: int, **variables: str) -> Iterator[Cluster]:
     """Run the servers, with the sample's documents in the MongoDB and without workers.
 
-    ``variables`` are further variables of the ``.env``.
-
-    Raises
-    ------
-    NoMongodError, NoPostgresqlError, NoRedisError
-        One of the servers does not exist.
+    ``variables`` are further variables of the ``.env``. A server that does not exist is an error.
     """
     with ExitStack() as stack:
         redis = find_redis()

@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 import yaml
+from commands import execute
 from mongod import NoMongodError
 from ports import free_port
 from postgresql import NoPostgresqlError, find_postgresql, running_postgresql
@@ -178,14 +179,8 @@ class Containers:
 
     def run(self, service: str, command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
         """Run a command in a container of a service, as `docker compose exec` does."""
-        return subprocess.run(
-            [self.translate(word) for word in command],
-            env=self.environment(service),
-            cwd=self.home,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        words = map(self.translate, command)
+        return execute(*words, env=self.environment(service), cwd=self.home)
 
     def check_health(self, service: str) -> "subprocess.CompletedProcess[str]":
         """Run the health check of a service once."""
@@ -195,13 +190,7 @@ class Containers:
 
     @contextmanager
     def running_postgresql(self, password: str) -> Iterator[None]:
-        """Run the PostgreSQL server, and end all processes of the services after it was used.
-
-        Raises
-        ------
-        NoPostgresqlError
-            There is none.
-        """
+        """Run the PostgreSQL server, and end all processes of the services after it was used."""
         password_file = self.folder / "secrets" / "postgres_password"
         password_file.write_text(password + "\n")
         server = self.services["postgres"]["environment"]

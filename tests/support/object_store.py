@@ -98,12 +98,8 @@ class MortalRequests:
     """Requests of a process that is killed at one that writes or removes.
 
     That request and all later ones are not sent, even by clean-up code. A kill before a request is
-    a kill after the one before it, whose answer is not read.
-
-    Parameters
-    ----------
-    killed_at
-        Number of the request, counted from 1; 0 for none.
+    a kill after the one before it, whose answer is not read. Requests are counted from 1; with 0,
+    none is killed.
     """
 
     CHANGING = (

@@ -53,14 +53,8 @@ Faults = Callable[[str, int], Fault | None]
 class Endpoint:
     """A proxy before an S3 endpoint.
 
-    Attributes
-    ----------
-    requests
-        Method and path, with its query, of every request.
-    signers
-        Id of the key that signed each request; None for an anonymous one.
-    faults
-        What goes wrong; nothing by default.
+    ``requests`` has the method and the path, with its query, of every request, and ``signers`` the
+    id of the key that signed it, None for an anonymous one. ``faults`` says what goes wrong.
     """
 
     def __init__(self, upstream: str) -> None:

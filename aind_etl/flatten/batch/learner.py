@@ -7,7 +7,7 @@ result: the columns and attributes in which the markers appear tell where each v
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import orjson
@@ -15,6 +15,7 @@ import polars as pl
 
 from aind_etl.flatten.batch.shapes import (
     EMPTY_LIST,
+    ENTRIES,
     FALSE,
     NONE,
     NUMBER_LISTS,
@@ -29,21 +30,17 @@ from aind_etl.flatten.columns import (
     FITTED_NAMES,
     LIST_PATHS,
     MAPS,
-    SCALAR_PATHS,
     first_value,
 )
 from aind_etl.flatten.document_reader import Process, Rejection, read_document
+from aind_etl.flatten.paths import SCALAR_PATHS
 
 _SCALAR = re.compile(r'[^\[\]{},:"]+')
 _BRACKET = re.compile(r"[\[\]{}]")
 # Markers of numbers are integers that fit every column.
 _LAST_MARKER = 30_000
-_ENTRIES = {"column": pl.String, "name": pl.String, "segment": pl.Int64}
-_ATTRIBUTES = {
-    **dict.fromkeys(("section", "path", "column"), pl.String),
-    **dict.fromkeys(("segment", "element", "conflicting"), pl.Int64),
-}
 _ATTRIBUTE_COLUMNS = {str: "value_text", int: "value_number", bool: "value_boolean"}
+_Entry: TypeAlias = tuple[str, str | None, str | None, int, int, int]
 
 
 class _UnsupportedError(Exception):
@@ -53,13 +50,10 @@ class _UnsupportedError(Exception):
 def learn(text: str) -> Shape | None:
     """Return the shape of a document; None if only the document reader can parse such documents.
 
-    Parameters
-    ----------
-    text
-        Canonical JSON of an object, without backslashes.
+    The text is canonical JSON of an object, without backslashes.
     """
     try:
-        return _Learner(_MarkedDocument(text)).shape()
+        return _Learner(text).shape()
     except (_UnsupportedError, Rejection):
         return None
 
@@ -71,18 +65,11 @@ class _Value(NamedTuple):
     element: int = 0
 
 
-class _MarkedDocument:
-    """A document with markers in place of its texts and numbers.
+class _Learner:
+    """Finds where the values of a document go, with markers in place of its texts and numbers.
 
-    Attributes
-    ----------
-    segments
-        The document, cut at its quotation marks.
-    values
-        The value that each marker stands for.
-    affixes, lengths
-        Punctuation, and number of values, of the segments with numbers or lists; the number is -1
-        for nested lists or objects.
+    ``_values`` are those that the markers stand for. A segment with numbers or lists has affixes
+    and a length: the number of its values, or -1 for nested lists or objects.
     """
 
     def __init__(self, text: str) -> None:
@@ -90,34 +77,50 @@ class _MarkedDocument:
             raise _UnsupportedError
         # The first segment begins at the first quotation mark. The last one also contains the
         # opening brace of the next document.
-        self.segments = (text[1:] + "{").split('"')[1:]
-        self.values: dict[object, _Value] = {}
-        self.affixes: dict[int, Affixes] = {}
-        self.lengths: dict[int, int] = {}
-        self._marked = list(self.segments)
-        for n in range(0, len(self.segments), 2):
-            if not self.segments[n + 1].startswith(":"):
+        self._segments = (text[1:] + "{").split('"')[1:]
+        self._values: dict[object, _Value] = {}
+        self._affixes: dict[int, Affixes] = {}
+        self._lengths: dict[int, int] = {}
+        # The segments whose values go anywhere, and those that must have as many as here.
+        self._used: set[int] = set()
+        self._fixed: set[int] = set()
+        self._marked = list(self._segments)
+        for n in range(0, len(self._segments), 2):
+            if not self._segments[n + 1].startswith(":"):
                 self._marked[n] = self._mark(_Value(n), "text-")
             self._mark_numbers(n + 1)
 
-    def read(self) -> tuple[str, list[Process]]:
-        """Parse the document with its markers."""
+    def shape(self) -> Shape:
         text = '{"' + '"'.join(self._marked)[:-1]
         document = orjson.loads(text)
         if "object_type" in document and "processing" not in document:
             raise _UnsupportedError  # Its value may determine the format.
-        return read_document("", text)
+        pipeline_format, processes = read_document("", text)
+        process_shapes = [self._process(pipeline_format, process) for process in processes]
+        varying = {value.segment for value in self._values.values()} | self._affixes.keys()
+        constants = [n for n in range(len(self._segments)) if n not in varying]
+        used = self._affixes.keys() & self._used
+        for n in used:
+            if self._lengths[n] == -1 or re.search("true|false", self._segments[n]):
+                raise _UnsupportedError
+        return Shape(
+            process_shapes,
+            np.array(constants, np.int64),
+            pl.Series([f'"{self._segments[n]}' for n in constants]).hash().to_numpy(),
+            self._by_affixes(used),
+            self._by_affixes(self._affixes.keys() - used),
+        )
 
-    def by_affixes(self, segments: Iterable[int], fixed: set[int]) -> dict[Affixes, Positions]:
+    def _by_affixes(self, segments: Iterable[int]) -> dict[Affixes, Positions]:
         """Group segments by their affixes, as :attr:`Shape.numbers`."""
         found: defaultdict[Affixes, list[tuple[int, int]]] = defaultdict(list)
         for segment in sorted(segments):
-            length = self.lengths[segment] if segment in fixed else -1
-            found[self.affixes[segment]].append((segment, length))
+            length = self._lengths[segment] if segment in self._fixed else -1
+            found[self._affixes[segment]].append((segment, length))
         return {affixes: np.array(pairs, np.int64).T for affixes, pairs in found.items()}
 
     def _mark_numbers(self, n: int) -> None:
-        segment = self.segments[n]
+        segment = self._segments[n]
         found = list(_SCALAR.finditer(segment))
         words = {match[0] for match in found}
         if words <= {"null"}:
@@ -127,8 +130,8 @@ class _MarkedDocument:
         is_list = prefix.endswith("[") or len(found) > 1
         if words <= {"true", "false"} and not is_list:
             return  # Documents with another boolean have another shape.
-        self.lengths[n] = -1 if _BRACKET.search(between) else len(found)
-        self.affixes[n] = Affixes(f'"{prefix}', suffix)
+        self._lengths[n] = -1 if _BRACKET.search(between) else len(found)
+        self._affixes[n] = Affixes(f'"{prefix}', suffix)
         elements = iter(range(len(found)))
 
         def marker(match: re.Match[str]) -> str:
@@ -138,47 +141,18 @@ class _MarkedDocument:
         self._marked[n] = prefix + _SCALAR.sub(marker, between) + suffix
 
     def _mark(self, value: _Value, prefix: str = "") -> str:
-        number = 1 + len(self.values)
+        number = 1 + len(self._values)
         if number > _LAST_MARKER:
             raise _UnsupportedError
         marker = f"{prefix}{number}"
-        self.values[marker if prefix else number] = value
+        self._values[marker if prefix else number] = value
         return marker
-
-
-class _Learner:
-    """Finds where the values of a marked document go."""
-
-    def __init__(self, document: _MarkedDocument) -> None:
-        self._document = document
-        self._used: set[int] = set()
-        # Segments that must have as many values as this document's.
-        self._fixed: set[int] = set()
-
-    def shape(self) -> Shape:
-        document = self._document
-        pipeline_format, processes = document.read()
-        process_shapes = [self._process(pipeline_format, process) for process in processes]
-        varying = {value.segment for value in document.values.values()} | document.affixes.keys()
-        constants = [n for n in range(len(document.segments)) if n not in varying]
-        used = document.affixes.keys() & self._used
-        for n in used:
-            if document.lengths[n] == -1 or re.search("true|false", document.segments[n]):
-                raise _UnsupportedError
-        return Shape(
-            pipeline_format,
-            process_shapes,
-            np.array(constants, np.int64),
-            pl.Series([f'"{document.segments[n]}' for n in constants]).hash().to_numpy(),
-            document.by_affixes(used, self._fixed),
-            document.by_affixes(document.affixes.keys() - used, set()),
-        )
 
     def _value(self, marker: object, *, is_fixed: bool = True) -> _Value:
         """Return the value that a marker stands for."""
         if isinstance(marker, bool):
             return _Value(TRUE if marker else FALSE)
-        found = self._document.values.get(marker) if isinstance(marker, str | int) else None
+        found = self._values.get(marker) if isinstance(marker, str | int) else None
         if found is None:
             raise _UnsupportedError
         self._used.add(found.segment)
@@ -208,11 +182,10 @@ class _Learner:
             for entry in self._entries(name, values[path])
         ]
         return ProcessShape(
+            pipeline_format,
             process.index,
-            np.array(scalars, np.int64),
-            np.array(number_lists, np.int64),
-            pl.DataFrame(entries, schema=_ENTRIES, orient="row"),
-            self._attributes(process),
+            np.array(scalars + number_lists, np.int64),
+            pl.DataFrame([*entries, *self._attributes(process)], schema=ENTRIES, orient="row"),
         )
 
     def _number_list(self, entries: list[Any] | None) -> int:
@@ -221,23 +194,20 @@ class _Learner:
             return NONE if entries is None else EMPTY_LIST
         values = (self._value(entry, is_fixed=False) for entry in entries if entry is not None)
         segments = {value.segment for value in values}
-        if [self._document.lengths.get(segment) for segment in segments] != [len(entries)]:
+        if [self._lengths.get(segment) for segment in segments] != [len(entries)]:
             raise _UnsupportedError
         return segments.pop()
 
-    def _entries(self, column: str, values: Any) -> Iterator[tuple[str, str | None, int]]:  # noqa: ANN401
-        """Yield column, name and segment of the entries of a list or an object."""
+    def _entries(self, column: str, values: Any) -> Iterator[_Entry]:  # noqa: ANN401
+        """Yield the entries of a list or an object, as :attr:`ProcessShape.entries`."""
         if not values or (column not in MAPS and None in values):
             raise _UnsupportedError
-        for name in values:
-            if column in MAPS:
-                yield column, name, self._segment(values[name])
-            else:
-                yield column, None, self._segment(name)
+        named = values.items() if column in MAPS else ((None, marker) for marker in values)
+        for name, marker in named:
+            yield column, None, name, self._segment(marker), 0, NONE
 
-    def _attributes(self, process: Process) -> pl.DataFrame:
-        """Return the attributes of a process, as :attr:`ProcessShape.attributes`."""
-        rows = []
+    def _attributes(self, process: Process) -> Iterator[_Entry]:
+        """Yield the attributes of a process, as :attr:`ProcessShape.entries`."""
         for position, (section, path, marker) in enumerate(process.attributes):
             segment, element = self._value(marker)
             conflicting = NONE
@@ -245,8 +215,6 @@ class _Learner:
                 conflicting = self._value(process.values[process.conflicting[position]]).segment
                 if conflicting < 0 or segment < 0:
                     raise _UnsupportedError
-            if type(marker) is int and "null" in self._document.segments[segment]:
+            if type(marker) is int and "null" in self._segments[segment]:
                 raise _UnsupportedError
-            column = _ATTRIBUTE_COLUMNS[type(marker)]
-            rows.append((section, path, column, segment, element, conflicting))
-        return pl.DataFrame(rows, schema=_ATTRIBUTES, orient="row")
+            yield _ATTRIBUTE_COLUMNS[type(marker)], section, path, segment, element, conflicting

@@ -2,13 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-import numpy as np
 import polars as pl
 
 from aind_etl.flatten.batch.learner import learn
-from aind_etl.flatten.batch.rows import Rows
+from aind_etl.flatten.batch.rows import read_rows
 from aind_etl.flatten.batch.segments import Segments
 from aind_etl.flatten.batch.shapes import Positions, Shape
 from aind_etl.flatten.batch.values import Values
@@ -22,17 +20,6 @@ _MOST_SHAPES = 6
 _MOST_FAILURES = 3
 # How many sets of keys are remembered; a collection has some hundreds.
 _MOST_STRUCTURES = 5_000
-
-
-class ParsedBatch(NamedTuple):
-    """What was parsed of a batch: processes and attributes as :class:`~.columns.ProcessColumns`.
-
-    ``unparsed`` are the numbers of the documents that are left to the document reader.
-    """
-
-    processes: pl.DataFrame
-    attributes: pl.DataFrame
-    unparsed: list[int]
 
 
 @dataclass(slots=True)
@@ -59,7 +46,7 @@ class _Structure:
         """Yield shapes and the documents that match them."""
         for number in range(_MOST_SHAPES):
             if number == len(self.shapes):
-                self.learn(documents.size, segments.document(documents[0]))
+                self.learn(documents.size, segments.documents[int(documents[0])])
             if number == len(self.shapes):
                 return
             matches = segments.matches(self.shapes[number], documents)
@@ -76,31 +63,28 @@ class BatchReader:
     def __init__(self) -> None:
         self._structures: dict[tuple[int, int], _Structure] = {}
 
-    def read(self, documents: pl.Series) -> ParsedBatch:
-        """Parse the documents of a batch that are of a known shape.
+    def read(self, documents: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return processes and attributes of the documents that are of a known shape.
 
-        Parameters
-        ----------
-        documents
-            Canonical JSON.
+        They are as those of :class:`~..columns.ProcessColumns`; the documents are canonical JSON.
         """
         # Objects that are not empty, and whose strings end at the next quotation mark.
         is_plain = documents.str.starts_with('{"') & ~documents.str.contains("\\", literal=True)
         segments = Segments(documents.filter(is_plain))
         matched = self._match(segments)
-        rows = Rows(segments, Values(segments, matched), matched)
-        if not rows:
+        values = Values(segments, matched)
+        blocks = [
+            (process, valid)
+            for shape, of_shape in matched
+            if (valid := of_shape[values.is_valid[of_shape]]).size
+            for process in shape.processes
+        ]
+        if not blocks:
             nothing = ProcessColumns()
-            return ParsedBatch(nothing.frame(), nothing.attributes(), list(range(len(documents))))
-        processes, attributes = rows.frames()
+            return nothing.frame(), nothing.attributes()
+        processes, attributes = read_rows(blocks, segments.first, values)
         numbers = is_plain.arg_true().gather(processes["number"])
-        is_unparsed = np.ones(len(documents), np.bool_)
-        is_unparsed[numbers.to_numpy()] = False
-        return ParsedBatch(
-            processes.with_columns(numbers.alias("number")),
-            attributes,
-            np.flatnonzero(is_unparsed).tolist(),
-        )
+        return processes.with_columns(numbers.alias("number")), attributes
 
     def _match(self, segments: Segments) -> list[tuple[Shape, Positions]]:
         if len(self._structures) > _MOST_STRUCTURES:

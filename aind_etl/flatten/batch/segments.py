@@ -17,23 +17,15 @@ _KINDS[list(b"-123456789")] = ord("0")
 
 
 class Segments:
-    """The segments of a batch of documents, one after the other.
+    """The segments of canonical JSON of objects that are not empty and have no backslashes.
 
-    Parameters
-    ----------
-    documents
-        Canonical JSON of objects that are not empty and have no backslashes.
-
-    Attributes
-    ----------
-    first
-        Position of the first segment of each document, and of the one after the last.
-    texts
-        The segments, each with its quotation mark. Those at even positions are strings.
+    ``first`` are the positions of the first segment of each document, and of the one after the
+    last. ``texts`` are the segments, each with its quotation mark; those at even positions are
+    strings.
     """
 
     def __init__(self, documents: pl.Series) -> None:
-        self._documents = documents
+        self.documents = documents
         # The last segment of each document also contains the opening brace of the next one.
         whole = pl.concat([documents, pl.Series(['{"'], dtype=pl.String)]).rechunk()
         _, offsets, data = whole.to_arrow(compat_level=pl.CompatLevel.oldest()).buffers()
@@ -46,21 +38,16 @@ class Segments:
         )
         self._hashes = self.texts.hash().to_numpy()
 
-    def document(self, number: int) -> str:
-        """Return the text of a document."""
-        return self._documents[int(number)]  # type: ignore[no-any-return]
-
     def by_structure(self) -> Iterator[tuple[tuple[int, int], Positions]]:
         """Group the documents with the same keys, whose values begin alike, by a hash of these."""
-        if not self._documents.len():
+        if not self.documents.len():
             return
         first = self.first[:-1]
         counts = np.diff(self.first)
         # What follows a string: for a key, a colon, the value, and the first entry of a list.
-        after = (
+        colon, value, entry = (
             self._bytes[np.minimum(self._marks[1::2] + n, len(self._bytes) - 1)] for n in (1, 2, 3)
         )
-        colon, value, entry = after
         kinds = _KINDS[value] + 256 * _KINDS[entry] * (value == ord("["))
         # The odd number spreads the kinds over all bits.
         hashes = (self._hashes[::2] + kinds * 0x9E3779B97F4A7C15) * (colon == ord(":"))
@@ -78,18 +65,7 @@ class Segments:
         matches: Flags = (hashes == shape.constant_hashes).all(axis=1)
         return matches
 
-    def documents_of(self, segments: Positions) -> Positions:
-        """Return the documents that segments belong to."""
-        return np.searchsorted(self.first, segments, side="right") - 1
-
     def inner(self, segments: Positions, affixes: Affixes) -> pl.Series:
         """Return segments without their affixes; if these differ, some punctuation is left."""
         texts = self.texts.gather(segments)
         return texts.str.strip_prefix(affixes.prefix).str.strip_suffix(affixes.suffix)
-
-    def strings(self, segments: Positions) -> pl.Series:
-        """Return strings; NULL for negative positions."""
-        positions = pl.Series(segments)
-        if len(segments) and segments.min() < 0:
-            positions = positions.set(positions < 0, None)
-        return self.texts.gather(positions).str.strip_prefix('"')

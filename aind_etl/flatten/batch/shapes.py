@@ -11,15 +11,20 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import polars as pl
 
-from aind_etl.flatten.columns import LISTS, MAPS
+from aind_etl.flatten.columns import LISTS, MAPS, SCALARS
 
 Positions: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 """Positions of segments in their document, or of documents in their batch."""
 
-NUMBER_LISTS = tuple(
-    name for name, inner in LISTS.items() if inner == pl.Float64 and name not in MAPS
-)
-"""The columns of lists of numbers, each of which is in one segment."""
+NUMBER_LISTS = [name for name, inner in LISTS.items() if inner == pl.Float64 and name not in MAPS]
+COLUMNS = SCALARS | {f"{name}_list": pl.List(pl.Float64) for name in NUMBER_LISTS}
+"""The columns whose value is in one segment: scalars and lists of numbers."""
+
+ENTRIES = {
+    **dict.fromkeys(("column", "section", "path"), pl.String),
+    **dict.fromkeys(("segment", "element", "conflicting"), pl.Int64),
+}
+"""Schema of :attr:`ProcessShape.entries`."""
 
 NONE, EMPTY_LIST, FALSE, TRUE = -1, -2, -3, -4
 """Take the place of the position of a segment, for values that are the same in all documents."""
@@ -40,22 +45,19 @@ class ProcessShape:
     ----------
     index
         The process's position in the document.
-    scalars, number_lists
-        The segment of each of :data:`SCALARS` and :data:`NUMBER_LISTS`.
+    columns
+        The segment of each of :data:`COLUMNS`.
     entries
-        One row per entry of the other columns of lists: ``column``, ``name`` (for an entry of one
-        of :data:`MAPS`) and ``segment``.
-    attributes
-        One row per attribute: ``section``, ``path``, ``column`` of its value, ``segment``,
+        One row per attribute, and per entry of the other columns of lists: ``column`` of its value,
+        ``section`` and ``path`` (the name of an entry of one of :data:`MAPS`), ``segment``,
         ``element`` (its position among the numbers of the segment) and ``conflicting`` (the segment
         of a value from which it must differ to be an attribute, or :data:`NONE`).
     """
 
+    pipeline_format: str
     index: int
-    scalars: Positions
-    number_lists: Positions
+    columns: Positions
     entries: pl.DataFrame
-    attributes: pl.DataFrame
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,6 @@ class Shape:
         The segments whose values have neither column nor attribute, likewise.
     """
 
-    pipeline_format: str
     processes: list[ProcessShape]
     constants: Positions
     constant_hashes: np.ndarray[Any, np.dtype[np.uint64]]

@@ -1,4 +1,4 @@
-"""The numbers of a batch."""
+"""The values of a batch."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -7,17 +7,15 @@ import numpy as np
 import polars as pl
 
 from aind_etl.flatten.batch.segments import Flags, Floats, Segments
-from aind_etl.flatten.batch.shapes import Affixes, Positions, Shape
+from aind_etl.flatten.batch.shapes import NONE, TRUE, Affixes, Positions, Shape
+from aind_etl.flatten.columns import list_series
 from aind_etl.flatten.conversion import LARGEST_EXACT
 
 
 class Values:
-    """The numbers of documents, by the positions of their segments in the batch.
+    """The values of documents, by the positions of their segments in the batch.
 
-    Attributes
-    ----------
-    is_valid
-        For each document, whether it has numbers where its shape has.
+    ``is_valid`` says for each document whether it has numbers where its shape has.
     """
 
     def __init__(self, segments: Segments, matched: list[tuple[Shape, Positions]]) -> None:
@@ -32,16 +30,24 @@ class Values:
         self._read_numbers()
         self._check_ignored()
 
-    def numbers(self, segments: Positions, elements: Positions | int = 0) -> Floats:
-        """Return one number of each segment; NaN for negative positions."""
-        numbers = self._numbers[self._begins[segments >> 1] + elements]
-        return np.where(segments < 0, np.nan, numbers)
-
-    def lists(self, segments: Positions) -> tuple[Positions, Floats]:
-        """Return the lengths of lists, 0 for negative positions, and all their numbers."""
+    def series(
+        self, segments: Positions, data_type: pl.DataType, elements: Positions | int = 0
+    ) -> pl.Series:
+        """Return a value of each segment, or its list of numbers; NULL for :data:`NONE`."""
+        is_missing = pl.Series(segments == NONE)
+        if data_type == pl.String:
+            positions = pl.Series(segments).set(is_missing, None)
+            return self._segments.texts.gather(positions).str.strip_prefix('"')
+        if data_type == pl.Boolean:
+            return pl.Series(segments == TRUE).set(is_missing, None)
+        begins = self._begins[segments >> 1]
+        if data_type != pl.List:
+            numbers = np.where(segments < 0, np.nan, self._numbers[begins + elements])
+            return pl.Series(numbers, nan_to_null=True)
         lengths = np.where(segments < 0, 0, self._lengths[segments >> 1])
-        begins = self._begins[segments >> 1] - (np.cumsum(lengths) - lengths)
-        return lengths, self._numbers[np.repeat(begins, lengths) + np.arange(lengths.sum())]
+        begins -= np.cumsum(lengths) - lengths
+        numbers = self._numbers[np.repeat(begins, lengths) + np.arange(lengths.sum())]
+        return list_series("", lengths, pl.Series(numbers, nan_to_null=True), is_missing)
 
     def _segments_of(self, kind: str) -> Iterator[tuple[Affixes, Positions, Positions]]:
         """Yield affixes, segments and numbers of values of a field of the shapes."""
@@ -56,7 +62,8 @@ class Values:
             yield affixes, segments, lengths
 
     def _reject(self, segments: Positions) -> None:
-        self.is_valid[self._segments.documents_of(segments)] = False
+        documents = np.searchsorted(self._segments.first, segments, side="right") - 1
+        self.is_valid[documents] = False
 
     def _read_numbers(self) -> None:
         parts = [self._numbers]
