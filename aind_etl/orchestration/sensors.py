@@ -179,12 +179,12 @@ def _lost_after(settings: Settings) -> timedelta:
 def _passes_needed(
     instance: dg.DagsterInstance,
     lake: Lake,
-    behind: Iterable[StaleCollection],
+    stale: Iterable[StaleCollection],
     planned: Mapping[str, Sequence[str]],
     now: datetime,
 ) -> dict[str, tuple[StaleCollection, Pass]]:
     """Return the kind of pass that each partition needs, by key."""
-    needed = {key_of(one): (one, Pass.NEW) for one in behind}
+    needed = {key_of(one): (one, Pass.NEW) for one in stale}
     for collection, keys in planned.items():
         for overdue in overdue_full_pass(lake, collection, now, FULL_PASS_OVERDUE):
             # A collection that is about to be resharded is read in full by its new shards.
