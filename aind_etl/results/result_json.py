@@ -226,20 +226,10 @@ def _without_population(content: bytes) -> bytes:
 
 def _without_nan(content: bytes) -> bytes:
     """Return a JSON text with null in place of every bare ``NaN``."""
-    first = content.find(b"NaN")
-    if first < 0:
-        return content
-    if b"\\" in content:
-        parts = _STRING.split(content)
-        parts[::2] = [part.replace(b"NaN", b"null") for part in parts[::2]]
-        return b"".join(parts)
-    # No quote is escaped: every second part between quotes is a string. Only the text from the
-    # first to the last NaN is split.
-    end = content.rfind(b"NaN") + len(b"NaN")
-    outside = content.count(b'"', 0, first) % 2
-    parts = content[first:end].split(b'"')
-    parts[outside::2] = [part.replace(b"NaN", b"null") for part in parts[outside::2]]
-    return b"".join((content[:first], b'"'.join(parts), content[end:]))
+    parts = _STRING.split(content)
+    # Every second part is a string.
+    parts[::2] = [part.replace(b"NaN", b"null") for part in parts[::2]]
+    return b"".join(parts)
 
 
 def _wrong_type(error: msgspec.ValidationError, root: str = "") -> ResultError:
@@ -273,11 +263,10 @@ def _trials(fit: _Fit, path: str) -> Trials:
     for name, values in variables.items():
         place = f"{path}fitted_latent_variables.{name}"
         if name not in _COLUMNS:
-            _check_length(values, n_trials, n_trials + 1, place)
+            _check_length(values, place, n_trials, n_trials + 1)
             others[name] = values
             continue
-        length = n_trials + (name not in _BEFORE_TRIALS_ONLY)
-        _check_length(values, length, length, place)
+        _check_length(values, place, n_trials + (name not in _BEFORE_TRIALS_ONLY))
         if len(values) != len(_COLUMNS[name]):
             raise _wrong_length(place, f"{len(_COLUMNS[name])} rows", f"{len(values)}")
         if name == "exploiting":
@@ -301,7 +290,7 @@ def _history_columns(settings: _Settings, n_trials: int, path: str) -> dict[str,
         if history is not None:
             place = f"{path}fit_settings.fit_{name}_history"
             values = np.array([history], dtype=np.float64)
-            _check_length(values, n_trials, n_trials, place)
+            _check_length(values, place, n_trials)
             _check_0_or_1(values, place)
             columns[name] = _padded(values[0], n_trials)
     return columns
@@ -332,11 +321,11 @@ def _count_trials(fit: _Fit, variables: Mapping[str, FloatArray]) -> int:
     return max((values.shape[1] for values in variables.values()), default=0)
 
 
-def _check_length(values: FloatArray, least: int, most: int, path: str) -> None:
-    length = values.shape[1]
-    if not least <= length <= most:
-        expected = f"{least:,}" if least == most else f"{least:,} or {most:,}"
-        raise _wrong_length(path, f"{expected} values for this number of trials", f"{length:,}")
+def _check_length(values: FloatArray, path: str, *lengths: int) -> None:
+    found = values.shape[1]
+    if found not in lengths:
+        expected = " or ".join(f"{length:,}" for length in lengths)
+        raise _wrong_length(path, f"{expected} values for this number of trials", f"{found:,}")
 
 
 def _wrong_length(path: str, expected: str, found: str) -> ResultError:

@@ -8,7 +8,7 @@ changes.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -25,7 +25,6 @@ from aind_etl.results.trial_rows import (
     ParsedResults,
     latent_rows,
     other_rows,
-    parse_result,
     rejected_rows,
     trial_rows,
 )
@@ -238,11 +237,11 @@ def _read_files(
         records = records_of[answer.request.location, answer.request.name]
         writer.report.read += 1
         writer.report.size_bytes += len(answer.content)
-        if (problem := answer.problem) is not None:
-            for record in records:
-                results.reject(record, problem.reason, None, problem.message)
-        else:
-            parse_result(results, records, lambda: read_result(answer.content))  # noqa: B023 - called at once
+        for record in records:
+            if answer.problem is None:
+                results.parse(record, partial(read_result, answer.content))
+            else:
+                results.reject(record, answer.problem.reason, None, answer.problem.message)
         progress(len(records))
     writer.write(results)
 
@@ -269,7 +268,7 @@ def _read_documents(
             results = ParsedResults()
             for record in candidates.join(documents, on=key).iter_rows(named=True):
                 text, process = record["document"], record["process_index"]
-                parse_result(results, [record], lambda: read_document(text, process))  # noqa: B023 - called at once
+                results.parse(record, partial(read_document, text, process))
             writer.write(results)
         # A document that changed and changed back is in the log twice.
         candidates = candidates.join(untrimmed, on=key, how="anti")
@@ -302,8 +301,9 @@ class _Writer:
             rows.select("record_id", "session_month")
             for rows in (frames[tables.ANALYSES_LATENTS], final)
         )
+        renewed = pl.concat(rows.select("record_id") for rows in (replaced, rejected))
         with self._lake.tables_lock(self._collection):
-            self._write_rejected(rejected, replaced)
+            self._replace(tables.REJECTED_RESULTS, None, renewed, rejected)
             for month in sorted(set(replaced["session_month"])):
                 records = replaced.filter(session_month=month)
                 for table, rows in frames.items():
@@ -312,12 +312,6 @@ class _Writer:
         self.report.loaded += len(results.loaded)
         self.report.rejected += final.height
         self.report.unreachable += rejected.height - final.height
-
-    def _write_rejected(self, rows: pl.DataFrame, replaced: pl.DataFrame) -> None:
-        renewed = pl.concat(one.select("record_id") for one in (replaced, rows))
-        present = self._lake.tables.read_partition(tables.REJECTED_RESULTS, self._collection)
-        if rows.height or present.join(renewed, on="record_id", how="semi").height:
-            self._replace(tables.REJECTED_RESULTS, None, renewed, rows)
 
     def _replace(
         self, table: Table, month: str | None, records: pl.DataFrame, rows: pl.DataFrame
