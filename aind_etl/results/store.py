@@ -10,7 +10,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import polars as pl
 
@@ -26,17 +26,14 @@ from aind_etl.results.folders import (
     Files,
     FolderListing,
     Problem,
-    StoredFile,
     check_size,
     files_frame,
 )
 from aind_etl.results.local import FsspecBackend, LocalBackend
 from aind_etl.results.s3 import CONNECT_SECONDS, S3Backend
+from aind_etl.settings import Settings
 from aind_etl.sources.kinds import kind_of
 from aind_etl.text import without_credentials
-
-if TYPE_CHECKING:
-    from aind_etl.settings import Settings
 
 _Job = TypeVar("_Job")
 _Answer = TypeVar("_Answer")
@@ -57,23 +54,13 @@ class ResultStore:
     """The result folders by their ``s3://`` addresses, for use in a ``with`` block.
 
     Listing and reading raise a :class:`SourceError` if the store does not answer at all. Single
-    folders and files that cannot be read are returned with a :class:`Problem`.
-
-    Parameters
-    ----------
-    backend
-        The place that holds the folders.
-    concurrency
-        Largest number of concurrent requests.
-
-    Attributes
-    ----------
-    name
-        The store for people: its address without credentials.
+    folders and files that cannot be read are returned with a :class:`Problem`. At most
+    ``concurrency`` requests run at a time.
     """
 
     def __init__(self, backend: Backend, concurrency: int) -> None:
         self.name = backend.name
+        """The store for people: its address without credentials."""
         self._backend = backend
         self._concurrency = concurrency
         self._retries = Retries(backend.name, concurrency)
@@ -86,27 +73,22 @@ class ResultStore:
         """Yield the listing of each folder as it arrives."""
         return self._answers(locations, self._list_folder)
 
-    def find_file(self, location: str, name: str) -> StoredFile | None:
-        """Return one file of a folder, without listing the others; None if it is not listed."""
+    def find_etag(self, location: str, name: str) -> str:
+        """Return the etag of one file, without listing the others; empty if it is not listed."""
         # Names that begin with all but the last letter, up to the name itself.
         bounds = (name[:-1], f"{name}\0")
         (listing,) = self._answers([location], lambda one: self._list_folder(one, bounds))
-        return next((file for file in listing.files if file.name == name), None)
+        return next((file.etag for file in listing.files if file.name == name), "")
 
     def read_files(self, requests: Sequence[FileRequest]) -> Iterator[FileContent]:
         """Yield the content of each file as it arrives."""
         return self._answers(requests, self._read_file, lambda request: request.size_bytes)
 
     def list_everything(self, home: str, most_pages: int) -> pl.DataFrame | None:
-        """Return the files of every folder directly below an address.
+        """Return the files of every folder directly below an address, as :func:`files_frame`.
 
-        Several ranges of names are listed concurrently, in pages of a thousand files.
-
-        Returns
-        -------
-        polars.DataFrame or None
-            As :func:`files_frame`; None if there are more than ``most_pages`` pages, or if they
-            cannot be listed.
+        None if there are more than ``most_pages`` pages of a thousand files, or if they cannot be
+        listed. Several ranges of names are listed concurrently.
         """
         pages = [files_frame(home, [])]
 
@@ -254,7 +236,7 @@ class _Untaken:
         self._removed.set()
 
 
-def open_result_store(settings: "Settings", location: str = SCHEME) -> ResultStore:
+def open_result_store(settings: Settings, location: str = SCHEME) -> ResultStore:
     """Return the store that holds an address, for use in a ``with`` block.
 
     ``s3://`` addresses are in the store of the result folders that the settings name; fsspec opens

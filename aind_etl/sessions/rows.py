@@ -185,16 +185,16 @@ def _one_row_per_session(keyed: pl.DataFrame) -> pl.DataFrame:
     best_first = distinct.sort(order, descending=True, nulls_last=True, maintain_order=True)
     is_first = pl.col("session_key").is_first_distinct()
     first, others = best_first.filter(is_first), best_first.filter(~is_first)
-    values = others.drop("session_key", "principal_investigator").iter_rows(named=True)
-    by_key: dict[str, list[dict[str, object]]] = {}
-    for key, row in zip(others["session_key"], values, strict=True):
-        given = {name: value for name, value in row.items() if value is not None}
-        by_key.setdefault(key, []).append(given)
     written = pl.DataFrame(
-        {
-            "session_key": list(by_key),
-            "other_rows": [orjson.dumps(rows).decode() for rows in by_key.values()],
-        },
+        [(key, _as_json(rows)) for (key,), rows in others.group_by("session_key")],
         schema={"session_key": pl.String, "other_rows": pl.String},
+        orient="row",
     )
     return pl.concat([first.join(written, on="session_key", how="left"), without_key])
+
+
+def _as_json(rows: pl.DataFrame) -> str:
+    """Return the values of the session table's rows as JSON, without those that are missing."""
+    values = rows.drop("session_key", "principal_investigator").iter_rows(named=True)
+    given = ({name: one for name, one in row.items() if one is not None} for row in values)
+    return orjson.dumps(list(given)).decode()

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import orjson
 import polars as pl
@@ -22,15 +22,13 @@ from aind_etl.contract import Table, tables
 from aind_etl.contract.columns import PRINCIPAL_INVESTIGATOR
 from aind_etl.errors import DataError
 from aind_etl.flatten import derived
+from aind_etl.lake import Lake
 from aind_etl.results.folders import FileContent, FileRequest
+from aind_etl.results.store import ResultStore
 from aind_etl.sessions import pickled_frame, rows
-from aind_etl.sessions.frame_process import ReadingLimits, read_pickled_frame
+from aind_etl.sessions.frame_process import read_pickled_frame
 from aind_etl.sessions.rows import session_rows
 from aind_etl.text import first_line
-
-if TYPE_CHECKING:
-    from aind_etl.lake import Lake
-    from aind_etl.results.store import ResultStore
 
 _FRAME, _INVESTIGATORS = "df_sessions.pkl", "mouse_pi_mapping.json"
 _NAMES_KEPT = "Until it is valid, the known principal investigators are kept."
@@ -73,12 +71,11 @@ class SessionsReport:
 
 
 def refresh_sessions(
-    lake: "Lake",
-    store: "ResultStore",
+    lake: Lake,
+    store: ResultStore,
     *,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     location: str,
-    limits: ReadingLimits | None = None,
 ) -> SessionsReport:
     """Bring the table `sessions` up to date with the session table in the store.
 
@@ -87,16 +84,10 @@ def refresh_sessions(
 
     Parameters
     ----------
-    lake
-        The lake with the table `sessions`.
-    store
-        The store with the session table.
     now
         The clock.
     location
         Address of the session table: a parquet file, or a folder with the older pickle.
-    limits
-        What the process that reads the pickle may use.
 
     Raises
     ------
@@ -108,7 +99,8 @@ def refresh_sessions(
     files = _files(location)
     address = f"{files[0].location}/{files[0].name}"
     built_from = lake.tables.facts(tables.SESSIONS).get(_BUILT_FROM)
-    if built_from == _fingerprint(location, *(_etag(store, file) for file in files)):
+    etags = (store.find_etag(file.location, file.name) for file in files)
+    if built_from == _fingerprint(location, *etags):
         return _unchanged(lake)
     read = {content.request: content for content in store.read_files(files)}
     contents = [read[file] for file in files]
@@ -128,7 +120,7 @@ def refresh_sessions(
     if built_from == fingerprint:
         return _unchanged(lake, note)
     try:
-        table, found = _table_and_rows(contents[0].content, investigators, limits)
+        table, found = _table_and_rows(contents[0].content, investigators)
     except DataError as error:
         refused = f"The session table at {address} was refused. {error}"
         return _kept(lake, refused, is_refused=True)
@@ -148,11 +140,11 @@ def refresh_sessions(
 
 
 def _table_and_rows(
-    content: bytes, investigators: dict[str, str] | None, limits: ReadingLimits | None
+    content: bytes, investigators: dict[str, str] | None
 ) -> tuple[Table, pl.DataFrame]:
     """Return table and rows from the parquet file or, with investigators, from the pickle."""
     if investigators is not None:
-        columns = read_pickled_frame(content, limits or ReadingLimits())
+        columns = read_pickled_frame(content)
         labels = [json.loads(field.metadata[pickled_frame.LABELS]) for field in columns.schema]
         frame = cast("pl.DataFrame", pl.from_arrow(columns))
         return session_rows(frame, labels, investigators)
@@ -170,11 +162,6 @@ def investigator_names(content: bytes) -> dict[str, str]:
     """Return the principal investigator of each subject, from ``mouse_pi_mapping.json``.
 
     It is a list of objects with ``subject_id`` and ``PI``, or one object of names by subject.
-
-    Raises
-    ------
-    DataError
-        It is neither.
     """
     try:
         found = orjson.loads(content)
@@ -202,13 +189,7 @@ def _files(location: str) -> list[FileRequest]:
     return [FileRequest(location, name, 0) for name in (_FRAME, _INVESTIGATORS)]
 
 
-def _etag(store: "ResultStore", file: FileRequest) -> str:
-    """Return the etag of a file; empty if it does not exist or cannot be listed."""
-    found = store.find_file(file.location, file.name)
-    return found.etag if found else ""
-
-
-def _known_investigators(lake: "Lake", read: FileContent) -> tuple[dict[str, str], str]:
+def _known_investigators(lake: Lake, read: FileContent) -> tuple[dict[str, str], str]:
     """Return the investigator of each subject, and a note for the user.
 
     If the mapping cannot be read, the investigators are those in the present table.
@@ -227,16 +208,14 @@ def _known_investigators(lake: "Lake", read: FileContent) -> tuple[dict[str, str
     return dict(known.collect().iter_rows()), note
 
 
-def _unchanged(lake: "Lake", note: str = "", *, is_refused: bool = False) -> SessionsReport:
+def _unchanged(lake: Lake, note: str = "", *, is_refused: bool = False) -> SessionsReport:
     """Return the report of a table that stays as it is."""
     rows = lake.tables.count_rows(tables.SESSIONS)
     columns = len(lake.tables.as_written(tables.SESSIONS).columns)
     return SessionsReport(rows, columns, note=note, is_refused=is_refused)
 
 
-def _kept(
-    lake: "Lake", reason: str, advice: str = "", *, is_refused: bool = False
-) -> SessionsReport:
+def _kept(lake: Lake, reason: str, advice: str = "", *, is_refused: bool = False) -> SessionsReport:
     """Return the report of a table that stays although the session table cannot be read."""
     rows = lake.tables.count_rows(tables.SESSIONS)
     kept = f"The {rows:,} known sessions are kept." if rows else "No sessions are known."

@@ -38,7 +38,7 @@ from aind_etl.sample.session_table import SessionTable
 from aind_etl.sample.sessions import simulate_sessions
 from aind_etl.sessions import SessionsReport, refresh_sessions
 from aind_etl.sessions import session_table as session_table_module
-from aind_etl.sessions.frame_process import ReadingLimits
+from aind_etl.sessions.frame_process import read_pickled_frame
 from aind_etl.sessions.pickled_frame import LABELS, read_frame
 from aind_etl.sessions.pickled_frame.cells import as_plain
 from aind_etl.sessions.rows import column_names, session_rows, snake_case
@@ -385,11 +385,9 @@ def test_a_refused_table_is_a_warning_of_the_run_and_on_the_page(
     assert [line for line in messages.lines if line.startswith(words)]
 
 
-def test_a_table_too_large_for_its_limits_is_refused(lake: Lake, store: ResultStore) -> None:
-    limits = ReadingLimits(memory_bytes=200 << 20)
-    report = refresh_sessions(lake, store, location=PICKLE, limits=limits)
-    assert report.rows == 0
-    assert "Nothing in it was run" in report.note
+def test_a_table_too_large_for_its_limits_is_refused(folder: Path) -> None:
+    with pytest.raises(DataError, match="Nothing in it was run"):
+        read_pickled_frame((folder / FRAME).read_bytes(), memory_bytes=200 << 20)
 
 
 @pytest.mark.slow
