@@ -128,7 +128,7 @@ def test_a_record_is_chosen_by_the_beginning_of_its_id(sample: Figures) -> None:
 def test_a_file_name_is_safe_for_any_document(
     nwb_name: str | None, agent: str | None, identity: str
 ) -> None:
-    name = _file_name(nwb_name, agent, identity)
+    name = _file_name(Figure(identity, nwb_name, agent, None, None, None), identity)
     assert set(name) <= SAFE
     assert name.endswith(".png")
     assert not name.startswith(".")
@@ -209,16 +209,16 @@ def test_an_interrupted_download_leaves_whole_figures_and_is_continued(
 
 
 def test_the_newest_figures_have_previews(sample: Figures, store: ResultStore) -> None:
-    figures = newest_figures(sample.lake, store, 3)
-    assert len(figures) == 3
-    moments = [one.finished_at for one in figures]
-    assert moments == sorted(moments, key=str, reverse=True)
-    with Image.open(BytesIO(figures[0].preview)) as image:
-        assert max(image.size) <= 560
+    previews = newest_figures(sample.lake, store, 3)
+    by_time = sorted(chosen(sample), key=lambda one: str(one.finished_at), reverse=True)
+    assert list(previews) == [one.file_name for one in by_time[:3]]
+    for preview in previews.values():
+        with Image.open(BytesIO(preview)) as image:
+            assert max(image.size) <= 560
 
 
 def test_without_figures_there_are_no_previews(lake: Lake, store: ResultStore) -> None:
-    assert newest_figures(lake, store, 3) == []
+    assert newest_figures(lake, store, 3) == {}
 
 
 @pytest.mark.parametrize("content", [b"", b"<html></html>", picture(1)[:60], b"GIF89a"])
