@@ -124,10 +124,8 @@ def refresh_trials(  # noqa: PLR0913 - clock and progress have defaults
 @cache
 def reader_version() -> str:
     """Return a hash of the code that decides whether a result file is rejected."""
-    digest = sha256()
-    for name in ("result_json.py", "trial_rows.py", "trials.py"):
-        digest.update(Path(__file__).with_name(name).read_bytes())
-    return digest.hexdigest()[:16]
+    paths = map(Path(__file__).with_name, ("result_json.py", "trial_rows.py", "trials.py"))
+    return sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
 
 
 # --- what is due ----------------------------------------------------------------------------

@@ -20,13 +20,7 @@ from aind_etl.flatten import derived
 
 _KNOWN_COLUMNS = (*tables.SESSIONS.columns, *ADDED_SESSION_COLUMNS)
 _KNOWN_NAMES = frozenset(column.name for column in _KNOWN_COLUMNS)
-_TYPES: dict[pl.DataType, DataType] = {
-    POLARS_TYPES[ours]: ours
-    for ours in (
-        *(DataType.VARCHAR, DataType.BOOLEAN, DataType.BIGINT, DataType.DOUBLE),
-        *(DataType.DATE, DataType.TIME, DataType.TIMESTAMP, DataType.TIMESTAMPTZ),
-    )
-}
+_TYPES: dict[pl.DataType, DataType] = {ours: name for name, ours in POLARS_TYPES.items()}
 
 
 def session_rows(
@@ -34,7 +28,9 @@ def session_rows(
     labels: Sequence[Sequence[str]],
     investigators: Mapping[str, str] | None = None,
 ) -> tuple[Table, pl.DataFrame]:
-    """Return the table `sessions` and its rows.
+    """Return the table `sessions` with the further columns of a session table, and its rows.
+
+    The rows are one per session key, and every row without one.
 
     Parameters
     ----------
@@ -45,18 +41,6 @@ def session_rows(
         name.
     investigators
         Subject to principal investigator; None for those in the table's column ``PI``.
-
-    Returns
-    -------
-    table
-        The contract's table with the further columns of the session table.
-    rows
-        One row per session key, and every row without one.
-
-    Raises
-    ------
-    DataError
-        There is no column of subjects, or none of days.
     """
     names = column_names(labels)
     frame = frame.rename(dict(zip(frame.columns, names, strict=True)))
@@ -125,20 +109,23 @@ def snake_case(label: str) -> str:
 
 
 def _typed(values: pl.Series) -> pl.Series:
-    """Return values in the nearest type of the contract; nested ones as JSON."""
+    """Return values in the nearest type of the contract.
+
+    Nested ones become JSON, durations seconds, and times with a zone those of UTC.
+    """
     dtype = values.dtype
-    if dtype in _TYPES:
-        return values
     if dtype.is_nested():
-        texts = [None if one is None else json.dumps(one) for one in values.to_list()]
+        texts = [None if one is None else json.dumps(one, default=str) for one in values.to_list()]
         return pl.Series(values.name, texts, pl.String)
-    nearest: pl.DataType = pl.String()
+    if dtype == pl.Duration:
+        return values.dt.total_seconds(fractional=True)
+    nearest: pl.DataType = dtype if dtype in (pl.Boolean, pl.Date, pl.Time) else pl.String()
     if dtype.is_float() or dtype.is_decimal():
         nearest = pl.Float64()
     elif dtype.is_integer() and not (dtype == pl.UInt64 and (values > 2**63 - 1).any()):
         nearest = pl.Int64()
     elif isinstance(dtype, pl.Datetime):
-        nearest = pl.Datetime("us", dtype.time_zone)
+        nearest = pl.Datetime("us", dtype.time_zone and "UTC")
     return values.cast(nearest)
 
 

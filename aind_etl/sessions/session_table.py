@@ -31,7 +31,6 @@ from aind_etl.sessions.rows import session_rows
 from aind_etl.text import first_line
 
 _FRAME, _INVESTIGATORS = "df_sessions.pkl", "mouse_pi_mapping.json"
-_NAMES_KEPT = "Until it is valid, the known principal investigators are kept."
 # The key in the table's metadata of the fingerprint of what it was built from.
 _BUILT_FROM = "made_from"
 
@@ -47,15 +46,13 @@ class SessionsReport:
     changed
         Whether it was written.
     other_rows
-        Rows of the session table that are in the column `other_rows` of another row of the same
-        session.
+        Rows that are in the column `other_rows` of another row of the same session.
     without_key
         Rows that name no subject or no day, so that their session key is NULL.
     bytes
         Size of what was read.
     note
-        A message for people: that there is no session table, or why it was refused. Empty where
-        all is well.
+        A message for people: that there is no session table, or why it was refused; or empty.
     is_refused
         Whether there is a session table that cannot be read, which needs a person's attention.
     """
@@ -166,7 +163,7 @@ def investigator_names(content: bytes) -> dict[str, str]:
     try:
         found = orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        raise DataError(f"{_INVESTIGATORS} is not JSON ({error}). {_NAMES_KEPT}") from None
+        raise DataError(f"{_INVESTIGATORS} is not JSON ({error}).") from None
     if isinstance(found, list) and all(isinstance(mouse, dict) for mouse in found):
         found = {
             mouse.get("subject_id"): mouse.get("PI")
@@ -174,9 +171,7 @@ def investigator_names(content: bytes) -> dict[str, str]:
             if isinstance(mouse.get("subject_id"), str | int)
         }
     if not isinstance(found, dict):
-        raise DataError(
-            f"{_INVESTIGATORS} is not a list of objects with subject_id and PI. {_NAMES_KEPT}"
-        )
+        raise DataError(f"{_INVESTIGATORS} is not a list of objects with subject_id and PI.")
     return {str(subject): name for subject, name in found.items() if isinstance(name, str)}
 
 
@@ -195,12 +190,13 @@ def _known_investigators(lake: Lake, read: FileContent) -> tuple[dict[str, str],
     If the mapping cannot be read, the investigators are those in the present table.
     """
     if read.problem is not None:
-        note = f"{_INVESTIGATORS} cannot be read ({read.problem.message}). {_NAMES_KEPT}"
+        reason = f"{_INVESTIGATORS} cannot be read ({read.problem.message})."
     else:
         try:
             return investigator_names(read.content), ""
         except DataError as error:
-            note = str(error)
+            reason = str(error)
+    note = f"{reason} Until it is valid, the known principal investigators are kept."
     table = lake.tables.as_written(tables.SESSIONS)
     if PRINCIPAL_INVESTIGATOR.name not in table.column_names:
         return {}, note
@@ -227,10 +223,8 @@ def _reader_version() -> str:
     """Return a hash of the code that builds the table: other code builds it again."""
     package = Path(str(pickled_frame.__file__)).parent
     modules = (Path(str(module.__file__)) for module in (rows, derived))
-    digest = sha256()
-    for path in (*sorted(package.glob("*.py")), *modules):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    paths = (*sorted(package.glob("*.py")), *modules)
+    return sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 
 def _fingerprint(*parts: str) -> str:

@@ -161,6 +161,7 @@ def test_every_successful_fit_ends_loaded_or_without_a_file(with_results: Lake):
 def test_trials_are_what_the_result_files_say(with_results: Lake, sample_results: Path):
     """As read by the json module alone, for every file of one collection."""
     trials = rows_of(with_results, tables.TRIALS, MAIN)
+    assert not any(column.is_nan().any() for column in trials.select(pl.col(pl.Float64)))
     locations = rows_of(with_results, tables.RESULT_FOLDERS, MAIN)
     for record_id, process, file in (
         rows_of(with_results, tables.ANALYSES_LATENTS, MAIN)
@@ -193,13 +194,6 @@ def test_trials_are_what_the_result_files_say(with_results: Lake, sample_results
             assert rows["rpe"].to_list() == [*expected, None]
 
 
-def test_nan_becomes_null_and_none_is_left(with_results: Lake):
-    trials = rows_of(with_results, tables.TRIALS)
-    for column in trials.select(pl.col(pl.Float64)).iter_columns():
-        assert not column.is_nan().any()
-    assert trials["choice_kernel_left"].null_count() > 0
-
-
 def test_untrimmed_documents_without_a_file_are_read_from_the_change_log(
     sample_lake: Lake, tmp_path: Path
 ):
@@ -220,15 +214,9 @@ def test_all_checks_pass_and_the_views_list_what_is_missing(
     world: Path, with_results: Lake, sample_results: Path
 ):
     with connect(world / "warehouse.duckdb") as warehouse:
-        assert [
-            check.name
-            for check, found in run_checks(warehouse, read_sql_files(Kind.CHECK))
-            if found
-        ] == []
-        (orphans,) = zip(
-            *warehouse.execute("SELECT location FROM orphan_result_folders").fetchall(),
-            strict=True,
-        )
+        checked = run_checks(warehouse, read_sql_files(Kind.CHECK))
+        assert [check.name for check, found in checked if found] == []
+        orphans = warehouse.sql("SELECT location FROM orphan_result_folders").pl()["location"]
         missing = warehouse.execute(
             "SELECT missing, folder_status, location FROM missing_result_files"
         ).fetchall()
@@ -547,28 +535,18 @@ def test_the_version_of_the_reader_covers_the_code_that_rejects_files(
     assert trials.reader_version.__wrapped__() != before
 
 
-def test_a_month_of_many_records_is_written_in_parts_that_add_up(
-    few: Few, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    few.refresh()
-    expected = results_of(few.lake)
-    monkeypatch.setattr("aind_etl.results.trials._BATCH_RECORDS", 5)
-    monkeypatch.setattr("aind_etl.results.inventory._BATCH_FOLDERS", 5)
-    again = Few(few.folder, few.documents, Lake(tmp_path / "again"), few.clock)
-    again.load()
-    again.refresh()
-    assert_same(expected, results_of(again.lake))
-
-
 @pytest.fixture
 def framework_document(sample_dump: Path, sample_results: Path) -> dict[str, Any]:
-    """Return a document of the framework that has a result file."""
+    """Return a document of the framework that has a result file, with three processes."""
     folders = sample_results / FRAMEWORK_FOLDERS
-    return next(
+    document = next(
         one
         for one in read_dump(sample_dump)
         if (folders / one["_id"] / FRAMEWORK_RESULT_JSON).is_file()
     )
+    (process,) = document["processing"]["data_processes"]
+    document["processing"]["data_processes"] = [deepcopy(process) for _ in range(3)]
+    return document
 
 
 def test_the_processes_of_a_record_stay_together_even_in_two_months(
@@ -578,16 +556,15 @@ def test_the_processes_of_a_record_stay_together_even_in_two_months(
     monkeypatch: pytest.MonkeyPatch,
 ):
     document = framework_document
-    processes = [deepcopy(document["processing"]["data_processes"][0]) for _ in range(3)]
-    document["processing"]["data_processes"] = processes
-    processes[0]["output_parameters"]["session_date"] = "2001-01-05"
-    processes[0]["output_parameters"]["fitting_results"]["n_trials"] += 1
+    outputs = document["processing"]["data_processes"][0]["output_parameters"]
+    outputs["session_date"] = "2001-01-05"
+    outputs["fitting_results"]["n_trials"] += 1
     between = deepcopy(document) | {"_id": "between"}
     for process in between["processing"]["data_processes"]:
         process["output_parameters"]["session_date"] = "2002-01-05"
     few = Few(tmp_path, [document, between], Lake(tmp_path / "lake"), Clock())
     few.load()
-    monkeypatch.setattr("aind_etl.results.trials._BATCH_RECORDS", 1)
+    monkeypatch.setattr(trials, "_BATCH_RECORDS", 1)
     few.refresh(place=sample_results)
     latents = rows_of(few.lake, tables.ANALYSES_LATENTS).filter(record_id=document["_id"])
     rejected = rows_of(few.lake, tables.REJECTED_RESULTS).filter(record_id=document["_id"])
@@ -606,9 +583,8 @@ def test_all_processes_of_a_record_whose_folder_is_awaited_keep_their_rows(
     results = tmp_path / "results"
     shutil.copytree(sample_results.joinpath(*place), results.joinpath(*place))
     results.joinpath(*place, inventory.FIGURE).unlink()
-    processes = [deepcopy(document["processing"]["data_processes"][0]) for _ in range(3)]
-    document["processing"]["data_processes"] = processes
-    del processes[1]["output_parameters"]["fitting_results"]["n_trials"]
+    outputs = document["processing"]["data_processes"][1]["output_parameters"]
+    del outputs["fitting_results"]["n_trials"]
     few = Few(tmp_path, [document], Lake(tmp_path / "lake"), Clock())
     few.load()
     monkeypatch.setattr(inventory, "_BATCH_FOLDERS", 1)

@@ -7,10 +7,11 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 import duckdb
@@ -413,6 +414,14 @@ def test_a_mapping_by_subject_or_as_a_list_is_understood() -> None:
     frame = pd.DataFrame({"subject_id": ["700001"], "session_date": ["2024-08-09"]})
     rows = rows_of(frame, names)
     assert rows["principal_investigator"].to_list() == ["Ada Fontana"]
+
+
+def test_durations_become_seconds_and_other_zones_utc_and_lists_json() -> None:
+    morning = datetime(2024, 1, 1, 10, tzinfo=ZoneInfo("America/Los_Angeles"))
+    further = {"run_time": timedelta(seconds=1.5), "began": morning, "days": [date(2024, 1, 1)]}
+    frame = pl.DataFrame([{"subject_id": "700001", "session_date": "2024-01-01"} | further])
+    _, rows = session_rows(frame, [(name,) for name in frame.columns])
+    assert rows.select(*further).row(0) == (1.5, morning.astimezone(UTC), '["2024-01-01"]')
 
 
 def test_a_frame_without_subjects_or_days_is_refused() -> None:
