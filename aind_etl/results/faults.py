@@ -45,9 +45,9 @@ class Retries:
         # A store that sends no response at all for this long, not even an error, is given up.
         self.longest_silence_seconds = 20.0
         self._failures_in_a_row = 0
-        self._has_answered = False
         self._silent_since: float | None = None
-        self._unanswered = 0
+        # One file that never arrives does not mean that a store which has answered is unreachable.
+        self._requests_until_given_up = 0
 
     async def call(self, request: Callable[..., Awaitable[_Answer]], *arguments: object) -> _Answer:
         """Return the answer to a request, retried while its errors are transient."""
@@ -85,9 +85,8 @@ class Retries:
         return problem
 
     def _note_answer(self) -> None:
-        self._has_answered = True
         self._silent_since = None
-        self._unanswered = 0
+        self._requests_until_given_up = 2 * _ATTEMPTS
 
     def _check_silence(self, error: Exception) -> None:
         """Give up an unreachable store, rather than retry every single folder."""
@@ -98,10 +97,9 @@ class Retries:
             return
         now = monotonic()
         self._silent_since = self._silent_since or now
-        self._unanswered += 1
-        # One file that never arrives does not mean that the store is unreachable.
-        is_the_store = not self._has_answered or self._unanswered > 2 * _ATTEMPTS
-        if is_the_store and now - self._silent_since >= self.longest_silence_seconds:
+        self._requests_until_given_up -= 1
+        is_silent = now - self._silent_since >= self.longest_silence_seconds
+        if self._requests_until_given_up < 0 and is_silent:
             raise SourceError(
                 f"The result store {self._store_name} cannot be reached ({_error_text(error)}); "
                 f"it sent nothing for {self.longest_silence_seconds:g} s. {_WHAT_TO_CHECK}"

@@ -272,13 +272,10 @@ class _Writer:
         )
         with self._lake.tables_lock(self._collection):
             known = self._lake.tables.read_partition(table, self._collection)
-            rows = _keep_unchanged_times(table, found, known).select(known.columns)
+            here = _keep_unchanged_times(table, found, known).select(known.columns)
+            rows = pl.concat([known.filter(_HOME.ne(home)), here])
             self.report.partitions_written += self._lake.tables.replace_rows(
-                table,
-                self._collection,
-                None,
-                without=None,
-                rows=pl.concat([known.filter(_HOME.ne(home)), rows]),
+                table, self._collection, None, without=None, rows=rows
             )
 
 

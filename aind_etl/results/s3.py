@@ -11,15 +11,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from aind_etl.errors import ConfigurationError
-from aind_etl.results.folders import (
-    SCHEME,
-    Backend,
-    Bounds,
-    Files,
-    StoredFile,
-    check_size,
-    path_of,
-)
+from aind_etl.results.folders import SCHEME, Backend, Bounds, Files, StoredFile, check_size, path_of
 from aind_etl.settings import Settings
 
 CONNECT_SECONDS = 10
@@ -122,8 +114,6 @@ class S3Backend(Backend):
             raise cast("Exception", translate_boto_error(error)) from error
 
     def _bucket_and_key(self, location: str) -> tuple[str, str]:
-        path = path_of(location)
-        if self._prefix:
-            path = f"{self._prefix.removeprefix(SCHEME)}/{path}"
-        bucket, _, key = path.partition("/")
+        above = f"{self._prefix.removeprefix(SCHEME)}/" if self._prefix else ""
+        bucket, _, key = f"{above}{path_of(location)}".partition("/")
         return bucket, key

@@ -7,7 +7,7 @@ they arrive. Answers that the caller has not taken yet hold back new requests, w
 import asyncio
 import queue
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -92,21 +92,13 @@ class ResultStore:
         """
         pages = [files_frame(home, [])]
 
-        async def list_range(bounds: Bounds) -> bool:
-            try:
-                async for page in self._pages(home, bounds):
-                    if len(pages) > most_pages:
-                        return False
-                    pages.append(_by_folder(files_frame(home, page)))
-            except FileNotFoundError:
-                pass  # The bucket does not exist: no files.
-            except Exception as error:  # noqa: BLE001 - clients raise anything
-                self._retries.problem_of(error, home)
-                return False
-            return True
+        def add(page: Files) -> bool:
+            pages.append(_by_folder(files_frame(home, page)))
+            return len(pages) <= most_pages + 1
 
-        whole = list(self._answers(self._backend.ranges, list_range))
-        return pl.concat(pages) if all(whole) else None
+        ranges = self._backend.ranges
+        problems = list(self._answers(ranges, lambda bounds: self._list(home, bounds, add)))
+        return None if any(problems) else pl.concat(pages)
 
     def __enter__(self) -> Self:
         """Open the store."""
@@ -133,16 +125,36 @@ class ResultStore:
 
     async def _list_folder(self, location: str, bounds: Bounds = ALL_NAMES) -> FolderListing:
         files: Files = []
+
+        def add(page: Files) -> bool:
+            files.extend(page)
+            return len(files) <= MOST_FILES
+
+        problem = await self._list(location, bounds, add)
+        return FolderListing(location, () if problem else tuple(files), problem)
+
+    async def _list(
+        self, location: str, bounds: Bounds, add: Callable[[Files], bool]
+    ) -> Problem | None:
+        """List a folder's files within bounds page by page, and return why it was not completed.
+
+        ``add`` takes a page, and returns whether there may be more.
+        """
+        after, before = bounds
+        token = ""
         try:
-            async for page in self._pages(location, bounds):
-                files += page
-                if len(files) > MOST_FILES:
-                    return FolderListing(location, problem=_TOO_MANY_FILES)
+            while True:
+                page, token = await self._retries.call(self._backend.page, location, bounds, token)
+                # Some stores ignore where to start, and a folder on a disk is listed whole.
+                within = (one for one in page if after < one.name)
+                if not add([one for one in within if before is None or one.name < before]):
+                    return _TOO_MANY_FILES
+                if not token:
+                    return None
         except FileNotFoundError:
-            return FolderListing(location)  # The bucket does not exist.
+            return None  # The bucket does not exist: no files.
         except Exception as error:  # noqa: BLE001 - clients raise anything
-            return FolderListing(location, problem=self._retries.problem_of(error, location))
-        return FolderListing(location, tuple(files))
+            return self._retries.problem_of(error, location)
 
     async def _read_file(self, request: FileRequest) -> FileContent:
         try:
@@ -156,19 +168,6 @@ class ResultStore:
             message = "The file is empty. It is read again when its content changes."
             return FileContent(request, etag=etag, problem=Problem("empty", message))
         return FileContent(request, content, etag)
-
-    async def _pages(self, location: str, bounds: Bounds) -> AsyncIterator[Files]:
-        """Yield a folder's files within bounds page by page."""
-        after, before = bounds
-        token = ""
-        while True:
-            page, token = await self._retries.call(self._backend.page, location, bounds, token)
-            # Some stores ignore where to start, and a folder on a disk is listed whole.
-            yield [
-                one for one in page if after < one.name and (before is None or one.name < before)
-            ]
-            if not token:
-                return
 
     # --- many requests --------------------------------------------------------------------
 

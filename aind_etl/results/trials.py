@@ -111,13 +111,9 @@ def refresh_trials(  # noqa: PLR0913 - clock and progress have defaults
     for batch in _batches(due):
         _read_files(store, batch, writer, progress)
     _read_documents(lake, collection, records, writer, everything=not is_same_reader)
-    lake.update_state(
-        collection,
-        {
-            "results_reader": reader_version(),
-            "results_searched_through": lake.change_log(collection).last_batch(),
-        },
-    )
+    through = lake.change_log(collection).last_batch()
+    state = {"results_reader": reader_version(), "results_searched_through": through}
+    lake.update_state(collection, state)
     return writer.report
 
 
@@ -165,13 +161,9 @@ def _remove_outdated(lake: Lake, collection: str, records: pl.DataFrame) -> int:
         .select(KEY)
         .collect()
     )
-    removed = remove_gone(
-        lake,
-        collection,
-        records.join(changed, on=KEY, how="anti"),
-        tables.ANALYSES_LATENTS,
-        [tables.TRIALS, tables.OTHER_LATENTS],
-    )
+    loaded = records.join(changed, on=KEY, how="anti")
+    others = [tables.TRIALS, tables.OTHER_LATENTS]
+    removed = remove_gone(lake, collection, loaded, tables.ANALYSES_LATENTS, others)
     rejected = lake.tables.read_partition(tables.REJECTED_RESULTS, collection)
     wanted = records.select(*KEY, "content_hash", wanted_file="source_file")
     is_wanted = (pl.col("source_file") == pl.col("wanted_file")) | (

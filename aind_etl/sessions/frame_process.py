@@ -27,11 +27,7 @@ _NOTHING_RUN = "Nothing in it was run; write it again with pandas."
 
 
 def read_pickled_frame(
-    content: bytes,
-    *,
-    memory_bytes: int = 3 << 29,
-    cpu_seconds: int = 60,
-    wall_seconds: float = 120.0,
+    content: bytes, *, memory_bytes: int = 3 << 29, cpu_seconds: int = 60, wall_seconds: float = 120
 ) -> pa.Table:
     """Return the columns of a pickled frame, as :func:`.pickled_frame.read_frame`.
 

@@ -104,12 +104,11 @@ def refresh_sessions(
     problem = contents[0].problem
     if problem is not None:
         if problem.reason == "gone":
-            return _kept(
-                lake,
-                f"There is no session table at {address}.",
+            advice = (
                 "No action is needed: everything else works without it. If it is elsewhere, set "
-                "AIND_ETL_SESSION_TABLE to its address.",
+                "AIND_ETL_SESSION_TABLE to its address."
             )
+            return _kept(lake, f"There is no session table at {address}.", advice)
         unread = f"This session table cannot be read: {address}. {problem.message}"
         return _kept(lake, unread, is_refused=True)
     investigators, note = _known_investigators(lake, contents[1]) if contents[1:] else (None, "")

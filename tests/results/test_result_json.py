@@ -293,10 +293,7 @@ def test_a_choice_that_is_neither_left_nor_right_is_refused():
         ({"n_trials": "three"}, "n_trials"),
         ({"fitted_latent_variables": [1, 2]}, "fitted_latent_variables"),
         ({"fitted_latent_variables": {"q_value": "none"}}, "fitted_latent_variables[...]"),
-        (
-            {"fit_settings": {"fit_choice_history": ["left"]}},
-            "fit_settings.fit_choice_history[0]",
-        ),
+        ({"fit_settings": {"fit_choice_history": ["left"]}}, "fit_settings.fit_choice_history[0]"),
     ],
 )
 def test_a_value_of_another_type_is_refused_with_its_place(change, path):
@@ -345,12 +342,13 @@ def test_no_change_to_a_result_file_goes_unnoticed_or_stops_the_reader(mutation)
 # --- documents that were never trimmed --------------------------------------------------------
 
 
+def in_process(outputs: Any) -> dict[str, Any]:
+    return {"processing": {"data_processes": [{"output_parameters": outputs}]}}
+
+
 @pytest.mark.parametrize(
     "document",
-    [
-        {"analysis_results": a_fit()},
-        {"processing": {"data_processes": [{"output_parameters": {"fitting_results": a_fit()}}]}},
-    ],
+    [{"analysis_results": a_fit()}, in_process({"fitting_results": a_fit()})],
     ids=["prototype", "framework"],
 )
 def test_an_untrimmed_document_has_the_trials_of_its_result_file(document):
@@ -367,12 +365,8 @@ def test_an_untrimmed_document_has_the_trials_of_its_result_file(document):
     [
         {"analysis_results": {"n_trials": 3}},
         {"analysis_results": None},
-        {"processing": {"data_processes": [{"output_parameters": None}]}},
-        {
-            "processing": {
-                "data_processes": [{"output_parameters": [{"fitted_latent_variables": 1}]}]
-            }
-        },
+        in_process(None),
+        in_process([{"fitted_latent_variables": 1}]),
     ],
 )
 def test_a_trimmed_document_has_no_trials(document):
@@ -380,11 +374,6 @@ def test_a_trimmed_document_has_no_trials(document):
 
 
 # --- the spread of Q values -------------------------------------------------------------------
-
-
-def test_the_spread_is_0_if_all_values_are_equal_and_1_if_they_fill_every_bin():
-    assert q_value_spread(np.full((2, 50), 0.3)) == 0.0
-    assert q_value_spread((np.arange(100) + 0.5) / 100) == pytest.approx(1.0)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=80))

@@ -227,11 +227,7 @@ def test_objects_outside_the_pickle_are_refused() -> None:
         read_frame(b"\x80\x04\x8c\x03oneQ.")
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"<html><body>404</body></html>", b"\x89PNG\r\n\x1a\n", b"{}", b"\x00" * 99],
-    ids=["nothing", "a page", "a picture", "JSON", "zeros"],
-)
+@pytest.mark.parametrize("content", [b"", b"<html></html>"], ids=["nothing", "a page"])
 def test_a_file_that_is_not_a_pickle_is_refused(content: bytes) -> None:
     with pytest.raises(RefusedError, match="not a pickle: it begins with"):
         read_frame(content)

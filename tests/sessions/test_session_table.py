@@ -192,9 +192,7 @@ def test_every_session_of_the_sample_is_in_the_table_with_its_types(loaded: Load
     assert set(rows["current_stage_actual"].drop_nulls()) <= STAGES
     assert all(isinstance(json.loads(text), list) for text in rows["reward_probabilities"])
     assert rows["principal_investigator"].null_count() == 0
-
-
-def test_the_table_says_when_and_from_where_it_was_read(loaded: Loaded) -> None:
+    # The table says from where and when it was read.
     facts = loaded.lake.tables.facts(tables.SESSIONS)
     assert facts["source"] == PICKLE
     assert datetime.fromisoformat(facts["read_at"]) == NOON.astimezone(UTC)
@@ -347,17 +345,6 @@ def test_a_file_that_cannot_be_read_leaves_the_table_as_it_is(
     assert refresh(filled, store, location).note == ""
 
 
-class Messages(NoProgress):
-    """Keeps the messages of a run."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, message: str) -> None:
-        """Keep a message."""
-        self.lines.append(message)
-
-
 @pytest.mark.parametrize(
     ("content", "passed", "words"),
     [
@@ -375,15 +362,16 @@ def test_a_refused_table_is_a_warning_of_the_run_and_on_the_page(
     settings = load_settings(
         lake=tmp_path / "lake", results_root=str(results), session_table=PICKLE
     )
-    messages = Messages()
-    job = build_defs(Etl(settings, messages)).resolve_job_def(SESSIONS)
+    progress, messages = NoProgress(), []
+    progress.say = messages.append
+    job = build_defs(Etl(settings, progress)).resolve_job_def(SESSIONS)
     with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
         result = job.execute_in_process(instance=instance)
     assert result.success
     (check,) = result.get_asset_check_evaluations()
     assert (check.check_name, check.passed) == ("session_table_can_be_read", passed)
     assert check.severity is dg.AssetCheckSeverity.WARN
-    assert [line for line in messages.lines if line.startswith(words)]
+    assert [message for message in messages if message.startswith(words)]
 
 
 def test_a_table_too_large_for_its_limits_is_refused(folder: Path) -> None:
@@ -607,18 +595,6 @@ def test_names_are_unique_and_nothing_but_small_letters_digits_and_lines(
     assert len(names) == len(set(names)) == len(labels)
     assert all(name.isidentifier() and name.isascii() and name == name.lower() for name in names)
     assert "session_key" not in names
-
-
-# --- the sample -----------------------------------------------------------------------------
-
-
-def test_the_sample_s_table_is_a_frame_of_pandas_with_two_levels(loaded: Loaded) -> None:
-    frame = pickle.loads(loaded.table.pickled())
-    assert isinstance(frame, pd.DataFrame)
-    assert frame.columns.nlevels == 2
-    assert set(frame.columns.get_level_values(0)) == {"metadata", "auto_train", "session_stats"}
-    assert frame.index.names == ["subject_id", "session_date", "nwb_suffix"]
-    assert set(frame.dtypes.map(lambda kind: kind.kind)) == {"O", "f", "i", "b", "M"}
 
 
 # --- a real endpoint ------------------------------------------------------------------------
