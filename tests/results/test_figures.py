@@ -1,12 +1,11 @@
 """Figures: which are chosen, what they are called, and downloading them again and again."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from io import BytesIO
 from pathlib import Path
 
-import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -103,18 +102,9 @@ def test_every_fit_has_its_figure_under_a_name_of_its_own(sample: Figures) -> No
 def test_a_selection_chooses_what_it_says(sample: Figures, selection: Selection) -> None:
     figures = chosen(sample, selection)
     assert 0 < len(figures) < len(chosen(sample))
-    wanted = (
-        sample.lake.tables.scan(tables.ANALYSES)
-        .filter(
-            pl.col("outcome") == "success",
-            *(
-                pl.col(name) == value
-                for name in ("subject_id", "session_date", "agent_alias")
-                if (value := getattr(selection, name)) is not None
-            ),
-        )
-        .collect()
-    )
+    conditions = {name: value for name, value in asdict(selection).items() if value is not None}
+    analyses = sample.lake.tables.scan(tables.ANALYSES)
+    wanted = analyses.filter(outcome="success", **conditions).collect()
     assert {one.record_id for one in figures} == set(wanted["record_id"])
 
 

@@ -353,8 +353,9 @@ def test_a_record_that_is_deleted_loses_its_rows_in_every_table(few: Few):
     few.load()
     _, report = few.refresh()
     assert report.removed == 1
-    for table in RESULT_TABLES[:-1]:
-        assert gone not in set(rows_of(few.lake, table)["record_id"])
+    for table in RESULT_TABLES:
+        if "record_id" in table.column_names:
+            assert gone not in set(rows_of(few.lake, table)["record_id"])
     assert rows_of(few.lake, tables.ANALYSES_LATENTS).height == 11
 
 
@@ -469,10 +470,8 @@ def test_only_what_no_collection_claims_is_unclaimed_once_all_are_loaded(few: Fe
     assert set(rows_of(lake, tables.UNCLAIMED_FOLDERS)["location"]) > {few.address(orphan)}
     assert refresh_unclaimed_folders(lake) == 2
     rows = rows_of(lake, tables.UNCLAIMED_FOLDERS)
-    assert set(rows.select("source_collection", "location").rows()) == {
-        ("first", few.address(orphan)),
-        ("second", few.address(orphan)),
-    }
+    unclaimed = rows.select("source_collection", "location").rows()
+    assert set(unclaimed) == {(name, few.address(orphan)) for name in ("first", "second")}
     before = tables_of(lake)
     refresh_unclaimed_folders(lake)
     assert_same(before, tables_of(lake))

@@ -136,21 +136,15 @@ OBJECTS = pd.DataFrame({"a": [1.5, None], "b": ["x", None], "c": [True, False]},
 
 
 def test_a_frame_of_pandas_before_1_3_is_read() -> None:
-    assert columns_of(read_frame(as_before(OBJECTS))) == {
-        '["a"]': [1.5, None],
-        '["b"]': ["x", None],
-        '["c"]': [True, False],
-    }
+    found = columns_of(read_frame(as_before(OBJECTS)))
+    assert found == {'["a"]': [1.5, None], '["b"]': ["x", None], '["c"]': [True, False]}
 
 
 def test_times_of_pandas_before_1_5_are_read_as_nanoseconds() -> None:
     made = pd.Timestamp("2024-01-01").__reduce__()[0]
     cell = Calls(made, 1704103200 * 10**9, None, dt.UTC)
-    assert columns_of(read_frame(frame_with(cell)))['["metadata", "notes"]'] == [
-        "a",
-        "2024-01-01T10:00:00+00:00",
-        "b",
-    ]
+    (notes,) = columns_of(read_frame(frame_with(cell))).values()
+    assert notes == ["a", "2024-01-01T10:00:00+00:00", "b"]
 
 
 def test_numbers_too_large_for_a_column_become_text() -> None:
