@@ -207,8 +207,12 @@ def test_the_newest_figures_have_previews(sample: Figures, store: ResultStore) -
             assert max(image.size) <= 560
 
 
-def test_without_figures_there_are_no_previews(lake: Lake, store: ResultStore) -> None:
+def test_without_figures_there_are_no_previews(
+    sample: Figures, lake: Lake, store: ResultStore, tmp_path: Path
+) -> None:
     assert newest_figures(lake, store, 3) == {}
+    with open_result_store(load_settings(results_root=str(tmp_path))) as elsewhere:
+        assert newest_figures(sample.lake, elsewhere, 3) == {}
 
 
 @pytest.mark.parametrize("content", [b"", b"<html></html>", picture(1)[:60], b"GIF89a"])

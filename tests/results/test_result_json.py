@@ -3,6 +3,7 @@
 import json
 import math
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from aind_etl.results.result_json import (
     read_document,
     read_result,
 )
+from aind_etl.results.trial_rows import ParsedResults, other_rows, trial_rows
 
 REAL_LATENTS = ("QLearning_L2F1_softmax", "WSLS")
 
@@ -371,6 +373,15 @@ def test_an_untrimmed_document_has_the_trials_of_its_result_file(document):
 )
 def test_a_trimmed_document_has_no_trials(document):
     assert read_document(json.dumps(document), 0) is None
+
+
+def test_a_fit_to_no_trials_has_only_the_state_after_the_last():
+    results = ParsedResults()
+    for n in (0, 2):
+        content = encode(with_latents(n, novel=[0.5] * n))
+        results.parse({"record_id": f"{n} trials", "n_trials": n}, partial(read_result, content))
+    assert trial_rows(results)["trial"].to_list() == [0, 0, 1, 2]
+    assert other_rows(results)["trial"].to_list() == [0, 1]
 
 
 # --- the spread of Q values -------------------------------------------------------------------
