@@ -22,8 +22,6 @@ from aind_etl.results.result_json import (
 )
 from aind_etl.results.trial_rows import ParsedResults, other_rows, trial_rows
 
-REAL_LATENTS = ("QLearning_L2F1_softmax", "WSLS")
-
 
 def a_fit(n: int = 3, **changes: Any) -> dict[str, Any]:
     """Return a fit of Q-learning to n trials: right, right, left, … each other one rewarded."""
@@ -128,7 +126,7 @@ def test_a_field_that_is_nan_is_missing(note: str):
     assert_same_trials(read_result(encode(fit)), read_result(encode(a_fit())))
 
 
-@pytest.mark.parametrize("alias", REAL_LATENTS)
+@pytest.mark.parametrize("alias", ["QLearning_L2F1_softmax", "WSLS"])
 def test_real_latents_are_read_value_for_value(alias: str, real_records: Path):
     folder = real_records / "latent_variables_730945_2024-10-24"
     latents = json.loads((folder / f"{alias}.json").read_text())["fitted_latent_variables"]

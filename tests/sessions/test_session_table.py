@@ -224,19 +224,12 @@ def test_every_column_is_in_the_warehouse_with_its_type_and_origin(
     warehouse: tuple[Lake, Path],
 ) -> None:
     lake, path = warehouse
+    columns = "SELECT column_name, (data_type, comment) FROM duckdb_columns() "
     with duckdb.connect(path, read_only=True) as connection:
-        found = {
-            name: (kind, comment)
-            for name, kind, comment in connection.execute(
-                "SELECT column_name, data_type, comment FROM duckdb_columns() "
-                "WHERE table_name = 'sessions'"
-            ).fetchall()
-        }
+        found = dict(connection.execute(f"{columns} WHERE table_name = 'sessions'").fetchall())
     assert list(found) == list(sessions_of(lake).columns)
-    assert found["finished_trials"] == (
-        "BIGINT",
-        "`finished_trials` of the session table, under `session_stats`.",
-    )
+    origin = "`finished_trials` of the session table, under `session_stats`."
+    assert found["finished_trials"] == ("BIGINT", origin)
     assert all(comment for _, comment in found.values())
     assert not [one for one in verify_warehouse(lake, path) if one.subject.startswith("sessions")]
     assert not build_warehouse(lake, path).published, "nothing has changed"
