@@ -109,8 +109,7 @@ def refresh_result_files(  # noqa: PLR0913 - clock and progress have defaults
     SourceError
         The store does not answer.
     """
-    has_folder = pl.col("location").str.len_chars() > 0
-    records = scan_analyses(lake, collection).filter(has_folder).collect()
+    records = scan_analyses(lake, collection).filter(pl.col("location") != "").collect()
     writer = _Writer(lake, collection, now)
     writer.report.removed = remove_gone(
         lake, collection, records, tables.RESULT_FOLDERS, [tables.RESULT_FILES]
