@@ -47,7 +47,7 @@ class Retries:
         self._failures_in_a_row = 0
         self._silent_since: float | None = None
         # One file that never arrives does not mean that a store which has answered is unreachable.
-        self._requests_until_given_up = 0
+        self._unanswered_allowed = 0
 
     async def call(self, request: Callable[..., Awaitable[_Answer]], *arguments: object) -> _Answer:
         """Return the answer to a request, retried while its errors are transient."""
@@ -86,7 +86,7 @@ class Retries:
 
     def _note_answer(self) -> None:
         self._silent_since = None
-        self._requests_until_given_up = 2 * _ATTEMPTS
+        self._unanswered_allowed = 2 * _ATTEMPTS
 
     def _check_silence(self, error: Exception) -> None:
         """Give up an unreachable store, rather than retry every single folder."""
@@ -97,9 +97,9 @@ class Retries:
             return
         now = monotonic()
         self._silent_since = self._silent_since or now
-        self._requests_until_given_up -= 1
+        self._unanswered_allowed -= 1
         is_silent = now - self._silent_since >= self.longest_silence_seconds
-        if self._requests_until_given_up < 0 and is_silent:
+        if self._unanswered_allowed < 0 and is_silent:
             raise SourceError(
                 f"The result store {self._store_name} cannot be reached ({_error_text(error)}); "
                 f"it sent nothing for {self.longest_silence_seconds:g} s. {_WHAT_TO_CHECK}"

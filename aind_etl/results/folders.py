@@ -120,7 +120,10 @@ def files_frame(location: str, files: Sequence[StoredFile]) -> pl.DataFrame:
 
 
 def path_of(location: str) -> str:
-    """Return the part of an address after ``s3://``; a :class:`ValueError` for any other."""
+    """Return the part of an address after ``s3://``.
+
+    Any other address, and one with ``..``, raises a :class:`ValueError`.
+    """
     path = location.removeprefix(SCHEME).strip("/")
     if not location.startswith(SCHEME) or not path or ".." in path.split("/"):
         raise ValueError(f"{location!r} is not a result folder; expected s3://bucket/key")

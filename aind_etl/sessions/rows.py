@@ -30,7 +30,8 @@ def session_rows(
 ) -> tuple[Table, pl.DataFrame]:
     """Return the table `sessions` with the further columns of a session table, and its rows.
 
-    The rows are one per session key, and every row without one.
+    The rows are one per session key, and every row without one. A table without a column of
+    subjects or of days raises a :class:`DataError`.
 
     Parameters
     ----------
