@@ -162,7 +162,8 @@ def refresh_unclaimed_folders(lake: Lake) -> int:
             with shard.tables_lock(collection):
                 known = shard.tables.read_partition(table, collection)
                 unclaimed = known.join(claimed, on="location", how="anti")
-                shard.tables.replace_rows(table, collection, None, without=None, rows=unclaimed)
+                if unclaimed.height < known.height:
+                    shard.tables.replace_rows(table, collection, None, without=None, rows=unclaimed)
             left += unclaimed.height
     return left
 

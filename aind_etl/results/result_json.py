@@ -229,10 +229,20 @@ def _without_population(content: bytes) -> bytes:
 
 def _without_nan(content: bytes) -> bytes:
     """Return a JSON text with null in place of every bare ``NaN``."""
-    parts = _STRING.split(content)
-    # Every second part is a string.
-    parts[::2] = [part.replace(b"NaN", b"null") for part in parts[::2]]
-    return b"".join(parts)
+    first = content.find(b"NaN")
+    if first < 0:
+        return content
+    if b"\\" in content:
+        parts = _STRING.split(content)
+        parts[::2] = [part.replace(b"NaN", b"null") for part in parts[::2]]
+        return b"".join(parts)
+    # No quote is escaped: every second part between quotes is a string. Only the text from the
+    # first to the last NaN is split.
+    end = content.rfind(b"NaN") + len(b"NaN")
+    outside = content.count(b'"', 0, first) % 2
+    parts = content[first:end].split(b'"')
+    parts[outside::2] = [part.replace(b"NaN", b"null") for part in parts[outside::2]]
+    return b"".join((content[:first], b'"'.join(parts), content[end:]))
 
 
 def _wrong_type(error: msgspec.ValidationError, root: str = "") -> ResultError:
@@ -294,9 +304,10 @@ def _as_array(values: Sequence[Any], path: str) -> FloatArray:
     lengths = {len(row) if isinstance(row, list) else -1 for row in rows}
     if len(lengths) != 1 or -1 in lengths:
         raise _wrong_length(path, "rows of one length", f"lengths {sorted(lengths)}")
-    if values and not isinstance(values[0], list) and any(isinstance(v, list) for v in values):
-        raise _wrong_length(path, "one row of numbers", "numbers and lists")
-    return np.array(rows, dtype=np.float64)
+    try:
+        return np.array(rows, dtype=np.float64)
+    except ValueError:
+        raise _wrong_length(path, "one row of numbers", "numbers and lists") from None
 
 
 def _count_trials(variables: Mapping[str, FloatArray]) -> int:

@@ -96,8 +96,12 @@ class ResultStore:
             pages.append(_by_folder(files_frame(home, page)))
             return len(pages) <= most_pages + 1
 
-        ranges = self._backend.ranges
-        problems = list(self._answers(ranges, lambda bounds: self._list(home, bounds, add)))
+        async def list_range(bounds: Bounds) -> Problem | None:
+            with suppress(FileNotFoundError):  # The bucket does not exist: no files.
+                return await self._list(home, bounds, add)
+            return None
+
+        problems = list(self._answers(self._backend.ranges, list_range))
         return None if any(problems) else pl.concat(pages)
 
     def __enter__(self) -> Self:
@@ -130,7 +134,10 @@ class ResultStore:
             files.extend(page)
             return len(files) <= MOST_FILES
 
-        problem = await self._list(location, bounds, add)
+        try:
+            problem = await self._list(location, bounds, add)
+        except FileNotFoundError:
+            return FolderListing(location)  # The bucket does not exist.
         return FolderListing(location, () if problem else tuple(files), problem)
 
     async def _list(
@@ -138,7 +145,8 @@ class ResultStore:
     ) -> Problem | None:
         """List a folder's files within bounds page by page, and return why it was not completed.
 
-        ``add`` takes a page, and returns whether there may be more.
+        ``add`` takes a page, and returns whether there may be more. If the bucket does not exist,
+        a :class:`FileNotFoundError` is raised.
         """
         after, before = bounds
         token = ""
@@ -152,7 +160,7 @@ class ResultStore:
                 if not token:
                     return None
         except FileNotFoundError:
-            return None  # The bucket does not exist: no files.
+            raise
         except Exception as error:  # noqa: BLE001 - clients raise anything
             return self._retries.problem_of(error, location)
 

@@ -69,21 +69,19 @@ def trial_rows(results: ParsedResults) -> pl.DataFrame:
     records = []
     for record, one in results.loaded:
         missing = dict.fromkeys(variables, np.full(one.n_trials + 1, np.nan))
-        records.append(record | missing | one.columns | {"trial": np.arange(one.n_trials + 1.0)})
-    return _rows(tables.TRIALS, records, ["trial", *variables])
+        records.append(record | missing | one.columns)
+    return _rows(tables.TRIALS, records, variables)
 
 
 def other_rows(results: ParsedResults) -> pl.DataFrame:
     """Return the rows of `other_latents`, one per value."""
     records = [
-        record
-        | {"name": name, "position": position}
-        | {"trial": np.arange(float(len(values))), "value": values}
+        record | {"name": name, "position": position, "value": values}
         for record, one in results.loaded
         for name, rows in one.others.items()
         for position, values in enumerate(rows)
     ]
-    return _rows(tables.OTHER_LATENTS, records, ["trial", "value"])
+    return _rows(tables.OTHER_LATENTS, records, ["value"])
 
 
 def latent_rows(results: ParsedResults, extracted_at: datetime) -> pl.DataFrame:
@@ -101,18 +99,28 @@ def rejected_rows(results: ParsedResults, checked_at: datetime) -> pl.DataFrame:
     return rows.with_columns(checked_at=pl.lit(checked_at))
 
 
-def _rows(table: Table, records: list[Record], by_trial: Sequence[str] = ()) -> pl.DataFrame:
-    """Return rows of a table with ``session_month``: one per record, or per value of its arrays.
+def _rows(table: Table, records: list[Record], variables: Sequence[str] = ()) -> pl.DataFrame:
+    """Return rows of a table with ``session_month``: one per record, or per record and trial.
 
-    ``by_trial`` names the columns of which each record has an array, all of one length.
+    Each record has an array of each of the variables, all of one length.
     """
     schema = pl.Schema({"session_month": pl.String(), **polars_schema(table)})
-    values = {name: [record.get(name) for record in records] for name in schema}
-    rows = pl.DataFrame(values, schema=schema | dict.fromkeys(by_trial, pl.List(pl.Float64())))
-    if not by_trial:
+    by_trial = {"trial", *variables} if variables else set()
+    given = {name: dtype for name, dtype in schema.items() if name not in by_trial}
+    values = {name: [record.get(name) for record in records] for name in given}
+    rows = pl.DataFrame(values, schema=given)
+    if not variables:
         return rows
+    lengths = pl.Series([len(record[variables[0]]) for record in records], dtype=pl.Int64)
+    nothing = np.empty(0)
+    # Whole columns at once: lists of arrays take twice as long.
+    columns = [
+        pl.Series(name, np.concatenate([nothing, *(record[name] for record in records)]))
+        for name in variables
+    ]
     return (
-        rows.explode(by_trial, empty_as_null=False)
-        .with_columns(pl.col(by_trial).fill_nan(None))
+        rows.with_columns(trial=pl.int_ranges(lengths))
+        .explode("trial", empty_as_null=False)
+        .with_columns(column.fill_nan(None) for column in columns)
         .cast(schema)
     )

@@ -291,9 +291,8 @@ class _Writer:
             rows.select("record_id", "session_month")
             for rows in (frames[tables.ANALYSES_LATENTS], final)
         )
-        renewed = pl.concat(rows.select("record_id") for rows in (replaced, rejected))
         with self._lake.tables_lock(self._collection):
-            self._replace(tables.REJECTED_RESULTS, None, renewed, rejected)
+            self._write_rejected(rejected, replaced)
             for month in sorted(set(replaced["session_month"])):
                 records = replaced.filter(session_month=month)
                 for table, rows in frames.items():
@@ -302,6 +301,12 @@ class _Writer:
         self.report.loaded += len(results.loaded)
         self.report.rejected += final.height
         self.report.unreachable += rejected.height - final.height
+
+    def _write_rejected(self, rows: pl.DataFrame, replaced: pl.DataFrame) -> None:
+        renewed = pl.concat(one.select("record_id") for one in (replaced, rows))
+        present = self._lake.tables.read_partition(tables.REJECTED_RESULTS, self._collection)
+        if rows.height or present.join(renewed, on="record_id", how="semi").height:
+            self._replace(tables.REJECTED_RESULTS, None, renewed, rows)
 
     def _replace(
         self, table: Table, month: str | None, records: pl.DataFrame, rows: pl.DataFrame

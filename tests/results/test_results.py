@@ -53,7 +53,7 @@ from aind_etl.results import (
     trials,
 )
 from aind_etl.results import store as results_store
-from aind_etl.results.folders import LARGEST_FILE_BYTES, FileRequest
+from aind_etl.results.folders import LARGEST_FILE_BYTES, FileRequest, FolderListing, StoredFile
 from aind_etl.results.store import ResultStore
 from aind_etl.settings import load_settings
 from aind_etl.warehouse.checks import run_checks
@@ -512,7 +512,7 @@ def test_rejected_files_are_read_again_when_the_reader_changes(
     assert few.refresh()[1].read == 1
 
 
-@pytest.mark.parametrize("decides", [result_json.read_result, trial_rows.latent_rows])
+@pytest.mark.parametrize("decides", [result_json.read_result, trial_rows.ParsedResults])
 def test_the_version_of_the_reader_covers_the_code_that_rejects_files(
     decides: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ):
@@ -523,6 +523,19 @@ def test_the_version_of_the_reader_covers_the_code_that_rejects_files(
         Path, "read_bytes", lambda path: b"changed" if path == module else read_bytes(path)
     )
     assert trials.reader_version.__wrapped__() != before
+
+
+def test_a_month_of_many_records_is_written_in_parts_that_add_up(
+    few: Few, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    few.refresh()
+    expected = results_of(few.lake)
+    monkeypatch.setattr("aind_etl.results.trials._BATCH_RECORDS", 5)
+    monkeypatch.setattr("aind_etl.results.inventory._BATCH_FOLDERS", 5)
+    again = Few(few.folder, few.documents, Lake(tmp_path / "again"), few.clock)
+    again.load()
+    again.refresh()
+    assert_same(expected, results_of(again.lake))
 
 
 @pytest.fixture
@@ -731,6 +744,17 @@ def test_an_address_of_a_whole_bucket_is_not_listed_to_its_end(
     assert status == "too_many_files"
     assert "expected the folder of one record" in message
     assert set(outcomes.values()) == {("loaded", None)}
+
+
+def test_a_bucket_that_is_removed_while_a_folder_is_listed_leaves_no_part_of_it(tmp_path: Path):
+    async def page(_location: str, _bounds: object, token: str) -> tuple[list[StoredFile], str]:
+        if token:
+            raise FileNotFoundError("NoSuchBucket")
+        return [StoredFile("first.json", 1, "e", NOON)], "next"
+
+    with store_at(tmp_path) as store:
+        store._backend.page = page
+        assert list(store.list_folders(["s3://b/one"])) == [FolderListing("s3://b/one")]
 
 
 def test_a_file_name_that_is_not_utf_8_is_shown_escaped(few: Few):
