@@ -590,6 +590,18 @@ def test_names_are_unique_and_nothing_but_small_letters_digits_and_lines(
     assert "session_key" not in names
 
 
+# --- the sample -----------------------------------------------------------------------------
+
+
+def test_the_sample_s_table_is_a_frame_of_pandas_with_two_levels(loaded: Loaded) -> None:
+    frame = pickle.loads(loaded.table.pickled())
+    assert isinstance(frame, pd.DataFrame)
+    assert frame.columns.nlevels == 2
+    assert set(frame.columns.get_level_values(0)) == {"metadata", "auto_train", "session_stats"}
+    assert frame.index.names == ["subject_id", "session_date", "nwb_suffix"]
+    assert set(frame.dtypes.map(lambda kind: kind.kind)) == {"O", "f", "i", "b", "M"}
+
+
 # --- a real endpoint ------------------------------------------------------------------------
 
 
