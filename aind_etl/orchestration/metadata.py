@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from io import BytesIO
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 import duckdb
@@ -23,9 +23,6 @@ from aind_etl.lake import Lake
 from aind_etl.lake.paths import table_folder
 from aind_etl.orchestration.resources import Etl
 from aind_etl.text import markdown_table
-
-if TYPE_CHECKING:
-    from aind_etl.results import Figure
 
 OWNERS = ("team:scientific-computing",)
 FRESHNESS = dg.FreshnessPolicy.time_window(
@@ -154,9 +151,9 @@ def freshness_pictures(connection: duckdb.DuckDBPyConnection) -> dict[str, dg.Me
     }
 
 
-def figures_preview(figures: Sequence["Figure"]) -> dg.MetadataValue:
-    """Return small pictures of figures, each with its file name."""
-    shown = [f"**{one.file_name}**\n\n{_as_image(one.preview)}" for one in figures if one.preview]
+def figures_preview(figures: Mapping[str, bytes]) -> dg.MetadataValue:
+    """Return small PNGs, each with its file name."""
+    shown = [f"**{name}**\n\n{_as_image(png)}" for name, png in figures.items()]
     return dg.MetadataValue.md("\n\n".join(shown))
 
 

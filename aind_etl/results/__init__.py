@@ -9,7 +9,7 @@
 Every table follows `analyses`: a record that is deleted, or whose location changed, loses its rows.
 """
 
-from aind_etl.results.figures import Figure, newest_figures
+from aind_etl.results.figures import newest_figures
 from aind_etl.results.inventory import (
     ResultFilesReport,
     refresh_result_files,
@@ -19,7 +19,6 @@ from aind_etl.results.store import ResultStore, open_result_store
 from aind_etl.results.trials import TrialsReport, refresh_trials
 
 __all__ = [
-    "Figure",
     "ResultFilesReport",
     "ResultStore",
     "TrialsReport",

@@ -34,35 +34,23 @@ _ANSWERS = (FileNotFoundError, PermissionError, TooLargeError)
 
 
 class Retries:
-    """Retries requests to one store, and gives up a store that does not answer.
-
-    Attributes
-    ----------
-    first_wait_seconds
-        Upper limit of the first wait. The limit doubles with every further failure; the wait is
-        random below it, so that many clients do not come back together.
-    longest_silence_seconds
-        A store that sends no response at all for this long, not even an error, is given up.
-    """
+    """Retries requests to one store, and gives up a store that does not answer."""
 
     def __init__(self, store_name: str, concurrency: int) -> None:
         self._store_name = store_name
         self._most_failures_in_a_row = 2 * concurrency
+        # Upper limit of the first wait. It doubles with every further failure; the wait is random
+        # below it, so that many clients do not come back together.
         self.first_wait_seconds = 0.25
+        # A store that sends no response at all for this long, not even an error, is given up.
         self.longest_silence_seconds = 20.0
         self._failures_in_a_row = 0
-        self._has_answered = False
         self._silent_since: float | None = None
-        self._unanswered = 0
+        # One file that never arrives does not mean that a store which has answered is unreachable.
+        self._unanswered_allowed = 0
 
     async def call(self, request: Callable[..., Awaitable[_Answer]], *arguments: object) -> _Answer:
-        """Return the answer to a request, retried while its errors are transient.
-
-        Raises
-        ------
-        SourceError
-            The store has been silent for too long.
-        """
+        """Return the answer to a request, retried while its errors are transient."""
         attempts = AsyncRetrying(
             stop=stop_after_attempt(_ATTEMPTS),
             retry=retry_if_exception(_is_transient),
@@ -82,18 +70,13 @@ class Retries:
         return answer
 
     def problem_of(self, error: Exception, location: str) -> Problem:
-        """Return why a folder or file cannot be read.
-
-        Raises
-        ------
-        AindEtlError
-            ``error`` is one already.
-        SourceError
-            Too many requests in a row failed: further ones would fail too.
-        """
+        """Return why a folder or file cannot be read; raise an :class:`AindEtlError` again."""
+        if isinstance(error, AindEtlError):
+            raise error
         problem = _problem_of(error)
         if problem.reason == "unreachable":
             self._failures_in_a_row += 1
+            # Further requests would fail too.
             if self._failures_in_a_row > self._most_failures_in_a_row:
                 raise SourceError(
                     f"The result store {self._store_name} does not answer ({problem.message}). The "
@@ -102,9 +85,8 @@ class Retries:
         return problem
 
     def _note_answer(self) -> None:
-        self._has_answered = True
         self._silent_since = None
-        self._unanswered = 0
+        self._unanswered_allowed = 2 * _ATTEMPTS
 
     def _check_silence(self, error: Exception) -> None:
         """Give up an unreachable store, rather than retry every single folder."""
@@ -115,10 +97,9 @@ class Retries:
             return
         now = monotonic()
         self._silent_since = self._silent_since or now
-        self._unanswered += 1
-        # One file that never arrives does not mean that the store is unreachable.
-        is_the_store = not self._has_answered or self._unanswered > 2 * _ATTEMPTS
-        if is_the_store and now - self._silent_since >= self.longest_silence_seconds:
+        self._unanswered_allowed -= 1
+        is_silent = now - self._silent_since >= self.longest_silence_seconds
+        if self._unanswered_allowed < 0 and is_silent:
             raise SourceError(
                 f"The result store {self._store_name} cannot be reached ({_error_text(error)}); "
                 f"it sent nothing for {self.longest_silence_seconds:g} s. {_WHAT_TO_CHECK}"
@@ -126,9 +107,6 @@ class Retries:
 
 
 def _problem_of(error: Exception) -> Problem:
-    """Return why something could not be read; raise an :class:`AindEtlError` again."""
-    if isinstance(error, AindEtlError):
-        raise error
     status = _response_of(error).get("HTTPStatusCode")
     text = _error_text(error)
     if isinstance(error, TooLargeError):

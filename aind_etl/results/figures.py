@@ -11,19 +11,16 @@ from dataclasses import asdict, astuple, dataclass, replace
 from datetime import date, datetime
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import duckdb
 import polars as pl
 
 from aind_etl.contract import tables
 from aind_etl.errors import SourceError
+from aind_etl.lake import Lake
 from aind_etl.results.folders import FileRequest
 from aind_etl.results.inventory import FIGURE
-
-if TYPE_CHECKING:
-    from aind_etl.lake import Lake
-    from aind_etl.results.store import ResultStore
+from aind_etl.results.store import ResultStore
 
 _ID_DIGITS = 10
 _LONGEST_NAME = 200
@@ -44,8 +41,6 @@ class Figure:
         When the analysis was finished.
     file_name
         A readable name: ``<nwb>_<agent>_<first ten digits of the id>.png``.
-    preview
-        A small PNG of it, or empty.
     """
 
     record_id: str
@@ -55,7 +50,6 @@ class Figure:
     size_bytes: int | None
     finished_at: datetime | None
     file_name: str = ""
-    preview: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +105,7 @@ def choose_figures(
 
 
 def download_figures(
-    store: "ResultStore",
+    store: ResultStore,
     figures: Sequence[Figure],
     folder: Path,
     *,
@@ -160,8 +154,8 @@ def download_figures(
     return DownloadReport(downloaded, len(existing) - len(wanted), tuple(missing), size)
 
 
-def newest_figures(lake: "Lake", store: "ResultStore", count: int) -> list[Figure]:
-    """Return at most ``count`` figures of the analyses finished last, with previews.
+def newest_figures(lake: Lake, store: ResultStore, count: int) -> dict[str, bytes]:
+    """Return small PNGs of at most ``count`` figures of the analyses finished last, by file name.
 
     Figures that cannot be read are left out.
 
@@ -176,23 +170,20 @@ def newest_figures(lake: "Lake", store: "ResultStore", count: int) -> list[Figur
         lake.tables.scan(tables.ANALYSES)
         .join(files.select(*key, "size_bytes"), on=key)
         .select(
-            "record_id",
-            "nwb_name",
-            "agent_alias",
+            *("record_id", "nwb_name", "agent_alias"),
             pl.col("result_location").str.strip_chars_end("/"),
-            "size_bytes",
-            "finished_at",
+            *("size_bytes", "finished_at"),
         )
         .sort("finished_at", "record_id", descending=True, nulls_last=True)
         .unique("result_location", keep="first", maintain_order=True)
         .head(count)
         .collect()
     )
-    found = {one.location: one for one in _with_names([Figure(*row) for row in newest.rows()])}
+    figures = _with_names([Figure(*row) for row in newest.rows()])
+    found = {str(one.location): one for one in figures}
     answers = store.read_files([_request(one) for one in found.values()])
     previews = {answer.request.location: preview_of(answer.content) for answer in answers}
-    pictured = (replace(one, preview=previews[str(one.location)]) for one in found.values())
-    return [one for one in pictured if one.preview]
+    return {one.file_name: previews[name] for name, one in found.items() if previews[name]}
 
 
 def preview_of(content: bytes) -> bytes:
@@ -214,12 +205,8 @@ _NO_FILE = f"its result folder has no {FIGURE}, as of the last run."
 
 _CHOSEN = """
 SELECT
-    record_id,
-    nwb_name,
-    agent_alias,
-    rtrim(result_location, '/') AS location,
-    size_bytes,
-    finished_at
+    record_id, nwb_name, agent_alias,
+    rtrim(result_location, '/') AS location, size_bytes, finished_at
 FROM analyses
 LEFT JOIN (SELECT * FROM result_files WHERE file_name = $figure) AS figures
     USING (source_collection, record_id, process_index)
@@ -237,25 +224,23 @@ ORDER BY session_key, agent_alias, finished_at, record_id
 """
 
 
-def _file_name(nwb_name: str | None, agent_alias: str | None, identity: str) -> str:
+def _file_name(figure: Figure, identity: str) -> str:
     """Return a file name that is safe on every system."""
-    session = (nwb_name or "unknown-session").removesuffix(".nwb")
-    parts = (session, agent_alias or "unknown-agent", identity)
+    session = (figure.nwb_name or "unknown-session").removesuffix(".nwb")
+    parts = (session, figure.agent_alias or "unknown-agent", identity)
     safe = "_".join(re.sub(r"[^A-Za-z0-9.-]+", "_", part).strip("._") for part in parts)
     return f"{safe[-_LONGEST_NAME:].lstrip('.-')}.png"
 
 
 def _with_names(figures: Sequence[Figure]) -> Iterator[Figure]:
     """Yield figures with unique file names: with whole ids if ten digits are not enough."""
-    short = [
-        _file_name(one.nwb_name, one.agent_alias, one.record_id[:_ID_DIGITS]) for one in figures
-    ]
+    short = [_file_name(one, one.record_id[:_ID_DIGITS]) for one in figures]
     uses = Counter(map(str.casefold, short))
     taken: Counter[str] = Counter()
     for one, short_name in zip(figures, short, strict=True):
         name = short_name
         if uses[name.casefold()] > 1:
-            name = _file_name(one.nwb_name, one.agent_alias, one.record_id)
+            name = _file_name(one, one.record_id)
             taken[name.casefold()] += 1
             if taken[name.casefold()] > 1:
                 name = f"{name.removesuffix('.png')}_{taken[name.casefold()]}.png"

@@ -15,15 +15,7 @@ SCHEME = "s3://"
 
 
 class StoredFile(NamedTuple):
-    """A file of a result folder.
-
-    Attributes
-    ----------
-    name
-        Its path relative to the folder.
-    etag
-        Changes whenever the content does.
-    """
+    """A file of a folder: its path there, and an etag that changes when the content does."""
 
     name: str
     size_bytes: int
@@ -35,12 +27,8 @@ class StoredFile(NamedTuple):
 class Problem:
     """Why a folder cannot be listed or a file cannot be read.
 
-    Attributes
-    ----------
-    reason
-        ``gone``, ``refused``, ``too_large``, ``too_many_files``, ``empty`` or ``unreachable``.
-    message
-        The store's error, and what to do.
+    The reason is ``gone``, ``refused``, ``too_large``, ``too_many_files``, ``empty`` or
+    ``unreachable``; the message has the store's error, and what to do.
     """
 
     reason: str
@@ -81,29 +69,14 @@ Bounds = tuple[str, str | None]
 
 ALL_NAMES: Bounds = ("", None)
 
-FILES_SCHEMA: dict[str, pl.DataType] = {
-    "location": pl.String(),
-    "file_name": pl.String(),
-    "size_bytes": pl.Int64(),
-    "etag": pl.String(),
-    "last_modified": pl.Datetime("us", "UTC"),
-}
-"""Columns of a frame of listed files."""
-
 
 class Backend(ABC):
-    """A place that holds folders.
-
-    Attributes
-    ----------
-    name
-        The place for people, without credentials.
-    ranges
-        The ranges of names in which a full listing runs concurrently.
-    """
+    """A place that holds folders."""
 
     name: str
+    """The place for people, without credentials."""
     ranges: Sequence[Bounds] = (ALL_NAMES,)
+    """The ranges of names in which a full listing runs concurrently."""
 
     async def open(self) -> None:  # noqa: B027 - most need nothing
         """Connect; raise a :class:`ConfigurationError` if the settings are wrong."""
@@ -134,18 +107,22 @@ def check_size(size_bytes: int | None) -> None:
 
 
 def files_frame(location: str, files: Sequence[StoredFile]) -> pl.DataFrame:
-    """Return the files of a folder as rows with the columns of :data:`FILES_SCHEMA`."""
+    """Return the files of a folder as rows."""
+    schema = {
+        "location": pl.String(),
+        "file_name": pl.String(),
+        "size_bytes": pl.Int64(),
+        "etag": pl.String(),
+        "last_modified": pl.Datetime("us", "UTC"),
+    }
     rows = [(location, *file) for file in files]
-    return pl.DataFrame(rows, schema=FILES_SCHEMA, orient="row")
+    return pl.DataFrame(rows, schema, orient="row")
 
 
 def path_of(location: str) -> str:
     """Return the part of an address after ``s3://``.
 
-    Raises
-    ------
-    ValueError
-        It is not an ``s3://`` address, or it contains ``..``.
+    Any other address, and one with ``..``, raises a :class:`ValueError`.
     """
     path = location.removeprefix(SCHEME).strip("/")
     if not location.startswith(SCHEME) or not path or ".." in path.split("/"):

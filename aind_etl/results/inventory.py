@@ -6,7 +6,7 @@ or lacks a file, because the prototype writes documents before their files.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
@@ -44,6 +44,7 @@ _FEWEST_PAGES = 16
 # A full listing is given up after this many times the estimated number of pages.
 _MARGIN = 4
 
+# The address directly above a result folder.
 _HOME = pl.col("location").str.replace(r"/[^/]*$", "")
 
 
@@ -108,8 +109,7 @@ def refresh_result_files(  # noqa: PLR0913 - clock and progress have defaults
     SourceError
         The store does not answer.
     """
-    has_folder = pl.col("location").str.len_chars() > 0
-    records = scan_analyses(lake, collection).filter(has_folder).collect()
+    records = scan_analyses(lake, collection).filter(pl.col("location") != "").collect()
     writer = _Writer(lake, collection, now)
     writer.report.removed = remove_gone(
         lake, collection, records, tables.RESULT_FOLDERS, [tables.RESULT_FILES]
@@ -118,12 +118,14 @@ def refresh_result_files(  # noqa: PLR0913 - clock and progress have defaults
     expect(due["location"].n_unique())
     listed_at = lake.state(collection).results_listed_at
     list_all = listed_at is None or now() - listed_at >= _FULL_LISTING_EVERY
-    for home, there in _by_home(records):
+    # The folder of a record is never a bucket itself.
+    homes = records.with_columns(home=_HOME).filter(pl.col("home").str.starts_with("s3://"))
+    for (home,), there in homes.sort("home").group_by("home", maintain_order=True):
         due_there = due.join(there, on=KEY, how="semi")
-        files = _list_home(store, home, there.height, due_there.height, list_all=list_all)
+        files = _list_home(store, str(home), there.height, due_there.height, list_all=list_all)
         if files is not None:
             writer.write(there, files, [])
-            writer.write_unclaimed(home, files)
+            writer.write_unclaimed(str(home), files)
             progress(due_there["location"].n_unique())
             due = due.join(due_there, on=KEY, how="anti")
     number = pl.col("location").rle_id() // _BATCH_FOLDERS
@@ -201,15 +203,6 @@ def _due(lake: Lake, collection: str, records: pl.DataFrame, recent: datetime) -
     return records.lazy().join(due, on="record_id", how="semi").collect()
 
 
-def _by_home(records: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
-    """Yield each address directly above result folders, with the records whose folders it holds."""
-    homes = records.with_columns(home=_HOME).partition_by("home", as_dict=True, include_key=False)
-    for (home,), there in sorted(homes.items()):
-        # The folder of a record is never a bucket itself.
-        if str(home).startswith("s3://"):
-            yield str(home), there
-
-
 def _list_home(
     store: ResultStore, home: str, n_records: int, n_due: int, *, list_all: bool
 ) -> pl.DataFrame | None:
@@ -234,10 +227,7 @@ class _Writer:
     def write(
         self, records: pl.DataFrame, files: pl.DataFrame, problems: list[tuple[str, str, str]]
     ) -> None:
-        """Write the rows of records whose folders were checked.
-
-        ``problems`` holds location, reason and message of every folder that could not be listed.
-        """
+        """Write the rows of checked folders; problems are location, reason and message of each."""
         checked_at = pl.lit(self._now()).alias("checked_at")
         frames = {
             tables.RESULT_FILES: _file_rows(records, files).with_columns(checked_at),
@@ -282,13 +272,10 @@ class _Writer:
         )
         with self._lake.tables_lock(self._collection):
             known = self._lake.tables.read_partition(table, self._collection)
-            rows = _keep_unchanged_times(table, found, known).select(known.columns)
+            here = _keep_unchanged_times(table, found, known).select(known.columns)
+            rows = pl.concat([known.filter(_HOME.ne(home)), here])
             self.report.partitions_written += self._lake.tables.replace_rows(
-                table,
-                self._collection,
-                None,
-                without=None,
-                rows=pl.concat([known.filter(_HOME.ne(home)), rows]),
+                table, self._collection, None, without=None, rows=rows
             )
 
 

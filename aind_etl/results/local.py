@@ -65,19 +65,15 @@ class LocalBackend(FsspecBackend):
     def _list(self, location: str) -> Files:
         folder = self._root / path_of(location)
         found = []
-        paths = (
-            Path(parent, name)
-            for parent, _, names in os.walk(folder, onerror=_check_error)
-            for name in names
-        )
-        for path in paths:
-            # A link may lead out of the folder.
-            if path.is_file() and not path.is_symlink():
-                facts = path.stat()
-                # Bytes that are not UTF-8 are shown escaped.
-                name = os.fsencode(path.relative_to(folder)).decode(errors="backslashreplace")
-                modified = datetime.fromtimestamp(facts.st_mtime, UTC)
-                found.append(StoredFile(name, facts.st_size, _etag_on_disk(facts), modified))
+        for parent, _, names in os.walk(folder, onerror=_check_error):
+            for path in map(Path(parent).joinpath, names):
+                # A link may lead out of the folder.
+                if path.is_file() and not path.is_symlink():
+                    facts = path.stat()
+                    # Bytes that are not UTF-8 are shown escaped.
+                    name = os.fsencode(path.relative_to(folder)).decode(errors="backslashreplace")
+                    modified = datetime.fromtimestamp(facts.st_mtime, UTC)
+                    found.append(StoredFile(name, facts.st_size, _etag_on_disk(facts), modified))
         return sorted(found)
 
     def _read(self, location: str, name: str) -> tuple[bytes, str]:

@@ -31,25 +31,15 @@ def scan_analyses(lake: Lake, collection: str) -> pl.LazyFrame:
 def remove_gone(
     lake: Lake, collection: str, records: pl.DataFrame, index: Table, others: Sequence[Table]
 ) -> int:
-    """Remove the rows of records that are gone, or have moved to another month.
+    """Remove the rows of records that are gone or moved to another month; return their number.
 
-    Parameters
-    ----------
-    records
-        The records that exist, with ``session_month``.
-    index
-        Holds every record that has rows in ``others``, and is therefore written last.
-
-    Returns
-    -------
-    int
-        Number of records removed.
+    ``records`` are those that exist, with ``session_month``. ``index`` holds every record that has
+    rows in ``others``, and is therefore written last.
     """
     removed = 0
     for month in lake.tables.months(index, collection):
         present = lake.tables.read_partition(index, collection, month).select("record_id").unique()
-        expected = records.filter(pl.col("session_month") == month)
-        gone = present.join(expected, on="record_id", how="anti")
+        gone = present.join(records.filter(session_month=month), on="record_id", how="anti")
         if gone.height:
             removed += gone.height
             with lake.tables_lock(collection):

@@ -84,19 +84,25 @@ class _ResultFile(_Fit):
     analysis_results: _Fit | None = None
 
 
-# The columns of each latent variable in `trials`, one per row of the variable; row 0 is left.
+_CHOICES = "fit_settings.fit_choice_history"
+_REWARDS = "fit_settings.fit_reward_history"
+_LATENTS = "fitted_latent_variables."
+# The columns of each variable in `trials`, one per row of the variable; row 0 is left.
 _COLUMNS = {
-    "q_value": ("q_left", "q_right"),
-    "choice_kernel": ("choice_kernel_left", "choice_kernel_right"),
-    "choice_prob": ("choice_prob_left", "choice_prob_right"),
-    "value": ("value",),
-    "threshold": ("threshold",),
-    "p_exploit": ("p_exploit",),
-    "exploiting": ("exploiting",),
-    "loss_count": ("loss_count",),
+    _CHOICES: ("choice",),
+    _REWARDS: ("reward",),
+    f"{_LATENTS}q_value": ("q_left", "q_right"),
+    f"{_LATENTS}choice_kernel": ("choice_kernel_left", "choice_kernel_right"),
+    f"{_LATENTS}choice_prob": ("choice_prob_left", "choice_prob_right"),
+    f"{_LATENTS}value": ("value",),
+    f"{_LATENTS}threshold": ("threshold",),
+    f"{_LATENTS}p_exploit": ("p_exploit",),
+    f"{_LATENTS}exploiting": ("exploiting",),
+    f"{_LATENTS}loss_count": ("loss_count",),
 }
+_BINARY = {_CHOICES, _REWARDS, f"{_LATENTS}exploiting"}
 # The others have one more value, for the state after the last trial.
-_BEFORE_TRIALS_ONLY = {"choice_prob", "exploiting"}
+_BEFORE_TRIALS_ONLY = _BINARY | {f"{_LATENTS}choice_prob"}
 
 
 def read_result(content: bytes) -> Trials:
@@ -189,11 +195,8 @@ def _decode(content: bytes) -> _ResultFile:
         # Escaped surrogates are valid JSON, but no table can hold them.
         json.dumps(loaded, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise ResultError(
-            "not_json",
-            "",
-            f"The file begins with {content[:40]!r}; expected JSON ({error}).",
-        ) from None
+        message = f"The file begins with {content[:40]!r}; expected JSON ({error})."
+        raise ResultError("not_json", "", message) from None
     try:
         return msgspec.convert(loaded, _ResultFile)
     except msgspec.ValidationError as error:
@@ -244,67 +247,55 @@ def _without_nan(content: bytes) -> bytes:
 
 def _wrong_type(error: msgspec.ValidationError, root: str = "") -> ResultError:
     message, _, path = str(error).partition(" - at ")
-    return ResultError(
-        "wrong_type",
-        (root + path.strip("`").removeprefix("$")).removeprefix("."),
-        f"{message}.",
-    )
+    path = (root + path.strip("`").removeprefix("$")).removeprefix(".")
+    return ResultError("wrong_type", path, f"{message}.")
 
 
 # --- from a fit to trials -------------------------------------------------------------------
 
 
-def _trials(fit: _Fit, path: str) -> Trials:
+def _variables(fit: _Fit, path: str) -> dict[str, FloatArray]:
+    """Return the histories and latent variables of a fit as arrays of rows, by their names."""
     settings = fit.fit_settings or _Settings()
-    latents = fit.fitted_latent_variables
-    if not latents and settings.fit_choice_history is None:
-        raise ResultError(
-            "no_trials",
-            f"{path}fitted_latent_variables",
-            "There are neither latent variables nor a history of choices.",
-        )
-    variables = {
-        name: _as_array(values, f"{path}fitted_latent_variables.{name}")
-        for name, values in (latents or {}).items()
+    latents = fit.fitted_latent_variables or {}
+    given: dict[str, Sequence[Any] | None] = {
+        _CHOICES: settings.fit_choice_history,
+        _REWARDS: settings.fit_reward_history,
+        **{f"{_LATENTS}{name}": values for name, values in latents.items()},
     }
-    n_trials = _count_trials(fit, variables)
-    columns = _history_columns(settings, n_trials, path)
+    if not latents and given[_CHOICES] is None:
+        message = "There are neither latent variables nor a history of choices."
+        raise ResultError("no_trials", f"{path}fitted_latent_variables", message)
+    stated = {name: values for name, values in given.items() if values is not None}
+    return {name: _as_array(values, f"{path}{name}") for name, values in stated.items()}
+
+
+def _trials(fit: _Fit, path: str) -> Trials:
+    variables = _variables(fit, path)
+    n_trials = _count_trials(variables) if fit.n_trials is None else fit.n_trials
+    columns: dict[str, FloatArray] = {}
     others = {}
     for name, values in variables.items():
-        place = f"{path}fitted_latent_variables.{name}"
+        place = f"{path}{name}"
         if name not in _COLUMNS:
-            _check_length(values, n_trials, n_trials + 1, place)
-            others[name] = values
+            _check_length(values, place, n_trials, n_trials + 1)
+            others[name.removeprefix(_LATENTS)] = values
             continue
-        length = n_trials + (name not in _BEFORE_TRIALS_ONLY)
-        _check_length(values, length, length, place)
+        _check_length(values, place, n_trials + (name not in _BEFORE_TRIALS_ONLY))
         if len(values) != len(_COLUMNS[name]):
             raise _wrong_length(place, f"{len(_COLUMNS[name])} rows", f"{len(values)}")
-        if name == "exploiting":
+        if name in _BINARY:
             _check_0_or_1(values, place)
         for column, row in zip(_COLUMNS[name], values, strict=True):
             columns[column] = _padded(row, n_trials)
     spread = None
     if "q_left" in columns:
-        spread = q_value_spread(variables["q_value"])
+        spread = q_value_spread(variables[f"{_LATENTS}q_value"])
         if "choice" in columns and "reward" in columns:
             # The prediction is the value of the chosen side before the trial.
             predicted = np.where(columns["choice"] == 0, columns["q_left"], columns["q_right"])
             columns["rpe"] = columns["reward"] - predicted
     return Trials(n_trials, columns, others, spread)
-
-
-def _history_columns(settings: _Settings, n_trials: int, path: str) -> dict[str, FloatArray]:
-    columns = {}
-    for name in ("choice", "reward"):
-        history = getattr(settings, f"fit_{name}_history")
-        if history is not None:
-            place = f"{path}fit_settings.fit_{name}_history"
-            values = np.array([history], dtype=np.float64)
-            _check_length(values, n_trials, n_trials, place)
-            _check_0_or_1(values, place)
-            columns[name] = _padded(values[0], n_trials)
-    return columns
 
 
 def _as_array(values: Sequence[Any], path: str) -> FloatArray:
@@ -313,30 +304,25 @@ def _as_array(values: Sequence[Any], path: str) -> FloatArray:
     lengths = {len(row) if isinstance(row, list) else -1 for row in rows}
     if len(lengths) != 1 or -1 in lengths:
         raise _wrong_length(path, "rows of one length", f"lengths {sorted(lengths)}")
-    if values and not isinstance(values[0], list) and any(isinstance(v, list) for v in values):
-        raise _wrong_length(path, "one row of numbers", "numbers and lists")
-    return np.array(rows, dtype=np.float64)
+    try:
+        return np.array(rows, dtype=np.float64)
+    except ValueError:
+        raise _wrong_length(path, "one row of numbers", "numbers and lists") from None
 
 
-def _count_trials(fit: _Fit, variables: Mapping[str, FloatArray]) -> int:
-    """Return the number of trials that a fit states, or else that its variables have."""
-    settings = fit.fit_settings or _Settings()
-    if fit.n_trials is not None:
-        return fit.n_trials
-    for history in (settings.fit_choice_history, settings.fit_reward_history):
-        if history is not None:
-            return len(history)
+def _count_trials(variables: Mapping[str, FloatArray]) -> int:
+    """Return the number of trials that variables have, of which the histories decide first."""
     for name in _COLUMNS:
         if name in variables:
             return int(variables[name].shape[1]) - (name not in _BEFORE_TRIALS_ONLY)
     return max((values.shape[1] for values in variables.values()), default=0)
 
 
-def _check_length(values: FloatArray, least: int, most: int, path: str) -> None:
-    length = values.shape[1]
-    if not least <= length <= most:
-        expected = f"{least:,}" if least == most else f"{least:,} or {most:,}"
-        raise _wrong_length(path, f"{expected} values for this number of trials", f"{length:,}")
+def _check_length(values: FloatArray, path: str, *lengths: int) -> None:
+    found = values.shape[1]
+    if found not in lengths:
+        expected = " or ".join(f"{length:,}" for length in lengths)
+        raise _wrong_length(path, f"{expected} values for this number of trials", f"{found:,}")
 
 
 def _wrong_length(path: str, expected: str, found: str) -> ResultError:

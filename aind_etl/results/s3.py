@@ -7,22 +7,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC
 from importlib.metadata import version
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from aind_etl.errors import ConfigurationError
-from aind_etl.results.folders import (
-    SCHEME,
-    Backend,
-    Bounds,
-    Files,
-    StoredFile,
-    check_size,
-    path_of,
-)
-
-if TYPE_CHECKING:
-    from aind_etl.settings import Settings
+from aind_etl.results.folders import SCHEME, Backend, Bounds, Files, StoredFile, check_size, path_of
+from aind_etl.settings import Settings
 
 CONNECT_SECONDS = 10
 _READ_SECONDS = 60
@@ -31,16 +21,13 @@ _READ_SECONDS = 60
 class S3Backend(Backend):
     """Folders in an object store, through the client of s3fs.
 
-    Parameters
-    ----------
-    prefix
-        An ``s3://`` address that replaces ``s3://``, or "".
+    ``prefix`` is an ``s3://`` address that replaces ``s3://``, or "".
     """
 
     # Most result folders have hexadecimal names: 16 ranges of about equal size.
     ranges: Sequence[Bounds] = tuple(pairwise(("", *"123456789abcdef", None)))  # type: ignore[arg-type]
 
-    def __init__(self, settings: "Settings", prefix: str) -> None:
+    def __init__(self, settings: Settings, prefix: str) -> None:
         self._settings = settings
         self._prefix = prefix
         self._page_files = 1000
@@ -127,8 +114,6 @@ class S3Backend(Backend):
             raise cast("Exception", translate_boto_error(error)) from error
 
     def _bucket_and_key(self, location: str) -> tuple[str, str]:
-        path = path_of(location)
-        if self._prefix:
-            path = f"{self._prefix.removeprefix(SCHEME)}/{path}"
-        bucket, _, key = path.partition("/")
+        above = f"{self._prefix.removeprefix(SCHEME)}/" if self._prefix else ""
+        bucket, _, key = f"{above}{path_of(location)}".partition("/")
         return bucket, key

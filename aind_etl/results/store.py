@@ -7,10 +7,10 @@ they arrive. Answers that the caller has not taken yet hold back new requests, w
 import asyncio
 import queue
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import polars as pl
 
@@ -26,17 +26,14 @@ from aind_etl.results.folders import (
     Files,
     FolderListing,
     Problem,
-    StoredFile,
     check_size,
     files_frame,
 )
 from aind_etl.results.local import FsspecBackend, LocalBackend
 from aind_etl.results.s3 import CONNECT_SECONDS, S3Backend
+from aind_etl.settings import Settings
 from aind_etl.sources.kinds import kind_of
 from aind_etl.text import without_credentials
-
-if TYPE_CHECKING:
-    from aind_etl.settings import Settings
 
 _Job = TypeVar("_Job")
 _Answer = TypeVar("_Answer")
@@ -57,23 +54,13 @@ class ResultStore:
     """The result folders by their ``s3://`` addresses, for use in a ``with`` block.
 
     Listing and reading raise a :class:`SourceError` if the store does not answer at all. Single
-    folders and files that cannot be read are returned with a :class:`Problem`.
-
-    Parameters
-    ----------
-    backend
-        The place that holds the folders.
-    concurrency
-        Largest number of concurrent requests.
-
-    Attributes
-    ----------
-    name
-        The store for people: its address without credentials.
+    folders and files that cannot be read are returned with a :class:`Problem`. At most
+    ``concurrency`` requests run at a time.
     """
 
     def __init__(self, backend: Backend, concurrency: int) -> None:
         self.name = backend.name
+        """The store for people: its address without credentials."""
         self._backend = backend
         self._concurrency = concurrency
         self._retries = Retries(backend.name, concurrency)
@@ -86,45 +73,36 @@ class ResultStore:
         """Yield the listing of each folder as it arrives."""
         return self._answers(locations, self._list_folder)
 
-    def find_file(self, location: str, name: str) -> StoredFile | None:
-        """Return one file of a folder, without listing the others; None if it is not listed."""
+    def find_etag(self, location: str, name: str) -> str:
+        """Return the etag of one file, without listing the others; empty if it is not listed."""
         # Names that begin with all but the last letter, up to the name itself.
         bounds = (name[:-1], f"{name}\0")
         (listing,) = self._answers([location], lambda one: self._list_folder(one, bounds))
-        return next((file for file in listing.files if file.name == name), None)
+        return next((file.etag for file in listing.files if file.name == name), "")
 
     def read_files(self, requests: Sequence[FileRequest]) -> Iterator[FileContent]:
         """Yield the content of each file as it arrives."""
         return self._answers(requests, self._read_file, lambda request: request.size_bytes)
 
     def list_everything(self, home: str, most_pages: int) -> pl.DataFrame | None:
-        """Return the files of every folder directly below an address.
+        """Return the files of every folder directly below an address, as :func:`files_frame`.
 
-        Several ranges of names are listed concurrently, in pages of a thousand files.
-
-        Returns
-        -------
-        polars.DataFrame or None
-            As :func:`files_frame`; None if there are more than ``most_pages`` pages, or if they
-            cannot be listed.
+        None if there are more than ``most_pages`` pages of a thousand files, or if they cannot be
+        listed. Several ranges of names are listed concurrently.
         """
         pages = [files_frame(home, [])]
 
-        async def list_range(bounds: Bounds) -> bool:
-            try:
-                async for page in self._pages(home, bounds):
-                    if len(pages) > most_pages:
-                        return False
-                    pages.append(_by_folder(files_frame(home, page)))
-            except FileNotFoundError:
-                pass  # The bucket does not exist: no files.
-            except Exception as error:  # noqa: BLE001 - clients raise anything
-                self._retries.problem_of(error, home)
-                return False
-            return True
+        def add(page: Files) -> bool:
+            pages.append(_by_folder(files_frame(home, page)))
+            return len(pages) <= most_pages + 1
 
-        whole = list(self._answers(self._backend.ranges, list_range))
-        return pl.concat(pages) if all(whole) else None
+        async def list_range(bounds: Bounds) -> Problem | None:
+            with suppress(FileNotFoundError):  # The bucket does not exist: no files.
+                return await self._list(home, bounds, add)
+            return None
+
+        problems = list(self._answers(self._backend.ranges, list_range))
+        return None if any(problems) else pl.concat(pages)
 
     def __enter__(self) -> Self:
         """Open the store."""
@@ -151,16 +129,40 @@ class ResultStore:
 
     async def _list_folder(self, location: str, bounds: Bounds = ALL_NAMES) -> FolderListing:
         files: Files = []
+
+        def add(page: Files) -> bool:
+            files.extend(page)
+            return len(files) <= MOST_FILES
+
         try:
-            async for page in self._pages(location, bounds):
-                files += page
-                if len(files) > MOST_FILES:
-                    return FolderListing(location, problem=_TOO_MANY_FILES)
+            problem = await self._list(location, bounds, add)
         except FileNotFoundError:
             return FolderListing(location)  # The bucket does not exist.
+        return FolderListing(location, () if problem else tuple(files), problem)
+
+    async def _list(
+        self, location: str, bounds: Bounds, add: Callable[[Files], bool]
+    ) -> Problem | None:
+        """List a folder's files within bounds page by page, and return why it was not completed.
+
+        ``add`` takes a page, and returns whether there may be more. If the bucket does not exist,
+        a :class:`FileNotFoundError` is raised.
+        """
+        after, before = bounds
+        token = ""
+        try:
+            while True:
+                page, token = await self._retries.call(self._backend.page, location, bounds, token)
+                # Some stores ignore where to start, and a folder on a disk is listed whole.
+                within = (one for one in page if after < one.name)
+                if not add([one for one in within if before is None or one.name < before]):
+                    return _TOO_MANY_FILES
+                if not token:
+                    return None
+        except FileNotFoundError:
+            raise
         except Exception as error:  # noqa: BLE001 - clients raise anything
-            return FolderListing(location, problem=self._retries.problem_of(error, location))
-        return FolderListing(location, tuple(files))
+            return self._retries.problem_of(error, location)
 
     async def _read_file(self, request: FileRequest) -> FileContent:
         try:
@@ -174,19 +176,6 @@ class ResultStore:
             message = "The file is empty. It is read again when its content changes."
             return FileContent(request, etag=etag, problem=Problem("empty", message))
         return FileContent(request, content, etag)
-
-    async def _pages(self, location: str, bounds: Bounds) -> AsyncIterator[Files]:
-        """Yield a folder's files within bounds page by page."""
-        after, before = bounds
-        token = ""
-        while True:
-            page, token = await self._retries.call(self._backend.page, location, bounds, token)
-            # Some stores ignore where to start, and a folder on a disk is listed whole.
-            yield [
-                one for one in page if after < one.name and (before is None or one.name < before)
-            ]
-            if not token:
-                return
 
     # --- many requests --------------------------------------------------------------------
 
@@ -254,7 +243,7 @@ class _Untaken:
         self._removed.set()
 
 
-def open_result_store(settings: "Settings", location: str = SCHEME) -> ResultStore:
+def open_result_store(settings: Settings, location: str = SCHEME) -> ResultStore:
     """Return the store that holds an address, for use in a ``with`` block.
 
     ``s3://`` addresses are in the store of the result folders that the settings name; fsspec opens

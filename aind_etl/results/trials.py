@@ -8,7 +8,7 @@ changes.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -25,7 +25,6 @@ from aind_etl.results.trial_rows import (
     ParsedResults,
     latent_rows,
     other_rows,
-    parse_result,
     rejected_rows,
     trial_rows,
 )
@@ -112,23 +111,17 @@ def refresh_trials(  # noqa: PLR0913 - clock and progress have defaults
     for batch in _batches(due):
         _read_files(store, batch, writer, progress)
     _read_documents(lake, collection, records, writer, everything=not is_same_reader)
-    lake.update_state(
-        collection,
-        {
-            "results_reader": reader_version(),
-            "results_searched_through": lake.change_log(collection).last_batch(),
-        },
-    )
+    through = lake.change_log(collection).last_batch()
+    state = {"results_reader": reader_version(), "results_searched_through": through}
+    lake.update_state(collection, state)
     return writer.report
 
 
 @cache
 def reader_version() -> str:
     """Return a hash of the code that decides whether a result file is rejected."""
-    digest = sha256()
-    for name in ("result_json.py", "trial_rows.py", "trials.py"):
-        digest.update(Path(__file__).with_name(name).read_bytes())
-    return digest.hexdigest()[:16]
+    paths = map(Path(__file__).with_name, ("result_json.py", "trial_rows.py", "trials.py"))
+    return sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
 
 
 # --- what is due ----------------------------------------------------------------------------
@@ -168,13 +161,9 @@ def _remove_outdated(lake: Lake, collection: str, records: pl.DataFrame) -> int:
         .select(KEY)
         .collect()
     )
-    removed = remove_gone(
-        lake,
-        collection,
-        records.join(changed, on=KEY, how="anti"),
-        tables.ANALYSES_LATENTS,
-        [tables.TRIALS, tables.OTHER_LATENTS],
-    )
+    loaded = records.join(changed, on=KEY, how="anti")
+    others = [tables.TRIALS, tables.OTHER_LATENTS]
+    removed = remove_gone(lake, collection, loaded, tables.ANALYSES_LATENTS, others)
     rejected = lake.tables.read_partition(tables.REJECTED_RESULTS, collection)
     wanted = records.select(*KEY, "content_hash", wanted_file="source_file")
     is_wanted = (pl.col("source_file") == pl.col("wanted_file")) | (
@@ -238,11 +227,11 @@ def _read_files(
         records = records_of[answer.request.location, answer.request.name]
         writer.report.read += 1
         writer.report.size_bytes += len(answer.content)
-        if (problem := answer.problem) is not None:
-            for record in records:
-                results.reject(record, problem.reason, None, problem.message)
-        else:
-            parse_result(results, records, lambda: read_result(answer.content))  # noqa: B023 - called at once
+        for record in records:
+            if answer.problem is None:
+                results.parse(record, partial(read_result, answer.content))
+            else:
+                results.reject(record, answer.problem.reason, None, answer.problem.message)
         progress(len(records))
     writer.write(results)
 
@@ -269,7 +258,7 @@ def _read_documents(
             results = ParsedResults()
             for record in candidates.join(documents, on=key).iter_rows(named=True):
                 text, process = record["document"], record["process_index"]
-                parse_result(results, [record], lambda: read_document(text, process))  # noqa: B023 - called at once
+                results.parse(record, partial(read_document, text, process))
             writer.write(results)
         # A document that changed and changed back is in the log twice.
         candidates = candidates.join(untrimmed, on=key, how="anti")

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -27,37 +26,23 @@ _ENVIRONMENT = {
 _NOTHING_RUN = "Nothing in it was run; write it again with pandas."
 
 
-@dataclass(frozen=True, slots=True)
-class ReadingLimits:
-    """The address space of the process that reads a pickle, and its time on CPU and clock."""
+def read_pickled_frame(
+    content: bytes, *, memory_bytes: int = 3 << 29, cpu_seconds: int = 60, wall_seconds: float = 120
+) -> pa.Table:
+    """Return the columns of a pickled frame, as :func:`.pickled_frame.read_frame`.
 
-    memory_bytes: int = 3 << 29
-    cpu_seconds: int = 60
-    wall_seconds: float = 120.0
-
-
-def read_pickled_frame(content: bytes, limits: ReadingLimits) -> pa.Table:
-    """Return the columns of a pickled frame, read in a process of its own.
-
-    Returns
-    -------
-    pyarrow.Table
-        As from :func:`aind_etl.sessions.pickled_frame.read_frame`.
-
-    Raises
-    ------
-    DataError
-        The pickle is refused, or needs more memory or time than it may have.
+    The process that reads it has limits on its address space, and on its time on CPU and clock. A
+    pickle that is refused, or needs more, is a :class:`DataError`.
     """
     folder = str(Path(__file__).parent)
-    limited = [str(limits.memory_bytes), str(limits.cpu_seconds)]
+    limits = [str(memory_bytes), str(cpu_seconds)]
     inherited = {name: os.environ[name] for name in _INHERITED_VARIABLES if name in os.environ}
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and program
-            [sys.executable, "-I", "-c", _PROGRAM, folder, *limited],
+            [sys.executable, "-I", "-c", _PROGRAM, folder, *limits],
             input=content,
             capture_output=True,
-            timeout=limits.wall_seconds,
+            timeout=wall_seconds,
             # An interrupt from the terminal is for this process only.
             start_new_session=True,
             # The process has no credentials.
@@ -65,17 +50,15 @@ def read_pickled_frame(content: bytes, limits: ReadingLimits) -> pa.Table:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise DataError(
-            f"It was not read after {limits.wall_seconds:g} s. {_NOTHING_RUN}"
-        ) from None
+        raise DataError(f"It was not read after {wall_seconds:g} s. {_NOTHING_RUN}") from None
     if done.returncode:
         errors = done.stderr.decode(errors="replace").strip().splitlines()
         if done.returncode == REFUSED and errors:
             raise DataError(f"{errors[-1]} {_NOTHING_RUN}")
         raise DataError(
-            f"Reading it took more than {limits.cpu_seconds} s of the processor or "
-            f"{limits.memory_bytes >> 20:,} MB of memory (the process ended with "
-            f"{done.returncode}). {_NOTHING_RUN}"
+            f"Reading it took more than {cpu_seconds} s of the processor or "
+            f"{memory_bytes >> 20:,} MB of memory (the process ended with {done.returncode}). "
+            f"{_NOTHING_RUN}"
         )
     with pa.ipc.open_stream(done.stdout) as stream:
         return stream.read_all()

@@ -20,13 +20,7 @@ from aind_etl.flatten import derived
 
 _KNOWN_COLUMNS = (*tables.SESSIONS.columns, *ADDED_SESSION_COLUMNS)
 _KNOWN_NAMES = frozenset(column.name for column in _KNOWN_COLUMNS)
-_TYPES: dict[pl.DataType, DataType] = {
-    POLARS_TYPES[ours]: ours
-    for ours in (
-        *(DataType.VARCHAR, DataType.BOOLEAN, DataType.BIGINT, DataType.DOUBLE),
-        *(DataType.DATE, DataType.TIME, DataType.TIMESTAMP, DataType.TIMESTAMPTZ),
-    )
-}
+_TYPES: dict[pl.DataType, DataType] = {ours: name for name, ours in POLARS_TYPES.items()}
 
 
 def session_rows(
@@ -34,7 +28,10 @@ def session_rows(
     labels: Sequence[Sequence[str]],
     investigators: Mapping[str, str] | None = None,
 ) -> tuple[Table, pl.DataFrame]:
-    """Return the table `sessions` and its rows.
+    """Return the table `sessions` with the further columns of a session table, and its rows.
+
+    The rows are one per session key, and every row without one. A table without a column of
+    subjects or of days raises a :class:`DataError`.
 
     Parameters
     ----------
@@ -45,18 +42,6 @@ def session_rows(
         name.
     investigators
         Subject to principal investigator; None for those in the table's column ``PI``.
-
-    Returns
-    -------
-    table
-        The contract's table with the further columns of the session table.
-    rows
-        One row per session key, and every row without one.
-
-    Raises
-    ------
-    DataError
-        There is no column of subjects, or none of days.
     """
     names = column_names(labels)
     frame = frame.rename(dict(zip(frame.columns, names, strict=True)))
@@ -125,20 +110,23 @@ def snake_case(label: str) -> str:
 
 
 def _typed(values: pl.Series) -> pl.Series:
-    """Return values in the nearest type of the contract; nested ones as JSON."""
+    """Return values in the nearest type of the contract.
+
+    Nested ones become JSON, durations seconds, and times with a zone those of UTC.
+    """
     dtype = values.dtype
-    if dtype in _TYPES:
-        return values
     if dtype.is_nested():
-        texts = [None if one is None else json.dumps(one) for one in values.to_list()]
+        texts = [None if one is None else json.dumps(one, default=str) for one in values.to_list()]
         return pl.Series(values.name, texts, pl.String)
-    nearest: pl.DataType = pl.String()
+    if dtype == pl.Duration:
+        return values.dt.total_seconds(fractional=True)
+    nearest: pl.DataType = dtype if dtype in (pl.Boolean, pl.Date, pl.Time) else pl.String()
     if dtype.is_float() or dtype.is_decimal():
         nearest = pl.Float64()
     elif dtype.is_integer() and not (dtype == pl.UInt64 and (values > 2**63 - 1).any()):
         nearest = pl.Int64()
     elif isinstance(dtype, pl.Datetime):
-        nearest = pl.Datetime("us", dtype.time_zone)
+        nearest = pl.Datetime("us", dtype.time_zone and "UTC")
     return values.cast(nearest)
 
 
@@ -185,16 +173,16 @@ def _one_row_per_session(keyed: pl.DataFrame) -> pl.DataFrame:
     best_first = distinct.sort(order, descending=True, nulls_last=True, maintain_order=True)
     is_first = pl.col("session_key").is_first_distinct()
     first, others = best_first.filter(is_first), best_first.filter(~is_first)
-    values = others.drop("session_key", "principal_investigator").iter_rows(named=True)
-    by_key: dict[str, list[dict[str, object]]] = {}
-    for key, row in zip(others["session_key"], values, strict=True):
-        given = {name: value for name, value in row.items() if value is not None}
-        by_key.setdefault(key, []).append(given)
     written = pl.DataFrame(
-        {
-            "session_key": list(by_key),
-            "other_rows": [orjson.dumps(rows).decode() for rows in by_key.values()],
-        },
+        [(key, _as_json(rows)) for (key,), rows in others.group_by("session_key")],
         schema={"session_key": pl.String, "other_rows": pl.String},
+        orient="row",
     )
     return pl.concat([first.join(written, on="session_key", how="left"), without_key])
+
+
+def _as_json(rows: pl.DataFrame) -> str:
+    """Return the values of the session table's rows as JSON, without those that are missing."""
+    values = rows.drop("session_key", "principal_investigator").iter_rows(named=True)
+    given = ({name: one for name, one in row.items() if one is not None} for row in values)
+    return orjson.dumps(list(given)).decode()

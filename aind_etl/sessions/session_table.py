@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import orjson
 import polars as pl
@@ -22,18 +22,15 @@ from aind_etl.contract import Table, tables
 from aind_etl.contract.columns import PRINCIPAL_INVESTIGATOR
 from aind_etl.errors import DataError
 from aind_etl.flatten import derived
+from aind_etl.lake import Lake
 from aind_etl.results.folders import FileContent, FileRequest
+from aind_etl.results.store import ResultStore
 from aind_etl.sessions import pickled_frame, rows
-from aind_etl.sessions.frame_process import ReadingLimits, read_pickled_frame
+from aind_etl.sessions.frame_process import read_pickled_frame
 from aind_etl.sessions.rows import session_rows
 from aind_etl.text import first_line
 
-if TYPE_CHECKING:
-    from aind_etl.lake import Lake
-    from aind_etl.results.store import ResultStore
-
 _FRAME, _INVESTIGATORS = "df_sessions.pkl", "mouse_pi_mapping.json"
-_NAMES_KEPT = "Until it is valid, the known principal investigators are kept."
 # The key in the table's metadata of the fingerprint of what it was built from.
 _BUILT_FROM = "made_from"
 
@@ -49,15 +46,13 @@ class SessionsReport:
     changed
         Whether it was written.
     other_rows
-        Rows of the session table that are in the column `other_rows` of another row of the same
-        session.
+        Rows that are in the column `other_rows` of another row of the same session.
     without_key
         Rows that name no subject or no day, so that their session key is NULL.
     bytes
         Size of what was read.
     note
-        A message for people: that there is no session table, or why it was refused. Empty where
-        all is well.
+        A message for people: that there is no session table, or why it was refused; or empty.
     is_refused
         Whether there is a session table that cannot be read, which needs a person's attention.
     """
@@ -73,12 +68,11 @@ class SessionsReport:
 
 
 def refresh_sessions(
-    lake: "Lake",
-    store: "ResultStore",
+    lake: Lake,
+    store: ResultStore,
     *,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     location: str,
-    limits: ReadingLimits | None = None,
 ) -> SessionsReport:
     """Bring the table `sessions` up to date with the session table in the store.
 
@@ -87,16 +81,10 @@ def refresh_sessions(
 
     Parameters
     ----------
-    lake
-        The lake with the table `sessions`.
-    store
-        The store with the session table.
     now
         The clock.
     location
         Address of the session table: a parquet file, or a folder with the older pickle.
-    limits
-        What the process that reads the pickle may use.
 
     Raises
     ------
@@ -108,19 +96,19 @@ def refresh_sessions(
     files = _files(location)
     address = f"{files[0].location}/{files[0].name}"
     built_from = lake.tables.facts(tables.SESSIONS).get(_BUILT_FROM)
-    if built_from == _fingerprint(location, *(_etag(store, file) for file in files)):
+    etags = (store.find_etag(file.location, file.name) for file in files)
+    if built_from == _fingerprint(location, *etags):
         return _unchanged(lake)
     read = {content.request: content for content in store.read_files(files)}
     contents = [read[file] for file in files]
     problem = contents[0].problem
     if problem is not None:
         if problem.reason == "gone":
-            return _kept(
-                lake,
-                f"There is no session table at {address}.",
+            advice = (
                 "No action is needed: everything else works without it. If it is elsewhere, set "
-                "AIND_ETL_SESSION_TABLE to its address.",
+                "AIND_ETL_SESSION_TABLE to its address."
             )
+            return _kept(lake, f"There is no session table at {address}.", advice)
         unread = f"This session table cannot be read: {address}. {problem.message}"
         return _kept(lake, unread, is_refused=True)
     investigators, note = _known_investigators(lake, contents[1]) if contents[1:] else (None, "")
@@ -128,7 +116,7 @@ def refresh_sessions(
     if built_from == fingerprint:
         return _unchanged(lake, note)
     try:
-        table, found = _table_and_rows(contents[0].content, investigators, limits)
+        table, found = _table_and_rows(contents[0].content, investigators)
     except DataError as error:
         refused = f"The session table at {address} was refused. {error}"
         return _kept(lake, refused, is_refused=True)
@@ -148,11 +136,11 @@ def refresh_sessions(
 
 
 def _table_and_rows(
-    content: bytes, investigators: dict[str, str] | None, limits: ReadingLimits | None
+    content: bytes, investigators: dict[str, str] | None
 ) -> tuple[Table, pl.DataFrame]:
     """Return table and rows from the parquet file or, with investigators, from the pickle."""
     if investigators is not None:
-        columns = read_pickled_frame(content, limits or ReadingLimits())
+        columns = read_pickled_frame(content)
         labels = [json.loads(field.metadata[pickled_frame.LABELS]) for field in columns.schema]
         frame = cast("pl.DataFrame", pl.from_arrow(columns))
         return session_rows(frame, labels, investigators)
@@ -170,16 +158,11 @@ def investigator_names(content: bytes) -> dict[str, str]:
     """Return the principal investigator of each subject, from ``mouse_pi_mapping.json``.
 
     It is a list of objects with ``subject_id`` and ``PI``, or one object of names by subject.
-
-    Raises
-    ------
-    DataError
-        It is neither.
     """
     try:
         found = orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        raise DataError(f"{_INVESTIGATORS} is not JSON ({error}). {_NAMES_KEPT}") from None
+        raise DataError(f"{_INVESTIGATORS} is not JSON ({error}).") from None
     if isinstance(found, list) and all(isinstance(mouse, dict) for mouse in found):
         found = {
             mouse.get("subject_id"): mouse.get("PI")
@@ -187,9 +170,7 @@ def investigator_names(content: bytes) -> dict[str, str]:
             if isinstance(mouse.get("subject_id"), str | int)
         }
     if not isinstance(found, dict):
-        raise DataError(
-            f"{_INVESTIGATORS} is not a list of objects with subject_id and PI. {_NAMES_KEPT}"
-        )
+        raise DataError(f"{_INVESTIGATORS} is not a list of objects with subject_id and PI.")
     return {str(subject): name for subject, name in found.items() if isinstance(name, str)}
 
 
@@ -202,24 +183,19 @@ def _files(location: str) -> list[FileRequest]:
     return [FileRequest(location, name, 0) for name in (_FRAME, _INVESTIGATORS)]
 
 
-def _etag(store: "ResultStore", file: FileRequest) -> str:
-    """Return the etag of a file; empty if it does not exist or cannot be listed."""
-    found = store.find_file(file.location, file.name)
-    return found.etag if found else ""
-
-
-def _known_investigators(lake: "Lake", read: FileContent) -> tuple[dict[str, str], str]:
+def _known_investigators(lake: Lake, read: FileContent) -> tuple[dict[str, str], str]:
     """Return the investigator of each subject, and a note for the user.
 
     If the mapping cannot be read, the investigators are those in the present table.
     """
     if read.problem is not None:
-        note = f"{_INVESTIGATORS} cannot be read ({read.problem.message}). {_NAMES_KEPT}"
+        reason = f"{_INVESTIGATORS} cannot be read ({read.problem.message})."
     else:
         try:
             return investigator_names(read.content), ""
         except DataError as error:
-            note = str(error)
+            reason = str(error)
+    note = f"{reason} Until it is valid, the known principal investigators are kept."
     table = lake.tables.as_written(tables.SESSIONS)
     if PRINCIPAL_INVESTIGATOR.name not in table.column_names:
         return {}, note
@@ -227,16 +203,14 @@ def _known_investigators(lake: "Lake", read: FileContent) -> tuple[dict[str, str
     return dict(known.collect().iter_rows()), note
 
 
-def _unchanged(lake: "Lake", note: str = "", *, is_refused: bool = False) -> SessionsReport:
+def _unchanged(lake: Lake, note: str = "", *, is_refused: bool = False) -> SessionsReport:
     """Return the report of a table that stays as it is."""
     rows = lake.tables.count_rows(tables.SESSIONS)
     columns = len(lake.tables.as_written(tables.SESSIONS).columns)
     return SessionsReport(rows, columns, note=note, is_refused=is_refused)
 
 
-def _kept(
-    lake: "Lake", reason: str, advice: str = "", *, is_refused: bool = False
-) -> SessionsReport:
+def _kept(lake: Lake, reason: str, advice: str = "", *, is_refused: bool = False) -> SessionsReport:
     """Return the report of a table that stays although the session table cannot be read."""
     rows = lake.tables.count_rows(tables.SESSIONS)
     kept = f"The {rows:,} known sessions are kept." if rows else "No sessions are known."
@@ -248,10 +222,8 @@ def _reader_version() -> str:
     """Return a hash of the code that builds the table: other code builds it again."""
     package = Path(str(pickled_frame.__file__)).parent
     modules = (Path(str(module.__file__)) for module in (rows, derived))
-    digest = sha256()
-    for path in (*sorted(package.glob("*.py")), *modules):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    paths = (*sorted(package.glob("*.py")), *modules)
+    return sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 
 def _fingerprint(*parts: str) -> str:

@@ -1,12 +1,11 @@
 """Figures: which are chosen, what they are called, and downloading them again and again."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from io import BytesIO
 from pathlib import Path
 
-import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -103,18 +102,9 @@ def test_every_fit_has_its_figure_under_a_name_of_its_own(sample: Figures) -> No
 def test_a_selection_chooses_what_it_says(sample: Figures, selection: Selection) -> None:
     figures = chosen(sample, selection)
     assert 0 < len(figures) < len(chosen(sample))
-    wanted = (
-        sample.lake.tables.scan(tables.ANALYSES)
-        .filter(
-            pl.col("outcome") == "success",
-            *(
-                pl.col(name) == value
-                for name in ("subject_id", "session_date", "agent_alias")
-                if (value := getattr(selection, name)) is not None
-            ),
-        )
-        .collect()
-    )
+    conditions = {name: value for name, value in asdict(selection).items() if value is not None}
+    analyses = sample.lake.tables.scan(tables.ANALYSES)
+    wanted = analyses.filter(outcome="success", **conditions).collect()
     assert {one.record_id for one in figures} == set(wanted["record_id"])
 
 
@@ -128,7 +118,7 @@ def test_a_record_is_chosen_by_the_beginning_of_its_id(sample: Figures) -> None:
 def test_a_file_name_is_safe_for_any_document(
     nwb_name: str | None, agent: str | None, identity: str
 ) -> None:
-    name = _file_name(nwb_name, agent, identity)
+    name = _file_name(Figure(identity, nwb_name, agent, None, None, None), identity)
     assert set(name) <= SAFE
     assert name.endswith(".png")
     assert not name.startswith(".")
@@ -209,16 +199,20 @@ def test_an_interrupted_download_leaves_whole_figures_and_is_continued(
 
 
 def test_the_newest_figures_have_previews(sample: Figures, store: ResultStore) -> None:
-    figures = newest_figures(sample.lake, store, 3)
-    assert len(figures) == 3
-    moments = [one.finished_at for one in figures]
-    assert moments == sorted(moments, key=str, reverse=True)
-    with Image.open(BytesIO(figures[0].preview)) as image:
-        assert max(image.size) <= 560
+    previews = newest_figures(sample.lake, store, 3)
+    by_time = sorted(chosen(sample), key=lambda one: str(one.finished_at), reverse=True)
+    assert list(previews) == [one.file_name for one in by_time[:3]]
+    for preview in previews.values():
+        with Image.open(BytesIO(preview)) as image:
+            assert max(image.size) <= 560
 
 
-def test_without_figures_there_are_no_previews(lake: Lake, store: ResultStore) -> None:
-    assert newest_figures(lake, store, 3) == []
+def test_without_figures_there_are_no_previews(
+    sample: Figures, lake: Lake, store: ResultStore, tmp_path: Path
+) -> None:
+    assert newest_figures(lake, store, 3) == {}
+    with open_result_store(load_settings(results_root=str(tmp_path))) as elsewhere:
+        assert newest_figures(sample.lake, elsewhere, 3) == {}
 
 
 @pytest.mark.parametrize("content", [b"", b"<html></html>", picture(1)[:60], b"GIF89a"])

@@ -3,6 +3,7 @@
 import json
 import math
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,7 @@ from aind_etl.results.result_json import (
     read_document,
     read_result,
 )
-
-REAL_LATENTS = ("QLearning_L2F1_softmax", "WSLS")
+from aind_etl.results.trial_rows import ParsedResults, other_rows, trial_rows
 
 
 def a_fit(n: int = 3, **changes: Any) -> dict[str, Any]:
@@ -67,22 +67,22 @@ def assert_same_trials(one: Trials, other: Trials) -> None:
 # --- what is read -----------------------------------------------------------------------------
 
 
-def test_choices_and_rewards_come_from_the_histories():
+def test_columns_have_a_value_per_trial_and_one_for_the_state_after_the_last_if_there_is_one():
+    nan = math.nan
+    expected = {
+        "choice": [1, 1, 0, nan],
+        "reward": [1, 0, 1, nan],
+        "q_left": [0, 0.1, 0.2, 0.3],
+        "q_right": [0.5, 0.5, 0.5, 0.5],
+        "choice_kernel_left": [0, nan, nan, nan],
+        "choice_kernel_right": [0, nan, nan, nan],
+        "choice_prob_left": [0.25, 0.25, 0.25, nan],
+        "choice_prob_right": [0.75, 0.75, 0.75, nan],
+        # The reward less the value of the chosen side before the trial.
+        "rpe": [1 - 0.5, 0 - 0.5, 1 - 0.2, nan],
+    }
     trials = read_result(encode(a_fit()))
-    np.testing.assert_array_equal(trials.columns["choice"], [1, 1, 0, math.nan])
-    np.testing.assert_array_equal(trials.columns["reward"], [1, 0, 1, math.nan])
-
-
-def test_the_state_after_the_last_trial_is_the_last_row_and_what_has_none_is_empty_there():
-    columns = read_result(encode(a_fit())).columns
-    assert columns["q_left"][3] == 0.3
-    assert all(len(values) == 4 for values in columns.values())
-    assert all(math.isnan(columns[name][3]) for name in ("choice_prob_left", "choice", "rpe"))
-
-
-def test_the_reward_prediction_error_is_the_reward_less_the_value_of_the_chosen_side_before():
-    columns = read_result(encode(a_fit())).columns
-    np.testing.assert_array_equal(columns["rpe"], [1 - 0.5, 0 - 0.5, 1 - 0.2, math.nan])
+    assert_same_trials(trials, Trials(3, expected, {}, trials.q_value_spread))
 
 
 def test_the_fit_may_be_below_analysis_results_or_the_file_itself():
@@ -126,7 +126,7 @@ def test_a_field_that_is_nan_is_missing(note: str):
     assert_same_trials(read_result(encode(fit)), read_result(encode(a_fit())))
 
 
-@pytest.mark.parametrize("alias", REAL_LATENTS)
+@pytest.mark.parametrize("alias", ["QLearning_L2F1_softmax", "WSLS"])
 def test_real_latents_are_read_value_for_value(alias: str, real_records: Path):
     folder = real_records / "latent_variables_730945_2024-10-24"
     latents = json.loads((folder / f"{alias}.json").read_text())["fitted_latent_variables"]
@@ -185,7 +185,7 @@ BULK = st.recursive(
 
 
 @st.composite
-def fits(draw: st.DrawFn) -> tuple[dict[str, Any], bool]:
+def fits(draw: st.DrawFn) -> dict[str, Any]:
     """Draw a fit with latents of any numbers, and bulk of any JSON around them."""
     n = draw(st.integers(0, 5))
     row = st.lists(NUMBERS, min_size=n + 1, max_size=n + 1)
@@ -195,27 +195,20 @@ def fits(draw: st.DrawFn) -> tuple[dict[str, Any], bool]:
         draw(TEXTS.filter(lambda name: name not in {"q_value", "loss_count"})): draw(row),
     }
     fit = a_fit(n, fitted_latent_variables=latents, population=draw(BULK))
-    return fit | {f"about {draw(TEXTS)}": draw(BULK)}, draw(st.booleans())
+    return fit | {f"about {draw(TEXTS)}": draw(BULK)}
 
 
-@given(drawn=fits(), escaped=st.booleans())
-def test_skipping_the_bulk_reads_the_same_as_parsing_everything(drawn, escaped):
-    fit, nested = drawn
-    content = json.dumps({"analysis_results": fit} if nested else fit, ensure_ascii=escaped)
-    latents = json.loads(content)
-    latents = (latents["analysis_results"] if nested else latents)["fitted_latent_variables"]
-    found = read_result(content.encode("utf-8", "surrogatepass"))
-    for side, column in enumerate(("q_left", "q_right")):
-        expected = np.array(latents["q_value"][side], dtype=float)
-        np.testing.assert_array_equal(found.columns[column], expected)
-    known = {"q_value": 0, "loss_count": 0}
-    for name, values in latents.items():
-        if name not in known and name in found.others:
-            np.testing.assert_array_equal(found.others[name][0], np.array(values, dtype=float))
-    assert set(found.others) | set(known) >= set(latents) - set(READ_ELSEWHERE)
-
-
-READ_ELSEWHERE = ("choice_kernel", "choice_prob", "value", "threshold", "p_exploit", "exploiting")
+@given(fit=fits(), nested=st.booleans(), escaped=st.booleans())
+def test_skipping_the_bulk_reads_the_same_as_parsing_everything(fit, nested, escaped):
+    document = {"analysis_results": fit}
+    content = json.dumps(document if nested else fit, ensure_ascii=escaped)
+    everything = read_document(json.dumps(document), 0)
+    assert everything is not None
+    assert_same_trials(read_result(content.encode("utf-8", "surrogatepass")), everything)
+    latents = fit["fitted_latent_variables"]
+    for values, column in zip(latents["q_value"], ("q_left", "q_right"), strict=True):
+        expected = np.array(values, dtype=float)
+        np.testing.assert_array_equal(everything.columns[column], expected)
 
 
 @pytest.mark.parametrize(
@@ -300,10 +293,7 @@ def test_a_choice_that_is_neither_left_nor_right_is_refused():
         ({"n_trials": "three"}, "n_trials"),
         ({"fitted_latent_variables": [1, 2]}, "fitted_latent_variables"),
         ({"fitted_latent_variables": {"q_value": "none"}}, "fitted_latent_variables[...]"),
-        (
-            {"fit_settings": {"fit_choice_history": ["left"]}},
-            "fit_settings.fit_choice_history[0]",
-        ),
+        ({"fit_settings": {"fit_choice_history": ["left"]}}, "fit_settings.fit_choice_history[0]"),
     ],
 )
 def test_a_value_of_another_type_is_refused_with_its_place(change, path):
@@ -352,12 +342,13 @@ def test_no_change_to_a_result_file_goes_unnoticed_or_stops_the_reader(mutation)
 # --- documents that were never trimmed --------------------------------------------------------
 
 
+def in_process(outputs: Any) -> dict[str, Any]:
+    return {"processing": {"data_processes": [{"output_parameters": outputs}]}}
+
+
 @pytest.mark.parametrize(
     "document",
-    [
-        {"analysis_results": a_fit()},
-        {"processing": {"data_processes": [{"output_parameters": {"fitting_results": a_fit()}}]}},
-    ],
+    [{"analysis_results": a_fit()}, in_process({"fitting_results": a_fit()})],
     ids=["prototype", "framework"],
 )
 def test_an_untrimmed_document_has_the_trials_of_its_result_file(document):
@@ -374,24 +365,24 @@ def test_an_untrimmed_document_has_the_trials_of_its_result_file(document):
     [
         {"analysis_results": {"n_trials": 3}},
         {"analysis_results": None},
-        {"processing": {"data_processes": [{"output_parameters": None}]}},
-        {
-            "processing": {
-                "data_processes": [{"output_parameters": [{"fitted_latent_variables": 1}]}]
-            }
-        },
+        in_process(None),
+        in_process([{"fitted_latent_variables": 1}]),
     ],
 )
 def test_a_trimmed_document_has_no_trials(document):
     assert read_document(json.dumps(document), 0) is None
 
 
+def test_a_fit_to_no_trials_has_only_the_state_after_the_last():
+    results = ParsedResults()
+    for n in (0, 2):
+        content = encode(with_latents(n, novel=[0.5] * n))
+        results.parse({"record_id": f"{n} trials", "n_trials": n}, partial(read_result, content))
+    assert trial_rows(results)["trial"].to_list() == [0, 0, 1, 2]
+    assert other_rows(results)["trial"].to_list() == [0, 1]
+
+
 # --- the spread of Q values -------------------------------------------------------------------
-
-
-def test_the_spread_is_0_if_all_values_are_equal_and_1_if_they_fill_every_bin():
-    assert q_value_spread(np.full((2, 50), 0.3)) == 0.0
-    assert q_value_spread((np.arange(100) + 0.5) / 100) == pytest.approx(1.0)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=80))

@@ -18,12 +18,11 @@ import pyarrow as pa
 import pytest
 
 from aind_etl.errors import DataError
-from aind_etl.sessions.frame_process import ReadingLimits, read_pickled_frame
+from aind_etl.sessions.frame_process import read_pickled_frame
 from aind_etl.sessions.pickled_frame import LABELS, RefusedError, read_frame
 from aind_etl.sessions.pickled_frame.cells import ColumnReader
 
 FRAMES = sorted((Path(__file__).parent / "frames").glob("*.pkl"))
-LIMITS = ReadingLimits()
 UTC_MORNING = dt.datetime(2024, 1, 1, 18, tzinfo=dt.UTC)
 DAY = dt.date(2024, 1, 1)
 
@@ -137,21 +136,15 @@ OBJECTS = pd.DataFrame({"a": [1.5, None], "b": ["x", None], "c": [True, False]},
 
 
 def test_a_frame_of_pandas_before_1_3_is_read() -> None:
-    assert columns_of(read_frame(as_before(OBJECTS))) == {
-        '["a"]': [1.5, None],
-        '["b"]': ["x", None],
-        '["c"]': [True, False],
-    }
+    found = columns_of(read_frame(as_before(OBJECTS)))
+    assert found == {'["a"]': [1.5, None], '["b"]': ["x", None], '["c"]': [True, False]}
 
 
 def test_times_of_pandas_before_1_5_are_read_as_nanoseconds() -> None:
     made = pd.Timestamp("2024-01-01").__reduce__()[0]
     cell = Calls(made, 1704103200 * 10**9, None, dt.UTC)
-    assert columns_of(read_frame(frame_with(cell)))['["metadata", "notes"]'] == [
-        "a",
-        "2024-01-01T10:00:00+00:00",
-        "b",
-    ]
+    (notes,) = columns_of(read_frame(frame_with(cell))).values()
+    assert notes == ["a", "2024-01-01T10:00:00+00:00", "b"]
 
 
 def test_numbers_too_large_for_a_column_become_text() -> None:
@@ -228,11 +221,7 @@ def test_objects_outside_the_pickle_are_refused() -> None:
         read_frame(b"\x80\x04\x8c\x03oneQ.")
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"<html><body>404</body></html>", b"\x89PNG\r\n\x1a\n", b"{}", b"\x00" * 99],
-    ids=["nothing", "a page", "a picture", "JSON", "zeros"],
-)
+@pytest.mark.parametrize("content", [b"", b"<html></html>"], ids=["nothing", "a page"])
 def test_a_file_that_is_not_a_pickle_is_refused(content: bytes) -> None:
     with pytest.raises(RefusedError, match="not a pickle: it begins with"):
         read_frame(content)
@@ -342,7 +331,7 @@ TWO_GIGABYTES = 2 << 30
 )
 def test_two_gigabytes_are_not_allocated(content: bytes) -> None:
     with pytest.raises(DataError, match="Nothing in it was run"):
-        read_pickled_frame(content, LIMITS)
+        read_pickled_frame(content)
 
 
 def test_a_pickle_that_takes_too_long_is_stopped() -> None:
@@ -350,16 +339,16 @@ def test_a_pickle_that_takes_too_long_is_stopped() -> None:
     twice = b"\x80\x04)" + b"2\x86" * 60
     key_of_an_object = b"\x80\x04}" + twice[2:] + b"Ns."
     with pytest.raises(DataError, match="took more than 1 s"):
-        read_pickled_frame(key_of_an_object, ReadingLimits(cpu_seconds=1))
+        read_pickled_frame(key_of_an_object, cpu_seconds=1)
     with pytest.raises(DataError, match=r"not read after 0\.5 s"):
-        read_pickled_frame(key_of_an_object, ReadingLimits(wall_seconds=0.5))
+        read_pickled_frame(key_of_an_object, wall_seconds=0.5)
 
 
 def test_a_process_that_dies_is_a_refusal() -> None:
     """Hashing a million nested tuples overflows the stack."""
     deep = b"\x80\x04})" + b"\x85" * 3_000_000 + b"Ns."
     with pytest.raises(DataError, match="Nothing in it was run"):
-        read_pickled_frame(deep, LIMITS)
+        read_pickled_frame(deep)
 
 
 # --- the process ----------------------------------------------------------------------------
@@ -379,7 +368,7 @@ def test_a_good_frame_is_the_same_from_the_process_which_has_no_secrets(
 
     monkeypatch.setattr(subprocess, "run", watched)
     content = FRAMES[0].read_bytes()
-    assert read_pickled_frame(content, LIMITS).equals(read_frame(content))
+    assert read_pickled_frame(content).equals(read_frame(content))
     assert len(environments) == 1
     assert "secret" not in repr(environments)
 
@@ -387,5 +376,5 @@ def test_a_good_frame_is_the_same_from_the_process_which_has_no_secrets(
 def test_the_process_refuses_a_hostile_frame_with_what_it_asked_for(tmp_path: Path) -> None:
     ran = tmp_path / "ran"
     with pytest.raises(DataError, match=r"asks for 'posix.system'.*Nothing in it was run"):
-        read_pickled_frame(pickle.dumps(Calls(os.system, f"touch {ran}")), LIMITS)
+        read_pickled_frame(pickle.dumps(Calls(os.system, f"touch {ran}")))
     assert not ran.exists()

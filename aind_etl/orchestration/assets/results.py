@@ -48,7 +48,7 @@ def list_results(
             progress=etl.progress.advance,
             expect=partial(etl.progress.expect, unit="folders"),
         )
-        figures = results.newest_figures(etl.lake, store, _SHOWN_FIGURES) if report.listed else []
+        figures = results.newest_figures(etl.lake, store, _SHOWN_FIGURES) if report.listed else {}
     if figures:
         context.add_asset_metadata(
             {"newest figures": figures_preview(figures)}, asset_key=tables.RESULT_FILES.name

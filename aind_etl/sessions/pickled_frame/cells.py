@@ -33,11 +33,7 @@ _ARROW_TYPES: dict[object, pa.DataType] = {
 class ColumnReader:
     """Converts values to columns of arrow, and limits the number of nested values.
 
-    Parameters
-    ----------
-    most_values
-        Largest number of values in lists, arrays and objects. A pickle with more of them than
-        bytes repeats itself.
+    A pickle with more values in lists, arrays and objects than bytes repeats itself.
     """
 
     def __init__(self, most_values: int) -> None:
@@ -134,12 +130,10 @@ def as_plain(value: object) -> object:  # noqa: PLR0911 - one for each kind
         return list(value)
     if isinstance(value, set | frozenset):
         return sorted(value, key=as_text)
-    if isinstance(value, type) and issubclass(value, Record) and value.name in NOTHING:
-        return None
+    if getattr(value, "name", None) in NOTHING:
+        return None  # A record, or the class of one.
     if not isinstance(value, Record):
         return value
-    if value.name in NOTHING:
-        return None
     if value.name in NUMPY_ARRAYS:
         return numpy_array(value).tolist()
     if value.name in _PLAIN:

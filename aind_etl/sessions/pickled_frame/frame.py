@@ -25,11 +25,6 @@ _MOST_VALUES = 1_000_000
 def read_frame(content: bytes) -> pa.Table:
     """Return the columns of a pickled frame.
 
-    Parameters
-    ----------
-    content
-        The pickle.
-
     Returns
     -------
     pyarrow.Table

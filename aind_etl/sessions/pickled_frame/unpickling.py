@@ -76,7 +76,7 @@ _MODULES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("pytz", "pytz.tzinfo"): ("_UTC", "_p", "_FixedOffset"),
     ("zoneinfo",): ("ZoneInfo",),
     ("dateutil.tz.tz", "dateutil.tz"): ("tzutc", "tzoffset"),
-    ("builtins", "__builtin__"): ("slice",),
+    ("builtins",): ("slice",),
 }
 _RECORDS: dict[tuple[str, str], type[Record]] = {
     (module, name): type(name, (Record,), {"name": name})
@@ -129,9 +129,7 @@ def _getattr(owner: object, name: str) -> type[Record]:
 _FUNCTIONS: dict[tuple[str, str], _Function] = {
     ("_codecs", "encode"): _Function(_encode),
     ("builtins", "bytearray"): _Function(_bytearray),
-    ("__builtin__", "bytearray"): _Function(_bytearray),
     ("builtins", "getattr"): _Function(_getattr),
-    ("__builtin__", "getattr"): _Function(_getattr),
 }
 
 
@@ -140,7 +138,9 @@ class Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> object:
         """Return the record or the function for a name."""
-        found = _RECORDS.get((module, name)) or _FUNCTIONS.get((module, name))
+        # Protocol 2 has the names of Python 2.
+        key = (module.replace("__builtin__", "builtins"), name)
+        found = _RECORDS.get(key) or _FUNCTIONS.get(key)
         if found is None:
             raise RefusedError(
                 f"It asks for {shown(f'{module}.{name}')}, which a table of sessions does not need."
