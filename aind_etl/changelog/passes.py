@@ -25,7 +25,7 @@ from aind_etl.changelog.comparison import COMPARED_BYTES, Comparison, Found
 from aind_etl.changelog.current_versions import current_versions_by_split
 from aind_etl.changelog.log_writer import LogWriter
 from aind_etl.changelog.parallel import in_parallel
-from aind_etl.changelog.raw_hashes import KNOWN_COLUMNS, RawHashes, open_raw_hashes
+from aind_etl.changelog.raw_hashes import KNOWN_COLUMNS, RawHashes
 from aind_etl.contract.id_ranges import Split
 from aind_etl.errors import DataError, SourceError
 from aind_etl.lake import Lake
@@ -169,10 +169,11 @@ class _Extraction:
         report = ExtractReport(self.collection, self.kind, splits=len(splits))
         with (
             current_versions_by_split(self.lake, self.collection, splits) as live,
-            open_raw_hashes(self.lake, self.collection) as raw_hashes,
+            self.lake.scratch("raw-hashes", self.collection) as folder,
         ):
+            raw_hashes = RawHashes(self.lake, self.collection, folder)
             compare = partial(self._compare, live, raw_hashes, recent_since)
-            known, gone = self._read([partial(compare, split) for split in splits], log, report)
+            known, gone = self._read(list(map(compare, splits)), log, report)
             missing = self._still_missing(gone)
             seen = known - missing.height + report.new
             disagreement = self._disagreement(counted, seen)
@@ -200,12 +201,12 @@ class _Extraction:
         return state
 
     def _read(
-        self, work: list[Callable[[], Iterator[Found]]], log: LogWriter, report: ExtractReport
+        self, compared: list[Iterator[Found]], log: LogWriter, report: ExtractReport
     ) -> tuple[int, pl.DataFrame]:
         """Compare all splits; return how many documents were known, and which were not seen."""
         known = 0
         gone: list[pl.DataFrame] = []
-        with closing(in_parallel(work, self.source.connections)) as results:
+        with closing(in_parallel(compared, self.source.connections)) as results:
             for found in results:
                 report.read += found.read
                 report.new += found.new

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from worlds import ANY_SHARE, MAIN, Clock, data_files_of, live_documents_of, read_dump, write_dump
 
 from aind_etl.changelog.passes import ExtractReport, Pass, extract_collection
-from aind_etl.changelog.raw_hashes import open_raw_hashes
+from aind_etl.changelog.raw_hashes import RawHashes
 from aind_etl.client.verify import verify_collection
 from aind_etl.contract.id_ranges import UNSHARDED
 from aind_etl.errors import SourceError
@@ -133,8 +133,8 @@ def test_a_cache_with_any_changed_byte_is_not_used(folder, lake):
         spoilt = bytearray(content)
         spoilt[place] ^= 1 << place % 8
         cache_file(lake).write_bytes(spoilt)
-        with open_raw_hashes(lake, MAIN) as raw_hashes:
-            assert raw_hashes.known(UNSHARDED.ids, live).is_empty()
+        with lake.scratch("raw-hashes", MAIN) as empty:
+            assert RawHashes(lake, MAIN, empty).known(UNSHARDED.ids, live).is_empty()
 
 
 def test_a_new_pass_does_not_rewrite_the_cache(folder, lake, sample_dump):

@@ -26,8 +26,7 @@ def all_results_arrive_and_no_more_than_allowed_run_at_a_time() -> None:
         with lock:
             under_way -= 1
 
-    begun = [lambda number=number: work(number) for number in range(8)]
-    assert sorted(in_parallel(begun, 3)) == list(range(80))
+    assert sorted(in_parallel([*map(work, range(8))], 3)) == list(range(80))
     assert 1 <= most <= 3
 
 
@@ -39,7 +38,7 @@ def work_waits_for_the_consumer_of_the_results() -> None:
             given_out.append(number)
             yield number
 
-    results = in_parallel([work, work], 2)
+    results = in_parallel([work(), work()], 2)
     next(results)
     time.sleep(0.3)
     # Those that wait in the queue, and one in each thread.
@@ -58,7 +57,7 @@ def an_error_of_one_stops_all() -> None:
             yield 2
 
     with pytest.raises(SourceError, match="the line is cut"):
-        for _ in in_parallel([fail, go_on, go_on], 2):
+        for _ in in_parallel([fail(), go_on(), go_on()], 2):
             pass
     assert not [one for one in threading.enumerate() if one.name.startswith("split")]
 
