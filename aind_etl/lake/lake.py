@@ -110,19 +110,18 @@ class Lake:
         ):
             self._update(layout_name(collection), self.layout(collection), changes)
 
-    def names_by_shards(self, collection: str) -> dict[int, list[str]]:
-        """Return the names of all files of a collection, by the number of shards of a layout."""
-        found: dict[int, list[str]] = {1: []}
-        for table in COLLECTION_TABLES:
-            for name in self._files.stored(table_folder(table, collection)):
-                found.setdefault(shard_of(name).of, []).append(name)
-        folder = f"{STATE_FOLDER}/parts-of={encode_name(collection)}"
-        for name in self.storage.files(folder, ""):
+    def stored_files(self, collection: str) -> list[tuple[str, int]]:
+        """Return the name of every file of a collection, and the number of shards of its layout."""
+        files = [
+            (name, shard_of(name).of)
+            for table in COLLECTION_TABLES
+            for name in self._files.stored(table_folder(table, collection))
+        ]
+        for name in self.storage.files(f"{STATE_FOLDER}/parts-of={encode_name(collection)}", ""):
             shard = Shard.from_label(name.rsplit("/", 1)[-1].partition(".")[0])
-            found.setdefault(shard.of if shard else 0, []).append(name)
+            files.append((name, shard.of if shard else 0))
         of_whole = (self.whole.state_name(collection), self.whole.raw_hashes_name(collection))
-        found[1].extend(filter(self.storage.exists, of_whole))
-        return found
+        return files + [(name, 1) for name in of_whole if self.storage.exists(name)]
 
     def state(self, collection: str) -> CollectionState:
         """Return a collection's state; an empty one if it is missing or invalid.

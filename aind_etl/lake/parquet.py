@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from aind_etl.contract import Table
 from aind_etl.contract.schemas import arrow_schema, polars_schema
-from aind_etl.errors import DamagedTableError, DataError
+from aind_etl.errors import DamagedTableError
 from aind_etl.lake.encoding import writer_options
 from aind_etl.text import first_line
 
@@ -99,23 +99,6 @@ def read_metadata(path: "Location") -> pq.FileMetaData:
             return pq.read_metadata(pa.BufferReader(end))
     with path.open("rb") as file:
         return pq.read_metadata(file)
-
-
-def read_schema(path: "Location") -> pa.Schema:
-    """Return the schema of a file.
-
-    Raises
-    ------
-    DataError
-        The file is damaged.
-    """
-    try:
-        return read_metadata(path).schema.to_arrow_schema()
-    except pa.ArrowException as error:
-        raise DataError(
-            f"The file {str(path)!r} is damaged ({first_line(error)}). Remove it; the next run "
-            "writes it again."
-        ) from None
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The tables of the lake: hive-partitioned parquet files, each replaced whole."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -10,15 +10,10 @@ import pyarrow as pa
 from aind_etl.contract import FLATTENED_TABLES, Partitioning, Table, tables
 from aind_etl.contract.id_ranges import UNSHARDED, Split
 from aind_etl.contract.schemas import polars_schema, with_further_columns
+from aind_etl.errors import DataError
 from aind_etl.lake.change_log import ChangeLog, reading_log
 from aind_etl.lake.live_files import LiveFiles
-from aind_etl.lake.parquet import (
-    read_metadata,
-    read_schema,
-    reading_table,
-    scan_files,
-    write_parquet,
-)
+from aind_etl.lake.parquet import read_metadata, reading_table, scan_files, write_parquet
 from aind_etl.lake.paths import (
     COLLECTION_TABLES,
     PART_FILE,
@@ -29,6 +24,7 @@ from aind_etl.lake.paths import (
     single_file,
     table_folder,
 )
+from aind_etl.text import first_line
 
 if TYPE_CHECKING:
     from aind_etl.lake.storage.protocol import Location
@@ -49,19 +45,27 @@ class Tables:
         self._files = files
         self._storage = files.storage
 
-    def files(self, table: Table, collection: str | None = None) -> list["Location"]:
-        """Return the files of a table, or of one collection's shard of it."""
+    def files(
+        self, table: Table, collection: str | None = None, month: str | None = None
+    ) -> list["Location"]:
+        """Return the files of a table, of one collection's shard of it, or of a month of that."""
         if table is tables.DOCUMENTS:
             collections = self._files.logged() if collection is None else [collection]
             return [
                 file.path for name in collections for file in ChangeLog(self._files, name).files()
             ]
         folder = table.name if collection is None else table_folder(table, collection)
-        return [self._storage.path(name) for name in self._files.live(folder)]
+        return [
+            self._storage.path(name)
+            for name in self._files.live(folder)
+            if month is None or month_of(name) == month
+        ]
 
-    def scan(self, table: Table, collection: str | None = None) -> pl.LazyFrame:
-        """Return the rows of a table, or of one collection's shard of it, lazily."""
-        return scan_files(self.files(table, collection), table)
+    def scan(
+        self, table: Table, collection: str | None = None, month: str | None = None
+    ) -> pl.LazyFrame:
+        """Return the rows of :meth:`files`, lazily."""
+        return scan_files(self.files(table, collection, month), table)
 
     def count_rows(self, table: Table, collection: str | None = None) -> int:
         """Return the number of rows of a table, or of one collection's shard of it."""
@@ -101,18 +105,25 @@ class Tables:
         }
 
     def _written_schema(self, table: Table) -> pa.Schema | None:
-        name = single_file(table)
-        return read_schema(self._storage.path(name)) if self._storage.exists(name) else None
+        path = self._storage.path(single_file(table))
+        if not self._storage.exists(single_file(table)):
+            return None
+        try:
+            return read_metadata(path).schema.to_arrow_schema()
+        except pa.ArrowException as error:
+            raise DataError(
+                f"The file {str(path)!r} is damaged ({first_line(error)}). Remove it; the next run "
+                "writes it again."
+            ) from None
 
     def months(self, table: Table, collection: str) -> list[str]:
         """Return the session months of a collection's partitions of a table, sorted."""
         return sorted(set(map(month_of, self._files.live(table_folder(table, collection)))))
 
-    def scan_month(self, table: Table, collection: str, month: str) -> pl.LazyFrame:
-        """Return the rows of a table that are filed under a month, lazily."""
-        names = self._files.live(table_folder(table, collection))
-        paths = [self._storage.path(name) for name in names if month_of(name) == month]
-        return scan_files(paths, table)
+    def partition_keys(self, table: Table, collection: str) -> Sequence[str | None]:
+        """Return :meth:`months`, or only None for a table that is one file per collection."""
+        by_month = table.partitioning is Partitioning.COLLECTION_AND_MONTH
+        return self.months(table, collection) if by_month else [None]
 
     def read_partition(
         self, table: Table, collection: str, month: str | None = None
@@ -183,19 +194,8 @@ class Tables:
     ) -> bool:
         """Replace some records' rows in one partition, whose file is replaced whole.
 
-        Parameters
-        ----------
-        table, collection, month
-            The partition; no month where the table has none.
-        without
-            Column ``record_id``: the records whose present rows are dropped; None for all.
-        rows
-            The new rows.
-
-        Returns
-        -------
-        bool
-            Whether a file was written or removed.
+        ``without`` has the column ``record_id`` of the records whose present rows are dropped; None
+        drops all. The result is whether a file was written or removed.
         """
         merged = rows.select(polars_schema(table).names())
         if without is not None:
