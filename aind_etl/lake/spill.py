@@ -29,43 +29,36 @@ class Spill:
         self._folder = folder
         self._budget = budget_bytes
         self._key = key
-        self._held: list[tuple[Table, pl.DataFrame]] = []
+        self._held: dict[tuple[str, str], list[pl.DataFrame]] = {}
         self._held_bytes = 0
         self._files: dict[tuple[str, str], list[Path]] = {}
 
     def add(self, table: Table, rows: pl.DataFrame) -> None:
         """Add rows with columns of the table and the key."""
-        if rows.is_empty():
-            return
-        self._held.append((table, rows))
+        parts = rows.partition_by(self._key, as_dict=True, include_key=False)
+        for (partition,), part in parts.items():
+            self._held.setdefault((table.name, str(partition)), []).append(part)
         self._held_bytes += int(rows.estimated_size())
         if self._held_bytes > self._budget:
             self._flush()
 
     def partitions(self, table: Table) -> list[str]:
         """Return the keys for which there are rows of a table, sorted."""
-        found = {partition for name, partition in self._files if name == table.name}
-        for rows in self._held_rows(table):
-            found.update(rows[self._key].unique())
-        return sorted(found)
+        found = self._files.keys() | self._held.keys()
+        return sorted(partition for name, partition in found if name == table.name)
 
     def rows(self, table: Table, partition: str) -> pl.DataFrame:
         """Return the rows of one partition of a table, with the columns that were added."""
-        spilled = [read_arrow(path) for path in self._files.get((table.name, partition), ())]
-        is_in_partition = pl.col(self._key) == partition
-        held = [rows.filter(is_in_partition).drop(self._key) for rows in self._held_rows(table)]
+        key = (table.name, partition)
+        spilled = [read_arrow(path) for path in self._files.get(key, ())]
+        held = self._held.get(key, [])
         return pl.concat([*spilled, *held] or [pl.DataFrame(schema=polars_schema(table))])
 
-    def _held_rows(self, table: Table) -> list[pl.DataFrame]:
-        return [rows for other, rows in self._held if other is table]
-
     def _flush(self) -> None:
-        for number, (table, rows) in enumerate(self._held):
-            parts = rows.partition_by(self._key, as_dict=True, include_key=False)
-            for (partition,), part in parts.items():
-                files = self._files.setdefault((table.name, str(partition)), [])
-                path = self._folder / f"{table.name}-{partition}-{number}-{len(files)}.arrow"
-                part.write_ipc(path, compression="lz4")
-                files.append(path)
+        for (name, partition), parts in self._held.items():
+            files = self._files.setdefault((name, partition), [])
+            path = self._folder / f"{name}-{partition}-{len(files)}.arrow"
+            pl.concat(parts).write_ipc(path, compression="lz4")
+            files.append(path)
         self._held.clear()
         self._held_bytes = 0
