@@ -14,12 +14,12 @@ from aind_etl.contract import tables
 from aind_etl.contract.id_ranges import UNSHARDED, Shard
 from aind_etl.contract.schemas import polars_schema
 from aind_etl.errors import DataError
-from aind_etl.lake.live_files import LiveFiles
 from aind_etl.lake.parquet import scan_files, write_parquet
 from aind_etl.lake.paths import log_folder, shard_of
 from aind_etl.text import first_line
 
 if TYPE_CHECKING:
+    from aind_etl.lake import Lake
     from aind_etl.lake.storage.protocol import Location
 
 LIVENESS_COLUMNS = ("record_id", "content_hash", "operation", "batch_id", "extracted_at")
@@ -42,8 +42,8 @@ class ChangeLog:
     Methods that read files raise :class:`~aind_etl.errors.DataError` if one is damaged.
     """
 
-    def __init__(self, files: LiveFiles, collection: str) -> None:
-        self._files = files
+    def __init__(self, lake: "Lake", collection: str) -> None:
+        self._lake = lake
         self.collection = collection
 
     def last_batch(self) -> int:
@@ -62,7 +62,7 @@ class ChangeLog:
         )
         # Two writers that both escaped the lock must not both write the same batch.
         name = self.file_name(batch, batch)
-        write_parquet(self._files.storage, name, tables.DOCUMENTS, [rows], replace=False)
+        write_parquet(self._lake.storage, name, tables.DOCUMENTS, [rows], replace=False)
         return batch
 
     def versions(self, after: int = 0) -> pl.LazyFrame:
@@ -117,15 +117,15 @@ class ChangeLog:
 
     def _all_files(self) -> dict[str, LogFile]:
         found = {}
-        for name in self._files.live(log_folder(self.collection)):
+        for name in self._lake.live_files(log_folder(self.collection)):
             ((first, last),) = _BATCHES.findall(name)
-            found[name] = LogFile(int(first), int(last or first), self._files.storage.path(name))
+            found[name] = LogFile(int(first), int(last or first), self._lake.storage.path(name))
         return found
 
     def file_name(self, first: int, last: int) -> str:
         """Return the name of a file of the change log, for this shard."""
         stem = f"{first:010d}" if first == last else f"{first:010d}-{last:010d}"
-        label = "" if self._files.shard == UNSHARDED else f"{self._files.shard.label}-"
+        label = "" if self._lake.shard == UNSHARDED else f"{self._lake.shard.label}-"
         return f"{log_folder(self.collection)}/{label}{stem}.parquet"
 
     def superseded_files(self) -> dict[str, LogFile]:

@@ -17,7 +17,7 @@ from aind_etl.contract.id_ranges import MOST_RANGES, shards
 from aind_etl.errors import DataError
 from aind_etl.lake import Lake
 from aind_etl.lake.change_log import LogFile, in_portions, read_log_file
-from aind_etl.lake.live_files import ReshardedError
+from aind_etl.lake.lake import ReshardedError
 from aind_etl.lake.parquet import write_parquet
 from aind_etl.lake.paths import COLLECTION_TABLES
 from aind_etl.lake.state import Layout, merge_states
@@ -105,7 +105,7 @@ def _reshard(whole: Lake, collection: str, of: int) -> None:
 
 
 def _remove(whole: Lake, collection: str, is_removed: Callable[[int], bool]) -> None:
-    for name, number in whole.stored_files(collection):
+    for name, number in whole.all_files(collection):
         if is_removed(number):
             whole.storage.remove(name)
 

@@ -11,8 +11,7 @@ from aind_etl.contract import FLATTENED_TABLES, Partitioning, Table, tables
 from aind_etl.contract.id_ranges import UNSHARDED, Split
 from aind_etl.contract.schemas import polars_schema, with_further_columns
 from aind_etl.errors import DataError
-from aind_etl.lake.change_log import ChangeLog, reading_log
-from aind_etl.lake.live_files import LiveFiles
+from aind_etl.lake.change_log import reading_log
 from aind_etl.lake.parquet import read_metadata, reading_table, scan_files, write_parquet
 from aind_etl.lake.paths import (
     COLLECTION_TABLES,
@@ -27,6 +26,7 @@ from aind_etl.lake.paths import (
 from aind_etl.text import first_line
 
 if TYPE_CHECKING:
+    from aind_etl.lake import Lake
     from aind_etl.lake.storage.protocol import Location
 
 # No table has a column of this name.
@@ -41,23 +41,21 @@ class Tables:
     Methods that read files raise :class:`~aind_etl.errors.DataError` if one is damaged.
     """
 
-    def __init__(self, files: LiveFiles) -> None:
-        self._files = files
-        self._storage = files.storage
+    def __init__(self, lake: "Lake") -> None:
+        self._lake = lake
+        self._storage = lake.storage
 
     def files(
         self, table: Table, collection: str | None = None, month: str | None = None
     ) -> list["Location"]:
         """Return the files of a table, of one collection's shard of it, or of a month of that."""
         if table is tables.DOCUMENTS:
-            collections = self._files.logged() if collection is None else [collection]
-            return [
-                file.path for name in collections for file in ChangeLog(self._files, name).files()
-            ]
+            names = self._lake.logged_collections() if collection is None else [collection]
+            return [file.path for name in names for file in self._lake.change_log(name).files()]
         folder = table.name if collection is None else table_folder(table, collection)
         return [
             self._storage.path(name)
-            for name in self._files.live(folder)
+            for name in self._lake.live_files(folder)
             if month is None or month_of(name) == month
         ]
 
@@ -86,7 +84,7 @@ class Tables:
     def size_bytes(self, table: Table, collection: str) -> int:
         """Return the size in bytes of the files of one collection's shard of a table."""
         counted = set(self.files(table, collection))
-        live = self._files.live(table_folder(table, collection))
+        live = self._lake.live_files(table_folder(table, collection))
         return sum(file.size for name, file in live.items() if self._storage.path(name) in counted)
 
     def as_written(self, table: Table) -> Table:
@@ -118,7 +116,7 @@ class Tables:
 
     def months(self, table: Table, collection: str) -> list[str]:
         """Return the session months of a collection's partitions of a table, sorted."""
-        return sorted(set(map(month_of, self._files.live(table_folder(table, collection)))))
+        return sorted(set(map(month_of, self._lake.live_files(table_folder(table, collection)))))
 
     def partition_keys(self, table: Table, collection: str) -> Sequence[str | None]:
         """Return :meth:`months`, or only None for a table that is one file per collection."""
@@ -163,7 +161,7 @@ class Tables:
         folder = table_folder(table, collection)
         if table.partitioning is Partitioning.COLLECTION_AND_MONTH:
             folder += f"/session_month={encode_name(month or UNKNOWN_MONTH)}"
-        shard = self._files.shard
+        shard = self._lake.shard
         return f"{folder}/{PART_FILE if shard == UNSHARDED else f'part-{shard.label}.parquet'}"
 
     def foreign_files(self, collection: str) -> list[str]:
@@ -180,7 +178,7 @@ class Tables:
         return {
             name: file.size
             for table in FLATTENED_TABLES
-            for name, file in self._files.live(table_folder(table, collection)).items()
+            for name, file in self._lake.live_files(table_folder(table, collection)).items()
         }
 
     def replace_rows(

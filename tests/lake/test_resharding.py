@@ -86,7 +86,7 @@ def seen(lake: Lake) -> dict[str, pl.DataFrame]:
 
 def layouts(lake: Lake) -> set[int]:
     """Return the number of shards of each layout that has files."""
-    return {of for _, of in lake.stored_files(MAIN)}
+    return {of for _, of in lake.all_files(MAIN)}
 
 
 # --- how many -----------------------------------------------------------------------------------
