@@ -102,31 +102,16 @@ def extract_collection(  # noqa: PLR0913
 ) -> ExtractReport:
     """Bring a collection's change log up to date with its source.
 
-    Parameters
-    ----------
-    source, lake, collection
-        The source, the lake, and the name of the collection.
-    pass_kind
-        How thoroughly to compare.
-    limits
-        Limits of the pass.
-    now
-        The clock.
-    progress
-        Called with the number of documents read since the last call.
-
-    Returns
-    -------
-    ExtractReport
-        What the pass found.
+    ``progress`` is called with the number of documents read since the last call. After an error,
+    what was read is kept, and nothing is deleted.
 
     Raises
     ------
     SourceError
         The source cannot be read to its end, or twice returned another number of documents than it
-        counts. What was read is kept; nothing is deleted.
+        counts.
     DataError
-        More documents are gone than ``limits`` allow. What was read is kept; nothing is deleted.
+        More documents are gone than ``limits`` allow.
     """
     extraction = _Extraction(source, lake, collection, pass_kind, limits, now, progress)
     first, disagreement = extraction.run()

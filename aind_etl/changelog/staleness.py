@@ -75,24 +75,14 @@ def find_stale_collections(
 ) -> StalenessReport:
     """Return the collections that need a pass, and plan how many shards they have.
 
-    Parameters
-    ----------
-    source, lake
-        The source and the lake.
-    choose
-        Returns which of the existing collections to check.
-    most_documents
-        The most documents in a shard of a collection.
-    within
-        The most time for all requests. A collection without a reply by then is left to the next
-        check and does not delay the others.
+    ``choose`` returns which of the existing collections to check, and ``most_documents`` is the
+    most in a shard. A collection without a reply ``within`` the time for all requests is left to
+    the next check and does not delay the others.
 
     Raises
     ------
     SourceError
         The source cannot list its collections in time.
-    ConfigurationError
-        A collection that the settings name does not exist.
     """
     deadline = monotonic() + within.total_seconds()
     (listed,) = _in_threads([source.list_collections], deadline, within)

@@ -195,11 +195,13 @@ def _verify_shard(
                 copy.write_bytes(file.path.read_bytes())
         refresh_analyses(derived, collection, rebuild=True, progress=progress)
         for table in FLATTENED_TABLES:
-            months = {
-                month
-                for one in (lake, derived)
-                for month in one.tables.partition_keys(table, collection)
-            }
+            months: set[str | None] = {None}
+            if table.partitioning is Partitioning.COLLECTION_AND_MONTH:
+                months = {
+                    month
+                    for one in (lake, derived)
+                    for month in one.tables.months(table, collection)
+                }
             for month in sorted(months, key=str):
                 yield from _compare_partition(lake, derived, table, collection, month)
 

@@ -131,10 +131,10 @@ class ChangeLog:
     def superseded_files(self) -> dict[str, LogFile]:
         """Return, by name, files all of whose batches are in another file, and that file."""
         needed = self.files()
-        superseded = {name: file for name, file in self._all_files().items() if file not in needed}
         return {
             name: other
-            for name, file in superseded.items()
+            for name, file in self._all_files().items()
+            if file not in needed
             for other in needed
             if shard_of(other.path.name) == shard_of(name)
             and other.first <= file.first <= file.last <= other.last
@@ -172,13 +172,7 @@ class ChangeLog:
 def read_log_file(
     path: "Location", columns: Sequence[str] = tuple(polars_schema(tables.DOCUMENTS))
 ) -> Iterator[pl.DataFrame]:
-    """Yield columns of the versions in a file of the change log, a row group at a time.
-
-    Raises
-    ------
-    DataError
-        The file is damaged.
-    """
+    """Yield columns of the versions in a file of the change log, a row group at a time."""
     schema = polars_schema(tables.DOCUMENTS)
     with reading_log(path), path.open("rb") as file, pq.ParquetFile(file) as log:
         # A file written under an older contract lacks later columns.

@@ -156,13 +156,7 @@ class Lake:
         }
 
     def layout(self, collection: str) -> Layout:
-        """Return the layout of a collection: as written, or as the files of its log imply.
-
-        Raises
-        ------
-        DataError
-            There is no valid layout file, and files of several layouts.
-        """
+        """Return the layout of a collection: as written, or as the files of its log imply."""
         layout = self._written_layout(collection)
         if layout is not None:
             return layout

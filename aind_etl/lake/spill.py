@@ -12,17 +12,9 @@ from aind_etl.lake.parquet import read_arrow
 class Spill:
     """Collects the rows of tables in batches, and returns them partition by partition.
 
-    Rows beyond a budget are written to disk, so that memory is bounded by the budget and the
-    largest partition, not by the collection.
-
-    Parameters
-    ----------
-    folder
-        An empty folder for the rows on disk.
-    budget_bytes
-        Size of the rows kept in memory.
-    key
-        The column that names a row's partition; it is not returned.
+    Rows beyond a budget are written to an empty folder on a disk, so that memory is bounded by the
+    budget and the largest partition, not by the collection. The column ``key`` names a row's
+    partition, and is not returned.
     """
 
     def __init__(self, folder: Path, budget_bytes: int, key: str = "session_month") -> None:

@@ -96,11 +96,7 @@ class Tables:
         """Return the metadata from :meth:`replace_whole`; empty if the table has no file."""
         schema = self._written_schema(table)
         metadata = {} if schema is None else schema.metadata or {}
-        return {
-            key.decode(): value.decode()
-            for key, value in metadata.items()
-            if key != b"ARROW:schema"
-        }
+        return {key.decode(): value.decode() for key, value in metadata.items()}
 
     def _written_schema(self, table: Table) -> pa.Schema | None:
         path = self._storage.path(single_file(table))

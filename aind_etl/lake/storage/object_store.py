@@ -83,13 +83,7 @@ class ObjectStorage(Bucket):
         return self.read(name) == content
 
     def update(self, name: str, change: Callable[[bytes | None], bytes]) -> None:
-        """Replace a small file by what ``change`` returns for its content.
-
-        Raises
-        ------
-        DataError
-            Another process changed the file meanwhile.
-        """
+        """Replace a small file by what ``change`` returns for its content, if that still holds."""
         facts = self.facts(name)
         content = change(None if facts is None else self.read(name))
         self._put_unless_changed(name, content, facts)
