@@ -11,7 +11,7 @@ from aind_etl.errors import ConfigurationError
 
 if TYPE_CHECKING:
     # Slow to import, and not needed to read a file on a disk.
-    from aind_etl.lake.storage.bucket import ObjectFacts
+    from aind_etl.lake.storage.object_store import ObjectFacts
 from aind_etl.settings import WarehouseLocation
 
 

@@ -37,7 +37,7 @@ from aind_etl.errors import ConfigurationError, DataError
 from aind_etl.flatten.refresh import refresh_analyses
 from aind_etl.lake import Lake
 from aind_etl.lake.resharding import reshard
-from aind_etl.lake.storage import bucket, locks
+from aind_etl.lake.storage import locks
 from aind_etl.lake.storage import object_store as object_storage
 from aind_etl.lake.storage.object_store import ObjectStorage
 from aind_etl.orchestration.metadata import partition_metadata
@@ -81,7 +81,7 @@ def test_a_file_is_fetched_to_the_disk(storage: ObjectStorage, tmp_path: Path) -
 def test_a_local_file_appears_whole_with_its_metadata(
     storage: ObjectStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    monkeypatch.setattr(bucket, "_PART_BYTES", 5 << 20)
+    monkeypatch.setattr(object_storage, "_PART_BYTES", 5 << 20)
     source = tmp_path / "source"
     source.write_bytes(os.urandom(size))
     sent: list[tuple[str, dict[str, object]]] = []
@@ -113,7 +113,7 @@ def test_the_parts_of_a_file_that_cannot_be_sent_are_removed(
         requests[name] += 1
         return await send()
 
-    monkeypatch.setattr(bucket, "_PART_BYTES", 5 << 20)
+    monkeypatch.setattr(object_storage, "_PART_BYTES", 5 << 20)
     requests: Counter[str] = Counter()
     source = tmp_path / "source"
     source.write_bytes(bytes(11_000_000))
