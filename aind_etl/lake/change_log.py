@@ -29,8 +29,9 @@ _GATHERED_IDS = 50_000
 
 
 class LogFile(NamedTuple):
-    """A file of the change log, with the numbers of its first and last batch."""
+    """A file of the change log, with its shard and the numbers of its first and last batch."""
 
+    shard: Shard
     first: int
     last: int
     path: "Location"
@@ -67,11 +68,8 @@ class ChangeLog:
 
     def versions(self, after: int = 0) -> pl.LazyFrame:
         """Return every version later than batch ``after``, lazily."""
-        files = [file for file in self.files() if file.last > after]
-        versions = scan_files([file.path for file in files], tables.DOCUMENTS)
-        # Only a compacted file can also hold earlier versions.
-        is_mixed = any(file.first <= after for file in files)
-        return versions.filter(pl.col("batch_id") > after) if is_mixed else versions
+        files = [file.path for file in self.files() if file.last > after]
+        return scan_files(files, tables.DOCUMENTS).filter(pl.col("batch_id") > after)
 
     def read_batches(self, after: int = 0) -> Iterator[pl.DataFrame]:
         """Yield the versions later than batch ``after``, file by file, the oldest first."""
@@ -110,16 +108,24 @@ class ChangeLog:
         DataError
             Two files hold some of the same batches, and neither holds all of the other's.
         """
-        by_shard: dict[Shard, list[LogFile]] = {}
-        for file in self._all_files().values():
-            by_shard.setdefault(shard_of(file.path.name), []).append(file)
-        return [file for shard in sorted(by_shard) for file in _needed_files(by_shard[shard])]
+        needed: list[LogFile] = []
+        found = self._all_files().values()
+        for file in sorted(found, key=lambda file: (file.shard, file.first, -file.last)):
+            overlapping = [
+                one
+                for one in needed
+                if one.shard == file.shard and one.first <= file.last and file.first <= one.last
+            ]
+            if not overlapping or _is_needed(file, overlapping):
+                needed.append(file)
+        return needed
 
     def _all_files(self) -> dict[str, LogFile]:
         found = {}
         for name in self._lake.live_files(log_folder(self.collection)):
             ((first, last),) = _BATCHES.findall(name)
-            found[name] = LogFile(int(first), int(last or first), self._lake.storage.path(name))
+            path = self._lake.storage.path(name)
+            found[name] = LogFile(shard_of(name), int(first), int(last or first), path)
         return found
 
     def file_name(self, first: int, last: int) -> str:
@@ -136,8 +142,7 @@ class ChangeLog:
             for name, file in self._all_files().items()
             if file not in needed
             for other in needed
-            if shard_of(other.path.name) == shard_of(name)
-            and other.first <= file.first <= file.last <= other.last
+            if other.shard == file.shard and other.first <= file.first <= file.last <= other.last
         }
 
     def gaps(self) -> tuple[str, ...]:
@@ -161,7 +166,7 @@ class ChangeLog:
         Empty for a collection in shards: a shard has no file of a batch without its documents.
         """
         files = self.files()
-        if any(shard_of(file.path.name) != UNSHARDED for file in files):
+        if any(file.shard != UNSHARDED for file in files):
             return []
         held: set[int] = set()
         for file in files:
@@ -234,34 +239,25 @@ def current_versions(versions: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _needed_files(files: Sequence[LogFile]) -> list[LogFile]:
-    """Return the files of one shard's log in order, without those whose batches another one has.
+def _is_needed(file: LogFile, overlapping: Sequence[LogFile]) -> bool:
+    """Return whether a file has batches that the files with overlapping names do not have.
 
     The batches in a file count, not the range in its name: a restored file is needed beside a
     compacted one that was written without it.
     """
-    needed: list[LogFile] = []
-    for file in sorted(files, key=lambda file: (file.first, -file.last)):
-        overlapping = [one for one in needed if one.first <= file.last and file.first <= one.last]
-        if not overlapping:
-            needed.append(file)
-            continue
-        try:
-            held = _batches_in(file.path)
-        except FileNotFoundError:
-            continue  # A compaction that is under way has removed it.
-        elsewhere = set().union(*(_batches_in(one.path) for one in overlapping))
-        if held <= elsewhere:
-            continue
-        if held & elsewhere:
-            others = ", ".join(repr(str(one.path)) for one in overlapping)
-            raise DataError(
-                f"The file {str(file.path)!r} of the change log holds some batches that {others} "
-                "holds too, and others that it does not: both cannot count. Move one of them "
-                "away, and put back the files that it was compacted from."
-            )
-        needed.append(file)
-    return needed
+    try:
+        held = _batches_in(file.path)
+    except FileNotFoundError:
+        return False  # A compaction that is under way has removed it.
+    elsewhere = set().union(*(_batches_in(one.path) for one in overlapping))
+    if held & elsewhere and not held <= elsewhere:
+        others = ", ".join(repr(str(one.path)) for one in overlapping)
+        raise DataError(
+            f"The file {str(file.path)!r} of the change log holds some batches that {others} "
+            "holds too, and others that it does not: both cannot count. Move one of them "
+            "away, and put back the files that it was compacted from."
+        )
+    return not held <= elsewhere
 
 
 def _batches_in(path: "Location") -> set[int]:

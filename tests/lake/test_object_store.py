@@ -17,16 +17,7 @@ from click.testing import Result
 from object_store import Send, counted, new_prefix, requests_go_through
 from places import content
 from typer.testing import CliRunner
-from worlds import (
-    MAIN,
-    NOON,
-    assert_same,
-    load,
-    loaded_lake,
-    read_dump,
-    tables_of,
-    write_dump,
-)
+from worlds import MAIN, NOON, assert_same, load, loaded_lake, read_dump, tables_of, write_dump
 
 from aind_etl.cli.app import app
 from aind_etl.client.verify import verify_warehouse
