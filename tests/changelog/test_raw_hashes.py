@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import bson
+import polars as pl
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from aind_etl.client.verify import verify_collection
 from aind_etl.contract.id_ranges import UNSHARDED
 from aind_etl.errors import SourceError
 from aind_etl.lake import Lake
+from aind_etl.lake.tables import is_in_range
 from aind_etl.sources import canonical, dump
 from aind_etl.sources.canonical import Document
 from aind_etl.sources.dump import DumpSource
@@ -122,6 +124,21 @@ def test_a_damaged_cache_is_reported_and_rebuilt(folder, lake, parsed, caplog):
             assert run(folder, lake).unchanged == len(parsed) > 0
         assert MAIN in caplog.text
         assert cache_file(lake).read_bytes() == sound
+
+
+def test_the_hashes_of_each_split_are_read_and_rewritten_by_themselves(lake):
+    splits = UNSHARDED.splits(2)
+    documents = pl.DataFrame({"record_id": ["1", "e"], "content_hash": ["aa", "bb"]})
+    hashed = documents.with_columns(raw_hash=pl.Series([b"first", b"other"]))
+    for changed in (splits, splits[:1], []):
+        with lake.scratch("raw-hashes", MAIN) as folder:
+            raw_hashes = RawHashes(lake, MAIN, folder)
+            known = [raw_hashes.known(split, documents) for split in splits]
+            for split in changed:
+                own = hashed.filter(is_in_range(split, pl.col("record_id")))
+                raw_hashes.record(split, known[0].clear(), own.select("record_id"), own)
+            raw_hashes.write(splits)
+    assert [one.rows() for one in known] == [[row] for row in hashed.rows()]
 
 
 @pytest.mark.slow

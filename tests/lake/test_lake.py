@@ -111,6 +111,7 @@ def test_a_reader_of_one_partition_gets_only_its_rows(built):
         ).fetchall()
     there = built.lake.tables.read_partition(tables.ANALYSES, MAIN, month)
     assert sorted(found) == sorted(there.select("record_id").rows())
+    assert built.lake.tables.scan(tables.ANALYSES, MAIN, month).collect().equals(there)
     assert there["session_date"].dt.to_string("%Y-%m").unique().to_list() == [month]
 
 
