@@ -199,8 +199,6 @@ def in_portions(frames: Iterable[pl.DataFrame], portion_bytes: int) -> Iterator[
     held: list[pl.DataFrame] = []
     size = 0
     for frame in frames:
-        if frame.is_empty():
-            continue
         held.append(frame)
         size += int(frame.estimated_size())
         if size >= portion_bytes:

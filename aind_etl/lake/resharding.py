@@ -123,12 +123,12 @@ def _reshard_log(present: Sequence[Lake], planned: Sequence[Lake], collection: s
         for shard in planned:
             versions = chain.from_iterable(read_log_file(file.path) for file in group)
             is_own = is_in_range(shard.shard.ids, pl.col("record_id"))
-            portions = in_portions((rows.filter(is_own) for rows in versions), _ROW_GROUP_BYTES)
-            first_portion = next(portions, None)
-            if first_portion is not None:
+            own = (rows for some in versions if not (rows := some.filter(is_own)).is_empty())
+            first_rows = next(own, None)
+            if first_rows is not None:
                 name = shard.change_log(collection).file_name(first, last)
-                rows = chain([first_portion], portions)
-                write_parquet(shard.storage, name, tables.DOCUMENTS, rows)
+                portions = in_portions(chain([first_rows], own), _ROW_GROUP_BYTES)
+                write_parquet(shard.storage, name, tables.DOCUMENTS, portions)
 
 
 def _overlapping(files: Sequence[LogFile]) -> Iterator[Sequence[LogFile]]:
