@@ -325,12 +325,8 @@ def test_a_collection_of_any_name_stays_in_the_lake_and_is_found_again(tmp_path,
     assert rows_of(lake, tables.ANALYSES, name)["record_id"].to_list() == [documents[0]["_id"]]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "dump"]
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["lake"]
-    assert {path.name for path in lake.storage.root.iterdir()} <= {
-        "_locks",
-        "_staging",
-        "_state",
-        *(table.name for table in LAKE_TABLES),
-    }
+    expected = {"_locks", "_staging", "_state", *(table.name for table in LAKE_TABLES)}
+    assert {path.name for path in lake.storage.root.iterdir()} <= expected
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20))

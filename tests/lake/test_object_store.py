@@ -168,9 +168,8 @@ def test_the_lock_of_a_killed_process_is_free_when_its_lease_ends(storage, monke
         with ObjectStorage({str(storage.root)!r}).lock("a", "it"):
             os.kill(os.getpid(), signal.SIGKILL)
     """)
-    assert (
-        subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
-    )
+    killed = subprocess.run([sys.executable, "-c", program], check=False)
+    assert killed.returncode == -signal.SIGKILL
     with pytest.raises(DataError, match="A run that was killed keeps its lock"):
         storage.lock("a", "it").__enter__()
     monkeypatch.setattr(locks, "CLOCKS_DIFFER_SECONDS", -locks.LEASE_SECONDS)
@@ -241,11 +240,10 @@ def test_a_warehouse_built_from_it_agrees_with_it(built, lake_url, tmp_path):
     lake = Lake(lake_url)
     report = build_warehouse(lake, tmp_path / "warehouse.duckdb")
     with connect(built.warehouse) as connection:
-        expected = dict(
-            connection.execute(
-                "SELECT table_name, estimated_size FROM duckdb_tables() WHERE NOT internal"
-            ).fetchall()
+        found = connection.execute(
+            "SELECT table_name, estimated_size FROM duckdb_tables() WHERE NOT internal"
         )
+        expected = dict(found.fetchall())
     assert report.rows == {name: expected[name] for name in report.rows}
     errors = [one for one in verify_warehouse(lake, report.location) if not one.is_warning]
     assert errors == []
@@ -349,10 +347,8 @@ def test_the_command_runs_on_an_object_store_and_refuses_a_second_run(url, tmp_p
     assert {path.name for path in (tmp_path / "there").iterdir()} == {"cache"}
     assert storage.exists("report.html")
     # On any machine, the lake and the warehouse are those of the first run.
-    assert (
-        "Source, lake and warehouse agree."
-        in run_here("verify", "--source", "sample:?sessions=1").output
-    )
+    verified = run_here("verify", "--source", "sample:?sessions=1").output
+    assert "Source, lake and warehouse agree." in verified
     status = run_here("status").output
     assert f"Warehouse {url}/warehouse.duckdb, built" in status
     (copy,) = (tmp_path / "here").rglob("warehouse.duckdb")
