@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from threading import Lock
 
 import polars as pl
 
@@ -11,6 +12,10 @@ from aind_etl.sources.canonical import Document, RawDocument, canonical_document
 # The most documents compared at a time: enough for columnar operations to pay off.
 COMPARED_DOCUMENTS = 2_500
 COMPARED_BYTES = 32 << 20
+
+# Hashing a document releases the interpreter, and threads that parse at the same time then wait for
+# it at each document: two take longer than one.
+_PARSING = Lock()
 
 _NO_IDS = pl.DataFrame(schema={"record_id": pl.String})
 
@@ -122,7 +127,8 @@ def _as_frame(portion: list[RawDocument | Document], known: pl.DataFrame) -> pl.
 
     ``document`` is null if the bytes are known, ``raw_hash`` if they must not be cached.
     """
-    hashes = [raw_hash(one.raw) if isinstance(one, RawDocument) else None for one in portion]
+    with _PARSING:
+        hashes = [raw_hash(one.raw) if isinstance(one, RawDocument) else None for one in portion]
     looked_up = (
         pl.DataFrame({"raw_hash": hashes}, schema={"raw_hash": pl.Binary})
         .join(known, on="raw_hash", how="left", maintain_order="left")
@@ -130,7 +136,8 @@ def _as_frame(portion: list[RawDocument | Document], known: pl.DataFrame) -> pl.
     )
     is_known = pl.col("record_id").is_not_null()
     positions = looked_up.filter(~is_known)["position"].to_list()
-    documents = [canonical_document(portion[position]) for position in positions]
+    with _PARSING:
+        documents = [canonical_document(portion[position]) for position in positions]
     # The raw bytes are not held any longer.
     portion.clear()
     parsed = pl.DataFrame(

@@ -7,9 +7,8 @@ import polars as pl
 
 from aind_etl.lake import Lake
 
-# An interruption loses at most one batch. The files of smaller batches would be compacted, and so
-# written twice.
-_BATCH_BYTES = 24 << 20
+# The most that an interruption loses.
+_BATCH_BYTES = 16 << 20
 _COLUMNS = ("record_id", "document", "content_hash", "operation", "extracted_at")
 
 

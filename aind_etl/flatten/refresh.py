@@ -22,7 +22,7 @@ from aind_etl.lake.state import CollectionState
 # The most documents that are flattened at a time, unless a single one is larger.
 _PORTION_DOCUMENTS = 10_000
 _PORTION_BYTES = 64 << 20
-_SPILL_BYTES = 128 << 20
+_SPILL_BYTES = 96 << 20
 
 
 @dataclass(frozen=True, slots=True)
