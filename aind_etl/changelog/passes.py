@@ -9,7 +9,7 @@ compared in splits (ranges of ids), several at a time, so memory is bounded by t
 progress.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -186,7 +186,10 @@ class _Extraction:
         return state
 
     def _read(
-        self, compared: list[Iterator[Found]], log: LogWriter, report: ExtractReport
+        self,
+        compared: Sequence[Generator[Found, None, None]],
+        log: LogWriter,
+        report: ExtractReport,
     ) -> tuple[int, pl.DataFrame]:
         """Compare all splits; return how many documents were known, and which were not seen."""
         known = 0
@@ -211,7 +214,7 @@ class _Extraction:
         raw_hashes: RawHashes,
         recent_since: datetime | None,
         split: Split,
-    ) -> Iterator[Found]:
+    ) -> Generator[Found, None, None]:
         """Yield the differences in a split, and finally the documents that are gone.
 
         It runs in any thread and writes nothing.

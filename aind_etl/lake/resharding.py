@@ -79,6 +79,7 @@ def reshard(lake: Lake, collection: str, of: int) -> None:
         # Another run may be first, and do this or something else.
         with suppress(ReshardedError):
             _reshard(lake.whole, collection, of)
+            return
 
 
 def _is_divided(layout: Layout, of: int) -> bool:

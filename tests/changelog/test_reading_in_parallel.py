@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from multiprocessing import get_context
 
 import pytest
@@ -17,7 +18,7 @@ def all_results_arrive_and_no_more_than_allowed_run_at_a_time() -> None:
     under_way = most = 0
     lock = threading.Lock()
 
-    def work(number: int) -> Iterator[int]:
+    def work(number: int) -> Generator[int, None, None]:
         nonlocal under_way, most
         with lock:
             under_way += 1
@@ -33,7 +34,7 @@ def all_results_arrive_and_no_more_than_allowed_run_at_a_time() -> None:
 def work_waits_for_the_consumer_of_the_results() -> None:
     given_out: list[int] = []
 
-    def work() -> Iterator[int]:
+    def work() -> Generator[int, None, None]:
         for number in range(1000):
             given_out.append(number)
             yield number
@@ -48,11 +49,11 @@ def work_waits_for_the_consumer_of_the_results() -> None:
 
 
 def an_error_of_one_stops_all() -> None:
-    def fail() -> Iterator[int]:
+    def fail() -> Generator[int, None, None]:
         yield 1
         raise SourceError("the line is cut")
 
-    def go_on() -> Iterator[int]:
+    def go_on() -> Generator[int, None, None]:
         while True:
             yield 2
 
@@ -62,12 +63,41 @@ def an_error_of_one_stops_all() -> None:
     assert not [one for one in threading.enumerate() if one.name.startswith("split")]
 
 
+def iterators_are_closed_when_the_consumer_fails() -> None:
+    closed: list[int] = []
+
+    def work(number: int) -> Generator[int, None, None]:
+        try:
+            while True:
+                yield number
+        finally:
+            closed.append(number)
+
+    def consume(workers: int) -> None:
+        iterators = [*map(work, range(3))]
+        seen: set[int] = set()
+        with closing(in_parallel(iterators, workers)) as results:
+            for number in results:
+                seen.add(number)
+                if len(seen) == workers:
+                    raise SourceError("the disk is full")
+
+    for workers in (1, 2):
+        closed.clear()
+        # The error keeps the frames that it has passed, and with them the iterators.
+        with pytest.raises(SourceError) as raised:
+            consume(workers)
+        assert raised.traceback
+        assert sorted(closed) == list(range(workers))
+
+
 @pytest.mark.parametrize(
     "check",
     [
         all_results_arrive_and_no_more_than_allowed_run_at_a_time,
         work_waits_for_the_consumer_of_the_results,
         an_error_of_one_stops_all,
+        iterators_are_closed_when_the_consumer_fails,
     ],
 )
 def test_of_iterators_in_threads(check: Callable[[], None]) -> None:
