@@ -56,21 +56,12 @@ class SourceError(AindEtlError):
 def needs_pipeline(what: str, *, extra: str = "pipeline") -> Iterator[None]:
     """Explain how to install a missing package, for the duration of a ``with`` block.
 
-    Parameters
-    ----------
-    what
-        What needs the package, as the subject of the error's first sentence.
-    extra
-        The extra of this distribution that contains the package.
-
-    Raises
-    ------
-    ConfigurationError
-        A package is not installed. That a module of this package is missing is a defect.
+    ``what`` needs the package, which ``extra`` of this distribution contains.
     """
     try:
         yield
     except ModuleNotFoundError as error:
+        # That a module of this package is missing is a defect.
         if (error.name or "").partition(".")[0] == __package__:
             raise
         brings = "the whole pipeline" if extra == "pipeline" else "it"

@@ -145,13 +145,7 @@ class Settings(BaseModel):
         return location.expanduser() if isinstance(location, Path) else location
 
     def choose(self, present: Collection[str]) -> list[str]:
-        """Return the collections to process out of those present, sorted.
-
-        Raises
-        ------
-        ConfigurationError
-            A collection of the settings is not present.
-        """
+        """Return the collections to process out of those present, sorted."""
         unknown = sorted(set(self.collections) - set(present))
         if unknown:
             others = ", ".join(map(repr, sorted(present))) or "no others"
@@ -182,8 +176,7 @@ class Settings(BaseModel):
             try:
                 password = urlsplit(address).password
             except ValueError:
-                secrets.append(address)
-                continue
+                password = address
             if password:
                 secrets += [address, password, unquote(password)]
         return sorted(filter(None, secrets), key=len, reverse=True)
@@ -218,15 +211,7 @@ class Settings(BaseModel):
 def load_settings(**given: Any) -> Settings:  # noqa: ANN401 - the model checks the types
     """Return the settings: the given values, then the environment, then the defaults.
 
-    Parameters
-    ----------
-    **given
-        Fields of :class:`Settings`; None and empty values are ignored.
-
-    Raises
-    ------
-    ConfigurationError
-        A value is not valid.
+    Given values that are None or empty are ignored.
     """
     # Without pydantic-settings, which adds 40 ms to the start of every command.
     names = {name: f"{_PREFIX}{name.upper()}" for name in Settings.model_fields}

@@ -1,76 +1,47 @@
 """Iterators that run in threads, with their results taken in the order in which they arrive."""
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
-from threading import Event, Semaphore
+from collections.abc import Generator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import suppress
+from itertools import chain
 from typing import TypeVar
 
 _Result = TypeVar("_Result")
 
 
 def in_parallel(
-    work: Sequence[Callable[[], Iterator[_Result]]], workers: int
+    iterators: Sequence[Generator[_Result, None, None]], workers: int
 ) -> Generator[_Result, None, None]:
-    """Yield the results of several iterators as they arrive.
+    """Yield the results of several iterators as they arrive; none of them is None.
 
-    A slow consumer slows the threads down: at most ``workers`` results wait. A single iterator, or
-    a single worker, runs without threads.
-
-    Parameters
-    ----------
-    work
-        Functions that return the iterators; each runs in a thread.
-    workers
-        The number of threads.
-
-    Raises
-    ------
-    Exception
-        The first error of an iterator; the others are abandoned after their next result.
+    At most ``workers`` iterators are under way, their steps in any thread. A slow consumer slows
+    them down: each is at most two results ahead of it. The first error of an iterator is raised,
+    and the others are closed after their next result. A single iterator runs without threads.
     """
-    if min(workers, len(work)) <= 1:
-        for begin in work:
-            yield from begin()
-        return
-    yield from _in_threads(work, workers)
+    try:
+        if min(workers, len(iterators)) <= 1:
+            yield from chain.from_iterable(iterators)
+        else:
+            yield from _in_threads(iterators, workers)
+    finally:
+        for iterator in iterators:
+            # One whose step was not waited for, after a second interrupt, cannot be closed.
+            with suppress(ValueError):
+                iterator.close()
 
 
 def _in_threads(
-    work: Sequence[Callable[[], Iterator[_Result]]], workers: int
+    iterators: Sequence[Generator[_Result, None, None]], workers: int
 ) -> Generator[_Result, None, None]:
-    # An entry is a result, the error that ended an iterator, or neither at its end.
-    queue: SimpleQueue[tuple[list[_Result], BaseException | None]] = SimpleQueue()
-    slots = Semaphore(workers)
-    is_over = Event()
-
-    def run(begin: Callable[[], Iterator[_Result]]) -> None:
-        try:
-            for result in begin():
-                slots.acquire()
-                if is_over.is_set():
-                    return
-                queue.put(([result], None))
-            queue.put(([], None))
-        except BaseException as error:  # noqa: BLE001 - raised in the consumer's thread
-            queue.put(([], error))
-
+    # Each worker continues with the next iterator that no other one has begun.
+    waiting = iter(iterators)
+    shares = [chain.from_iterable(waiting) for _ in range(workers)]
     with ThreadPoolExecutor(workers, thread_name_prefix="split") as pool:
-        try:
-            for begin in work:
-                pool.submit(run, begin)
-            running = len(work)
-            while running:
-                results, error = queue.get()
-                if error:
-                    raise error
-                if results:
-                    slots.release()
-                    yield from results
-                else:
-                    running -= 1
-        finally:
-            is_over.set()
-            # Threads that wait for a slot notice that it is over.
-            slots.release(len(work))
-            pool.shutdown(wait=False, cancel_futures=True)
+        running = {pool.submit(next, share, None): share for share in shares}
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                share = running.pop(future)
+                result = future.result()
+                if result is not None:
+                    running[pool.submit(next, share, None)] = share
+                    yield result

@@ -9,7 +9,7 @@ compared in splits (ranges of ids), several at a time, so memory is bounded by t
 progress.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -25,7 +25,7 @@ from aind_etl.changelog.comparison import COMPARED_BYTES, Comparison, Found
 from aind_etl.changelog.current_versions import current_versions_by_split
 from aind_etl.changelog.log_writer import LogWriter
 from aind_etl.changelog.parallel import in_parallel
-from aind_etl.changelog.raw_hashes import KNOWN_COLUMNS, RawHashes, open_raw_hashes
+from aind_etl.changelog.raw_hashes import KNOWN_COLUMNS, RawHashes
 from aind_etl.contract.id_ranges import Split
 from aind_etl.errors import DataError, SourceError
 from aind_etl.lake import Lake
@@ -102,31 +102,16 @@ def extract_collection(  # noqa: PLR0913
 ) -> ExtractReport:
     """Bring a collection's change log up to date with its source.
 
-    Parameters
-    ----------
-    source, lake, collection
-        The source, the lake, and the name of the collection.
-    pass_kind
-        How thoroughly to compare.
-    limits
-        Limits of the pass.
-    now
-        The clock.
-    progress
-        Called with the number of documents read since the last call.
-
-    Returns
-    -------
-    ExtractReport
-        What the pass found.
+    ``progress`` is called with the number of documents read since the last call. After an error,
+    what was read is kept, and nothing is deleted.
 
     Raises
     ------
     SourceError
         The source cannot be read to its end, or twice returned another number of documents than it
-        counts. What was read is kept; nothing is deleted.
+        counts.
     DataError
-        More documents are gone than ``limits`` allow. What was read is kept; nothing is deleted.
+        More documents are gone than ``limits`` allow.
     """
     extraction = _Extraction(source, lake, collection, pass_kind, limits, now, progress)
     first, disagreement = extraction.run()
@@ -169,10 +154,11 @@ class _Extraction:
         report = ExtractReport(self.collection, self.kind, splits=len(splits))
         with (
             current_versions_by_split(self.lake, self.collection, splits) as live,
-            open_raw_hashes(self.lake, self.collection) as raw_hashes,
+            self.lake.scratch("raw-hashes", self.collection) as folder,
         ):
+            raw_hashes = RawHashes(self.lake, self.collection, folder)
             compare = partial(self._compare, live, raw_hashes, recent_since)
-            known, gone = self._read([partial(compare, split) for split in splits], log, report)
+            known, gone = self._read(list(map(compare, splits)), log, report)
             missing = self._still_missing(gone)
             seen = known - missing.height + report.new
             disagreement = self._disagreement(counted, seen)
@@ -200,12 +186,15 @@ class _Extraction:
         return state
 
     def _read(
-        self, work: list[Callable[[], Iterator[Found]]], log: LogWriter, report: ExtractReport
+        self,
+        compared: Sequence[Generator[Found, None, None]],
+        log: LogWriter,
+        report: ExtractReport,
     ) -> tuple[int, pl.DataFrame]:
         """Compare all splits; return how many documents were known, and which were not seen."""
         known = 0
         gone: list[pl.DataFrame] = []
-        with closing(in_parallel(work, self.source.connections)) as results:
+        with closing(in_parallel(compared, self.source.connections)) as results:
             for found in results:
                 report.read += found.read
                 report.new += found.new
@@ -225,7 +214,7 @@ class _Extraction:
         raw_hashes: RawHashes,
         recent_since: datetime | None,
         split: Split,
-    ) -> Iterator[Found]:
+    ) -> Generator[Found, None, None]:
         """Yield the differences in a split, and finally the documents that are gone.
 
         It runs in any thread and writes nothing.

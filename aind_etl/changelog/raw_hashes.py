@@ -10,12 +10,11 @@ damaged at any time: documents without an entry are parsed.
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from hashlib import file_digest, sha256
 from pathlib import Path
 from threading import Lock
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import polars as pl
 import pyarrow as pa
@@ -28,17 +27,15 @@ from aind_etl.lake.tables import is_in_range
 from aind_etl.sources.canonical import canonical_version
 from aind_etl.text import first_line
 
+if TYPE_CHECKING:
+    from aind_etl.lake.storage.protocol import Location
+
 _log = logging.getLogger(__name__)
 
 KNOWN_COLUMNS = {"record_id": pl.String, "content_hash": pl.String, "raw_hash": pl.Binary}
 """The columns of raw hashes that identify live documents; each raw hash is there once."""
 _NO_ENTRIES = pl.DataFrame(schema=KNOWN_COLUMNS | {"content_hash": pl.Binary})
-_FILE_SCHEMA = pa.schema(
-    {"record_id": pa.string(), "content_hash": pa.binary(), "raw_hash": pa.binary()}
-)
-_VERSION_KEY = b"canonical form"
 _RAW_HASH_BYTES = 16
-_PIECE_BYTES = 1 << 20
 # Small, because whole row groups are read for a split.
 _ROW_GROUP_ROWS = 8_192
 
@@ -51,24 +48,28 @@ def raw_hash(raw: bytes) -> bytes:
 class RawHashes:
     """The raw hashes of a collection's documents: those of earlier passes, and new ones.
 
-    Threads may share it, each for splits of its own. New hashes are kept in ``folder`` until the
-    pass has ended.
+    Threads may share it, each for splits of its own. ``folder``, empty at first, holds a checked
+    copy of the cache file, and the new hashes until the pass has ended.
     """
 
     def __init__(self, lake: Lake, collection: str, folder: Path) -> None:
-        self._lake = lake
-        self._collection = collection
-        self._folder = folder
+        self._storage = lake.storage
         self._name = lake.raw_hashes_name(collection)
+        self._folder = folder
         # Reading takes extra memory; one thread at a time takes it once.
         self._lock = Lock()
         self._entries: dict[Split, int] = {}
         self._recorded: dict[Split, Path] = {}
-        self._metadata: pq.FileMetaData | None = None
-        with self._ignoring_damage():
-            if lake.storage.exists(self._name):
-                with lake.storage.path(self._name).open("rb") as file:
-                    self._metadata = _checked_metadata(file)
+        self._earlier: Path | None = None
+        try:
+            if self._storage.exists(self._name):
+                self._earlier = _copy_if_current(self._storage.path(self._name), folder)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            _log.warning(
+                "The cache of raw hashes of %r cannot be read (%s); every document is parsed",
+                collection,
+                first_line(error) or type(error).__name__,
+            )
 
     def known(self, split: Split, live: pl.DataFrame) -> pl.DataFrame:
         """Return the hashes of a split that still hold, with :data:`KNOWN_COLUMNS`.
@@ -113,7 +114,7 @@ class RawHashes:
         parquet_path = self._folder / "raw_hashes.parquet"
         with pq.ParquetWriter(
             parquet_path,
-            _FILE_SCHEMA.with_metadata({_VERSION_KEY: canonical_version().encode()}),
+            _file_schema(),
             compression={"record_id": "zstd", "content_hash": "none", "raw_hash": "none"},
             use_dictionary=False,
         ) as writer:
@@ -130,69 +131,41 @@ class RawHashes:
                 shutil.copyfileobj(parquet, target)
             target.write(digest)
 
-        self._lake.storage.write(self._name, write_with_digest)
+        self._storage.write(self._name, write_with_digest)
 
     def _read(self, split: Split) -> pl.DataFrame:
         """Return the entries of a split in the file, sorted by record id."""
-        parts = [_NO_ENTRIES]
-        with self._ignoring_damage():
-            if self._metadata is not None:
-                with self._lake.storage.path(self._name).open("rb") as file:
-                    parquet = pq.ParquetFile(file, metadata=self._metadata)
-                    for group in _row_groups(self._metadata, split):
-                        # A single thread: each decoding thread would keep memory of its own.
-                        rows = pl.DataFrame(parquet.read_row_group(group, use_threads=False))
-                        parts.append(rows.filter(is_in_range(split, pl.col("record_id"))))
-        return pl.concat(parts)
-
-    @contextmanager
-    def _ignoring_damage(self) -> Iterator[None]:
-        """Continue without the file if it cannot be read."""
-        try:
-            yield
-        except (pa.ArrowException, pl.exceptions.PolarsError, OSError, ValueError) as error:
-            self._metadata = None
-            _log.warning(
-                "The cache of raw hashes of %r cannot be read (%s); every document is parsed",
-                self._collection,
-                first_line(error) or type(error).__name__,
-            )
+        if self._earlier is None:
+            return _NO_ENTRIES
+        earlier = pl.scan_parquet(self._earlier, glob=False, hive_partitioning=False)
+        return earlier.filter(is_in_range(split, pl.col("record_id"))).collect()
 
 
-@contextmanager
-def open_raw_hashes(lake: Lake, collection: str) -> Iterator[RawHashes]:
-    """Provide the raw hashes of a collection during a pass."""
-    with lake.scratch("raw-hashes", collection) as folder:
-        yield RawHashes(lake, collection, folder)
+def _copy_if_current(file: "Location", folder: Path) -> Path | None:
+    """Return a copy of a cache file without its checksum; None if the canonical form has changed.
+
+    Raises
+    ------
+    ValueError
+        The checksum is wrong. Reading damaged parquet may crash the process.
+    """
+    earlier = folder / "earlier"
+    with file.open("rb") as stored, earlier.open("w+b") as copied:
+        shutil.copyfileobj(stored, copied)
+        copied.seek(-sha256().digest_size, os.SEEK_END)
+        digest = copied.read()
+        copied.seek(-len(digest), os.SEEK_END)
+        copied.truncate()
+        copied.seek(0)
+        if file_digest(copied, sha256).digest() != digest:
+            raise ValueError("its checksum is wrong")
+    is_current = pq.read_schema(earlier).equals(_file_schema(), check_metadata=True)
+    return earlier if is_current else None
 
 
-def _checked_metadata(file: BinaryIO) -> pq.FileMetaData | None:
-    """Return the metadata of a cache file; None if it is of another canonical form."""
-    size = file.seek(0, os.SEEK_END) - sha256().digest_size
-    file.seek(0)
-    digest = sha256()
-    for start in range(0, size, _PIECE_BYTES):
-        digest.update(file.read(min(_PIECE_BYTES, size - start)))
-    if size < 0 or file.read() != digest.digest():
-        # Reading damaged parquet may crash the process.
-        raise ValueError("its checksum is wrong")
-    # Parquet ends with the metadata, its length in four bytes, and four magic bytes.
-    file.seek(size - 8)
-    footer_bytes = int.from_bytes(file.read(4), "little") + 8
-    file.seek(size - footer_bytes)
-    metadata = pq.read_metadata(pa.BufferReader(file.read(footer_bytes)))
-    version = (metadata.metadata or {}).get(_VERSION_KEY)
-    is_current = version == canonical_version().encode()
-    return metadata if is_current and metadata.schema.to_arrow_schema() == _FILE_SCHEMA else None
-
-
-def _row_groups(metadata: pq.FileMetaData, split: Split) -> list[int]:
-    """Return the row groups that may hold record ids of a split."""
-
-    def may_hold(group: int) -> bool:
-        ids = metadata.row_group(group).column(0).statistics
-        if ids is None or not ids.has_min_max:
-            return True
-        return ids.max >= split.lower and (split.upper is None or ids.min < split.upper)
-
-    return list(filter(may_hold, range(metadata.num_row_groups)))
+def _file_schema() -> pa.Schema:
+    """Return the schema of a cache file, with the version of the canonical form."""
+    return pa.schema(
+        {"record_id": pa.string(), "content_hash": pa.binary(), "raw_hash": pa.binary()},
+        metadata={"canonical form": canonical_version()},
+    )

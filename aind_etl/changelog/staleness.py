@@ -4,15 +4,13 @@ The fingerprints of a source are compared with the lake's state files. That is c
 every minute, and depends on nothing but the source and the lake.
 """
 
-import threading
-from collections import deque
+import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, InvalidStateError, wait
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from hashlib import sha256
+from multiprocessing.pool import ThreadPool
 from time import monotonic
 from typing import TypeVar
 
@@ -77,36 +75,26 @@ def find_stale_collections(
 ) -> StalenessReport:
     """Return the collections that need a pass, and plan how many shards they have.
 
-    Parameters
-    ----------
-    source, lake
-        The source and the lake.
-    choose
-        Returns which of the existing collections to check.
-    most_documents
-        The most documents in a shard of a collection.
-    within
-        The most time for all requests. A collection without a reply by then is left to the next
-        check and does not delay the others.
+    ``choose`` returns which of the existing collections to check, and ``most_documents`` is the
+    most in a shard. A collection without a reply ``within`` the time for all requests is left to
+    the next check and does not delay the others.
 
     Raises
     ------
     SourceError
         The source cannot list its collections in time.
-    ConfigurationError
-        A collection that the settings name does not exist.
     """
     deadline = monotonic() + within.total_seconds()
     (listed,) = _in_threads([source.list_collections], deadline, within)
-    report = StalenessReport(choose({*listed.result(), *lake.collections()}))
+    if isinstance(listed, AindEtlError):
+        raise listed
+    report = StalenessReport(choose({*listed, *lake.collections()}))
     fingerprints = _in_threads(
         [partial(source.fingerprint, name) for name in report.present], deadline, within
     )
-    for collection, reply in zip(report.present, fingerprints, strict=True):
-        try:
-            fingerprint = reply.result()
-        except AindEtlError as error:
-            report.unanswered[collection] = str(error)
+    for collection, fingerprint in zip(report.present, fingerprints, strict=True):
+        if isinstance(fingerprint, AindEtlError):
+            report.unanswered[collection] = str(fingerprint)
             continue
         reasons: Mapping[Shard, str] = {
             seen.shard: reason
@@ -172,36 +160,26 @@ def _reason(source: Source, lake: Lake, state: CollectionState, fingerprint: str
 
 def _in_threads(
     calls: Sequence[Callable[[], _T]], deadline: float, within: timedelta
-) -> list["Future[_T]"]:
+) -> list[_T | AindEtlError]:
     """Call functions in threads; return their results, or an error for those not in time.
 
     A server that never replies blocks only a few daemon threads, which do not keep the process
     alive.
     """
-    results: list[Future[_T]] = [Future() for _ in calls]
-    waiting = deque(zip(calls, results, strict=True))
-
-    def run() -> None:
-        # Nothing is left to do, or it is too late for the result.
-        with suppress(IndexError, InvalidStateError):
-            while True:
-                call, result = waiting.popleft()
-                try:
-                    result.set_result(call())
-                except Exception as error:  # noqa: BLE001 - passed to the caller
-                    result.set_exception(error)
-
-    for _ in range(min(_THREADS, len(calls))):
-        threading.Thread(target=run, daemon=True).start()
-    wait(results, max(0, deadline - monotonic()))
     too_late = SourceError(
         f"The source did not answer within {within.total_seconds():g} seconds. Check the server "
         "and the network; the next check tries again."
     )
-    for result in results:
-        with suppress(InvalidStateError):  # It is there.
-            result.set_exception(too_late)
-    return results
+    answers: list[_T | AindEtlError] = []
+    with ThreadPool(_THREADS) as pool:
+        for reply in [pool.apply_async(call) for call in calls]:
+            try:
+                answers.append(reply.get(max(0, deadline - monotonic())))
+            except multiprocessing.TimeoutError:
+                answers.append(too_late)
+            except AindEtlError as error:
+                answers.append(error)
+    return answers
 
 
 def _hash(*texts: str) -> str:

@@ -117,13 +117,8 @@ def _copy_results(lake: Lake, past: Lake, collection: str) -> None:
     """Copy the rows read from result folders, of the analyses in the other lake."""
     records = past.tables.scan(tables.ANALYSES, collection).select("record_id").unique()
     for table in _RESULT_TABLES:
-        by_month = table.partitioning is Partitioning.COLLECTION_AND_MONTH
-        for month in lake.tables.months(table, collection) if by_month else [None]:
-            rows = (
-                lake.tables.scan_month(table, collection, month)
-                if month
-                else lake.tables.scan(table, collection)
-            )
+        for month in lake.tables.partition_keys(table, collection):
+            rows = lake.tables.scan(table, collection, month)
             if "record_id" in table.column_names:
                 rows = rows.join(records, on="record_id", how="semi")
             past.tables.replace_rows(table, collection, month, without=None, rows=rows.collect())

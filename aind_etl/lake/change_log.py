@@ -14,12 +14,12 @@ from aind_etl.contract import tables
 from aind_etl.contract.id_ranges import UNSHARDED, Shard
 from aind_etl.contract.schemas import polars_schema
 from aind_etl.errors import DataError
-from aind_etl.lake.live_files import LiveFiles
 from aind_etl.lake.parquet import scan_files, write_parquet
 from aind_etl.lake.paths import log_folder, shard_of
 from aind_etl.text import first_line
 
 if TYPE_CHECKING:
+    from aind_etl.lake import Lake
     from aind_etl.lake.storage.protocol import Location
 
 LIVENESS_COLUMNS = ("record_id", "content_hash", "operation", "batch_id", "extracted_at")
@@ -29,8 +29,9 @@ _GATHERED_IDS = 50_000
 
 
 class LogFile(NamedTuple):
-    """A file of the change log, with the numbers of its first and last batch."""
+    """A file of the change log, with its shard and the numbers of its first and last batch."""
 
+    shard: Shard
     first: int
     last: int
     path: "Location"
@@ -42,8 +43,8 @@ class ChangeLog:
     Methods that read files raise :class:`~aind_etl.errors.DataError` if one is damaged.
     """
 
-    def __init__(self, files: LiveFiles, collection: str) -> None:
-        self._files = files
+    def __init__(self, lake: "Lake", collection: str) -> None:
+        self._lake = lake
         self.collection = collection
 
     def last_batch(self) -> int:
@@ -62,16 +63,13 @@ class ChangeLog:
         )
         # Two writers that both escaped the lock must not both write the same batch.
         name = self.file_name(batch, batch)
-        write_parquet(self._files.storage, name, tables.DOCUMENTS, [rows], replace=False)
+        write_parquet(self._lake.storage, name, tables.DOCUMENTS, [rows], replace=False)
         return batch
 
     def versions(self, after: int = 0) -> pl.LazyFrame:
         """Return every version later than batch ``after``, lazily."""
-        files = [file for file in self.files() if file.last > after]
-        versions = scan_files([file.path for file in files], tables.DOCUMENTS)
-        # Only a compacted file can also hold earlier versions.
-        is_mixed = any(file.first <= after for file in files)
-        return versions.filter(pl.col("batch_id") > after) if is_mixed else versions
+        files = [file.path for file in self.files() if file.last > after]
+        return scan_files(files, tables.DOCUMENTS).filter(pl.col("batch_id") > after)
 
     def read_batches(self, after: int = 0) -> Iterator[pl.DataFrame]:
         """Yield the versions later than batch ``after``, file by file, the oldest first."""
@@ -110,34 +108,41 @@ class ChangeLog:
         DataError
             Two files hold some of the same batches, and neither holds all of the other's.
         """
-        by_shard: dict[Shard, list[LogFile]] = {}
-        for file in self._all_files().values():
-            by_shard.setdefault(shard_of(file.path.name), []).append(file)
-        return [file for shard in sorted(by_shard) for file in _needed_files(by_shard[shard])]
+        needed: list[LogFile] = []
+        found = self._all_files().values()
+        for file in sorted(found, key=lambda file: (file.shard, file.first, -file.last)):
+            overlapping = [
+                one
+                for one in needed
+                if one.shard == file.shard and one.first <= file.last and file.first <= one.last
+            ]
+            if not overlapping or _is_needed(file, overlapping):
+                needed.append(file)
+        return needed
 
     def _all_files(self) -> dict[str, LogFile]:
         found = {}
-        for name in self._files.live(log_folder(self.collection)):
+        for name in self._lake.live_files(log_folder(self.collection)):
             ((first, last),) = _BATCHES.findall(name)
-            found[name] = LogFile(int(first), int(last or first), self._files.storage.path(name))
+            path = self._lake.storage.path(name)
+            found[name] = LogFile(shard_of(name), int(first), int(last or first), path)
         return found
 
     def file_name(self, first: int, last: int) -> str:
         """Return the name of a file of the change log, for this shard."""
         stem = f"{first:010d}" if first == last else f"{first:010d}-{last:010d}"
-        label = "" if self._files.shard == UNSHARDED else f"{self._files.shard.label}-"
+        label = "" if self._lake.shard == UNSHARDED else f"{self._lake.shard.label}-"
         return f"{log_folder(self.collection)}/{label}{stem}.parquet"
 
     def superseded_files(self) -> dict[str, LogFile]:
         """Return, by name, files all of whose batches are in another file, and that file."""
         needed = self.files()
-        superseded = {name: file for name, file in self._all_files().items() if file not in needed}
         return {
             name: other
-            for name, file in superseded.items()
+            for name, file in self._all_files().items()
+            if file not in needed
             for other in needed
-            if shard_of(other.path.name) == shard_of(name)
-            and other.first <= file.first <= file.last <= other.last
+            if other.shard == file.shard and other.first <= file.first <= file.last <= other.last
         }
 
     def gaps(self) -> tuple[str, ...]:
@@ -161,7 +166,7 @@ class ChangeLog:
         Empty for a collection in shards: a shard has no file of a batch without its documents.
         """
         files = self.files()
-        if any(shard_of(file.path.name) != UNSHARDED for file in files):
+        if any(file.shard != UNSHARDED for file in files):
             return []
         held: set[int] = set()
         for file in files:
@@ -172,13 +177,7 @@ class ChangeLog:
 def read_log_file(
     path: "Location", columns: Sequence[str] = tuple(polars_schema(tables.DOCUMENTS))
 ) -> Iterator[pl.DataFrame]:
-    """Yield columns of the versions in a file of the change log, a row group at a time.
-
-    Raises
-    ------
-    DataError
-        The file is damaged.
-    """
+    """Yield columns of the versions in a file of the change log, a row group at a time."""
     schema = polars_schema(tables.DOCUMENTS)
     with reading_log(path), path.open("rb") as file, pq.ParquetFile(file) as log:
         # A file written under an older contract lacks later columns.
@@ -238,34 +237,25 @@ def current_versions(versions: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _needed_files(files: Sequence[LogFile]) -> list[LogFile]:
-    """Return the files of one shard's log in order, without those whose batches another one has.
+def _is_needed(file: LogFile, overlapping: Sequence[LogFile]) -> bool:
+    """Return whether a file has batches that the files with overlapping names do not have.
 
     The batches in a file count, not the range in its name: a restored file is needed beside a
     compacted one that was written without it.
     """
-    needed: list[LogFile] = []
-    for file in sorted(files, key=lambda file: (file.first, -file.last)):
-        overlapping = [one for one in needed if one.first <= file.last and file.first <= one.last]
-        if not overlapping:
-            needed.append(file)
-            continue
-        try:
-            held = _batches_in(file.path)
-        except FileNotFoundError:
-            continue  # A compaction that is under way has removed it.
-        elsewhere = set().union(*(_batches_in(one.path) for one in overlapping))
-        if held <= elsewhere:
-            continue
-        if held & elsewhere:
-            others = ", ".join(repr(str(one.path)) for one in overlapping)
-            raise DataError(
-                f"The file {str(file.path)!r} of the change log holds some batches that {others} "
-                "holds too, and others that it does not: both cannot count. Move one of them "
-                "away, and put back the files that it was compacted from."
-            )
-        needed.append(file)
-    return needed
+    try:
+        held = _batches_in(file.path)
+    except FileNotFoundError:
+        return False  # A compaction that is under way has removed it.
+    elsewhere = set().union(*(_batches_in(one.path) for one in overlapping))
+    if held & elsewhere and not held <= elsewhere:
+        others = ", ".join(repr(str(one.path)) for one in overlapping)
+        raise DataError(
+            f"The file {str(file.path)!r} of the change log holds some batches that {others} "
+            "holds too, and others that it does not: both cannot count. Move one of them "
+            "away, and put back the files that it was compacted from."
+        )
+    return not held <= elsewhere
 
 
 def _batches_in(path: "Location") -> set[int]:

@@ -1,28 +1,34 @@
 """The lake below one folder or prefix: collections, their state, and the locks on them."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
+from urllib.parse import unquote
 
 from pydantic import BaseModel
 
-from aind_etl.contract import Table
+from aind_etl.contract import Table, tables
 from aind_etl.contract.id_ranges import UNSHARDED, Shard, shards
+from aind_etl.errors import DataError
 from aind_etl.lake.change_log import ChangeLog
-from aind_etl.lake.live_files import LiveFiles, ReshardedError
 from aind_etl.lake.paths import (
     COLLECTION_TABLES,
+    CUT_NAME,
     STATE_FOLDER,
+    collection_of,
     encode_name,
+    is_own_file,
     layout_name,
+    log_folder,
     shard_of,
     table_folder,
 )
 from aind_etl.lake.state import CollectionState, Layout, SourceHealth, merge_states, parse
 from aind_etl.lake.storage import open_storage
+from aind_etl.lake.storage.protocol import StoredFile
 from aind_etl.lake.tables import Tables
 
 if TYPE_CHECKING:
@@ -34,6 +40,10 @@ _SOURCE_HEALTH = f"{STATE_FOLDER}/source.health"
 # Longer than replacing the largest collection, or loading the warehouse, takes.
 _TABLES_WAIT_SECONDS = 1800
 _LAYOUT_WAIT_SECONDS = 60
+
+
+class ReshardedError(DataError):
+    """A collection was resharded since the run began."""
 
 
 class Lake:
@@ -51,19 +61,16 @@ class Lake:
 
     def __init__(self, root: "Location | str") -> None:
         self.storage = open_storage(root)
-        self._select(UNSHARDED)
-
-    def _select(self, shard: Shard) -> None:
-        self.shard = shard
-        self._files = LiveFiles(self.storage, shard)
-        self.tables = Tables(self._files)
+        self.shard = UNSHARDED
+        self.tables = Tables(self)
 
     def for_shard(self, shard: Shard) -> "Lake":
         """Return the lake for a shard of a collection."""
         if shard == self.shard:
             return self
         lake = copy(self)
-        lake._select(shard)  # noqa: SLF001 - a copy of itself
+        lake.shard = shard
+        lake.tables = Tables(lake)
         return lake
 
     @property
@@ -82,12 +89,36 @@ class Lake:
     def collections(self) -> list[str]:
         """Return the names of all collections that were ever extracted, sorted."""
         prefix = f"{STATE_FOLDER}/collection="
-        states = self._files.decode(
+        states = self._decode(
             name.removeprefix(prefix).removesuffix(".json")
             for name in self.storage.files(STATE_FOLDER, ".json")
             if name.startswith(prefix)
         )
-        return sorted(states.union(self._files.logged()))
+        return sorted(states.union(self.logged_collections()))
+
+    def logged_collections(self) -> list[str]:
+        """Return the names of the collections that have a change log, sorted."""
+        encoded = set(map(collection_of, self.stored_files(tables.DOCUMENTS.name)))
+        return sorted(self._decode(encoded - {""}))
+
+    def _decode(self, encoded: Iterable[str]) -> set[str]:
+        """Return the names of collections from their encoded names.
+
+        A name that was cut is in the collection's state. A collection without a state was never
+        read to its end, and is read again.
+        """
+        found = set()
+        for name in encoded:
+            if not CUT_NAME.fullmatch(name):
+                found.add(unquote(name))
+                continue
+            states = [
+                f"{STATE_FOLDER}/collection={name}.json",
+                *self.storage.files(f"{STATE_FOLDER}/parts-of={name}", ".json"),
+            ]
+            known = (parse(CollectionState, self.storage.read(state)) for state in states)
+            found |= {state.collection for state in known if state} - {""}
+        return found
 
     def name_of(self, collection: str) -> str:
         """Return a collection's name for people, with the shard."""
@@ -95,11 +126,54 @@ class Lake:
 
     def change_log(self, collection: str) -> ChangeLog:
         """Return the change log of a collection, for this shard."""
-        return ChangeLog(self._files, collection)
+        return ChangeLog(self, collection)
+
+    def stored_files(self, folder: str) -> dict[str, StoredFile]:
+        """Return all files of tables below a folder, of whichever layout, by name."""
+        files = self.storage.files(folder, ".parquet")
+        return {name: file for name, file in files.items() if is_own_file(name)}
+
+    def live_files(self, folder: str) -> dict[str, StoredFile]:
+        """Return the files below a folder that count, for this shard, by name.
+
+        Files of another layout are there while a collection is being resharded, or where that was
+        interrupted.
+        """
+        files = self.stored_files(folder)
+        if self.shard != UNSHARDED:
+            return {name: file for name, file in files.items() if shard_of(name) == self.shard}
+        if all(shard_of(name) == UNSHARDED for name in files):
+            return files
+        numbers = {
+            encoded: self.layout(collection).shards
+            for encoded in set(map(collection_of, files))
+            for collection in self._decode([encoded])
+        }
+        return {
+            name: file
+            for name, file in files.items()
+            if shard_of(name).of == numbers.get(collection_of(name))
+        }
 
     def layout(self, collection: str) -> Layout:
-        """Return the layout of a collection; see :meth:`.LiveFiles.layout`."""
-        return self._files.layout(collection)
+        """Return the layout of a collection: as written, or as the files of its log imply."""
+        layout = self._written_layout(collection)
+        if layout is not None:
+            return layout
+        numbers = {shard_of(name).of for name in self.stored_files(log_folder(collection))} or {1}
+        if len(numbers) > 1:
+            raise DataError(
+                f"The change log of the collection {collection!r} of {self} has files "
+                f"of {' and of '.join(map(str, sorted(numbers)))} shards, and which of them count "
+                f"is not known: {layout_name(collection)} is missing or damaged. Fetch it from a "
+                'backup, or write {"shards": …} into it with the number of those that are complete.'
+            )
+        of = numbers.pop()
+        return Layout(parts=of, planned_parts=of)
+
+    def _written_layout(self, collection: str) -> Layout | None:
+        """Return the layout in a collection's layout file; None if there is no valid one."""
+        return parse(Layout, self.storage.read(layout_name(collection)))
 
     def update_layout(self, collection: str, changes: Mapping[str, Any]) -> None:
         """Write changed fields of a collection's layout; from then on, only its files count."""
@@ -110,19 +184,18 @@ class Lake:
         ):
             self._update(layout_name(collection), self.layout(collection), changes)
 
-    def names_by_shards(self, collection: str) -> dict[int, list[str]]:
-        """Return the names of all files of a collection, by the number of shards of a layout."""
-        found: dict[int, list[str]] = {1: []}
-        for table in COLLECTION_TABLES:
-            for name in self._files.stored(table_folder(table, collection)):
-                found.setdefault(shard_of(name).of, []).append(name)
-        folder = f"{STATE_FOLDER}/parts-of={encode_name(collection)}"
-        for name in self.storage.files(folder, ""):
+    def all_files(self, collection: str) -> list[tuple[str, int]]:
+        """Return the name of every file of a collection, and the number of shards of its layout."""
+        files = [
+            (name, shard_of(name).of)
+            for table in COLLECTION_TABLES
+            for name in self.stored_files(table_folder(table, collection))
+        ]
+        for name in self.storage.files(f"{STATE_FOLDER}/parts-of={encode_name(collection)}", ""):
             shard = Shard.from_label(name.rsplit("/", 1)[-1].partition(".")[0])
-            found.setdefault(shard.of if shard else 0, []).append(name)
+            files.append((name, shard.of if shard else 0))
         of_whole = (self.whole.state_name(collection), self.whole.raw_hashes_name(collection))
-        found[1].extend(filter(self.storage.exists, of_whole))
-        return found
+        return files + [(name, 1) for name in of_whole if self.storage.exists(name)]
 
     def state(self, collection: str) -> CollectionState:
         """Return a collection's state; an empty one if it is missing or invalid.
@@ -130,7 +203,7 @@ class Lake:
         The state of a collection in several shards says only what is true of every shard.
         """
         if self.shard == UNSHARDED:
-            layout = self._files.written_layout(collection)
+            layout = self._written_layout(collection)
             if layout is not None and layout.shards > 1:
                 every = [self.for_shard(shard).state(collection) for shard in shards(layout.shards)]
                 return merge_states(collection, every)
@@ -191,7 +264,7 @@ class Lake:
             wait_seconds=wait_seconds,
         ):
             # Without a layout file, only the lake for a shard has to look for shards.
-            layout = self._files.written_layout(collection) or (
+            layout = self._written_layout(collection) or (
                 Layout() if self.shard == UNSHARDED else self.layout(collection)
             )
             if layout.shards != self.shard.of:
@@ -219,7 +292,7 @@ class Lake:
         ):
             if self.shard == UNSHARDED:
                 # Nobody can reshard it from here on, because that takes the lock just taken.
-                layout = self._files.written_layout(collection) or Layout()
+                layout = self._written_layout(collection) or Layout()
                 for shard in shards(layout.shards) if layout.shards > 1 else ():
                     held.enter_context(self.for_shard(shard).tables_lock(collection))
             yield

@@ -1,10 +1,14 @@
-"""Reading and writing the lake's parquet files."""
+"""Reading and writing the lake's parquet files.
+
+They have encodings of parquet 2.6 only, which DuckDB from 1.0, Spark from 3.3, polars and pyarrow
+read.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import polars as pl
 import pyarrow as pa
@@ -12,8 +16,7 @@ import pyarrow.parquet as pq
 
 from aind_etl.contract import Table
 from aind_etl.contract.schemas import arrow_schema, polars_schema
-from aind_etl.errors import DamagedTableError, DataError
-from aind_etl.lake.encoding import writer_options
+from aind_etl.errors import DamagedTableError
 from aind_etl.text import first_line
 
 if TYPE_CHECKING:
@@ -24,6 +27,15 @@ if TYPE_CHECKING:
 ROW_GROUP_ROWS = 32_768
 # The metadata of a file is at its end, and is rarely larger.
 _END_BYTES = 64 << 10
+_COMPRESSION_LEVEL = 3
+# Columns that are mostly the digits of a hash. A higher level finds short repetitions by chance,
+# which take more space than the digits.
+_HASHES = frozenset({"record_id", "content_hash", "result_location", "result_url"})
+_HASH_COMPRESSION_LEVEL = 1
+# So many rows show whether values repeat.
+_INSPECTED_ROWS = 1024
+# If a larger share of the values differs, a dictionary takes more space than it saves.
+_MOST_DIFFERENT = 1 / 2
 
 
 def write_parquet(  # noqa: PLR0913 - what is written, and where
@@ -47,7 +59,7 @@ def write_parquet(  # noqa: PLR0913 - what is written, and where
     def write_content(file: BinaryIO) -> None:
         remaining = iter(portions)
         first = next(remaining, pl.DataFrame(schema=polars_schema(table)))
-        options = writer_options(first, schema)
+        options = _writer_options(first, schema)
         every = chain([first], remaining)
         del first
         with pq.ParquetWriter(
@@ -64,6 +76,41 @@ def write_parquet(  # noqa: PLR0913 - what is written, and where
                     writer.write_table(group.to_arrow().cast(schema))
 
     return storage.write(name, write_content, replace=replace)
+
+
+def _writer_options(rows: pl.DataFrame, schema: pa.Schema) -> dict[str, Any]:
+    """Return the options of ``pyarrow.parquet.ParquetWriter`` for a file's columns.
+
+    A column whose values repeat is written with a dictionary. In the others, integers and times
+    are delta-encoded, texts are stored with their lengths apart, and everything else is plain.
+    ``rows`` are the first rows of the file.
+    """
+    columns = [field.name for field in schema if not pa.types.is_boolean(field.type)]
+    encodings = {
+        column.name: _encoding(schema.field(column.name).type)
+        for column in rows.head(_INSPECTED_ROWS).select(columns)
+        if (absent := column.null_count()) < len(column)
+        # NULL counts as one value more.
+        and column.n_unique() - (absent > 0) > _MOST_DIFFERENT * (len(column) - absent)
+    }
+    return {
+        "compression": "zstd",
+        "compression_level": {
+            name: _HASH_COMPRESSION_LEVEL if name in _HASHES else _COMPRESSION_LEVEL
+            for name in schema.names
+        },
+        "use_dictionary": [name for name in schema.names if name not in encodings],
+        "column_encoding": encodings,
+    }
+
+
+def _encoding(kind: pa.DataType) -> str:
+    """Return the encoding of values of a type that do not repeat."""
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return "DELTA_LENGTH_BYTE_ARRAY"
+    if pa.types.is_integer(kind) or pa.types.is_temporal(kind):
+        return "DELTA_BINARY_PACKED"
+    return "PLAIN"
 
 
 def read_arrow(path: Path) -> pl.DataFrame:
@@ -99,23 +146,6 @@ def read_metadata(path: "Location") -> pq.FileMetaData:
             return pq.read_metadata(pa.BufferReader(end))
     with path.open("rb") as file:
         return pq.read_metadata(file)
-
-
-def read_schema(path: "Location") -> pa.Schema:
-    """Return the schema of a file.
-
-    Raises
-    ------
-    DataError
-        The file is damaged.
-    """
-    try:
-        return read_metadata(path).schema.to_arrow_schema()
-    except pa.ArrowException as error:
-        raise DataError(
-            f"The file {str(path)!r} is damaged ({first_line(error)}). Remove it; the next run "
-            "writes it again."
-        ) from None
 
 
 @contextmanager

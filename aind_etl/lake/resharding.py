@@ -7,20 +7,20 @@ folders may see rows twice until the old files are gone.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import chain
 
 import polars as pl
 
-from aind_etl.contract import Partitioning, tables
-from aind_etl.contract.id_ranges import MOST_RANGES, Split, shards
+from aind_etl.contract import tables
+from aind_etl.contract.id_ranges import MOST_RANGES, shards
 from aind_etl.errors import DataError
 from aind_etl.lake import Lake
 from aind_etl.lake.change_log import LogFile, in_portions, read_log_file
-from aind_etl.lake.live_files import ReshardedError
+from aind_etl.lake.lake import ReshardedError
 from aind_etl.lake.parquet import write_parquet
 from aind_etl.lake.paths import COLLECTION_TABLES
-from aind_etl.lake.state import merge_states
+from aind_etl.lake.state import Layout, merge_states
 from aind_etl.lake.tables import is_in_range, shard_key
 
 # As long as the longest pass over a shard that may be under way.
@@ -48,16 +48,8 @@ def wanted_shards(documents: int, present: int, most_documents: int) -> int:
 def plan_shards(lake: Lake, collection: str, documents: int | None, most_documents: int) -> int:
     """Plan the number of shards of a collection, and return it.
 
-    The first pass over one of the planned shards reshards the collection.
-
-    Parameters
-    ----------
-    lake, collection
-        The lake, and the collection.
-    documents
-        Number of documents in the source; None leaves the plan as it is.
-    most_documents
-        Largest number of documents in a shard.
+    The first pass over one of the planned shards reshards the collection. The plan stays as it is
+    if the number of ``documents`` in the source is not known.
     """
     planned = lake.layout(collection).planned_shards
     if documents is None:
@@ -69,18 +61,10 @@ def plan_shards(lake: Lake, collection: str, documents: int | None, most_documen
 
 
 def reshard_as_planned(lake: Lake, collection: str) -> None:
-    """Reshard a collection, unless the shard of ``lake`` is one of its shards already.
-
-    Raises
-    ------
-    DataError
-        The collection is not planned to have such a shard, or another run works on it.
-    """
+    """Reshard a collection, unless the shard of ``lake`` is one of its shards already."""
     layout = lake.layout(collection)
     of = lake.shard.of
-    if layout.shards == of and not layout.is_to_be_cleared:
-        return
-    if layout.planned_shards != of:
+    if not _is_divided(layout, of) and layout.planned_shards != of:
         raise DataError(
             f"The collection {collection!r} of {lake} is to have {layout.planned_shards} shards, "
             f"and this run is for one of {of}: the plan has changed since it was requested. Run "
@@ -90,23 +74,16 @@ def reshard_as_planned(lake: Lake, collection: str) -> None:
 
 
 def reshard(lake: Lake, collection: str, of: int) -> None:
-    """Divide a collection into ``of`` shards. An interrupted call can be repeated.
-
-    Raises
-    ------
-    DataError
-        Another run works on the collection for very long, or a file is damaged.
-    """
-    while True:
-        try:
+    """Divide a collection into ``of`` shards. An interrupted call can be repeated."""
+    while not _is_divided(lake.layout(collection), of):
+        # Another run may be first, and do this or something else.
+        with suppress(ReshardedError):
             _reshard(lake.whole, collection, of)
-        except ReshardedError:
-            # Another run was first, and has done this or something else.
-            layout = lake.layout(collection)
-            if layout.shards == of and not layout.is_to_be_cleared:
-                return
-        else:
             return
+
+
+def _is_divided(layout: Layout, of: int) -> bool:
+    return layout.shards == of and not layout.is_to_be_cleared
 
 
 def _reshard(whole: Lake, collection: str, of: int) -> None:
@@ -129,10 +106,9 @@ def _reshard(whole: Lake, collection: str, of: int) -> None:
 
 
 def _remove(whole: Lake, collection: str, is_removed: Callable[[int], bool]) -> None:
-    for number, names in whole.names_by_shards(collection).items():
+    for name, number in whole.all_files(collection):
         if is_removed(number):
-            for name in names:
-                whole.storage.remove(name)
+            whole.storage.remove(name)
 
 
 def _reshard_log(present: Sequence[Lake], planned: Sequence[Lake], collection: str) -> None:
@@ -172,12 +148,10 @@ def _reshard_tables(present: Sequence[Lake], planned: Sequence[Lake], collection
     for table in COLLECTION_TABLES:
         if table is tables.DOCUMENTS:
             continue
-        months: Sequence[str | None] = [None]
-        if table.partitioning is Partitioning.COLLECTION_AND_MONTH:
-            months = sorted(
-                {month for shard in present for month in shard.tables.months(table, collection)}
-            )
-        for month in months:
+        months = {
+            key for shard in present for key in shard.tables.partition_keys(table, collection)
+        }
+        for month in sorted(months, key=str):
             rows = pl.concat(
                 [shard.tables.read_partition(table, collection, month) for shard in present]
             )
@@ -189,8 +163,11 @@ def _reshard_tables(present: Sequence[Lake], planned: Sequence[Lake], collection
 def _reshard_states(present: Sequence[Lake], planned: Sequence[Lake], collection: str) -> None:
     """Write the state of each planned shard: what is true of all present shards it overlaps."""
     for shard in planned:
+        ids = shard.shard.ids
         states = [
-            one.state(collection) for one in present if _overlap(one.shard.ids, shard.shard.ids)
+            one.state(collection)
+            for one in present
+            if ids.holds(one.shard.ids.lower) or one.shard.ids.holds(ids.lower)
         ]
         state = merge_states(collection, states)
         # A shard without documents in the last batches has no file with their numbers either.
@@ -200,9 +177,3 @@ def _reshard_states(present: Sequence[Lake], planned: Sequence[Lake], collection
             "results_searched_through": min(state.results_searched_through, last),
         }
         shard.update_state(collection, changes)
-
-
-def _overlap(one: Split, other: Split) -> bool:
-    return (one.upper is None or other.lower < one.upper) and (
-        other.upper is None or one.lower < other.upper
-    )

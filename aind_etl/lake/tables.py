@@ -1,6 +1,6 @@
 """The tables of the lake: hive-partitioned parquet files, each replaced whole."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -10,15 +10,9 @@ import pyarrow as pa
 from aind_etl.contract import FLATTENED_TABLES, Partitioning, Table, tables
 from aind_etl.contract.id_ranges import UNSHARDED, Split
 from aind_etl.contract.schemas import polars_schema, with_further_columns
-from aind_etl.lake.change_log import ChangeLog, reading_log
-from aind_etl.lake.live_files import LiveFiles
-from aind_etl.lake.parquet import (
-    read_metadata,
-    read_schema,
-    reading_table,
-    scan_files,
-    write_parquet,
-)
+from aind_etl.errors import DataError
+from aind_etl.lake.change_log import reading_log
+from aind_etl.lake.parquet import read_metadata, reading_table, scan_files, write_parquet
 from aind_etl.lake.paths import (
     COLLECTION_TABLES,
     PART_FILE,
@@ -29,8 +23,10 @@ from aind_etl.lake.paths import (
     single_file,
     table_folder,
 )
+from aind_etl.text import first_line
 
 if TYPE_CHECKING:
+    from aind_etl.lake import Lake
     from aind_etl.lake.storage.protocol import Location
 
 # No table has a column of this name.
@@ -45,23 +41,29 @@ class Tables:
     Methods that read files raise :class:`~aind_etl.errors.DataError` if one is damaged.
     """
 
-    def __init__(self, files: LiveFiles) -> None:
-        self._files = files
-        self._storage = files.storage
+    def __init__(self, lake: "Lake") -> None:
+        self._lake = lake
+        self._storage = lake.storage
 
-    def files(self, table: Table, collection: str | None = None) -> list["Location"]:
-        """Return the files of a table, or of one collection's shard of it."""
+    def files(
+        self, table: Table, collection: str | None = None, month: str | None = None
+    ) -> list["Location"]:
+        """Return the files of a table, of one collection's shard of it, or of a month of that."""
         if table is tables.DOCUMENTS:
-            collections = self._files.logged() if collection is None else [collection]
-            return [
-                file.path for name in collections for file in ChangeLog(self._files, name).files()
-            ]
+            names = self._lake.logged_collections() if collection is None else [collection]
+            return [file.path for name in names for file in self._lake.change_log(name).files()]
         folder = table.name if collection is None else table_folder(table, collection)
-        return [self._storage.path(name) for name in self._files.live(folder)]
+        return [
+            self._storage.path(name)
+            for name in self._lake.live_files(folder)
+            if month is None or month_of(name) == month
+        ]
 
-    def scan(self, table: Table, collection: str | None = None) -> pl.LazyFrame:
-        """Return the rows of a table, or of one collection's shard of it, lazily."""
-        return scan_files(self.files(table, collection), table)
+    def scan(
+        self, table: Table, collection: str | None = None, month: str | None = None
+    ) -> pl.LazyFrame:
+        """Return the rows of :meth:`files`, lazily."""
+        return scan_files(self.files(table, collection, month), table)
 
     def count_rows(self, table: Table, collection: str | None = None) -> int:
         """Return the number of rows of a table, or of one collection's shard of it."""
@@ -82,7 +84,7 @@ class Tables:
     def size_bytes(self, table: Table, collection: str) -> int:
         """Return the size in bytes of the files of one collection's shard of a table."""
         counted = set(self.files(table, collection))
-        live = self._files.live(table_folder(table, collection))
+        live = self._lake.live_files(table_folder(table, collection))
         return sum(file.size for name, file in live.items() if self._storage.path(name) in counted)
 
     def as_written(self, table: Table) -> Table:
@@ -94,25 +96,28 @@ class Tables:
         """Return the metadata from :meth:`replace_whole`; empty if the table has no file."""
         schema = self._written_schema(table)
         metadata = {} if schema is None else schema.metadata or {}
-        return {
-            key.decode(): value.decode()
-            for key, value in metadata.items()
-            if key != b"ARROW:schema"
-        }
+        return {key.decode(): value.decode() for key, value in metadata.items()}
 
     def _written_schema(self, table: Table) -> pa.Schema | None:
-        name = single_file(table)
-        return read_schema(self._storage.path(name)) if self._storage.exists(name) else None
+        path = self._storage.path(single_file(table))
+        if not self._storage.exists(single_file(table)):
+            return None
+        try:
+            return read_metadata(path).schema.to_arrow_schema()
+        except pa.ArrowException as error:
+            raise DataError(
+                f"The file {str(path)!r} is damaged ({first_line(error)}). Remove it; the next run "
+                "writes it again."
+            ) from None
 
     def months(self, table: Table, collection: str) -> list[str]:
         """Return the session months of a collection's partitions of a table, sorted."""
-        return sorted(set(map(month_of, self._files.live(table_folder(table, collection)))))
+        return sorted(set(map(month_of, self._lake.live_files(table_folder(table, collection)))))
 
-    def scan_month(self, table: Table, collection: str, month: str) -> pl.LazyFrame:
-        """Return the rows of a table that are filed under a month, lazily."""
-        names = self._files.live(table_folder(table, collection))
-        paths = [self._storage.path(name) for name in names if month_of(name) == month]
-        return scan_files(paths, table)
+    def partition_keys(self, table: Table, collection: str) -> Sequence[str | None]:
+        """Return :meth:`months`, or only None for a table that is one file per collection."""
+        by_month = table.partitioning is Partitioning.COLLECTION_AND_MONTH
+        return self.months(table, collection) if by_month else [None]
 
     def read_partition(
         self, table: Table, collection: str, month: str | None = None
@@ -152,7 +157,7 @@ class Tables:
         folder = table_folder(table, collection)
         if table.partitioning is Partitioning.COLLECTION_AND_MONTH:
             folder += f"/session_month={encode_name(month or UNKNOWN_MONTH)}"
-        shard = self._files.shard
+        shard = self._lake.shard
         return f"{folder}/{PART_FILE if shard == UNSHARDED else f'part-{shard.label}.parquet'}"
 
     def foreign_files(self, collection: str) -> list[str]:
@@ -169,7 +174,7 @@ class Tables:
         return {
             name: file.size
             for table in FLATTENED_TABLES
-            for name, file in self._files.live(table_folder(table, collection)).items()
+            for name, file in self._lake.live_files(table_folder(table, collection)).items()
         }
 
     def replace_rows(
@@ -183,19 +188,8 @@ class Tables:
     ) -> bool:
         """Replace some records' rows in one partition, whose file is replaced whole.
 
-        Parameters
-        ----------
-        table, collection, month
-            The partition; no month where the table has none.
-        without
-            Column ``record_id``: the records whose present rows are dropped; None for all.
-        rows
-            The new rows.
-
-        Returns
-        -------
-        bool
-            Whether a file was written or removed.
+        ``without`` has the column ``record_id`` of the records whose present rows are dropped; None
+        drops all. The result is whether a file was written or removed.
         """
         merged = rows.select(polars_schema(table).names())
         if without is not None:

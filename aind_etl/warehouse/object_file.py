@@ -24,8 +24,7 @@ from aind_etl.errors import ConfigurationError, DataError, needs_pipeline
 
 if TYPE_CHECKING:
     # Slow to import, and not needed to read a file on a disk.
-    from aind_etl.lake.storage.bucket import ObjectFacts
-    from aind_etl.lake.storage.object_store import ObjectStorage
+    from aind_etl.lake.storage.object_store import ObjectFacts, ObjectStorage
 from aind_etl.text import folder_name, time_ago
 from aind_etl.warehouse.local_file import no_warehouse, scratch_file, sync
 

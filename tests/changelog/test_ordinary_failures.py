@@ -49,6 +49,13 @@ def opened(new_history, monkeypatch, tmp_path):
     return opened
 
 
+def published(etl, table):
+    """Return the collections of which a warehouse has rows."""
+    with connect(etl.settings.warehouse_path) as connection:
+        names = connection.execute(f"SELECT DISTINCT source_collection FROM {table}").fetchall()
+    return [name for (name,) in names]
+
+
 def test_the_sample_cannot_be_mixed_with_real_documents(dump, opened):
     etl = opened(dump)
     load(dump, etl.lake)
@@ -98,9 +105,7 @@ def test_a_bug_in_one_collections_step_does_not_affect_others(
     with pytest.raises(UnexpectedError, match=f"stopped the collection '{SMALL}'") as raised:
         run_everything(etl, Pass.NEW)
     assert raised.value.exit_code == 1
-    with connect(etl.settings.warehouse_path) as connection:
-        found = connection.execute("SELECT DISTINCT source_collection FROM analyses").fetchall()
-    assert (OTHER,) in found
+    assert OTHER in published(etl, "analyses")
     [file] = (etl.settings.folder / "_errors").iterdir()
     text = file.read_text()
     assert str(file) in str(raised.value)
@@ -128,9 +133,7 @@ def test_an_exception_anywhere_in_a_collections_step_does_not_affect_others(
     etl = opened(dump)
     with suppress(UnexpectedError):
         run_everything(etl, Pass.NEW, with_results=False)
-    with connect(etl.settings.warehouse_path) as connection:
-        found = connection.execute("SELECT DISTINCT source_collection FROM analyses").fetchall()
-    assert (OTHER,) in found
+    assert OTHER in published(etl, "analyses")
 
 
 def test_a_failing_preview_does_not_fail_the_run(dump, opened, monkeypatch):
@@ -184,6 +187,4 @@ def test_a_collection_may_have_the_longest_name_a_server_allows(dump, opened, mo
     assert etl.lake.collections() == [name]
     _, differences = verify_collection(DumpSource(dump), etl.lake, name)
     assert differences == []
-    with connect(etl.settings.warehouse_path) as connection:
-        found = connection.execute("SELECT DISTINCT source_collection FROM documents").fetchall()
-    assert found == [(name,)]
+    assert published(etl, "documents") == [name]

@@ -9,17 +9,19 @@ from typing import Any
 from uuid import uuid4
 
 import bson
+import polars as pl
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from worlds import ANY_SHARE, MAIN, Clock, data_files_of, live_documents_of, read_dump, write_dump
 
 from aind_etl.changelog.passes import ExtractReport, Pass, extract_collection
-from aind_etl.changelog.raw_hashes import open_raw_hashes
+from aind_etl.changelog.raw_hashes import RawHashes
 from aind_etl.client.verify import verify_collection
 from aind_etl.contract.id_ranges import UNSHARDED
 from aind_etl.errors import SourceError
 from aind_etl.lake import Lake
+from aind_etl.lake.tables import is_in_range
 from aind_etl.sources import canonical, dump
 from aind_etl.sources.canonical import Document
 from aind_etl.sources.dump import DumpSource
@@ -124,6 +126,21 @@ def test_a_damaged_cache_is_reported_and_rebuilt(folder, lake, parsed, caplog):
         assert cache_file(lake).read_bytes() == sound
 
 
+def test_the_hashes_of_each_split_are_read_and_rewritten_by_themselves(lake):
+    splits = UNSHARDED.splits(2)
+    documents = pl.DataFrame({"record_id": ["1", "e"], "content_hash": ["aa", "bb"]})
+    hashed = documents.with_columns(raw_hash=pl.Series([b"first", b"other"]))
+    for changed in (splits, splits[:1], []):
+        with lake.scratch("raw-hashes", MAIN) as folder:
+            raw_hashes = RawHashes(lake, MAIN, folder)
+            known = [raw_hashes.known(split, documents) for split in splits]
+            for split in changed:
+                own = hashed.filter(is_in_range(split, pl.col("record_id")))
+                raw_hashes.record(split, known[0].clear(), own.select("record_id"), own)
+            raw_hashes.write(splits)
+    assert [one.rows() for one in known] == [[row] for row in hashed.rows()]
+
+
 @pytest.mark.slow
 def test_a_cache_with_any_changed_byte_is_not_used(folder, lake):
     run(folder, lake)
@@ -133,8 +150,8 @@ def test_a_cache_with_any_changed_byte_is_not_used(folder, lake):
         spoilt = bytearray(content)
         spoilt[place] ^= 1 << place % 8
         cache_file(lake).write_bytes(spoilt)
-        with open_raw_hashes(lake, MAIN) as raw_hashes:
-            assert raw_hashes.known(UNSHARDED.ids, live).is_empty()
+        with lake.scratch("raw-hashes", MAIN) as empty:
+            assert RawHashes(lake, MAIN, empty).known(UNSHARDED.ids, live).is_empty()
 
 
 def test_a_new_pass_does_not_rewrite_the_cache(folder, lake, sample_dump):

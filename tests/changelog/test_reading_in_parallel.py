@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from multiprocessing import get_context
 
 import pytest
@@ -17,7 +18,7 @@ def all_results_arrive_and_no_more_than_allowed_run_at_a_time() -> None:
     under_way = most = 0
     lock = threading.Lock()
 
-    def work(number: int) -> Iterator[int]:
+    def work(number: int) -> Generator[int, None, None]:
         nonlocal under_way, most
         with lock:
             under_way += 1
@@ -26,20 +27,19 @@ def all_results_arrive_and_no_more_than_allowed_run_at_a_time() -> None:
         with lock:
             under_way -= 1
 
-    begun = [lambda number=number: work(number) for number in range(8)]
-    assert sorted(in_parallel(begun, 3)) == list(range(80))
+    assert sorted(in_parallel([*map(work, range(8))], 3)) == list(range(80))
     assert 1 <= most <= 3
 
 
 def work_waits_for_the_consumer_of_the_results() -> None:
     given_out: list[int] = []
 
-    def work() -> Iterator[int]:
+    def work() -> Generator[int, None, None]:
         for number in range(1000):
             given_out.append(number)
             yield number
 
-    results = in_parallel([work, work], 2)
+    results = in_parallel([work(), work()], 2)
     next(results)
     time.sleep(0.3)
     # Those that wait in the queue, and one in each thread.
@@ -49,18 +49,46 @@ def work_waits_for_the_consumer_of_the_results() -> None:
 
 
 def an_error_of_one_stops_all() -> None:
-    def fail() -> Iterator[int]:
+    def fail() -> Generator[int, None, None]:
         yield 1
         raise SourceError("the line is cut")
 
-    def go_on() -> Iterator[int]:
+    def go_on() -> Generator[int, None, None]:
         while True:
             yield 2
 
     with pytest.raises(SourceError, match="the line is cut"):
-        for _ in in_parallel([fail, go_on, go_on], 2):
+        for _ in in_parallel([fail(), go_on(), go_on()], 2):
             pass
     assert not [one for one in threading.enumerate() if one.name.startswith("split")]
+
+
+def iterators_are_closed_when_the_consumer_fails() -> None:
+    closed: list[int] = []
+
+    def work(number: int) -> Generator[int, None, None]:
+        try:
+            while True:
+                yield number
+        finally:
+            closed.append(number)
+
+    def consume(workers: int) -> None:
+        iterators = [*map(work, range(3))]
+        seen: set[int] = set()
+        with closing(in_parallel(iterators, workers)) as results:
+            for number in results:
+                seen.add(number)
+                if len(seen) == workers:
+                    raise SourceError("the disk is full")
+
+    for workers in (1, 2):
+        closed.clear()
+        # The error keeps the frames that it has passed, and with them the iterators.
+        with pytest.raises(SourceError) as raised:
+            consume(workers)
+        assert raised.traceback
+        assert sorted(closed) == list(range(workers))
 
 
 @pytest.mark.parametrize(
@@ -69,6 +97,7 @@ def an_error_of_one_stops_all() -> None:
         all_results_arrive_and_no_more_than_allowed_run_at_a_time,
         work_waits_for_the_consumer_of_the_results,
         an_error_of_one_stops_all,
+        iterators_are_closed_when_the_consumer_fails,
     ],
 )
 def test_of_iterators_in_threads(check: Callable[[], None]) -> None:

@@ -21,7 +21,6 @@ from disk import ClearedDisk, FullDisk
 from places import OnDisk, Places
 from worlds import (
     MAIN,
-    Built,
     JsonDocument,
     assert_same,
     contents_of,
@@ -175,8 +174,8 @@ def undisturbed(scenario: Scenario, places: Places) -> Lake:
 @SCENARIOS
 @ON_EACH
 def test_a_run_killed_at_any_operation_and_repeated_leaves_the_same_bytes(
-    scenario: Scenario, places: Places, undisturbed: Lake
-) -> None:
+    scenario, places, undisturbed
+):
     expect_the_same_when_killed_at(count(1), scenario, places, undisturbed)
 
 
@@ -184,8 +183,8 @@ def test_a_run_killed_at_any_operation_and_repeated_leaves_the_same_bytes(
 @pytest.mark.parametrize("places", ["object store"], indirect=True)
 @pytest.mark.parametrize("name", ["second_load"])
 def test_a_run_killed_at_some_requests_and_repeated_leaves_the_same_objects(
-    scenario: Scenario, places: Places, undisturbed: Lake
-) -> None:
+    scenario, places, undisturbed
+):
     expect_the_same_when_killed_at(count(5, 20), scenario, places, undisturbed)
 
 
@@ -210,9 +209,7 @@ def expect_the_same_when_killed_at(
 
 @SCENARIOS
 @ON_EACH
-def test_a_run_killed_twice_and_repeated_leaves_the_same_tables(
-    scenario: Scenario, places: Places, undisturbed: Lake
-) -> None:
+def test_a_run_killed_twice_and_repeated_leaves_the_same_tables(scenario, places, undisturbed):
     expected = tables_of(undisturbed)
     for first, second in ((3, 2), (9, 9), (20, 5), (20, 19), (35, 3)):
         lake = scenario.lake(places)
@@ -226,8 +223,8 @@ def test_a_run_killed_twice_and_repeated_leaves_the_same_tables(
 @pytest.mark.parametrize("name", ["second_load", "rebuild"])
 @ON_A_DISK
 def test_a_run_repeated_after_the_disk_was_full_leaves_the_same_bytes(
-    scenario: Scenario, places: Places, undisturbed: Lake
-) -> None:
+    scenario, places, undisturbed
+):
     expected = places.files(undisturbed)
     for full_at in count(1, 11):
         lake = scenario.lake(places)
@@ -246,9 +243,7 @@ def test_a_run_repeated_after_the_disk_was_full_leaves_the_same_bytes(
 @pytest.mark.usefixtures("_small_batches")
 @pytest.mark.parametrize("name", ["second_load"])
 @ON_A_DISK
-def test_a_lake_removed_during_a_run_is_loaded_again_by_the_next(
-    scenario: Scenario, places: Places, tmp_path: Path
-) -> None:
+def test_a_lake_removed_during_a_run_is_loaded_again_by_the_next(scenario, places, tmp_path):
     expected = contents_of(loaded_lake(scenario.dump, tmp_path / "undisturbed"))
     for cleared_at in count(1, 11):
         lake = scenario.lake(places)
@@ -264,9 +259,7 @@ def test_a_lake_removed_during_a_run_is_loaded_again_by_the_next(
     assert cleared_at > 10
 
 
-def test_tables_of_a_lost_change_log_are_rebuilt(
-    few: list[JsonDocument], dump: Path, tmp_path: Path
-) -> None:
+def test_tables_of_a_lost_change_log_are_rebuilt(few, dump, tmp_path):
     lake = loaded_lake(dump, tmp_path / "lake")
     write_dump(dump, few[2:])
     expected = contents_of(loaded_lake(dump, tmp_path / "undisturbed"))
@@ -277,9 +270,7 @@ def test_tables_of_a_lost_change_log_are_rebuilt(
 
 @pytest.mark.parametrize("name", ["first_load", "second_load", "another_flattener"])
 @ON_EACH
-def test_a_run_killed_before_the_source_changes_leaves_no_trace(
-    scenario: Scenario, places: Places, few: list[JsonDocument], tmp_path: Path
-) -> None:
+def test_a_run_killed_before_the_source_changes_leaves_no_trace(scenario, places, few, tmp_path):
     lakes = []
     for operation in (8, 16, 24, 32):
         lakes.append(scenario.lake(places))
@@ -294,7 +285,7 @@ def test_a_run_killed_before_the_source_changes_leaves_no_trace(
 
 @pytest.mark.parametrize("name", ["first_load", "second_load"])
 @ON_EACH
-def test_a_lake_can_be_read_after_a_killed_run(scenario: Scenario, places: Places) -> None:
+def test_a_lake_can_be_read_after_a_killed_run(scenario, places):
     before = tables_of(Lake(scenario.before))[tables.DOCUMENTS.name].height
     for operation in range(1, 60, 7):
         lake = scenario.lake(places)
@@ -329,9 +320,7 @@ def kill_once(command: list[str], lake: Path, files: int) -> bool:
     return run.returncode == -signal.SIGKILL
 
 
-def test_a_run_repairs_what_a_process_killed_at_any_moment_left(
-    built: Built, tmp_path: Path
-) -> None:
+def test_a_run_repairs_what_a_process_killed_at_any_moment_left(built, tmp_path):
     expected = files_of(built.lake.storage.root)
     killed = 0
     for files in (1, 5, 14, 40, 90):
@@ -348,8 +337,8 @@ def test_a_run_repairs_what_a_process_killed_at_any_moment_left(
 
 
 def test_the_command_killed_and_repeated_makes_the_same_lake_and_warehouse(
-    dump: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    dump, tmp_path, monkeypatch
+):
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
     expected = loaded_lake(dump, tmp_path / "undisturbed")
     lake = Lake(tmp_path / "lake")

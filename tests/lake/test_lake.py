@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,12 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from places import Places, content
+from places import content
 from worlds import (
     LAKE_TABLES,
     MAIN,
     NOON,
-    Built,
     assert_same,
     contents_of,
     data_files_of,
@@ -77,14 +75,12 @@ def read_by_polars(folder: str) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("read", [read_by_duckdb, read_by_pyarrow, read_by_polars])
-def test_others_read_a_table_by_its_folder(
-    built: Built, read: Callable[[str], pl.DataFrame]
-) -> None:
+def test_others_read_a_table_by_its_folder(built, read):
     for table in FILLED:
         assert_hive_read(read(f"{built.lake}/{table.name}"), built.lake, table)
 
 
-def test_pandas_reads_a_table_by_its_folder(built: Built) -> None:
+def test_pandas_reads_a_table_by_its_folder(built):
     for table in FILLED:
         found = pd.read_parquet(f"{built.lake}/{table.name}", dtype_backend="pyarrow")
         assert set(found["collection"].astype(str)) == set(found["source_collection"])
@@ -104,7 +100,7 @@ def assert_hive_read(found: pl.DataFrame, lake: Lake, table: Table) -> None:
     assert_same({table.name: rows.sort(rows.columns)}, {table.name: rows_of(lake, table)})
 
 
-def test_a_reader_of_one_partition_gets_only_its_rows(built: Built) -> None:
+def test_a_reader_of_one_partition_gets_only_its_rows(built):
     month = built.lake.tables.months(tables.ANALYSES, MAIN)[0]
     with duckdb.connect() as connection:
         found = connection.execute(
@@ -115,13 +111,14 @@ def test_a_reader_of_one_partition_gets_only_its_rows(built: Built) -> None:
         ).fetchall()
     there = built.lake.tables.read_partition(tables.ANALYSES, MAIN, month)
     assert sorted(found) == sorted(there.select("record_id").rows())
+    assert built.lake.tables.scan(tables.ANALYSES, MAIN, month).collect().equals(there)
     assert there["session_date"].dt.to_string("%Y-%m").unique().to_list() == [month]
 
 
 # --- files ------------------------------------------------------------------------------------
 
 
-def test_every_partition_is_one_file_in_its_folder(built: Built) -> None:
+def test_every_partition_is_one_file_in_its_folder(built):
     for table in LAKE_TABLES:
         paths = built.lake.tables.files(table)
         for path in paths:
@@ -133,7 +130,7 @@ def test_every_partition_is_one_file_in_its_folder(built: Built) -> None:
     assert list(built.lake.storage.path("_staging").iterdir()) == []
 
 
-def test_files_have_the_contract_s_columns_and_types(built: Built) -> None:
+def test_files_have_the_contract_s_columns_and_types(built):
     times = 0
     for table in FILLED:
         for path in built.lake.tables.files(table):
@@ -149,7 +146,7 @@ def test_files_have_the_contract_s_columns_and_types(built: Built) -> None:
     assert times > 3
 
 
-def test_a_column_whose_values_repeat_has_a_dictionary(lake: Lake) -> None:
+def test_a_column_whose_values_repeat_has_a_dictionary(lake):
     schema = polars_schema(tables.FIT_PARAMETERS)
     numbers = range(5_000)
     values = {
@@ -180,7 +177,7 @@ def test_a_column_whose_values_repeat_has_a_dictionary(lake: Lake) -> None:
         assert all(one.statistics is not None for one in columns)
 
 
-def test_rows_are_sorted_by_their_key_and_every_key_is_unique(built: Built) -> None:
+def test_rows_are_sorted_by_their_key_and_every_key_is_unique(built):
     for table in FILLED:
         if table is tables.DOCUMENTS:
             continue
@@ -190,7 +187,7 @@ def test_rows_are_sorted_by_their_key_and_every_key_is_unique(built: Built) -> N
         assert rows_of(built.lake, table).select(table.key).is_unique().all(), table.name
 
 
-def test_every_reader_gets_the_same_time(built: Built) -> None:
+def test_every_reader_gets_the_same_time(built):
     path = built.lake.tables.files(tables.DOCUMENTS)[0]
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'Asia/Kolkata'")
@@ -202,12 +199,12 @@ def test_every_reader_gets_the_same_time(built: Built) -> None:
     assert pd.read_parquet(path, partitioning=None)["extracted_at"][0] == NOON
 
 
-def test_rows_are_counted_by_the_files_metadata(built: Built) -> None:
+def test_rows_are_counted_by_the_files_metadata(built):
     for table in LAKE_TABLES:
         assert built.lake.tables.count_rows(table) == rows_of(built.lake, table).height
 
 
-def test_tables_without_a_file_are_empty_with_their_columns(places: Places) -> None:
+def test_tables_without_a_file_are_empty_with_their_columns(places):
     lake = places.new()
     for table in LAKE_TABLES:
         assert lake.tables.scan(table).collect().schema == polars_schema(table)
@@ -221,9 +218,7 @@ def test_tables_without_a_file_are_empty_with_their_columns(places: Places) -> N
 
 
 @pytest.mark.slow
-def test_only_the_partitions_of_a_changed_record_are_rewritten(
-    sample_dump: Path, sample_lake: Lake, tmp_path: Path
-) -> None:
+def test_only_the_partitions_of_a_changed_record_are_rewritten(sample_dump, sample_lake, tmp_path):
     documents = read_dump(sample_dump)
     before = data_files_of(sample_lake.storage.root)
     changed = next(one for one in documents if "analysis_results" in one)
@@ -240,9 +235,7 @@ def test_only_the_partitions_of_a_changed_record_are_rewritten(
     assert before.keys() <= after.keys()
 
 
-def test_a_partition_that_loses_its_last_row_disappears_with_its_folder(
-    sample_dump: Path, tmp_path: Path
-) -> None:
+def test_a_partition_that_loses_its_last_row_disappears_with_its_folder(sample_dump, tmp_path):
     documents = [one for one in read_dump(sample_dump) if one.get("session_date")]
     months = sorted({one["session_date"][:7] for one in documents})
     dump = tmp_path / "dump"
@@ -261,7 +254,7 @@ def test_a_partition_that_loses_its_last_row_disappears_with_its_folder(
     assert lake.collections() == [MAIN]
 
 
-def test_the_same_rows_leave_a_partition_as_it_is(places: Places, built: Built) -> None:
+def test_the_same_rows_leave_a_partition_as_it_is(places, built):
     lake = places.copy(built.lake.storage.root)
     before = lake.storage.files("", ".parquet")
     for table in (tables.ANALYSES, tables.ATTRIBUTES):
@@ -274,7 +267,7 @@ def test_the_same_rows_leave_a_partition_as_it_is(places: Places, built: Built) 
     assert lake.storage.files("", ".parquet") == before
 
 
-def test_a_damaged_partition_is_an_error_that_names_it(sample_lake: Lake) -> None:
+def test_a_damaged_partition_is_an_error_that_names_it(sample_lake):
     lake = sample_lake
     path = lake.tables.files(tables.ANALYSES, MAIN)[0]
     path.write_bytes(path.read_bytes()[:100])
@@ -284,9 +277,7 @@ def test_a_damaged_partition_is_an_error_that_names_it(sample_lake: Lake) -> Non
     assert str(path) in str(raised.value)
 
 
-def test_files_of_an_older_contract_are_read_with_null_in_later_columns(
-    built: Built, sample_lake: Lake
-) -> None:
+def test_files_of_an_older_contract_are_read_with_null_in_later_columns(built, sample_lake):
     path = sample_lake.tables.files(tables.ANALYSES, MAIN)[0]
     older = pq.read_table(path, partitioning=None).drop_columns(["cv_folds"])
     pq.write_table(older.append_column("retired", pa.nulls(len(older), pa.string())), path)
@@ -318,9 +309,7 @@ STRANGE_NAMES = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STRANGE_NAMES)
-def test_a_collection_of_any_name_stays_in_the_lake_and_is_found_again(
-    tmp_path: Path, sample_dump: Path, name: str
-) -> None:
+def test_a_collection_of_any_name_stays_in_the_lake_and_is_found_again(tmp_path, sample_dump, name):
     documents = read_dump(sample_dump)[:2]
     dump = tmp_path / "dump"
     file_name = quote(name, safe="").replace(".", "%2E")
@@ -336,16 +325,12 @@ def test_a_collection_of_any_name_stays_in_the_lake_and_is_found_again(
     assert rows_of(lake, tables.ANALYSES, name)["record_id"].to_list() == [documents[0]["_id"]]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "dump"]
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["lake"]
-    assert {path.name for path in lake.storage.root.iterdir()} <= {
-        "_locks",
-        "_staging",
-        "_state",
-        *(table.name for table in LAKE_TABLES),
-    }
+    expected = {"_locks", "_staging", "_state", *(table.name for table in LAKE_TABLES)}
+    assert {path.name for path in lake.storage.root.iterdir()} <= expected
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20))
-def test_the_encoded_name_of_a_collection_is_one_part_of_a_path(name: str) -> None:
+def test_the_encoded_name_of_a_collection_is_one_part_of_a_path(name):
     folder = f"collection={encode_name(name)}"
     assert Path(folder).parts == (folder,)
     assert "\0" not in folder
@@ -353,9 +338,7 @@ def test_the_encoded_name_of_a_collection_is_one_part_of_a_path(name: str) -> No
 
 
 @pytest.mark.slow
-def test_a_lake_can_be_in_a_folder_of_any_name(
-    built: Built, sample_dump: Path, tmp_path: Path
-) -> None:
+def test_a_lake_can_be_in_a_folder_of_any_name(built, sample_dump, tmp_path):
     lake = loaded_lake(sample_dump, tmp_path / "la[k]e * of? 'Mäuse' %20 a=b")
     assert_same(contents_of(lake), contents_of(built.lake))
     load(sample_dump, lake)
@@ -364,9 +347,7 @@ def test_a_lake_can_be_in_a_folder_of_any_name(
 
 @pytest.mark.parametrize("name", STRANGE_NAMES)
 @pytest.mark.parametrize("places", ["object store"], indirect=True)
-def test_a_collection_of_any_name_is_found_again_on_an_object_store(
-    places: Places, name: str
-) -> None:
+def test_a_collection_of_any_name_is_found_again_on_an_object_store(places, name):
     lake = places.new()
     lake.change_log(name).append(versions("a"))
     lake.update_state(name, {"source": "there"})
@@ -391,7 +372,7 @@ def versions(*ids: str, operation: str = "upsert") -> pl.DataFrame:
     ).with_columns(pl.col("extracted_at").cast(pl.Datetime("us", "UTC")))
 
 
-def test_batches_are_numbered_in_order_and_never_rewritten(places: Places) -> None:
+def test_batches_are_numbered_in_order_and_never_rewritten(places):
     lake = places.new()
     log = lake.change_log("x")
     assert [log.append(versions("a")) for _ in range(3)] == [1, 2, 3]
@@ -401,7 +382,7 @@ def test_batches_are_numbered_in_order_and_never_rewritten(places: Places) -> No
     assert log.versions(after=2).collect()["batch_id"].to_list() == [3]
 
 
-def test_a_state_is_kept_but_for_changed_fields_and_ignores_unknown_ones(places: Places) -> None:
+def test_a_state_is_kept_but_for_changed_fields_and_ignores_unknown_ones(places):
     lake = places.new()
     moment = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
     lake.update_state("x", {"source": "there", "last_full_pass_at": moment})
@@ -414,9 +395,7 @@ def test_a_state_is_kept_but_for_changed_fields_and_ignores_unknown_ones(places:
 
 
 @pytest.mark.slow
-def test_a_state_that_cannot_be_read_costs_work_and_no_data(
-    sample_dump: Path, sample_lake: Lake
-) -> None:
+def test_a_state_that_cannot_be_read_costs_work_and_no_data(sample_dump, sample_lake):
     lake = sample_lake
     before = tables_of(lake)
     files = data_files_of(lake.storage.root)
@@ -427,7 +406,7 @@ def test_a_state_that_cannot_be_read_costs_work_and_no_data(
         assert data_files_of(lake.storage.root) == files
 
 
-def test_the_source_s_health_is_kept_but_for_changed_fields(places: Places) -> None:
+def test_the_source_s_health_is_kept_but_for_changed_fields(places):
     lake = places.new()
     assert lake.source_health() == SourceHealth()
     lake.update_source_health({"reached_at": NOON, "error": "→ no answer"})
@@ -445,7 +424,7 @@ def test_the_source_s_health_is_kept_but_for_changed_fields(places: Places) -> N
 # --- scratch ----------------------------------------------------------------------------------
 
 
-def test_scratch_of_killed_runs_is_removed_also_that_of_an_earlier_version(tmp_path: Path) -> None:
+def test_scratch_of_killed_runs_is_removed_also_that_of_an_earlier_version(tmp_path):
     left = {f"{kind}-{name}" for kind in ("extract", "recognise", "refresh") for name in "xy"}
     for name in left:
         (tmp_path / "_staging" / name).mkdir(parents=True)
@@ -460,9 +439,7 @@ def test_scratch_of_killed_runs_is_removed_also_that_of_an_earlier_version(tmp_p
 
 
 @pytest.mark.parametrize("budget", [0, 2_000, 1 << 30])
-def test_rows_are_returned_from_the_disk_as_from_memory(
-    built: Built, tmp_path: Path, budget: int
-) -> None:
+def test_rows_are_returned_from_the_disk_as_from_memory(built, tmp_path, budget):
     spill = Spill(tmp_path, budget)
     rows = {table: rows_of(built.lake, table) for table in (tables.ANALYSES, tables.ATTRIBUTES)}
     filed = {
@@ -492,7 +469,7 @@ def test_rows_are_returned_from_the_disk_as_from_memory(
 
 
 @pytest.mark.slow
-def test_two_runs_can_write_two_collections_but_not_one(sample_dump: Path, lake: Lake) -> None:
+def test_two_runs_can_write_two_collections_but_not_one(sample_dump, lake):
     with lake.lock(MAIN), ThreadPoolExecutor(1) as other_run:
         with pytest.raises(DataError, match=f"process {os.getpid()}") as refused:
             other_run.submit(load, sample_dump, lake).result()
@@ -503,6 +480,6 @@ def test_two_runs_can_write_two_collections_but_not_one(sample_dump: Path, lake:
     assert len(log_of(lake)) == len(read_dump(sample_dump))
 
 
-def test_record_ids_are_a_column_of_texts_even_if_there_are_none() -> None:
+def test_record_ids_are_a_column_of_texts_even_if_there_are_none():
     assert record_ids([]).schema == {"record_id": pl.String()}
     assert record_ids(iter(["a"])).rows() == [("a",)]

@@ -31,20 +31,20 @@ def staged(storage: LocalStorage) -> list[str]:
 # --- files ------------------------------------------------------------------------------------
 
 
-def test_nothing_is_created_before_something_is_written(storage: LocalStorage) -> None:
+def test_nothing_is_created_before_something_is_written(storage):
     storage.files("analyses", ".parquet")
     storage.clear_staging()
     assert not storage.remove(NAME)
     assert not storage.root.exists()
 
 
-def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "lake").write_text("a file")
     with pytest.raises(ConfigurationError, match="is a file; name a folder"):
         LocalStorage(tmp_path / "lake")
 
 
-def test_a_reader_keeps_reading_the_file_it_opened(storage: LocalStorage) -> None:
+def test_a_reader_keeps_reading_the_file_it_opened(storage):
     storage.write(NAME, content(b"old"))
     with storage.path(NAME).open("rb") as reader:
         storage.write(NAME, content(b"new"))
@@ -52,7 +52,7 @@ def test_a_reader_keeps_reading_the_file_it_opened(storage: LocalStorage) -> Non
     assert storage.read(NAME) == b"new"
 
 
-def test_only_existing_files_are_listed(storage: LocalStorage) -> None:
+def test_only_existing_files_are_listed(storage):
     storage.write(NAME, content(b"x"))
     folder = storage.path(NAME).parent
     # As if it vanished while the folder is listed.
@@ -61,7 +61,7 @@ def test_only_existing_files_are_listed(storage: LocalStorage) -> None:
     assert list(storage.files("", ".parquet")) == [NAME]
 
 
-def test_a_file_is_not_visible_before_it_is_complete(storage: LocalStorage) -> None:
+def test_a_file_is_not_visible_before_it_is_complete(storage):
     seen: list[tuple[bytes | None, list[str]]] = []
 
     def look(file: BinaryIO) -> None:
@@ -74,9 +74,7 @@ def test_a_file_is_not_visible_before_it_is_complete(storage: LocalStorage) -> N
     assert staged(storage) == []
 
 
-def test_a_file_is_on_the_disk_before_its_name_is(
-    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_is_on_the_disk_before_its_name_is(storage, monkeypatch):
     steps: list[str] = []
     replace = os.replace
 
@@ -93,9 +91,7 @@ def test_a_file_is_on_the_disk_before_its_name_is(
     assert steps == ["file", "rename", "folder"]
 
 
-def test_a_file_written_into_a_folder_while_it_is_removed_is_kept(
-    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_written_into_a_folder_while_it_is_removed_is_kept(storage, monkeypatch):
     other = "analyses/collection=b/part.parquet"
     storage.write(NAME, content(b"1"))
     remove_folder = os.rmdir
@@ -113,9 +109,7 @@ def test_a_file_written_into_a_folder_while_it_is_removed_is_kept(
 # --- staging ----------------------------------------------------------------------------------
 
 
-def test_files_of_killed_processes_are_cleared_and_those_of_living_ones_are_not(
-    storage: LocalStorage,
-) -> None:
+def test_files_of_killed_processes_are_cleared_and_those_of_living_ones_are_not(storage):
     folder = storage.path("_staging")
     folder.mkdir(parents=True)
     (folder / "left.tmp").write_bytes(b"left")
@@ -142,7 +136,7 @@ def test_files_of_killed_processes_are_cleared_and_those_of_living_ones_are_not(
     assert staged(storage) == ["begun.new", "notes.txt", "refresh-a"]
 
 
-def test_scratch_is_empty_at_first_and_removed_afterwards(storage: LocalStorage) -> None:
+def test_scratch_is_empty_at_first_and_removed_afterwards(storage):
     left = storage.path("_staging/refresh-a/left.arrow")
     left.parent.mkdir(parents=True)
     left.write_bytes(b"of a run that was killed")
@@ -166,9 +160,7 @@ HOLD = dedent("""\
 """)
 
 
-def test_the_lock_of_another_process_names_it_and_is_free_when_that_is_killed(
-    storage: LocalStorage,
-) -> None:
+def test_the_lock_of_another_process_names_it_and_is_free_when_that_is_killed(storage):
     def lock() -> None:
         with storage.lock("collection=a", "the collection 'a'"):
             text = storage.path("_locks/collection=a.holder").read_text()
@@ -189,7 +181,7 @@ def test_the_lock_of_another_process_names_it_and_is_free_when_that_is_killed(
     lock()
 
 
-def test_other_users_can_read_the_files(storage: LocalStorage) -> None:
+def test_other_users_can_read_the_files(storage):
     umask = os.umask(0o022)
     try:
         storage.write(NAME, content(b"x"))

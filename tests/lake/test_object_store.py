@@ -17,17 +17,7 @@ from click.testing import Result
 from object_store import Send, counted, new_prefix, requests_go_through
 from places import content
 from typer.testing import CliRunner
-from worlds import (
-    MAIN,
-    NOON,
-    Built,
-    assert_same,
-    load,
-    loaded_lake,
-    read_dump,
-    tables_of,
-    write_dump,
-)
+from worlds import MAIN, NOON, assert_same, load, loaded_lake, read_dump, tables_of, write_dump
 
 from aind_etl.cli.app import app
 from aind_etl.client.verify import verify_warehouse
@@ -37,7 +27,7 @@ from aind_etl.errors import ConfigurationError, DataError
 from aind_etl.flatten.refresh import refresh_analyses
 from aind_etl.lake import Lake
 from aind_etl.lake.resharding import reshard
-from aind_etl.lake.storage import bucket, locks
+from aind_etl.lake.storage import locks
 from aind_etl.lake.storage import object_store as object_storage
 from aind_etl.lake.storage.object_store import ObjectStorage
 from aind_etl.orchestration.metadata import partition_metadata
@@ -70,7 +60,7 @@ def lake_url(sample_dump: Path, endpoint: str) -> str:
 # --- files ------------------------------------------------------------------------------------
 
 
-def test_a_file_is_fetched_to_the_disk(storage: ObjectStorage, tmp_path: Path) -> None:
+def test_a_file_is_fetched_to_the_disk(storage, tmp_path):
     storage.write(NAME, content(b"one"))
     storage.fetch(NAME, tmp_path / "here")
     assert (tmp_path / "here").read_bytes() == b"one"
@@ -78,10 +68,8 @@ def test_a_file_is_fetched_to_the_disk(storage: ObjectStorage, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("size", [5, 11_000_000])
-def test_a_local_file_appears_whole_with_its_metadata(
-    storage: ObjectStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
-) -> None:
-    monkeypatch.setattr(bucket, "_PART_BYTES", 5 << 20)
+def test_a_local_file_appears_whole_with_its_metadata(storage, tmp_path, monkeypatch, size):
+    monkeypatch.setattr(object_storage, "_PART_BYTES", 5 << 20)
     source = tmp_path / "source"
     source.write_bytes(os.urandom(size))
     sent: list[tuple[str, dict[str, object]]] = []
@@ -104,16 +92,14 @@ def test_a_local_file_appears_whole_with_its_metadata(
     assert storage.put_file(NAME, source, {}, replacing=facts)
 
 
-def test_the_parts_of_a_file_that_cannot_be_sent_are_removed(
-    storage: ObjectStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_parts_of_a_file_that_cannot_be_sent_are_removed(storage, tmp_path, monkeypatch):
     async def second_part_fails(name: str, send: Send) -> object:
         if name == "upload_part" and requests["upload_part"] == 1:
             raise OSError("no more")
         requests[name] += 1
         return await send()
 
-    monkeypatch.setattr(bucket, "_PART_BYTES", 5 << 20)
+    monkeypatch.setattr(object_storage, "_PART_BYTES", 5 << 20)
     requests: Counter[str] = Counter()
     source = tmp_path / "source"
     source.write_bytes(bytes(11_000_000))
@@ -124,9 +110,7 @@ def test_the_parts_of_a_file_that_cannot_be_sent_are_removed(
 
 
 @pytest.mark.parametrize("before", [None, b"old"])
-def test_a_write_whose_answer_was_lost_is_recognized_when_it_is_sent_again(
-    storage: ObjectStorage, before: bytes | None
-) -> None:
+def test_a_write_whose_answer_was_lost_is_recognized_when_it_is_sent_again(storage, before):
     async def twice(name: str, send: Send) -> object:
         if name == "put_object":
             await send()
@@ -144,9 +128,7 @@ def test_a_write_whose_answer_was_lost_is_recognized_when_it_is_sent_again(
 
 
 @pytest.mark.parametrize("before", [None, b"old"])
-def test_of_two_simultaneous_updates_one_wins_and_the_other_is_refused(
-    storage: ObjectStorage, before: bytes | None
-) -> None:
+def test_of_two_simultaneous_updates_one_wins_and_the_other_is_refused(storage, before):
     if before is not None:
         storage.write("state", content(before))
 
@@ -162,8 +144,8 @@ def test_of_two_simultaneous_updates_one_wins_and_the_other_is_refused(
 
 @pytest.mark.parametrize("before", [None, b"old"])
 def test_a_file_that_another_process_has_just_written_is_not_overwritten(
-    storage: ObjectStorage, before: bytes | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    storage, before, monkeypatch
+):
     if before is not None:
         storage.write(NAME, content(before))
     another = ObjectStorage(str(storage.root))
@@ -179,18 +161,15 @@ def test_a_file_that_another_process_has_just_written_is_not_overwritten(
 # --- locks ------------------------------------------------------------------------------------
 
 
-def test_the_lock_of_a_killed_process_is_free_when_its_lease_ends(
-    storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_lock_of_a_killed_process_is_free_when_its_lease_ends(storage, monkeypatch):
     program = dedent(f"""
         import os, signal
         from aind_etl.lake.storage.object_store import ObjectStorage
         with ObjectStorage({str(storage.root)!r}).lock("a", "it"):
             os.kill(os.getpid(), signal.SIGKILL)
     """)
-    assert (
-        subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
-    )
+    killed = subprocess.run([sys.executable, "-c", program], check=False)
+    assert killed.returncode == -signal.SIGKILL
     with pytest.raises(DataError, match="A run that was killed keeps its lock"):
         storage.lock("a", "it").__enter__()
     monkeypatch.setattr(locks, "CLOCKS_DIFFER_SECONDS", -locks.LEASE_SECONDS)
@@ -199,9 +178,7 @@ def test_the_lock_of_a_killed_process_is_free_when_its_lease_ends(
     assert storage.files("", "") == {}
 
 
-def test_a_lock_is_renewed_for_as_long_as_it_is_held(
-    storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lock_is_renewed_for_as_long_as_it_is_held(storage, monkeypatch):
     monkeypatch.setattr(locks, "LEASE_SECONDS", 4.0)
     monkeypatch.setattr(locks, "CLOCKS_DIFFER_SECONDS", 0.0)
     with storage.lock("a", "it"):
@@ -211,7 +188,7 @@ def test_a_lock_is_renewed_for_as_long_as_it_is_held(
         storage.write(NAME, content(b"still mine"))
 
 
-def test_nothing_is_written_after_a_lock_was_lost(storage: ObjectStorage) -> None:
+def test_nothing_is_written_after_a_lock_was_lost(storage):
     with storage.lock("a", "it"):
         (lease,) = object_storage._HELD[str(storage.root)]
         lease._valid_until = 0.0
@@ -228,12 +205,12 @@ def test_nothing_is_written_after_a_lock_was_lost(storage: ObjectStorage) -> Non
 # --- what the store answers ---------------------------------------------------------------------
 
 
-def test_a_missing_bucket_is_named(endpoint: str) -> None:
+def test_a_missing_bucket_is_named(endpoint):
     with pytest.raises(DataError, match=r"s3://nowhere/lake cannot write .*Check that the bucket"):
         ObjectStorage("s3://nowhere/lake").write(NAME, content(b"one"))
 
 
-def test_a_store_that_does_not_answer_is_named(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_does_not_answer_is_named(url, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     s3fs.S3FileSystem.clear_instance_cache()
@@ -243,7 +220,7 @@ def test_a_store_that_does_not_answer_is_named(url: str, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("wrong", ["s3://", "s3:///", "nothing-such://bucket/lake"])
-def test_an_address_that_names_no_store_is_refused(wrong: str) -> None:
+def test_an_address_that_names_no_store_is_refused(wrong):
     with pytest.raises(ConfigurationError, match=r"names no bucket|cannot be opened here"):
         ObjectStorage(wrong)
 
@@ -251,7 +228,7 @@ def test_an_address_that_names_no_store_is_refused(wrong: str) -> None:
 # --- a lake -------------------------------------------------------------------------------------
 
 
-def test_a_lake_on_an_object_store_equals_one_on_a_disk(built: Built, lake_url: str) -> None:
+def test_a_lake_on_an_object_store_equals_one_on_a_disk(built, lake_url):
     lake = Lake(lake_url)
     assert_same(tables_of(lake), tables_of(built.lake))
     assert {name: lake.state(name) for name in lake.collections()} == {
@@ -259,33 +236,28 @@ def test_a_lake_on_an_object_store_equals_one_on_a_disk(built: Built, lake_url: 
     }
 
 
-def test_a_warehouse_built_from_it_agrees_with_it(
-    built: Built, lake_url: str, tmp_path: Path
-) -> None:
+def test_a_warehouse_built_from_it_agrees_with_it(built, lake_url, tmp_path):
     lake = Lake(lake_url)
     report = build_warehouse(lake, tmp_path / "warehouse.duckdb")
     with connect(built.warehouse) as connection:
-        expected = dict(
-            connection.execute(
-                "SELECT table_name, estimated_size FROM duckdb_tables() WHERE NOT internal"
-            ).fetchall()
+        found = connection.execute(
+            "SELECT table_name, estimated_size FROM duckdb_tables() WHERE NOT internal"
         )
+        expected = dict(found.fetchall())
     assert report.rows == {name: expected[name] for name in report.rows}
     errors = [one for one in verify_warehouse(lake, report.location) if not one.is_warning]
     assert errors == []
     assert not build_warehouse(lake, report.location).published
 
 
-def test_a_second_load_writes_nothing(sample_dump: Path, lake_url: str) -> None:
+def test_a_second_load_writes_nothing(sample_dump, lake_url):
     lake = Lake(lake_url)
     before = lake.storage.files("", ".parquet")
     load(sample_dump, lake)
     assert lake.storage.files("", ".parquet") == before
 
 
-def test_a_run_requests_the_row_count_of_each_file_of_its_shard_once(
-    sample_dump: Path, url: str, tmp_path: Path
-) -> None:
+def test_a_run_requests_the_row_count_of_each_file_of_its_shard_once(sample_dump, url, tmp_path):
     write_dump(tmp_path, [one for one in read_dump(sample_dump) if "processing" in one][:12])
     lake = loaded_lake(tmp_path, url)
     reshard(lake, MAIN, 2)
@@ -302,9 +274,7 @@ def test_a_run_requests_the_row_count_of_each_file_of_its_shard_once(
         assert found["dagster/partition_row_count"] == shard.tables.count_rows(table, MAIN)
 
 
-def test_a_lake_is_read_and_written_without_a_local_copy(
-    sample_dump: Path, url: str, tmp_path: Path
-) -> None:
+def test_a_lake_is_read_and_written_without_a_local_copy(sample_dump, url, tmp_path):
     written: list[str] = []
     is_watched = True
 
@@ -326,7 +296,7 @@ def test_a_lake_is_read_and_written_without_a_local_copy(
     assert lake.tables.count_rows(tables.DOCUMENTS) == 6
 
 
-def test_two_writers_that_both_escaped_the_lock_write_one_batch(url: str) -> None:
+def test_two_writers_that_both_escaped_the_lock_write_one_batch(url):
     versions = pl.DataFrame(
         {"record_id": ["r"], "document": ["{}"], "content_hash": ["h"], "operation": ["upsert"]}
     ).with_columns(extracted_at=pl.lit(NOON))
@@ -339,9 +309,7 @@ def test_two_writers_that_both_escaped_the_lock_write_one_batch(url: str) -> Non
     assert one.change_log("a").versions().collect().height == 1
 
 
-def test_the_command_runs_on_an_object_store_and_refuses_a_second_run(
-    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_runs_on_an_object_store_and_refuses_a_second_run(url, tmp_path, monkeypatch):
     def on_machine(name: str) -> dict[str, str]:
         folder = tmp_path / name
         return {"AIND_ETL_LAKE": url, "XDG_CACHE_HOME": str(folder / "cache")}
@@ -379,10 +347,8 @@ def test_the_command_runs_on_an_object_store_and_refuses_a_second_run(
     assert {path.name for path in (tmp_path / "there").iterdir()} == {"cache"}
     assert storage.exists("report.html")
     # On any machine, the lake and the warehouse are those of the first run.
-    assert (
-        "Source, lake and warehouse agree."
-        in run_here("verify", "--source", "sample:?sessions=1").output
-    )
+    verified = run_here("verify", "--source", "sample:?sessions=1").output
+    assert "Source, lake and warehouse agree." in verified
     status = run_here("status").output
     assert f"Warehouse {url}/warehouse.duckdb, built" in status
     (copy,) = (tmp_path / "here").rglob("warehouse.duckdb")

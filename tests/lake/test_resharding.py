@@ -31,10 +31,11 @@ from worlds import (
 
 from aind_etl.changelog.passes import Pass
 from aind_etl.client.verify import verify_collection, verify_tables
-from aind_etl.contract import TABLES, Partitioning, tables
+from aind_etl.contract import tables
 from aind_etl.contract.id_ranges import MOST_RANGES, UNSHARDED, Shard, shards
 from aind_etl.errors import DataError
 from aind_etl.lake import Lake
+from aind_etl.lake.paths import COLLECTION_TABLES
 from aind_etl.lake.resharding import plan_shards, reshard, reshard_as_planned, wanted_shards
 from aind_etl.orchestration.partitions import partition_key, partition_of
 from aind_etl.sources.dump import DumpSource
@@ -86,7 +87,7 @@ def seen(lake: Lake) -> dict[str, pl.DataFrame]:
 
 def layouts(lake: Lake) -> set[int]:
     """Return the number of shards of each layout that has files."""
-    return {of for of, names in lake.names_by_shards(MAIN).items() if names}
+    return {of for _, of in lake.all_files(MAIN)}
 
 
 # --- how many -----------------------------------------------------------------------------------
@@ -97,9 +98,7 @@ def layouts(lake: Lake) -> set[int]:
     present=st.sampled_from([1, 2, 3, 4, 8, 16]),
     most=st.integers(1, 10**6),
 )
-def test_the_wanted_number_of_shards_fits_the_documents_and_is_stable(
-    documents: int, present: int, most: int
-) -> None:
+def test_the_wanted_number_of_shards_fits_the_documents_and_is_stable(documents, present, most):
     of = wanted_shards(documents, present, most)
     assert documents <= of * most or of * 2 > MOST_RANGES
     assert wanted_shards(documents, of, most) == of
@@ -108,14 +107,14 @@ def test_the_wanted_number_of_shards_fits_the_documents_and_is_stable(
     assert wanted_shards(documents, again, most) == again
 
 
-def test_an_unknown_number_of_documents_changes_no_plan(lake: Lake) -> None:
+def test_an_unknown_number_of_documents_changes_no_plan(lake):
     assert plan_shards(lake, MAIN, 30, most_documents=10) == 4
     assert plan_shards(lake, MAIN, None, most_documents=1) == 4
     assert lake.layout(MAIN).shards == 1
 
 
 @given(name=st.text(min_size=1) | st.sampled_from(["a/1-of-4", "a/1-of-1", "/", "1-of-2"]))
-def test_the_key_of_a_partition_gives_collection_and_shard_for_any_name(name: str) -> None:
+def test_the_key_of_a_partition_gives_collection_and_shard_for_any_name(name):
     for shard in (UNSHARDED, Shard(2, 4), Shard(3, 16)):
         assert partition_of(partition_key(name, shard)) == (name, shard)
 
@@ -139,9 +138,7 @@ STEPS = st.lists(
 @pytest.mark.slow
 @settings(max_examples=8)
 @given(steps=STEPS)
-def test_a_history_gives_the_same_tables_with_and_without_resharding(
-    few: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory, steps: list[Any]
-) -> None:
+def test_a_history_gives_the_same_tables_with_and_without_resharding(few, tmp_path_factory, steps):
     folder = tmp_path_factory.mktemp("history")
     divided, plain, clock = Lake(folder / "divided"), Lake(folder / "plain"), Clock()
     there = dict(enumerate(few[:12]))
@@ -165,21 +162,17 @@ def test_a_history_gives_the_same_tables_with_and_without_resharding(
         assert_same(seen(divided), seen(plain))
 
 
-def test_every_record_is_in_the_files_of_its_shard_alone(divided: Lake) -> None:
+def test_every_record_is_in_the_files_of_its_shard_alone(divided):
     assert layouts(divided) == {4}
     for shard in shards(4):
-        for table in TABLES:
-            if table.partitioning in {Partitioning.COLLECTION, Partitioning.COLLECTION_AND_MONTH}:
-                rows = divided.for_shard(shard).tables.scan(table, MAIN).collect()
-                assert "record_id" not in rows.columns or all(
-                    map(shard.ids.holds, rows["record_id"])
-                )
+        for table in COLLECTION_TABLES:
+            rows = divided.for_shard(shard).tables.scan(table, MAIN).collect()
+            if "record_id" in rows.columns:
+                assert all(map(shard.ids.holds, rows["record_id"]))
 
 
 @pytest.mark.slow
-def test_a_shard_is_loaded_by_itself_in_any_order_and_again(
-    few: list[dict[str, Any]], dump: Path, whole: Lake, tmp_path: Path
-) -> None:
+def test_a_shard_is_loaded_by_itself_in_any_order_and_again(few, dump, whole, tmp_path):
     lake = Lake(tmp_path / "lake")
     assert plan_shards(lake, MAIN, len(few), most_documents=4) == 8
     for shard in [*reversed(list(shards(8))), *shards(8)]:
@@ -194,9 +187,7 @@ def test_a_shard_is_loaded_by_itself_in_any_order_and_again(
 
 
 @pytest.mark.slow
-def test_documents_still_to_be_flattened_are_flattened_in_the_new_shards(
-    few: list[dict[str, Any]], tmp_path: Path
-) -> None:
+def test_documents_still_to_be_flattened_are_flattened_in_the_new_shards(few, tmp_path):
     dump = tmp_path / "dump"
     write_dump(dump, few[:10])
     lake = loaded_lake(dump, tmp_path / "lake")
@@ -214,9 +205,7 @@ def test_documents_still_to_be_flattened_are_flattened_in_the_new_shards(
         assert connection.execute("SELECT count(*) FROM documents").fetchone() == (len(few),)
 
 
-def test_documents_still_to_be_flattened_in_one_of_two_shards_are_flattened_in_one(
-    few: list[dict[str, Any]], tmp_path: Path
-) -> None:
+def test_documents_still_to_be_flattened_in_one_of_two_shards_are_flattened_in_one(few, tmp_path):
     dump, lake = tmp_path / "dump", Lake(tmp_path / "lake")
     reshard(lake, MAIN, 2)
     documents = [one for one in few if one["_id"] != OTHER_ID["_id"]]
@@ -229,22 +218,15 @@ def test_documents_still_to_be_flattened_in_one_of_two_shards_are_flattened_in_o
     for change in range(3):
         write_dump(dump, [*({**one, "changed": change} for one in ahead), *behind])
         load(dump, lake)
-    write_dump(
-        dump,
-        [
-            *({**one, "changed": 2} for one in ahead),
-            *({**one, "changed": "it waits"} for one in behind),
-        ],
-    )
+    waiting = [{**one, "changed": "it waits"} for one in behind]
+    write_dump(dump, [*({**one, "changed": 2} for one in ahead), *waiting])
     extract(dump, lake)
     reshard(lake, MAIN, 1)
     refresh(lake)
     assert_same(contents_of(lake), contents_of(loaded_lake(dump, tmp_path / "anew")))
 
 
-def test_a_divided_collection_agrees_with_its_source_and_its_log(
-    few: list[dict[str, Any]], dump: Path, divided: Lake, tmp_path: Path
-) -> None:
+def test_a_divided_collection_agrees_with_its_source_and_its_log(few, dump, divided, tmp_path):
     lake = copy_of(divided, tmp_path / "lake")
     compared, differences = verify_collection(DumpSource(dump), lake, MAIN, deep=True)
     assert (compared["source"], compared["lake"], differences) == (len(few), len(few), [])
@@ -287,12 +269,8 @@ def interrupted(lake: Lake, of: int, places: Places, step: int) -> Iterator[Lake
     indirect=["places"],
 )
 def test_resharding_killed_at_any_operation_loses_and_doubles_nothing(
-    few: list[dict[str, Any]],
-    places: Places,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    before_after_step: tuple[int, int, int],
-) -> None:
+    few, places, tmp_path, monkeypatch, before_after_step
+):
     before, after, step = before_after_step
     monkeypatch.setattr(os, "fsync", lambda _: None)
     write_dump(tmp_path / "dump", few[:2])
@@ -313,8 +291,8 @@ def test_resharding_killed_at_any_operation_loses_and_doubles_nothing(
 
 
 def test_of_runs_for_several_shards_that_start_together_one_reshards_and_all_continue(
-    whole: Lake, tmp_path: Path
-) -> None:
+    whole, tmp_path
+):
     lake = copy_of(whole, tmp_path / "lake")
     plan_shards(lake, MAIN, 8, 2)
     all_see_it_whole = Barrier(4)
@@ -332,7 +310,7 @@ def test_of_runs_for_several_shards_that_start_together_one_reshards_and_all_con
     assert_same(seen(lake), seen(whole))
 
 
-def test_a_run_for_a_shard_that_no_longer_exists_is_refused(divided: Lake) -> None:
+def test_a_run_for_a_shard_that_no_longer_exists_is_refused(divided):
     with pytest.raises(DataError, match="has 4 shards, and this run is for one of 1"):
         divided.lock(MAIN).__enter__()
     for stale in (divided, divided.for_shard(Shard(1, 2))):
@@ -348,16 +326,14 @@ def test_a_run_for_a_shard_that_no_longer_exists_is_refused(divided: Lake) -> No
         pass
 
 
-def test_who_locks_the_tables_of_the_whole_lake_locks_those_of_each_shard(divided: Lake) -> None:
+def test_who_locks_the_tables_of_the_whole_lake_locks_those_of_each_shard(divided):
     with divided.tables_lock(MAIN):
         for shard in shards(4):
             with pytest.raises(DataError, match="this process itself"):
                 divided.for_shard(shard).tables_lock(MAIN).__enter__()
 
 
-def test_a_lost_or_damaged_layout_is_derived_from_the_files(
-    dump: Path, divided: Lake, tmp_path: Path
-) -> None:
+def test_a_lost_or_damaged_layout_is_derived_from_the_files(dump, divided, tmp_path):
     lake = copy_of(divided, tmp_path / "lake")
     path = lake.storage.path(f"_state/layout-of={MAIN}.json")
     for content in (None, b"", b"{}x", b'{"shards": 0}'):
@@ -369,9 +345,7 @@ def test_a_lost_or_damaged_layout_is_derived_from_the_files(
         assert_same(seen(lake), seen(divided))
 
 
-def test_a_lost_layout_is_an_error_if_resharding_was_interrupted(
-    whole: Lake, tmp_path: Path
-) -> None:
+def test_a_lost_layout_is_an_error_if_resharding_was_interrupted(whole, tmp_path):
     lake = copy_of(whole, tmp_path / "lake")
     log = lake.tables.files(tables.DOCUMENTS)[0]
     log.with_name("1-of-2-0000000001.parquet").write_bytes(log.read_bytes())
@@ -383,7 +357,7 @@ def test_a_lost_layout_is_an_error_if_resharding_was_interrupted(
 
 
 @pytest.mark.long
-def test_a_run_on_shards_gives_the_tables_of_a_run_on_whole_collections(tmp_path: Path) -> None:
+def test_a_run_on_shards_gives_the_tables_of_a_run_on_whole_collections(tmp_path):
     whole, divided = Lake(tmp_path / "whole"), Lake(tmp_path / "shards")
     # As if the number of documents of a dump were known beforehand.
     assert plan_shards(divided, MAIN, 40, most_documents=10) == 4

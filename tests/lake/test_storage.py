@@ -44,7 +44,7 @@ def own_files(storage: AnyStorage) -> list[str]:
     return [name for name in storage.files("", "") if not name.startswith("_")]
 
 
-def test_a_written_file_is_read_and_listed(storage: AnyStorage) -> None:
+def test_a_written_file_is_read_and_listed(storage):
     assert storage.read(NAME) is None
     assert not storage.exists(NAME)
     assert storage.write(NAME, content(b"one"))
@@ -58,7 +58,7 @@ def test_a_written_file_is_read_and_listed(storage: AnyStorage) -> None:
     assert storage.files("nowhere", ".parquet") == {}
 
 
-def test_the_same_content_leaves_the_file_as_it_is(storage: AnyStorage) -> None:
+def test_the_same_content_leaves_the_file_as_it_is(storage):
     def identity() -> object:
         if isinstance(storage, ObjectStorage):
             return s3fs.S3FileSystem().info(storage.path(NAME), refresh=True)
@@ -72,7 +72,7 @@ def test_the_same_content_leaves_the_file_as_it_is(storage: AnyStorage) -> None:
     assert own_files(storage) == [NAME]
 
 
-def test_other_content_replaces_the_file_and_changes_its_mark(storage: AnyStorage) -> None:
+def test_other_content_replaces_the_file_and_changes_its_mark(storage):
     storage.write(NAME, content(b"same"))
     marks = [storage.files("analyses", "")[NAME].mark]
     for other in (b"", b"SAME", b"sam", b"same "):
@@ -82,7 +82,7 @@ def test_other_content_replaces_the_file_and_changes_its_mark(storage: AnyStorag
     assert len(set(marks)) == len(marks)
 
 
-def test_a_failed_write_leaves_the_old_file(storage: AnyStorage) -> None:
+def test_a_failed_write_leaves_the_old_file(storage):
     storage.write(NAME, content(b"old"))
 
     def fail(file: BinaryIO) -> None:
@@ -96,16 +96,14 @@ def test_a_failed_write_leaves_the_old_file(storage: AnyStorage) -> None:
     assert storage.files("_staging", "") == {}
 
 
-def test_a_file_that_may_not_be_replaced_is_left_and_named(storage: AnyStorage) -> None:
+def test_a_file_that_may_not_be_replaced_is_left_and_named(storage):
     assert storage.write(NAME, content(b"first"), replace=False)
     with pytest.raises(DataError, match=r"part\.parquet was written by another run"):
         storage.write(NAME, content(b"second"), replace=False)
     assert storage.read(NAME) == b"first"
 
 
-def test_an_error_of_the_store_is_one_message_without_its_cause(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_error_of_the_store_is_one_message_without_its_cause(monkeypatch):
     def refuse(*_arguments: object) -> bytes:
         raise PermissionError("the key AKIA0 of the user")
 
@@ -125,9 +123,7 @@ def test_an_error_of_the_store_is_one_message_without_its_cause(
         max_size=12,
     )
 )
-def test_files_are_as_the_last_write_or_removal_left_them(
-    new_storage: Callable[[], AnyStorage], writes: list[tuple[str, bytes | None]]
-) -> None:
+def test_files_are_as_the_last_write_or_removal_left_them(new_storage, writes):
     storage = new_storage()
     expected: dict[str, bytes] = {}
     for name, text in writes:
@@ -143,9 +139,7 @@ def test_files_are_as_the_last_write_or_removal_left_them(
         assert {path for path in folders if path.name[0] != "_"} <= needed
 
 
-def test_a_lock_that_its_thread_holds_is_refused_at_once_and_free_afterwards(
-    storage: AnyStorage,
-) -> None:
+def test_a_lock_that_its_thread_holds_is_refused_at_once_and_free_afterwards(storage):
     with storage.lock("a", "it"):
         with storage.lock("b", "another"):
             pass
@@ -161,9 +155,7 @@ def test_a_lock_that_its_thread_holds_is_refused_at_once_and_free_afterwards(
     assert own_files(storage) == []
 
 
-def test_a_lock_of_another_thread_names_its_process_and_can_be_waited_for(
-    storage: AnyStorage,
-) -> None:
+def test_a_lock_of_another_thread_names_its_process_and_can_be_waited_for(storage):
     order = []
     taken, refused = threading.Event(), threading.Event()
 
@@ -187,7 +179,7 @@ def test_a_lock_of_another_thread_names_its_process_and_can_be_waited_for(
     assert order == ["first", "second"]
 
 
-def test_of_many_threads_one_gets_the_lock(storage: AnyStorage) -> None:
+def test_of_many_threads_one_gets_the_lock(storage):
     gate, done = threading.Barrier(6), threading.Barrier(6)
 
     def race(_: int) -> bool:

@@ -25,13 +25,7 @@ _ABANDONED_SECONDS = 3600
 
 
 class LocalStorage:
-    """The lake's files in a folder of a local disk.
-
-    Parameters
-    ----------
-    root
-        The folder. It is created when the first file is written.
-    """
+    """The lake's files in a folder of a local disk, created when the first file is written."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
@@ -176,10 +170,7 @@ class LocalStorage:
     def lock(self, name: str, purpose: str, *, wait_seconds: float = 0) -> Iterator[None]:
         """Hold a lock that the operating system releases however the process ends.
 
-        Raises
-        ------
-        DataError
-            Another process holds the lock; the error says what its ``purpose`` is.
+        If another process holds it, the error says what its ``purpose`` is.
         """
         folder = self.root / _LOCKS
         folder.mkdir(parents=True, exist_ok=True)

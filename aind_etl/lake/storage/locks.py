@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from aind_etl.errors import DataError
 
 if TYPE_CHECKING:
-    from aind_etl.lake.storage.bucket import Bucket, ObjectFacts
+    from aind_etl.lake.storage.object_store import ObjectFacts, ObjectStorage
 
 # A lease is renewed three times before it ends. It is taken over only when it has ended for longer
 # than two clocks may differ.
@@ -42,10 +42,10 @@ def refuse_reentry(name: str, purpose: str) -> Iterator[None]:
 class Lease:
     """A lock on an object store: a small file that names its holder and the time it ends."""
 
-    def __init__(self, bucket: "Bucket", name: str) -> None:
+    def __init__(self, storage: "ObjectStorage", name: str) -> None:
         self.name = name
         self.holder = "unknown process"
-        self._bucket = bucket
+        self._storage = storage
         self._token = uuid.uuid4().hex
         self._valid_until = 0.0
         self._released = threading.Event()
@@ -57,7 +57,7 @@ class Lease:
 
     def acquire(self) -> bool:
         """Take the lease if it is free or has ended; return whether that worked."""
-        facts = self._bucket.facts(self.name)
+        facts = self._storage.facts(self.name)
         if facts is not None:
             found = self._read()
             self.holder = str(found.get("holder", self.holder))
@@ -82,12 +82,12 @@ class Lease:
         # A lease that cannot be freed now ends by itself.
         with suppress(DataError):
             if self._read().get("token") == self._token:
-                self._bucket.discard(self.name)
+                self._storage.discard(self.name)
 
     def _renew(self) -> None:
         while not self._released.wait(LEASE_SECONDS / 4):
             try:
-                facts = self._bucket.facts(self.name)
+                facts = self._storage.facts(self.name)
                 if self._read().get("token") != self._token or not self._put(facts):
                     self._valid_until = 0.0
                     return
@@ -103,7 +103,7 @@ class Lease:
             "token": self._token,
             "ends": time.time() + LEASE_SECONDS,
         }
-        if not self._bucket.put_if(self.name, json.dumps(content).encode(), facts):
+        if not self._storage.put_if(self.name, json.dumps(content).encode(), facts):
             return False
         self._valid_until = requested_at + LEASE_SECONDS
         return True
@@ -111,7 +111,7 @@ class Lease:
     def _read(self) -> dict[str, Any]:
         """Return the content of the file; empty if it does not exist or is damaged."""
         try:
-            found = json.loads(self._bucket.read(self.name) or b"{}")
+            found = json.loads(self._storage.read(self.name) or b"{}")
         except ValueError:
             return {}
         return found if isinstance(found, dict) else {}
