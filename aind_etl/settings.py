@@ -86,7 +86,7 @@ class Settings(BaseModel):
         Where alerts are sent: an incoming webhook of Slack or Teams, or anything else that
         accepts JSON. A secret.
     dagster_url
-        Address of Dagster's page, for links in alerts.
+        Address of the Dagster UI, for links in alerts.
     """
 
     source: str = Field(default="sample:", repr=False)
