@@ -15,6 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from aind_etl.contract import tables
+from aind_etl.contract.result_files import LATENT_COLUMNS, RESULT_JSONS, WITHOUT_FINAL_STATE
 from aind_etl.errors import AindEtlError, needs_pipeline
 from aind_etl.settings import load_settings
 
@@ -26,20 +27,8 @@ Latents: TypeAlias = dict[str, FloatArray | NDArray[np.bool_]]
 LatentsAndSpread: TypeAlias = tuple[Latents, float | None]
 """Latent variables, and the spread of the Q values among them."""
 
-_COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "q_value": ("q_left", "q_right"),
-    "choice_kernel": ("choice_kernel_left", "choice_kernel_right"),
-    "choice_prob": ("choice_prob_left", "choice_prob_right"),
-    "loss_count": ("loss_count",),
-    "value": ("value",),
-    "threshold": ("threshold",),
-    "p_exploit": ("p_exploit",),
-    "exploiting": ("exploiting",),
-    "rpe": ("rpe",),
-}
-"""Name of a latent variable to the columns of `trials` that hold its rows."""
-# These end with the last trial; the others include the state after it.
-_WITHOUT_FINAL_STATE = frozenset({"choice_prob", "exploiting", "rpe"})
+_COLUMNS = {**LATENT_COLUMNS, "rpe": ("rpe",)}
+_WITHOUT_FINAL_STATE = WITHOUT_FINAL_STATE | {"rpe"}
 _KEY = tables.RECORD_KEY
 
 
@@ -129,7 +118,6 @@ def _read_folders(locations: Sequence[str], threads: int) -> Iterator[tuple[str,
     with needs_pipeline("Reading result files"):
         from aind_etl.results import open_result_store  # noqa: PLC0415 - rarely needed
         from aind_etl.results.folders import FileRequest  # noqa: PLC0415
-        from aind_etl.results.inventory import RESULT_JSONS  # noqa: PLC0415
         from aind_etl.results.result_json import ResultError, read_result  # noqa: PLC0415
 
     folders = {location.rstrip("/"): location for location in locations}

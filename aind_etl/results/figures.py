@@ -3,7 +3,6 @@
 The tables say which analyses have a figure; the store is not listed again.
 """
 
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -16,10 +15,11 @@ import duckdb
 import polars as pl
 
 from aind_etl.contract import tables
+from aind_etl.contract.result_files import FIGURE
 from aind_etl.errors import SourceError
 from aind_etl.lake import Lake
+from aind_etl.lake.storage.local import write_whole
 from aind_etl.results.folders import FileRequest
-from aind_etl.results.inventory import FIGURE
 from aind_etl.results.store import ResultStore
 
 _ID_DIGITS = 10
@@ -141,7 +141,7 @@ def download_figures(
             missing.append((figure, answer.problem.message))
             unreachable += answer.problem.reason == "unreachable"
         else:
-            _write(folder / figure.file_name, answer.content)
+            write_whole(folder / figure.file_name, answer.content)
             downloaded += 1
             size += len(answer.content)
         progress(1)
@@ -254,13 +254,3 @@ def _request(figure: Figure) -> FileRequest:
 def _is_downloaded(folder: Path, figure: Figure) -> bool:
     path = folder / figure.file_name
     return path.is_file() and path.stat().st_size == figure.size_bytes
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file that appears whole or not at all."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        scratch.write_bytes(content)
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)

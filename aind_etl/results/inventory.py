@@ -14,6 +14,7 @@ from urllib.parse import quote
 import polars as pl
 
 from aind_etl.contract import Table, tables
+from aind_etl.contract.result_files import FIGURE, RESULT_JSONS
 from aind_etl.contract.schemas import polars_schema
 from aind_etl.flatten.derived import s3_to_https
 from aind_etl.lake import Lake
@@ -21,16 +22,6 @@ from aind_etl.lake.tables import is_in_range, shard_key
 from aind_etl.results.folders import files_frame
 from aind_etl.results.records import KEY, remove_gone, scan_analyses
 from aind_etl.results.store import ResultStore
-
-RESULT_JSONS = (
-    "original_results_mle_fitting.json",
-    "docDB_mle_fitting.json",
-    "docDB_record.json",
-)
-"""Names of the result file; the first one that exists is read."""
-
-FIGURE = "fitted_session.png"
-"""Name of the figure of a fitted session."""
 
 # A full listing also finds changed files and folders without a record.
 _FULL_LISTING_EVERY = timedelta(days=7)

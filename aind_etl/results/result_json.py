@@ -14,6 +14,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from aind_etl.contract.result_files import LATENT_COLUMNS, WITHOUT_FINAL_STATE
+
 FloatArray = NDArray[np.float64]
 
 _SPREAD_BINS = 100
@@ -91,18 +93,10 @@ _LATENTS = "fitted_latent_variables."
 _COLUMNS = {
     _CHOICES: ("choice",),
     _REWARDS: ("reward",),
-    f"{_LATENTS}q_value": ("q_left", "q_right"),
-    f"{_LATENTS}choice_kernel": ("choice_kernel_left", "choice_kernel_right"),
-    f"{_LATENTS}choice_prob": ("choice_prob_left", "choice_prob_right"),
-    f"{_LATENTS}value": ("value",),
-    f"{_LATENTS}threshold": ("threshold",),
-    f"{_LATENTS}p_exploit": ("p_exploit",),
-    f"{_LATENTS}exploiting": ("exploiting",),
-    f"{_LATENTS}loss_count": ("loss_count",),
+    **{f"{_LATENTS}{name}": columns for name, columns in LATENT_COLUMNS.items()},
 }
 _BINARY = {_CHOICES, _REWARDS, f"{_LATENTS}exploiting"}
-# The others have one more value, for the state after the last trial.
-_BEFORE_TRIALS_ONLY = _BINARY | {f"{_LATENTS}choice_prob"}
+_WITHOUT_FINAL_STATE = {_CHOICES, _REWARDS, *(f"{_LATENTS}{name}" for name in WITHOUT_FINAL_STATE)}
 
 
 def read_result(content: bytes) -> Trials:
@@ -281,7 +275,7 @@ def _trials(fit: _Fit, path: str) -> Trials:
             _check_length(values, place, n_trials, n_trials + 1)
             others[name.removeprefix(_LATENTS)] = values
             continue
-        _check_length(values, place, n_trials + (name not in _BEFORE_TRIALS_ONLY))
+        _check_length(values, place, n_trials + (name not in _WITHOUT_FINAL_STATE))
         if len(values) != len(_COLUMNS[name]):
             raise _wrong_length(place, f"{len(_COLUMNS[name])} rows", f"{len(values)}")
         if name in _BINARY:
@@ -314,7 +308,7 @@ def _count_trials(variables: Mapping[str, FloatArray]) -> int:
     """Return the number of trials that variables have, of which the histories decide first."""
     for name in _COLUMNS:
         if name in variables:
-            return int(variables[name].shape[1]) - (name not in _BEFORE_TRIALS_ONLY)
+            return int(variables[name].shape[1]) - (name not in _WITHOUT_FINAL_STATE)
     return max((values.shape[1] for values in variables.values()), default=0)
 
 

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import polars as pl
 
-from aind_etl.contract import Table, tables
+from aind_etl.contract import Table, result_files, tables
 from aind_etl.lake import Lake
 from aind_etl.results.folders import FileRequest
-from aind_etl.results.inventory import RESULT_JSONS
 from aind_etl.results.records import KEY, remove_gone, scan_analyses
 from aind_etl.results.result_json import read_document, read_result
 from aind_etl.results.store import ResultStore
@@ -120,7 +119,8 @@ def refresh_trials(  # noqa: PLR0913 - clock and progress have defaults
 @cache
 def reader_version() -> str:
     """Return a hash of the code that decides whether a result file is rejected."""
-    paths = map(Path(__file__).with_name, ("result_json.py", "trial_rows.py", "trials.py"))
+    names = ("result_json.py", "trial_rows.py", "trials.py")
+    paths = (*map(Path(__file__).with_name, names), Path(result_files.__file__))
     return sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
 
 
@@ -135,8 +135,8 @@ def _successful_fits(lake: Lake, collection: str) -> pl.DataFrame:
     """
     files = (
         lake.tables.scan(tables.RESULT_FILES, collection)
-        .filter(pl.col("file_name").is_in(RESULT_JSONS))
-        .sort(pl.col("file_name").cast(pl.Enum(RESULT_JSONS)))
+        .filter(pl.col("file_name").is_in(result_files.RESULT_JSONS))
+        .sort(pl.col("file_name").cast(pl.Enum(result_files.RESULT_JSONS)))
         .unique(KEY, keep="first", maintain_order=True)
         .select(*KEY, "etag", "size_bytes", source_file="file_name")
     )

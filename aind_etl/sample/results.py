@@ -11,6 +11,7 @@ from datetime import datetime
 from itertools import count
 from pathlib import Path
 
+from aind_etl.contract.result_files import FIGURE, RESULT_JSONS
 from aind_etl.sample import framework, prototype
 from aind_etl.sample.behavior_database import BehaviorDatabase
 from aind_etl.sample.calendar import Stream, random_generator
@@ -23,10 +24,7 @@ from aind_etl.sample.sessions import Session
 
 _SESSION_TABLE_FOLDER = "aind-behavior-data/foraging_nwb_bonsai_processed"
 _BEHAVIOR_DATABASE = "aind-scratch-data/aind-dynamic-foraging-cache"
-_FIGURE = "fitted_session.png"
-_FRAMEWORK_RESULTS = "original_results_mle_fitting.json"
-_PROTOTYPE_RESULTS = "docDB_mle_fitting.json"
-_EARLY_PROTOTYPE_RESULTS = "docDB_record.json"
+_FRAMEWORK_RESULTS, _PROTOTYPE_RESULTS, _EARLY_PROTOTYPE_RESULTS = RESULT_JSONS
 _PROTOTYPE_RESULTS_RENAMED = datetime.fromisoformat("2024-11-25")
 
 
@@ -92,11 +90,11 @@ class ResultFolders:
         agent = {"agent_alias": fit.agent.alias, "params": fit.params}
         files = {
             **_pipeline_files(record, fit),
-            _FIGURE: self._draw(record, fit),
+            FIGURE: self._draw(record, fit),
             "forager.pkl": pickle.dumps(agent, protocol=PICKLE_PROTOCOL),
         }
         self._latest[record.run.pipeline] = files
-        missing = {_FIGURE} if number % 45 == 8 else set()
+        missing = {FIGURE} if number % 45 == 8 else set()
         if number % 70 == 23:
             missing |= {_FRAMEWORK_RESULTS, _PROTOTYPE_RESULTS, _EARLY_PROTOTYPE_RESULTS}
         location = record.document.get("location") or record.document["s3_location"]

@@ -148,7 +148,7 @@ def test_figures_arrive_byte_for_byte_and_only_once(
     for one in there:
         source = sample.results / str(one.location).removeprefix("s3://") / FIGURE
         assert (tmp_path / "to" / one.file_name).read_bytes() == source.read_bytes()
-    monkeypatch.setattr("aind_etl.results.figures._write", None)  # Nothing is written again.
+    monkeypatch.setattr("aind_etl.results.figures.write_whole", None)  # Nothing is written again.
     again = download_figures(store, figures, tmp_path / "to")
     assert (again.downloaded, again.present) == (0, len(there))
 

@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 
 from aind_etl.client.report.figures import FIGURES
+from aind_etl.contract.result_files import FIGURE
 from aind_etl.errors import ConfigurationError
 from aind_etl.text import first_line
 
@@ -143,7 +144,7 @@ INNER JOIN trials USING (source_collection, record_id, process_index)
 LEFT JOIN (
     SELECT source_collection, record_id, process_index, any_value(url) AS figure_url
     FROM result_files
-    WHERE file_name = 'fitted_session.png'
+    WHERE file_name = '{FIGURE}'
     GROUP BY ALL
 ) AS drawn USING (source_collection, record_id, process_index)
 WHERE choice IS NOT NULL

@@ -9,7 +9,6 @@ from datetime import UTC, date, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import jinja2
@@ -20,6 +19,7 @@ from aind_etl.client.report import charts
 from aind_etl.client.report.data import SESSIONS_BY_TRIAL, TRAJECTORY_AGENTS, read_report
 from aind_etl.client.report.figures import FIGURES
 from aind_etl.errors import ConfigurationError
+from aind_etl.lake.storage.local import write_whole
 from aind_etl.settings import WarehouseLocation
 from aind_etl.warehouse.connection import connect
 from aind_etl.warehouse.info import read_info
@@ -60,7 +60,7 @@ def write_report(warehouse: WarehouseLocation, output: Path) -> dict[str, Any]:
         "session": charts.session(),
         "config": charts.CONFIG,
     }
-    _write_whole(output, _page(read_info(warehouse), headlines, payload))
+    write_whole(output, _page(read_info(warehouse), headlines, payload).encode())
     return headlines
 
 
@@ -106,16 +106,8 @@ def _library() -> str:
     script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;") + f"\n{_LAST_LINE}"
     with suppress(OSError):
         cached.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(cached, script)
+        write_whole(cached, script.encode())
     return script
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file so that it appears whole or not at all."""
-    with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:
-        unfinished = Path(scratch, path.name)
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
 
 
 def _moment(value: datetime | date | None) -> str:

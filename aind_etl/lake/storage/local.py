@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import BinaryIO
 from uuid import uuid4
 
@@ -192,6 +193,14 @@ class LocalStorage:
             held.callback(holder.unlink, missing_ok=True)
             holder.write_text(f"process {os.getpid()} on {os.uname().nodename}")
             yield
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file outside of a lake, so that it appears whole or not at all."""
+    with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:
+        unfinished = Path(scratch, path.name)
+        unfinished.write_bytes(content)
+        unfinished.replace(path)
 
 
 def sync_to_disk(path: Path) -> None:
