@@ -1,6 +1,7 @@
 """Rows of many partitions that do not fit in memory, kept on disk until they are written."""
 
 from pathlib import Path
+from threading import Lock
 
 import polars as pl
 
@@ -23,6 +24,7 @@ class Spill:
         self._key = key
         self._held: dict[str, list[pl.DataFrame]] = {}
         self._held_bytes = 0
+        self._dividing = Lock()
         self._parts: dict[tuple[str, str], list[pl.DataFrame]] = {}
         self._files: dict[tuple[str, str], list[Path]] = {}
 
@@ -49,11 +51,13 @@ class Spill:
         return pl.concat([*spilled, *held] or [pl.DataFrame(schema=polars_schema(table))])
 
     def _divide(self, name: str) -> None:
-        frames = self._held.pop(name, None)
-        if frames:
-            parts = pl.concat(frames).partition_by(self._key, as_dict=True, include_key=False)
-            for (partition,), part in parts.items():
-                self._parts.setdefault((name, str(partition)), []).append(part)
+        # Another thread that reads the same table waits for its parts.
+        with self._dividing:
+            frames = self._held.pop(name, None)
+            if frames:
+                parts = pl.concat(frames).partition_by(self._key, as_dict=True, include_key=False)
+                for (partition,), part in parts.items():
+                    self._parts.setdefault((name, str(partition)), []).append(part)
 
     def _flush(self) -> None:
         for table in list(self._held):

@@ -465,6 +465,17 @@ def test_rows_are_returned_from_the_disk_as_from_memory(built, tmp_path, budget)
     assert spill.rows(tables.INPUT_ASSETS, "2024-10").is_empty()
 
 
+def test_threads_get_all_rows_of_spilled_partitions(tmp_path):
+    spill = Spill(tmp_path, budget_bytes=1 << 30, key="name")
+    names = [f"partition {number:02}" for number in range(40)]
+    ids = pl.DataFrame({"record_id": map(str, range(5_000))})
+    for _ in range(5):
+        spill.add(tables.ATTRIBUTES, ids.join(pl.DataFrame({"name": names}), how="cross"))
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(lambda name: spill.rows(tables.ATTRIBUTES, name).height, names)
+        assert list(found) == [25_000] * len(names)
+
+
 # --- locks ------------------------------------------------------------------------------------
 
 
