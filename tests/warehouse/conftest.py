@@ -1,7 +1,6 @@
 """A small lake, for tests that build a warehouse of their own."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,17 +12,17 @@ from aind_etl.warehouse.build import build_warehouse
 
 
 @pytest.fixture(scope="session")
-def small(sample_dump: Path, made_once: Callable[..., Path]) -> Built:
-    """Return dump, lake and warehouse of the sample's smallest collection, not to be changed."""
+def small(sample_dump: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Return dump, lake and warehouse of the sample's smallest collection, not to be changed.
 
-    def make(folder: Path) -> None:
-        (folder / "dump").mkdir(parents=True)
-        shutil.copy(sample_dump / f"{SMALL}.jsonl", folder / "dump")
-        lake = loaded_lake(folder / "dump", folder / "lake")
-        build_warehouse(lake, folder / "warehouse.duckdb")
-
-    folder = made_once("small", make)
-    return Built(folder / "dump", Lake(folder / "lake"), folder / "warehouse.duckdb")
+    Each process has its own, because tests build from the lake and a build locks it.
+    """
+    folder = tmp_path_factory.mktemp("small")
+    (folder / "dump").mkdir()
+    shutil.copy(sample_dump / f"{SMALL}.jsonl", folder / "dump")
+    lake = loaded_lake(folder / "dump", folder / "lake")
+    build_warehouse(lake, folder / "warehouse.duckdb")
+    return Built(folder / "dump", lake, folder / "warehouse.duckdb")
 
 
 @pytest.fixture
@@ -41,6 +40,4 @@ def dump(small: Built, tmp_path: Path) -> Path:
 @pytest.fixture
 def lake(small: Built, tmp_path: Path) -> Lake:
     """Return a lake with the small collection, for a test to change."""
-    # Other processes may build from it, and hold its locks.
-    without_locks = shutil.ignore_patterns("_locks")
-    return Lake(shutil.copytree(str(small.lake), tmp_path / "lake", ignore=without_locks))
+    return Lake(shutil.copytree(str(small.lake), tmp_path / "lake"))
